@@ -1,0 +1,61 @@
+"""A compiled file, what made it and what is known about it without running it."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from edgekd.config import Value
+
+Precision = Literal["fp32", "fp16", "int8"]
+Placement = Literal["cpu", "gpu", "edgetpu", "npu", "unsupported"]
+
+
+class OpPlacement(Value):
+    """Where one operator of the model will run, and why not on the accelerator if it will not."""
+
+    name: str
+    op: str
+    placement: Placement
+    reason: str = ""
+
+
+class TensorInfo(Value):
+    """One input or output of an artifact; `scale` and `zero_point` are set when it is quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Artifact(Value):
+    """One file that a runtime can load.
+
+    `runtime` is the agent's name of what runs it: onnxruntime, litert, tvm, edgetpu, tensorrt.
+    `notes` name what the user should know: float islands, leftover transposes, uncovered kernels.
+    """
+
+    path: Path
+    format: str
+    runtime: str
+    precision: Precision
+    target: str
+    sha256: str
+    bytes: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    placements: tuple[OpPlacement, ...] = ()
+    versions: dict[str, str] = {}
+    lineage: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: dict[str, float | str] = {}
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,32 @@
+"""The model between two stages: a float module or a quantized graph, and what was done to it."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model on its way to the device.
+
+    `module` is in eval mode and on the CPU between stages: a float `nn.Module` while `form` is
+    "float", and a graph of quantize and dequantize ops (what `convert_pt2e` returns, weights
+    folded to int8) once it is "int8". "fp16" keeps the float module and asks the backends for
+    half precision. `example` is one real input with a batch of one. `lineage` has a line for each
+    stage that was applied.
+    """
+
+    module: nn.Module
+    example: Tensor
+    form: Literal["float", "fp16", "int8"] = "float"
+    lineage: tuple[str, ...] = ()
+
+    def after(self, module: nn.Module, line: str, form: str | None = None) -> "Candidate":
+        """The candidate that a stage returns: the new module, with one more line of lineage."""
+        return replace(
+            self,
+            module=module,
+            lineage=(*self.lineage, line),
+            form=form or self.form,  # type: ignore[arg-type]
+        )

@@ -1,0 +1,112 @@
+"""TOML to frozen, typed values: all faults at once, unknown keys refused, close matches offered."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from edgekd.errors import EdgekdError, InputError, nearest, raise_all
+from edgekd.registry import Entry
+
+
+class Value(BaseModel):
+    """A frozen value read from a table; a key that it does not have is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+V = TypeVar("V", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; a missing or malformed file is one clear error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except IsADirectoryError:
+        raise InputError("a folder, where a TOML file is needed", where=str(path)) from None
+    except PermissionError:
+        raise InputError("not readable", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not valid TOML: {error}", where=str(path)) from None
+
+
+def faults_of(error: ValidationError, model: type[BaseModel], where: str) -> list[EdgekdError]:
+    """Each of pydantic's complaints as one of ours, with the nearest key for an unknown one."""
+    faults: list[EdgekdError] = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"])
+        place = f"{where}: {path}" if where and path else where or path
+        if problem["type"] == "extra_forbidden":
+            key = str(problem["loc"][-1])
+            allowed = _keys_at(model, problem["loc"][:-1])
+            faults.append(
+                InputError(
+                    f"unknown key '{key}'",
+                    where=place,
+                    allowed=", ".join(allowed),
+                    hint=nearest(key, allowed),
+                )
+            )
+            continue
+        if problem["type"] == "missing":
+            faults.append(InputError("required, but missing", where=place))
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(problem["input"], dict) else f", found {problem['input']!r}"
+        faults.append(InputError(message + found, where=place))
+    return faults
+
+
+def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that the table at `path` inside `model` may have."""
+    current: Any = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        fields = getattr(current, "model_fields", {})
+        if part not in fields:
+            return []
+        current = _model_in(fields[part].annotation)
+    return sorted(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    """The first model named in an annotation such as `tuple[Teacher, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def parse(model: type[V], table: Mapping[str, Any], where: str) -> V:
+    """A value from a table, or every fault in it at once."""
+    try:
+        return model.model_validate(dict(table))
+    except ValidationError as error:
+        raise_all(faults_of(error, model, where))
+        raise
+
+
+def build(entry: Entry, table: Mapping[str, Any], where: str) -> Any:
+    """Make a registered method from a table: its signature says which keys and types are right."""
+    fields: dict[str, Any] = {
+        name: (
+            parameter.annotation,
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for name, parameter in entry.parameters.items()
+    }
+    model = create_model(entry.name, __base__=Value, **fields)
+    value = parse(model, table, where)
+    arguments = {name: getattr(value, name) for name in fields}
+    try:
+        return entry.make(**arguments)
+    except ValueError as error:
+        raise InputError(str(error), where=where) from None

@@ -1,0 +1,94 @@
+"""Samples in memory: what every source gives and every stage reads."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs (N, ...) in float32 and labels (N,) in int64, in a fixed order."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """In order, the last one smaller."""
+        return zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the bytes of inputs and labels: the content that stage keys are made of."""
+        digest = hashlib.sha256()
+        for part in (self.x, self.y):
+            digest.update(str((tuple(part.shape), part.dtype)).encode())
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to an image: mirror half of them, shift by up to `shift` pixels.
+
+    With `views` above zero the random draws are fixed: every sample has that many variants, the
+    same in every epoch, so that a teacher's logits for them can be computed once and cached.
+    """
+
+    flip: bool = False
+    shift: int = 0
+    views: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.flip or self.shift > 0
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A changed copy of a batch (B, C, H, W)."""
+        if self.flip:
+            mirrored = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
+            x = torch.where(mirrored, x.flip(3), x)
+        if self.shift:
+            x = _shifted(x, self.shift, generator)
+        return x
+
+
+def _shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    count, channels, height, width = x.shape
+    padded = torch.nn.functional.pad(x, (most,) * 4)
+    dy, dx = torch.randint(0, 2 * most + 1, (2, count, 1, 1, 1), generator=generator)
+    rows = dy + torch.arange(height).view(1, 1, -1, 1)
+    columns = dx + torch.arange(width).view(1, 1, 1, -1)
+    samples = torch.arange(count).view(-1, 1, 1, 1)
+    return padded[samples, torch.arange(channels).view(1, -1, 1, 1), rows, columns]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A task's samples: to train on, to choose by (validation) and to report (test)."""
+
+    name: str
+    train: Samples
+    validation: Samples
+    test: Samples
+    classes: int
+    augmentation: Augmentation = Augmentation()
+    labels: tuple[str, ...] = ()
+
+    @property
+    def example(self) -> Tensor:
+        """One real input with a batch of one."""
+        return self.train.x[:1]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all that training and reporting depend on."""
+        parts = [self.train.sha256, self.validation.sha256, self.test.sha256]
+        return hashlib.sha256("".join([*parts, repr(self.augmentation)]).encode()).hexdigest()

@@ -1,0 +1,81 @@
+"""Every error that edgekd raises on purpose, and the exit code each one ends the program with.
+
+EdgekdError
+├── InputError           2  what the user gave is wrong
+│   ├── Faults           2  several such, found in one pass
+│   └── MissingPackage   2  an optional dependency is not installed
+└── ToolError            3  a compiler, runtime, device or disk failed
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class EdgekdError(Exception):
+    """One fault, told in four parts: where it is, what was found, what is allowed, what to do next.
+
+    `message` says what was found in a sentence; `where` is a file, key or layer; `allowed` and
+    `hint` are optional.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str = "", allowed: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.allowed = allowed
+        self.hint = hint
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        allowed = f" (allowed: {self.allowed})" if self.allowed else ""
+        return f"{place}{self.message}{allowed}"
+
+
+class InputError(EdgekdError):
+    """What the user gave is wrong: a recipe, a file, an option, a name."""
+
+    exit_code = 2
+
+
+class Faults(InputError):
+    """Every fault of one input, so that the user mends them all at once."""
+
+    def __init__(self, faults: Sequence[EdgekdError]) -> None:
+        super().__init__(f"{len(faults)} faults")
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return "\n".join(str(fault) for fault in self.faults)
+
+
+class MissingPackage(InputError):
+    """An optional dependency is not installed; the hint is the pip command that brings it."""
+
+    def __init__(self, package: str, extra: str, *, where: str = "") -> None:
+        super().__init__(
+            f"{package} is not installed",
+            where=where,
+            hint=f"pip install 'edgekd[{extra}]'",
+        )
+
+
+class ToolError(EdgekdError):
+    """A compiler, a runtime, a device or the disk failed at something that should have worked."""
+
+    exit_code = 3
+
+
+def raise_all(faults: Sequence[EdgekdError]) -> None:
+    """Raise nothing for none, the fault itself for one, and `Faults` for several."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise Faults(faults)
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The hint that names the closest allowed spelling, or an empty string."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f"did you mean '{close[0]}'?" if close else ""

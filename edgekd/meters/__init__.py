@@ -1,0 +1,1 @@
+"""What turns raw samples into measurements."""

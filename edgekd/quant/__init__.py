@@ -1,0 +1,1 @@
+"""The target-driven quantizer and what quantization-aware training needs."""

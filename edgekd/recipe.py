@@ -1,0 +1,139 @@
+"""What the user wants: model, teachers, data, stages in order and budgets, read from TOML."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from edgekd.config import Value, parse, read_toml
+from edgekd.errors import InputError, nearest
+
+
+class Network(Value):
+    """A network from the user: a factory with its weights, or one file that holds everything.
+
+    `factory` is `package.module:callable` and returns an `nn.Module`; `weights` is a safetensors
+    file. `program` is a `torch.export` file (.pt2). `onnx`, `tflite`, `keras` (a .keras file or a
+    SavedModel folder) and `logits` (an .npy or .npz of recorded logits in the order of the
+    training samples) are black boxes. Paths are relative to the recipe's folder.
+    """
+
+    factory: str | None = None
+    arguments: dict[str, Any] = {}
+    weights: Path | None = None
+    program: Path | None = None
+    onnx: Path | None = None
+    tflite: Path | None = None
+    keras: Path | None = None
+    logits: Path | None = None
+    weight: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Network":
+        sources = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(sources) != 1:
+            found = " and ".join(sources) or "none"
+            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; there is {found}")
+        if self.factory is None and (self.weights or self.arguments):
+            raise ValueError("'weights' and 'arguments' go with 'factory' only")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Which of the sources is given."""
+        return next(name for name in SOURCES if getattr(self, name) is not None)
+
+
+SOURCES = ("factory", "program", "onnx", "tflite", "keras", "logits")
+
+
+class DataTable(Value):
+    """Where the samples come from and how they are used.
+
+    `source` is a named set (digits, fashion-mnist), an .npz file, or `package.module:callable`.
+    `validation` is the share of the training samples held back for choosing.
+    """
+
+    source: str = "digits"
+    arguments: dict[str, Any] = {}
+    validation: float = Field(default=0.1, gt=0.0, lt=1.0)
+    limit: PositiveInt | None = None
+    flip: bool = False
+    shift: int = Field(default=0, ge=0)
+    views: int = Field(default=0, ge=0)
+
+
+class Calibration(Value):
+    """Which samples calibrate: a set of committed ids by name, or the first so many of a class."""
+
+    set: str | None = None
+    samples: PositiveInt = 256
+
+
+class Recipe(Value):
+    """A whole recipe. `stages` stay tables here; the plan makes each by its `kind`."""
+
+    model: Network
+    student: Network | None = None
+    teachers: tuple[Network, ...] = ()
+    data: DataTable = DataTable()
+    calibration: Calibration = Calibration()
+    stages: tuple[dict[str, Any], ...] = ()
+    budgets: dict[str, float] = {}
+    seed: int = 0
+    folder: Path = Field(default=Path(), exclude=True)
+
+
+def load_recipe(path: Path, settings: dict[str, str] | None = None) -> Recipe:
+    """The recipe in a file, with `--set` overrides applied before it is checked."""
+    table = read_toml(path)
+    for key, text in (settings or {}).items():
+        override(table, key, text)
+    recipe = parse(Recipe, table, str(path))
+    return recipe.model_copy(update={"folder": path.resolve().parent})
+
+
+def override(table: dict[str, Any], key: str, text: str) -> None:
+    """Set one key of a recipe's table: `stage.distill.epochs=3`, `data.source=digits`.
+
+    `stage.KIND` means every stage of that kind, `stage.2` the second one. The text is read as TOML
+    where it is a valid TOML value, and as a string otherwise.
+    """
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    parts = key.split(".")
+    if parts[0] == "stage" and len(parts) >= 3:
+        for stage in _stages_named(table, parts[1], key):
+            _set(stage, parts[2:], value, key)
+        return
+    _set(table, parts, value, key)
+
+
+def _stages_named(table: dict[str, Any], name: str, key: str) -> list[dict[str, Any]]:
+    stages: list[dict[str, Any]] = table.get("stages", [])
+    if name.isdigit():
+        if 1 <= int(name) <= len(stages):
+            return [stages[int(name) - 1]]
+        kinds = [str(number + 1) for number in range(len(stages))]
+    else:
+        found = [stage for stage in stages if stage.get("kind") == name]
+        if found:
+            return found
+        kinds = [str(stage.get("kind")) for stage in stages]
+    raise InputError(
+        f"no stage '{name}'",
+        where=f"--set {key}",
+        allowed=", ".join(kinds) or "this recipe has no stages",
+        hint=nearest(name, kinds),
+    )
+
+
+def _set(table: dict[str, Any], parts: list[str], value: Any, key: str) -> None:
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"'{part}' is not a table", where=f"--set {key}")
+    table[parts[-1]] = value

@@ -1,0 +1,92 @@
+"""The one registry: a method's file name is its name in a recipe and in its test.
+
+`edgekd/losses/reverse_kl.py` registers `reverse-kl` by decorating one class or function with
+`@LOSSES.register(paper="...")`. Listing reads file names, so nothing is imported before it is used.
+Third parties add methods through entry points of the group `edgekd.losses`, and so on.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from edgekd.errors import InputError, nearest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered method: what makes it, and what its listing shows."""
+
+    name: str
+    make: Callable[..., Any]
+    paper: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(self.make) or "").split("\n")[0]
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What a recipe may set, with types and defaults, read from the signature."""
+        return inspect.signature(self.make).parameters
+
+
+class Registry:
+    """The methods of one kind, found by file name in `package` and in entry points."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, *, paper: str = "") -> Callable[[F], F]:
+        """Register a class or function under the name of the file that it stands in."""
+
+        def decorate(make: F) -> F:
+            name = make.__module__.rpartition(".")[2].replace("_", "-")
+            self._entries[name] = Entry(name, make, paper)
+            return make
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Every name, sorted, without importing any method."""
+        package = importlib.import_module(self.package)
+        files = (module.name for module in pkgutil.iter_modules(package.__path__))
+        packaged = {name.replace("_", "-") for name in files if not name.startswith("_")}
+        return sorted(packaged | {point.name for point in entry_points(group=self.package)})
+
+    def get(self, name: str, where: str = "") -> Entry:
+        """The method of that name; an unknown one is refused with the nearest spelling."""
+        if name not in self._entries:
+            names = self.names()
+            if name not in names:
+                raise InputError(
+                    f"unknown {self.kind} '{name}'",
+                    where=where,
+                    allowed=", ".join(names),
+                    hint=nearest(name, names) or f"run 'edgekd methods' for every {self.kind}",
+                )
+            self._import(name)
+        return self._entries[name]
+
+    def _import(self, name: str) -> None:
+        for point in entry_points(group=self.package):
+            if point.name == name:
+                make = point.load()
+                self._entries[name] = Entry(name, make, getattr(make, "paper", ""))
+                return
+        importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
+
+
+STAGES = Registry("stage", "edgekd.stages")
+LOSSES = Registry("loss", "edgekd.losses")
+CRITERIA = Registry("criterion", "edgekd.criteria")
+BACKENDS = Registry("backend", "edgekd.backends")
+DEVICES = Registry("device", "edgekd.devices")

@@ -1,0 +1,44 @@
+"""What a stage is: a value read from a recipe's table that turns one candidate into the next."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from edgekd.candidate import Candidate
+from edgekd.data.samples import Data
+from edgekd.errors import EdgekdError
+from edgekd.target import Target
+from edgekd.teachers import Teacher
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(what, done, total); the command line draws a bar from it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use besides the candidate.
+
+    `work` is the stage's own folder: epoch checkpoints go there, and a run that was killed finds
+    them again. `targets` is never empty; a stage that shrinks for several uses the strictest.
+    """
+
+    target: Target
+    data: Data
+    teachers: Sequence[Teacher]
+    work: Path
+    seed: int = 0
+    progress: Progress = field(default=lambda what, done, total: None)
+
+
+class Stage(Protocol):
+    """`distill`, `prune`, `factorize` and `quantize` are such, each a frozen `Value`."""
+
+    def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
+        """Every reason why this stage can't work on such a model; nothing is trained or changed."""
+
+    def cost(self, context: Context) -> str:
+        """What the plan prints of it: '12 epochs of 60,000 samples'."""
+
+    def run(self, candidate: Candidate, context: Context) -> Candidate:
+        """The next candidate. Deterministic given `context.seed`; the input is left as it was."""

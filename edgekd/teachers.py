@@ -1,0 +1,25 @@
+"""Whoever teaches: a network whose layers can be tapped, or a black box that only gives logits."""
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class Teacher(Protocol):
+    """A frozen source of logits.
+
+    `key` is the hash of its content, which cached logits are stored under. `module` is None for a
+    black box (ONNX, TFLite, Keras, recorded logits): losses on features then have nothing to tap.
+    `weight` is its share where several teachers are averaged.
+    """
+
+    name: str
+    key: str
+    weight: float
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The network in eval mode with frozen parameters, or None."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, classes) for a batch, without gradient."""
