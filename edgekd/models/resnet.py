@@ -1,7 +1,7 @@
 """Residual networks for small images, from MLPerf Tiny's ResNet-8 up.
 
 The blocks follow MLPerf Tiny's image-classification reference: biased convolutions, a batch norm
-after each, and a bare strided 1x1 convolution as the shortcut (Banbury et al. 2021; He et al. 2015).
+after each, and a bare strided 1x1 convolution as the shortcut (Banbury 2021; He 2015).
 """
 
 from collections.abc import Sequence
