@@ -1,0 +1,23 @@
+"""What a run found, told in the terminal, in report.json and in report.html."""
+
+from edgekd.report.values import (
+    ArtifactReport,
+    Dataset,
+    LayerCost,
+    Layers,
+    Report,
+    StageReport,
+    TargetReport,
+    TeacherReport,
+)
+
+__all__ = [
+    "ArtifactReport",
+    "Dataset",
+    "LayerCost",
+    "Layers",
+    "Report",
+    "StageReport",
+    "TargetReport",
+    "TeacherReport",
+]

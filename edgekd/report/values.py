@@ -1,0 +1,218 @@
+"""What a run found: the values that report.json, report.html and the terminal are made of.
+
+Accuracies and agreements are shares from 0 to 1. A number that could not be had is None, and
+`reasons` says why under its name; 0 always means zero.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    field_validator,
+    model_validator,
+)
+
+from edgekd.artifact import OpPlacement, Precision
+from edgekd.config import Value
+from edgekd.errors import nearest
+from edgekd.measurement import Judgement, Kind, Measurement, Verdict
+from edgekd.parity import Parity
+
+KEPT_SAMPLES = 512
+
+Share = Annotated[FiniteFloat, Field(ge=0.0, le=1.0)]
+Interval = tuple[FiniteFloat, FiniteFloat]
+Seconds = Annotated[FiniteFloat, Field(ge=0.0)]
+
+
+class Reasoned(Value):
+    """A value whose `numbers` may be None, each then with its reason in `reasons`."""
+
+    numbers: ClassVar[tuple[str, ...]] = ()
+    reasons: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _every_gap_has_its_reason(self) -> "Reasoned":
+        gaps = {name for name in self.numbers if getattr(self, name) is None}
+        for name in sorted(gaps):
+            if not self.reasons.get(name):
+                raise ValueError(f"'{name}' is missing: say why in reasons['{name}']")
+        for name in sorted(set(self.reasons) - gaps):
+            if name in self.numbers:
+                raise ValueError(f"'{name}' has a value and a reason why it has none")
+            hint = nearest(name, self.numbers)
+            raise ValueError(f"a reason for '{name}', which is no value here; {hint}".rstrip("; "))
+        return self
+
+
+class Dataset(Value):
+    """What was trained on and what the accuracies were counted on."""
+
+    name: str
+    classes: NonNegativeInt
+    train: NonNegativeInt
+    validation: NonNegativeInt
+    test: NonNegativeInt
+    sha256: str = ""
+
+
+class LayerCost(Value):
+    """One layer with weights: its module name, its type (Conv2d), and multiplications-adds (MACs)
+    for an input of batch one."""
+
+    name: str
+    kind: str
+    parameters: NonNegativeInt
+    macs: NonNegativeInt
+
+
+class Layers(Value):
+    """Every layer's cost in the model that came in and in the last candidate."""
+
+    before: tuple[LayerCost, ...] = ()
+    after: tuple[LayerCost, ...] = ()
+
+
+def thinned(samples: tuple[float, ...], most: int = KEPT_SAMPLES) -> tuple[float, ...]:
+    """At most so many of the samples: sorted and taken at even ranks, both ends kept."""
+    if len(samples) <= most:
+        return samples
+    ordered = sorted(samples)
+    last = len(ordered) - 1
+    return tuple(ordered[round(rank * last / (most - 1))] for rank in range(most))
+
+
+def _kept(measurement: Measurement) -> Measurement:
+    if measurement.value is None and not measurement.reason:
+        raise ValueError(f"'{measurement.metric}' has no value: say why in its reason")
+    if measurement.value is not None and not _finite(measurement.value):
+        raise ValueError(f"'{measurement.metric}' is {measurement.value}: no measurement")
+    count = len(measurement.samples)
+    if count <= KEPT_SAMPLES:
+        return measurement
+    conditions = {**measurement.conditions, "samples kept": f"{KEPT_SAMPLES} of {count}, by rank"}
+    return measurement.model_copy(
+        update={"samples": thinned(measurement.samples), "conditions": conditions}
+    )
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0.0
+
+
+class Measured(Reasoned):
+    """Something that has measurements; long lists of samples are thinned by rank."""
+
+    measurements: tuple[Measurement, ...] = ()
+
+    @field_validator("measurements")
+    @classmethod
+    def _thin(cls, measurements: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
+        return tuple(_kept(measurement) for measurement in measurements)
+
+    def measurement(self, metric: str) -> Measurement | None:
+        """The first measurement of that metric which has a value."""
+        for measurement in self.measurements:
+            if measurement.metric == metric and measurement.value is not None:
+                return measurement
+        return None
+
+
+class TeacherReport(Reasoned):
+    """The model that is compressed, or that teaches; a black box has no parameters or MACs to
+    count. `bytes` is the size of its weights in float32, or of its file."""
+
+    numbers = ("accuracy", "parameters", "macs", "bytes")
+    name: str = ""
+    accuracy: Share | None
+    accuracy_ci: Interval | None = None
+    parameters: NonNegativeInt | None
+    macs: NonNegativeInt | None
+    bytes: NonNegativeInt | None
+
+
+class StageReport(Measured):
+    """One stage and the candidate that it returned. `line` is its line of lineage; `bytes` are the
+    candidate's weights as stored."""
+
+    numbers = ("accuracy", "parameters", "macs", "bytes")
+    kind: str
+    cached: bool
+    seconds: Seconds
+    accuracy: Share | None
+    accuracy_ci: Interval | None = None
+    parameters: NonNegativeInt | None
+    macs: NonNegativeInt | None
+    bytes: NonNegativeInt | None
+    line: str = ""
+    key: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class ArtifactReport(Measured):
+    """One file: what it is, what it computes, what it costs. `path` is relative to the run's
+    folder. `accuracy_drop` is in percentage points against the teacher (below 0: better), with its
+    paired bootstrap interval."""
+
+    numbers = ("accuracy", "accuracy_drop", "agreement_with_teacher", "parity")
+    path: str
+    format: str
+    runtime: str
+    precision: Precision
+    sha256: str
+    bytes: NonNegativeInt
+    accuracy: Share | None
+    accuracy_ci: Interval | None = None
+    accuracy_drop: FiniteFloat | None
+    accuracy_drop_ci: Interval | None = None
+    agreement_with_teacher: Share | None
+    parity: Parity | None
+    budgets: tuple[Judgement, ...] = ()
+    placements: tuple[OpPlacement, ...] = ()
+    versions: dict[str, str] = {}
+    lineage: tuple[str, ...] = ()
+    facts: dict[str, float | str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class TargetReport(Reasoned):
+    """One target's files. `baseline` is the uncompressed teacher, compiled for this target and
+    measured in the same process: what "x times faster" refers to."""
+
+    numbers = ("baseline",)
+    name: str
+    title: str = ""
+    device: str = ""
+    baseline: ArtifactReport | None
+    artifacts: tuple[ArtifactReport, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Report(Value):
+    """A whole run. `plan` has a line for each thing that was done; `accepted` are the kinds weaker
+    than measured that the user accepted; `created` is ISO 8601 or empty."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    verdict: Verdict
+    seed: int
+    versions: dict[str, str]
+    name: str = ""
+    created: str = ""
+    command: str = ""
+    accepted: tuple[Kind, ...] = ()
+    plan: tuple[str, ...] = ()
+    data: Dataset
+    teacher: TeacherReport
+    stages: tuple[StageReport, ...]
+    layers: Layers = Layers()
+    targets: tuple[TargetReport, ...]
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The plain tables of report.json, not rounded."""
+        return self.model_dump(mode="json", by_alias=True)
