@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from torch import Tensor
 
 from edgekd.candidate import Candidate
 from edgekd.data.samples import Data
@@ -20,7 +22,7 @@ class Context:
     """What a stage may use besides the candidate.
 
     `work` is the stage's own folder: epoch checkpoints go there, and a run that was killed finds
-    them again. `targets` is never empty; a stage that shrinks for several uses the strictest.
+    them again. `cache` is shared by runs: teachers' logits are kept there by content.
     """
 
     target: Target
@@ -28,11 +30,20 @@ class Context:
     teachers: Sequence[Teacher]
     work: Path
     seed: int = 0
+    cache: Path | None = None
+    calibration: Tensor | None = None
     progress: Progress = field(default=lambda what, done, total: None)
 
 
 class Stage(Protocol):
-    """`distill`, `prune`, `factorize` and `quantize` are such, each a frozen `Value`."""
+    """`distill`, `prune`, `factorize` and `quantize` are such, each a frozen `Value`.
+
+    `target_facts` are the fields of the target that the result depends on; targets that agree in
+    them share the stage's result.
+    """
+
+    kind: str
+    target_facts: ClassVar[tuple[str, ...]] = ()
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why this stage can't work on such a model; nothing is trained or changed."""
