@@ -1,0 +1,122 @@
+"""Finished work by content: a key names what went in, a folder holds what came out.
+
+A folder appears under its key only once it is whole (written beside, then renamed), so a run that
+is killed at any moment leaves either all of a step or none of it. What is unfinished stays in a
+work folder, where the same step finds its checkpoints again.
+"""
+
+import errno
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import InputError, ToolError
+
+# What a stage's result depends on besides its inputs: the code of these parts of the package.
+CODE_THAT_COMPUTES = (
+    "training.py distillation.py taps.py candidate.py storage.py cost.py networks.py losses "
+    "criteria quant pruning lowrank stages data models teachers teachers.py backends kernels "
+    "tvm_compile"
+).split()
+
+
+def key_of(*parts: Any) -> str:
+    """A hash of plain values; the same values in the same order give the same key."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@functools.cache
+def code_key() -> str:
+    """A hash of the package's code that computes results, so that a change of it is noticed."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in CODE_THAT_COMPUTES:
+        place = root / name
+        files = [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
+        for file in files:
+            if file.exists():
+                digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn the operating system's complaints about a folder into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ToolError(
+                "the disk is full; what was finished is kept",
+                where=str(error.filename or folder),
+                hint="free some space and run the same command again: it goes on from there",
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise InputError(
+                f"not writable: {error.strerror}",
+                where=str(error.filename or folder),
+                allowed="a folder that you may write to",
+                hint="choose another one with --out",
+            ) from None
+        raise
+
+
+class Store:
+    """Finished steps under one folder, by key."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, name: str, key: str) -> Path | None:
+        """The folder of a finished step, or None."""
+        folder = self.root / f"{name}-{key}"
+        return folder if folder.is_dir() else None
+
+    def work(self, name: str, key: str) -> Path:
+        """Where an unfinished step keeps what it needs to go on after a kill."""
+        folder = self.root / "unfinished" / f"{name}-{key}"
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, name: str, key: str, write: Callable[[Path], None]) -> Path:
+        """Have `write` fill a folder, then give it its name in one rename."""
+        final = self.root / f"{name}-{key}"
+        beside = self.root / "unfinished" / f"{name}-{key}.{os.getpid()}.writing"
+        with disk_errors(beside):
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            try:
+                write(beside)
+                shutil.rmtree(final, ignore_errors=True)
+                beside.rename(final)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(self.root / "unfinished" / f"{name}-{key}", ignore_errors=True)
+        return final
+
+
+def write_beside(path: Path, content: str | bytes) -> None:
+    """Write a whole file under another name in the same folder, then rename it into place."""
+    raw = content.encode() if isinstance(content, str) else content
+    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    with disk_errors(path.parent):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(raw)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse an output folder that can't be written to, before any work is done for it."""
+    write_beside(folder / ".edgekd", "a folder of edgekd\n")
+    (folder / ".edgekd").unlink()
