@@ -1,0 +1,104 @@
+"""What a target may set for each backend: one small table a backend, unknown keys refused."""
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from edgekd.config import Value, parse
+from edgekd.errors import EdgekdError, Faults, InputError, nearest
+
+
+class OnnxOptions(Value):
+    """ONNX Runtime on the device. `provider` is cpu, cuda or tensorrt."""
+
+    threads: PositiveInt = 1
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    opset: PositiveInt | None = None
+
+
+class TfliteOptions(Value):
+    """LiteRT on the device. `delegate` is what runs the operators: none means reference kernels."""
+
+    threads: PositiveInt = 1
+    delegate: Literal["xnnpack", "none"] = "xnnpack"
+
+
+class TvmOptions(Value):
+    """TVM's target (`kind`, `mcpu`, `mtriple`, `mattr`, `num_cores`; `arch` for CUDA) and budgets.
+
+    `host` is the processor that drives a CUDA device. `grid_seconds` bounds the per-layer grid of
+    the built-in schedule and `tune_seconds` MetaSchedule, 0 meaning not at all.
+    """
+
+    kind: Literal["llvm", "cuda"] = "llvm"
+    mcpu: str = ""
+    mtriple: str = ""
+    mattr: tuple[str, ...] = ()
+    num_cores: PositiveInt = 1
+    arch: str = Field(default="", pattern=r"^(sm_\d+)?$")
+    host: dict[str, str | int | list[str]] = {}
+    grid_seconds: float = Field(default=60.0, ge=0)
+    tune_seconds: float = Field(default=0.0, ge=0)
+
+
+class EdgetpuOptions(Value):
+    """The Edge TPU compiler. `reserve_bytes` is what it takes of the on-chip memory itself."""
+
+    time_limit_seconds: PositiveFloat = 600.0
+    reserve_bytes: int = Field(default=1_153_434, ge=0)
+
+
+class TensorrtOptions(Value):
+    """The engine's build on the board; `workspace_mib` bounds its scratch memory."""
+
+    builder_optimization_level: int = Field(default=3, ge=0, le=5)
+    workspace_mib: PositiveInt | None = None
+    time_limit_seconds: PositiveFloat = 1800.0
+    trtexec: str = "/usr/src/tensorrt/bin/trtexec"
+
+
+OPTIONS: Mapping[str, type[Value]] = {
+    "onnx": OnnxOptions,
+    "tflite": TfliteOptions,
+    "tvm": TvmOptions,
+    "edgetpu": EdgetpuOptions,
+    "tensorrt": TensorrtOptions,
+}
+
+
+def check_options(tables: Mapping[str, Any], where: str) -> list[EdgekdError]:
+    """Every fault in a target's `[backends.NAME]` tables.
+
+    A third party's backend (an entry point of `edgekd.backends`) checks its own table.
+    """
+    foreign = {point.name for point in entry_points(group="edgekd.backends")}
+    faults: list[EdgekdError] = []
+    for name, table in tables.items():
+        place = f"{where}: backends.{name}"
+        if not isinstance(table, Mapping):
+            faults.append(InputError(f"a table is needed, found {table!r}", where=place))
+        elif name in OPTIONS:
+            faults += _faults_in(OPTIONS[name], table, place)
+        elif name not in foreign:
+            names = sorted({*OPTIONS, *foreign})
+            faults.append(
+                InputError(
+                    f"unknown backend '{name}'",
+                    where=place,
+                    allowed=", ".join(names),
+                    hint=nearest(name, names),
+                )
+            )
+    return faults
+
+
+def _faults_in(model: type[Value], table: Mapping[str, Any], where: str) -> list[EdgekdError]:
+    try:
+        parse(model, table, where)
+    except Faults as faults:
+        return list(faults.faults)
+    except EdgekdError as fault:
+        return [fault]
+    return []
