@@ -1,0 +1,216 @@
+"""Runs a plan: stages, then compilers, then the proof, each step kept by content.
+
+A step whose key is already in the store is read back instead of run, so a second run of the same
+recipe does nothing again, and one that was killed goes on where it stopped.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.artifact import Artifact, sha256_of
+from edgekd.backends import Backend
+from edgekd.candidate import Candidate
+from edgekd.cost import totals
+from edgekd.networks import load_network
+from edgekd.plan import Plan, PlannedStage, PlannedTarget
+from edgekd.quant.storage import load_graph, save_graph
+from edgekd.report.values import StageReport
+from edgekd.stages import Progress
+from edgekd.storage import load_module, save_module
+from edgekd.store import Store, disk_errors, key_of
+from edgekd.target import Target
+from edgekd.training import evaluate
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What the stages of one target led to; `floating` is the last candidate that was not int8."""
+
+    candidate: Candidate
+    floating: Candidate
+    key: str
+    floating_key: str
+    reports: tuple[StageReport, ...]
+
+
+def run_stages(plan: Plan, planned: PlannedTarget, progress: Progress, key: str) -> Staged:
+    """Take the start candidate through every stage of one target."""
+    candidate = floating = plan.start
+    floating_key, reports = key, []
+    for planned_stage in planned.stages:
+        candidate, report = run_stage(plan, planned.target, planned_stage, candidate, progress)
+        key = planned_stage.key
+        reports.append(report)
+        if candidate.form != "int8":
+            floating, floating_key = candidate, key
+    return Staged(candidate, floating, key, floating_key, tuple(reports))
+
+
+def run_stage(
+    plan: Plan, target: Target, planned: PlannedStage, candidate: Candidate, progress: Progress
+) -> tuple[Candidate, StageReport]:
+    """One stage: from the store if it was done before, else run and published."""
+    found = plan.store.find(planned.kind, planned.key) if plan.request.resume else None
+    if found:
+        restored = _load_candidate(plan, found)
+        report = StageReport.model_validate_json((found / "report.json").read_text())
+        return restored, report.model_copy(update={"cached": True})
+    work = plan.store.work(planned.kind, planned.key)
+    if not plan.request.resume:
+        shutil.rmtree(work, ignore_errors=True)
+        work = plan.store.work(planned.kind, planned.key)
+    started = time.perf_counter()
+    with disk_errors(work):
+        result = planned.stage.run(candidate, plan.context(target, work, progress))
+        accuracy = evaluate(result.module, plan.data.test)
+    seconds = time.perf_counter() - started
+    cost = totals(result.module, result.example)
+    report = StageReport(
+        kind=planned.kind,
+        cached=False,
+        seconds=round(seconds, 2),
+        accuracy=accuracy,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        bytes=weight_bytes(result),
+        line=result.lineage[-1] if result.lineage else "",
+        key=planned.key,
+    )
+
+    def write(folder: Path) -> None:
+        _save_candidate(result, folder)
+        (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n")
+
+    plan.store.publish(planned.kind, planned.key, write)
+    return result, report
+
+
+def weight_bytes(candidate: Candidate) -> int:
+    """Bytes of all parameters and buffers as they are held; half for fp16."""
+    tensors = [*candidate.module.parameters(), *candidate.module.buffers()]
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return total // 2 if candidate.form == "fp16" else total
+
+
+def _save_candidate(candidate: Candidate, folder: Path) -> None:
+    if candidate.form == "int8":
+        save_graph(candidate.module, folder / "graph.pt2")
+    else:
+        save_module(candidate.module, folder)
+    about = {"form": candidate.form, "lineage": candidate.lineage}
+    (folder / "candidate.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _load_candidate(plan: Plan, folder: Path) -> Candidate:
+    about = json.loads((folder / "candidate.json").read_text())
+    if about["form"] == "int8":
+        module = load_graph(folder / "graph.pt2")
+    else:
+        skeleton = load_network(plan.start_network, plan.request.recipe.folder, "student")
+        module = load_module(skeleton, folder)
+    return Candidate(module, plan.start.example, about["form"], tuple(about["lineage"]))
+
+
+def compile_candidate(
+    plan: Plan, planned: PlannedTarget, staged: Staged, progress: Progress
+) -> list[Artifact]:
+    """Every backend of the target, each from the candidate that it can take, cached by content."""
+    made: list[Artifact] = []
+    for name, backend in planned.backends.items():
+        progress(f"compile {name} for {planned.target.name}", len(made), len(planned.backends))
+        follows = getattr(backend, "follows", "")
+        if follows:
+            before = [artifact for artifact in made if artifact.format == follows]
+            made += _follow(plan, planned.target, name, backend, before)
+            continue
+        candidate, key = (
+            (staged.floating, staged.floating_key)
+            if staged.candidate.form not in getattr(backend, "forms", ("float", "fp16", "int8"))
+            else (staged.candidate, staged.key)
+        )
+        made += compiled(plan, planned.target, name, backend, candidate, key)
+    return made
+
+
+def compiled(
+    plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
+) -> list[Artifact]:
+    """The files that one backend makes of a candidate."""
+    options = target.backends[name]
+    return _kept(
+        plan.store,
+        name,
+        key_of(key, name, target.model_dump(mode="json")),
+        lambda folder: backend.compile(candidate, target, options, folder),
+        plan.request.resume,
+    )
+
+
+def _follow(
+    plan: Plan, target: Target, name: str, backend: Any, artifacts: list[Artifact]
+) -> list[Artifact]:
+    made = []
+    for artifact in artifacts:
+        made += _kept(
+            plan.store,
+            name,
+            key_of(artifact.sha256, name, target.model_dump(mode="json"), shutil.which(name) or ""),
+            lambda folder, artifact=artifact: backend.follow(
+                artifact, target, target.backends[name], folder
+            ),
+            plan.request.resume,
+        )
+    return made
+
+
+def _kept(
+    store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]], resume: bool
+) -> list[Artifact]:
+    """Artifacts from the store, their files checked against their hashes, or made and published."""
+    found = store.find(f"compile-{name}", key) if resume else None
+    if found:
+        artifacts = [_moved(artifact, found) for artifact in _read_artifacts(found)]
+        if all(_intact(artifact) for artifact in artifacts):
+            return artifacts
+
+    def write(folder: Path) -> None:
+        made = [_moved(artifact, Path()) for artifact in make(folder)]
+        tables = [artifact.model_dump(mode="json") for artifact in made]
+        (folder / "artifacts.json").write_text(json.dumps(tables, indent=1) + "\n")
+
+    folder = store.publish(f"compile-{name}", key, write)
+    return [_moved(artifact, folder) for artifact in _read_artifacts(folder)]
+
+
+def _read_artifacts(folder: Path) -> list[Artifact]:
+    tables = json.loads((folder / "artifacts.json").read_text())
+    return [Artifact.model_validate(table) for table in tables]
+
+
+def _moved(artifact: Artifact, folder: Path) -> Artifact:
+    return artifact.model_copy(update={"path": folder / artifact.path.name})
+
+
+def _intact(artifact: Artifact) -> bool:
+    return artifact.path.is_file() and sha256_of(artifact.path) == artifact.sha256
+
+
+def publish_artifact(artifact: Artifact, folder: Path) -> Artifact:
+    """Put a stored file where the user looks for it, linked where the file system can."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / artifact.path.name
+        beside = folder / f".{artifact.path.name}.{os.getpid()}.writing"
+        try:
+            beside.unlink(missing_ok=True)
+            shutil.copyfile(artifact.path, beside)
+            beside.replace(final)
+        finally:
+            beside.unlink(missing_ok=True)
+    return artifact.model_copy(update={"path": final})

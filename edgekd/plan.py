@@ -1,0 +1,328 @@
+"""Everything that can be refused is refused here, before any training; then it says what will run.
+
+`make_plan` loads the data, the networks and the teachers, types every stage, and asks stages,
+backends and budgets what is wrong. All faults come out together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from edgekd.backends import Backend
+from edgekd.budgets import check_budgets
+from edgekd.candidate import Candidate
+from edgekd.config import parse
+from edgekd.cost import totals
+from edgekd.data import load_data
+from edgekd.data.calibration import calibration_samples
+from edgekd.data.samples import Data
+from edgekd.errors import EdgekdError, Faults, InputError, raise_all
+from edgekd.networks import load_network, network_key
+from edgekd.recipe import Network, Recipe
+from edgekd.registry import BACKENDS, STAGES
+from edgekd.stages import Context, Progress, Stage
+from edgekd.store import Store, check_writable, code_key, key_of
+from edgekd.target import Target, fits
+from edgekd.teachers import Teacher, load_teacher
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for; budgets of the recipe and of `--budget` are merged."""
+
+    recipe: Recipe
+    targets: tuple[Target, ...]
+    out: Path
+    device: str | None = None
+    accept: tuple[str, ...] = ()
+    budgets: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    quick: bool = False
+    resume: bool = True
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage on one target: its key, and whether its result is already there."""
+
+    kind: str
+    stage: Stage
+    key: str
+    cost: str
+    cached: bool
+
+
+@dataclass(frozen=True)
+class PlannedTarget:
+    """What happens for one target, in order."""
+
+    target: Target
+    stages: tuple[PlannedStage, ...]
+    backends: dict[str, Backend]
+    budgets: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that can work. `start` is the candidate that the first stage gets."""
+
+    request: Request
+    data: Data
+    start: Candidate
+    start_network: Network
+    teachers: tuple[Teacher, ...]
+    calibration: torch.Tensor
+    targets: tuple[PlannedTarget, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def store(self) -> Store:
+        """Where finished stages of this output folder are."""
+        return Store(self.request.out / "stages")
+
+    def context(self, target: Target, work: Path, progress: Progress) -> Context:
+        """What a stage of this plan may use."""
+        return Context(
+            target=target,
+            data=self.data,
+            teachers=self.teachers,
+            work=work,
+            seed=self.request.seed,
+            cache=self.request.cache,
+            calibration=self.calibration,
+            progress=progress,
+        )
+
+    def lines(self) -> list[str]:
+        """The plan as a person reads it, a line a step."""
+        start = totals(self.start.module, self.start.example)
+        lines = [
+            f"data: {self.data.name}, {len(self.data.train):,} to train, "
+            f"{len(self.data.validation):,} to choose by, {len(self.data.test):,} to report",
+            f"start: {start.parameters:,} parameters, {start.macs:,} MACs",
+            *(f"teacher: {teacher.name}" for teacher in self.teachers),
+        ]
+        for planned in self.targets:
+            name = planned.target.name
+            for number, stage in enumerate(planned.stages, 1):
+                state = " (done before, reused)" if stage.cached else ""
+                lines.append(f"{name}: {number}. {stage.kind}: {stage.cost}{state}")
+            lines.append(f"{name}: compile with {', '.join(planned.backends)}, then measure")
+            for metric, limit in planned.budgets.items():
+                lines.append(f"{name}: budget {metric} <= {limit:g}")
+        return [*lines, *(f"note: {warning}" for warning in self.warnings)]
+
+
+class _Collector:
+    """Runs checks and keeps what they complain of."""
+
+    def __init__(self) -> None:
+        self.faults: list[EdgekdError] = []
+
+    def attempt(self, check: Callable[..., R], *arguments: Any) -> R | None:
+        try:
+            return check(*arguments)
+        except Faults as error:
+            self.faults.extend(error.faults)
+        except InputError as error:
+            self.faults.append(error)
+        return None
+
+
+def make_plan(request: Request) -> Plan:
+    """The plan of a request, or every fault in it at once."""
+    recipe, collect = request.recipe, _Collector()
+    collect.attempt(check_writable, request.out)
+    data = collect.attempt(load_data, recipe.data, recipe.folder)
+    stages = [
+        collect.attempt(_stage, number, table) for number, table in enumerate(recipe.stages, 1)
+    ]
+    _check_order([stage for stage in stages if stage], collect)
+    for target in request.targets:
+        budgets = _budgets(request, target)
+        collect.faults.extend(check_budgets(budgets, "budgets"))
+    start_network = recipe.student or recipe.model
+    start = None
+    if data:
+        start = collect.attempt(_start, start_network, recipe, data)
+    teachers = [
+        collect.attempt(load_teacher, network, recipe.folder, data, where)
+        for network, where in _teacher_networks(recipe)
+        if data
+    ]
+    raise_all(collect.faults)
+    assert data is not None
+    assert start is not None
+    calibration = collect.attempt(calibration_samples, recipe.calibration, data, request.seed)
+    raise_all(collect.faults)
+    assert calibration is not None
+    plan = Plan(
+        request,
+        data,
+        start,
+        start_network,
+        tuple(teacher for teacher in teachers if teacher),
+        calibration,
+        (),
+        (),
+    )
+    planned = [
+        _planned_target(plan, target, [stage for stage in stages if stage], collect)
+        for target in request.targets
+    ]
+    raise_all(_once(collect.faults))
+    return Plan(**{**vars(plan), "targets": tuple(planned), "warnings": _warnings(plan)})
+
+
+def _teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
+    if recipe.teachers:
+        return [(each, f"teachers.{n}") for n, each in enumerate(recipe.teachers, 1)]
+    return [(recipe.model, "model")]
+
+
+def _stage(number: int, table: dict[str, Any]) -> Stage:
+    where = f"stages.{number}"
+    if "kind" not in table:
+        raise InputError("a stage without 'kind'", where=where, allowed=", ".join(STAGES.names()))
+    entry = STAGES.get(str(table["kind"]), f"{where}.kind")
+    stage: Stage = parse(entry.make, table, f"{where} ({entry.name})")  # type: ignore[type-var]
+    return stage
+
+
+def _check_order(stages: Sequence[Stage], collect: _Collector) -> None:
+    for number, stage in enumerate(stages, 1):
+        if stage.kind == "quantize" and number < len(stages):
+            after = stages[number].kind
+            collect.faults.append(
+                InputError(
+                    f"'{after}' after 'quantize': a quantized model can't be changed any more",
+                    where=f"stages.{number + 1}",
+                    allowed="quantize as the last stage",
+                    hint="move the quantize stage to the end; it can train with method = 'qat'",
+                )
+            )
+            return
+
+
+def _start(network: Network, recipe: Recipe, data: Data) -> Candidate:
+    where = "student" if recipe.student else "model"
+    if network.source not in ("factory", "program"):
+        raise InputError(
+            f"a black box ({network.source}) can teach, but can't be trained or compiled",
+            where=where,
+            allowed="factory or program",
+            hint="give [student] a factory, or compress an ONNX file alone: "
+            "[model] onnx = ... with one quantize stage, method = 'calibrate'",
+        )
+    module = load_network(network, recipe.folder, where).eval()
+    _check_outputs(module, data, where)
+    return Candidate(module, data.example)
+
+
+def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
+    example = data.example
+    try:
+        with torch.no_grad():
+            logits = module(example)
+    except Exception as error:  # whatever the user's own forward raises
+        first = str(error).split("\n")[0]
+        raise InputError(
+            f"the network fails on a sample of shape {tuple(example.shape)}: {first}",
+            where=where,
+            hint=f"does it take the inputs of '{data.name}'?",
+        ) from None
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (1, data.classes):
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(
+            f"outputs of shape {found} for one sample of '{data.name}'",
+            where=where,
+            allowed=f"(1, {data.classes}): one logit a class",
+        )
+
+
+def _planned_target(
+    plan: Plan, target: Target, stages: Sequence[Stage], collect: _Collector
+) -> PlannedTarget:
+    context = plan.context(target, plan.request.out / "stages" / "unfinished", lambda *_: None)
+    key = start_key(plan)
+    planned = []
+    for number, stage in enumerate(stages, 1):
+        where = f"stages.{number} ({stage.kind})"
+        found = collect.attempt(stage.check, plan.start, context, where)
+        collect.faults.extend(found or [])
+        key = stage_key(key, stage, target)
+        cached = plan.request.resume and plan.store.find(stage.kind, key) is not None
+        planned.append(PlannedStage(stage.kind, stage, key, stage.cost(context), cached))
+    backends = _backends(plan, target, collect)
+    _check_fit(plan, target, collect)
+    return PlannedTarget(target, tuple(planned), backends, _budgets(plan.request, target))
+
+
+def _backends(plan: Plan, target: Target, collect: _Collector) -> dict[str, Backend]:
+    backends = {}
+    for name, options in target.backends.items():
+        where = f"target {target.name}: backends.{name}"
+        entry = collect.attempt(BACKENDS.get, name, where)
+        if entry is None:
+            continue
+        backend: Backend = entry.make()
+        missing = backend.missing()
+        collect.faults.extend(missing)
+        if not missing and not getattr(backend, "follows", ""):
+            collect.attempt(backend.check, plan.start, target, options)
+        backends[name] = backend
+    return backends
+
+
+def _check_fit(plan: Plan, target: Target, collect: _Collector) -> None:
+    total = totals(plan.start.module, plan.start.example)
+    reason = fits(target, total.parameters, 0)
+    if reason:
+        collect.faults.append(InputError(reason, where=f"target {target.name}"))
+
+
+def _budgets(request: Request, target: Target) -> dict[str, float]:
+    return {**target.budgets, **request.recipe.budgets, **request.budgets}
+
+
+def start_key(plan: Plan) -> str:
+    """Of all that the first stage starts from: model, teachers, data, calibration, code, seed."""
+    recipe = plan.request.recipe
+    return key_of(
+        code_key(),
+        torch.__version__,
+        plan.request.seed,
+        network_key(plan.start_network, recipe.folder),
+        [(teacher.key, teacher.weight) for teacher in plan.teachers],
+        plan.data.sha256,
+        recipe.calibration.model_dump(),
+    )
+
+
+def stage_key(previous: str, stage: Stage, target: Target) -> str:
+    """Of what came before, the stage's own table, and the target's facts that it reads."""
+    facts = target.model_dump(mode="json", include=set(stage.target_facts))
+    table = stage.model_dump(mode="json")  # type: ignore[attr-defined]
+    return key_of(previous, table, facts)
+
+
+def _warnings(plan: Plan) -> tuple[str, ...]:
+    shared = set()
+    if plan.request.quick:
+        shared.add("--quick: short measurements, stamped so in the report")
+    return tuple(sorted(shared))
+
+
+def _once(faults: list[EdgekdError]) -> list[EdgekdError]:
+    """Several targets may find the same fault in the same stage."""
+    seen: dict[str, EdgekdError] = {}
+    for fault in faults:
+        seen.setdefault(str(fault), fault)
+    return list(seen.values())
