@@ -210,7 +210,7 @@ def parse_target(table: Mapping[str, Any], where: str, expected: str | None = No
 
 
 def fits(
-    target: Target, *, parameter_bytes: int, activation_bytes: int, runtime_bytes: int = 0
+    target: Target, parameter_bytes: int, activation_bytes: int, runtime_bytes: int = 0
 ) -> str:
     """Why a model can't be held by the target, or an empty string.
 

@@ -1,0 +1,128 @@
+"""What a model file says of itself, whatever its format: operators, tensors and constants."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.errors import InputError
+
+BITS: Mapping[str, int] = {
+    "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "float8": 8,
+    "int64": 64, "int32": 32, "int16": 16, "int8": 8, "int4": 4, "int2": 2,
+    "uint64": 64, "uint32": 32, "uint16": 16, "uint8": 8, "uint4": 4, "uint2": 2,
+    "bool": 8, "complex64": 64, "complex128": 128,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor. `shape` is None if the file does not say it, and -1 stands for an open dimension.
+
+    `constant_bytes` is how much of the file it takes, None for what is computed. `values` are the
+    constant's numbers where they were decoded. `scales` and `zero_points` are those of a quantized
+    tensor, one or one a channel along `axis`.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: str
+    constant_bytes: int | None = None
+    values: np.ndarray | None = None
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    axis: int = 0
+
+    @property
+    def bytes(self) -> int | None:
+        """Its size in memory, None if the shape is open or the data type has no fixed size."""
+        bits = BITS.get(self.dtype)
+        if self.shape is None or bits is None or any(size < 0 for size in self.shape):
+            return None
+        return (math.prod(self.shape) * bits + 7) // 8
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator; `inputs` and `outputs` are keys of `Graph.tensors`, "" for one left out."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One model: operators in the order they run."""
+
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    facts: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each operator occurs, the most frequent first."""
+        return dict(Counter(op.op for op in self.ops).most_common())
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all constants, wherever the file keeps them."""
+        return sum(tensor.constant_bytes or 0 for tensor in self.tensors.values())
+
+
+def live_peak(graph: Graph) -> tuple[int | None, str]:
+    """The most bytes of computed tensors that are alive at once, or None with the reason.
+
+    A tensor lives from the operator that makes it (inputs: from the start) to its last reader
+    (outputs: to the end). An allocator that packs perfectly and never computes in place needs just
+    this much, so a real arena can be smaller (in place) or larger (fragmentation).
+    """
+    first = dict.fromkeys(graph.inputs, 0)
+    last = dict.fromkeys(graph.inputs, 0)
+    for step, op in enumerate(graph.ops):
+        for key in op.outputs:
+            if key:
+                first.setdefault(key, step)
+                last[key] = step
+        for key in op.inputs:
+            if key in first:
+                last[key] = step
+    for key in graph.outputs:
+        if key in first:
+            last[key] = len(graph.ops)
+    change = [0] * (len(graph.ops) + 2)
+    for key, begin in first.items():
+        tensor = graph.tensors.get(key)
+        size = tensor.bytes if tensor is not None else None
+        if size is None:
+            return None, f"the file does not say the size of tensor '{key}'"
+        change[begin] += size
+        change[last[key] + 1] -= size
+    peak = live = 0
+    for delta in change:
+        live += delta
+        peak = max(peak, live)
+    return peak, ""
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content; one that is missing, empty or unreadable is one clear error."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except IsADirectoryError:
+        raise InputError("a folder, where a model file is needed", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
+    if not content:
+        raise InputError("the file is empty", where=str(path))
+    return content

@@ -1,0 +1,225 @@
+"""A TFLite flatbuffer read in pure Python: nothing is executed and no length is believed unchecked.
+
+The schema is TensorFlow's `schema.fbs` in the form that LiteRT ships. An operator's code is the
+larger of `builtin_code` and `deprecated_builtin_code`, as the schema's comment demands.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.errors import InputError, MissingPackage
+from edgekd.formats.graph import BITS, Graph, Op, Tensor, read_bytes
+
+IDENTIFIER = b"TFL3"
+
+# Which fields of which options table a check looks at; the rest of a table is not read.
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "AddOptions": ("FusedActivationFunction",),
+    "SubOptions": ("FusedActivationFunction",),
+    "MulOptions": ("FusedActivationFunction",),
+    "Conv2DOptions": (
+        "DilationHFactor", "DilationWFactor", "StrideH", "StrideW", "Padding",
+        "FusedActivationFunction",
+    ),
+    "DepthwiseConv2DOptions": (
+        "DilationHFactor", "DilationWFactor", "StrideH", "StrideW", "Padding", "DepthMultiplier",
+        "FusedActivationFunction",
+    ),
+    "Pool2DOptions": (
+        "FilterHeight", "FilterWidth", "StrideH", "StrideW", "Padding", "FusedActivationFunction",
+    ),
+    "FullyConnectedOptions": ("WeightsFormat", "KeepNumDims", "FusedActivationFunction"),
+    "ConcatenationOptions": ("Axis", "FusedActivationFunction"),
+    "PackOptions": ("Axis",),
+    "ReducerOptions": ("KeepDims",),
+    "StridedSliceOptions": ("EllipsisMask", "NewAxisMask", "BeginMask", "EndMask"),
+    "SoftmaxOptions": ("Beta",),
+}  # fmt: skip
+
+DTYPES = {"FLOAT8_E4M3FN": "float8", "FLOAT8_E5M2": "float8"}
+
+
+class _Reader:
+    """Holds the schema and the bytes, and stops a corrupt file from sending it round for ever.
+
+    In a sound file every element of every vector takes at least a byte of its own, so reading more
+    elements than the file has bytes means that the file is broken.
+    """
+
+    def __init__(self, content: bytes, schema: Any) -> None:
+        self.content = content
+        self.schema = schema
+        self.budget = len(content)
+        self.types = _names(schema.TensorType)
+        self.codes = _names(schema.BuiltinOperator)
+        self.options = _names(schema.BuiltinOptions)
+
+    def items(self, length: int, get: Callable[[int], Any]) -> Iterator[Any]:
+        if not 0 <= length <= self.budget:
+            raise ValueError("a vector is longer than the file")
+        self.budget -= length
+        for index in range(length):
+            yield get(index)
+
+    def numbers(self, length: int, array: Callable[[], Any]) -> np.ndarray:
+        if not 0 <= length <= len(self.content):
+            raise ValueError("a vector is longer than the file")
+        return np.asarray(array()) if length else np.empty(0, np.int64)
+
+    def data(self, buffer: Any) -> np.ndarray:
+        """A buffer's bytes without a copy; large models keep them behind the flatbuffer."""
+        if buffer.Offset() > 1:
+            view = np.frombuffer(self.content, np.uint8, buffer.Size(), buffer.Offset())
+            return view
+        return self.numbers(buffer.DataLength(), buffer.DataAsNumpy)
+
+
+def _names(enum: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if not name.startswith("_")}
+
+
+def read_tflite(path: Path) -> Graph:
+    """The main subgraph of a TFLite file.
+
+    Raises:
+        InputError: the file is not TFLite, is truncated or contradicts itself.
+        MissingPackage: LiteRT's schema is not installed.
+    """
+    content = read_bytes(path)
+    if content[4:8] != IDENTIFIER:
+        raise InputError("not a TFLite file (no 'TFL3' identifier)", where=str(path))
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ImportError:
+        raise MissingPackage("ai-edge-litert", "tflite", where=str(path)) from None
+    try:
+        return _graph(_Reader(content, schema))
+    except (
+        ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError,
+        struct.error,
+    ) as error:  # fmt: skip
+        raise InputError(f"a truncated or corrupt TFLite file: {error}", where=str(path)) from None
+
+
+def _graph(reader: _Reader) -> Graph:
+    model = reader.schema.Model.GetRootAs(reader.content, 0)
+    if model.SubgraphsLength() < 1:
+        raise ValueError("it has no subgraph")
+    buffers = [reader.data(one) for one in reader.items(model.BuffersLength(), model.Buffers)]
+    codes = [
+        _code(reader, one) for one in reader.items(model.OperatorCodesLength(), model.OperatorCodes)
+    ]
+    subgraph = model.Subgraphs(0)
+    tensors = [
+        _tensor(reader, one, buffers)
+        for one in reader.items(subgraph.TensorsLength(), subgraph.Tensors)
+    ]
+    keys = [f"{index}:{tensor.name}" for index, tensor in enumerate(tensors)]
+    ops = [
+        _op(reader, index, one, codes, keys)
+        for index, one in enumerate(reader.items(subgraph.OperatorsLength(), subgraph.Operators))
+    ]
+    if not ops:
+        raise ValueError("it has no operators")
+    return Graph(
+        ops=tuple(ops),
+        tensors=dict(zip(keys, tensors, strict=True)),
+        inputs=_keys(reader, subgraph.InputsLength(), subgraph.InputsAsNumpy, keys),
+        outputs=_keys(reader, subgraph.OutputsLength(), subgraph.OutputsAsNumpy, keys),
+        facts={"schema_version": model.Version(), "subgraphs": model.SubgraphsLength()},
+    )
+
+
+def _code(reader: _Reader, code: Any) -> str:
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    name = reader.codes[number]
+    custom = code.CustomCode() if name == "CUSTOM" else None
+    return f"CUSTOM {_text(custom)}" if custom else name
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", errors="replace")
+
+
+def _tensor(reader: _Reader, tensor: Any, buffers: list[np.ndarray]) -> Tensor:
+    dtype = reader.types[tensor.Type()]
+    dtype = DTYPES.get(dtype, dtype.lower())
+    shape = reader.numbers(tensor.ShapeLength(), tensor.ShapeAsNumpy)
+    signature = reader.numbers(tensor.ShapeSignatureLength(), tensor.ShapeSignatureAsNumpy)
+    if len(signature) == len(shape):
+        shape = np.where(signature < 0, -1, shape)
+    if any(size < -1 for size in shape):
+        raise ValueError("a dimension is negative")
+    if not 0 <= tensor.Buffer() < len(buffers):
+        raise ValueError(f"a tensor names buffer {tensor.Buffer()} of {len(buffers)}")
+    data = buffers[tensor.Buffer()]
+    scales, zero_points, axis = _quantization(reader, tensor.Quantization())
+    value = Tensor(
+        name=_text(tensor.Name()),
+        shape=tuple(int(size) for size in shape),
+        dtype=dtype,
+        constant_bytes=len(data) or None,
+        values=_values(data, dtype) if len(data) else None,
+        scales=scales,
+        zero_points=zero_points,
+        axis=axis,
+    )
+    dense = tensor.Sparsity() is None and value.bytes is not None
+    if len(data) and dense and len(data) < value.bytes:  # type: ignore[operator]
+        raise ValueError(f"tensor '{value.name}' has {len(data)} of its {value.bytes} bytes")
+    return value
+
+
+def _values(data: np.ndarray, dtype: str) -> np.ndarray | None:
+    if BITS.get(dtype, 0) < 8 or dtype in ("bfloat16", "float8"):
+        return None
+    usable = len(data) - len(data) % (BITS[dtype] // 8)
+    return data[:usable].view(dtype)
+
+
+def _quantization(reader: _Reader, table: Any) -> tuple[tuple[float, ...], tuple[int, ...], int]:
+    if table is None:
+        return (), (), 0
+    scales = reader.numbers(table.ScaleLength(), table.ScaleAsNumpy)
+    zero_points = reader.numbers(table.ZeroPointLength(), table.ZeroPointAsNumpy)
+    return (
+        tuple(float(one) for one in scales),
+        tuple(int(one) for one in zero_points),
+        int(table.QuantizedDimension()),
+    )
+
+
+def _keys(
+    reader: _Reader, length: int, array: Callable[[], Any], keys: list[str]
+) -> tuple[str, ...]:
+    indices = [int(one) for one in reader.numbers(length, array)]
+    if any(not -1 <= index < len(keys) for index in indices):
+        raise ValueError(f"an operator names a tensor beyond the {len(keys)} that there are")
+    return tuple(keys[index] if index >= 0 else "" for index in indices)
+
+
+def _op(reader: _Reader, index: int, op: Any, codes: list[str], keys: list[str]) -> Op:
+    if not 0 <= op.OpcodeIndex() < len(codes):
+        raise ValueError(f"operator {index} names code {op.OpcodeIndex()} of {len(codes)}")
+    outputs = _keys(reader, op.OutputsLength(), op.OutputsAsNumpy, keys)
+    return Op(
+        name=next((key.partition(":")[2] for key in outputs if key), f"operator {index}"),
+        op=codes[op.OpcodeIndex()],
+        inputs=_keys(reader, op.InputsLength(), op.InputsAsNumpy, keys),
+        outputs=outputs,
+        attributes=_attributes(reader, op),
+    )
+
+
+def _attributes(reader: _Reader, op: Any) -> dict[str, Any]:
+    kind = reader.options.get(op.BuiltinOptionsType(), "")
+    union = op.BuiltinOptions()
+    if union is None or kind not in FIELDS:
+        return {}
+    table = getattr(reader.schema, kind)()
+    table.Init(union.Bytes, union.Pos)
+    return {field: getattr(table, field)() for field in FIELDS[kind]}
