@@ -19,7 +19,28 @@ from typing import Any
 from edgekd.errors import InputError, ToolError
 
 # What a stage's result depends on besides its inputs: the code of these parts of the package.
-CODE_THAT_COMPUTES = ["training.py", "distillation.py", "taps.py", "candidate.py", "storage.py", "cost.py", "networks.py", "losses", "criteria", "quant", "pruning", "lowrank", "stages", "data", "models", "teachers", "teachers.py", "backends", "kernels", "tvm_compile"]
+CODE_THAT_COMPUTES = (
+    "training.py",
+    "distillation.py",
+    "taps.py",
+    "candidate.py",
+    "storage.py",
+    "cost.py",
+    "networks.py",
+    "losses",
+    "criteria",
+    "quant",
+    "pruning",
+    "lowrank",
+    "stages",
+    "data",
+    "models",
+    "teachers",
+    "teachers.py",
+    "backends",
+    "kernels",
+    "tvm_compile",
+)
 
 
 def key_of(*parts: Any) -> str:
