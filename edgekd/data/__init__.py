@@ -1,1 +1,6 @@
-"""Where samples come from: named sets, `.npz` files and the user's own factories."""
+"""The user's samples: named sets, files and factories, checked before anything is trained."""
+
+from edgekd.data.load import load_data
+from edgekd.data.samples import Augmentation, Data, Samples
+
+__all__ = ["Augmentation", "Data", "Samples", "load_data"]

@@ -11,10 +11,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Inputs (N, ...) in float32 and labels (N,) in int64, in a fixed order."""
+    """Inputs (N, ...) in float32 and labels (N,) in int64, in a fixed order.
+
+    `ids` (N,) are the rows that the samples had in their source's own part (training or test),
+    before any were held back; None where that order is the source's own.
+    """
 
     x: Tensor
     y: Tensor
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -22,6 +27,15 @@ class Samples:
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """In order, the last one smaller."""
         return zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
+
+    @property
+    def rows(self) -> Tensor:
+        """(N,) int64: each sample's row in its source."""
+        return torch.arange(len(self)) if self.ids is None else self.ids
+
+    def take(self, index: Tensor) -> "Samples":
+        """The samples at those positions, in that order, still knowing their rows."""
+        return Samples(self.x[index], self.y[index], self.rows[index])
 
     @cached_property
     def sha256(self) -> str:
@@ -72,7 +86,11 @@ def _shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Data:
-    """A task's samples: to train on, to choose by (validation) and to report (test)."""
+    """A task's samples: to train on, to choose by (validation) and to report (test).
+
+    `training_rows` is how many training samples the source has, before `limit` and before any
+    were held back for validation; `held_back` says whether validation was taken from them.
+    """
 
     name: str
     train: Samples
@@ -81,6 +99,8 @@ class Data:
     classes: int
     augmentation: Augmentation = Augmentation()
     labels: tuple[str, ...] = ()
+    training_rows: int | None = None
+    held_back: bool = False
 
     @property
     def example(self) -> Tensor:

@@ -1,0 +1,103 @@
+"""A data set from a callable of the user's."""
+
+from collections.abc import Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+from edgekd.data.samples import Samples
+from edgekd.data.source import Source, samples_of
+from edgekd.errors import InputError, nearest
+from edgekd.factories import call
+
+PARTS = ("train", "validation", "test")
+FORMS = "a mapping with train, test and perhaps validation, or a tuple in that order"
+
+
+def read_factory(reference: str, arguments: Mapping[str, Any], folder: Path, where: str) -> Source:
+    """What `package.module:callable` gives: a mapping, NamedTuple or tuple of parts.
+
+    A tuple is (train, test) or (train, validation, test). A part is a map-style torch `Dataset`
+    of (input, label) or a pair of arrays (x, y). Datasets are read into memory once, so random
+    changes inside them are drawn once. A mapping may also have `classes` and `labels`.
+    """
+    returned = call(reference, arguments, folder, where)
+    table = _table(returned, reference, where)
+    parts = {name: _samples(table[name], f"{reference}: {name}") for name in PARTS if name in table}
+    labels = tuple(str(label) for label in table.get("labels") or ())
+    return Source(
+        parts["train"], parts["test"], parts.get("validation"), table.get("classes"), labels
+    )
+
+
+def _table(returned: Any, reference: str, where: str) -> dict[str, Any]:
+    if isinstance(returned, Mapping):
+        table = dict(returned)
+    elif isinstance(returned, tuple) and len(returned) in (2, 3):
+        fields = getattr(returned, "_fields", None)
+        order = fields or (PARTS if len(returned) == 3 else ("train", "test"))
+        table = dict(zip(order, returned, strict=True))
+    else:
+        raise InputError(
+            f"'{reference}' returned {type(returned).__name__}", where=where, allowed=FORMS
+        )
+    known = (*PARTS, "classes", "labels")
+    for name in table:
+        if name not in known:
+            raise InputError(
+                f"'{reference}' returned an unknown part '{name}'",
+                where=where,
+                allowed=", ".join(known),
+                hint=nearest(str(name), known),
+            )
+    table = {name: value for name, value in table.items() if value is not None}
+    for name in ("train", "test"):
+        if name not in table:
+            raise InputError(f"'{reference}' returned no '{name}'", where=where, allowed=FORMS)
+    if not isinstance(table.get("classes", 2), int):
+        raise InputError(f"'{reference}': 'classes' is not an integer", where=where)
+    return table
+
+
+def _samples(part: Any, where: str) -> Samples:
+    if isinstance(part, Samples):
+        return samples_of(part.x, part.y, where)
+    if isinstance(part, TensorDataset) and len(part.tensors) == 2:
+        return samples_of(*part.tensors, where)
+    if isinstance(part, Dataset):
+        return _gathered(part, where)
+    if isinstance(part, tuple | list) and len(part) == 2:
+        return samples_of(part[0], part[1], where)
+    raise InputError(
+        f"a part of type {type(part).__name__}",
+        where=where,
+        allowed="a map-style torch Dataset of (input, label), or a pair of arrays (x, y)",
+    )
+
+
+def _gathered(dataset: Dataset[Any], where: str) -> Samples:
+    if not isinstance(dataset, Sized):
+        raise InputError("a Dataset without a length", where=where, allowed="a map-style Dataset")
+    inputs, labels = [], []
+    for index in range(len(dataset)):
+        try:
+            x, y = dataset[index]
+            inputs.append(torch.as_tensor(np.asarray(x)) if not torch.is_tensor(x) else x)
+            labels.append(int(y) if float(y) == int(y) else float(y))
+        except Exception as error:
+            raise InputError(
+                f"sample {index} is not (input, label): {type(error).__name__}: {error}",
+                where=where,
+            ) from error
+        if inputs[index].shape != inputs[0].shape:
+            raise InputError(
+                f"sample {index} has shape {tuple(inputs[index].shape)}",
+                where=where,
+                allowed=f"{tuple(inputs[0].shape)}, as sample 0 has",
+            )
+    if not inputs:
+        raise InputError("no samples", where=where)
+    return samples_of(torch.stack(inputs), np.asarray(labels), where)

@@ -1,0 +1,85 @@
+"""From a recipe's data table to samples in memory, every fault found before training."""
+
+import os
+from pathlib import Path
+
+from edgekd.config import build
+from edgekd.data.factory import read_factory
+from edgekd.data.npz import read_npz
+from edgekd.data.samples import Augmentation, Data
+from edgekd.data.sets import SETS
+from edgekd.data.source import Source, classes_of, source_faults
+from edgekd.data.split import held_out
+from edgekd.errors import InputError, nearest, raise_all
+from edgekd.recipe import DataTable
+
+
+def load_data(table: DataTable, folder: Path) -> Data:
+    """The samples of a recipe's data table, whose paths are relative to `folder`.
+
+    The source's own validation part is used where there is one; otherwise `table.validation` of
+    the training samples is held back, evenly over classes and independent of the seed. `limit`
+    keeps the first so many training samples before that. InputError for whatever is wrong.
+    """
+    source = _read(table, folder)
+    where = f"data {table.source}"
+    raise_all(source_faults(source, where))
+    rows = len(source.train)
+    train = source.train
+    if table.limit is not None and table.limit < rows:
+        train = train.take(train.rows[: table.limit])
+    validation = source.validation
+    if validation is None:
+        keep, hold = held_out(train.y, table.validation)
+        if not len(hold):
+            raise InputError(
+                f"{len(train)} training samples are too few to hold validation samples back",
+                where=where,
+                allowed="two or more of at least one class",
+            )
+        train, validation = train.take(keep), train.take(hold)
+    augmentation = Augmentation(table.flip, table.shift, table.views)
+    if augmentation.active and train.x.ndim != 4:
+        raise InputError(
+            f"'flip' and 'shift' change images, but samples have shape {tuple(train.x.shape[1:])}",
+            where="data",
+            allowed="samples of shape (channels, height, width)",
+        )
+    return Data(
+        name=table.source,
+        train=train,
+        validation=validation,
+        test=source.test,
+        classes=classes_of(source),
+        augmentation=augmentation,
+        labels=source.labels,
+        training_rows=rows,
+        held_back=source.validation is None,
+    )
+
+
+def _read(table: DataTable, folder: Path) -> Source:
+    if table.source.endswith(".npz"):
+        if table.arguments:
+            raise InputError(
+                "an .npz file takes no arguments", where="data.arguments", allowed="no key"
+            )
+        return read_npz(folder / table.source)
+    if ":" in table.source:
+        return read_factory(table.source, table.arguments, folder, "data.source")
+    return _named(table)
+
+
+def _named(table: DataTable) -> Source:
+    names = SETS.names()
+    if table.source not in names:
+        looks_like_file = os.sep in table.source or "." in table.source
+        raise InputError(
+            f"unknown data set '{table.source}'",
+            where="data.source",
+            allowed=f"{', '.join(names)}, an .npz file or package.module:callable",
+            hint=nearest(table.source, names)
+            or ("a file must be an .npz" if looks_like_file else "see 'edgekd methods' for sets"),
+        )
+    source: Source = build(SETS.get(table.source), table.arguments, "data.arguments")
+    return source

@@ -1,0 +1,92 @@
+"""A data set in one .npz file."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.data.samples import Samples
+from edgekd.data.source import Source, samples_of
+from edgekd.errors import EdgekdError, InputError, nearest, raise_all
+
+REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+OPTIONAL = ("x_validation", "y_validation", "classes")
+
+
+def read_npz(path: Path) -> Source:
+    """x_train, y_train, x_test, y_test and perhaps x_validation, y_validation and `classes`.
+
+    Arrays of objects are refused: nothing is unpickled.
+    """
+    arrays = read_arrays(path)
+    raise_all(_name_faults(list(arrays), str(path)))
+    parts: dict[str, Samples] = {}
+    faults: list[EdgekdError] = []
+    for part in ("train", "validation", "test"):
+        if f"x_{part}" not in arrays:
+            continue
+        try:
+            parts[part] = samples_of(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}: {part}")
+        except InputError as error:
+            faults.append(error)
+    raise_all(faults)
+    classes = None
+    if "classes" in arrays:
+        if arrays["classes"].size != 1 or arrays["classes"].dtype.kind not in "iu":
+            raise InputError("'classes' is not one integer", where=str(path))
+        classes = int(arrays["classes"].item())
+    return Source(parts["train"], parts["test"], parts.get("validation"), classes)
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Every array of an .npz, none of them unpickled; one InputError for whatever is wrong."""
+    if not path.exists():
+        raise InputError("no such file", where=str(path))
+    if path.is_dir():
+        raise InputError("a folder, where an .npz file is needed", where=str(path))
+    arrays: dict[str, Any] = {}
+    key = ""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InputError("a single array, not an .npz file", where=str(path))
+        with loaded:
+            for key in loaded.files:
+                arrays[key] = loaded[key]
+    except ValueError as error:
+        if "pickle" in str(error).lower():
+            place = f"array '{key}' holds objects" if key else "it is no .npz file"
+            raise InputError(
+                f"{place}: nothing is unpickled", where=str(path), allowed="arrays of numbers"
+            ) from None
+        raise InputError(f"not a whole .npz file: {error}", where=str(path)) from None
+    except PermissionError:
+        raise InputError("not readable", where=str(path)) from None
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise InputError(f"not a whole .npz file: {error}", where=str(path)) from None
+    return arrays
+
+
+def _name_faults(names: list[str], where: str) -> list[EdgekdError]:
+    known = [*REQUIRED, *OPTIONAL]
+    faults: list[EdgekdError] = [
+        InputError(
+            f"unknown array '{name}'",
+            where=where,
+            allowed=", ".join(known),
+            hint=nearest(name, known),
+        )
+        for name in names
+        if name not in known
+    ]
+    required = list(REQUIRED)
+    if "x_validation" in names or "y_validation" in names:
+        required += ["x_validation", "y_validation"]
+    faults += [
+        InputError(f"array '{name}' is missing", where=where, allowed=", ".join(known))
+        for name in required
+        if name not in names
+    ]
+    return faults

@@ -1,0 +1,140 @@
+"""What a source of samples hands over, before validation is held back, and the checks on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgekd.data.samples import Samples
+from edgekd.errors import EdgekdError, InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Samples as their source has them; `validation` where the source has its own.
+
+    `classes` is how many there are, where the source knows; otherwise the labels tell.
+    """
+
+    train: Samples
+    test: Samples
+    validation: Samples | None = None
+    classes: int | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Samples]:
+        """The parts that there are, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def samples_of(x: Any, y: Any, where: str) -> Samples:
+    """Arrays or tensors as `Samples`: x (N, ...) of numbers, y (N,) of integers.
+
+    uint8 images (rank 3 and up) are scaled to [0, 1]; every other type keeps its values. NaN,
+    infinity, labels that aren't integers, wrong ranks and counts that differ raise InputError.
+    """
+    inputs, labels = _array(x, f"{where}: x"), _array(y, f"{where}: y")
+    if inputs.ndim < 2:
+        raise InputError(f"x has shape {inputs.shape}", where=where, allowed="(N, ...)")
+    if labels.ndim != 1:
+        hint = "for one-hot labels, store y.argmax(1)" if labels.ndim == 2 else ""
+        raise InputError(f"y has shape {labels.shape}", where=where, allowed="(N,)", hint=hint)
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"labels are {labels.dtype}", where=where, allowed="integers from 0 up")
+    if len(inputs) != len(labels):
+        raise InputError(f"{len(inputs)} inputs, but {len(labels)} labels", where=where)
+    if not len(inputs) or not inputs.size:
+        raise InputError(f"no samples: x has shape {inputs.shape}", where=where)
+    if inputs.dtype.kind not in "fiub":
+        raise InputError(f"x holds {inputs.dtype}", where=where, allowed="numbers")
+    scale = inputs.dtype == np.uint8 and inputs.ndim >= 3
+    with np.errstate(over="ignore"):
+        values = torch.from_numpy(np.ascontiguousarray(inputs, np.float32))
+    if scale:
+        values = values / 255
+    _check_finite(values, where)
+    return Samples(values, torch.from_numpy(np.ascontiguousarray(labels, np.int64)))
+
+
+def _array(value: Any, where: str) -> NDArray[Any]:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"not an array: {error}", where=where) from None
+    if array.dtype.kind == "O":
+        raise InputError("not an array of numbers", where=where)
+    return array
+
+
+def _check_finite(values: torch.Tensor, where: str) -> None:
+    bad = ~torch.isfinite(values).flatten(1).all(1)
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        raise InputError(
+            f"NaN or infinity in {int(bad.sum())} of {len(bad)} inputs, first in sample {first}",
+            where=where,
+            allowed="finite numbers",
+        )
+
+
+def source_faults(source: Source, where: str) -> list[EdgekdError]:
+    """Everything that is wrong between the parts: shapes that differ, labels out of range."""
+    faults: list[EdgekdError] = []
+    shape = source.train.x.shape[1:]
+    for name, part in source.parts.items():
+        if part.x.shape[1:] != shape:
+            faults.append(
+                InputError(
+                    f"samples of shape {tuple(part.x.shape[1:])}",
+                    where=f"{where}: {name}",
+                    allowed=f"{tuple(shape)}, as in train",
+                )
+            )
+    return faults + _label_faults(source, where)
+
+
+def _label_faults(source: Source, where: str) -> list[EdgekdError]:
+    faults: list[EdgekdError] = []
+    present = torch.unique(source.train.y)
+    classes = classes_of(source)
+    for name, part in source.parts.items():
+        wrong = (part.y < 0) | (part.y >= classes)
+        if wrong.any():
+            first = int(wrong.nonzero()[0])
+            faults.append(
+                InputError(
+                    f"label {int(part.y[first])} of sample {first} is out of range",
+                    where=f"{where}: {name}",
+                    allowed=f"0 to {classes - 1}",
+                )
+            )
+    if source.classes is None and not faults and len(present) != classes:
+        faults.append(_gap(present.tolist(), classes, where))
+    if not faults and classes < 2:
+        faults.append(InputError("every label is 0", where=where, allowed="at least two classes"))
+    return faults
+
+
+def _gap(present: Sequence[int], classes: int, where: str) -> InputError:
+    absent = next(label for label in range(classes) if label not in set(present))
+    return InputError(
+        f"labels go up to {classes - 1}, out of range for {len(present)} classes: no training "
+        f"sample has label {absent}",
+        where=f"{where}: train",
+        allowed="labels from 0 up without a gap",
+        hint="say how many classes there are with 'classes' in the source",
+    )
+
+
+def classes_of(source: Source) -> int:
+    """How many classes: what the source says, or the largest training label and one."""
+    if source.labels:
+        return len(source.labels)
+    return source.classes or int(source.train.y.max()) + 1

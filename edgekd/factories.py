@@ -1,0 +1,114 @@
+"""`package.module:callable` from a recipe: imported beside the recipe, called, and told on."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgekd.errors import InputError, nearest
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Modules in `folder` and in the working directory can be imported inside this block."""
+    added = [str(folder.resolve()), str(Path.cwd())]
+    before = list(sys.path)
+    sys.path[:0] = [path for path in added if path not in before]
+    try:
+        yield
+    finally:
+        for path in added:
+            if path not in before and path in sys.path:
+                sys.path.remove(path)
+
+
+def find_callable(reference: str, folder: Path, where: str) -> Callable[..., Any]:
+    """What `package.module:callable` names; InputError when there is no such thing."""
+    module_name, colon, attribute = reference.partition(":")
+    if not colon or not module_name or not attribute:
+        raise InputError(
+            f"'{reference}' names no callable", where=where, allowed="package.module:callable"
+        )
+    with importable(folder):
+        module = _import(module_name, where)
+    found: Any = module
+    for part in attribute.split("."):
+        names = [name for name in vars(found) if not name.startswith("_")]
+        if part not in vars(found):
+            raise InputError(
+                f"'{module_name}' has no '{attribute}'",
+                where=where,
+                hint=nearest(part, names) or f"it has: {', '.join(sorted(names)[:12])}",
+            )
+        found = vars(found)[part]
+    if not callable(found):
+        raise InputError(f"'{reference}' is {_kind(found)}, which can't be called", where=where)
+    return found  # type: ignore[no-any-return]
+
+
+def call(reference: str, arguments: Mapping[str, Any], folder: Path, where: str) -> Any:
+    """What the callable returns for `arguments`; whatever goes wrong in it is one InputError."""
+    make = find_callable(reference, folder, where)
+    _check_arguments(make, arguments, reference, where)
+    try:
+        with importable(folder):
+            return make(**arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"'{reference}' failed: {type(error).__name__}: {_first_line(error)}", where=where
+        ) from error
+
+
+def _check_arguments(
+    make: Callable[..., Any], arguments: Mapping[str, Any], reference: str, where: str
+) -> None:
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        named = [name for name in signature.parameters if name != "self"]
+        unknown = [key for key in arguments if key not in named]
+        raise InputError(
+            f"'{reference}' does not take these arguments: {error}",
+            where=where,
+            allowed=", ".join(named) or "no arguments",
+            hint=nearest(unknown[0], named) if unknown else "",
+        ) from None
+
+
+def _import(name: str, where: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing == name or name.startswith(missing + "."):
+            raise InputError(
+                f"there is no module '{name}'",
+                where=where,
+                hint="modules are looked up beside the recipe, in the working directory and "
+                "among the installed packages",
+            ) from None
+        raise InputError(f"'{name}' imports '{missing}', which isn't installed", where=where) from (
+            error
+        )
+    except Exception as error:
+        raise InputError(
+            f"importing '{name}' failed: {type(error).__name__}: {_first_line(error)}", where=where
+        ) from error
+
+
+def _kind(value: Any) -> str:
+    return "a module" if isinstance(value, ModuleType) else f"of type {type(value).__name__}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
