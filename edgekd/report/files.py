@@ -1,0 +1,90 @@
+"""report.json and report.html on disk: written beside and renamed, read back and checked."""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgekd.config import parse
+from edgekd.errors import InputError, ToolError
+from edgekd.report.values import Report
+
+JSON_NAME, HTML_NAME = "report.json", "report.html"
+DIGITS = 6
+
+
+def rounded(tree: Any, digits: int = DIGITS) -> Any:
+    """The same tables with every float at so many significant digits."""
+    if isinstance(tree, float):
+        return float(f"{tree:.{digits}g}") if math.isfinite(tree) else tree
+    if isinstance(tree, dict):
+        return {key: rounded(value, digits) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [rounded(value, digits) for value in tree]
+    return tree
+
+
+def report_text(report: Report) -> str:
+    """The content of report.json: the same report gives the same bytes."""
+    tables = rounded(report.as_json())
+    return json.dumps(tables, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
+    """Write report.json and report.html into a folder that exists; their paths.
+
+    The page is made from what report.json says, so that both show the same digits. Raises
+    `ToolError` where the folder can't be written; nothing is left half-written.
+    """
+    from edgekd.report.html import html
+
+    text = report_text(report)
+    page = html(Report.model_validate(json.loads(text)))
+    return _write(folder / JSON_NAME, text), _write(folder / HTML_NAME, page)
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write beside and rename, so that a reader sees the old file or the new one, whole."""
+    beside: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as stream:
+            beside = Path(stream.name)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.chmod(0o644)
+        beside.replace(path)
+    except OSError as error:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+        raise ToolError(
+            f"not written: {error.strerror}", where=str(path), hint="is the disk full or read-only?"
+        ) from None
+    return path
+
+
+def load_report(path: Path) -> Report:
+    """The report in a file, or in a run's folder. Raises `InputError` for anything else."""
+    file = path / JSON_NAME if path.is_dir() else path
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            "no such file", where=str(file), hint="give a folder that 'edgekd compress' wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"not a readable report: {error}", where=str(file)) from None
+    if not isinstance(table, dict) or "schema" not in table:
+        raise InputError("not a report of edgekd: it has no 'schema'", where=str(file))
+    if table["schema"] != 1:
+        raise InputError(
+            f"its schema is {table['schema']!r}",
+            where=str(file),
+            allowed="1",
+            hint="read it with the version of edgekd that wrote it",
+        )
+    return parse(Report, table, str(file))
