@@ -137,3 +137,25 @@ def _set(table: dict[str, Any], parts: list[str], value: Any, key: str) -> None:
         if not isinstance(table, dict):
             raise InputError(f"'{part}' is not a table", where=f"--set {key}")
     table[parts[-1]] = value
+
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def default_recipe() -> Path:
+    """The recipe that came with the package: digits, a small residual network, every stage."""
+    return RECIPES / "digits.toml"
+
+
+def write_example(folder: Path) -> Path:
+    """Copy the default recipe and its teacher's weights into a folder, to be edited."""
+    path = folder / "recipe.toml"
+    if path.exists():
+        raise InputError("there is a recipe already", where=str(path), hint="choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, name in ((default_recipe(), "recipe.toml"), (TEACHER, TEACHER.name)):
+        (folder / name).write_bytes(source.read_bytes())
+    return path
+
+
+TEACHER = RECIPES / "digits_teacher.safetensors"
