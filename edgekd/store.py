@@ -21,6 +21,8 @@ from edgekd.errors import InputError, ToolError
 # What a stage's result depends on besides its inputs: the code of these parts of the package.
 CODE_THAT_COMPUTES = (
     "training.py",
+    "checkpoint.py",
+    "views.py",
     "distillation.py",
     "taps.py",
     "candidate.py",

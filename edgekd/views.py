@@ -1,0 +1,33 @@
+"""Which variant of the samples an epoch sees, and where its random numbers come from."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from edgekd.data.samples import Data
+
+CHUNK = 4096
+
+
+def stream(seed: int, *names: object) -> int:
+    """A seed of its own for each use, so that no two uses draw the same numbers."""
+    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def fixed_views(data: Data) -> int:
+    """How many fixed variants of the samples there are; 0 where every draw is new."""
+    return data.augmentation.views if data.augmentation.active else 1
+
+
+def view_of(data: Data, view: int, seed: int) -> Tensor:
+    """All training inputs as the fixed variant number `view` shows them."""
+    if not data.augmentation.active:
+        return data.train.x
+    generator = torch.Generator().manual_seed(stream(seed, "view", view))
+    changed = torch.empty_like(data.train.x)
+    for start in range(0, len(changed), CHUNK):
+        part = data.train.x[start : start + CHUNK]
+        changed[start : start + CHUNK] = data.augmentation(part, generator)
+    return changed
