@@ -1,0 +1,189 @@
+"""From an exported program to scheduled kernels: layout, packing, fusion, one schedule for each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edgekd.tvm_compile.isa import Isa
+from edgekd.tvm_compile.layers import Layer, expression, linear_expression, pack
+from edgekd.tvm_compile.leftovers import schedule_leftover
+from edgekd.tvm_compile.tile import Tile
+from edgekd.tvm_compile.tiled_sum import SUM, schedule_sum
+
+Choice = Callable[[Layer], Tile]
+"""Which tile a layer gets: from the grid's measurements, or by rule."""
+
+OUT_EWISE_FUSABLE = 4  # TVM's pattern kind: elementwise successors may join the kernel
+
+
+def imported(program: Any) -> Any:
+    """A `torch.export` program as Relax, its parameters constants, convolutions channels-last."""
+    from tvm import relax, transform
+    from tvm.relax.frontend.torch import from_exported_program
+
+    module = from_exported_program(
+        program, keep_params_as_input=False, unwrap_unit_return_tuple=True
+    )
+    passes = [
+        relax.transform.DecomposeOpsForInference(),
+        relax.transform.FoldConstant(),
+        relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}),
+        relax.transform.Normalize(),
+        relax.transform.FoldConstant(),
+    ]
+    return transform.Sequential(passes)(module)
+
+
+def half(module: Any) -> Any:
+    """Convolutions and linear layers in float16, inputs and outputs as they were."""
+    from tvm import relax, transform
+
+    passes = [relax.transform.ToMixedPrecision("float16"), relax.transform.FoldConstant()]
+    return transform.Sequential(passes)(module)
+
+
+def legalized(module: Any, choose: Choice) -> Any:
+    """Operators as kernels, elementwise ones fused into the layers before them."""
+    from tvm import relax, transform
+
+    own = {"relax.nn.conv2d": _convolution(choose), "relax.matmul": _matmul(choose)}
+    passes = [
+        relax.transform.LegalizeOps(own),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+    ]
+    return transform.Sequential(passes)(module)
+
+
+def _default(name: str, builder: Any, call: Any) -> Any:
+    from tvm.ir import Op
+
+    return Op.get(name).get_attr("FLegalize")(builder, call)
+
+
+def _convolution(choose: Choice) -> Any:
+    from tvm import relax
+
+    def legalize(builder: Any, call: Any) -> Any:
+        layer = convolution_of(call)
+        if layer is None:
+            return _default("relax.nn.conv2d", builder, call)
+        tile = choose(layer)
+        weight = relax.const(pack(layer, call.args[1].value.numpy(), tile))
+        return builder.call_te(
+            lambda data, packed: expression(layer, tile, data, packed),
+            call.args[0],
+            weight,
+            primfunc_name_hint=layer.kind,
+            primfunc_attrs={"op_pattern": OUT_EWISE_FUSABLE},
+        )
+
+    return legalize
+
+
+def convolution_of(call: Any) -> Layer | None:
+    """The layer that a channels-last conv2d with constant weights is; None for another one."""
+    from tvm.ir.expr import GenericConst
+
+    data, weight = call.args
+    attrs = call.attrs
+    if not isinstance(weight, GenericConst) or attrs.data_layout != "NHWC":
+        return None
+    shape = tuple(int(size) for size in data.ty.shape)
+    kh, kw, inputs, channels = (int(size) for size in weight.ty.shape)
+    groups = int(attrs.groups)
+    kind = "convolution" if groups == 1 else "grouped"
+    if inputs == 1 and groups == channels == shape[3]:
+        kind = "depthwise"
+    return Layer(
+        kind=kind,  # type: ignore[arg-type]
+        input=shape,  # type: ignore[arg-type]
+        channels=channels,
+        kernel=(kh, kw),
+        stride=tuple(int(s) for s in attrs.strides),  # type: ignore[arg-type]
+        padding=tuple(int(p) for p in attrs.padding),  # type: ignore[arg-type]
+        dilation=tuple(int(d) for d in attrs.dilation),  # type: ignore[arg-type]
+        groups=groups,
+        dtype=str(data.ty.dtype),
+    )
+
+
+def _matmul(choose: Choice) -> Any:
+    from tvm import relax
+
+    def legalize(builder: Any, call: Any) -> Any:
+        layer = linear_of(call)
+        if layer is None:
+            return _default("relax.matmul", builder, call)
+        tile = choose(layer)
+        values = call.args[1].value.numpy()[np.newaxis, np.newaxis]
+        rank = len(call.args[0].ty.shape)
+
+        def product(data: Any, packed: Any) -> Any:
+            return linear_expression(layer, tile, rank, data, packed)
+
+        return builder.call_te(
+            product,
+            call.args[0],
+            relax.const(pack(layer, values, tile)),
+            primfunc_name_hint="linear",
+            primfunc_attrs={"op_pattern": OUT_EWISE_FUSABLE},
+        )
+
+    return legalize
+
+
+def linear_of(call: Any) -> Layer | None:
+    """The layer that a product with a constant (inputs, outputs) matrix is; None for another."""
+    from tvm.ir.expr import GenericConst
+
+    data, weight = call.args
+    if not isinstance(weight, GenericConst) or len(weight.ty.shape) != 2:
+        return None
+    shape = [int(size) for size in data.ty.shape]
+    if len(shape) not in (2, 3):
+        return None
+    batch = shape[0] if len(shape) == 3 else 1
+    return Layer(
+        kind="linear",
+        input=(batch, 1, shape[-2], shape[-1]),
+        channels=int(weight.ty.shape[1]),
+        dtype=str(data.ty.dtype),
+    )
+
+
+def scheduled(module: Any, isa: Isa) -> tuple[Any, list[str]]:
+    """Every kernel scheduled for a processor, and the names of those that no schedule fits."""
+    from tvm import tirx
+
+    uncovered = []
+    for name, function in list(module.functions_items()):
+        if not isinstance(function, tirx.PrimFunc):
+            continue
+        kernel = schedule_kernel(function, isa)
+        if kernel is None:
+            uncovered.append(name.name_hint)
+        else:
+            module.update_func(name, kernel)
+    return module, uncovered
+
+
+def schedule_kernel(function: Any, isa: Isa) -> Any | None:
+    """One PrimFunc scheduled, or None where the schedules don't apply."""
+    from tvm.s_tir import Schedule, ScheduleError
+
+    schedule = Schedule(function)
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    sums = [i for i, b in enumerate(blocks) if schedule.get(b).name_hint.startswith(SUM)]
+    try:
+        if len(sums) == 1:
+            schedule_sum(schedule, blocks, sums[0])
+        else:
+            schedule_leftover(schedule, blocks, isa.lanes)
+    except ScheduleError:
+        return None
+    return schedule.mod["main"]
