@@ -1,0 +1,56 @@
+import errno
+
+import pytest
+
+from edgekd.errors import InputError, ToolError
+from edgekd.store import Store, check_writable, disk_errors, key_of, write_beside
+
+
+def test_the_same_values_give_the_same_key_and_others_another():
+    assert key_of({"b": 1, "a": [2]}, "x") == key_of({"a": [2], "b": 1}, "x")
+    assert key_of({"a": 1}) != key_of({"a": 2})
+
+
+def test_a_step_is_found_only_once_it_is_whole(tmp_path):
+    store = Store(tmp_path)
+
+    def fails(folder):
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.publish("distill", "k", fails)
+    assert store.find("distill", "k") is None
+    assert list((tmp_path / "unfinished").iterdir()) == []
+    store.publish("distill", "k", lambda folder: (folder / "whole").write_text("whole"))
+    assert (store.find("distill", "k") / "whole").read_text() == "whole"
+
+
+def test_checkpoints_are_found_again_and_go_when_the_step_is_done(tmp_path):
+    store = Store(tmp_path)
+    (store.work("prune", "k") / "epoch").write_text("3")
+    assert (store.work("prune", "k") / "epoch").read_text() == "3"
+    store.publish("prune", "k", lambda folder: None)
+    assert not (tmp_path / "unfinished" / "prune-k").exists()
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    with pytest.raises(ToolError, match="the disk is full") as caught, disk_errors(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
+    assert "goes on from there" in caught.value.hint
+    assert caught.value.exit_code == 3
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match="not writable") as caught:
+        check_writable(tmp_path / "out")
+    assert "--out" in caught.value.hint
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
+    write_beside(tmp_path / "a.json", "old")
+    write_beside(tmp_path / "a.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "new"
