@@ -1,0 +1,269 @@
+"""What a network costs: parameters, multiply-accumulates and bytes, layer by layer, by one run.
+
+Counted from the operations that really ran, so a functional matmul in an attention block, a fused
+graph and a quantized `torch.export` graph are seen just as `nn.Module` layers are. A multiply-
+accumulate is one product and one sum in a convolution, linear layer or matrix product; element-wise
+work (normalisation, activations, additions) counts none, as is the custom.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+KINDS = {
+    "convolution": "convolution",
+    "_convolution": "convolution",
+    "addmm": "linear",
+    "mm": "linear",
+    "bmm": "matmul",
+    "baddbmm": "matmul",
+    "native_batch_norm": "norm",
+    "_native_batch_norm_legit": "norm",
+    "_native_batch_norm_legit_no_training": "norm",
+    "native_layer_norm": "norm",
+    "native_group_norm": "norm",
+}
+"""What an ATen operation below autograd is called in a report; others keep their own name."""
+
+MOVES = {"empty", "view", "_unsafe_view", "t", "expand", "clone", "detach", "permute", "transpose"}
+"""Operations that move or name memory and say nothing about what a layer is."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer's share of one run: `kind` is the operation that costs it most.
+
+    `macs` and `output_shape` are for the example given, so hand in a batch of one. `bytes` is what
+    its parameters take as they are stored (one a value in an int8 graph). A layer used twice has
+    the MACs of both runs and its parameters once.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    macs: int
+    output_shape: tuple[int, ...]
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """A whole network: `bytes` are parameters and the statistics that inference needs."""
+
+    parameters: int
+    macs: int
+    bytes: int
+
+
+@dataclass
+class _Tally:
+    """What one layer has run so far."""
+
+    macs: int = 0
+    kind: str = ""
+    kind_macs: int = -1
+    shape: tuple[int, ...] = ()
+    weights: dict[int, Tensor] = field(default_factory=dict)
+
+
+def layer_costs(module: nn.Module, example: Tensor) -> list[LayerCost]:
+    """The cost of each layer in the order of execution, for a module or an exported graph.
+
+    Listed is each leaf module, and whatever else holds parameters or costs MACs (a matmul in an
+    attention block goes by the block's name). In an exported graph, where no modules are left,
+    operations go by the name of the module that they came from.
+    """
+    counter = _Counter()
+    with _in_eval(module), torch.no_grad(), _plain_kernels(), counter:
+        hooks = list(_hooks(module, counter))
+        try:
+            if isinstance(module, fx.GraphModule):
+                _GraphRun(module, counter).run(example)
+            else:
+                module(example)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return [
+        LayerCost(
+            name,
+            tally.kind,
+            sum(weight.numel() for weight in tally.weights.values()),
+            tally.macs,
+            tally.shape,
+            sum(weight.nbytes for weight in tally.weights.values()),
+        )
+        for name, tally in counter.tallies.items()
+        if tally.macs or tally.weights or name in counter.leaves
+    ]
+
+
+def totals(module: nn.Module, example: Tensor) -> Totals:
+    """Parameters, multiply-accumulates for the example, and bytes as stored."""
+    costs = layer_costs(module, example)
+    stored = {
+        id(tensor): tensor
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        if not name.endswith("num_batches_tracked")
+    }
+    return Totals(
+        parameters=max(parameter_count(module), sum(cost.parameters for cost in costs)),
+        macs=sum(cost.macs for cost in costs),
+        bytes=sum(tensor.nbytes for tensor in stored.values()),
+    )
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Every parameter once, also those that a run does not touch."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextlib.contextmanager
+def _in_eval(module: nn.Module) -> Iterator[None]:
+    """Eval mode by the flag alone: exported graphs refuse the `eval()` method."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextlib.contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Without oneDNN, whose recurrent layers are one opaque operation; a warning of its is moot."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Books every operation on the layer that is running."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.running: list[str] = [""]
+        self.tallies: dict[str, _Tally] = {}
+        self.leaves: set[str] = set()
+
+    @property
+    def tally(self) -> _Tally:
+        return self.tallies.setdefault(self.running[-1], _Tally())
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        macs = _macs(func._overloadpacket, args, kwargs or {}, result)
+        first = result[0] if isinstance(result, tuple | list) and result else result
+        if not isinstance(first, Tensor):
+            return result
+        tally = self.tally
+        tally.macs += macs
+        tally.shape = tuple(first.shape)
+        if macs >= tally.kind_macs and name not in MOVES:
+            tally.kind, tally.kind_macs = _kind(name, args), macs
+        return result
+
+
+def _macs(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    """By PyTorch's own formulas, which count a product and a sum as two operations."""
+    if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        query, key, value = args[:3]
+        return int(sdpa_flop_count(query.shape, key.shape, value.shape)) // 2
+    formula: Callable[..., int] | None = flop_registry.get(packet)
+    return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
+
+
+def _kind(name: str, args: tuple[Any, ...]) -> str:
+    if name in ("convolution", "_convolution") and isinstance(args[8], int) and args[8] > 1:
+        return "depthwise" if args[8] == args[0].shape[1] else "grouped"
+    if "scaled_dot_product" in name:
+        return "attention"
+    return KINDS.get(name, name)
+
+
+def _hooks(module: nn.Module, counter: _Counter) -> Iterator[Any]:
+    """Hooks that tell the counter which module is running."""
+    for name, part in module.named_modules():
+        if part is module and isinstance(module, fx.GraphModule):
+            continue
+
+        def enter(part: nn.Module, inputs: Any, name: str = name) -> None:
+            counter.running.append(name)
+            for weight in part.parameters(recurse=False):
+                counter.tally.weights[id(weight)] = weight
+            if next(part.children(), None) is None:
+                counter.leaves.add(name)
+
+        def leave(part: nn.Module, inputs: Any, output: Any) -> None:
+            shape = getattr(output, "shape", None)
+            if shape is not None and next(part.children(), None) is None:
+                counter.tally.shape = tuple(shape)
+                counter.tally.kind = counter.tally.kind or type(part).__name__.lower()
+            counter.running.pop()
+
+        yield part.register_forward_pre_hook(enter)
+        yield part.register_forward_hook(leave)
+
+
+class _GraphRun(fx.Interpreter):
+    """Runs an exported graph node by node, naming each operation by the layer it came from."""
+
+    def __init__(self, module: fx.GraphModule, counter: _Counter) -> None:
+        super().__init__(module)
+        self.counter = counter
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op not in ("call_function", "call_method"):
+            return super().run_node(n)
+        self.counter.running.append(_layer_name(n))
+        try:
+            result = super().run_node(n)
+            for weight in self._weights(n):
+                self.counter.tally.weights[id(weight)] = weight
+                first = result[0] if isinstance(result, tuple) else result
+                self.counter.tally.shape = tuple(first.shape)
+            return result
+        finally:
+            self.counter.running.pop()
+
+    def _weights(self, node: fx.Node) -> list[Tensor]:
+        """The parameters that a node reads, looking through dequantization."""
+        weights = []
+        for source in node.all_input_nodes:
+            stored = source
+            while _dequantizes(stored):
+                stored = stored.all_input_nodes[0]
+            if stored.op != "get_attr" or _dequantizes(node):
+                continue
+            tensor = self.fetch_attr(str(stored.target))
+            if isinstance(tensor, nn.Parameter) or stored is not source:
+                weights.append(tensor)
+        return weights
+
+
+def _dequantizes(node: fx.Node) -> bool:
+    return node.op == "call_function" and "quantize" in getattr(node.target, "__name__", "")
+
+
+def _layer_name(node: fx.Node) -> str:
+    """The module that a node came from, as export recorded it, or the node's own name."""
+    stack = node.meta.get("nn_module_stack")
+    path = str(next(reversed(stack.values()))[0]) if stack else ""
+    return path or node.name
