@@ -35,17 +35,25 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """A stem, stages of residual blocks that halve the size from the second on, and a classifier.
 
-    Input (B, channels, H, W), output logits (B, classes).
+    Input (B, channels, H, W), output logits (B, classes). `stem_stride = 2` halves the size at
+    once, which leaves a quarter of the work in every later layer.
     """
 
     def __init__(
-        self, widths: Sequence[int], blocks: Sequence[int], channels: int, classes: int
+        self,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        channels: int,
+        classes: int,
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks):
             raise ValueError(f"{len(widths)} widths for {len(blocks)} stages: give one per stage")
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, widths[0], 3, padding=1), nn.BatchNorm2d(widths[0]), nn.ReLU()
+            nn.Conv2d(channels, widths[0], 3, stride=stem_stride, padding=1),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
         )
         self.stages = nn.Sequential()
         inputs = widths[0]
@@ -65,9 +73,14 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet8(channels: int = 3, classes: int = 10, widths: Sequence[int] = (16, 32, 64)) -> ResNet:
+def resnet8(
+    channels: int = 3,
+    classes: int = 10,
+    widths: Sequence[int] = (16, 32, 64),
+    stem_stride: int = 1,
+) -> ResNet:
     """MLPerf Tiny's ResNet-8; 78,666 values with batch-norm statistics at the defaults."""
-    return ResNet(widths, (1, 1, 1), channels, classes)
+    return ResNet(widths, (1, 1, 1), channels, classes, stem_stride)
 
 
 def resnet14(channels: int = 3, classes: int = 10, widths: Sequence[int] = (32, 64, 128)) -> ResNet:
