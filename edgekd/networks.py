@@ -24,6 +24,7 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
     module is as its factory made it. `where` names the table in errors. InputError for whatever
     is wrong with the factory, its arguments or the file; nothing is unpickled.
     """
+    module: nn.Module
     if network.program is not None:
         module = load_program(folder / network.program)
     elif network.factory is not None:
@@ -36,7 +37,7 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
             hint="an ONNX, TFLite or Keras model can teach, as one of 'teachers'",
         )
     _check_finite(module, where)
-    return module.eval() if network.factory is not None else module
+    return module.eval()
 
 
 def _from_factory(network: Network, folder: Path, where: str) -> nn.Module:
@@ -87,7 +88,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; InputError when it is missing, truncated or another."""
     try:
-        return load_safetensors(path.read_bytes())
+        weights: dict[str, Tensor] = load_safetensors(path.read_bytes())
+        return weights
     except FileNotFoundError:
         raise InputError("no such file", where=str(path)) from None
     except OSError as error:

@@ -12,10 +12,9 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import nn
 
 from edgekd.errors import EdgekdError, InputError, raise_all
 
@@ -39,12 +38,31 @@ WORD = (
     r"|True|False|None|oo|int_oo|[a-z]{1,2}\d+)"
 )
 EXPRESSION = re.compile(rf"('?\b{WORD}\b'?|\b\d+\b|[\s()+\-*/,<>=.])*")
+MODE_ARGUMENT = {"aten.batch_norm.default": 5, "aten.dropout.default": 2}
 NAMES = ("name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn", "path_name")
 TREE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
-def load_program(path: Path) -> nn.Module:
-    """The graph module of a .pt2 file with one input whose batch size is free; else InputError."""
+class Program(torch.fx.GraphModule):
+    """An exported program that has train and eval modes again, as far as its graph shows them.
+
+    `torch.export` fixes the mode of each batch norm and dropout as an argument; `train()` and
+    `eval()` set those. Code of the author's that asked for `training` itself stays as exported.
+    """
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch every batch norm and dropout of the graph."""
+        super().train(mode)
+        for node in self.graph.nodes:
+            position = MODE_ARGUMENT.get(str(node.target))
+            if position is not None and len(node.args) > position:
+                node.args = (*node.args[:position], mode, *node.args[position + 1 :])
+        self.recompile()
+        return self
+
+
+def load_program(path: Path) -> Program:
+    """A .pt2 file with one input whose batch size is free, in eval mode; else InputError."""
     raw = _read(path)
     _inspect(raw, str(path))
     logger = logging.getLogger("torch.export")
@@ -52,7 +70,8 @@ def load_program(path: Path) -> nn.Module:
     logger.setLevel(logging.CRITICAL)
     try:
         program = torch.export.load(io.BytesIO(raw))
-        module = program.module(check_guards=False)
+        loaded = program.module(check_guards=False)
+        module = Program(loaded, loaded.graph)
     except Exception as error:
         raise InputError(
             f"can't be loaded by PyTorch {torch.__version__}: {_short(error)}",
@@ -62,7 +81,7 @@ def load_program(path: Path) -> nn.Module:
     finally:
         logger.setLevel(level)
     _check_input(program, str(path))
-    return module
+    return module.eval()
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Whoever teaches: a network whose layers can be tapped, or a black box that only gives logits."""
+"""What a teacher is to the rest of the package."""
 
 from typing import Protocol
 
@@ -13,9 +13,17 @@ class Teacher(Protocol):
     `weight` is its share where several teachers are averaged.
     """
 
-    name: str
-    key: str
-    weight: float
+    @property
+    def name(self) -> str:
+        """What it is called in plans and reports."""
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of its content."""
+
+    @property
+    def weight(self) -> float:
+        """Its share among several teachers."""
 
     @property
     def module(self) -> nn.Module | None:
