@@ -1,4 +1,4 @@
-"""Coral's Edge TPU: a static check of the int8 TFLite file, and the vendor's compiler if it is here.
+"""Coral's Edge TPU: a static check of the int8 TFLite file, and the vendor's compiler if present.
 
 Both give the same report: a placement for each operator, and the facts `kind`, `edgetpu_ops`,
 `cpu_ops`, `parameter_bytes`, `cached_bytes` and `streamed_bytes`. `edgetpu_compiler` exists only in
