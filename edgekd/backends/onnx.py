@@ -1,0 +1,223 @@
+"""ONNX for ONNX Runtime and TensorRT: fp32, fp16 and int8 as quantize/dequantize pairs."""
+
+import copy
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+import edgekd
+from edgekd.artifact import Artifact, OpPlacement, Precision, TensorInfo, sha256_of
+from edgekd.candidate import Candidate
+from edgekd.errors import EdgekdError, MissingPackage, ToolError
+from edgekd.quant.export import export_graph, exported
+from edgekd.quant.inspection import float_islands
+from edgekd.quant.rewrite import as_uint8
+from edgekd.quant.support import place
+from edgekd.registry import BACKENDS
+from edgekd.target import Target
+
+OPSET = 21
+
+
+@BACKENDS.register()
+class Onnx:
+    """ONNX files for ONNX Runtime: fp32, fp16, int8 QDQ."""
+
+    def missing(self) -> list[EdgekdError]:
+        """A fault for each of onnx, onnxscript and onnxruntime that is not installed."""
+        return _missing()
+
+    def check(
+        self, candidate: Candidate, target: Target, options: dict[str, Any]
+    ) -> Sequence[OpPlacement]:
+        """Where each operator runs: the provider's unit, or the CPU beside it."""
+        unit = "gpu" if options.get("provider", "cpu") in ("cuda", "tensorrt") else "cpu"
+        return place(candidate, target, unit, "backends.onnx")
+
+    def compile(
+        self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
+    ) -> list[Artifact]:
+        """One file, `model.onnx`, with a free batch size wherever the model has one."""
+        placements = self.check(candidate, target, options)
+        graph = _graph_for(candidate, target)
+        model = to_onnx(graph, candidate.example)
+        path = folder / "model.onnx"
+        write_onnx(model, path)
+        precision: Precision = "fp32" if candidate.form == "float" else candidate.form
+        return [
+            Artifact(
+                path=path,
+                format="onnx",
+                runtime="onnxruntime",
+                precision=precision,
+                target=target.name,
+                sha256=sha256_of(path),
+                bytes=path.stat().st_size,
+                inputs=tuple(_info(value, model, "in") for value in model.graph.input),
+                outputs=tuple(_info(value, model, "out") for value in model.graph.output),
+                placements=tuple(placements),
+                versions=_versions(),
+                lineage=candidate.lineage,
+                notes=tuple(_notes(candidate, target)),
+                facts={"opset": OPSET, "input_layout": "NCHW"},
+            )
+        ]
+
+
+def _missing() -> list[EdgekdError]:
+    from importlib.util import find_spec
+
+    names = ("onnx", "onnxscript", "onnxruntime")
+    return [MissingPackage(n, "onnx", where="backends.onnx") for n in names if not find_spec(n)]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "onnx", "onnxscript", "onnxruntime")
+    return {name: version(name) for name in names}
+
+
+class _Half(nn.Module):
+    """Half precision inside, float32 at the edges."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.module(x.half())
+        return output.float()
+
+
+def _graph_for(candidate: Candidate, target: Target) -> nn.Module:
+    if candidate.form == "int8":
+        graph = cast(fx.GraphModule, candidate.module)
+        unsigned = target.quantization.activations == "uint8-affine"
+        return as_uint8(graph) if unsigned else graph
+    graph = export_graph(copy.deepcopy(candidate.module), candidate.example, "backends.onnx")
+    return _Half(graph) if candidate.form == "fp16" else graph
+
+
+def to_onnx(graph: nn.Module, example: Tensor) -> Any:
+    """The `ModelProto` of a graph, with nothing in it that differs between two runs or machines."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import logging
+
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        program = exported(graph, example)
+        converted = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=["input"],
+            output_names=["output"],
+        )
+        assert converted is not None
+        model = converted.model_proto
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ToolError(
+            f"the ONNX exporter failed: {type(error).__name__}: {reason}", where="backends.onnx"
+        ) from error
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+    _clean(model)
+    return model
+
+
+def _clean(model: Any) -> None:
+    """Remove stack traces and paths, name the free dimension, and pool as one operator."""
+    model.producer_name, model.producer_version = "edgekd", edgekd.__version__
+    del model.metadata_props[:]
+    model.doc_string = model.graph.doc_string = ""
+    model.graph.name = "main"
+    del model.graph.metadata_props[:]
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+        for dimension in value.type.tensor_type.shape.dim:
+            if re.fullmatch(r"s\d+", dimension.dim_param):
+                dimension.dim_param = "batch"
+    _pool_globally(model)
+
+
+def _pool_globally(model: Any) -> None:
+    """Name a mean over height and width GlobalAveragePool, which has an integer kernel."""
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2:
+            continue
+        axes = constants.get(node.input[1])
+        keep = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
+        if axes is None or not keep:
+            continue
+        if sorted(onnx.numpy_helper.to_array(axes).tolist()) not in ([2, 3], [-2, -1]):
+            continue
+        node.op_type = "GlobalAveragePool"
+        del node.input[1:]
+        del node.attribute[:]
+    used = {name for node in model.graph.node for name in node.input}
+    unused = [tensor for tensor in model.graph.initializer if tensor.name not in used]
+    for tensor in unused:
+        model.graph.initializer.remove(tensor)
+
+
+def write_onnx(model: Any, path: Path) -> None:
+    """Check a model and write it beside, then rename it."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ToolError(f"the exported ONNX file is invalid: {error}", where=str(path)) from error
+    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        beside.write_bytes(model.SerializeToString(deterministic=True))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _info(value: Any, model: Any, side: str) -> TensorInfo:
+    """Shape with -1 for what is free; the grid of a float edge that is quantized right inside."""
+    import onnx
+
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+    op = "QuantizeLinear" if side == "in" else "DequantizeLinear"
+    at = (lambda node: node.input[0]) if side == "in" else (lambda node: node.output[0])
+    grid = next((n for n in model.graph.node if n.op_type == op and at(n) == value.name), None)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    scale = zero_point = None
+    if grid is not None and grid.input[1] in constants:
+        scale = float(onnx.numpy_helper.to_array(constants[grid.input[1]]))
+        zero_point = int(onnx.numpy_helper.to_array(constants[grid.input[2]]))
+    name = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    return TensorInfo(name=value.name, shape=shape, dtype=name, scale=scale, zero_point=zero_point)
+
+
+def _notes(candidate: Candidate, target: Target) -> list[str]:
+    notes = []
+    if candidate.form == "int8":
+        notes += [f"computed in float: {name}" for name in float_islands(candidate.module)]
+    if candidate.form == "fp16" and target.hardware.architecture == "x86_64":
+        notes.append("ONNX Runtime computes fp16 in float32 on x86: smaller, not faster")
+    return notes

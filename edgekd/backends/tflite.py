@@ -1,0 +1,147 @@
+"""TFLite through litert-torch: fp32, fp16 weights, and full int8 with int8 at both ends.
+
+The converter brings JAX and prints a lot, and its compiled part can end a process, so it runs in
+one of its own, with a time limit.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from edgekd.artifact import Artifact, OpPlacement, Precision, TensorInfo, sha256_of
+from edgekd.candidate import Candidate
+from edgekd.errors import EdgekdError, MissingPackage, ToolError
+from edgekd.formats.graph import Graph, Tensor
+from edgekd.formats.tflite import read_tflite
+from edgekd.quant.export import export_graph, exported
+from edgekd.quant.rewrite import unfolded
+from edgekd.quant.support import place
+from edgekd.registry import BACKENDS
+from edgekd.target import Target
+
+TIME_LIMIT_S = 900
+
+
+@BACKENDS.register()
+class Tflite:
+    """TFLite files for LiteRT and microcontrollers: fp32, fp16, full int8."""
+
+    def missing(self) -> list[EdgekdError]:
+        """A fault for each of litert-torch and ai-edge-litert that is not installed."""
+        from importlib.util import find_spec
+
+        names = {"litert_torch": "litert-torch", "ai_edge_litert": "ai-edge-litert"}
+        return [
+            MissingPackage(title, "tflite", where="backends.tflite")
+            for name, title in names.items()
+            if not find_spec(name)
+        ]
+
+    def check(
+        self, candidate: Candidate, target: Target, options: dict[str, Any]
+    ) -> Sequence[OpPlacement]:
+        """Every operator on the CPU; what an accelerator takes is its own backend's to say."""
+        return place(candidate, target, "cpu", "backends.tflite")
+
+    def compile(
+        self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
+    ) -> list[Artifact]:
+        """One file, `model.tflite`, for a batch of one; images are taken as (1, H, W, C)."""
+        placements = self.check(candidate, target, options)
+        path = folder / "model.tflite"
+        _convert(candidate, path)
+        graph = read_tflite(path)
+        precision: Precision = "fp32" if candidate.form == "float" else candidate.form
+        images = candidate.example.dim() == 4
+        return [
+            Artifact(
+                path=path,
+                format="tflite",
+                runtime="litert",
+                precision=precision,
+                target=target.name,
+                sha256=sha256_of(path),
+                bytes=path.stat().st_size,
+                inputs=tuple(_info(graph.tensors[key]) for key in graph.inputs),
+                outputs=tuple(_info(graph.tensors[key]) for key in graph.outputs),
+                placements=tuple(placements),
+                versions=_versions(),
+                lineage=candidate.lineage,
+                notes=tuple(leftovers(graph, candidate)),
+                facts={"input_layout": "NHWC" if images else "NCHW"},
+            )
+        ]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+    return {name: version(name) for name in names}
+
+
+def _convert(candidate: Candidate, path: Path) -> None:
+    """Hand the graph to the converter's process as .pt2, and take its file."""
+    if candidate.form == "int8":
+        graph = unfolded(cast(fx.GraphModule, candidate.module))
+    else:
+        graph = export_graph(candidate.module, candidate.example, "backends.tflite")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tflite-") as folder:
+        program, made = Path(folder) / "graph.pt2", Path(folder) / "model.tflite"
+        torch.export.save(exported(graph, candidate.example[:1]), program)
+        shape = ",".join(str(size) for size in candidate.example[:1].shape)
+        command = [sys.executable, "-m", "edgekd.quant.litert", str(program), str(made)]
+        _run([*command, candidate.form, shape], str(path))
+        if not made.exists():
+            raise ToolError("litert-torch ended without a file", where=str(path))
+        made.replace(path)
+
+
+def _run(command: list[str], where: str) -> None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ToolError(
+            f"litert-torch did not finish within {TIME_LIMIT_S} s", where=where
+        ) from None
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.strip().split("\n") if line.strip()]
+        reason = lines[-1] if lines else f"exit status {done.returncode}"
+        raise ToolError(f"litert-torch failed: {reason}", where=where)
+
+
+def _info(tensor: Tensor) -> TensorInfo:
+    return TensorInfo(
+        name=tensor.name,
+        shape=tensor.shape or (),
+        dtype=tensor.dtype,
+        scale=tensor.scales[0] if len(tensor.scales) == 1 else None,
+        zero_point=tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
+    )
+
+
+def leftovers(graph: Graph, candidate: Candidate) -> list[str]:
+    """What an engineer should know of the file: float islands, transposes, where fp16 ends."""
+    notes = []
+    if candidate.form == "int8":
+        floats = [op for op in graph.ops if any(_is_float(graph, key) for key in op.outputs)]
+        notes += [f"computed in float: {op.op} ({op.name})" for op in floats]
+        edges = [*graph.inputs, *graph.outputs]
+        notes += [f"float at the edge: {key}" for key in edges if _is_float(graph, key)]
+    transposes = [op for op in graph.ops if op.op == "TRANSPOSE"]
+    notes += [f"a transpose is left: {op.name}" for op in transposes]
+    if candidate.form == "fp16":
+        notes.append("weights are stored in fp16; LiteRT on a CPU computes in float32")
+    return notes
+
+
+def _is_float(graph: Graph, key: str) -> bool:
+    return bool(key) and graph.tensors[key].dtype.startswith("float")

@@ -1,0 +1,142 @@
+"""Quantization without training: NNCF measures ranges on real samples and corrects biases."""
+
+import copy
+import os
+from typing import Any, Literal
+
+from torch import Tensor, fx, nn
+
+from edgekd.errors import MissingPackage
+from edgekd.quant.export import export_graph
+from edgekd.quant.quantizer import TargetQuantizer, weight_limit
+from edgekd.quant.rewrite import finish, is_weight
+from edgekd.target import Scheme
+
+Ranges = Literal["minmax", "mean-minmax"]
+"""minmax: the extremes over all samples; mean-minmax: the mean of each sample's extremes, which
+clips what is rare."""
+
+
+def calibrate(
+    module: nn.Module,
+    example: Tensor,
+    samples: Tensor,
+    scheme: Scheme,
+    *,
+    bias_correction: bool = True,
+    smooth_quant: bool = False,
+    ranges: Ranges = "minmax",
+    where: str = "quantize",
+) -> fx.GraphModule:
+    """An int8 graph of a float module, from `samples` (N, ...) alone.
+
+    Ranges and fast bias correction are NNCF's (Nagel et al. 2019, section 4.2, for the
+    correction); with `smooth_quant` the range of activations is shared with the weights first
+    (Xiao et al. 2023). The float module is left as it was.
+    """
+    nncf = import_nncf(where)
+    graph = export_graph(copy.deepcopy(module), example, where)
+    calibrated = _run(nncf, graph, samples, scheme, bias_correction, smooth_quant, ranges)
+    return finish(calibrated)
+
+
+def import_nncf(where: str = "quantize") -> Any:
+    """NNCF with its telemetry off: the switch must be set before the first import."""
+    os.environ["NNCF_CI"] = "1"
+    try:
+        import nncf
+    except ImportError:
+        raise MissingPackage("nncf", "nncf", where=where) from None
+    from nncf.common.logging import logger
+
+    logger.set_log_level(40)
+    logger.disable_logging()
+    return nncf
+
+
+def _run(
+    nncf: Any,
+    graph: fx.GraphModule,
+    samples: Tensor,
+    scheme: Scheme,
+    bias_correction: bool,
+    smooth_quant: bool,
+    ranges: Ranges,
+) -> fx.GraphModule:
+    """What `nncf.experimental.torch.fx.quantize_pt2e` does, with seven-bit weights besides."""
+    from nncf.common.factory import build_graph
+    from nncf.experimental.quantization.algorithms.post_training.algorithm import (
+        ExperimentalPostTrainingQuantization,
+    )
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    activations = (
+        RangeEstimatorParametersSet.MINMAX
+        if ranges == "minmax"
+        else RangeEstimatorParametersSet.MEAN_MINMAX
+    )
+    algorithm = ExperimentalPostTrainingQuantization(
+        quantizer=_adapter(TargetQuantizer(scheme), scheme),
+        subset_size=len(samples),
+        fast_bias_correction=True if bias_correction else None,
+        smooth_quant=smooth_quant,
+        activations_range_estimator_params=activations,
+    )
+    if scheme.weight_bits == 7:
+        _halve_weights(algorithm)
+    dataset = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
+    quantized = algorithm.apply(graph, build_graph(graph), dataset=dataset)
+    result = fx.GraphModule(quantized, quantized.graph)
+    _limit_weights(result, scheme)
+    return result
+
+
+def _adapter(quantizer: TargetQuantizer, scheme: Scheme) -> Any:
+    """NNCF's view of our quantizer, set right in two places.
+
+    Symmetric activations keep their sign even behind a ReLU, and weights are symmetric around 0.
+    """
+    from nncf.experimental.torch.fx.quantization.quantizer.torch_ao_adapter import (
+        TorchAOQuantizerAdapter,
+    )
+
+    class Adapter(TorchAOQuantizerAdapter):  # type: ignore[misc]
+        def get_quantization_setup(self, model: fx.GraphModule, nncf_graph: Any) -> Any:
+            setup = super().get_quantization_setup(model, nncf_graph)
+            for point in setup.quantization_points.values():
+                point.qconfig.signedness_to_force = True
+                if point.is_weight_quantization_point():
+                    point.qconfig.narrow_range = True
+            return setup
+
+    return Adapter(quantizer)
+
+
+def _halve_weights(algorithm: Any) -> None:
+    """NNCF's own fix for saturating multiply-adds; only its older entry point has it as an option."""
+    from nncf.quantization.advanced_parameters import OverflowFix
+
+    for step in algorithm._pipeline.pipeline_steps:
+        for part in step:
+            estimator = getattr(part, "_min_max_algo", None)
+            if estimator is not None:
+                estimator._overflow_fix = OverflowFix.ENABLE
+
+
+def _limit_weights(graph: fx.GraphModule, scheme: Scheme) -> None:
+    """Weights in [-limit, limit]: NNCF's half range ends at 63.5, which would round to 64."""
+    limit = weight_limit(scheme)
+    if limit == 127:
+        return
+    done = set()
+    for node in graph.graph.nodes:
+        if not is_weight(node):
+            continue
+        node.args = (*node.args[:-3], -limit, limit, node.args[-1])
+        scale = node.args[1]
+        if isinstance(scale, float):
+            node.args = (node.args[0], scale * (limit + 0.5) / limit, *node.args[2:])
+        elif scale.target not in done:
+            done.add(scale.target)
+            getattr(graph, scale.target).mul_((limit + 0.5) / limit)
+    graph.recompile()

@@ -1,0 +1,153 @@
+"""A float module as an exported graph: batch norms folded, dropout gone, any batch size.
+
+Everything that is quantized starts here, so that calibration, training and every backend see one graph.
+"""
+
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.errors import InputError
+
+aten = torch.ops.aten
+
+_IDENTITIES = {aten.dropout.default, aten.feature_dropout.default, aten.alias.default}
+
+
+def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") -> fx.GraphModule:
+    """The graph of `module` in eval mode, with a free batch size.
+
+    Batch norms behind a convolution or a linear layer are folded into it (Jacob et al. 2018,
+    section 3.2), which leaves the function as it was. Raises `InputError` if the model can't be
+    exported, or only for one batch size.
+    """
+    was_training = module.training
+    module.eval()
+    try:
+        program = _export(module, example, where)
+    finally:
+        module.train(was_training)
+    graph = program.module(check_guards=False)
+    assert isinstance(graph, fx.GraphModule)
+    _remove_identities(graph)
+    fold_batch_norms(graph)
+    return graph
+
+
+def exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The program of a module in eval mode, for any batch size."""
+    # Two samples, because the exporter takes a size of one for a constant.
+    pair = torch.cat([example[:1], example[:1]])
+    batch = torch.export.Dim("batch", min=1, max=65_536)
+    with quiet():
+        return torch.export.export(module, (pair,), dynamic_shapes=({0: batch},))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the deprecation warnings of the exporter about itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _export(module: nn.Module, example: Tensor, where: str) -> torch.export.ExportedProgram:
+    try:
+        return exported(module, example)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"torch.export can't trace this model: {type(error).__name__}: {reason}",
+            where=where,
+            hint="forward() may neither branch on values nor fix the batch size",
+        ) from error
+
+
+def _remove_identities(graph: fx.GraphModule) -> None:
+    for node in list(graph.graph.nodes):
+        if node.op == "call_function" and node.target in _IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def fold_batch_norms(graph: fx.GraphModule) -> None:
+    """Fold each inference batch norm into the convolution or linear layer that alone feeds it."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or node.target is not aten.batch_norm.default:
+            continue
+        source = node.args[0]
+        weighted = source.op == "call_function" and source.target in _FOLDABLE
+        if weighted and len(source.users) == 1 and _constant(graph, source.args[1]) is not None:
+            _fold(graph, source, node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+_FOLDABLE = {
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv1d.padding,
+    aten.conv2d.padding,
+    aten.linear.default,
+}
+
+
+def _constant(graph: fx.GraphModule, node: object) -> Tensor | None:
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value: Tensor = operator.attrgetter(str(node.target))(graph)
+    return value
+
+
+def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
+    _, gamma, beta, mean, variance, _, _, epsilon, *_ = norm.args
+    weight = _constant(graph, layer.args[1])
+    running_mean, running_variance = _constant(graph, mean), _constant(graph, variance)
+    assert weight is not None
+    assert running_mean is not None
+    assert running_variance is not None
+    bias = _constant(graph, layer.args[2] if len(layer.args) > 2 else None)
+    with torch.no_grad():
+        factor = torch.rsqrt(running_variance + epsilon)
+        scale = _constant(graph, gamma)
+        shift = _constant(graph, beta)
+        factor = factor if scale is None else factor * scale
+        new_bias = -running_mean if bias is None else bias - running_mean
+        new_bias = new_bias * factor + (0 if shift is None else shift)
+        new_weight = weight * factor.view(-1, *[1] * (weight.dim() - 1))
+    weight_node = replace_constant(graph, layer.args[1], layer, new_weight)
+    bias_node = replace_constant(graph, None, layer, new_bias)
+    layer.args = (layer.args[0], weight_node, bias_node, *layer.args[3:])
+    norm.replace_all_uses_with(layer)
+    graph.graph.erase_node(norm)
+
+
+def replace_constant(
+    graph: fx.GraphModule, old: object, user: fx.Node, value: Tensor, suffix: str = "bias"
+) -> fx.Node:
+    """A new constant in front of `user`, under the name of `old` where it has one."""
+    stem = str(old.target) if isinstance(old, fx.Node) else f"{user.name}_{suffix}"
+    name = stem.replace(".", "_") + "_folded"
+    parameter = nn.Parameter(value.clone()) if value.is_floating_point() else value
+    if isinstance(parameter, nn.Parameter):
+        graph.register_parameter(name, parameter)
+    else:
+        graph.register_buffer(name, parameter)
+    with graph.graph.inserting_before(user):
+        node = graph.graph.get_attr(name)
+    node.meta["val"] = _like(user, value)
+    return node
+
+
+def _like(user: fx.Node, value: Tensor) -> Tensor:
+    """`value` without data, in the fake mode of the graph it goes into."""
+    mode = user.meta["val"].fake_mode
+    fake: Tensor = mode.from_tensor(value, static_shapes=True)
+    return fake

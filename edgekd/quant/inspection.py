@@ -1,0 +1,52 @@
+"""What a quantized graph computes in integers, and what it leaves in float."""
+
+from typing import cast
+
+import torch
+from torch import fx, nn
+
+from edgekd.quant import ops
+from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
+
+_QUIET = {torch.ops.aten.sym_size.int, torch.ops.aten._assert_tensor_metadata.default}
+
+
+def float_islands(module: nn.Module) -> list[str]:
+    """Each operator that reads or writes floats, as 'aten.softmax (softmax)', in order."""
+    graph = cast(fx.GraphModule, module)
+    return [
+        f"{ops.name_of(node)} ({layer_of(node)})"
+        for node in graph.graph.nodes
+        if computes(node) and not _is_integer(node)
+    ]
+
+
+def layer_of(node: fx.Node) -> str:
+    """The module path that an operator came from, or the node's own name."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [str(path) for path, _ in stack.values() if path]
+    return paths[-1].removeprefix("L['self'].") if paths else node.name
+
+
+def computes(node: fx.Node) -> bool:
+    """Whether a node is an operator of the model: no quantization and no bookkeeping."""
+    return (
+        node.op == "call_function"
+        and isinstance(node.target, torch._ops.OpOverload)
+        and node.target not in QUANTIZE | DEQUANTIZE | _QUIET
+        and isinstance(node.meta.get("val"), torch.Tensor)
+    )
+
+
+def _is_integer(node: fx.Node) -> bool:
+    """Between dequantize and quantize, a fused clamp counted with what it is fused to."""
+    inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    reads = all(
+        source.target in DEQUANTIZE or (node.target in ops.FUSED and source.target in ops.FUSABLE)
+        for source in inputs
+    )
+    writes = all(
+        user.target in QUANTIZE or (node.target in ops.FUSABLE and user.target in ops.FUSED)
+        for user in node.users
+    )
+    return reads and writes

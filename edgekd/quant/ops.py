@@ -1,0 +1,101 @@
+"""What each ATen operator means to the quantizer: with weights, on its own grid, or on its input's.
+
+An operator that is in none of these tables stays in float, and the report names it.
+"""
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+WEIGHTED = {
+    aten.conv1d.default,
+    aten.conv1d.padding,
+    aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.linear.default,
+}
+"""Input, weight, bias: int8 times int8 into int32."""
+
+FUSED = {
+    aten.relu.default,
+    aten.relu_.default,
+    aten.relu6.default,
+    aten.relu6_.default,
+    aten.hardtanh.default,
+    aten.hardtanh_.default,
+    aten.clamp.default,
+    aten.clamp_min.default,
+}
+"""Clamps that a kernel applies for nothing while it requantizes the layer before them."""
+
+FUSABLE = WEIGHTED | {aten.add.Tensor, aten.add_.Tensor}
+"""What a clamp can be fused to."""
+
+REGRIDDED = {
+    aten.add.Tensor,
+    aten.add_.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.mul_.Tensor,
+    aten.mean.dim,
+    aten.adaptive_avg_pool2d.default,
+    aten.adaptive_avg_pool1d.default,
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten.hardsigmoid.default,
+    aten.hardsigmoid_.default,
+    aten.sigmoid.default,
+    aten.sigmoid_.default,
+    aten.tanh.default,
+    aten.leaky_relu.default,
+    aten.leaky_relu_.default,
+}
+"""Quantized inputs, and a range of values of its own at the output."""
+
+SHARED = {
+    aten.flatten.using_ints,
+    aten.view.default,
+    aten.reshape.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.slice.Tensor,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.avg_pool1d.default,
+    aten.avg_pool2d.default,
+    aten.constant_pad_nd.default,
+    aten.pad.default,
+    aten.upsample_nearest2d.vec,
+}
+"""The output lies on the input's grid: nothing is computed, or kernels demand it (pooling)."""
+
+JOINED = {aten.cat.default}
+"""All inputs and the output on one grid."""
+
+FLOAT = {
+    aten.softmax.int,
+    aten._softmax.default,
+    aten.layer_norm.default,
+    aten.native_layer_norm.default,
+    aten.matmul.default,
+    aten.bmm.default,
+    aten.scaled_dot_product_attention.default,
+    aten.group_norm.default,
+    aten.instance_norm.default,
+}
+"""What marks a graph as a Transformer's: only its weighted layers are quantized."""
+
+
+def name_of(node: fx.Node) -> str:
+    """`aten.conv2d` for a node that calls `torch.ops.aten.conv2d.default`."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.overloadpacket)
+    return str(target)

@@ -1,0 +1,162 @@
+"""The one quantizer: it writes on every node of an exported graph what the target's scheme wants.
+
+The graph is always quantized to int8. Eight bits from -128 with zero point z and eight bits from 0
+with zero point z + 128 are the same grid, so `uint8-affine` is a rendering of the same graph
+(`rewrite.as_uint8`), and TFLite and ONNX Runtime carry the same scales.
+"""
+
+from typing import Any
+
+import torch
+from torch import fx
+from torchao.quantization.pt2e.fake_quantize import FusedMovingAvgObsFakeQuantize
+from torchao.quantization.pt2e.observer import (
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+)
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+
+from edgekd.quant import ops
+from edgekd.target import Scheme
+
+ANNOTATION = "quantization_annotation"
+
+_EPSILON = 2**-12
+"""The smallest scale: a channel that is all zeros must not overflow its int32 bias."""
+
+
+def weight_limit(scheme: Scheme) -> int:
+    """The largest quantized weight: 127, or 63 where only seven bits are exact."""
+    return int(2 ** (scheme.weight_bits - 1)) - 1
+
+
+def activation_spec(scheme: Scheme) -> QuantizationSpec:
+    """Per tensor, over all 256 values; symmetric ones keep their zero point at 0."""
+    symmetric = scheme.activations == "int8-symmetric"
+    fake_quantize = FusedMovingAvgObsFakeQuantize.with_args(
+        observer=MovingAverageMinMaxObserver, averaging_constant=0.01, eps=_EPSILON
+    )
+    return QuantizationSpec(
+        dtype=torch.int8,
+        observer_or_fake_quant_ctr=fake_quantize,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=torch.per_tensor_symmetric if symmetric else torch.per_tensor_affine,
+    )
+
+
+def weight_spec(scheme: Scheme) -> QuantizationSpec:
+    """Symmetric, without -128; observed afresh at every step, as weights move during training."""
+    limit = weight_limit(scheme)
+    per_channel = scheme.per_channel
+    observer = MovingAveragePerChannelMinMaxObserver if per_channel else MovingAverageMinMaxObserver
+    fake_quantize = FusedMovingAvgObsFakeQuantize.with_args(
+        observer=observer, averaging_constant=1.0, eps=_EPSILON
+    )
+    return QuantizationSpec(
+        dtype=torch.int8,
+        observer_or_fake_quant_ctr=fake_quantize,
+        quant_min=-limit,
+        quant_max=limit,
+        qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+        ch_axis=0 if per_channel else None,
+    )
+
+
+class _GlobalConfig:
+    """What litert_torch asks a quantizer about."""
+
+    is_dynamic = False
+
+
+class TargetQuantizer(Quantizer):  # type: ignore[misc]
+    """Annotates a graph in the scheme of a target."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.global_config = _GlobalConfig()
+        self._activation = activation_spec(scheme)
+        self._weight = weight_spec(scheme)
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Write a `QuantizationAnnotation` on every node that computes in int8."""
+        only_weighted = is_hybrid(model)
+        for node in model.graph.nodes:
+            if node.op != "call_function" or ANNOTATION in node.meta:
+                continue
+            if node.target in ops.WEIGHTED and node.args[1].op == "get_attr":
+                self._annotate_weighted(node)
+            elif only_weighted:
+                continue
+            elif node.target in ops.REGRIDDED or node.target in ops.FUSED:
+                self._annotate_regridded(node)
+            elif node.target in ops.SHARED and _is_annotated(node.args[0], model):
+                self._annotate_shared(node, [node.args[0]])
+            elif node.target in ops.JOINED:
+                self._annotate_shared(node, list(node.args[0]))
+        return model
+
+    def validate(self, model: fx.GraphModule) -> None:
+        """Nothing more to check: what is not annotated stays in float and is named later."""
+
+    def _annotate_weighted(self, node: fx.Node) -> None:
+        inputs = {node.args[0]: self._activation, node.args[1]: self._weight}
+        self._annotate_output(node, inputs)
+
+    def _annotate_regridded(self, node: fx.Node) -> None:
+        inputs = {
+            argument: self._activation
+            for argument in node.args
+            if isinstance(argument, fx.Node) and _is_float(argument)
+        }
+        self._annotate_output(node, inputs)
+
+    def _annotate_output(self, node: fx.Node, inputs: dict[Any, Any]) -> None:
+        """The output is quantized behind the clamp that alone follows, if one does."""
+        clamp = fused_clamp(node)
+        if clamp is None:
+            node.meta[ANNOTATION] = QuantizationAnnotation(
+                input_qspec_map=inputs, output_qspec=self._activation, _annotated=True
+            )
+            return
+        node.meta[ANNOTATION] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
+        clamp.meta[ANNOTATION] = QuantizationAnnotation(
+            output_qspec=self._activation, _annotated=True
+        )
+
+    def _annotate_shared(self, node: fx.Node, inputs: list[fx.Node]) -> None:
+        first = (inputs[0], node)
+        shared = SharedQuantizationSpec(first)
+        specs: dict[Any, Any] = dict.fromkeys(inputs, shared)
+        specs[inputs[0]] = self._activation
+        node.meta[ANNOTATION] = QuantizationAnnotation(
+            input_qspec_map=specs, output_qspec=shared, _annotated=True
+        )
+
+
+def fused_clamp(node: fx.Node) -> fx.Node | None:
+    """The clamp that is the only user of a layer or an addition."""
+    if node.target not in ops.FUSABLE or len(node.users) != 1:
+        return None
+    user = next(iter(node.users))
+    return user if user.target in ops.FUSED else None
+
+
+def is_hybrid(model: fx.GraphModule) -> bool:
+    """Whether the graph has attention or normalization, between which only layers are quantized."""
+    return any(node.target in ops.FLOAT for node in model.graph.nodes)
+
+
+def _is_annotated(node: fx.Node, model: fx.GraphModule) -> bool:
+    return ANNOTATION in node.meta or node.op == "placeholder"
+
+
+def _is_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()

@@ -1,0 +1,185 @@
+"""Exact rewrites of a quantized graph: fold weights, store biases as int32, shift to uint8."""
+
+import copy
+import operator
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
+from torch import Tensor, fx
+
+from edgekd.quant import ops
+
+quantized = torch.ops.quantized_decomposed
+
+QUANTIZE = {
+    quantized.quantize_per_tensor.default,
+    quantized.quantize_per_channel.default,
+}
+DEQUANTIZE = {
+    quantized.dequantize_per_tensor.default,
+    quantized.dequantize_per_channel.default,
+}
+
+
+def finish(graph: fx.GraphModule) -> fx.GraphModule:
+    """What every converted graph goes through, whoever calibrated or trained it."""
+    fold_weights(graph)
+    store_biases(graph)
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    for parameter in graph.parameters():
+        parameter.requires_grad_(False)
+    graph.recompile()
+    return graph
+
+
+def constant_of(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor that a `get_attr` node reads."""
+    value: Tensor = operator.attrgetter(str(node.target))(graph)
+    return value
+
+
+def is_constant(node: Any) -> bool:
+    """Whether a node reads a tensor of the graph."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def is_weight(node: fx.Node) -> bool:
+    """Whether a node quantizes or dequantizes a constant."""
+    if node.target in QUANTIZE:
+        return is_constant(node.args[0])
+    source = node.args[0] if node.args else None
+    while isinstance(source, fx.Node) and source.target in QUANTIZE:
+        source = source.args[0]
+    return node.target in DEQUANTIZE and is_constant(source)
+
+
+def fold_weights(graph: fx.GraphModule) -> None:
+    """Replace each quantized constant by its integers."""
+    for node in list(graph.graph.nodes):
+        if node.target not in QUANTIZE or not is_constant(node.args[0]):
+            continue
+        arguments = [constant_of(graph, a) if is_constant(a) else a for a in node.args]
+        with torch.no_grad():
+            integers = node.target(*arguments)
+        _replace(graph, node, f"{node.args[0].target}_int8".replace(".", "_"), integers)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def store_biases(graph: fx.GraphModule) -> None:
+    """Store each bias as int32 on the grid of its accumulator: scale = s_input * s_weight.
+
+    That is what integer kernels add (Jacob et al. 2018, equation 11), so the reference and every
+    artifact have the same bias, and ONNX Runtime fuses the layer.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target not in ops.WEIGHTED or len(node.args) < 3 or not is_constant(node.args[2]):
+            continue
+        source, weight, bias = node.args[:3]
+        if source.target not in DEQUANTIZE or weight.target not in DEQUANTIZE:
+            continue
+        scale = _scale(graph, source) * _scale(graph, weight)
+        _store_bias(graph, node, bias, scale)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _scale(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    scale = node.args[1]
+    if isinstance(scale, fx.Node):
+        return constant_of(graph, scale).to(torch.float32).reshape(-1)
+    return torch.tensor([scale], dtype=torch.float32)
+
+
+def _store_bias(graph: fx.GraphModule, layer: fx.Node, bias: fx.Node, scale: Tensor) -> None:
+    value = constant_of(graph, bias).detach()
+    limit = torch.iinfo(torch.int32).max
+    steps = (value.double() / scale.double()).round().clamp(-limit, limit)
+    name = f"{layer.name}_bias"
+    with graph.graph.inserting_before(layer):
+        integers = _constant(graph, f"{name}_int32", steps.to(torch.int32))
+        scales = _constant(graph, f"{name}_scale", scale.expand(len(value)).contiguous())
+        zeros = _constant(graph, f"{name}_zero", torch.zeros(len(value), dtype=torch.int64))
+        restored = graph.graph.call_function(
+            quantized.dequantize_per_channel.default,
+            (integers, scales, zeros, 0, -limit - 1, limit, torch.int32),
+        )
+    restored.meta["val"] = bias.meta.get("val")
+    layer.replace_input_with(bias, restored)
+
+
+def _constant(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    graph.register_buffer(name, value)
+    return graph.graph.get_attr(name)
+
+
+def _replace(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
+    with graph.graph.inserting_before(node):
+        constant = _constant(graph, name, value)
+    node.replace_all_uses_with(constant)
+    graph.graph.erase_node(node)
+
+
+def as_uint8(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy whose activations are uint8 on the very same grids: every zero point moves by 128."""
+    shifted = copy.deepcopy(graph)
+    for node in shifted.graph.nodes:
+        per_tensor = node.target in (
+            quantized.quantize_per_tensor.default,
+            quantized.dequantize_per_tensor.default,
+        )
+        if not per_tensor or is_weight(node) or node.args[5] is not torch.int8:
+            continue
+        source, scale, zero_point, low, high, _ = node.args
+        node.args = (source, scale, zero_point + 128, low + 128, high + 128, torch.uint8)
+    shifted.recompile()
+    return shifted
+
+
+def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy with float constants: weights behind a quantize op again, biases plain.
+
+    Some converters read a scale only off a quantize op, and store biases themselves. The floats
+    lie on their grids, so quantizing them again gives the same integers.
+    """
+    restored = copy.deepcopy(graph)
+    for node in list(restored.graph.nodes):
+        if node.target not in DEQUANTIZE or not is_constant(node.args[0]):
+            continue
+        value = _dequantized(restored, node)
+        name = f"{node.args[0].target}_float"
+        if node.args[-1] is torch.int32:
+            _replace(restored, node, name, value)
+        else:
+            _quantize_again(restored, node, name, value)
+    restored.graph.eliminate_dead_code()
+    restored.recompile()
+    return restored
+
+
+def _dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    integers = constant_of(graph, node.args[0])
+    scale, zero_point = node.args[1], node.args[2]
+    if not is_constant(scale):
+        return (integers - zero_point).to(torch.float32) * scale
+    shape = [1] * integers.dim()
+    shape[node.args[3]] = -1
+    scales = constant_of(graph, scale).reshape(shape)
+    return integers.to(torch.float32) * scales
+
+
+def _quantize_again(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
+    per_channel = node.target is quantized.dequantize_per_channel.default
+    target = (
+        quantized.quantize_per_channel.default
+        if per_channel
+        else quantized.quantize_per_tensor.default
+    )
+    # Seven-bit weights are stored as eight-bit ones whose values happen to be small.
+    arguments = (*node.args[1:-3], -127, 127, torch.int8)
+    with graph.graph.inserting_before(node):
+        constant = _constant(graph, name, value)
+        integers = graph.graph.call_function(target, (constant, *arguments))
+    node.args = (integers, *arguments)

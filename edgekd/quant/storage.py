@@ -1,0 +1,47 @@
+"""A quantized graph on disk: a torch.export program, read back through the same guarded loader as
+a program from outside, so nothing in it is unpickled or executed."""
+
+import os
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.errors import InputError, ToolError
+from edgekd.programs import load_program
+from edgekd.quant.export import exported
+from edgekd.quant.rewrite import QUANTIZE  # importing it registers the operators that are stored
+
+
+def save_graph(module: nn.Module, path: Path) -> None:
+    """Write a quantized graph as .pt2, beside first and then renamed."""
+    graph = cast(fx.GraphModule, module)
+    program = exported(graph, example_of(graph))
+    # Traces name the files of whoever exported; they are of no use to who loads.
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "from_node", "source_fn_stack", "nn_module_stack"):
+            node.meta.pop(key, None)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.writing.pt2")
+    try:
+        torch.export.save(program, beside)
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise ToolError(f"can't be written: {error}", where=str(path)) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_graph(path: Path) -> fx.GraphModule:
+    """The graph that `save_graph` wrote; a damaged or foreign file is an `InputError`."""
+    graph = cast(fx.GraphModule, load_program(path))
+    if not any(node.target in QUANTIZE for node in graph.graph.nodes):
+        raise InputError("no quantized graph", where=str(path))
+    return graph
+
+
+def example_of(graph: fx.GraphModule) -> Tensor:
+    """Two samples of zeros in the shape of the graph's input."""
+    node = next(node for node in graph.graph.nodes if node.op == "placeholder")
+    value = node.meta["val"]
+    return torch.zeros([2, *(int(size) for size in value.shape[1:])], dtype=value.dtype)

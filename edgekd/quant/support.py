@@ -1,0 +1,49 @@
+"""Which operators a candidate has, and where a target runs them."""
+
+from collections.abc import Collection
+from typing import cast
+
+from torch import fx
+
+from edgekd.artifact import OpPlacement, Placement
+from edgekd.candidate import Candidate
+from edgekd.errors import EdgekdError, InputError, raise_all
+from edgekd.quant import ops
+from edgekd.quant.export import export_graph
+from edgekd.quant.inspection import computes, layer_of
+from edgekd.target import Target
+
+
+def operators(candidate: Candidate, where: str) -> list[tuple[str, str]]:
+    """(layer, 'aten.conv2d') for every operator of a candidate, in order."""
+    graph = (
+        cast(fx.GraphModule, candidate.module)
+        if candidate.form == "int8"
+        else export_graph(candidate.module, candidate.example, where)
+    )
+    return [(layer_of(node), ops.name_of(node)) for node in graph.graph.nodes if computes(node)]
+
+
+def place(
+    candidate: Candidate, target: Target, unit: Placement, where: str
+) -> tuple[OpPlacement, ...]:
+    """Every operator on one unit; one that the target can't run at all is refused by name."""
+    found = operators(candidate, where)
+    raise_all(unsupported(found, target.unsupported_ops, f"{where} on {target.name}"))
+    return tuple(OpPlacement(name=layer, op=op, placement=unit) for layer, op in found)
+
+
+def unsupported(
+    found: Collection[tuple[str, str]], refused: Collection[str], where: str
+) -> list[EdgekdError]:
+    """A fault for each operator that is refused; `aten.` may be left out of a name."""
+    names = {name.removeprefix("aten.") for name in refused}
+    return [
+        InputError(
+            f"layer '{layer}' needs {op}, which this target can't run",
+            where=where,
+            hint="choose another student, or another backend",
+        )
+        for layer, op in dict.fromkeys(found)
+        if op.removeprefix("aten.") in names
+    ]
