@@ -137,6 +137,8 @@ def _shape_notes(graph: Graph, suffix: str) -> list[str]:
     transposes = [op for op in graph.ops if op.op in ("TRANSPOSE", "Transpose")]
     if transposes:
         notes.append(f"transposes: {_listed(tuple(transposes))}")
+    if "QuantizeLinear" in graph.counts:
+        notes.append("activations as the file writes them; fusing its QDQ pairs takes less")
     return notes
 
 
@@ -170,6 +172,46 @@ def _for_target(
         facts = {"int8_ops": quantized_ops(graph), "kind": "estimated"}
         notes += [f"TensorRT: {fault}" for fault in faults[:SHOWN]]
     return placements, facts, notes
+
+
+def inspection_lines(found: Inspection) -> list[str]:
+    """An inspection as the lines that the terminal shows."""
+    lines = [f"{found.path} ({found.format}, {found.file_bytes:,} bytes)"]
+    for title, number, kind in (
+        ("parameters", found.parameter_bytes, ""),
+        ("activations at their peak", found.activation_bytes, " (estimated)"),
+    ):
+        key = "parameter_bytes" if title == "parameters" else "activation_bytes"
+        told = (
+            f"{number:,} bytes{kind}" if number is not None else found.reasons.get(key, "unknown")
+        )
+        lines.append(f"{title}: {told}")
+    lines += [f"input {_told(one)}" for one in found.inputs]
+    lines += [f"output {_told(one)}" for one in found.outputs]
+    if found.dtypes:
+        lines.append("tensors: " + ", ".join(f"{n} {name}" for name, n in found.dtypes.items()))
+    lines.append("operators: " + ", ".join(f"{n} {name}" for name, n in found.ops.items()))
+    lines += _placement_lines(found)
+    lines += [f"{name}: {value}" for name, value in found.facts.items() if value != ""]
+    return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def _told(info: TensorInfo) -> str:
+    shape = "x".join("?" if size < 0 else str(size) for size in info.shape) or "scalar"
+    grid = "" if info.scale is None else f", scale {info.scale:.6g}, zero point {info.zero_point}"
+    return f"{info.name}: {info.dtype} {shape}{grid}"
+
+
+def _placement_lines(found: Inspection) -> list[str]:
+    if not found.placements:
+        return []
+    counts = Counter(one.placement for one in found.placements)
+    lines = ["placement (estimated): " + ", ".join(f"{n} {unit}" for unit, n in counts.items())]
+    left = [one for one in found.placements if one.placement == "cpu"]
+    lines += [f"  on the CPU: {one.op} '{one.name}': {one.reason}" for one in left[:SHOWN]]
+    if len(left) > SHOWN:
+        lines.append(f"  and {len(left) - SHOWN} more on the CPU")
+    return lines
 
 
 def _inspect_library(path: Path, target: Target | None) -> Inspection:
