@@ -29,7 +29,8 @@ class TvmOptions(Value):
     """TVM's target (`kind`, `mcpu`, `mtriple`, `mattr`, `num_cores`; `arch` for CUDA) and budgets.
 
     `host` is the processor that drives a CUDA device. `grid_seconds` bounds the per-layer grid of
-    the built-in schedule and `tune_seconds` MetaSchedule, 0 meaning not at all.
+    the built-in schedule and `tune_seconds` MetaSchedule, 0 meaning not at all. `cache` is the
+    folder of compiled libraries, by default `tvm` in edgekd's cache.
     """
 
     kind: Literal["llvm", "cuda"] = "llvm"
@@ -41,6 +42,8 @@ class TvmOptions(Value):
     host: dict[str, str | int | list[str]] = {}
     grid_seconds: float = Field(default=60.0, ge=0)
     tune_seconds: float = Field(default=0.0, ge=0)
+    time_limit_seconds: PositiveFloat = 900.0
+    cache: str = ""
 
 
 class EdgetpuOptions(Value):
