@@ -1,6 +1,5 @@
 """What the hardware has: one TOML file a target, data only, each fact with its source."""
 
-import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from edgekd.config import Value, parse, read_toml
 from edgekd.errors import EdgekdError, Faults, InputError, nearest, raise_all
+from edgekd.lookup import toml_files, toml_folders
 from edgekd.options import check_options
 
 Architecture = Literal["x86_64", "aarch64", "armv7", "thumb"]
@@ -133,18 +133,12 @@ def _contradictions(target: Target) -> Iterable[str]:
 
 def target_folders() -> list[Path]:
     """Where names are looked up: the working directory first, then what came with the package."""
-    packaged = Path(__file__).parent.parent / "targets"
-    installed = Path(sys.prefix) / "share" / "edgekd" / "targets"
-    return [Path.cwd() / "targets", packaged, installed]
+    return toml_folders("targets")
 
 
 def target_files() -> dict[str, Path]:
     """Every known target's file by name, the first folder that has it winning."""
-    files: dict[str, Path] = {}
-    for folder in target_folders():
-        for path in sorted(folder.glob("*.toml")):
-            files.setdefault(path.stem, path)
-    return files
+    return toml_files("targets")
 
 
 def target_aliases() -> dict[str, str]:

@@ -65,4 +65,4 @@ def _real(values: NDArray[Any], details: dict[str, Any]) -> NDArray[Any]:
     scale, zero_point = details["quantization"]
     if not scale:
         return np.asarray(values, np.float32)
-    return (np.asarray(values, np.float32) - zero_point) * np.float32(scale)
+    return np.asarray((np.asarray(values, np.float32) - zero_point) * scale, np.float32)

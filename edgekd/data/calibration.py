@@ -1,0 +1,97 @@
+"""Which samples calibrate a quantizer: a committed set by name, or the first so many of a class."""
+
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from edgekd.config import Value, parse, read_toml
+from edgekd.data.samples import Data, Samples
+from edgekd.data.split import balanced
+from edgekd.errors import InputError, nearest
+from edgekd.lookup import toml_files
+from edgekd.recipe import Calibration
+
+
+class CalibrationSet(Value):
+    """A calibration/NAME.toml: samples by their rows in a data set's training part.
+
+    The rows are counted before any sample is held back for validation, so they stay right for
+    every recipe. `preprocessing` says what was done to the samples, and `sha256` is of the
+    samples themselves (inputs and labels): other data under the same name is noticed.
+    """
+
+    name: str
+    data: str
+    preprocessing: str
+    sha256: str = ""
+    ids: tuple[int, ...] = Field(min_length=1)
+
+
+def calibration_samples(calibration: Calibration, data: Data, seed: int = 0) -> Tensor:
+    """Inputs (N, ...) to calibrate with: those of `calibration.set`, or the first `samples`.
+
+    Without a set they are balanced over classes and taken in order; `seed` plays no part, so that
+    every seed is calibrated alike. A `set` is a name (./calibration, then the package's) or a
+    path in .toml. InputError for an unknown or faulty set, or one of another data set.
+    """
+    if calibration.set is None:
+        return data.train.x[balanced(data.train.y, calibration.samples)]
+    chosen, path = load_calibration(calibration.set)
+    if chosen.data != data.name:
+        raise InputError(
+            f"calibrates '{chosen.data}', and the data is '{data.name}'",
+            where=str(path),
+            hint="leave out calibration.set for the first samples of each class",
+        )
+    samples = _rows(data, torch.tensor(chosen.ids), str(path))
+    if chosen.sha256 and samples.sha256 != chosen.sha256:
+        raise InputError(
+            "its samples are not those that it was made with (SHA-256 differs)",
+            where=str(path),
+            hint=f"expected preprocessing: {chosen.preprocessing}",
+        )
+    return samples.x
+
+
+def load_calibration(name: str) -> tuple[CalibrationSet, Path]:
+    """The set of that name, or of that file when `name` is a path in .toml; and its path."""
+    if name.endswith(".toml"):
+        path = Path(name)
+    else:
+        files = toml_files("calibration")
+        if name not in files:
+            raise InputError(
+                f"unknown calibration set '{name}'",
+                where="calibration.set",
+                allowed=", ".join(sorted(files)) or "none here",
+                hint=nearest(name, files),
+            )
+        path = files[name]
+    chosen = parse(CalibrationSet, read_toml(path), str(path))
+    if chosen.name != path.stem:
+        raise InputError(
+            f"the name '{chosen.name}' is not the file's", where=str(path), allowed=path.stem
+        )
+    repeated = len(chosen.ids) - len(set(chosen.ids))
+    if repeated:
+        raise InputError(f"{repeated} ids are repeated", where=str(path))
+    return chosen, path
+
+
+def _rows(data: Data, ids: Tensor, where: str) -> Samples:
+    """The training samples of those rows, wherever the split has put them."""
+    parts = [data.train, data.validation] if data.held_back else [data.train]
+    x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
+    rows = torch.cat([part.rows for part in parts])
+    place = {row: position for position, row in enumerate(rows.tolist())}
+    absent = [row for row in ids.tolist() if row not in place]
+    if absent:
+        raise InputError(
+            f"id {absent[0]} is not among the {len(rows)} training samples",
+            where=where,
+            hint="data.limit may have left it out",
+        )
+    index = torch.tensor([place[row] for row in ids.tolist()])
+    return Samples(x[index], y[index])
