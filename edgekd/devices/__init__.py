@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from edgekd.artifact import Artifact
 from edgekd.measurement import Kind
+
+Options = dict[str, Any]
+"""The target's table of the backend that made the artifact; keys about compiling are ignored."""
+
+Scope = Literal["model", "end-to-end"]
 
 
 @dataclass(frozen=True)
@@ -15,16 +20,22 @@ class Samples:
     """What one benchmark of one artifact gave.
 
     `windows_ms` are the latencies of single inferences, in the windows they were taken in;
-    `cold_ms` is load plus first inference. `conditions` has governor, threads, affinity,
-    temperature and versions; `invalid` says why the run does not count (it throttled), if so.
+    `cold_ms` is load plus first inference in a process of its own. `conditions` has governor,
+    threads, affinity, temperature and versions; `invalid` says why the run does not count (it
+    throttled), if so. `scope` is what one latency covers: the model alone, or end-to-end (with
+    quantizing and layout). `spans_s` are each window's start and end on the monotonic clock of the
+    device, to attribute energy. `memory_reason` says why there is no peak memory.
     """
 
     windows_ms: tuple[tuple[float, ...], ...]
-    cold_ms: float
+    cold_ms: float | None
     peak_memory_bytes: int | None
     conditions: dict[str, str]
     quick: bool = False
     invalid: str = ""
+    scope: Scope = "model"
+    spans_s: tuple[tuple[float, float], ...] = ()
+    memory_reason: str = ""
 
 
 class Device(Protocol):
@@ -36,14 +47,16 @@ class Device(Protocol):
     def can_run(self, artifact: Artifact) -> str:
         """An empty string, or the reason why it can't run there."""
 
-    def infer(self, artifact: Artifact, inputs: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+    def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
         """Float outputs (N, ...) for float inputs (N, ...), in batches of the artifact's own size;
-        quantized inputs and outputs are converted on the way with the artifact's own scales."""
+        quantized inputs and outputs are converted on the way with the artifact's own scales.
+        `input_layout` "NHWC", in options or the artifact's facts, transposes NCHW inputs."""
 
     def benchmark(
-        self, artifacts: Sequence[Artifact], options: dict[str, Any], *, quick: bool
+        self, artifacts: Sequence[Artifact], options: Options | Sequence[Options], *, quick: bool
     ) -> list[Samples]:
-        """Latency samples of each, interleaved (A B A B) in one pinned process."""
+        """Latency samples of each, interleaved (A B A B) in one pinned process. One table of
+        options for all, or one for each; `scope = "end-to-end"` times the conversions too."""
 
     def close(self) -> None:
         """End whatever was started."""

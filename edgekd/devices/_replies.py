@@ -1,0 +1,127 @@
+"""What an agent may answer: data from a board, checked before anything is done with it."""
+
+import json
+import math
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekd.artifact import TensorInfo
+from edgekd.errors import EdgekdError, InputError, ToolError
+
+Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
+Words = Annotated[str, Field(max_length=2000)]
+
+
+class Reply(BaseModel):
+    """Unknown keys are left out: a newer agent may say more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Tensor(Reply):
+    """An input or an output as the runtime tells it; an unknown size is -1."""
+
+    name: Words
+    shape: tuple[int, ...] = Field(max_length=16)
+    dtype: Words
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def info(self) -> TensorInfo:
+        return TensorInfo(**self.model_dump())
+
+
+class Loaded(Reply):
+    """A model in the agent's memory, by number."""
+
+    model: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    notes: dict[str, str] = {}
+    version: Words = ""
+
+
+class Hello(Reply):
+    """What a board is. `runtimes` has an empty version for each that is missing."""
+
+    platform: Words
+    machine: Words
+    python: Words
+    cpu: Words
+    cores: int
+    runtimes: dict[str, str]
+    install: dict[str, str]
+    conditions: dict[str, str]
+
+
+class Inferred(Reply):
+    """Where the outputs lie is known: the request said it."""
+
+    shape: tuple[int, ...]
+
+
+class Benchmarked(Reply):
+    """Per model its windows of single runs, and when each window began and ended."""
+
+    windows_ns: tuple[tuple[tuple[Nanoseconds, ...], ...], ...]
+    spans_ns: tuple[tuple[tuple[Nanoseconds, Nanoseconds], ...], ...]
+    settled: tuple[bool, ...]
+    before: dict[str, str]
+    after: dict[str, str]
+    invalid: Words = ""
+
+
+class Cold(Reply):
+    """Load, first inference and peak memory of one model in its own process."""
+
+    load_ns: Nanoseconds
+    first_ns: Nanoseconds
+    peak_bytes: int | None
+    baseline_bytes: int
+    reason: Words = ""
+
+
+R = TypeVar("R", bound=Reply)
+
+
+def decode(line: bytes, place: str) -> dict[str, Any]:
+    """One line as a table with one of ok, error, progress. Raises `ToolError` for all else."""
+    try:
+        table = json.loads(line)
+    except ValueError:
+        table = None
+    if not isinstance(table, dict) or not {"ok", "error", "progress"} & table.keys():
+        shown = line[:80].decode(errors="replace")
+        raise ToolError(f"the agent answered with something else: {shown!r}", where=place)
+    return table
+
+
+def checked(kind: type[R], answer: Any, place: str) -> R:
+    """The answer as a value. Raises `ToolError` when it is not of that kind."""
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ToolError(
+            f"the agent's answer is malformed: {key}: {first['msg']}", where=place
+        ) from None
+
+
+def fault_of(error: Any, place: str) -> EdgekdError:
+    """The agent's own fault as one of ours: a wrong file or option is the user's, exit code 2."""
+    if not isinstance(error, dict):
+        return ToolError("the agent failed without a reason", where=place)
+    message, hint = str(error.get("message", ""))[:2000], str(error.get("hint", ""))[:2000]
+    ours = InputError if error.get("kind") in ("bad-model", "bad-request") else ToolError
+    if error.get("kind") == "missing-runtime":
+        ours = InputError
+    return ours(message, where=place, hint=hint)
+
+
+def milliseconds(nanoseconds: int) -> float:
+    """From the agent's unit to ours."""
+    value = nanoseconds / 1e6
+    assert math.isfinite(value)
+    return value

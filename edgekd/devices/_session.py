@@ -1,0 +1,285 @@
+"""A device that is an agent at the other end of a transport."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artifact import Artifact, TensorInfo
+from edgekd.devices import Options, Samples, Scope
+from edgekd.devices._replies import (
+    Benchmarked,
+    Cold,
+    Hello,
+    Inferred,
+    Loaded,
+    checked,
+    decode,
+    fault_of,
+    milliseconds,
+)
+from edgekd.devices._transport import Channel, Transport
+from edgekd.errors import EdgekdError, ToolError
+from edgekd.measurement import Kind
+
+FULL = {
+    "warmup_runs": 10, "warmup_s": 1.0, "warmup_window_s": 0.25, "warmup_limit_s": 20.0,
+    "settled": 0.02, "windows": 5, "window_s": 1.0, "runs": 1024, "seconds": 60.0, "limit_s": 0.0,
+}  # fmt: skip
+QUICK = {
+    **FULL, "warmup_s": 0.2, "warmup_window_s": 0.05, "warmup_limit_s": 1.0,
+    "window_s": 0.1, "runs": 200, "seconds": 1.5, "limit_s": 10.0,
+}  # fmt: skip
+"""What design.md's "Measuring" asks for, and the short form that is stamped quick."""
+
+AGENT_OPTIONS = (
+    "threads", "provider", "delegate", "delegate_options", "kernels", "device", "entry", "cudart",
+)  # fmt: skip
+"""The keys of a target's backend table that concern running; the rest is for the compiler."""
+
+
+class AgentDevice:
+    """`Device` over any transport. Agents are started when needed and end with `close`.
+
+    `no_times` says why this place has outputs but no latencies, if so. `limit_s` is the longest
+    silence of a command before its agent is killed.
+    """
+
+    def __init__(
+        self, name: str, kind: Kind, transport: Transport, *, no_times: str = "",
+        limit_s: float = 300.0, progress: Callable[[float], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.kind = kind
+        self._transport = transport
+        self._no_times = no_times
+        self._limit_s = limit_s
+        self._progress = progress
+        self._channel: Channel | None = None
+        self._loaded: dict[str, Loaded] = {}
+        self._hello: Hello | None = None
+        self._count = 0
+
+    def hello(self) -> Hello:
+        """What the device is and which runtimes it has, asked once."""
+        if self._hello is None:
+            answer = self._ask(self._shared(), {"command": "hello"}, self.name)
+            self._hello = checked(Hello, answer, self.name)
+        return self._hello
+
+    def can_run(self, artifact: Artifact) -> str:
+        runtimes = self.hello().runtimes
+        if runtimes.get(artifact.runtime):
+            return ""
+        how = self.hello().install.get(artifact.runtime, "")
+        return f"{self.name} has no {artifact.runtime}" + (f" ({how})" if how else "")
+
+    def probe(self, path: Path, runtime: str, options: Options) -> Loaded:
+        """Inputs, outputs and the runtime's version of a file that edgekd need not have made."""
+        request = self._load_request(path, runtime, (), (), options)
+        return self._load(self._shared(), request, str(path))
+
+    def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
+        place = str(artifact.path)
+        channel = self._shared()
+        request = self._request_of(artifact, options)
+        key = json.dumps([artifact.sha256, request])
+        try:
+            if key not in self._loaded:
+                self._loaded[key] = self._load(channel, request, place)
+            return self._infer(channel, self._loaded[key].model, inputs, artifact, options)
+        except ToolError:
+            self._drop()
+            raise
+
+    def _infer(
+        self, channel: Channel, model: int, x: np.ndarray, artifact: Artifact, options: Options
+    ) -> np.ndarray:
+        place = str(artifact.path)
+        self._count += 1
+        there = self._transport.scratch(f"outputs-{self._count}.npy")
+        source = Path(self._transport.scratch(f"inputs-{self._count}.npy"))
+        np.save(source, np.ascontiguousarray(x, np.float32))
+        request = {
+            "command": "infer",
+            "model": model,
+            "input": self._transport.put(source),
+            "output": there,
+            "input_layout": _layout(artifact, options),
+            "batch": options.get("batch", 64),
+            "output_index": options.get("output_index", 0),
+        }
+        try:
+            answer = checked(Inferred, self._ask(channel, request, place), place)
+            result = np.load(self._transport.fetch(there), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ToolError(f"the outputs are not readable: {error}", where=place) from None
+        finally:
+            source.unlink(missing_ok=True)
+        if result.shape != answer.shape or len(result) != len(x) or result.dtype != np.float32:
+            raise ToolError(f"outputs of shape {result.shape} for {len(x)} inputs", where=place)
+        Path(there).unlink(missing_ok=True)
+        return np.asarray(result)
+
+    def benchmark(
+        self,
+        artifacts: Sequence[Artifact],
+        options: Options | Sequence[Options],
+        *,
+        quick: bool,
+    ) -> list[Samples]:
+        if self._no_times:
+            return [_nothing(self._no_times, quick) for _ in artifacts]
+        each = [options] * len(artifacts) if isinstance(options, dict) else list(options)
+        requests = [self._request_of(a, o) for a, o in zip(artifacts, each, strict=True)]
+        pin = int(all(option.get("threads", 1) == 1 for option in each))
+        colds = [
+            self._cold(request, str(artifact.path), pin)
+            for request, artifact in zip(requests, artifacts, strict=True)
+        ]
+        channel = self._transport.open_channel(pin)
+        places = ", ".join(str(artifact.path) for artifact in artifacts)
+        try:
+            loaded = [
+                self._load(channel, request, str(artifact.path))
+                for request, artifact in zip(requests, artifacts, strict=True)
+            ]
+            request = {
+                "command": "benchmark",
+                "models": [reply.model for reply in loaded],
+                "protocol": {**(QUICK if quick else FULL), **each[0].get("protocol", {})},
+                "end_to_end": each[0].get("scope") == "end-to-end",
+                "input_layout": _layout(artifacts[0], each[0]),
+            }
+            reply = checked(Benchmarked, self._ask(channel, request, places), places)
+        finally:
+            channel.close()
+        if not len(reply.windows_ns) == len(reply.spans_ns) == len(reply.settled) == len(loaded):
+            raise ToolError("the agent answered for another number of models", where=places)
+        scope: Scope = "end-to-end" if request["end_to_end"] else "model"
+        return [
+            _samples(reply, which, loaded[which], colds[which], each[which], quick, scope)
+            for which in range(len(artifacts))
+        ]
+
+    def close(self) -> None:
+        self._drop()
+        self._transport.close()
+
+    def _cold(self, request: dict[str, Any], place: str, pin: int) -> Cold:
+        channel = self._transport.open_channel(pin)
+        try:
+            return checked(Cold, self._ask(channel, {**request, "command": "memory"}, place), place)
+        finally:
+            channel.close()
+
+    def _request_of(self, artifact: Artifact, options: Options) -> dict[str, Any]:
+        infos = artifact.inputs, artifact.outputs
+        return self._load_request(artifact.path, artifact.runtime, *infos, options)
+
+    def _load_request(
+        self, path: Path, runtime: str, inputs: Sequence[TensorInfo],
+        outputs: Sequence[TensorInfo], options: Options,
+    ) -> dict[str, Any]:  # fmt: skip
+        tensors = {
+            "inputs": [info.model_dump() for info in inputs],
+            "outputs": [info.model_dump() for info in outputs],
+        }
+        chosen = {key: options[key] for key in AGENT_OPTIONS if key in options}
+        if runtime == "tvm":  # the library itself does not tell
+            chosen.update(tensors)
+        there = self._transport.put(path)
+        return {"command": "load", "path": there, "runtime": runtime, "options": chosen, **tensors}
+
+    def _load(self, channel: Channel, request: dict[str, Any], place: str) -> Loaded:
+        return checked(Loaded, self._ask(channel, request, place), place)
+
+    def _shared(self) -> Channel:
+        if self._channel is None:
+            self._channel = self._transport.open_channel(0)
+        return self._channel
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = None
+        self._loaded.clear()
+
+    def _ask(self, channel: Channel, request: dict[str, Any], place: str) -> Any:
+        """The `ok` of the answer. After a fault of the device, the shared agent is ended."""
+        try:
+            return self._converse(channel, request, place)
+        except ToolError:
+            if channel is self._channel:
+                self._drop()
+            raise
+
+    def _converse(self, channel: Channel, request: dict[str, Any], place: str) -> Any:
+        # The agent's own alarm rings later than ours: it is for when we are gone.
+        line = json.dumps({**request, "limit_s": int(self._limit_s) + 5}).encode()
+        start = time.monotonic()
+        try:
+            channel.send(line)
+            while True:
+                answer = decode(channel.receive(self._limit_s), place)
+                if "progress" not in answer:
+                    break
+                if self._progress is not None:
+                    self._progress(time.monotonic() - start)
+        except EOFError:
+            raise self._crash(channel, place) from None
+        except TimeoutError:
+            raise ToolError(
+                f"no answer to '{request['command']}' within {self._limit_s:g} s on {self.name}",
+                where=place,
+            ) from None
+        if "error" in answer:
+            raise fault_of(answer["error"], place)
+        return answer["ok"]
+
+    def _crash(self, channel: Channel, place: str) -> EdgekdError:
+        why = channel.ended()
+        said = channel.errors().splitlines()
+        hint = f"its last words: {said[-1][:300]}" if said else ""
+        return ToolError(f"the runtime {why} on {self.name}", where=place, hint=hint)
+
+
+def _layout(artifact: Artifact, options: Options) -> str:
+    return str(options.get("input_layout") or artifact.facts.get("input_layout", ""))
+
+
+def _nothing(why: str, quick: bool) -> Samples:
+    return Samples((), None, None, {}, quick=quick, invalid=why)
+
+
+def _samples(
+    reply: Benchmarked, which: int, loaded: Loaded, cold: Cold, options: Options, quick: bool,
+    scope: Scope,
+) -> Samples:  # fmt: skip
+    windows = reply.windows_ns[which]
+    if not windows or not all(windows):
+        raise ToolError("the agent sent a window without a run")
+    after = {f"{key}_after": reply.after[key] for key in ("temperature_c",) if key in reply.after}
+    conditions = {
+        **reply.before,
+        **after,
+        **loaded.notes,
+        "runtime": loaded.version,
+        "threads": str(options.get("threads", 1)),
+        "warm_up_settled": "yes" if reply.settled[which] else "no",
+        "interleaved": str(len(reply.windows_ns)),
+    }
+    return Samples(
+        windows_ms=tuple(tuple(milliseconds(run) for run in window) for window in windows),
+        cold_ms=milliseconds(cold.load_ns + cold.first_ns),
+        peak_memory_bytes=cold.peak_bytes,
+        conditions=conditions,
+        quick=quick,
+        invalid=reply.invalid,
+        scope=scope,
+        spans_s=tuple((start / 1e9, end / 1e9) for start, end in reply.spans_ns[which]),
+        memory_reason=cold.reason,
+    )

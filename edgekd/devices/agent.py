@@ -1,0 +1,710 @@
+#!/usr/bin/env python3
+"""The agent: runs and times models where it stands, told what to do by JSON lines on stdin.
+
+One file for any board: the standard library, numpy, and whichever runtime the board has. Python 3.8
+up, nothing of edgekd imported. Each request is one line {"command": ..., ...}, each answer one line
+{"ok": ...} or {"error": {"kind", "message", "hint"}}; a benchmark sends {"progress": ...} between.
+It ends with its stdin, with its parent, or when a command exceeds its `limit_s`.
+Times are nanoseconds of the monotonic clock.
+"""
+# ruff: noqa: B905, PTH105, PTH113, PTH123, PTH207
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import glob
+import json
+import os
+import platform
+import queue
+import select
+import signal
+import subprocess
+import threading
+import time
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
+
+if TYPE_CHECKING:  # Python 3.8 can't subscript these
+    from collections.abc import Callable
+
+    Table = dict[str, Any]
+    Arrays = list[Any]
+    Info = dict[str, Any]  # name, shape, dtype, scale, zero_point of one input or output
+
+
+class Fault(Exception):
+    """A request that can't be met. Kinds: missing-runtime, bad-model, bad-request, failed."""
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.answer = {"error": {"kind": kind, "message": message, "hint": hint}}
+
+
+def first_line(error: BaseException) -> str:
+    """A library's own words, without its stack."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+class OnnxRuntime:
+    """An ONNX file in an ONNX Runtime session."""
+
+    providers = {
+        "cpu": "CPUExecutionProvider",
+        "cuda": "CUDAExecutionProvider",
+        "tensorrt": "TensorrtExecutionProvider",
+        "xnnpack": "XnnpackExecutionProvider",
+    }
+
+    def __init__(self, path: str, options: Table) -> None:
+        import onnxruntime as ort
+
+        wanted = str(options.get("provider", "cpu"))
+        provider = self.providers.get(wanted, wanted)
+        if provider not in ort.get_available_providers():
+            allowed = ", ".join(ort.get_available_providers())
+            raise Fault(
+                "bad-request", f"no execution provider '{wanted}' here; there are: {allowed}"
+            )
+        session_options = ort.SessionOptions()
+        session_options.intra_op_num_threads = options.get("threads", 1)
+        session_options.inter_op_num_threads = 1
+        session_options.log_severity_level = 3
+        # Idle workers of one model must not spin while the other one is timed.
+        session_options.add_session_config_entry("session.force_spinning_stop", "1")
+        self.session = ort.InferenceSession(path, session_options, providers=[provider])
+        if provider not in self.session.get_providers():  # it falls back without a word
+            raise Fault("failed", f"the execution provider {provider} did not start")
+        self.inputs = [self._info(value) for value in self.session.get_inputs()]
+        self.outputs = [self._info(value) for value in self.session.get_outputs()]
+        self.notes = {"provider": provider}
+
+    @staticmethod
+    def _info(value: Any) -> Info:
+        kind = value.type.replace("tensor(", "").replace(")", "")
+        dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+        shape = [size if isinstance(size, int) and size > 0 else -1 for size in value.shape]
+        return {"name": value.name, "shape": shape, "dtype": dtype}
+
+    def feed(self, arrays: Arrays) -> None:
+        """Bind the inputs, so that `run` is the model alone."""
+        self.arrays = arrays  # bound without a copy: they have to live
+        self.binding = self.session.io_binding()
+        for info, array in zip(self.inputs, arrays):
+            self.binding.bind_cpu_input(info["name"], array)
+        for info in self.outputs:
+            self.binding.bind_output(info["name"], "cpu")
+
+    def run(self) -> None:
+        """One inference."""
+        self.session.run_with_iobinding(self.binding)
+
+    def fetch(self) -> Arrays:
+        """The outputs of the last inference."""
+        return list(self.binding.copy_outputs_to_cpu())
+
+
+class LiteRT:
+    """A TFLite file in LiteRT's interpreter, or in tflite-runtime's, its predecessor."""
+
+    def __init__(self, path: str, options: Table) -> None:
+        try:
+            from ai_edge_litert import interpreter as litert
+        except ImportError:
+            from tflite_runtime import interpreter as litert
+        resolvers = litert.OpResolverType
+        delegates = []
+        if options.get("delegate"):
+            delegate = str(options["delegate"])
+            try:
+                delegates = [litert.load_delegate(delegate, options.get("delegate_options", {}))]
+            except (OSError, ValueError) as error:
+                raise Fault(
+                    "missing-runtime", f"the delegate {delegate} did not load: {error}"
+                ) from error
+        reference = options.get("kernels") == "reference"
+        self.interpreter = litert.Interpreter(
+            model_path=path,
+            num_threads=options.get("threads", 1),
+            experimental_delegates=delegates,
+            experimental_op_resolver_type=resolvers.BUILTIN_REF if reference else resolvers.AUTO,
+        )
+        self.interpreter.allocate_tensors()
+        self.inputs = [self._info(value) for value in self.interpreter.get_input_details()]
+        self.outputs = [self._info(value) for value in self.interpreter.get_output_details()]
+        self.notes = {"kernels": "reference" if reference else "optimized"}
+        operators: Arrays = getattr(self.interpreter, "_get_ops_details", list)()
+        if operators:
+            names = [operator["op_name"] for operator in operators]
+            self.notes["delegated_partitions"] = str(names.count("DELEGATE"))
+
+    @staticmethod
+    def _info(value: Table) -> Info:
+        quantization = value["quantization_parameters"]
+        info = {
+            "name": value["name"],
+            "shape": [int(size) for size in value["shape"]],
+            "dtype": value["dtype"].__name__,
+            "index": value["index"],
+        }
+        if len(quantization["scales"]) == 1:
+            info["scale"] = float(quantization["scales"][0])
+            info["zero_point"] = int(quantization["zero_points"][0])
+        return info
+
+    def feed(self, arrays: Arrays) -> None:
+        for info, array in zip(self.inputs, arrays):
+            self.interpreter.set_tensor(info["index"], array)
+
+    def run(self) -> None:
+        self.interpreter.invoke()
+
+    def fetch(self) -> Arrays:
+        return [self.interpreter.get_tensor(info["index"]) for info in self.outputs]
+
+
+class EdgeTPU(LiteRT):
+    """A TFLite file compiled for the Edge TPU, through its delegate."""
+
+    def __init__(self, path: str, options: Table) -> None:
+        super().__init__(path, dict({"delegate": "libedgetpu.so.1"}, **options))
+
+
+class TVM:
+    """A library exported from Relax. It doesn't tell its shapes: `options` has to."""
+
+    def __init__(self, path: str, options: Table) -> None:
+        if not options.get("inputs"):
+            raise Fault("bad-request", "a TVM library does not tell its inputs: their shapes and "
+                        "dtypes have to be given")  # fmt: skip
+        os.environ.setdefault("TVM_NUM_THREADS", str(options.get("threads", 1)))
+        import tvm
+        from tvm.runtime.vm import VirtualMachine
+
+        self.tensor = tvm.runtime.tensor
+        self.device = tvm.runtime.device(str(options.get("device", "cpu")))
+        machine = VirtualMachine(tvm.runtime.load_module(path), self.device)
+        self.main = machine[str(options.get("entry", "main"))]
+        self.inputs = options["inputs"]
+        self.outputs = options.get("outputs") or []
+        self.notes = {"threads": os.environ["TVM_NUM_THREADS"]}
+
+    def feed(self, arrays: Arrays) -> None:
+        self.arguments = [self.tensor(array, self.device) for array in arrays]
+
+    def run(self) -> None:
+        self.result = self.main(*self.arguments)
+        self.device.sync()
+
+    def fetch(self) -> Arrays:
+        single = hasattr(self.result, "numpy")
+        return [item.numpy() for item in ([self.result] if single else self.result)]
+
+
+class TensorRT:
+    """A serialized TensorRT engine; device memory through the CUDA runtime's C interface."""
+
+    def __init__(self, path: str, options: Table) -> None:
+        import numpy as np
+        import tensorrt as trt  # type: ignore[import-not-found]
+
+        self.cuda = ctypes.CDLL(str(options.get("cudart", "libcudart.so")))
+        with open(path, "rb") as stream:
+            runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+            self.engine = runtime.deserialize_cuda_engine(stream.read())
+        if self.engine is None:
+            raise Fault("bad-model", "TensorRT can't read it: built by another version or device")
+        self.context = self.engine.create_execution_context()
+        self.stream = ctypes.c_void_p()
+        self._check(self.cuda.cudaStreamCreate(ctypes.byref(self.stream)))
+        self.inputs: list[Info] = []
+        self.outputs: list[Info] = []
+        self.memory: dict[str, ctypes.c_void_p] = {}
+        for name in (self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)):
+            dtype = np.dtype(trt.nptype(self.engine.get_tensor_dtype(name)))
+            shape = [int(size) for size in self.engine.get_tensor_shape(name)]
+            if min(shape, default=1) < 1:
+                raise Fault("bad-request", f"the engine's input {name} has a dynamic shape")
+            is_input = self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            where = self.inputs if is_input else self.outputs
+            where.append({"name": name, "shape": shape, "dtype": dtype.name})
+            self.memory[name] = ctypes.c_void_p()
+            bytes_needed = ctypes.c_size_t(dtype.itemsize * int(np.prod(shape)))
+            self._check(self.cuda.cudaMalloc(ctypes.byref(self.memory[name]), bytes_needed))
+            self.context.set_tensor_address(name, self.memory[name].value)
+        self.notes = {"provider": "tensorrt"}
+
+    @staticmethod
+    def _check(status: int) -> None:
+        if status:
+            raise Fault("failed", f"the CUDA runtime refused a call (error {status})")
+
+    def _copy(self, to: Any, source: Any, size: int, direction: int) -> None:
+        self._check(self.cuda.cudaMemcpy(to, source, ctypes.c_size_t(size), direction))
+
+    def feed(self, arrays: Arrays) -> None:
+        for info, array in zip(self.inputs, arrays):
+            self._copy(
+                self.memory[info["name"]], array.ctypes.data_as(ctypes.c_void_p), array.nbytes, 1
+            )
+
+    def run(self) -> None:
+        self.context.execute_async_v3(self.stream.value)
+        self._check(self.cuda.cudaStreamSynchronize(self.stream))
+
+    def fetch(self) -> Arrays:
+        import numpy as np
+
+        arrays = [np.empty(info["shape"], info["dtype"]) for info in self.outputs]
+        for info, array in zip(self.outputs, arrays):
+            self._copy(
+                array.ctypes.data_as(ctypes.c_void_p), self.memory[info["name"]], array.nbytes, 2
+            )
+        return arrays
+
+
+# runtime: (what loads it, its module names in the order tried, how to install it)
+RUNTIMES: dict[str, tuple[Any, list[str], str]] = {
+    "onnxruntime": (OnnxRuntime, ["onnxruntime"], "pip install onnxruntime"),
+    "litert": (LiteRT, ["ai_edge_litert", "tflite_runtime"], "pip install ai-edge-litert"),
+    "tvm": (TVM, ["tvm"], "pip install apache-tvm apache-tvm-ffi==0.1.14.post1"),
+    "edgetpu": (EdgeTPU, ["ai_edge_litert", "tflite_runtime"], "pip install tflite-runtime, and "
+                "libedgetpu1-std from Coral's apt archive"),
+    "tensorrt": (TensorRT, ["tensorrt"], "TensorRT comes with JetPack: apt install tensorrt"),
+}  # fmt: skip
+DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime",
+                 "tvm": "apache-tvm"}  # fmt: skip
+
+
+def version_of(runtime: str) -> str:
+    """The installed version of a runtime's library, or an empty string; imports nothing heavy."""
+    from importlib import metadata, util
+
+    for module in RUNTIMES[runtime][1]:
+        if util.find_spec(module) is not None:
+            name = DISTRIBUTIONS.get(module, module)
+            try:
+                return f"{name} {metadata.version(name)}"
+            except metadata.PackageNotFoundError:
+                return f"{name}, version unknown"
+    return ""
+
+
+def load(request: Table) -> Any:
+    """The model of a request, with `load_ns` set: its own time, the library's import apart."""
+    name = request.get("runtime", "")
+    if name not in RUNTIMES:
+        raise Fault("bad-request", f"unknown runtime '{name}'; known: {', '.join(RUNTIMES)}")
+    kind, modules, how = RUNTIMES[name]
+    if not version_of(name):
+        raise Fault("missing-runtime", f"no {name}: none of {modules} is installed", how)
+    path = request["path"]
+    if not os.path.isfile(path):
+        raise Fault("bad-model", "no such file")
+    try:
+        start = time.perf_counter_ns()
+        model = kind(path, request.get("options", {}))
+        model.load_ns = time.perf_counter_ns() - start
+    except Fault:
+        raise
+    except ImportError as error:
+        raise Fault("missing-runtime", f"{name} does not import: {error}", how) from error
+    except MemoryError:
+        raise Fault("failed", "not enough memory to load it") from None
+    except Exception as error:
+        raise Fault("bad-model", f"{name} can't load it: {first_line(error)}") from error
+    for infos, key in ((model.inputs, "inputs"), (model.outputs, "outputs")):
+        for info, given in zip(infos, request.get(key) or []):
+            if given.get("scale"):
+                info.update(scale=given["scale"], zero_point=given.get("zero_point") or 0)
+    return model
+
+
+def random_inputs(model: Any, seed: int) -> Arrays:
+    """Inputs of the model's own shapes and types; unknown sizes are one. Floats are normal."""
+    import numpy as np
+
+    draw = np.random.RandomState(seed)
+    arrays = []
+    for info in model.inputs:
+        shape, dtype = [max(size, 1) for size in info["shape"]], np.dtype(info["dtype"])
+        if dtype.kind == "f":
+            array = draw.standard_normal(shape).astype(dtype)
+        elif dtype.itemsize == 1 and dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            array = draw.randint(limits.min, limits.max + 1, shape).astype(dtype)
+        else:  # token numbers, masks, flags: what is below two is always in range
+            array = draw.randint(0, 2, shape).astype(dtype)
+        arrays.append(np.ascontiguousarray(array))
+    return arrays
+
+
+def to_model(x: Any, info: Info, layout: str) -> Any:
+    """Floats as the model wants them: channel last when asked, quantized when it has a scale."""
+    import numpy as np
+
+    if layout == "NHWC" and x.ndim == 4:
+        x = x.transpose(0, 2, 3, 1)
+    dtype = np.dtype(info["dtype"])
+    if dtype.kind in "iu" and info.get("scale"):
+        limits = np.iinfo(dtype.name)
+        steps = np.rint(x / np.float32(info["scale"])) + info.get("zero_point", 0)
+        x = np.clip(steps, limits.min, limits.max)
+    return np.ascontiguousarray(x, dtype)
+
+
+def from_model(y: Any, info: Info) -> Any:
+    """Float32 from what the model gave."""
+    import numpy as np
+
+    if y.dtype.kind in "iu" and info.get("scale"):
+        return (y.astype(np.float32) - info.get("zero_point", 0)) * np.float32(info["scale"])
+    return y.astype(np.float32)
+
+
+def infer_all(model: Any, x: Any, layout: str, output: int, batch: int) -> Any:
+    """Outputs (N, ...) of inputs (N, ...), in batches of the model's own size, the last padded."""
+    import numpy as np
+
+    if len(model.inputs) != 1:
+        raise Fault("bad-request", f"it has {len(model.inputs)} inputs; one is supported")
+    info, parts = model.inputs[0], []
+    expected = info["shape"]
+    size = batch if expected[0] == -1 else expected[0]
+    for start in range(0, len(x), size):
+        chunk = x[start : start + size]
+        missing = 0 if expected[0] == -1 else size - len(chunk)
+        padded = np.concatenate([chunk, np.repeat(chunk[-1:], missing, 0)]) if missing else chunk
+        ready = to_model(padded, info, layout)
+        if len(expected) != ready.ndim or any(
+            want not in (-1, have) for want, have in zip(expected[1:], ready.shape[1:])
+        ):
+            found = f"it takes inputs of shape {list(expected)}, but got {list(ready.shape)}"
+            raise Fault("bad-request", found)
+        model.feed([ready])
+        model.run()
+        y = model.fetch()[output]
+        named = model.outputs[output] if output < len(model.outputs) else {}
+        parts.append(from_model(y, named)[: len(chunk)])
+    return np.concatenate(parts)
+
+
+def read(path: str) -> str:
+    """The text of a small system file, or an empty string."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def spoken(command: list[str]) -> str:
+    """The last line that a small vendor's tool prints, or an empty string where it is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=5, text=True)
+        lines = done.stdout.strip().splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return lines[-1] if lines and done.returncode == 0 else ""
+
+
+def conditions(root: str) -> Table:
+    """What a latency depends on, as it is now. Keys are there only where the system tells."""
+    cpu = min(os.sched_getaffinity(0))
+    frequency = f"{root}/sys/devices/system/cpu/cpu{cpu}/cpufreq/"
+    zones = sorted(glob.glob(root + "/sys/class/thermal/thermal_zone*/temp"))
+    heat = [int(read(zone)) / 1000 for zone in zones if read(zone).lstrip("-").isdigit()]
+    found = {
+        "governor": read(frequency + "scaling_governor"),
+        "frequency_khz": read(frequency + "scaling_cur_freq"),
+        "highest_frequency_khz": read(frequency + "scaling_max_freq"),
+        "temperature_c": f"{max(heat):.1f}" if heat else "",
+        "power_mode": spoken(["nvpmodel", "-q"]) if not root else "",
+        "affinity": ",".join(str(core) for core in sorted(os.sched_getaffinity(0))),
+        "load": f"{os.getloadavg()[0]:.2f}",
+    }
+    counters = glob.glob(root + "/sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
+    if counters:
+        found["throttle_count"] = str(sum(int(read(path) or 0) for path in counters))
+    flags = read(root + "/sys/devices/platform/soc/soc:firmware/get_throttled")  # Raspberry Pi
+    if flags:
+        found["throttled_flags"] = flags
+    return {key: value for key, value in found.items() if value}
+
+
+def throttled(before: Table, after: Table) -> str:
+    """Why a run between these two conditions does not count, or an empty string."""
+    if int(after.get("throttle_count", 0)) > int(before.get("throttle_count", 0)):
+        return "the processor throttled (its throttle counter rose)"
+    # Bits 0-3 say now, bits 16-19 since start: under-voltage, capped, throttled, too warm.
+    was, now = (int(each.get("throttled_flags", "0"), 16) for each in (before, after))
+    if now & 0xF or (now >> 16) & ~(was >> 16) & 0xF:
+        return f"the board throttled (flags {now:#x})"
+    highest = [int(each.get("highest_frequency_khz", 0)) for each in (before, after)]
+    if highest[1] < highest[0]:
+        return f"the highest frequency fell from {highest[0]} to {highest[1]} kHz"
+    return ""
+
+
+def window(run: Callable[[], None], seconds: float, least: int) -> Arrays:
+    """Nanoseconds of single runs, for that long and that many; one run before is not timed."""
+    clock = time.perf_counter_ns
+    run()  # the other model has just been in the caches
+    taken = []
+    end = clock() + int(seconds * 1e9)
+    while True:
+        start = clock()
+        run()
+        stop = clock()
+        taken.append(stop - start)
+        if stop >= end and len(taken) >= least:
+            return taken
+
+
+def warm_up(run: Callable[[], None], protocol: Table) -> bool:
+    """Run until the medians of two windows agree; False if they did not within the limit."""
+    start, before = time.perf_counter(), 0.0
+    count = 0
+    while True:
+        taken = window(run, protocol["warmup_window_s"], 1)
+        count += len(taken) + 1
+        now = median(taken)
+        spent = time.perf_counter() - start
+        enough = count >= protocol["warmup_runs"] and spent >= protocol["warmup_s"]
+        if enough and abs(now - before) <= protocol["settled"] * now:
+            return True
+        if spent >= protocol["warmup_limit_s"] and count >= protocol["warmup_runs"]:
+            return False
+        before = now
+
+
+class Agent:
+    """The loaded models, and one method a command."""
+
+    def __init__(self, answer: Callable[[Table], None], root: str) -> None:
+        self.answer = answer
+        self.root = root
+        self.models: dict[int, Any] = {}
+
+    def hello(self, request: Table) -> Table:
+        """What the board is and which runtimes it has."""
+        names = read(self.root + "/proc/cpuinfo").splitlines()
+        named = [line for line in names if line.startswith(("model name", "Model"))]
+        board = read(self.root + "/proc/device-tree/model").strip("\0")
+        return {
+            "platform": platform.platform(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "cpu": board or (named[0].split(":")[1].strip() if named else platform.processor()),
+            "cores": os.cpu_count(),
+            "runtimes": {name: version_of(name) for name in RUNTIMES},
+            "install": {name: how for name, (_, _, how) in RUNTIMES.items()},
+            "conditions": conditions(self.root),
+        }
+
+    def load(self, request: Table) -> Table:
+        """Load one model under a number of its own."""
+        model = load(request)
+        number = len(self.models)
+        self.models[number] = model
+        return {
+            "model": number,
+            "inputs": model.inputs,
+            "outputs": model.outputs,
+            "notes": model.notes,
+            "version": version_of(request["runtime"]),
+            "load_ns": model.load_ns,
+        }
+
+    def infer(self, request: Table) -> Table:
+        """Run a file of float inputs and write a file of float outputs."""
+        import numpy as np
+
+        model = self.models[request["model"]]
+        x = np.load(request["input"], allow_pickle=False)
+        y = infer_all(
+            model,
+            x,
+            request.get("input_layout", ""),
+            request.get("output_index", 0),
+            request.get("batch", 64),
+        )
+        with open(request["output"] + ".part", "wb") as stream:
+            np.save(stream, y)
+        os.replace(request["output"] + ".part", request["output"])
+        return {"shape": list(y.shape)}
+
+    def benchmark(self, request: Table) -> Table:
+        """Windows of single runs of several models, interleaved: A B A B."""
+        models = [self.models[number] for number in request["models"]]
+        protocol, layout = request["protocol"], request.get("input_layout", "")
+        runs = []
+        for model in models:
+            arrays = random_inputs(model, request.get("seed", 0))
+            model.feed(arrays)
+            whole = request.get("end_to_end")
+            runs.append(self._end_to_end(model, arrays, layout) if whole else model.run)
+        before = conditions(self.root)
+        gc.collect()
+        gc.disable()
+        settled = [warm_up(run, protocol) for run in runs]
+        windows: Arrays = [[] for _ in runs]
+        spans: Arrays = [[] for _ in runs]
+        least = protocol["windows"]
+        while not all(self._enough(each, protocol) for each in windows):
+            for which, run in enumerate(runs):
+                start = time.perf_counter_ns()
+                windows[which].append(window(run, protocol["window_s"], 1))
+                spans[which].append([start, time.perf_counter_ns()])
+            self.answer({"progress": len(windows[0]), "least": least})
+            signal.alarm(int(request.get("limit_s", 0)))
+        gc.enable()
+        after = conditions(self.root)
+        return {
+            "windows_ns": windows,
+            "spans_ns": spans,
+            "settled": settled,
+            "before": before,
+            "after": after,
+            "invalid": throttled(before, after),
+        }
+
+    @staticmethod
+    def _enough(windows: Arrays, protocol: Table) -> bool:
+        spent = sum(map(sum, windows)) / 1e9
+        count = sum(map(len, windows))
+        complete = count >= protocol["runs"] and spent >= protocol["seconds"]
+        out_of_time = 0 < protocol["limit_s"] <= spent
+        return bool(len(windows) >= protocol["windows"] and (complete or out_of_time))
+
+    @staticmethod
+    def _end_to_end(model: Any, arrays: Arrays, layout: str) -> Callable[[], None]:
+        floats = [from_model(array, info) for array, info in zip(arrays, model.inputs)]
+        if layout == "NHWC":
+            floats = [x.transpose(0, 3, 1, 2).copy() if x.ndim == 4 else x for x in floats]
+
+        def run() -> None:
+            model.feed([to_model(x, info, layout) for x, info in zip(floats, model.inputs)])
+            model.run()
+            for y, info in zip(model.fetch(), model.outputs):
+                from_model(y, info)
+
+        return run
+
+    def memory(self, request: Table) -> Table:
+        """Cold start and peak memory of one model, in a process that has loaded no other."""
+        import importlib
+
+        import numpy as np  # noqa: F401  (part of the baseline)
+
+        for module in RUNTIMES.get(request.get("runtime", ""), (None, [], ""))[1]:
+            try:
+                importlib.import_module(module)  # so is the runtime's own library
+            except ImportError:
+                continue
+            break
+        baseline, reason = self._resident(), ""
+        try:
+            with open("/proc/self/clear_refs", "w") as stream:
+                stream.write("5")
+        except OSError as error:
+            reason = f"the peak can't be reset here: {error}"
+        model = load(request)
+        arrays = random_inputs(model, request.get("seed", 0))
+        start = time.perf_counter_ns()
+        model.feed(arrays)
+        model.run()
+        first = time.perf_counter_ns() - start
+        for _ in range(2):
+            model.run()
+        peak = self._resident("VmHWM")
+        return {
+            "load_ns": model.load_ns,
+            "first_ns": first,
+            "peak_bytes": None if reason else max(peak - baseline, 0),
+            "baseline_bytes": baseline,
+            "reason": reason,
+        }
+
+    @staticmethod
+    def _resident(key: str = "VmRSS") -> int:
+        for line in read("/proc/self/status").splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+        raise Fault("failed", f"no {key} in /proc/self/status")
+
+
+COMMANDS = ("hello", "load", "infer", "benchmark", "memory")
+
+
+def perform(agent: Agent, line: bytes) -> Table:
+    """The answer to one request."""
+    try:
+        request = json.loads(line)
+        command = request.get("command")
+        if command not in COMMANDS:
+            raise Fault("bad-request", f"unknown command {command!r}")
+        # The kernel ends the process at this alarm, even when a runtime hangs in native code.
+        signal.alarm(int(request.get("limit_s", 0)))
+        found = getattr(agent, command)(request)
+        return {"ok": found}
+    except Fault as fault:
+        return fault.answer
+    except Exception as error:
+        message = f"{type(error).__name__}: {first_line(error)}"
+        return Fault("failed", message).answer
+    finally:
+        signal.alarm(0)
+
+
+def listen(lines: queue.Queue[bytes | None], parent: int) -> None:
+    """Queue the lines of stdin; end the process soon after stdin ends or the parent is gone."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([0], [], [], 1.0)
+        if os.getppid() != parent:
+            os._exit(3)
+        if not ready:
+            continue
+        block = os.read(0, 1 << 16)
+        if not block:
+            lines.put(None)
+            time.sleep(5)  # for an answer that is nearly there
+            os._exit(3)
+        *whole, rest = (rest + block).split(b"\n")
+        for line in whole:
+            lines.put(line)
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    parser = argparse.ArgumentParser(description="edgekd's agent: JSON lines on stdin and stdout")
+    parser.add_argument("--pin", type=int, default=0, help="keep to that many processors")
+    parser.add_argument("--root", default="", help="where /sys and /proc are read (tests)")
+    given = parser.parse_args()
+    parent = os.getppid()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a runtime prints is not an answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when this ends
+    if given.pin:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-given.pin :])
+
+    def answer(message: Table) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    lines: queue.Queue[bytes | None] = queue.Queue()
+    threading.Thread(target=listen, args=(lines, parent), daemon=True).start()
+    agent = Agent(answer, given.root)
+    for line in iter(lines.get, None):
+        if line.strip():
+            answer(perform(agent, line))
+
+
+if __name__ == "__main__":
+    main()

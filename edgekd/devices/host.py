@@ -1,0 +1,23 @@
+"""This machine: the agent as a child process of the same interpreter."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgekd.devices._session import AgentDevice
+from edgekd.devices._transport import LocalTransport
+from edgekd.errors import InputError
+from edgekd.registry import DEVICES
+
+AGENT = Path(__file__).with_name("agent.py")
+
+
+@DEVICES.register()
+def open_host(location: str = "", *, agent: Path = AGENT, **session: Any) -> AgentDevice:
+    """This machine. `session` are `AgentDevice`'s own: limit_s, progress."""
+    if location:
+        raise InputError(
+            f"'host' takes no location, found '{location}'", where="--device", allowed="host"
+        )
+    transport = LocalTransport([sys.executable, "-u"], agent)
+    return AgentDevice("host", "measured", transport, **session)
