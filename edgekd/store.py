@@ -24,6 +24,8 @@ CODE_THAT_COMPUTES = (
     "checkpoint.py",
     "views.py",
     "distillation.py",
+    "terms.py",
+    "logits.py",
     "taps.py",
     "candidate.py",
     "storage.py",

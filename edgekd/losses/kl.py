@@ -1,0 +1,29 @@
+"""Hinton's distillation: match the teacher's softened probabilities."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses import ResponseLoss, above_zero
+from edgekd.registry import LOSSES
+
+
+@LOSSES.register(paper="https://arxiv.org/abs/1503.02531")
+class KL(ResponseLoss):
+    """T^2 KL(softmax(z_t / T) || softmax(z_s / T)), the mean over the batch.
+
+    Hinton, Vinyals, Dean 2015, section 2. T^2 keeps the gradient's size when T changes; the
+    gradient on the student's logits is T (p_s - p_t) / B.
+    """
+
+    temperature: float
+
+    def __init__(self, temperature: float = 4.0) -> None:
+        above_zero(temperature=temperature)
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        student = F.log_softmax(student / self.temperature, dim=1)
+        teacher = F.log_softmax(teacher / self.temperature, dim=1)
+        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        return divergence * self.temperature**2

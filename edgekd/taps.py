@@ -1,0 +1,134 @@
+"""Reading a layer's output during a forward pass, by the layer's name.
+
+An `nn.Module` is tapped by a forward hook. In an exported graph the layers are gone and only their
+names are left in the nodes' metadata: there an identity is put behind the layer's last node and
+hooked. Everything is taken out again when the context ends.
+"""
+
+import re
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.utils.hooks import RemovableHandle
+
+from edgekd.errors import InputError, nearest
+
+# What tools put into a graph: ours, and torchao's observers and fake quantizers.
+NOT_LAYERS = ("_edgekd_tap", "activation_post_process")
+
+
+class _Tap(nn.Identity):
+    """What is put into a graph. Impure, so that cleaning the graph leaves it there."""
+
+    _is_impure = True
+
+
+class Taps:
+    """A context in which `outputs` holds the last output of each named layer.
+
+    Only what the thread that opened the context computes is kept, so that two trainings can share
+    a teacher. Raises `InputError` for a layer that isn't there.
+    """
+
+    def __init__(self, module: nn.Module, names: Iterable[str], where: str = "") -> None:
+        self.module = module
+        self.names = tuple(dict.fromkeys(names))
+        self.outputs: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        self._inserted: list[tuple[Node, str]] = []
+        known = layer_names(module)
+        for name in self.names:
+            if name not in known:
+                raise no_such_layer(name, known, where)
+
+    def __enter__(self) -> "Taps":
+        self._thread = threading.get_ident()
+        for number, name in enumerate(self.names):
+            tapped = self.module
+            if isinstance(self.module, GraphModule):
+                tapped = self._insert(self.module, name, number)
+            else:
+                tapped = self.module.get_submodule(name)
+            self._handles.append(tapped.register_forward_hook(self._keep(name)))
+        if isinstance(self.module, GraphModule) and self._inserted:
+            self.module.recompile()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        if isinstance(self.module, GraphModule) and self._inserted:
+            for node, target in self._inserted:
+                node.graph.erase_node(node)
+                self.module.delete_submodule(target)
+            self.module.recompile()
+        self._handles.clear()
+        self._inserted.clear()
+        self.outputs.clear()
+
+    def _keep(self, name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if threading.get_ident() == self._thread:
+                self.outputs[name] = output
+
+        return hook
+
+    def _insert(self, graph_module: GraphModule, name: str, number: int) -> nn.Module:
+        node = _last_node(graph_module, name)
+        target = f"_edgekd_tap_{id(self)}_{number}"
+        graph_module.add_submodule(target, _Tap())
+        with graph_module.graph.inserting_after(node):
+            self._inserted.append((graph_module.graph.call_module(target, (node,)), target))
+        return graph_module.get_submodule(target)
+
+
+def layer_names(module: nn.Module) -> list[str]:
+    """Every name that can be tapped, in the order of the network."""
+    if not isinstance(module, GraphModule):
+        return [name for name, _ in module.named_modules() if name]
+    names: dict[str, None] = {}
+    for node in module.graph.nodes:
+        for path in _paths(node):
+            parts = path.split(".")
+            names.update(dict.fromkeys(".".join(parts[: n + 1]) for n in range(len(parts))))
+    return list(names)
+
+
+def no_such_layer(name: str, known: list[str], where: str) -> InputError:
+    """The error for a layer that isn't there, with the nearest name."""
+    short = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    return InputError(f"no layer '{name}'", where=where, allowed=short, hint=nearest(name, known))
+
+
+def _paths(node: Node) -> list[str]:
+    """The names of the layers that a node was part of before the export."""
+    if node.op not in ("call_function", "call_module", "call_method"):
+        return []
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [entry[0] if isinstance(entry, tuple) else str(entry) for entry in stack.values()]
+    if node.op == "call_module" and not str(node.target).startswith(NOT_LAYERS):
+        paths.append(str(node.target))
+    # torch.export writes 'stem@1' for a second call; older releases wrote L['self'].stem.
+    cleaned = (re.sub(r"@\d+", "", path).removeprefix("L['self']").lstrip(".") for path in paths)
+    return [path for path in cleaned if path]
+
+
+def _last_node(graph_module: GraphModule, name: str) -> Node:
+    found: Node | None = None
+    for node in graph_module.graph.nodes:
+        inside = any(path == name or path.startswith(f"{name}.") for path in _paths(node))
+        value = node.meta.get("val", node.meta.get("tensor_meta"))
+        if inside and not isinstance(value, (tuple, list)):
+            found = node
+    if found is None:
+        raise no_such_layer(name, layer_names(graph_module), "graph")
+    return found

@@ -1,0 +1,168 @@
+"""What can be wrong with a teaching before a single step of it: data, weights, logits, layers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.data.samples import Data
+from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.logits import teacher_logits
+from edgekd.taps import layer_names, no_such_layer
+from edgekd.teachers import Teacher
+from edgekd.terms import Term, bridge, source_of
+
+
+def data_faults(data: Data, where: str) -> list[EdgekdError]:
+    """NaN or infinity in the inputs, labels outside the classes, images that aren't images."""
+    faults: list[EdgekdError] = []
+    for part in ("train", "validation"):
+        samples = getattr(data, part)
+        place = f"{where}: data '{data.name}', {part}"
+        broken = [not bool(row.isfinite().all()) for row in torch.split(samples.x, 1024)]
+        if any(broken):
+            count = int((~samples.x.flatten(1).isfinite().all(1)).sum())
+            faults.append(InputError(f"{count} samples hold NaN or infinity", where=place))
+        outside = (samples.y < 0) | (samples.y >= data.classes)
+        if bool(outside.any()):
+            first = int(outside.nonzero()[0])
+            faults.append(
+                InputError(
+                    f"label {int(samples.y[first])} at sample {first} is out of range",
+                    where=place,
+                    allowed=f"0 to {data.classes - 1}",
+                )
+            )
+    if not len(data.train):
+        faults.append(InputError("no samples to train on", where=f"{where}: data '{data.name}'"))
+    if data.augmentation.active and data.train.x.ndim != 4:
+        shape = tuple(data.train.x.shape[1:])
+        faults.append(
+            InputError(
+                f"flip and shift work on images, found samples of shape {shape}",
+                where=f"{where}: data '{data.name}'",
+                allowed="(channels, height, width)",
+            )
+        )
+    return faults
+
+
+def weight_faults(student: nn.Module, teachers: Sequence[Teacher], where: str) -> list[EdgekdError]:
+    """NaN or infinity in the weights of the student or of a teacher."""
+    networks = [("student", student)]
+    networks += [(f"teacher {t.name}", t.module) for t in teachers if t.module is not None]
+    faults: list[EdgekdError] = []
+    for name, network in networks:
+        for key, value in network.named_parameters():
+            if not bool(value.isfinite().all()):
+                faults.append(
+                    InputError(f"NaN or infinity in the weights '{key}'", where=f"{where}: {name}")
+                )
+                break
+    return faults
+
+
+def logit_faults(
+    student: nn.Module, teachers: Sequence[Teacher], data: Data, where: str
+) -> list[EdgekdError]:
+    """Outputs that are no logits, or of another shape than the data's classes or a teacher's."""
+    with evaluating(student), torch.no_grad():
+        try:
+            mine = student(data.example)
+        except (RuntimeError, TypeError, ValueError) as error:
+            return [_forward_fault(error, data, f"{where}: student")]
+    faults: list[EdgekdError] = []
+    shape = _shape(mine)
+    if shape is None or len(shape) != 2 or shape[1] < data.classes:
+        faults.append(
+            InputError(
+                f"the student gives {shape or type(mine).__name__}",
+                where=where,
+                allowed=f"logits of shape (batch, {data.classes}), one for each class",
+            )
+        )
+        return faults
+    for teacher in teachers:
+        place = f"{where}: teacher {teacher.name}"
+        try:
+            theirs = teacher_logits(teacher, data.example)
+        except EdgekdError as error:
+            faults.append(error)
+            continue
+        except (RuntimeError, TypeError, ValueError) as error:
+            faults.append(_forward_fault(error, data, place))
+            continue
+        if _shape(theirs) != shape:
+            message = f"gives logits of shape {_shape(theirs)}, the student {shape}"
+            hint = "teacher and student must have the same classes"
+            faults.append(InputError(message, where=place, hint=hint))
+    return faults
+
+
+def feature_faults(
+    term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
+) -> list[EdgekdError]:
+    """A black box without layers, a layer that isn't there, shapes that can't be bridged."""
+    source = source_of(term, teachers)
+    names = [teacher.name for teacher in teachers]
+    if term.network is not None and term.network not in names:
+        return [
+            InputError(
+                f"no teacher '{term.network}'",
+                where=term.where,
+                allowed=", ".join(names),
+                hint=nearest(term.network, names),
+            )
+        ]
+    if source is None or source.module is None:
+        named = term.network or ", ".join(names)
+        message = f"'{term.name}' reads layers, but the teacher {named} is a black box"
+        hint = "use a loss on logits, such as kl, or a teacher from a factory"
+        return [InputError(message, where=term.where, hint=hint)]
+    faults: list[EdgekdError] = []
+    for side, network, wanted in (
+        ("student", student, term.student),
+        ("teacher", source.module, term.teacher),
+    ):
+        known = layer_names(network)
+        place = f"{term.where}: {side}"
+        faults += [no_such_layer(name, known, place) for name in wanted if name not in known]
+    if faults:
+        return faults
+    try:
+        with evaluating(student), evaluating(source.module):
+            bridge(term, student, source.module, data.example)
+    except EdgekdError as fault:
+        return [fault]
+    return []
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; outside each layer is in the mode it was in."""
+    if hasattr(module, "_exported_training"):  # an exported graph switches as a whole
+        training = bool(module._exported_training)
+        module.eval()
+        try:
+            yield
+        finally:
+            module.train(training)
+        return
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _forward_fault(error: Exception, data: Data, place: str) -> EdgekdError:
+    first = str(error).split("\n")[0]
+    shape = tuple(data.example.shape)
+    return InputError(f"can't run on the data's samples of shape {shape}: {first}", where=place)
