@@ -8,6 +8,9 @@ from edgekd.measurement import Judgement, Measurement, Verdict
 from edgekd.report.values import ArtifactReport, LayerCost, Report, TargetReport
 
 MISSING, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
+SHORT: Mapping[str, str] = {
+    "simulated": "sim", "estimated": "est", "measured": "measured", "unavailable": MISSING,
+}  # fmt: skip
 UNITS: Mapping[str, str] = {
     "us": "µs", "ms": "ms", "s": "s", "uj": "µJ", "mj": "mJ", "j": "J", "w": "W", "kb": "kB",
     "kib": "KiB", "mb": "MB", "mib": "MiB", "gb": "GB", "gib": "GiB", "celsius": "°C",
@@ -71,7 +74,7 @@ def measured_text(measurement: Measurement | None) -> str:
     if measurement is None or measurement.value is None:
         return MISSING
     text = metric_text(measurement.metric, measurement.value)
-    return text if measurement.kind == "measured" else f"{text} ({measurement.kind})"
+    return text if measurement.kind == "measured" else f"{text} ({SHORT[measurement.kind]})"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The report as tables in the terminal: colours on a terminal, plain text in a file or a pipe."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from edgekd.measurement import Judgement
 from edgekd.report.numbers import (
     MISSING,
+    SHORT,
     budget_relation,
     bytes_text,
     count_text,
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPE_WIDTH = 120
+COLUMNS: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (110, ("accuracy", "agrees", "bytes", "p50", "p90", "smaller", "faster", "parity")),
+    (88, ("accuracy", "bytes", "p50", "p90", "faster", "parity")),
+    (0, ("accuracy", "bytes", "p50", "faster")),
+)
+"""The columns that fit into so many characters, the widest first."""
 STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
 
 
@@ -37,7 +44,8 @@ def print_report(
     console = Console(file=stream or sys.stdout, width=width, highlight=False, emoji=False)
     if width is None and not console.is_terminal:
         console.width = PIPE_WIDTH
-    for table in (_models(report), *(_artifacts(report, target) for target in report.targets)):
+    targets = (_artifacts(report, target, console.width) for target in report.targets)
+    for table in (_models(report), *targets):
         console.print(table)
     if any(artifact.budgets for _, artifact in _pairs(report)):
         console.print(_budgets(report))
@@ -107,41 +115,34 @@ def _models(report: Report) -> "Table":
     return table
 
 
-def _artifacts(report: Report, target: TargetReport) -> "Table":
+def _artifacts(report: Report, target: TargetReport, width: int) -> "Table":
     title = f"{target.title or target.name}"
     if target.device:
         title += f", on {target.device}"
-    table = _table(
-        title,
-        "artifact",
-        "accuracy",
-        "agrees",
-        "bytes",
-        "p50",
-        "p90",
-        "smaller",
-        "faster",
-        "parity",
-    )
+    columns = next(columns for least, columns in COLUMNS if width >= least)
+    table = _table(title, "artifact", *columns)
     rows = [("teacher", target.baseline)] if target.baseline is not None else []
     rows += [(Path(artifact.path).name, artifact) for artifact in target.artifacts]
     for name, artifact in rows:
         assert artifact is not None
-        found = gains(report, target, artifact)
-        _row(
-            table,
-            name,
-            percent(artifact.accuracy),
-            percent(artifact.agreement_with_teacher, 1),
-            bytes_text(artifact.bytes),
-            measured_text(found.p50),
-            measured_text(found.p90),
-            times(found.smaller),
-            times(found.faster),
-            parity_text(artifact),
-            style="dim" if artifact is target.baseline else "",
-        )
+        cells = _cells(report, target, artifact)
+        style = "dim" if artifact is target.baseline else ""
+        _row(table, name, *(cells[column] for column in columns), style=style)
     return table
+
+
+def _cells(report: Report, target: TargetReport, artifact: ArtifactReport) -> dict[str, str]:
+    found = gains(report, target, artifact)
+    return {
+        "accuracy": percent(artifact.accuracy),
+        "agrees": percent(artifact.agreement_with_teacher, 1),
+        "bytes": bytes_text(artifact.bytes),
+        "p50": measured_text(found.p50),
+        "p90": measured_text(found.p90),
+        "smaller": times(found.smaller),
+        "faster": times(found.faster),
+        "parity": parity_text(artifact),
+    }
 
 
 def parity_text(artifact: ArtifactReport) -> str:
@@ -184,7 +185,7 @@ def found_text(judgement: Judgement) -> str:
     text = metric_text(judgement.metric, judgement.value)
     if judgement.value is None or judgement.kind == "measured":
         return text
-    return f"{text} ({judgement.kind})"
+    return f"{text} ({SHORT[judgement.kind]})"
 
 
 def _pairs(report: Report) -> list[tuple[TargetReport, ArtifactReport]]:
@@ -192,30 +193,46 @@ def _pairs(report: Report) -> list[tuple[TargetReport, ArtifactReport]]:
 
 
 def _remarks(report: Report) -> Iterable[str]:
-    """Why numbers are missing, why budgets do not hold, and every note, each once."""
-    lines = [f"teacher: no {name}: {why}" for name, why in report.teacher.reasons.items()]
+    """Every remark once, with those that it is about."""
+    subjects: dict[str, list[str]] = {}
+    for subject, text in remarks(report):
+        subjects.setdefault(text, []).append(subject)
+    for text, about in subjects.items():
+        named = ", ".join(dict.fromkeys(one for one in about if one))
+        yield f"{named}: {text}" if named else text
+
+
+def remarks(report: Report) -> list[tuple[str, str]]:
+    """Why numbers are missing, why budgets do not hold, and every note: (about what, remark)."""
+    found = [("teacher", text) for text in _gaps(report.teacher.reasons)]
     for stage in report.stages:
-        lines += [f"{stage.kind}: no {name}: {why}" for name, why in stage.reasons.items()]
-        lines += [f"{stage.kind}: {note}" for note in stage.notes]
+        found += [(stage.kind, text) for text in (*_gaps(stage.reasons), *stage.notes)]
     for target in report.targets:
-        lines += [f"{target.name}: no {name}: {why}" for name, why in target.reasons.items()]
-        lines += [f"{target.name}: {note}" for note in target.notes]
-    for target, artifact in _pairs(report):
-        lines += [f"{target.name}: {line}" for line in artifact_remarks(artifact)]
-    return dict.fromkeys([*lines, *report.notes])
+        found += [(target.name, text) for text in (*_gaps(target.reasons), *target.notes)]
+        for artifact in target.artifacts:
+            subject = f"{target.name} {Path(artifact.path).name}"
+            found += [(subject, text) for text in artifact_remarks(artifact)]
+    return [*found, *(("", note) for note in report.notes)]
 
 
 def artifact_remarks(artifact: ArtifactReport) -> list[str]:
     """What the user should know about one artifact, a line each."""
-    name = Path(artifact.path).name
-    lines = [f"{name}: {one.metric}: {one.reason}" for one in artifact.budgets if one.reason]
-    lines += [f"{name}: no {what}: {why}" for what, why in artifact.reasons.items()]
-    lines += [
-        f"{name}: no {one.metric}: {one.reason}"
-        for one in artifact.measurements
-        if one.value is None
+    lines = [
+        f"{one.metric}: {one.reason}"
+        for one in artifact.budgets
+        if one.value is not None and one.reason
     ]
+    missing = {one.metric: one.reason for one in artifact.budgets if one.value is None}
+    missing |= {one.metric: one.reason for one in artifact.measurements if one.value is None}
+    lines += _gaps({**artifact.reasons, **missing})
     if artifact.parity is not None and artifact.parity.verdict == "fail":
-        where = artifact.parity.first_difference or "no layer was looked for"
-        lines.append(f"{name}: parity fails: {where}")
-    return lines + [f"{name}: {note}" for note in artifact.notes]
+        lines.append(f"parity fails: {artifact.parity.first_difference or artifact.parity.reason}")
+    return lines + list(artifact.notes)
+
+
+def _gaps(reasons: Mapping[str, str]) -> list[str]:
+    """The missing values that share a reason in one line."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return [f"no {', '.join(missing)}: {reason}" for reason, missing in names.items()]

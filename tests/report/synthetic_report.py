@@ -251,7 +251,9 @@ def synthetic_report(name: str = "ResNet-14 for Fashion-MNIST", **fields: Any) -
             "quantize to int8 with 3 epochs of QAT",
             "compile onnx and tvm for x86, onnx and tflite for raspberry-pi-5, tflite for coral",
         ),
-        "data": Dataset(name="fashion-mnist", classes=10, train=54_000, validation=6_000, test=10_000),
+        "data": Dataset(
+            name="fashion-mnist", classes=10, train=54_000, validation=6_000, test=10_000
+        ),
         "teacher": TeacherReport(
             name="resnet14", accuracy=0.9413, accuracy_ci=(0.9366, 0.9459), parameters=1_075_000,
             macs=61_300_000, bytes=4_300_000,
