@@ -1,10 +1,13 @@
 """What the schedules need to know of a processor: how wide its vectors are, how many it holds."""
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgekd.errors import InputError
-from edgekd.target import Target
+from edgekd.options import TvmOptions
+from edgekd.target import Hardware
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,14 @@ class Isa:
     registers: int
 
 
-def isa_of(target: Target) -> Isa:
+def isa_of(hardware: Hardware) -> Isa:
     """The widest vectors that the profile's `isa` names; SSE2 and NEON are every 64-bit core's."""
-    names = set(target.hardware.isa)
+    names = set(hardware.isa)
     if any(name.startswith("avx512") for name in names):
         return Isa(lanes=16, registers=32)
     if names & {"avx", "avx2", "fma"}:
         return Isa(lanes=8, registers=16)
-    if target.hardware.architecture == "aarch64":
+    if hardware.architecture == "aarch64":
         return Isa(lanes=4, registers=32)
     return Isa(lanes=4, registers=16)
 
@@ -33,39 +36,63 @@ TRIPLES = {
     "armv7": "armv7a-linux-gnueabihf",
 }
 
-# The profile's names of features, where LLVM spells them otherwise.
-LLVM_NAMES = {"asimd": "neon", "fp16": "fullfp16", "asimdhp": "fullfp16", "asimddp": "dotprod"}
+# The compilers' and the kernel's names of features, where LLVM spells them otherwise.
+_LLVM_NAMES = {
+    "sse4_1": "sse4.1",
+    "sse4_2": "sse4.2",
+    "asimd": "neon",
+    "fp16": "fullfp16",
+    "asimdhp": "fullfp16",
+    "asimddp": "dotprod",
+}
 
 
-def llvm_target(target: Target, options: dict[str, Any]) -> dict[str, Any]:
-    """TVM's target table for the processor; `mcpu` and `mattr` of the options win.
+def llvm_target(hardware: Hardware, options: TvmOptions) -> dict[str, Any]:
+    """TVM's target table for the processor; what the options set wins.
 
-    Raises `InputError` for a processor that TVM's LLVM runtime has no operating system on.
+    Raises `InputError` for a processor that runs no Linux, which TVM's runtime needs.
     """
-    hardware = target.hardware
     if hardware.architecture not in TRIPLES:
         raise InputError(
-            f"TVM compiles for no {hardware.architecture} core",
-            where=f"target {target.name}",
+            f"TVM's runtime does not fit a {hardware.architecture} core",
+            where="backends.tvm",
             allowed=", ".join(TRIPLES),
         )
-    features = [LLVM_NAMES.get(name, name.replace("_", "")) for name in hardware.isa]
+    features = [f"+{_llvm_name(name)}" for name in hardware.isa]
     table: dict[str, Any] = {
         "kind": "llvm",
-        "mtriple": TRIPLES[hardware.architecture],
-        "mcpu": options.get("mcpu", _plain_cpu(target)),
-        "mattr": options.get("mattr", [f"+{name}" for name in features]),
-        "num-cores": hardware.cores,
+        "mtriple": options.mtriple or TRIPLES[hardware.architecture],
+        "mcpu": options.mcpu or _plain_cpu(hardware),
+        "mattr": list(options.mattr) or features,
+        "num-cores": options.num_cores,
     }
     if hardware.architecture == "armv7":
         table["mfloat-abi"] = "hard"
     return table
 
 
-def _plain_cpu(target: Target) -> str:
-    names = set(target.hardware.isa)
-    if target.hardware.architecture != "x86_64":
+def _llvm_name(name: str) -> str:
+    return _LLVM_NAMES.get(name, name.replace("_", ""))
+
+
+def _plain_cpu(hardware: Hardware) -> str:
+    names = set(hardware.isa)
+    if hardware.architecture != "x86_64":
         return "generic"
     if any(name.startswith("avx512") for name in names):
         return "x86-64-v4"
     return "x86-64-v3" if "avx2" in names else "x86-64"
+
+
+def host_runs(hardware: Hardware) -> bool:
+    """Whether this machine can run what is compiled for the target, so that it may be timed."""
+    if platform.machine() != hardware.architecture:
+        return False
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    names = set(flags.partition(":")[2].split())
+    aliases = {"neon": "asimd", "fp16": "asimdhp", "dotprod": "asimddp"}
+    return all(name in names or aliases.get(name) in names for name in hardware.isa)

@@ -1,0 +1,139 @@
+"""TVM: one shared library, with our own schedules on processors and TVM's own on NVIDIA's.
+
+Running one inference needs NumPy and TVM's runtime alone; the input is NCHW as in the model, and
+TVM_NUM_THREADS (read when the first kernel starts) sets the threads:
+
+    import tvm
+    from tvm import relax
+    machine = relax.VirtualMachine(tvm.runtime.load_module("model.so"), tvm.cpu())
+    output = machine["main"](tvm.runtime.tensor(x)).numpy()     # x: float32, the artifact's shape
+
+For a CUDA library the device is `tvm.cuda()` and the input `tvm.runtime.tensor(x, tvm.cuda())`.
+"""
+
+import copy
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekd.artifact import Artifact, OpPlacement, Placement, Precision, TensorInfo, sha256_of
+from edgekd.candidate import Candidate
+from edgekd.config import parse
+from edgekd.errors import EdgekdError, InputError, MissingPackage
+from edgekd.options import TvmOptions
+from edgekd.quant.export import export_graph, quiet
+from edgekd.quant.support import place
+from edgekd.registry import BACKENDS
+from edgekd.target import Target
+from edgekd.tvm_compile import cache
+from edgekd.tvm_compile.isa import host_runs, isa_of, llvm_target
+from edgekd.tvm_compile.job import Job
+from edgekd.tvm_compile.tools import linker_of
+
+WHERE = "backends.tvm"
+LIBRARY = "model.so"
+UNCOVERED = "no schedule covers the kernel {name}: on a CPU it is about a hundred times slower"
+
+
+@BACKENDS.register(paper="Chen et al. 2018, TVM; Lai et al. 2025, Relax")
+class Tvm:
+    """Machine code of the model's own kernels, in one shared library."""
+
+    def missing(self) -> list[EdgekdError]:
+        """TVM itself; which compiler links depends on the target and is checked with it."""
+        return [] if find_spec("tvm") else [MissingPackage("apache-tvm", "tvm", where=WHERE)]
+
+    def check(
+        self, candidate: Candidate, target: Target, options: dict[str, Any]
+    ) -> Sequence[OpPlacement]:
+        """Every operator on one unit, once the tools that build for it are found."""
+        chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
+        _job(candidate, target, chosen)
+        linker_of(target.hardware.architecture)
+        unit: Placement = "gpu" if chosen.kind == "cuda" else "cpu"
+        return place(candidate, target, unit, WHERE)
+
+    def compile(
+        self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
+    ) -> list[Artifact]:
+        """One file, `model.so`; out of the cache when the same program was compiled before."""
+        placements = self.check(candidate, target, options)
+        chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
+        built, _ = cache.library(
+            _program(candidate),
+            _job(candidate, target, chosen),
+            chosen.time_limit_seconds,
+            Path(chosen.cache) if chosen.cache else cache.default_folder(),
+        )
+        path = folder / LIBRARY
+        beside = folder / f".{LIBRARY}.writing"
+        shutil.copyfile(built.library, beside)
+        beside.replace(path)
+        precision: Precision = "fp32" if candidate.form == "float" else candidate.form
+        return [
+            Artifact(
+                path=path,
+                format="tvm-so",
+                runtime="tvm",
+                precision=precision,
+                target=target.name,
+                sha256=sha256_of(path),
+                bytes=path.stat().st_size,
+                inputs=_infos("input", built.result["inputs"]),
+                outputs=_infos("output", built.result["outputs"]),
+                placements=tuple(placements),
+                versions=cache.versions(),
+                lineage=candidate.lineage,
+                notes=tuple(_notes(candidate, built.result)),
+                facts={
+                    "input_layout": "NCHW",
+                    "planned_memory_bytes": built.result["planned_bytes"],
+                    "planned_memory_kind": "estimated",
+                },
+            )
+        ]
+
+
+def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
+    hardware = target.hardware
+    if candidate.form == "int8":
+        raise InputError(
+            "TVM compiles no int8 graph: its convolutions would run in float and slower than fp32",
+            where=f"target {target.name}: {WHERE}",
+            allowed="float and fp16 candidates",
+            hint="leave tvm out of the backends, or quantize after compiling with it",
+        )
+    timed = options.kind == "llvm" and host_runs(hardware)
+    return Job(
+        target=llvm_target(hardware, options),
+        isa=asdict(isa_of(hardware)),
+        architecture=hardware.architecture,
+        precision=candidate.form,
+        grid_seconds=options.grid_seconds if timed else 0.0,
+        tune_seconds=options.tune_seconds,
+    )
+
+
+def _program(candidate: Candidate) -> torch.export.ExportedProgram:
+    """The model for one sample, batch norms folded."""
+    module: nn.Module = copy.deepcopy(candidate.module)
+    graph = export_graph(module, candidate.example, WHERE)
+    with quiet():
+        return torch.export.export(graph, (candidate.example[:1],))
+
+
+def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
+    return tuple(
+        TensorInfo(name=f"{name}{index or ''}", shape=tuple(info["shape"]), dtype=info["dtype"])
+        for index, info in enumerate(tensors)
+    )
+
+
+def _notes(candidate: Candidate, result: dict[str, Any]) -> list[str]:
+    return [UNCOVERED.format(name=name) for name in result["uncovered"]]

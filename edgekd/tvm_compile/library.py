@@ -1,0 +1,75 @@
+"""Scheduled kernels to a shared library: build, plan memory, link for the host or a board."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def built(module: Any, target: Any) -> tuple[Any, int]:
+    """TVM's executable, and the bytes of intermediate tensors that its memory plan takes."""
+    import tvm
+    from tvm import relax
+
+    planned: list[int] = []
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def count(lowered: Any, _: Any) -> Any:
+        planned.append(planned_bytes(lowered))
+        return lowered
+
+    passes = [
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        count,
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+    with target:
+        pipeline = tvm.transform.Sequential(passes)
+        executable = tvm.compile(module, target, relax_pipeline=pipeline)
+    return executable, planned[0]
+
+
+def planned_bytes(module: Any) -> int:
+    """The sum of the storages that the memory plan allocates, in every function."""
+    from tvm import relax
+
+    total = 0
+    for call in _calls(module, "relax.memory.alloc_storage"):
+        size = call.args[0]
+        if isinstance(size, relax.ShapeExpr):
+            total += int(size.values[0])
+    return total
+
+
+def _calls(module: Any, name: str) -> Iterator[Any]:
+    from tvm import ir, relax
+
+    found: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, ir.Call) and getattr(node.op, "name", "") == name:
+            found.append(node)
+
+    for function in module.functions.values():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, visit)
+    yield from found
+
+
+def exported(executable: Any, path: Path, linker: str) -> None:
+    """Link the executable into `path`; the same executable gives the same bytes."""
+    from tvm.support import cc
+
+    executable.export_library(
+        str(path),
+        fcompile=cc.cross_compiler(linker),
+        options=["-Wl,--build-id=none", "-Wl,-s"],
+    )

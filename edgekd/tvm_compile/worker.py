@@ -1,0 +1,67 @@
+"""The process that TVM runs in: `python -m edgekd.tvm_compile.worker FOLDER`.
+
+It reads `job.json` and `program.pt2` from the folder and writes `library.so` and `result.json`.
+A crash of TVM or LLVM ends this process alone.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgekd.tvm_compile.isa import Isa
+
+
+def main(folder: Path) -> None:
+    """Compile the job in `folder`."""
+    import torch
+    import tvm
+
+    from edgekd.tvm_compile import lower
+    from edgekd.tvm_compile.grid import Grid
+    from edgekd.tvm_compile.library import built, exported
+    from edgekd.tvm_compile.tools import linker_of
+
+    job = json.loads((folder / "job.json").read_text())
+    program = torch.export.load(folder / "program.pt2")
+    begin = time.monotonic()
+    target = tvm.target.Target(job["target"])
+    grid = Grid(Isa(**job["isa"]), target, job["grid_seconds"], job["known_tiles"])
+    with target:
+        module = lower.imported(program)
+        if job["precision"] == "fp16":
+            module = lower.half(module)
+        module = lower.legalized(module, grid.choose)
+        module, uncovered = lower.scheduled(module, grid.isa)
+    executable, planned = built(module, target)
+    linker = linker_of(job["architecture"])
+    exported(executable, folder / "library.so", linker)
+    result = {
+        "planned_bytes": planned,
+        "uncovered": uncovered,
+        "tiles": grid.known,
+        "grid_seconds": grid.used,
+        "seconds": time.monotonic() - begin,
+        **_interface(module),
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def _interface(module: Any) -> dict[str, Any]:
+    """Shapes and dtypes of the entry function's input and outputs."""
+    main = module["main"]
+    returned = main.ret_ty
+    outputs = list(returned.fields) if hasattr(returned, "fields") else [returned]
+    return {
+        "inputs": [_tensor(param.ty) for param in main.params],
+        "outputs": [_tensor(output) for output in outputs],
+    }
+
+
+def _tensor(info: Any) -> dict[str, Any]:
+    return {"shape": [int(size) for size in info.shape], "dtype": str(info.dtype)}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
