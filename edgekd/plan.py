@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edgekd.backends import Backend
-from edgekd.budgets import check_budgets
+from edgekd.budgets import check_budgets, merge_budgets
 from edgekd.candidate import Candidate
 from edgekd.config import parse
 from edgekd.cost import totals
@@ -71,12 +71,14 @@ class PlannedTarget:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that can work. `start` is the candidate that the first stage gets."""
+    """A request that can work. `start` is the candidate that the first stage gets, `original` the
+    trained model that everything is compared with; it teaches unless the recipe names others."""
 
     request: Request
     data: Data
     start: Candidate
     start_network: Network
+    original: Teacher
     teachers: tuple[Teacher, ...]
     calibration: torch.Tensor
     targets: tuple[PlannedTarget, ...]
@@ -151,15 +153,15 @@ def make_plan(request: Request) -> Plan:
     start_network = recipe.student or recipe.model
     start = None
     if data:
-        start = collect.attempt(_start, start_network, recipe, data)
-    teachers = [
-        collect.attempt(load_teacher, network, recipe.folder, data, where)
+        start = collect.attempt(_start, start_network, recipe, data, request.seed)
+    original, *teachers = [
+        collect.attempt(load_teacher, network, recipe.folder, data, where) if data else None
         for network, where in _teacher_networks(recipe)
-        if data
     ]
     raise_all(collect.faults)
     assert data is not None
     assert start is not None
+    assert original is not None
     calibration = collect.attempt(calibration_samples, recipe.calibration, data, request.seed)
     raise_all(collect.faults)
     assert calibration is not None
@@ -168,7 +170,8 @@ def make_plan(request: Request) -> Plan:
         data,
         start,
         start_network,
-        tuple(teacher for teacher in teachers if teacher),
+        original,
+        tuple(teacher for teacher in teachers if teacher) or (original,),
         calibration,
         (),
         (),
@@ -182,9 +185,8 @@ def make_plan(request: Request) -> Plan:
 
 
 def _teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
-    if recipe.teachers:
-        return [(each, f"teachers.{n}") for n, each in enumerate(recipe.teachers, 1)]
-    return [(recipe.model, "model")]
+    others = [(each, f"teachers.{n}") for n, each in enumerate(recipe.teachers, 1)]
+    return [(recipe.model, "model"), *others]
 
 
 def _stage(number: int, table: dict[str, Any]) -> Stage:
@@ -211,7 +213,7 @@ def _check_order(stages: Sequence[Stage], collect: _Collector) -> None:
             return
 
 
-def _start(network: Network, recipe: Recipe, data: Data) -> Candidate:
+def _start(network: Network, recipe: Recipe, data: Data, seed: int) -> Candidate:
     where = "student" if recipe.student else "model"
     if network.source not in ("factory", "program"):
         raise InputError(
@@ -221,7 +223,9 @@ def _start(network: Network, recipe: Recipe, data: Data) -> Candidate:
             hint="give [student] a factory, or compress an ONNX file alone: "
             "[model] onnx = ... with one quantize stage, method = 'calibrate'",
         )
-    module = load_network(network, recipe.folder, where).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # a student without weights starts from the seed's
+        module = load_network(network, recipe.folder, where).eval()
     _check_outputs(module, data, where)
     return Candidate(module, data.example)
 
@@ -283,13 +287,13 @@ def _backends(plan: Plan, target: Target, collect: _Collector) -> dict[str, Back
 
 def _check_fit(plan: Plan, target: Target, collect: _Collector) -> None:
     total = totals(plan.start.module, plan.start.example)
-    reason = fits(target, total.parameters, 0)
+    reason = fits(target, parameter_bytes=total.parameters, activation_bytes=0)
     if reason:
         collect.faults.append(InputError(reason, where=f"target {target.name}"))
 
 
 def _budgets(request: Request, target: Target) -> dict[str, float]:
-    return {**target.budgets, **request.recipe.budgets, **request.budgets}
+    return merge_budgets(target.budgets, request.recipe.budgets, request.budgets)
 
 
 def start_key(plan: Plan) -> str:
