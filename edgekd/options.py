@@ -15,14 +15,16 @@ class OnnxOptions(Value):
 
     threads: PositiveInt = 1
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
-    opset: PositiveInt | None = None
 
 
 class TfliteOptions(Value):
-    """LiteRT on the device. `delegate` is what runs the operators: none means reference kernels."""
+    """LiteRT on the device. `delegate` is a shared library that runs operators in its place, with
+    `delegate_options`; `kernels` are the optimized ones (XNNPACK) or the reference ones."""
 
     threads: PositiveInt = 1
-    delegate: Literal["xnnpack", "none"] = "xnnpack"
+    kernels: Literal["optimized", "reference"] = "optimized"
+    delegate: str = ""
+    delegate_options: dict[str, str] = {}
 
 
 class TvmOptions(Value):
@@ -42,6 +44,9 @@ class TvmOptions(Value):
     host: dict[str, str | int | list[str]] = {}
     grid_seconds: float = Field(default=60.0, ge=0)
     tune_seconds: float = Field(default=0.0, ge=0)
+    threads: PositiveInt = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    entry: str = "main"
     time_limit_seconds: PositiveFloat = 900.0
     cache: str = ""
 
@@ -50,7 +55,10 @@ class EdgetpuOptions(Value):
     """The Edge TPU compiler. `reserve_bytes` is what it takes of the on-chip memory itself."""
 
     time_limit_seconds: PositiveFloat = 600.0
-    reserve_bytes: int = Field(default=1_153_434, ge=0)
+    reserve_bytes: int = Field(default=1_153_434, ge=0)  # 1.1 MiB, the least seen in logs
+    threads: PositiveInt = 1
+    delegate: str = "libedgetpu.so.1"
+    delegate_options: dict[str, str] = {}
 
 
 class TensorrtOptions(Value):
@@ -59,7 +67,8 @@ class TensorrtOptions(Value):
     builder_optimization_level: int = Field(default=3, ge=0, le=5)
     workspace_mib: PositiveInt | None = None
     time_limit_seconds: PositiveFloat = 1800.0
-    trtexec: str = "/usr/src/tensorrt/bin/trtexec"
+    trtexec: str = "/usr/src/tensorrt/bin/trtexec"  # where JetPack installs it
+    cudart: str = ""
 
 
 OPTIONS: Mapping[str, type[Value]] = {
