@@ -1,15 +1,18 @@
-"""Quantization without training: NNCF measures ranges on real samples and corrects biases."""
+"""Quantization without training: NNCF measures ranges on real samples, then biases are corrected."""
 
 import copy
+import io
 import os
+from contextlib import redirect_stdout
 from typing import Any, Literal
 
 from torch import Tensor, fx, nn
 
 from edgekd.errors import MissingPackage
-from edgekd.quant.export import export_graph
+from edgekd.quant.bias_correction import correct_biases
+from edgekd.quant.export import export_graph, quiet
 from edgekd.quant.quantizer import TargetQuantizer, weight_limit
-from edgekd.quant.rewrite import finish, is_weight
+from edgekd.quant.rewrite import finish, fold_weights, is_weight
 from edgekd.target import Scheme
 
 Ranges = Literal["minmax", "mean-minmax"]
@@ -30,13 +33,17 @@ def calibrate(
 ) -> fx.GraphModule:
     """An int8 graph of a float module, from `samples` (N, ...) alone.
 
-    Ranges and fast bias correction are NNCF's (Nagel et al. 2019, section 4.2, for the
-    correction); with `smooth_quant` the range of activations is shared with the weights first
+    NNCF sets the ranges; with `smooth_quant` that of activations is shared with the weights first
     (Xiao et al. 2023). The float module is left as it was.
     """
     nncf = import_nncf(where)
-    graph = export_graph(copy.deepcopy(module), example, where)
-    calibrated = _run(nncf, graph, samples, scheme, bias_correction, smooth_quant, ranges)
+    graph = export_graph(module, example, where)
+    # Its progress bars go to stdout, where results belong.
+    with redirect_stdout(io.StringIO()), quiet():
+        calibrated = _run(nncf, copy.deepcopy(graph), samples, scheme, smooth_quant, ranges)
+    fold_weights(calibrated)
+    if bias_correction:
+        correct_biases(graph, calibrated, samples)
     return finish(calibrated)
 
 
@@ -47,10 +54,9 @@ def import_nncf(where: str = "quantize") -> Any:
         import nncf
     except ImportError:
         raise MissingPackage("nncf", "nncf", where=where) from None
-    from nncf.common.logging import logger
+    from nncf.common.logging.logger import disable_logging
 
-    logger.set_log_level(40)
-    logger.disable_logging()
+    disable_logging()
     return nncf
 
 
@@ -59,7 +65,6 @@ def _run(
     graph: fx.GraphModule,
     samples: Tensor,
     scheme: Scheme,
-    bias_correction: bool,
     smooth_quant: bool,
     ranges: Ranges,
 ) -> fx.GraphModule:
@@ -78,7 +83,7 @@ def _run(
     algorithm = ExperimentalPostTrainingQuantization(
         quantizer=_adapter(TargetQuantizer(scheme), scheme),
         subset_size=len(samples),
-        fast_bias_correction=True if bias_correction else None,
+        fast_bias_correction=None,
         smooth_quant=smooth_quant,
         activations_range_estimator_params=activations,
     )
@@ -113,7 +118,7 @@ def _adapter(quantizer: TargetQuantizer, scheme: Scheme) -> Any:
 
 
 def _halve_weights(algorithm: Any) -> None:
-    """NNCF's own fix for saturating multiply-adds; only its older entry point has it as an option."""
+    """NNCF's own fix for saturating multiply-adds, an option of its older entry point only."""
     from nncf.quantization.advanced_parameters import OverflowFix
 
     for step in algorithm._pipeline.pipeline_steps:

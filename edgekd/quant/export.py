@@ -1,8 +1,9 @@
 """A float module as an exported graph: batch norms folded, dropout gone, any batch size.
 
-Everything that is quantized starts here, so that calibration, training and every backend see one graph.
+Everything that is quantized starts here, so calibration, training and backends see one graph.
 """
 
+import copy
 import operator
 import warnings
 from collections.abc import Iterator
@@ -22,20 +23,16 @@ def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") ->
     """The graph of `module` in eval mode, with a free batch size.
 
     Batch norms behind a convolution or a linear layer are folded into it (Jacob et al. 2018,
-    section 3.2), which leaves the function as it was. Raises `InputError` if the model can't be
+    section 3.2), which leaves the function as it was; so is the module itself. Raises `InputError` if the model can't be
     exported, or only for one batch size.
     """
-    was_training = module.training
-    module.eval()
-    try:
-        program = _export(module, example, where)
-    finally:
-        module.train(was_training)
+    program = _export(copy.deepcopy(module).eval(), example, where)
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
     _remove_identities(graph)
     fold_batch_norms(graph)
-    return graph
+    # Anew from its nodes: what they don't read (a folded norm's statistics) stays behind.
+    return fx.GraphModule(graph, graph.graph)
 
 
 def exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

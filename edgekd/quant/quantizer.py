@@ -8,7 +8,7 @@ with zero point z + 128 are the same grid, so `uint8-affine` is a rendering of t
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torchao.quantization.pt2e.fake_quantize import FusedMovingAvgObsFakeQuantize
 from torchao.quantization.pt2e.observer import (
     MovingAverageMinMaxObserver,
@@ -30,6 +30,32 @@ _EPSILON = 2**-12
 """The smallest scale: a channel that is all zeros must not overflow its int32 bias."""
 
 
+class ActivationFakeQuantize(FusedMovingAvgObsFakeQuantize):  # type: ignore[misc]
+    """Follows the range of what passes while training, and leaves it alone in evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        observe = (
+            self.observer_enabled if self.training else torch.zeros_like(self.observer_enabled)
+        )
+        observer = self.activation_post_process
+        output: Tensor = torch.fused_moving_avg_obs_fake_quant(
+            x,
+            observe,
+            self.fake_quant_enabled,
+            observer.min_val,
+            observer.max_val,
+            self.scale,
+            self.zero_point,
+            observer.averaging_constant,
+            observer.quant_min,
+            observer.quant_max,
+            self.ch_axis,
+            self.is_per_channel,
+            self.is_symmetric_quant,
+        )
+        return output
+
+
 def weight_limit(scheme: Scheme) -> int:
     """The largest quantized weight: 127, or 63 where only seven bits are exact."""
     return int(2 ** (scheme.weight_bits - 1)) - 1
@@ -38,7 +64,7 @@ def weight_limit(scheme: Scheme) -> int:
 def activation_spec(scheme: Scheme) -> QuantizationSpec:
     """Per tensor, over all 256 values; symmetric ones keep their zero point at 0."""
     symmetric = scheme.activations == "int8-symmetric"
-    fake_quantize = FusedMovingAvgObsFakeQuantize.with_args(
+    fake_quantize = ActivationFakeQuantize.with_args(
         observer=MovingAverageMinMaxObserver, averaging_constant=0.01, eps=_EPSILON
     )
     return QuantizationSpec(

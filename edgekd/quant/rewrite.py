@@ -27,11 +27,10 @@ def finish(graph: fx.GraphModule) -> fx.GraphModule:
     fold_weights(graph)
     store_biases(graph)
     graph.graph.eliminate_dead_code()
-    graph.delete_all_unused_submodules()
-    for parameter in graph.parameters():
+    finished = fx.GraphModule(graph, graph.graph)
+    for parameter in finished.parameters():
         parameter.requires_grad_(False)
-    graph.recompile()
-    return graph
+    return finished.eval()
 
 
 def constant_of(graph: fx.GraphModule, node: fx.Node) -> Tensor:

@@ -1,0 +1,86 @@
+"""Quantization-aware training: fake quantization inside the graph, gradients straight through it.
+
+Jacob et al. 2018, section 3; the batch norms are folded before (section 3.2), so there are no
+batch statistics left to freeze. Ranges start from real samples and stand still at the end.
+"""
+
+import types
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
+
+from edgekd.quant.export import export_graph, quiet
+from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer
+from edgekd.quant.rewrite import finish
+from edgekd.target import Scheme
+
+_CHUNK = 64
+
+
+def prepare_qat(
+    module: nn.Module, example: Tensor, samples: Tensor, scheme: Scheme, where: str = "quantize"
+) -> fx.GraphModule:
+    """A graph to be trained as any module is, its ranges set from `samples` (N, ...).
+
+    Layers keep their names in the nodes' metadata, so losses may read features. `train()` and
+    `eval()` switch whether ranges follow the data.
+    """
+    graph = export_graph(module, example, where)
+    for parameter in graph.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    with quiet():
+        prepared = prepare_qat_pt2e(graph, TargetQuantizer(scheme))
+    prepared.train = types.MethodType(_train, prepared)
+    prepared.eval = types.MethodType(_eval, prepared)
+    _set_ranges(prepared, samples)
+    return cast(fx.GraphModule, prepared.eval())
+
+
+def _train(self: fx.GraphModule, mode: bool = True) -> fx.GraphModule:
+    """An exported graph has nothing that trains differently but its observers."""
+    for part in self.modules():
+        part.training = mode
+    return self
+
+
+def _eval(self: fx.GraphModule) -> fx.GraphModule:
+    return _train(self, False)
+
+
+def activations(graph: nn.Module) -> list[ActivationFakeQuantize]:
+    """Every fake quantization of an activation; shared ones once."""
+    return [part for part in graph.modules() if isinstance(part, ActivationFakeQuantize)]
+
+
+def _set_ranges(graph: fx.GraphModule, samples: Tensor) -> None:
+    """The mean of the batches' extremes, before anything is rounded."""
+    found = activations(graph)
+    constants = [part.activation_post_process.averaging_constant for part in found]
+    _train(graph)
+    with torch.no_grad():
+        for part in found:
+            part.disable_fake_quant()
+        for number, batch in enumerate(torch.split(samples, _CHUNK), 1):
+            for part in found:
+                part.activation_post_process.averaging_constant = 1.0 / number
+            graph(batch)
+    for part, constant in zip(found, constants, strict=True):
+        part.activation_post_process.averaging_constant = constant
+        part.enable_fake_quant()
+
+
+def freeze_ranges(graph: nn.Module) -> None:
+    """From here on the activations' ranges stand still; the weights' follow the weights."""
+    for part in activations(graph):
+        part.disable_observer()
+
+
+def finish_qat(graph: fx.GraphModule, example: Tensor) -> fx.GraphModule:
+    """The trained graph with integers in place of fake quantization."""
+    _train(graph, False)
+    with torch.no_grad(), quiet():
+        graph(example)  # the weights' ranges, as the last step of the optimizer left them
+        converted = convert_pt2e(graph, fold_quantize=False)
+    return finish(converted)
