@@ -17,13 +17,12 @@ from edgekd.taps import Taps
 from edgekd.teachers import Teacher
 from edgekd.teaching_faults import (
     data_faults,
-    evaluating,
     feature_faults,
     logit_faults,
     weight_faults,
 )
 from edgekd.terms import Term, bridge, source_of, terms_of
-from edgekd.training import Batch, OnStep, Progress, StepLoss, Training, fit
+from edgekd.training import Batch, OnStep, Progress, StepLoss, Training, evaluating, fit
 from edgekd.views import stream
 
 

@@ -1,7 +1,6 @@
 """What can be wrong with a teaching before a single step of it: data, weights, logits, layers."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from edgekd.logits import teacher_logits
 from edgekd.taps import layer_names, no_such_layer
 from edgekd.teachers import Teacher
 from edgekd.terms import Term, bridge, source_of
+from edgekd.training import evaluating
 
 
 def data_faults(data: Data, where: str) -> list[EdgekdError]:
@@ -136,26 +136,6 @@ def feature_faults(
     except EdgekdError as fault:
         return [fault]
     return []
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; outside each layer is in the mode it was in."""
-    if hasattr(module, "_exported_training"):  # an exported graph switches as a whole
-        training = bool(module._exported_training)
-        module.eval()
-        try:
-            yield
-        finally:
-            module.train(training)
-        return
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _shape(value: object) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -141,14 +141,13 @@ def fit(
             module.load_state_dict(run.best_weights)
     module.to("cpu")
     module.zero_grad(set_to_none=True)
-    module.eval()
-    return module
+    return module.eval()
 
 
 def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
     """(N, ...) -> logits (N, classes) on the CPU, in eval mode, without gradient."""
-    device = _device_of(module)
-    with _evaluating(module), torch.no_grad():
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    with evaluating(module), torch.no_grad():
         return torch.cat([module(part.to(device)).float().cpu() for part in torch.split(x, batch)])
 
 
@@ -384,19 +383,17 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, the former mode outside."""
-    # An exported graph keeps its mode here, and calls of train() don't reach `training`.
-    training = getattr(module, "_exported_training", module.training)
-    module.eval()
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; outside, each layer is in the mode that it was in."""
+    exported = getattr(module, "_exported_training", None)  # set by torchao's train() and eval()
+    modes = [(part, part.training) for part in module.modules()]
+    with suppress(NotImplementedError):  # an exported graph that has only one mode
+        module.eval()
     try:
         yield
     finally:
-        if training:
+        if exported:
             module.train()
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    for value in [*module.parameters(), *module.buffers()]:
-        return value.device
-    return torch.device("cpu")
+        elif exported is None:
+            for part, mode in modes:
+                part.training = mode
