@@ -1,18 +1,37 @@
 """`edgekd compress`: from the command line's words to a request, a plan, a run and its report."""
 
-import json
 import os
-import tomllib
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edgekd.budgets import check_accept, merge_budgets, parse_budget
+import tomli_w
+import torch
+
+import edgekd
+from edgekd.accuracy import accuracy_measurement
+from edgekd.budgets import check_accept, parse_budget, run_verdict
+from edgekd.candidate import Candidate
+from edgekd.cost import layer_costs, totals
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
-from edgekd.plan import Plan, Request, make_plan
+from edgekd.pipeline import Compiled, Staged, compile_candidate, compiled, publish_artifact
+from edgekd.pipeline import run_stages as staged_for
+from edgekd.plan import Plan, PlannedTarget, Request, make_plan, start_key
+from edgekd.proof import Original, prove
 from edgekd.recipe import default_recipe, load_recipe
-from edgekd.report.values import Report
+from edgekd.report.files import write_report
+from edgekd.report.values import (
+    Dataset,
+    LayerCost,
+    Layers,
+    Report,
+    StageReport,
+    TargetReport,
+    TeacherReport,
+)
 from edgekd.stages import Progress
+from edgekd.store import key_of, write_beside
 from edgekd.target import Target, load_target
 
 Say = Callable[[str], None]
@@ -91,3 +110,167 @@ def _setting(text: str) -> tuple[str, str]:
 def _unlike(targets: Sequence[Target]) -> list[Target]:
     """Each target once, also where one was named by two of its names."""
     return list({target.name: target for target in targets}.values())
+
+
+PACKAGES = ("torch", "torchao", "nncf", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert")
+PACKAGES_TOO = ("apache-tvm", "torch-pruning", "numpy")
+
+
+def compress(
+    request: Request, progress: Progress, say: Say, *, dry_run: bool = False
+) -> Report | None:
+    """Plan, run, prove and write the report; None for a dry run, which stops after the plan."""
+    plan = make_plan(request)
+    lines = plan.lines()
+    for line in lines:
+        say(line)
+    if dry_run:
+        return None
+    original = _original(plan)
+    stages: dict[str, StageReport] = {}
+    targets: list[TargetReport] = []
+    for planned in plan.targets:
+        staged = staged_for(plan, planned, progress, start_key(plan))
+        for report in staged.reports:
+            stages.setdefault(report.key, report)
+        targets.append(_target(plan, planned, staged, original, progress))
+    report = Report(
+        verdict=_verdict(targets),
+        seed=request.seed,
+        versions=_versions(),
+        name=plan.data.name,
+        accepted=request.accept,  # type: ignore[arg-type]
+        plan=tuple(lines),
+        data=_dataset(plan),
+        teacher=_teacher(plan, original),
+        stages=tuple(stages.values()),
+        layers=_layers(plan, staged),
+        targets=tuple(targets),
+    )
+    write_beside(request.out / "recipe.toml", resolved_recipe(request))
+    write_beside(request.out / "log.txt", "\n".join(lines) + "\n")
+    write_report(report, request.out)
+    return report
+
+
+def _target(
+    plan: Plan, planned: PlannedTarget, staged: Staged, original: Original, progress: Progress
+) -> TargetReport:
+    folder = plan.request.out / "artifacts" / planned.target.name
+    baseline = _baseline(plan, planned)
+    made = compile_candidate(plan, planned, staged, progress)
+    if baseline:
+        suffix = baseline.artifact.path.suffix
+        baseline = _published(baseline, folder, f"teacher{suffix}")
+    made = [_published(each, folder) for each in made]
+    return prove(plan, planned, made, baseline, original, progress)
+
+
+def _published(each: Compiled, folder: Path, name: str = "") -> Compiled:
+    return Compiled(publish_artifact(each.artifact, folder, name), each.reference)
+
+
+def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
+    """The trained model itself, compiled by the target's first backend; None for a black box."""
+    module = plan.original.module
+    first = next(iter(planned.backends))
+    if module is None:
+        return None
+    candidate = Candidate(module, plan.start.example)
+    key = key_of("baseline", plan.original.key, start_key(plan))
+    return compiled(plan, planned.target, first, planned.backends[first], candidate, key)[0]
+
+
+def _original(plan: Plan) -> Original:
+    """The trained model's logits on the test set, in batches."""
+    with torch.no_grad():
+        parts = [plan.original.logits(x) for x, _ in plan.data.test.batches(500)]
+    return Original(torch.cat(parts).numpy(), plan.data.test.y.numpy())
+
+
+def _verdict(targets: Sequence[TargetReport]) -> Any:
+    artifacts = [artifact for target in targets for artifact in target.artifacts]
+    return run_verdict(
+        [budget for artifact in artifacts for budget in artifact.budgets],
+        [artifact.parity for artifact in artifacts if artifact.parity],
+    )
+
+
+def _dataset(plan: Plan) -> Dataset:
+    data = plan.data
+    return Dataset(
+        name=data.name,
+        classes=data.classes,
+        train=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test),
+        sha256=data.sha256,
+    )
+
+
+def _teacher(plan: Plan, original: Original) -> TeacherReport:
+    accuracy = accuracy_measurement(original.correct, "host")
+    module = plan.original.module
+    if module is None:
+        reason = "a black box: its parameters can't be counted"
+        return TeacherReport(
+            name=plan.original.name,
+            accuracy=accuracy.value,
+            accuracy_ci=accuracy.ci,
+            parameters=None,
+            macs=None,
+            bytes=None,
+            reasons=dict.fromkeys(("parameters", "macs", "bytes"), reason),
+        )
+    cost = totals(module, plan.start.example)
+    return TeacherReport(
+        name=plan.original.name,
+        accuracy=accuracy.value,
+        accuracy_ci=accuracy.ci,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        bytes=cost.bytes,
+    )
+
+
+def _layers(plan: Plan, staged: Staged) -> Layers:
+    """The trained model's layers, and those of the last candidate that still has modules."""
+
+    def costs(module: torch.nn.Module) -> tuple[LayerCost, ...]:
+        return tuple(
+            LayerCost(name=each.name, kind=each.kind, parameters=each.parameters, macs=each.macs)
+            for each in layer_costs(module, plan.start.example)
+            if each.parameters or each.macs
+        )
+
+    return Layers(
+        before=costs(plan.original.module or plan.start.module),
+        after=costs(staged.floating.module),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"edgekd": edgekd.__version__}
+    for name in (*PACKAGES, *PACKAGES_TOO):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def resolved_recipe(request: Request) -> str:
+    """The recipe as it ran, every default written out; its paths start from the output folder."""
+    recipe = request.recipe.model_copy(
+        update={"seed": request.seed, "budgets": {**request.recipe.budgets, **request.budgets}}
+    )
+    table = recipe.model_dump(mode="json", exclude_none=True)
+
+    def moved(network: dict[str, Any]) -> None:
+        for key in ("weights", "program", "onnx", "tflite", "keras", "logits"):
+            if key in network:
+                network[key] = os.path.relpath(recipe.folder / network[key], request.out)
+
+    for network in (table["model"], table.get("student", {}), *table.get("teachers", ())):
+        moved(network)
+    return tomli_w.dumps(table)

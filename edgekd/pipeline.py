@@ -4,6 +4,7 @@ A step whose key is already in the store is read back instead of run, so a secon
 recipe does nothing again, and one that was killed goes on where it stopped.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends import Backend
@@ -26,6 +29,8 @@ from edgekd.storage import load_module, save_module
 from edgekd.store import Store, disk_errors, key_of
 from edgekd.target import Target
 from edgekd.training import evaluate
+
+FORMS = ("float", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -110,63 +115,86 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
 def _load_candidate(plan: Plan, folder: Path) -> Candidate:
     about = json.loads((folder / "candidate.json").read_text())
     if about["form"] == "int8":
-        module = load_graph(folder / "graph.pt2")
-    else:
-        skeleton = load_network(plan.start_network, plan.request.recipe.folder, "student")
-        module = load_module(skeleton, folder)
+        return _restored(load_graph(folder / "graph.pt2"), plan, about)
+    skeleton = load_network(plan.start_network, plan.request.recipe.folder, "student")
+    return _restored(load_module(skeleton, folder), plan, about)
+
+
+def _restored(module: nn.Module, plan: Plan, about: dict[str, Any]) -> Candidate:
     return Candidate(module, plan.start.example, about["form"], tuple(about["lineage"]))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A file, and the candidate whose outputs it has to give."""
+
+    artifact: Artifact
+    reference: Candidate
 
 
 def compile_candidate(
     plan: Plan, planned: PlannedTarget, staged: Staged, progress: Progress
-) -> list[Artifact]:
+) -> list[Compiled]:
     """Every backend of the target, each from the candidate that it can take, cached by content."""
-    made: list[Artifact] = []
-    for name, backend in planned.backends.items():
-        progress(f"compile {name} for {planned.target.name}", len(made), len(planned.backends))
+    made: list[Compiled] = []
+    for number, (name, backend) in enumerate(planned.backends.items()):
+        progress(f"compile for {planned.target.name} with {name}", number, len(planned.backends))
         follows = getattr(backend, "follows", "")
         if follows:
-            before = [artifact for artifact in made if artifact.format == follows]
-            made += _follow(plan, planned.target, name, backend, before)
-            continue
-        candidate, key = (
-            (staged.floating, staged.floating_key)
-            if staged.candidate.form not in getattr(backend, "forms", ("float", "fp16", "int8"))
-            else (staged.candidate, staged.key)
-        )
-        made += compiled(plan, planned.target, name, backend, candidate, key)
+            made = _with_follower(plan, planned.target, name, backend, made)
+        elif staged.candidate.form in getattr(backend, "forms", FORMS):
+            made += compiled(plan, planned.target, name, backend, staged.candidate, staged.key)
+        else:
+            made += compiled(
+                plan, planned.target, name, backend, staged.floating, staged.floating_key
+            )
+    progress(f"compile for {planned.target.name} with {name}", 1, 1)
     return made
 
 
 def compiled(
     plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
-) -> list[Artifact]:
+) -> list[Compiled]:
     """The files that one backend makes of a candidate."""
-    options = target.backends[name]
-    return _kept(
+    artifacts = _kept(
         plan.store,
         name,
         key_of(key, name, target.model_dump(mode="json")),
-        lambda folder: backend.compile(candidate, target, options, folder),
+        lambda folder: backend.compile(candidate, target, target.backends[name], folder),
         plan.request.resume,
     )
+    return [Compiled(artifact, candidate) for artifact in artifacts]
 
 
-def _follow(
-    plan: Plan, target: Target, name: str, backend: Any, artifacts: list[Artifact]
-) -> list[Artifact]:
-    made = []
-    for artifact in artifacts:
-        made += _kept(
-            plan.store,
-            name,
-            key_of(artifact.sha256, name, target.model_dump(mode="json"), shutil.which(name) or ""),
-            lambda folder, artifact=artifact: backend.follow(
-                artifact, target, target.backends[name], folder
-            ),
-            plan.request.resume,
-        )
-    return made
+def _with_follower(
+    plan: Plan, target: Target, name: str, backend: Any, made: list[Compiled]
+) -> list[Compiled]:
+    """Add what a follower makes; a file that it could not compile here keeps what it says of it."""
+    options, result = target.backends[name], []
+    for each in made:
+        if each.artifact.format != backend.follows:
+            result.append(each)
+            continue
+        key = key_of(each.artifact.sha256, name, target.model_dump(mode="json"), os.environ["PATH"])
+        make = functools.partial(backend.follow, each.artifact, target, options)
+        artifacts = _kept(plan.store, name, key, make, plan.request.resume)
+        placements, facts = backend.check_artifact(each.artifact, target, options)
+        result.append(each if artifacts else _judged(each, name, placements, facts))
+        result += [Compiled(artifact, each.reference) for artifact in artifacts]
+    return result
+
+
+def _judged(each: Compiled, name: str, placements: Any, facts: dict[str, Any]) -> Compiled:
+    kind = facts.get("kind", "estimated")
+    note = f"{name}: its compiler is not here; what it maps is {kind} from the file"
+    artifact = each.artifact.model_copy(
+        update={
+            "placements": placements,
+            "facts": {**each.artifact.facts, **facts},
+            "notes": (*each.artifact.notes, note),
+        }
+    )
+    return Compiled(artifact, each.reference)
 
 
 def _kept(
@@ -201,12 +229,12 @@ def _intact(artifact: Artifact) -> bool:
     return artifact.path.is_file() and sha256_of(artifact.path) == artifact.sha256
 
 
-def publish_artifact(artifact: Artifact, folder: Path) -> Artifact:
-    """Put a stored file where the user looks for it, linked where the file system can."""
+def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifact:
+    """Put a stored file where the user looks for it, under another name if one is given."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        final = folder / artifact.path.name
-        beside = folder / f".{artifact.path.name}.{os.getpid()}.writing"
+        final = folder / (name or artifact.path.name)
+        beside = folder / f".{final.name}.{os.getpid()}.writing"
         try:
             beside.unlink(missing_ok=True)
             shutil.copyfile(artifact.path, beside)

@@ -194,7 +194,7 @@ def _stage(number: int, table: dict[str, Any]) -> Stage:
     if "kind" not in table:
         raise InputError("a stage without 'kind'", where=where, allowed=", ".join(STAGES.names()))
     entry = STAGES.get(str(table["kind"]), f"{where}.kind")
-    stage: Stage = parse(entry.make, table, f"{where} ({entry.name})")  # type: ignore[type-var]
+    stage: Stage = parse(entry.make, table, f"{where} ({entry.name})")  # type: ignore[arg-type]
     return stage
 
 
@@ -265,6 +265,7 @@ def _planned_target(
         cached = plan.request.resume and plan.store.find(stage.kind, key) is not None
         planned.append(PlannedStage(stage.kind, stage, key, stage.cost(context), cached))
     backends = _backends(plan, target, collect)
+    _check_precision(target, stages, collect)
     _check_fit(plan, target, collect)
     return PlannedTarget(target, tuple(planned), backends, _budgets(plan.request, target))
 
@@ -283,6 +284,21 @@ def _backends(plan: Plan, target: Target, collect: _Collector) -> dict[str, Back
             collect.attempt(backend.check, plan.start, target, options)
         backends[name] = backend
     return backends
+
+
+def _check_precision(target: Target, stages: Sequence[Stage], collect: _Collector) -> None:
+    """The Edge TPU runs int8 and nothing else, so a recipe for it has to end in int8."""
+    if "edgetpu" in target.backends and not any(
+        stage.kind == "quantize" and stage.model_dump().get("precision") == "int8"  # type: ignore[attr-defined]
+        for stage in stages
+    ):
+        collect.faults.append(
+            InputError(
+                "the Edge TPU runs int8 only, and no stage quantizes to it",
+                where=f"target {target.name}: backends.edgetpu",
+                hint='add a stage with kind = "quantize", precision = "int8"',
+            )
+        )
 
 
 def _check_fit(plan: Plan, target: Target, collect: _Collector) -> None:
