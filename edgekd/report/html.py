@@ -1,0 +1,292 @@
+"""report.html: one page that needs nothing else, in the reader's light or dark."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.parity import Parity
+from edgekd.report import numbers, plots
+from edgekd.report.terminal import (
+    artifact_remarks,
+    found_text,
+    limit_text,
+    parity_text,
+    remarks,
+)
+from edgekd.report.values import ArtifactReport, Report, TargetReport
+
+TEMPLATE, COMPARISON = "report.html.jinja", "comparison.html.jinja"
+SHOWN_LAYERS = 40
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot, what it shows, and what could not be shown in it."""
+
+    svg: str
+    caption: str
+    missing: str = ""
+
+
+def html(report: Report) -> str:
+    """The whole page. The same report gives the same text; everything in it is escaped."""
+    artifacts = [(target, one) for target in report.targets for one in target.artifacts]
+    changes = numbers.layer_changes(report.layers.before, report.layers.after)
+    changes = [change for change in changes if change.macs_before or change.macs_after]
+    most = max((c.macs_before or c.macs_after or 0 for c in changes), default=0)
+    return _rendered(
+        TEMPLATE,
+        report=report,
+        artifacts=artifacts,
+        cards=[_card(report, target) for target in report.targets],
+        trade_offs=[_trade_off(report, "latency"), _trade_off(report, "size")],
+        latencies=list(_latencies(report)),
+        parities=list(_parities(report)),
+        layers=changes[:SHOWN_LAYERS],
+        more_layers=len(changes) - SHOWN_LAYERS,
+        most_macs=most,
+        remarks=remarks(report),
+    )
+
+
+def compare_html(reports: Sequence[tuple[str, Report]]) -> str:
+    """Several runs, each with its name, on one page: Pareto plots and a table."""
+    rows = [
+        (index, name, report, target, artifact)
+        for index, (name, report) in enumerate(reports, 1)
+        for target in report.targets
+        for artifact in target.artifacts
+    ]
+    figures = [
+        _compared(rows, metric, label, names=dict(enumerate((name for name, _ in reports), 1)))
+        for metric, label in (("latency", "p50 latency (ms)"), ("size", "file size (kB)"))
+    ]
+    best = _pareto(rows)
+    return _rendered(COMPARISON, reports=reports, rows=rows, figures=figures, best=best)
+
+
+def _rendered(template: str, **values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        numbers=numbers,
+        gains=numbers.gains,
+        file_name=lambda artifact: Path(artifact.path).name,
+        limit_text=limit_text,
+        found_text=found_text,
+        parity_text=parity_text,
+        artifact_remarks=artifact_remarks,
+        drawing=Markup,
+    )
+    return environment.get_template(template).render(**values)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A target's headline: its leading artifact and how far it is from the teacher."""
+
+    target: TargetReport
+    artifact: ArtifactReport | None
+    verdict: str
+    smaller: str
+    faster: str
+    speed_note: str
+    change: str
+    interval: str
+
+
+def _card(report: Report, target: TargetReport) -> Card:
+    artifact = numbers.lead(report, target)
+    verdict = numbers.verdict_of(target.artifacts)
+    if artifact is None:
+        return Card(target, None, verdict, "", "", "", "", "")
+    found = numbers.gains(report, target, artifact)
+    note = ""
+    if found.p50 is not None:
+        note = f"{numbers.measured_text(found.p50)} p50"
+    elif found.faster is None:
+        note = _why_no_latency(artifact)
+    interval = ""
+    if artifact.accuracy_drop_ci is not None:
+        low, high = artifact.accuracy_drop_ci
+        ends = [numbers.points(end).removesuffix(" pt") for end in (high, low)]
+        interval = f"95 % interval {ends[0]} to {ends[1]}"
+    return Card(
+        target,
+        artifact,
+        verdict,
+        numbers.times(found.smaller),
+        numbers.times(found.faster),
+        note,
+        numbers.points(artifact.accuracy_drop),
+        interval or artifact.reasons.get("accuracy", ""),
+    )
+
+
+def _why_no_latency(artifact: ArtifactReport) -> str:
+    reasons = [one.reason for one in artifact.measurements if one.metric.startswith("latency")]
+    return next((reason for reason in reasons if reason), "no latency was measured")
+
+
+def _cost(artifact: ArtifactReport, metric: str) -> float | None:
+    if metric == "size":
+        return artifact.bytes / 1e3
+    latency = artifact.measurement("latency_ms_p50")
+    return latency.value if latency is not None else None
+
+
+def _trade_off(report: Report, metric: str) -> Figure | None:
+    """Accuracy against latency or size: teacher, stages and artifacts, as far as both are known."""
+    points: list[plots.Point] = []
+    missing: list[str] = []
+    legend: dict[str, int] = {}
+    for number, target in enumerate(report.targets, 1):
+        entries = [(0, "teacher", target.baseline)] if target.baseline is not None else []
+        entries += [(number, _label(one), one) for one in target.artifacts]
+        for series, label, artifact in entries:
+            cost = _cost(artifact, metric) if artifact is not None else None
+            if artifact is None or artifact.accuracy is None or not cost:
+                missing.append(f"{target.name} {label}")
+                continue
+            if metric == "size" and series == 0 and "teacher" in legend:
+                continue
+            legend.setdefault(target.name if series else "teacher", series)
+            marker = plots.MARKERS.get(artifact.format, "D")
+            label = label if series else f"teacher, {target.name}" * (metric == "latency")
+            points.append(
+                plots.Point(cost, artifact.accuracy, label, series, marker, artifact.accuracy_ci)
+            )
+    staged, unplaced = _stage_points(report, metric)
+    if staged:
+        legend["stages"] = -1
+    if not points + staged:
+        return None
+    axis = "file size (kB)" if metric == "size" else "p50 latency of one inference (ms)"
+    title = f"Accuracy against {metric} of the teacher, {'stages and ' * bool(staged)}artifacts"
+    return Figure(
+        plots.scatter([*points, *staged], legend, axis, f"scatter-{metric}", title),
+        f"Accuracy against {metric}. Up and to the left is better; bars are 95 % intervals.",
+        "; ".join([*missing, *unplaced]),
+    )
+
+
+def _stage_points(report: Report, metric: str) -> tuple[list[plots.Point], list[str]]:
+    points, missing = [], []
+    for stage in report.stages:
+        cost = stage.bytes / 1e3 if stage.bytes else None
+        if metric == "latency":
+            latency = stage.measurement("latency_ms_p50")
+            cost = latency.value if latency is not None else None
+        if cost and stage.accuracy is not None:
+            points.append(plots.Point(cost, stage.accuracy, stage.kind, -1, "D", stage.accuracy_ci))
+        else:
+            missing.append(f"stage {stage.kind}")
+    return points, missing
+
+
+def _label(artifact: ArtifactReport) -> str:
+    return f"{artifact.precision} {artifact.format}"
+
+
+def _latencies(report: Report) -> Iterator[Figure]:
+    """One figure for each target that has samples."""
+    for number, target in enumerate(report.targets, 1):
+        entries = [("teacher", target.baseline)] if target.baseline is not None else []
+        entries += [(Path(one.path).name, one) for one in target.artifacts]
+        curves = []
+        for index, (label, artifact) in enumerate(entries, 0 if target.baseline else 1):
+            samples = _samples(artifact) if artifact is not None else ()
+            if samples:
+                curves.append(plots.Curve(label, samples, index))
+        if curves:
+            title = f"Distribution of latency on {target.name}"
+            svg = plots.latency_curves(curves, f"latency-{number}", title)
+            kinds = sorted({one.kind for one in _latency_values(target)})
+            yield Figure(svg, f"{target.title or target.name} ({', '.join(kinds)}).")
+
+
+def _samples(artifact: ArtifactReport) -> tuple[float, ...]:
+    for one in artifact.measurements:
+        if one.metric.startswith("latency_ms") and one.samples:
+            return one.samples
+    return ()
+
+
+def _latency_values(target: TargetReport) -> list[Any]:
+    return [
+        one
+        for artifact in target.artifacts
+        for one in artifact.measurements
+        if one.metric.startswith("latency_ms") and one.samples
+    ]
+
+
+def _parities(report: Report) -> Iterator[tuple[str, Parity, Figure]]:
+    number = 0
+    for target in report.targets:
+        for artifact in target.artifacts:
+            if artifact.parity is None:
+                continue
+            number += 1
+            name = f"{target.name}: {Path(artifact.path).name}"
+            svg = plots.parity_histogram(
+                artifact.parity.histogram,
+                artifact.parity.tolerance,
+                f"parity-{number}",
+                f"Differences between {name} and its reference",
+            )
+            yield name, artifact.parity, Figure(svg, name)
+
+
+Row = tuple[int, str, Report, TargetReport, ArtifactReport]
+
+
+def _compared(rows: Sequence[Row], metric: str, axis: str, names: dict[int, str]) -> Figure | None:
+    points, missing = [], []
+    for index, name, _, target, artifact in rows:
+        cost = _cost(artifact, metric)
+        if cost and artifact.accuracy is not None:
+            marker = plots.MARKERS.get(artifact.format, "D")
+            label = f"{target.name} {_label(artifact)}"
+            points.append(
+                plots.Point(cost, artifact.accuracy, label, index, marker, artifact.accuracy_ci)
+            )
+        else:
+            missing.append(f"{name}: {target.name} {_label(artifact)}")
+    if not points:
+        return None
+    legend = {name: index for index, name in names.items()}
+    svg = plots.scatter(points, legend, axis, f"runs-{metric}", f"Runs: accuracy against {metric}")
+    caption = f"Accuracy against {metric}. Up and to the left is better."
+    return Figure(svg, caption, "; ".join(missing))
+
+
+def _pareto(rows: Sequence[Row]) -> set[int]:
+    """The rows that no other row of the same target beats in accuracy, p50 and size at once."""
+    best = set()
+    for index, (_, _, _, target, artifact) in enumerate(rows):
+        rivals = [other for _, _, _, rival, other in rows if rival.name == target.name]
+        if not any(_dominates(other, artifact) for other in rivals):
+            best.add(index)
+    return best
+
+
+def _dominates(first: ArtifactReport, second: ArtifactReport) -> bool:
+    """At least as good in all three, and better in one; nothing is known without all three."""
+    pairs = []
+    for artifact in (first, second):
+        latency = _cost(artifact, "latency")
+        if latency is None or artifact.accuracy is None:
+            return False
+        pairs.append((-artifact.accuracy, latency, artifact.bytes))
+    ours, theirs = pairs
+    return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))

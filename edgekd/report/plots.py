@@ -1,0 +1,260 @@
+"""Plots as inline SVG that follows the page's colours, light or dark, and never changes by itself.
+
+Matplotlib draws with placeholder colours, which become CSS variables; text stays text; metadata,
+namespaces and the like go, so that the page names no address at all.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from html import escape
+from typing import Any, ParamSpec
+
+from edgekd.parity import Histogram
+
+P = ParamSpec("P")
+
+INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
+SERIES = ("#0a0101", "#0a0202", "#0a0303", "#0a0404", "#0a0505", "#0a0606")
+VARIABLES: Mapping[str, str] = {
+    INK: "--ink", MUTED: "--muted", GRID: "--line", SURFACE: "--surface",
+    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
+}  # fmt: skip
+MARKERS: Mapping[str, str] = {"onnx": "o", "tflite": "s", "tvm": "^"}
+SIZE = (5.2, 3.5)
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "edgekd", "text.parse_math": False,
+    "axes.formatter.use_mathtext": False, "font.size": 9.5, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": MUTED,
+    "xtick.color": MUTED, "ytick.color": MUTED, "text.color": INK, "axes.facecolor": "none",
+    "figure.facecolor": "none", "savefig.facecolor": "none", "grid.color": GRID,
+    "axes.grid": True, "axes.axisbelow": True, "grid.linewidth": 0.7, "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7, "ytick.major.width": 0.7, "xtick.minor.width": 0.5,
+    "legend.frameon": False, "legend.fontsize": 9,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model in a scatter plot. `series` numbers its colour from 1; 0 is the teacher's ink and
+    -1 a stage's grey. `error` is the interval of y."""
+
+    x: float
+    y: float
+    label: str
+    series: int
+    marker: str = "o"
+    error: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The samples behind one artifact's latency."""
+
+    label: str
+    samples: tuple[float, ...] = field(repr=False)
+    series: int
+
+
+def colour(series: int) -> str:
+    """The placeholder of a series' colour; they repeat after six."""
+    return {0: INK, -1: MUTED}.get(series) or SERIES[(series - 1) % len(SERIES)]
+
+
+def _styled(draw: Callable[P, str]) -> Callable[P, str]:
+    """Draw in this page's style, whatever the user's own matplotlib settings are."""
+
+    @wraps(draw)
+    def drawn(*arguments: P.args, **options: P.kwargs) -> str:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+@_styled
+def scatter(
+    points: Sequence[Point], legend: Mapping[str, int], axis: str, name: str, title: str
+) -> str:
+    """Accuracy in percent against a cost on a logarithmic axis; `name` prefixes the ids."""
+    figure, axes = _figure()
+    for point in points:
+        tint = colour(point.series)
+        if point.error:
+            ends = [100 * end for end in point.error]
+            axes.plot([point.x] * 2, ends, color=tint, linewidth=1, alpha=0.55, zorder=2)
+        axes.plot(
+            point.x, 100 * point.y, marker=point.marker, color=tint, markersize=7,
+            markerfacecolor=SURFACE if point.series <= 0 else tint, markeredgewidth=1.4,
+            linestyle="none", zorder=3,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    _plain_log_ticks(axes.xaxis)
+    axes.margins(x=0.16, y=0.16)
+    axes.set_xlabel(axis)
+    axes.set_ylabel("accuracy on the test set (%)")
+    _label(figure, axes, points)
+    _legend(axes, legend)
+    return _svg(figure, name, title)
+
+
+@_styled
+def parity_histogram(histogram: Histogram, tolerance: float, name: str, title: str) -> str:
+    """The share of outputs by their difference, on a logarithmic axis; beyond the tolerance in
+    another colour."""
+    figure, axes = _figure((5.2, 2.5))
+    total = sum(histogram.counts) or 1
+    last = max((i for i, count in enumerate(histogram.counts) if count), default=0)
+    shown = max(last, 3) + 1
+    heights = [100 * count / total for count in histogram.counts[:shown]]
+    # A difference of exactly the tolerance passes, and a bin starts with its edge.
+    tints = [SERIES[0] if edge <= tolerance else SERIES[1] for edge in histogram.edges[:shown]]
+    axes.bar(range(shown), heights, color=tints, width=0.72)
+    axes.set_yscale("log")
+    smallest = min((height for height in heights if height > 0), default=1.0)
+    axes.set_ylim(smallest / 3, 300)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
+    axes.grid(axis="x", visible=False)
+    axes.set_xticks(range(shown), _bin_names(histogram)[:shown])
+    lsb = histogram.unit == "lsb"
+    axes.set_xlabel("difference (LSB)" if lsb else "difference, relative to the largest output")
+    axes.set_ylabel("outputs (%)")
+    return _svg(figure, name, title)
+
+
+def _bin_names(histogram: Histogram) -> list[str]:
+    edges = histogram.edges
+    if histogram.unit == "relative":
+        return [f"<{edge:.0e}".replace("e-0", "e-") for edge in edges[1:]] + [f"≥{edges[-1]:g}"]
+    names = []
+    for low, high in zip(edges, (*edges[1:], None), strict=True):
+        if high is None:
+            names.append(f"≥{low:g}")
+        else:
+            names.append(f"{low:g}" if high - low <= 1 else f"{low:g}–{high - 1:g}")  # noqa: RUF001
+    return names
+
+
+@_styled
+def latency_curves(curves: Sequence[Curve], name: str, title: str) -> str:
+    """The share of runs that took at most so long, for each artifact."""
+    figure, axes = _figure()
+    for curve in curves:
+        ordered = sorted(curve.samples)
+        shares = [100 * (rank + 1) / len(ordered) for rank in range(len(ordered))]
+        dashed = "--" if curve.series == 0 else "-"
+        axes.step(
+            ordered, shares, where="post", color=colour(curve.series), linewidth=1.6,
+            label=curve.label, linestyle=dashed,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    _plain_log_ticks(axes.xaxis)
+    axes.set_ylim(0, 102)
+    axes.set_yticks([0, 25, 50, 75, 90, 100])
+    axes.set_xlabel("latency of one inference (ms)")
+    axes.set_ylabel("runs that took at most so long (%)")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.4)
+    return _svg(figure, name, title)
+
+
+def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def _plain_log_ticks(axis: Any) -> None:
+    """0.1, 0.2, 0.5, 1: plain numbers, and between the decades too where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.axes.get_xlim()
+    wide = low > 0 and high / low > 300
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
+
+
+def _label(figure: Any, axes: Any, points: Sequence[Point]) -> None:
+    """A label beside each point, wherever it covers neither another one nor a point."""
+    figure.canvas.draw()
+    spots = [axes.transData.transform((point.x, 100 * point.y)) for point in points]
+    frame = axes.get_window_extent()
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
+    for point, (x, y) in zip(points, spots, strict=True):
+        width, height = 4.9 * len(point.label) + 2, 10
+        for dx, dy, anchor in _PLACES:
+            left = x + dx - {"left": 0, "center": width / 2, "right": width}[anchor]
+            box = (left, y + dy - 1, left + width, y + dy + height)
+            inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1]
+            if inside and box[3] <= frame.y1 + 6 and not any(_overlap(box, one) for one in taken):
+                taken.append(box)
+                axes.annotate(
+                    point.label, (point.x, 100 * point.y), (dx, dy), fontsize=8.5, ha=anchor,
+                    textcoords="offset pixels", color=INK if point.series >= 0 else MUTED,
+                    parse_math=False,
+                )  # fmt: skip
+                break
+
+
+_PLACES = (
+    (9, -4, "left"), (-9, -4, "right"), (0, 9, "center"), (0, -19, "center"), (8, 7, "left"),
+    (-8, 7, "right"), (8, -16, "left"), (-8, -16, "right"), (0, 20, "center"), (0, -30, "center"),
+)  # fmt: skip
+
+Box = tuple[float, float, float, float]
+
+
+def _overlap(first: Box, second: Box) -> bool:
+    apart = first[2] < second[0] or second[2] < first[0]
+    return not (apart or first[3] < second[1] or second[3] < first[1])
+
+
+def _legend(axes: Any, legend: Mapping[str, int]) -> None:
+    for label, series in legend.items():
+        axes.plot(
+            [], [], marker="o", linestyle="none", color=colour(series), label=label, markersize=6,
+            markerfacecolor=SURFACE if series <= 0 else colour(series),
+        )  # fmt: skip
+    columns = min(len(legend), 3)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handletextpad=0.1,
+        columnspacing=1.0,
+    )  # fmt: skip
+
+
+def _svg(figure: Any, name: str, title: str) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return _inlined(stream.getvalue(), name, title)
+
+
+def _inlined(text: str, name: str, title: str) -> str:
+    """The `svg` element alone, with ids of its own, the page's colours and font, and a title."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
+    text = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', text)
+    text = text.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    for placeholder, variable in VARIABLES.items():
+        text = text.replace(placeholder, f"var({variable})")
+    text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"<svg ([^>]*)>", lambda found: _opening(found[1], title), text, count=1)
+    return text.strip()
+
+
+def _opening(attributes: str, title: str) -> str:
+    attributes = re.sub(r'\b(?:width|height)="[^"]*"\s*', "", attributes)
+    label = escape(title, quote=True)
+    return f'<svg role="img" aria-label="{label}" {attributes}><title>{label}</title>'
