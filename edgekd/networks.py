@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgekd.artifact import sha256_of
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
 from edgekd.factories import call, find_callable
+from edgekd.onnx_files import external_files
 from edgekd.programs import load_program
 from edgekd.recipe import Network
 
@@ -117,8 +118,11 @@ def network_key(network: Network, folder: Path) -> str:
         if network.weights is not None:
             digest.update(content_hash(folder / network.weights).encode())
         return digest.hexdigest()
-    path = getattr(network, network.source)
-    digest.update(content_hash(folder / path).encode())
+    path = folder / getattr(network, network.source)
+    digest.update(content_hash(path).encode())
+    if network.onnx is not None:
+        for file in external_files(path):
+            digest.update(content_hash(file).encode())
     return digest.hexdigest()
 
 
