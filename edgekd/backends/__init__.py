@@ -21,7 +21,9 @@ class Backend(Protocol):
     """One module a backend; it registers a class without arguments.
 
     Heavy libraries are imported inside the methods. `options` is the target's own table for this
-    backend (`[backends.onnx]`), already typed by the target's schema as plain TOML values.
+    backend (`[backends.onnx]`), already typed by the target's schema as plain TOML values. A
+    backend that can't take every form of candidate says so in `forms`; it then gets the last
+    candidate that it can take.
     """
 
     def missing(self) -> list[EdgekdError]:

@@ -45,6 +45,8 @@ UNCOVERED = "no schedule covers the kernel {name}: on a CPU it is about a hundre
 class Tvm:
     """Machine code of the model's own kernels, in one shared library."""
 
+    forms = ("float", "fp16")
+
     def missing(self) -> list[EdgekdError]:
         """TVM itself; which compiler links depends on the target and is checked with it."""
         return [] if find_spec("tvm") else [MissingPackage("apache-tvm", "tvm", where=WHERE)]
