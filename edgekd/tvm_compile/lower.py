@@ -25,6 +25,7 @@ def imported(program: Any) -> Any:
     module = from_exported_program(
         program, keep_params_as_input=False, unwrap_unit_return_tuple=True
     )
+    module = without_squeezes(module)
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.transform.FoldConstant(),
@@ -33,6 +34,25 @@ def imported(program: Any) -> Any:
         relax.transform.FoldConstant(),
     ]
     return transform.Sequential(passes)(module)
+
+
+def without_squeezes(module: Any) -> Any:
+    """Squeezes as reshapes: converting the layout of one with a negative axis crashes TVM."""
+    from tvm import relax
+
+    @relax.expr_functor.mutator  # type: ignore[untyped-decorator]
+    class Reshape(relax.PyExprMutator):  # type: ignore[misc]
+        def visit_call_(self, call: Any) -> Any:
+            call = self.visit_expr_post_order(call)
+            if getattr(call.op, "name", "") == "relax.squeeze":
+                return relax.op.reshape(call.args[0], call.ty.shape)
+            return call
+
+    visitor = Reshape(module)
+    for name, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            visitor.builder_.update_func(name, visitor.visit_expr(function))
+    return visitor.builder_.get()
 
 
 def half(module: Any) -> Any:
