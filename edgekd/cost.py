@@ -185,7 +185,8 @@ def _macs(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: An
     """By PyTorch's own formulas, which count a product and a sum as two operations."""
     if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
         query, key, value = args[:3]
-        return int(sdpa_flop_count(query.shape, key.shape, value.shape)) // 2
+        flops = sdpa_flop_count(query.shape, key.shape, value.shape)  # type: ignore[no-untyped-call]
+        return int(flops) // 2
     formula: Callable[..., int] | None = flop_registry.get(packet)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
 
