@@ -10,6 +10,7 @@ from edgekd.errors import InputError, nearest
 from edgekd.formats.graph import Graph, Op, Tensor, live_peak
 from edgekd.formats.library import read_library
 from edgekd.formats.onnx_file import read_onnx
+from edgekd.formats.onnx_shapes import with_shapes
 from edgekd.formats.program import read_program
 from edgekd.formats.tflite import read_tflite
 from edgekd.options import EdgetpuOptions
@@ -66,7 +67,8 @@ def inspect_artifact(path: Path, target: Target | None = None) -> Inspection:
             allowed=", ".join(SUFFIXES),
             hint=nearest(suffix, SUFFIXES),
         )
-    graph = READERS[suffix](path)
+    stored = READERS[suffix](path)
+    graph = with_shapes(stored, path) if suffix == ".onnx" else stored
     activation_bytes, reason = live_peak(graph)
     placements, facts, notes = _for_target(graph, suffix, target, activation_bytes)
     return Inspection(
@@ -75,8 +77,10 @@ def inspect_artifact(path: Path, target: Target | None = None) -> Inspection:
         file_bytes=path.stat().st_size + int(graph.facts.get("external_bytes", 0)),
         ops=graph.counts,
         dtypes=_dtypes(graph),
-        inputs=tuple(info_of(graph.tensors[key]) for key in graph.inputs if key in graph.tensors),
-        outputs=tuple(info_of(graph.tensors[key]) for key in graph.outputs if key in graph.tensors),
+        inputs=tuple(info_of(stored.tensors[key]) for key in graph.inputs if key in stored.tensors),
+        outputs=tuple(
+            info_of(stored.tensors[key]) for key in graph.outputs if key in stored.tensors
+        ),
         parameter_bytes=graph.parameter_bytes,
         activation_bytes=activation_bytes,
         placements=placements,
@@ -192,8 +196,12 @@ def inspection_lines(found: Inspection) -> list[str]:
         lines.append("tensors: " + ", ".join(f"{n} {name}" for name, n in found.dtypes.items()))
     lines.append("operators: " + ", ".join(f"{n} {name}" for name, n in found.ops.items()))
     lines += _placement_lines(found)
-    lines += [f"{name}: {value}" for name, value in found.facts.items() if value != ""]
+    lines += [f"{name}: {_plain(value)}" for name, value in found.facts.items() if value != ""]
     return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def _plain(value: float | str) -> str:
+    return f"{value:,.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _told(info: TensorInfo) -> str:

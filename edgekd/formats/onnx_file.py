@@ -30,6 +30,7 @@ def read_onnx(path: Path) -> Graph:
         raise MissingPackage("onnx", "onnx", where=str(path)) from None
     try:
         model = onnx.load_model_from_string(content)
+        _refuse_broken_text(model.graph)
         if not model.graph.node:
             raise ValueError("it has no operators")
         return _Reader(model, path.parent).graph()
@@ -39,6 +40,16 @@ def read_onnx(path: Path) -> Graph:
     ) as error:  # fmt: skip
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"not an ONNX file, or truncated: {reason}", where=str(path)) from None
+
+
+def _refuse_broken_text(graph: Any) -> None:
+    """Protocol buffers hand names that are no UTF-8 out as bytes."""
+    names = [text for node in graph.node for text in (node.op_type, node.domain, node.name)]
+    names += [text for node in graph.node for text in (*node.input, *node.output)]
+    named = (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    names += [one.name for one in named]
+    if any(not isinstance(name, str) for name in names):
+        raise ValueError("a name is not valid UTF-8")
 
 
 class _Reader:
@@ -54,7 +65,7 @@ class _Reader:
         for proto in source.initializer:
             self.tensors[proto.name] = self._constant(proto.name, proto)
         for info in (*source.input, *source.output, *source.value_info):
-            self.tensors.setdefault(info.name, _declared(info))
+            self.tensors.setdefault(info.name, declared(info))
         ops = []
         for index, node in enumerate(source.node):
             if node.op_type == "Constant":
@@ -68,7 +79,7 @@ class _Reader:
         facts: dict[str, float | str] = {
             "ir_version": self.model.ir_version,
             "opset": max((one.version for one in self.model.opset_import), default=0),
-            "producer": self.model.producer_name,
+            "producer": str(self.model.producer_name),
             "external_bytes": self.external,
         }
         self._quantization(ops)
@@ -170,7 +181,7 @@ def _dtype(code: int) -> str:
     return "float8" if renamed.startswith("float8") else renamed
 
 
-def _declared(info: Any) -> Tensor:
+def declared(info: Any) -> Tensor:
     """A tensor as the file declares it; a named or missing dimension is open."""
     kind = info.type.tensor_type
     if not info.type.HasField("tensor_type"):

@@ -269,8 +269,14 @@ SUPPORTED: Mapping[str, tuple[Condition, ...]] = {
     "TRANSPOSE_CONV": (constant_parameters,),
 }
 
-MAY_STAY = ("RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
-UNCERTAIN = "the compiler may leave it on the CPU when its tensors are large"
+_LARGE = "the compiler may leave it on the CPU when its tensors are large"
+MAY_STAY: Mapping[str, str] = {
+    "RESHAPE": _LARGE,
+    "RESIZE_BILINEAR": _LARGE,
+    "RESIZE_NEAREST_NEIGHBOR": _LARGE,
+    # google-coral/edgetpu issue 342 (compiler 15): "TRANSPOSE 70 Operation not supported"
+    "TRANSPOSE": "compilers before version 16 leave it on the CPU",
+}
 SECOND_SUBGRAPH = "more than one subgraph is not supported; the first one ends before"
 
 
@@ -320,8 +326,8 @@ def _placement(
     op: Op, index: int, reasons: list[str], begin: int, end: int, graph: Graph
 ) -> OpPlacement:
     if begin <= index < end:
-        reason = UNCERTAIN if op.op in MAY_STAY else ""
-        return OpPlacement(name=op.name, op=op.op, placement="edgetpu", reason=reason)
+        doubt = MAY_STAY.get(op.op, "")
+        return OpPlacement(name=op.name, op=op.op, placement="edgetpu", reason=doubt)
     reason = reasons[index] or f"{SECOND_SUBGRAPH} {graph.ops[end].op} '{graph.ops[end].name}'"
     return OpPlacement(name=op.name, op=op.op, placement="cpu", reason=reason)
 
