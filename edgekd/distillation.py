@@ -140,6 +140,9 @@ class _Lesson:
     def tapping(self, student: nn.Module) -> Iterator[None]:
         """Hooks on the student and on every teacher whose features are read."""
         with ExitStack() as stack:
+            for teacher in self.teachers:
+                if teacher.module is not None:
+                    stack.enter_context(evaluating(teacher.module))
             names = [name for term in self.terms for name in term.student]
             self.student_taps = stack.enter_context(Taps(student, names))
             self.live = _LiveTeachers(stack, self.terms, self.sources)
@@ -219,7 +222,6 @@ class _LiveTeachers:
                 names.setdefault(id(source), []).extend(term.teacher)
         for key, network in self._networks.items():
             stack.callback(network.to, "cpu")
-            stack.enter_context(evaluating(network))
             self._taps[key] = stack.enter_context(Taps(network, names[key]))
 
     def run(self, teacher: Teacher, x: Tensor) -> Tensor | None:

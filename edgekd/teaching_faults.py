@@ -1,6 +1,7 @@
 """What can be wrong with a teaching before a single step of it: data, weights, logits, layers."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,8 @@ def logit_faults(
     for teacher in teachers:
         place = f"{where}: teacher {teacher.name}"
         try:
-            theirs = teacher_logits(teacher, data.example)
+            with evaluating(teacher.module) if teacher.module is not None else nullcontext():
+                theirs = teacher_logits(teacher, data.example)
         except EdgekdError as error:
             faults.append(error)
             continue
