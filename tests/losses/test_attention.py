@@ -1,0 +1,61 @@
+"""Attention transfer against numbers computed by hand."""
+
+import pytest
+import torch
+
+from edgekd.losses.attention import Attention
+
+
+def test_the_value_is_the_hand_computed_one():
+    # Q_s = (1^2 + 0, 0 + 1^2) / sqrt 2, Q_t = (3, 4) / 5 from squares of sqrt 3 and 2.
+    student = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 2, 1, 2)
+    teacher = torch.tensor([3**0.5, 2.0]).view(1, 1, 1, 2)
+    expected = ((0.5**0.5 - 0.6) ** 2 + (0.5**0.5 - 0.8) ** 2) ** 0.5
+    assert float(Attention()(student, teacher)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_p_is_the_power_of_the_sum():
+    # p = 1: Q_s = (1, 2) / sqrt 5, Q_t = (1, 0).
+    student, teacher = torch.tensor([[[[1.0, -2.0]]]]), torch.tensor([[[[5.0, 0.0]]]])
+    expected = ((1 - 5**-0.5) ** 2 + 4 / 5) ** 0.5
+    assert float(Attention(p=1.0)(student, teacher)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_gradient_agrees_with_finite_differences():
+    teacher = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    student = torch.randn(2, 4, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s: Attention()(s, teacher), (student,))
+
+
+def test_scale_and_channel_count_do_not_matter():
+    features = torch.rand(2, 3, 4, 4)
+    assert float(Attention()(7 * features, features)) == pytest.approx(0, abs=1e-5)
+    assert float(Attention()(features.repeat(1, 2, 1, 1), features)) == pytest.approx(0, abs=1e-5)
+
+
+def test_equal_and_empty_features_give_zero_and_a_finite_gradient():
+    for features in (torch.rand(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)):
+        student = features.clone().requires_grad_()
+        loss = Attention()(student, features)
+        loss.backward()
+        assert float(loss) == 0.0
+        assert student.grad.isfinite().all()
+
+
+def test_a_larger_map_is_pooled_to_the_smaller():
+    attention = Attention()
+    attention.prepare((3, 4, 4), (5, 2, 2))
+    assert attention(torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)).ndim == 0
+
+
+def test_sequences_attend_over_their_positions():
+    student, teacher = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
+    student[0, 0], teacher[0, 1] = 1.0, 1.0
+    assert float(Attention()(student, teacher)) == pytest.approx(2**0.5)
+
+
+def test_vectors_have_no_positions_and_a_power_must_be_above_zero():
+    with pytest.raises(ValueError, match="can't be bridged"):
+        Attention().prepare((4,), (4,))
+    with pytest.raises(ValueError, match="p must be above 0, found 0"):
+        Attention(p=0)

@@ -1,0 +1,127 @@
+"""The distill stage, on scikit-learn's digits."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.candidate import Candidate
+from edgekd.config import build
+from edgekd.data.samples import Data, Samples
+from edgekd.distillation import Teaching
+from edgekd.errors import InputError
+from edgekd.models.resnet import resnet8
+from edgekd.registry import STAGES
+from edgekd.stages import Context
+from edgekd.stages.distill import Distill
+from edgekd.training import Training, evaluate, fit, label_loss
+
+torch.set_num_threads(1)
+
+
+@dataclass
+class Network:
+    module: nn.Module
+    name: str = "teacher"
+    key: str = "teacher-of-digits"
+    weight: float = 1.0
+
+    def logits(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.module(x)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
+    x = torch.tensor(found.images, dtype=torch.float32)[order, None] / 16
+    y = torch.tensor(found.target)[order]
+    parts = [Samples(x[a:b], y[a:b]) for a, b in ((0, 1200), (1200, 1400), (1400, 1797))]
+    return Data("digits", *parts, 10)
+
+
+@pytest.fixture(scope="module")
+def teacher(digits, tmp_path_factory) -> Network:
+    torch.manual_seed(0)
+    training = Training(epochs=5, batch_size=32, learning_rate=3e-3)
+    work = tmp_path_factory.mktemp("teacher")
+    module = fit(resnet8(channels=1), label_loss(training), training, data=digits, work=work)
+    assert evaluate(module, digits.test) > 0.95
+    return Network(module)
+
+
+def context(digits: Data, teacher: Network, work) -> Context:
+    # No stage reads the target here, and a test needs none.
+    return Context(target=None, data=digits, teachers=[teacher], work=work)
+
+
+def candidate(digits: Data, form: str = "float") -> Candidate:
+    torch.manual_seed(7)
+    return Candidate(resnet8(channels=1, widths=(8, 16, 32)).eval(), digits.example, form)
+
+
+def test_four_epochs_of_distillation_work_on_digits(digits, teacher, tmp_path):
+    stage = Distill(
+        epochs=4,
+        batch_size=32,
+        learning_rate=5e-3,
+        losses=(
+            {"name": "kl", "weight": 0.9, "temperature": 2.0},
+            {"name": "hint", "weight": 0.5, "student": "stages.1"},
+            {"name": "attention", "weight": 0.1, "student": "stages.0"},
+        ),
+    )
+    before = candidate(digits)
+    weights = copy.deepcopy(before.module.state_dict())
+    assert stage.check(before, context(digits, teacher, tmp_path), "stages.1") == []
+    after = stage.run(before, context(digits, teacher, tmp_path))
+    assert all(torch.equal(weights[k], v) for k, v in before.module.state_dict().items())
+    assert evaluate(after.module, digits.test) > 0.93
+    assert after.lineage == ("distill: 4 epochs with kl, hint, attention",)
+    assert not any(part.training for part in after.module.modules())
+
+
+def test_a_student_comes_closer_to_its_teacher_with_it_than_without(digits, teacher, tmp_path):
+    """What distillation is for: fidelity, measured as agreement with the teacher's soft answers."""
+
+    def distance(stage: Distill, name: str) -> float:
+        after = stage.run(candidate(digits), context(digits, teacher, tmp_path / name))
+        with torch.no_grad():
+            mine = torch.log_softmax(after.module(digits.test.x), dim=1)
+            theirs = torch.log_softmax(teacher.module(digits.test.x), dim=1)
+        return float(nn.functional.kl_div(mine, theirs, log_target=True, reduction="batchmean"))
+
+    keys = {"epochs": 4, "batch_size": 32, "learning_rate": 5e-3}
+    kl = {"name": "kl", "weight": 0.9, "temperature": 1.0}
+    taught = distance(Distill(**keys, losses=(kl,)), "with")
+    alone = distance(Distill(**keys, losses=(), label_weight=1.0), "without")
+    assert taught < alone
+
+
+def test_a_quantized_candidate_is_refused(digits, teacher, tmp_path):
+    stage = Distill()
+    found = stage.check(candidate(digits, "int8"), context(digits, teacher, tmp_path), "stages.2")
+    assert [str(fault) for fault in found] == [
+        "stages.2: a quantized model can't be distilled further"
+    ]
+    assert "distill before quantize" in found[0].hint
+
+
+def test_the_plan_says_what_it_costs(digits, teacher, tmp_path):
+    cost = Distill(epochs=12).cost(context(digits, teacher, tmp_path))
+    assert cost == "12 epochs of 1,200 samples, learning from teacher"
+
+
+def test_a_recipes_table_makes_the_stage():
+    table = {"kind": "distill", "epochs": 3, "losses": [{"name": "kl", "temperature": 2.0}]}
+    stage = build(STAGES.get("distill"), table, "stages.1")
+    assert isinstance(stage, Distill)
+    assert isinstance(stage, Teaching)
+    assert (stage.kind, stage.epochs, stage.label_weight) == ("distill", 3, 0.1)
+    with pytest.raises(InputError, match="unknown key 'epoch'"):
+        build(STAGES.get("distill"), {"epoch": 3}, "stages.1")
