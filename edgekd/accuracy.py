@@ -24,16 +24,17 @@ def accuracy_measurement(correct: np.ndarray, device: str, kind: Kind = "measure
 def drop_measurement(
     original: np.ndarray, correct: np.ndarray, device: str, kind: Kind = "measured"
 ) -> Measurement:
-    """`accuracy_drop`: how much smaller the share of right samples is than the original's.
+    """`accuracy_drop`: how many percentage points fewer samples are right than the original's.
 
-    The interval resamples the pairs: samples that both get right or both get wrong don't widen it.
+    Below 0 the model is better. The interval resamples the pairs: samples that both get right or
+    both get wrong don't widen it.
     """
     count = len(correct)
     lost, won = int((original & ~correct).sum()), int((correct & ~original).sum())
     shares = np.array([lost, won, count - lost - won]) / count
     drawn = np.random.default_rng(0).multinomial(count, shares, DRAWS)
-    differences = (drawn[:, 0] - drawn[:, 1]) / count
-    return _share("accuracy_drop", (lost - won) / count, differences, count, device, kind)
+    points = 100.0 * (drawn[:, 0] - drawn[:, 1]) / count
+    return _share("accuracy_drop", 100.0 * (lost - won) / count, points, count, device, kind)
 
 
 def correct_of(outputs: np.ndarray, labels: np.ndarray, place: str) -> np.ndarray:

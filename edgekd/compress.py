@@ -131,15 +131,15 @@ def compress(
     targets: list[TargetReport] = []
     for planned in plan.targets:
         staged = staged_for(plan, planned, progress, start_key(plan))
-        for report in staged.reports:
-            stages.setdefault(report.key, report)
+        for stage in staged.reports:
+            stages.setdefault(stage.key, stage)
         targets.append(_target(plan, planned, staged, original, progress))
     report = Report(
         verdict=_verdict(targets),
         seed=request.seed,
         versions=_versions(),
         name=plan.data.name,
-        accepted=request.accept,  # type: ignore[arg-type]
+        accepted=request.accept,
         plan=tuple(lines),
         data=_dataset(plan),
         teacher=_teacher(plan, original),

@@ -5,31 +5,37 @@ on the target's own kind of machine only. The uncompressed teacher, compiled for
 is measured in the same process, so that "times faster" compares like with like.
 """
 
+import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekd.accuracy import accuracy_measurement, drop_measurement
+from edgekd.accuracy import accuracy_measurement, correct_of, drop_measurement
 from edgekd.artifact import Artifact
 from edgekd.budgets import judge
-from edgekd.candidate import Candidate
-from edgekd.devices import Device
+from edgekd.devices import Device, Samples
 from edgekd.devices.opening import open_device
-from edgekd.measurement import Kind, Measurement
-from edgekd.meters.energy import energy_measurement
+from edgekd.measurement import Measurement
+from edgekd.meters.energy import Recorder, Trace, energy_measurement, open_source
 from edgekd.meters.latency import latency_measurements
 from edgekd.meters.memory import memory_measurements
 from edgekd.parity import Parity, compare, first_difference
-from edgekd.pipeline import Compiled, publish_artifact
+from edgekd.pipeline import Compiled
 from edgekd.plan import Plan, PlannedTarget
+from edgekd.quant.inspection import output_scale
 from edgekd.report.values import ArtifactReport, TargetReport
 from edgekd.stages import Progress
-from edgekd.store import key_of
+from edgekd.store import code_key, key_of
 from edgekd.target import Target
 from edgekd.training import predict
+
+COSTS = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "peak_memory_bytes", "energy_mj")
+TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2}
+"""How far a float file may lie from its module, relative to the largest output."""
 
 MAKERS = {"onnxruntime": "onnx", "litert": "tflite", "tvm": "tvm", "edgetpu": "edgetpu"}
 """Which backend's table of the target has the options of a runtime."""
@@ -64,9 +70,10 @@ def place_for(plan: Plan, target: Target) -> Place:
     device = open_device(url)
     if plan.request.device:
         return Place(device)
-    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())
+    machine = platform.machine().lower()
+    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
     if target.hardware.architecture != here:
-        return Place(device, f"needs a {target.title}: this machine is {here}; name one by --device")
+        return Place(device, f"this machine is {here}; name a {target.title} by --device")
     if target.accelerators:
         return Place(device, f"needs a {target.title} with its {target.accelerators[0].name}")
     return Place(device)
@@ -80,27 +87,98 @@ def prove(
     original: Original,
     progress: Progress,
 ) -> TargetReport:
-    """One target's part of the report: every file run, measured and judged."""
-    target, place = planned.target, place_for(plan, planned.target)
+    """One target's part of the report: every file run, measured and judged.
+
+    What was proved is kept by content like a stage, and budgets are judged anew each time. Files
+    that were measured before are not measured again unless `--no-resume` asks for it.
+    """
+    place = place_for(plan, planned.target)
     everything = [*([baseline] if baseline else []), *made]
     try:
-        proofs = [_outputs(plan, target, place, each, original, progress) for each in everything]
-        costs = _costs(plan, target, place, [each.artifact for each in everything], progress)
+        reports = _proved(plan, planned.target, place, everything, original, progress)
     finally:
         place.device.close()
+    folder = plan.request.out
     reports = [
-        _report(plan, planned, each, proof, cost)
-        for each, proof, cost in zip(everything, proofs, costs, strict=True)
+        _judged(plan, planned, report, str(each.artifact.path.relative_to(folder)))
+        for report, each in zip(reports, everything, strict=True)
     ]
-    first = reports[0].model_copy(update={"budgets": ()}) if baseline else None
     return TargetReport(
-        name=target.name,
-        title=target.title,
+        name=planned.target.name,
+        title=planned.target.title,
         device=place.device.name,
-        baseline=first,
+        baseline=reports[0].model_copy(update={"budgets": ()}) if baseline else None,
         artifacts=tuple(reports[1:] if baseline else reports),
         notes=(place.reason,) if place.reason else (),
         reasons={} if baseline else {"baseline": "the model is a black box: nothing to compile"},
+    )
+
+
+def _proved(
+    plan: Plan,
+    target: Target,
+    place: Place,
+    everything: Sequence[Compiled],
+    original: Original,
+    progress: Progress,
+) -> list[ArtifactReport]:
+    key = key_of(
+        code_key(),
+        [each.artifact.model_dump(mode="json", exclude={"path"}) for each in everything],
+        [plan.data.sha256, plan.original.key, plan.request.device, plan.request.quick],
+        [target.model_dump(mode="json", exclude={"budgets"}), platform.platform()],
+    )
+    found = plan.store.find("proof", key) if plan.request.resume else None
+    if found is None:
+        proofs = [_outputs(plan, target, place, each, original, progress) for each in everything]
+        costs = _costs(plan, target, place, [each.artifact for each in everything], progress)
+        tables = [
+            _report(each.artifact, proof, cost).model_dump(mode="json")
+            for each, proof, cost in zip(everything, proofs, costs, strict=True)
+        ]
+        found = plan.store.publish(
+            "proof", key, lambda folder: _write(folder / "reports.json", tables)
+        )
+    tables = json.loads((found / "reports.json").read_text())
+    return [ArtifactReport.model_validate(table) for table in tables]
+
+
+def _write(path: Path, tables: list[Any]) -> None:
+    path.write_text(json.dumps(tables) + "\n")
+
+
+def _judged(
+    plan: Plan, planned: PlannedTarget, report: ArtifactReport, path: str
+) -> ArtifactReport:
+    budgets = judge(planned.budgets, report.measurements, plan.request.accept)  # type: ignore[arg-type]
+    return report.model_copy(update={"budgets": tuple(budgets), "path": path})
+
+
+def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -> ArtifactReport:
+    size = Measurement(
+        metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
+    )
+    gaps = ("accuracy", "agreement_with_teacher", "parity")
+    return ArtifactReport(
+        path=artifact.path.name,
+        format=artifact.format,
+        runtime=artifact.runtime,
+        precision=artifact.precision,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        accuracy=proof.accuracy.value,
+        accuracy_ci=proof.accuracy.ci,
+        accuracy_drop=proof.drop.value,
+        accuracy_drop_ci=proof.drop.ci,
+        agreement_with_teacher=proof.agreement,
+        parity=proof.parity,
+        measurements=(proof.accuracy, proof.drop, size, *costs),
+        placements=artifact.placements,
+        versions=artifact.versions,
+        lineage=artifact.lineage,
+        facts=artifact.facts,
+        notes=artifact.notes,
+        reasons=dict.fromkeys(gaps, proof.reason) if proof.reason else {},
     )
 
 
@@ -131,7 +209,7 @@ def _outputs(
         return _Proof(gone[0], gone[1], None, None, reason)
     inputs = plan.data.test.x.numpy()
     outputs = device.infer(artifact, inputs, options_for(target, artifact))
-    right = outputs.argmax(1) == original.labels
+    right = correct_of(outputs, original.labels, str(artifact.path))
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)
     return _Proof(
         accuracy_measurement(right, device.name),
@@ -148,8 +226,9 @@ def _parity(
     artifact = each.artifact
     reference = predict(each.reference.module, plan.data.test.x).numpy()
     quantized = artifact.precision == "int8"
-    scale = _output_step(each.reference, artifact) if quantized else None
-    tolerance = float(target.quantization.tolerance_lsb) if quantized else TOLERANCE[artifact.precision]
+    scale = _output_step(each) if quantized else None
+    lsb = float(target.quantization.tolerance_lsb)
+    tolerance = lsb if quantized else TOLERANCE[artifact.precision]
     name = "the fake-quantized graph in PyTorch" if quantized else "the float module in PyTorch"
     parity = compare(reference, outputs, scale, tolerance, name)
     if parity.verdict == "fail" and quantized:
@@ -157,6 +236,11 @@ def _parity(
         layer = first_difference(each.reference.module, artifact, worst)
         return parity.model_copy(update={"first_difference": layer})
     return parity
+
+
+def _output_step(each: Compiled) -> float | None:
+    """The step of the output's grid: the file's own, or the graph's last quantizer's."""
+    return each.artifact.outputs[0].scale or output_scale(each.reference.module)
 
 
 def unavailable(metric: str, device: str, reason: str) -> Measurement:
@@ -173,26 +257,44 @@ def _costs(
     plan: Plan, target: Target, place: Place, artifacts: Sequence[Artifact], progress: Progress
 ) -> list[tuple[Measurement, ...]]:
     """Latency, memory and energy of every file that this place can tell them of, interleaved."""
-    name = place.device.name
-    reasons = [place.reason or place.device.can_run(artifact) for artifact in artifacts]
+    device = place.device
+    reasons = [place.reason or device.can_run(artifact) for artifact in artifacts]
     runnable = [artifact for artifact, why in zip(artifacts, reasons, strict=True) if not why]
-    options = [options_for(target, artifact) for artifact in runnable]
-    progress(f"measure {len(runnable)} files on {name}", 0, 1)
-    samples = iter(
-        place.device.benchmark(runnable, options, quick=plan.request.quick) if runnable else []
+    progress(f"measure {len(runnable)} files on {device.name}", 0, 1)
+    samples, trace = _benchmarked(plan, target, device, runnable)
+    progress(f"measure {len(runnable)} files on {device.name}", 1, 1)
+    taken = iter(samples)
+    return [
+        tuple(unavailable(metric, device.name, why) for metric in COSTS)
+        if why
+        else _measured(next(taken), trace, device, artifact)
+        for artifact, why in zip(artifacts, reasons, strict=True)
+    ]
+
+
+def _benchmarked(
+    plan: Plan, target: Target, device: Device, artifacts: Sequence[Artifact]
+) -> tuple[list[Samples], Trace | str]:
+    """The latencies, and the power drawn meanwhile or why that is not known."""
+    if not artifacts:
+        return [], "nothing ran"
+    options = [options_for(target, artifact) for artifact in artifacts]
+    source, reason = open_source(target.sensors) if device.name == "host" else (None, REMOTE)
+    if source is None:
+        return device.benchmark(artifacts, options, quick=plan.request.quick), reason
+    with Recorder(source) as recorder:
+        samples = device.benchmark(artifacts, options, quick=plan.request.quick)
+    return samples, recorder.trace()
+
+
+def _measured(
+    samples: Samples, trace: Trace | str, device: Device, artifact: Artifact
+) -> tuple[Measurement, ...]:
+    return (
+        *latency_measurements(samples, device.name, device.kind),
+        *memory_measurements(samples, device.name, device.kind, artifact),
+        energy_measurement(samples, trace, device.name),
     )
-    progress(f"measure {len(runnable)} files on {name}", 1, 1)
-    costs = []
-    for why in reasons:
-        if why:
-            costs.append(tuple(unavailable(metric, name, why) for metric in COSTS))
-            continue
-        taken = next(samples)
-        costs.append(
-            (
-                *latency_measurements(taken, name, place.device.kind),
-                *memory_measurements(taken, name),
-                energy_measurement(target, taken, name),
-            )
-        )
-    return costs
+
+
+REMOTE = "sensors of a device that is not this machine are not read yet"

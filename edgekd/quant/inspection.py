@@ -50,3 +50,15 @@ def _is_integer(node: fx.Node) -> bool:
         for user in node.users
     )
     return reads and writes
+
+
+def output_scale(module: nn.Module) -> float | None:
+    """The step of the grid that a quantized graph's output lies on; None for a float output."""
+    if not isinstance(module, fx.GraphModule):
+        return None
+    output = next(node for node in reversed(module.graph.nodes) if node.op == "output")
+    node = output.all_input_nodes[0] if output.all_input_nodes else None
+    if node is None or node.target not in DEQUANTIZE:
+        return None
+    scale = node.args[1]
+    return float(scale) if isinstance(scale, float) else None
