@@ -1,0 +1,36 @@
+from edgekd.formats.graph import Graph, Op, Tensor, live_peak
+
+
+def _graph(**sizes):
+    tensors = {name: Tensor(name, (size,), "int8") for name, size in sizes.items()}
+    tensors["w"] = Tensor("w", (1000,), "int8", constant_bytes=1000)
+    ops = (
+        Op("first", "CONV", ("x", "w"), ("a",)),
+        Op("second", "CONV", ("a",), ("b",)),
+        Op("third", "ADD", ("a", "b"), ("y",)),
+    )
+    return Graph(ops, tensors, ("x",), ("y",))
+
+
+def test_the_peak_is_that_of_the_fullest_operator():
+    """first: x + a = 30; second: a + b = 50; third: a + b + y = 55. Weights don't count."""
+    assert live_peak(_graph(x=10, a=20, b=30, y=5)) == (55, "")
+
+
+def test_an_input_is_freed_after_its_last_reader():
+    assert live_peak(_graph(x=100, a=20, b=30, y=5)) == (120, "")
+
+
+def test_an_open_dimension_has_no_peak_but_a_reason():
+    graph = _graph(x=10, a=-1, b=30, y=5)
+    assert live_peak(graph) == (None, "the file does not say the size of tensor 'a'")
+
+
+def test_four_bit_tensors_take_half_a_byte_each():
+    assert Tensor("t", (3, 3), "int4").bytes == 5
+
+
+def test_parameters_and_operators_are_counted():
+    graph = _graph(x=1, a=1, b=1, y=1)
+    assert graph.parameter_bytes == 1000
+    assert graph.counts == {"CONV": 2, "ADD": 1}
