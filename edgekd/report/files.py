@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,26 @@ def load_report(path: Path) -> Report:
             hint="read it with the version of edgekd that wrote it",
         )
     return parse(Report, table, str(file))
+
+
+def compare_runs(folders: Sequence[Path], out: Path) -> Path:
+    """Write one page that compares the runs in several folders; its path.
+
+    A run is named by the part of its path that tells it from the others.
+    """
+    from edgekd.report.html import compare_html
+
+    reports = [load_report(folder) for folder in folders]
+    page = compare_html(list(zip(_short_names(folders), reports, strict=True)))
+    return _write(out, page)
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as few as make all names different."""
+    paths = [folder.resolve() for folder in folders]
+    most = max(len(path.parts) for path in paths)
+    for count in range(1, most + 1):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError("the same run is given twice", where=", ".join(map(str, folders)))

@@ -161,7 +161,7 @@ def _trade_off(report: Report, metric: str) -> Figure | None:
                 continue
             legend.setdefault(target.name if series else "teacher", series)
             marker = plots.MARKERS.get(artifact.format, "D")
-            label = label if series else f"teacher, {target.name}" * (metric == "latency")
+            label = label if series else target.name * (metric == "latency")
             points.append(
                 plots.Point(cost, artifact.accuracy, label, series, marker, artifact.accuracy_ci)
             )

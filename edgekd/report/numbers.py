@@ -118,13 +118,11 @@ def verdict_of(artifacts: Sequence[ArtifactReport]) -> Verdict:
 
 
 def lead(report: Report, target: TargetReport) -> ArtifactReport | None:
-    """The artifact to show first: the best verdict, then the fastest, then the smallest."""
-    order = {"pass": 0, "unverified": 1, "fail": 2}
+    """The artifact to show first: one that does not fail, then the fastest, then the smallest."""
 
-    def rank(artifact: ArtifactReport) -> tuple[int, float, float]:
+    def rank(artifact: ArtifactReport) -> tuple[bool, float, float]:
         found = gains(report, target, artifact)
-        verdict = order[verdict_of([artifact])]
-        return verdict, -(found.faster or 0.0), float(artifact.bytes)
+        return verdict_of([artifact]) == "fail", -(found.faster or 0.0), float(artifact.bytes)
 
     return min(target.artifacts, key=rank, default=None)
 

@@ -23,6 +23,7 @@ VARIABLES: Mapping[str, str] = {
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }  # fmt: skip
 MARKERS: Mapping[str, str] = {"onnx": "o", "tflite": "s", "tvm": "^"}
+Box = tuple[float, float, float, float]
 SIZE = (5.2, 3.5)
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "edgekd", "text.parse_math": False,
@@ -99,8 +100,8 @@ def scatter(
     axes.margins(x=0.16, y=0.16)
     axes.set_xlabel(axis)
     axes.set_ylabel("accuracy on the test set (%)")
-    _label(figure, axes, points)
-    _legend(axes, legend)
+    _legend(figure, axes, legend)
+    _label(axes, points)
     return _svg(figure, name, title)
 
 
@@ -117,12 +118,12 @@ def parity_histogram(histogram: Histogram, tolerance: float, name: str, title: s
     tints = [SERIES[0] if edge <= tolerance else SERIES[1] for edge in histogram.edges[:shown]]
     axes.bar(range(shown), heights, color=tints, width=0.72)
     axes.set_yscale("log")
+    axes.minorticks_off()
     smallest = min((height for height in heights if height > 0), default=1.0)
     axes.set_ylim(smallest / 3, 300)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.minorticks_off()
     axes.grid(axis="x", visible=False)
-    axes.set_xticks(range(shown), _bin_names(histogram)[:shown])
+    axes.set_xticks(range(shown), _bin_names(histogram)[:shown], fontsize=9.5 if shown < 11 else 8)
     lsb = histogram.unit == "lsb"
     axes.set_xlabel("difference (LSB)" if lsb else "difference, relative to the largest output")
     axes.set_ylabel("outputs (%)")
@@ -133,13 +134,8 @@ def _bin_names(histogram: Histogram) -> list[str]:
     edges = histogram.edges
     if histogram.unit == "relative":
         return [f"<{edge:.0e}".replace("e-0", "e-") for edge in edges[1:]] + [f"≥{edges[-1]:g}"]
-    names = []
-    for low, high in zip(edges, (*edges[1:], None), strict=True):
-        if high is None:
-            names.append(f"≥{low:g}")
-        else:
-            names.append(f"{low:g}" if high - low <= 1 else f"{low:g}–{high - 1:g}")  # noqa: RUF001
-    return names
+    pairs = zip(edges, (*edges[1:], float("inf")), strict=True)
+    return [f"{low:g}" if high - low <= 1 else f"{low:g}+" for low, high in pairs]
 
 
 @_styled
@@ -160,7 +156,7 @@ def latency_curves(curves: Sequence[Curve], name: str, title: str) -> str:
     axes.set_yticks([0, 25, 50, 75, 90, 100])
     axes.set_xlabel("latency of one inference (ms)")
     axes.set_ylabel("runs that took at most so long (%)")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.4)
+    _place_legend(figure, axes, len(curves), 3, handlelength=1.4)
     return _svg(figure, name, title)
 
 
@@ -168,29 +164,43 @@ def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size)
     FigureCanvasSVG(figure)
+    # Fixed margins: searching for the best ones takes longer than drawing.
+    inch = 1 / size[1]
+    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.52 * inch, top=1 - 0.08 * inch)
     return figure, figure.add_subplot()
+
+
+def _place_legend(figure: Any, axes: Any, count: int, columns: int, **options: Any) -> None:
+    """Above the plot, which makes room for as many rows as there are."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure.subplots_adjust(top=1 - (0.14 + 0.2 * rows) / figure.get_figheight())
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, **options)
 
 
 def _plain_log_ticks(axis: Any) -> None:
     """0.1, 0.2, 0.5, 1: plain numbers, and between the decades too where there are few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = axis.axes.get_xlim()
     wide = low > 0 and high / low > 300
     axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_tick_params(which="minor", length=0)
+    axis.set_minor_locator(NullLocator())
 
 
-def _label(figure: Any, axes: Any, points: Sequence[Point]) -> None:
+def _label(axes: Any, points: Sequence[Point]) -> None:
     """A label beside each point, wherever it covers neither another one nor a point."""
-    figure.canvas.draw()
+    axes.get_xlim(), axes.get_ylim()  # settles the limits, and so where the points lie
     spots = [axes.transData.transform((point.x, 100 * point.y)) for point in points]
     frame = axes.get_window_extent()
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
+    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
+    for point, (x, _) in zip(points, spots, strict=True):
+        if point.error:
+            low, high = (axes.transData.transform((point.x, 100 * y))[1] for y in point.error)
+            taken.append((x - 1, low, x + 1, high))
     for point, (x, y) in zip(points, spots, strict=True):
         width, height = 4.9 * len(point.label) + 2, 10
         for dx, dy, anchor in _PLACES:
@@ -212,25 +222,19 @@ _PLACES = (
     (-8, 7, "right"), (8, -16, "left"), (-8, -16, "right"), (0, 20, "center"), (0, -30, "center"),
 )  # fmt: skip
 
-Box = tuple[float, float, float, float]
-
 
 def _overlap(first: Box, second: Box) -> bool:
     apart = first[2] < second[0] or second[2] < first[0]
     return not (apart or first[3] < second[1] or second[3] < first[1])
 
 
-def _legend(axes: Any, legend: Mapping[str, int]) -> None:
+def _legend(figure: Any, axes: Any, legend: Mapping[str, int]) -> None:
     for label, series in legend.items():
         axes.plot(
             [], [], marker="o", linestyle="none", color=colour(series), label=label, markersize=6,
             markerfacecolor=SURFACE if series <= 0 else colour(series),
         )  # fmt: skip
-    columns = min(len(legend), 3)
-    axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handletextpad=0.1,
-        columnspacing=1.0,
-    )  # fmt: skip
+    _place_legend(figure, axes, len(legend), 4, handletextpad=0.1, columnspacing=1.0)
 
 
 def _svg(figure: Any, name: str, title: str) -> str:

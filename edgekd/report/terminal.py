@@ -153,7 +153,7 @@ def parity_text(artifact: ArtifactReport) -> str:
     if parity.max_lsb is not None:
         text = f"{parity.max_lsb:.3g} LSB"
     elif parity.max_relative is not None:
-        text = f"{parity.max_relative:.0e}"
+        text = f"{parity.max_relative:.0e} rel"
     else:
         text = "not finite"
     return text if parity.verdict == "pass" else f"{text} FAIL"

@@ -1,0 +1,28 @@
+"""The JSON schema of report.json (draft 2020-12), made from the values that it is written from.
+
+`python -m edgekd.report.schema` writes report.schema.json anew after the values have changed; a
+test compares the two.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgekd.report.values import Report
+
+SCHEMA_FILE = Path(__file__).parent / "report.schema.json"
+
+
+def report_schema() -> dict[str, Any]:
+    """What report.json holds, as a JSON schema."""
+    schema = Report.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def schema_text() -> str:
+    """The content of report.schema.json."""
+    return json.dumps(report_schema(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
