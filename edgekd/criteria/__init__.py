@@ -23,6 +23,8 @@ class Criterion:
 
     needs: ClassVar[Literal["nothing", "gradients", "training"]] = "nothing"
     reads: ClassVar[Literal["weights", "norms", "outputs"]] = "weights"
+    moves: ClassVar[bool] = False
+    """Whether single weights are pruned while the model trains, by scores that go on changing."""
 
     def step(self, score: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """The running score after one more batch; it starts at zero."""

@@ -17,6 +17,7 @@ class Movement(Criterion):
     """
 
     needs: ClassVar[Literal["nothing", "gradients", "training"]] = "training"
+    moves: ClassVar[bool] = True
 
     def __init__(self, rate: float = 1.0) -> None:
         if rate <= 0:

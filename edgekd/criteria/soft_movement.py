@@ -18,6 +18,7 @@ class SoftMovement(Criterion):
     """
 
     needs: ClassVar[Literal["nothing", "gradients", "training"]] = "training"
+    moves: ClassVar[bool] = True
 
     def __init__(self, rate: float = 1.0, penalty: float = 1e-4) -> None:
         if rate <= 0 or penalty < 0:

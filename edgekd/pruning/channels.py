@@ -150,8 +150,6 @@ def _dependency_graph(module: nn.Module, example: Tensor) -> Any:
 
 
 def _traced_groups(module: nn.Module, example: Tensor) -> Iterator[Group]:
-    import torch_pruning
-
     traced = copy.deepcopy(module)
     try:
         graph = _dependency_graph(traced, example)
@@ -172,9 +170,10 @@ def _traced_groups(module: nn.Module, example: Tensor) -> Iterator[Group]:
                 output = True
             if not isinstance(layer, nn.Module) or layer not in names:
                 continue
-            if isinstance(layer, torch_pruning.ops.TORCH_CONV) or isinstance(layer, nn.GroupNorm):
+            if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED, nn.GroupNorm)):
                 count, why = _blocks(layer, item.idxs, channels)
-                blocks, reason = math.lcm(blocks, count), reason or why and f"{names[layer]} {why}"
+                blocks = math.lcm(blocks, count)
+                reason = reason or (f"{names[layer]} {why}" if why else "")
             axis: Axis = "in" if only_in else "out"
             members.append(
                 Member(names[layer], axis, tuple(item.idxs), tuple(map(int, item.root_idxs)))
@@ -193,9 +192,9 @@ def _maker(module: nn.Module, members: Sequence[Member], channels: int) -> str:
     every = tuple(range(channels))
     made = {m.layer for m in members if m.axis == "out" and m.indices == m.roots == every}
     for name, part in module.named_modules():
-        if name in made and isinstance(part, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
-            if getattr(part, "groups", 1) == 1:
-                return name
+        kernel = isinstance(part, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear))
+        if name in made and kernel and getattr(part, "groups", 1) == 1:
+            return str(name)
     return ""
 
 

@@ -105,7 +105,7 @@ def _watching(
         return hook
 
     handles = [
-        parameter.register_post_accumulate_grad_hook(watch(name))
+        parameter.register_post_accumulate_grad_hook(watch(name))  # type: ignore[no-untyped-call]
         for name, parameter in parameters.items()
     ]
     try:
@@ -186,10 +186,10 @@ def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Crit
 
 def per_channel(layer: nn.Module, values: Tensor, axis: str) -> Tensor:
     """Sums of a kernel's values for each channel on one side: (out, in/groups, ...) -> (C,)."""
-    groups: int = getattr(layer, "groups", 1)  # type: ignore[assignment]
+    groups = int(getattr(layer, "groups", 1))
     if isinstance(layer, TRANSPOSED):
         axis = "in" if axis == "out" else "out"
     if axis == "out":
         return values.flatten(1).sum(1)
     flat = values.flatten(2).sum(2) if values.dim() > 2 else values
-    return flat.unflatten(0, (groups, -1)).sum(1).flatten()
+    return flat.reshape(groups, -1, flat.shape[1]).sum(1).flatten()

@@ -25,7 +25,7 @@ def pattern_of(granularity: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def kernels(module: nn.Module, ignored: Callable[[str], bool]) -> dict[str, nn.Parameter]:
+def kernels(module: nn.Module, ignored: Callable[[str], bool]) -> dict[str, Tensor]:
     """The weights of convolutions and linear layers by parameter name, the ignored left out.
 
     In an exported graph, which has no layers left, every parameter of two dimensions or more.
