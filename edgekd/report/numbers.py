@@ -44,7 +44,10 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 def points(drop: float | None) -> str:
     """A drop in percentage points, told as the change: a drop of 0.4 is -0.40 points."""
-    return MISSING if drop is None else f"{-drop:+.2f} pt".replace("-", MINUS)
+    if drop is None:
+        return MISSING
+    change = round(-drop, 2)
+    return f"{change:+.2f} pt".replace("-", MINUS) if change else "0.00 pt"
 
 
 def times(ratio: float | None) -> str:

@@ -164,7 +164,7 @@ def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size)
+    figure = Figure(figsize=size, dpi=72)  # SVG has 72 units an inch: labels are placed in these
     FigureCanvasSVG(figure)
     # Fixed margins: searching for the best ones takes longer than drawing.
     inch = 1 / size[1]
@@ -211,7 +211,7 @@ def _label(axes: Any, points: Sequence[Point]) -> None:
                 taken.append(box)
                 axes.annotate(
                     point.label, (point.x, 100 * point.y), (dx, dy), fontsize=8.5, ha=anchor,
-                    textcoords="offset pixels", color=INK if point.series >= 0 else MUTED,
+                    textcoords="offset pixels", color=colour(point.series),
                     parse_math=False,
                 )  # fmt: skip
                 break

@@ -1,0 +1,70 @@
+import io
+from pathlib import Path
+
+import pytest
+from synthetic_report import artifact, synthetic_report, x86
+
+from edgekd.report.terminal import print_report
+from edgekd.report.values import Report
+
+
+def printed(report: Report, width: int | None = None) -> str:
+    stream = io.StringIO()
+    print_report(report, Path("runs/latest"), stream, width)
+    return stream.getvalue()
+
+
+def test_the_last_lines_are_the_verdict_and_the_page() -> None:
+    lines = printed(synthetic_report()).splitlines()
+    assert lines[-2:] == ["verdict: fail", "report:  runs/latest/report.html"]
+
+
+def test_a_pipe_gets_plain_text() -> None:
+    assert "\x1b" not in printed(synthetic_report())
+
+
+def test_every_number_that_is_not_measured_says_its_kind() -> None:
+    lines = printed(synthetic_report()).splitlines()
+    (row,) = (line for line in lines if line.startswith(" model.tflite"))
+    cells = row.split()
+    assert row.count("(sim)") == 2
+    assert cells[-4:] == ["10×", "128", "LSB", "FAIL"]  # noqa: RUF001
+    (measured,) = (line for line in lines if line.startswith(" model.so"))
+    assert "(" not in measured
+
+
+def test_budgets_have_their_verdicts() -> None:
+    text = " ".join(printed(synthetic_report()).split())
+    assert "x86: model.onnx latency_ms_p90 ≤ 0.2 ms 0.0987 ms pass" in text
+    assert "x86: model.onnx energy_mj ≤ 1 mJ – unverified" in text  # noqa: RUF001
+    assert "raspberry-pi-5: model.onnx latency_ms_p90 ≤ 2 ms 1.18 ms (sim) unverified" in text
+
+
+def test_why_a_value_is_missing_is_said_once_for_all_that_lack_it() -> None:
+    text = " ".join(printed(synthetic_report()).split())
+    assert text.count("no energy sensor: RAPL needs root") == 1
+    assert "coral: no baseline: the Edge TPU runs int8 models only" in text
+    assert "factorize: no accuracy: not evaluated before the next stage" in text
+    assert "parity fails: stages.1.0.conv2 (conv2d): 71 LSB" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 88, 110, 160])
+def test_no_line_is_wider_than_the_terminal_and_the_speed_up_is_in_it(width: int) -> None:
+    text = printed(synthetic_report(), width)
+    lines = text.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert "faster" in text or width < 60
+
+
+def test_a_long_path_stays_in_one_piece() -> None:
+    stream = io.StringIO()
+    folder = Path("/" + "folder/" * 30)
+    print_report(synthetic_report(), folder, stream, 60)
+    assert f"report:  {folder}/report.html" in stream.getvalue()
+
+
+def test_a_name_in_brackets_is_no_markup() -> None:
+    target = x86().model_copy(update={"artifacts": (artifact("a/[red]x.onnx", 10),)})
+    text = printed(synthetic_report(name="[bold]m", targets=(target,)))
+    assert "[red]x.onnx" in text
+    assert "[bold]m on fashion-mnist" in text
