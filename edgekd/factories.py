@@ -97,9 +97,8 @@ def _import(name: str, where: str) -> ModuleType:
                 hint="modules are looked up beside the recipe, in the working directory and "
                 "among the installed packages",
             ) from None
-        raise InputError(f"'{name}' imports '{missing}', which isn't installed", where=where) from (
-            error
-        )
+        message = f"'{name}' imports '{missing}', which isn't installed"
+        raise InputError(message, where=where) from error
     except Exception as error:
         raise InputError(
             f"importing '{name}' failed: {type(error).__name__}: {_first_line(error)}", where=where

@@ -87,6 +87,10 @@ def _check_finite(values: torch.Tensor, where: str) -> None:
 def source_faults(source: Source, where: str) -> list[EdgekdError]:
     """Everything that is wrong between the parts: shapes that differ, labels out of range."""
     faults: list[EdgekdError] = []
+    if source.labels and source.classes not in (None, len(source.labels)):
+        faults.append(
+            InputError(f"{source.classes} classes, but {len(source.labels)} labels", where=where)
+        )
     shape = source.train.x.shape[1:]
     for name, part in source.parts.items():
         if part.x.shape[1:] != shape:

@@ -31,6 +31,7 @@ def pair(train=20): return arrays(train), arrays(6)
 def triple(): return tuple(TensorDataset(*arrays(count)) for count in (20, 4, 6))
 def named(): return Parts(train=Items(), validation=None, test=Items())
 def mapping(): return {"train": arrays(20), "test": arrays(6), "labels": ["no", "yes"]}
+def counted(): return mapping() | {"classes": 3}
 def misspelt(): return {"train": arrays(20), "tset": arrays(6)}
 def half(): return {"train": arrays(20)}
 def number(): return 3
@@ -81,6 +82,7 @@ def test_labels_of_a_mapping_are_kept_and_arguments_are_passed(folder: Path) -> 
     ("factory", "message"),
     [
         ("misspelt", "returned an unknown part 'tset'"),
+        ("counted", "3 classes, but 2 labels"),
         ("half", "returned no 'test'"),
         ("number", "returned int"),
         ("strings", "a part of type str"),
