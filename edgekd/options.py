@@ -42,7 +42,7 @@ class TvmOptions(Value):
     num_cores: PositiveInt = 1
     arch: str = Field(default="", pattern=r"^(sm_\d+)?$")
     host: dict[str, str | int | list[str]] = {}
-    grid_seconds: float = Field(default=60.0, ge=0)
+    grid_seconds: float = Field(default=30.0, ge=0)
     tune_seconds: float = Field(default=0.0, ge=0)
     threads: PositiveInt = 1
     device: Literal["cpu", "cuda"] = "cpu"

@@ -1,7 +1,8 @@
 """The per-layer grid: each layer's likeliest tiles timed on this machine, the best one kept."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,10 @@ def ranked(layer: Layer, isa: Isa) -> list[Tile]:
 
 @dataclass
 class Grid:
-    """Chooses a tile for a layer: from what was measured before, by measuring, or by rule.
+    """Chooses a tile for a layer: what was measured, now or earlier, or by rule.
 
     `known` maps a layer's key to its tile and is what a later run can start from. Measuring ends
-    when `seconds` are used up; layers that come later get the rule's tile.
+    when `seconds` are used up; the layers left get the rule's tile.
     """
 
     isa: Isa
@@ -49,12 +50,17 @@ class Grid:
     used: float = 0.0
 
     def choose(self, layer: Layer) -> Tile:
-        """The tile of a layer; equal layers get equal tiles."""
-        key = key_of(layer)
-        if key not in self.known:
-            tile = self._measured(layer) if self.used < self.seconds else by_rule(layer, self.isa)
-            self.known[key] = [tile.rows, tile.columns, tile.vectors, tile.lanes]
-        return Tile(*self.known[key])
+        """The tile of a layer, measured or by rule; equal layers get equal tiles."""
+        known = self.known.get(key_of(layer))
+        return Tile(*known) if known else by_rule(layer, self.isa)
+
+    def measure(self, layers: Iterable[Layer]) -> None:
+        """Time the tiles of layers not known yet, the costliest first, while there is time."""
+        new = {key_of(layer): layer for layer in layers if key_of(layer) not in self.known}
+        for key, layer in sorted(new.items(), key=lambda pair: (-pair[1].multiply_adds, pair[0])):
+            if self.used >= self.seconds:
+                return
+            self.known[key] = list(astuple(self._measured(layer)))
 
     def _measured(self, layer: Layer) -> Tile:
         begin = time.monotonic()

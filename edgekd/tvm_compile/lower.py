@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.tvm_compile.constants import rearranged
 from edgekd.tvm_compile.isa import Isa
 from edgekd.tvm_compile.layers import Layer, expression, linear_expression, pack
 from edgekd.tvm_compile.leftovers import schedule_leftover
@@ -25,42 +26,36 @@ def imported(program: Any) -> Any:
     module = from_exported_program(
         program, keep_params_as_input=False, unwrap_unit_return_tuple=True
     )
-    module = without_squeezes(module)
-    passes = [
-        relax.transform.DecomposeOpsForInference(),
-        relax.transform.FoldConstant(),
-        relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}),
-        relax.transform.Normalize(),
-        relax.transform.FoldConstant(),
-    ]
-    return transform.Sequential(passes)(module)
-
-
-def without_squeezes(module: Any) -> Any:
-    """Squeezes as reshapes: converting the layout of one with a negative axis crashes TVM."""
-    from tvm import relax
-
-    @relax.expr_functor.mutator  # type: ignore[untyped-decorator]
-    class Reshape(relax.PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:
-            call = self.visit_expr_post_order(call)
-            if getattr(call.op, "name", "") == "relax.squeeze":
-                return relax.op.reshape(call.args[0], call.ty.shape)
-            return call
-
-    visitor = Reshape(module)
-    for name, function in module.functions_items():
-        if isinstance(function, relax.Function):
-            visitor.builder_.update_func(name, visitor.visit_expr(function))
-    return visitor.builder_.get()
+    module = rearranged(relax.transform.DecomposeOpsForInference()(module))
+    layouts = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
+    passes = [relax.transform.ConvertLayout(layouts), relax.transform.Normalize()]
+    return rearranged(transform.Sequential(passes)(module))
 
 
 def half(module: Any) -> Any:
     """Convolutions and linear layers in float16, inputs and outputs as they were."""
-    from tvm import relax, transform
+    from tvm import relax
 
-    passes = [relax.transform.ToMixedPrecision("float16"), relax.transform.FoldConstant()]
-    return transform.Sequential(passes)(module)
+    return rearranged(relax.transform.ToMixedPrecision("float16")(module))
+
+
+def layers_of(module: Any) -> list[Layer]:
+    """The layers of an imported module that a tile is chosen for, in order."""
+    from tvm import relax
+
+    found: list[Layer] = []
+
+    def visit(node: Any) -> None:
+        layer = None
+        if getattr(getattr(node, "op", None), "name", "") == "relax.nn.conv2d":
+            layer = convolution_of(node)
+        elif getattr(getattr(node, "op", None), "name", "") == "relax.matmul":
+            layer = linear_of(node)
+        if layer is not None:
+            found.append(layer)
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    return found
 
 
 def legalized(module: Any, choose: Choice) -> Any:

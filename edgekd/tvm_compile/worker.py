@@ -32,6 +32,8 @@ def main(folder: Path) -> None:
         module = lower.imported(program)
         if job["precision"] == "fp16":
             module = lower.half(module)
+        if job["grid_seconds"]:
+            grid.measure(lower.layers_of(module))
         module = lower.legalized(module, grid.choose)
         module, uncovered = lower.scheduled(module, grid.isa)
     executable, planned = built(module, target)
