@@ -14,12 +14,12 @@ from edgekd.data import Augmentation, Data, Samples, load_data
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.models.resnet import resnet20
 from edgekd.onnx_files import describe_onnx
-from edgekd.recipe import DataTable, Network
+from edgekd.recipe import TEACHER, DataTable, Network
 from edgekd.teachers import load_teacher
 from edgekd.teachers.layout import arrangement
 from edgekd.teachers.outputs import Outputs, outputs_of
 
-DIGITS_TEACHER = Path(__file__).parents[1] / "benchmarks" / "digits"
+DIGITS_TEACHER = TEACHER.parent
 CLASSES = 10
 
 
@@ -81,7 +81,7 @@ def test_the_digits_teacher_of_the_demo_is_right_on_unseen_digits(data: Data) ->
         DIGITS_TEACHER,
         factory="edgekd.models.resnet:resnet20",
         arguments={"channels": 1},
-        weights="teacher.safetensors",
+        weights="digits_teacher.safetensors",
     )
     hits = teacher.logits(data.test.x).argmax(1) == data.test.y
     assert hits.double().mean() >= 0.985
@@ -94,11 +94,11 @@ def test_a_network_is_frozen_in_eval_mode_and_can_be_tapped(data: Data) -> None:
         DIGITS_TEACHER,
         factory="edgekd.models.resnet:resnet20",
         arguments={"channels": 1},
-        weights="teacher.safetensors",
+        weights="digits_teacher.safetensors",
         weight=2.0,
     )
     original = resnet20(channels=1)
-    original.load_state_dict(load_file(DIGITS_TEACHER / "teacher.safetensors"))
+    original.load_state_dict(load_file(DIGITS_TEACHER / "digits_teacher.safetensors"))
     x = data.test.x[:4]
     assert not teacher.module.training
     assert not any(parameter.requires_grad for parameter in teacher.module.parameters())

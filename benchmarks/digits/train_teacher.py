@@ -1,7 +1,7 @@
 """Train the digits teacher that `make demo` compresses, with plain PyTorch.
 
-The result, `teacher.safetensors` beside this file, is what `edgekd.models.resnet:resnet20` with
-`channels = 1` loads. It sees the training part of edgekd's own digits split only; validation is
+The result, which travels in the package beside the recipe that uses it, is what
+`edgekd.models.resnet:resnet20` with `channels = 1` loads. It sees the training part of edgekd's own digits split only; validation is
 printed on the way, and the test set is looked at once, at the end.
 
     python benchmarks/digits/train_teacher.py
@@ -10,7 +10,6 @@ printed on the way, and the test set is looked at once, at the end.
 import argparse
 import json
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +18,8 @@ from safetensors.torch import save_file
 from edgekd.data import Samples, load_data
 from edgekd.models.resnet import ResNet, resnet20
 from edgekd.networks import load_network
-from edgekd.recipe import DataTable, Network
+from edgekd.recipe import TEACHER, DataTable, Network
 
-HERE = Path(__file__).parent
 BATCH = 64
 
 
@@ -36,7 +34,7 @@ def train(epochs: int, seed: int) -> ResNet:
     """SGD with one cycle, images shifted by up to a pixel, and averaged weights at the end."""
     torch.set_num_threads(1)  # images of 8x8 are too small to share
     torch.manual_seed(seed)
-    data = load_data(DataTable(source="digits", shift=1), HERE)
+    data = load_data(DataTable(source="digits", shift=1), TEACHER.parent)
     model = resnet20(channels=1)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
@@ -75,16 +73,16 @@ def main() -> None:
     options = parser.parse_args()
     model = train(options.epochs, options.seed)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    path = HERE / "teacher.safetensors"
+    path = TEACHER
     save_file(weights, path.with_suffix(".part"), {"seed": str(options.seed)})
     path.with_suffix(".part").replace(path)
     table = Network(
         factory="edgekd.models.resnet:resnet20",
         arguments={"channels": 1},
-        weights=Path("teacher.safetensors"),
+        weights=TEACHER,
     )
-    test = load_data(DataTable(source="digits"), HERE).test
-    print(json.dumps({"accuracy": accuracy(load_network(table, HERE, "teacher"), test)}))
+    test = load_data(DataTable(source="digits"), TEACHER.parent).test
+    print(json.dumps({"accuracy": accuracy(load_network(table, TEACHER.parent, "teacher"), test)}))
 
 
 if __name__ == "__main__":
