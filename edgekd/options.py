@@ -85,7 +85,8 @@ def check_options(tables: Mapping[str, Any], where: str) -> list[EdgekdError]:
 
     A third party's backend (an entry point of `edgekd.backends`) checks its own table.
     """
-    foreign = {point.name for point in entry_points(group="edgekd.backends")}
+    unknown = set(tables) - set(OPTIONS)  # listing entry points reads every installed package
+    foreign = {point.name for point in entry_points(group="edgekd.backends")} if unknown else set()
     faults: list[EdgekdError] = []
     for name, table in tables.items():
         place = f"{where}: backends.{name}"

@@ -5,8 +5,11 @@ Both give the same report: a placement for each operator, and the facts `kind`, 
 Google's apt archive for x86-64 Debian, so it is a tool of this machine and not of the board.
 """
 
+import contextlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -134,32 +137,45 @@ def _compile(compiler: str, model: Path, work: Path, limit: float) -> tuple[str,
     """The compiler's log and the file it made, from a folder of its own."""
     source = work / model.name
     shutil.copyfile(model, source)
-    try:
-        done = subprocess.run(
-            [compiler, "-s", "-o", str(work), str(source)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit,
-            cwd=work,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise ToolError(
-            f"{COMPILER} did not end within {limit:g} s",
-            where=str(model),
-            hint="raise time_limit_seconds in [backends.edgetpu]",
-        ) from None
-    except OSError as error:
-        raise ToolError(f"{COMPILER} could not be started: {error}", where=compiler) from None
-    log = done.stdout + done.stderr
+    argv = [compiler, "-s", "-o", str(work), str(source)]
+    log, code = _run(argv, work, limit, str(model))
     made = work / f"{model.stem}_edgetpu.tflite"
-    if done.returncode or not made.is_file() or "Compilation failed" in log:
-        raise ToolError(_failure(log, done.returncode), where=str(model))
+    if code or not made.is_file() or "Compilation failed" in log:
+        raise ToolError(_failure(log, code), where=str(model))
     written = work / f"{model.stem}_edgetpu.log"
     if not _ROW.search(log) and written.is_file():
         log += written.read_text(encoding="utf-8", errors="replace")
     return log, made
+
+
+def _run(argv: list[str], work: Path, limit: float, where: str) -> tuple[str, int]:
+    """Output and exit status of the compiler, which has a child of its own: both end together."""
+    with (work / "output").open("w+b") as output:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=work,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ToolError(f"{COMPILER} could not be started: {error}", where=argv[0]) from None
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise ToolError(
+                f"{COMPILER} did not end within {limit:g} s",
+                where=where,
+                hint="raise time_limit_seconds in [backends.edgetpu]",
+            ) from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        return output.read().decode("utf-8", errors="replace"), code
 
 
 def _failure(log: str, code: int) -> str:

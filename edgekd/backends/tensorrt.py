@@ -243,26 +243,31 @@ def _build(
     """Build on the board and bring the engine here; the log, and the layers as JSON."""
     place, _, name = board.send(model).rpartition("/")
     place = place or "."
-    arguments = build_arguments(name, engine.name, artifact.precision, options, place)
-    limit = options.time_limit_seconds
-    code, out, err = board.execute([trtexec, *arguments], limit)
+    partial = engine.with_name(f".{engine.name}.partial")
+    remote = f"{place}/{partial.name}"
+    arguments = build_arguments(name, partial.name, artifact.precision, options, place)
+    code, out, err = board.execute([trtexec, *arguments], options.time_limit_seconds)
     log = out + err
+    if code or "&&&& FAILED" in log:
+        board.execute(["rm", "-f", remote], 60.0)
+        raise _failure(code, log, model, options.time_limit_seconds)
+    try:
+        board.fetch(remote, partial)
+        partial.replace(engine)
+    except OSError as error:
+        raise ToolError(f"trtexec left no engine: {error}", where=str(model)) from None
+    _, layers, _ = board.execute(["cat", f"{place}/layers.json"], 60.0)
+    return log, layers
+
+
+def _failure(code: int, log: str, model: Path, limit: float) -> ToolError:
     if code == 124:
-        raise ToolError(
+        return ToolError(
             f"trtexec did not end within {limit:g} s",
             where=str(model),
             hint="raise time_limit_seconds in [backends.tensorrt]",
         )
-    if code or "&&&& FAILED" in log:
-        raise ToolError(f"trtexec failed (exit status {code}): {_told(log)}", where=str(model))
-    partial = engine.with_name(f".{engine.name}.partial")
-    try:
-        board.fetch(f"{place}/{engine.name}", partial)
-    except OSError as error:
-        raise ToolError(f"trtexec left no engine: {error}", where=str(model)) from None
-    partial.replace(engine)
-    _, layers, _ = board.execute(["cat", f"{place}/layers.json"], 60.0)
-    return log, layers
+    return ToolError(f"trtexec failed (exit status {code}): {_told(log)}", where=str(model))
 
 
 def _told(log: str) -> str:

@@ -77,7 +77,7 @@ def test_external_data_counts_and_must_lie_beside_the_file(tmp_path):
     )
     assert read_onnx(path).facts["external_bytes"] == 24 + 4 + 1 + 8
     (tmp_path / "big.data").unlink()
-    with pytest.raises(InputError, match="'big.data' is not beside it"):
+    with pytest.raises(InputError, match=r"'big\.data' is not beside it"):
         read_onnx(path)
 
 
