@@ -264,29 +264,58 @@ def _compared(rows: Sequence[Row], metric: str, axis: str, names: dict[int, str]
             missing.append(f"{name}: {target.name} {_label(artifact)}")
     if not points:
         return None
-    legend = {name: index for index, name in names.items()}
-    svg = plots.scatter(points, legend, axis, f"runs-{metric}", f"Runs: accuracy against {metric}")
-    caption = f"Accuracy against {metric}. Up and to the left is better."
+    places: dict[str, list[tuple[float, float]]] = {}
+    for _, _, _, target, artifact in rows:
+        cost = _cost(artifact, metric)
+        if cost and artifact.accuracy is not None and _merits(artifact) is not None:
+            places.setdefault(target.name, []).append((cost, artifact.accuracy))
+    svg = plots.scatter(
+        points,
+        {name: index for index, name in names.items()},
+        axis,
+        f"runs-{metric}",
+        f"Runs: accuracy against {metric}",
+        fronts=[_front(place) for place in places.values()],
+    )
+    caption = (
+        f"Accuracy against {metric}. Up and to the left is better; the lines are the Pareto "
+        "fronts of each target."
+    )
     return Figure(svg, caption, "; ".join(missing))
 
 
-def _pareto(rows: Sequence[Row]) -> set[int]:
-    """The rows that no other row of the same target beats in accuracy, p50 and size at once."""
-    best = set()
-    for index, (_, _, _, target, artifact) in enumerate(rows):
-        rivals = [other for _, _, _, rival, other in rows if rival.name == target.name]
-        if not any(_dominates(other, artifact) for other in rivals):
-            best.add(index)
-    return best
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (cost, accuracy) points that none beats in both, from cheap to accurate."""
+    front: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda one: (one[0], -one[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((cost, accuracy))
+    return front
 
 
-def _dominates(first: ArtifactReport, second: ArtifactReport) -> bool:
-    """At least as good in all three, and better in one; nothing is known without all three."""
-    pairs = []
-    for artifact in (first, second):
-        latency = _cost(artifact, "latency")
-        if latency is None or artifact.accuracy is None:
-            return False
-        pairs.append((-artifact.accuracy, latency, artifact.bytes))
-    ours, theirs = pairs
-    return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
+def _pareto(rows: Sequence[Row]) -> dict[int, bool]:
+    """Whether no other row of the same target beats a row in accuracy, p50 and size at once; rows
+    that lack one of them, or compute something else than their reference, are left out."""
+    merits = {index: _merits(artifact) for index, (*_, artifact) in enumerate(rows)}
+    known = {index: merit for index, merit in merits.items() if merit is not None}
+    return {
+        index: not any(
+            rows[other][3].name == rows[index][3].name and _dominates(rival, merit)
+            for other, rival in known.items()
+        )
+        for index, merit in known.items()
+    }
+
+
+def _merits(artifact: ArtifactReport) -> tuple[float, ...] | None:
+    """What should be small: the negative accuracy, p50 and bytes."""
+    latency = _cost(artifact, "latency")
+    broken = artifact.parity is not None and artifact.parity.verdict == "fail"
+    if latency is None or artifact.accuracy is None or broken:
+        return None
+    return -artifact.accuracy, latency, float(artifact.bytes)
+
+
+def _dominates(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
+    """At least as good in all, and better in one."""
+    return first != second and all(a <= b for a, b in zip(first, second, strict=True))

@@ -81,10 +81,19 @@ def _styled(draw: Callable[P, str]) -> Callable[P, str]:
 
 @_styled
 def scatter(
-    points: Sequence[Point], legend: Mapping[str, int], axis: str, name: str, title: str
+    points: Sequence[Point],
+    legend: Mapping[str, int],
+    axis: str,
+    name: str,
+    title: str,
+    fronts: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> str:
-    """Accuracy in percent against a cost on a logarithmic axis; `name` prefixes the ids."""
+    """Accuracy in percent against a cost on a logarithmic axis; `name` prefixes the ids and
+    `fronts` are lines through (cost, accuracy)."""
     figure, axes = _figure()
+    for front in fronts:
+        costs, shares = [one[0] for one in front], [100 * one[1] for one in front]
+        axes.plot(costs, shares, color=MUTED, linewidth=1, linestyle=":", zorder=1)
     for point in points:
         tint = colour(point.series)
         if point.error:
@@ -231,7 +240,8 @@ def _overlap(first: Box, second: Box) -> bool:
 def _legend(figure: Any, axes: Any, legend: Mapping[str, int]) -> None:
     for label, series in legend.items():
         axes.plot(
-            [], [], marker="o", linestyle="none", color=colour(series), label=label, markersize=6,
+            [], [], marker="D" if series < 0 else "o", linestyle="none", color=colour(series),
+            label=label, markersize=5 if series < 0 else 6,
             markerfacecolor=SURFACE if series <= 0 else colour(series),
         )  # fmt: skip
     _place_legend(figure, axes, len(legend), 4, handletextpad=0.1, columnspacing=1.0)
