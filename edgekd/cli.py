@@ -284,6 +284,8 @@ def print_error(error: EdgekdError) -> None:
 def main() -> NoReturn:
     """Run the command line; every error of edgekd's own becomes its exit code."""
     debug = "--debug" in sys.argv[1:]
+    if not debug:
+        _quiet_libraries()
     try:
         code = app(standalone_mode=False, args=_with_debug_first(sys.argv[1:]))
     except EdgekdError as error:
@@ -298,6 +300,16 @@ def main() -> NoReturn:
             raise
         _refuse_usage_or_bug(error)
     sys.exit(code or 0)
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries' own remarks (missing GPU kernels, deprecations of theirs) out of stderr."""
+    import logging
+    import warnings
+
+    for name in ("torchao", "torch.utils._pytree", "torch.onnx", "nncf"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
 
 
 def _with_debug_first(arguments: list[str]) -> list[str]:

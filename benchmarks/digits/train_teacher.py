@@ -1,7 +1,8 @@
 """Train the digits teacher that `make demo` compresses, with plain PyTorch.
 
 The result, which travels in the package beside the recipe that uses it, is what
-`edgekd.models.resnet:resnet20` with `channels = 1` loads. It sees the training part of edgekd's own digits split only; validation is
+`edgekd.models.resnet:resnet20` with `channels = 1` loads. It sees the training part of edgekd's own
+digits split only; validation is
 printed on the way, and the test set is looked at once, at the end.
 
     python benchmarks/digits/train_teacher.py
