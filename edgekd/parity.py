@@ -81,6 +81,8 @@ def compare(
     allowed = tolerance
     if allowed is None:
         allowed = TOLERANCE_RELATIVE if scale is None else TOLERANCE_LSB
+    if scale is None and allowed >= 1.0:
+        raise ValueError(f"a relative tolerance of {allowed:g} passes anything; is it in LSB?")
     broken = ~np.isfinite(found)
     differences = _differences(expected, np.where(broken, expected, found), scale)
     sample, output = np.unravel_index(

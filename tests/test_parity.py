@@ -53,6 +53,11 @@ def test_a_float_artifact_has_a_relative_error_and_no_lsb() -> None:
     assert compare([[1.0, -4.0]], [[1.0, -4.1]], None).verdict == "fail"
 
 
+def test_a_tolerance_in_lsb_is_refused_where_there_is_no_scale() -> None:
+    with pytest.raises(ValueError, match="a relative tolerance of 2 passes anything"):
+        compare([[1.0, -4.0]], [[9.0, 9.0]], None, tolerance=2.0)
+
+
 def test_outputs_that_are_not_finite_never_pass_and_are_named() -> None:
     parity = compare(np.zeros((2, 2)), np.array([[0.0, 0.0], [np.nan, np.inf]]), 0.1)
     assert parity.verdict == "fail"
