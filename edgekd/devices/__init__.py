@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekd.artifact import Artifact
+from edgekd.artifact import Artifact, TensorInfo
 from edgekd.measurement import Kind
 
 Options = dict[str, Any]
@@ -46,6 +47,12 @@ class Device(Protocol):
 
     def can_run(self, artifact: Artifact) -> str:
         """An empty string, or the reason why it can't run there."""
+
+    def probe(
+        self, path: Path, runtime: str, options: Options
+    ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+        """Inputs and outputs of a file, as the runtime there tells them; unknown sizes are -1.
+        Raises `InputError` for a missing runtime or a file that it can't load."""
 
     def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
         """Float outputs (N, ...) for float inputs (N, ...), in batches of the artifact's own size;

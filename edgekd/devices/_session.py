@@ -73,14 +73,20 @@ class AgentDevice:
     def can_run(self, artifact: Artifact) -> str:
         runtimes = self.hello().runtimes
         if runtimes.get(artifact.runtime):
+            built_for = _machine_of(artifact.path) if artifact.runtime == "tvm" else ""
+            if built_for and built_for != self.hello().machine:
+                return f"it is built for {built_for}, and {self.name} is {self.hello().machine}"
             return ""
         how = self.hello().install.get(artifact.runtime, "")
         return f"{self.name} has no {artifact.runtime}" + (f" ({how})" if how else "")
 
-    def probe(self, path: Path, runtime: str, options: Options) -> Loaded:
-        """Inputs, outputs and the runtime's version of a file that edgekd need not have made."""
+    def probe(
+        self, path: Path, runtime: str, options: Options
+    ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
         request = self._load_request(path, runtime, (), (), options)
-        return self._load(self._shared(), request, str(path))
+        loaded = self._load(self._shared(), request, str(path))
+        inputs, outputs = loaded.inputs, loaded.outputs
+        return tuple(one.info() for one in inputs), tuple(one.info() for one in outputs)
 
     def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
         place = str(artifact.path)
@@ -249,6 +255,14 @@ class AgentDevice:
 
 def _layout(artifact: Artifact, options: Options) -> str:
     return str(options.get("input_layout") or artifact.facts.get("input_layout", ""))
+
+
+def _machine_of(library: Path) -> str:
+    """The processor that an ELF file is for, by its header; empty for what is no such file."""
+    with library.open("rb") as stream:
+        header = stream.read(20)
+    number = int.from_bytes(header[18:20], "little") if header[:4] == b"\x7fELF" else 0
+    return {62: "x86_64", 183: "aarch64", 40: "armv7l"}.get(number, "")
 
 
 def _nothing(why: str, quick: bool) -> Samples:

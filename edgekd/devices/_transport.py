@@ -132,14 +132,14 @@ class ProcessChannel:
 
 
 class LocalTransport:
-    """This machine. `prefix` is the interpreter that the agent and commands run under."""
+    """This machine. `interpreter` runs the agent, in `environment` or else in this process's."""
 
     def __init__(
         self, interpreter: Sequence[str], agent: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self._interpreter = list(interpreter)
         self._agent = agent
-        self._environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", **(environment or {})}
+        self._environment = dict(os.environ if environment is None else environment)
         self._folder = tempfile.TemporaryDirectory(prefix="edgekd-")
 
     def put(self, file: Path) -> str:

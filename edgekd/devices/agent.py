@@ -367,7 +367,9 @@ def from_model(y: Any, info: Info) -> Any:
     return y.astype(np.float32)
 
 
-def infer_all(model: Any, x: Any, layout: str, output: int, batch: int) -> Any:
+def infer_all(
+    model: Any, x: Any, layout: str, output: int, batch: int, tick: Callable[[int], None]
+) -> Any:
     """Outputs (N, ...) of inputs (N, ...), in batches of the model's own size, the last padded."""
     import numpy as np
 
@@ -391,6 +393,7 @@ def infer_all(model: Any, x: Any, layout: str, output: int, batch: int) -> Any:
         y = model.fetch()[output]
         named = model.outputs[output] if output < len(model.outputs) else {}
         parts.append(from_model(y, named)[: len(chunk)])
+        tick(start + len(chunk))
     return np.concatenate(parts)
 
 
@@ -527,13 +530,16 @@ class Agent:
 
         model = self.models[request["model"]]
         x = np.load(request["input"], allow_pickle=False)
-        y = infer_all(
-            model,
-            x,
-            request.get("input_layout", ""),
-            request.get("output_index", 0),
-            request.get("batch", 64),
-        )
+        layout, output = request.get("input_layout", ""), request.get("output_index", 0)
+        last = [time.monotonic()]
+
+        def tick(done: int) -> None:  # a sign of life: an emulator may take minutes
+            if time.monotonic() > last[0] + 1:
+                last[0] = time.monotonic()
+                self.answer({"progress": done, "least": len(x)})
+                signal.alarm(int(request.get("limit_s", 0)))
+
+        y = infer_all(model, x, layout, output, request.get("batch", 64), tick)
         with open(request["output"] + ".part", "wb") as stream:
             np.save(stream, y)
         os.replace(request["output"] + ".part", request["output"])
