@@ -62,7 +62,7 @@ class EdgeTpu:
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
     ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
-        """What the vendor's table says of that file. Raises `InputError` for a float model."""
+        """What the vendor's table says of that file: of a float one, that nothing is mapped."""
         return _judge(_readable(artifact), target, EdgetpuOptions(**options))
 
     def follow(
@@ -110,12 +110,11 @@ class EdgeTpu:
 
 
 def _readable(artifact: Artifact) -> Graph:
-    """The graph of an int8 TFLite file that is not compiled yet."""
-    if artifact.format != "tflite" or artifact.precision != "int8":
+    """The graph of a TFLite file that is not compiled yet."""
+    if artifact.format != "tflite":
         raise InputError(
-            f"the Edge TPU takes an int8 TFLite file, not {artifact.precision} {artifact.format}",
+            f"the Edge TPU's compiler takes a TFLite file, not {artifact.format}",
             where=str(artifact.path),
-            hint="add a stage of the kind 'quantize'",
         )
     return read_tflite(artifact.path)
 

@@ -3,6 +3,7 @@ import shutil
 import stat
 import time
 
+import flatbuffers
 import pytest
 
 from edgekd.artifact import Artifact, sha256_of
@@ -119,10 +120,32 @@ def test_the_static_check_maps_an_int8_model_and_estimates_its_cache(artifact):
     assert (facts["parameter_bytes"], facts["streamed_bytes"]) == (64, 0)
 
 
-def test_a_float_model_is_refused_before_anything_runs(artifact):
-    with pytest.raises(InputError, match="takes an int8 TFLite file, not fp32 tflite") as caught:
-        EdgeTpu().check_artifact(artifact(precision="fp32"), load_target("coral"), {})
-    assert "quantize" in caught.value.hint
+def test_a_float_model_is_mapped_nowhere_and_never_compiled(
+    tflite_file, artifact, follow, compiler
+):
+    import ai_edge_litert.schema_py_generated as schema
+
+    model = artifact(precision="fp32")
+    content = bytearray(model.path.read_bytes())
+    root = schema.ModelT.InitFromPackedBuf(content, 0)
+    for tensor in root.subgraphs[0].tensors:
+        if not tensor.buffer:
+            tensor.type = schema.TensorType.FLOAT32
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(root.Pack(builder), file_identifier=b"TFL3")
+    model.path.write_bytes(bytes(builder.Output()))
+    placements, facts = EdgeTpu().check_artifact(model, load_target("coral"), {})
+    assert _sort(placements) == ["cpu"] * 3
+    assert "float32; the Edge TPU computes in 8 bits" in placements[0].reason
+    assert facts["edgetpu_ops"] == 0
+    compiler("it was called", code=1)
+    assert follow(model) == []
+
+
+def test_a_file_of_another_format_is_refused(artifact):
+    model = artifact().model_copy(update={"format": "onnx"})
+    with pytest.raises(InputError, match="takes a TFLite file, not onnx"):
+        EdgeTpu().check_artifact(model, load_target("coral"), {})
 
 
 def test_a_target_without_an_edge_tpu_is_refused(artifact):
