@@ -82,8 +82,13 @@ def by_sensitivity(pools: Sequence[Pool], amount: float, drops: Drops) -> dict[s
         kept = sum(pool.left * (1 - tolerated(drops[pool.name], middle)) for pool in pools)
         low, high = (middle, high) if kept > goal else (low, middle)
     shares = {pool.name: tolerated(drops[pool.name], high) for pool in pools}
-    # Where the most that was measured is not enough, the rest goes evenly.
+    # Where the most that was measured is not enough, the rest goes evenly; where accuracies that
+    # are equal let the share jump past the goal, every layer gets back the same part of its own.
+    left = sum(pool.left for pool in pools)
     kept = sum(pool.left * (1 - shares[pool.name]) for pool in pools)
+    if kept < goal:
+        back = (left - goal) / (left - kept)
+        shares = {name: share * back for name, share in shares.items()}
     more = min(1.0, goal / kept) if kept else 1.0
     return {pool.name: pool.rounded(pool.left * (1 - shares[pool.name]) * more) for pool in pools}
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import InputError
-from edgekd.pruning.heads import attentions, remove_heads
+from edgekd.pruning.heads import PROJECTIONS, attentions, remove_heads
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -115,7 +115,7 @@ def _attention_groups(module: nn.Module) -> list[Group]:
     return groups
 
 
-_PROJECTIONS = ("query", "key", "value")
+_PROJECTIONS = PROJECTIONS[:3]
 
 
 def _dependency_graph(module: nn.Module, example: Tensor) -> Any:

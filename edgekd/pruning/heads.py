@@ -7,10 +7,20 @@ from torch import nn
 
 from edgekd.models.transformer import Attention
 
+PROJECTIONS = ("query", "key", "value", "output")
+
 
 def attentions(module: nn.Module) -> dict[str, Attention]:
-    """Every attention block that heads can be removed from, by name."""
-    return {name: part for name, part in module.named_modules() if isinstance(part, Attention)}
+    """Every attention block that heads can be removed from, by name.
+
+    One whose projections were factorized is none any more.
+    """
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, Attention)
+        and all(isinstance(getattr(part, each), nn.Linear) for each in PROJECTIONS)
+    }
 
 
 def remove_heads(attention: Attention, heads: Sequence[int]) -> None:

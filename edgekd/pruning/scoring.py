@@ -25,8 +25,14 @@ Scores = dict[str, Tensor]
 
 
 def judged(module: nn.Module, criterion: Criterion) -> dict[str, nn.Parameter]:
-    """The parameters that a criterion reads, by name."""
+    """The parameters that a criterion reads, by name.
+
+    With signed scores also the norms' scales: a kernel before a batch norm can grow or shrink as a
+    whole without any effect, so that the sum of w * dL/dw over a channel of it is zero.
+    """
     kinds: tuple[type[nn.Module], ...] = NORMS if criterion.reads == "norms" else KERNELS
+    if criterion.moves:
+        kinds = (*KERNELS, *NORMS)
     return {
         f"{name}.weight" if name else "weight": part.weight
         for name, part in module.named_modules()
