@@ -150,6 +150,13 @@ def test_a_model_that_memory_cannot_hold_is_told_with_the_numbers():
     )
 
 
+def test_parameters_beyond_the_storage_are_told():
+    target = load_target("coral")
+    hardware = target.hardware.model_copy(update={"storage_bytes": 2**20})
+    reason = fits(target.model_copy(update={"hardware": hardware}), 3 * 2**20, 0)
+    assert reason == "3.0 MiB of parameters; coral-dev-board has 1.0 MiB of storage"
+
+
 def test_operators_are_refused_in_either_spelling_and_with_any_overload():
     target = load_target("coral")
     ops = ["aten.conv2d.default", "aten.nonzero.default", "aten::nonzero", "aten.nonzero.default"]
