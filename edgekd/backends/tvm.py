@@ -31,8 +31,8 @@ from edgekd.quant.export import export_graph, quiet
 from edgekd.quant.support import place
 from edgekd.registry import BACKENDS
 from edgekd.target import Target
-from edgekd.tvm_compile import cache
-from edgekd.tvm_compile.isa import host_runs, isa_of, llvm_target
+from edgekd.tvm_compile import cache, cuda
+from edgekd.tvm_compile.isa import cuda_target, host_runs, isa_of, llvm_target
 from edgekd.tvm_compile.job import Job
 from edgekd.tvm_compile.tools import linker_of
 
@@ -58,6 +58,8 @@ class Tvm:
         chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
         _job(candidate, target, chosen)
         linker_of(target.hardware.architecture)
+        if chosen.kind == "cuda":
+            cuda.refuse_without_tools()
         unit: Placement = "gpu" if chosen.kind == "cuda" else "cpu"
         return place(candidate, target, unit, WHERE)
 
@@ -92,7 +94,7 @@ class Tvm:
                 placements=tuple(placements),
                 versions=cache.versions(),
                 lineage=candidate.lineage,
-                notes=tuple(_notes(candidate, built.result)),
+                notes=tuple(_notes(chosen, built.result)),
                 facts={
                     "input_layout": "NCHW",
                     "planned_memory_bytes": built.result["planned_bytes"],
@@ -113,7 +115,7 @@ def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
         )
     timed = options.kind == "llvm" and host_runs(hardware)
     return Job(
-        target=llvm_target(hardware, options),
+        target=(cuda_target if options.kind == "cuda" else llvm_target)(hardware, options),
         isa=asdict(isa_of(hardware)),
         architecture=hardware.architecture,
         precision=candidate.form,
@@ -137,5 +139,8 @@ def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
     )
 
 
-def _notes(candidate: Candidate, result: dict[str, Any]) -> list[str]:
-    return [UNCOVERED.format(name=name) for name in result["uncovered"]]
+def _notes(options: TvmOptions, result: dict[str, Any]) -> list[str]:
+    notes = [UNCOVERED.format(name=name) for name in result["uncovered"]]
+    if options.kind == "cuda":
+        notes.append("GPU kernels use TVM's default schedules, untuned")
+    return notes

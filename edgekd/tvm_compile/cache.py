@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from edgekd.store import Store, code_key, key_of, write_beside
-from edgekd.tvm_compile.job import Built, Job, run_worker
+from edgekd.tvm_compile.job import Built, Job, read_built, run_worker
 
 PACKAGES = ("torch", "apache-tvm", "apache-tvm-ffi")
 
@@ -43,21 +43,17 @@ def library(
         known = json.loads(tiles.read_text()) if job.grid_seconds and tiles.exists() else {}
         informed = Job(**(asdict(job) | {"known_tiles": known}))
         found = store.publish(
-            "library", key, lambda work: _kept(run_worker(program, informed, seconds, work))
+            "library", key, lambda work: _compile(program, informed, seconds, work)
         )
         if job.grid_seconds:
-            measured = _read(found).result["tiles"]
+            measured = read_built(found).result["tiles"]
             write_beside(tiles, json.dumps(known | measured, sort_keys=True))
-        return _read(found), False
-    return _read(found), True
+        return read_built(found), False
+    return read_built(found), True
 
 
-def _kept(built: Built) -> None:
-    assert built.library.exists()
-
-
-def _read(folder: Path) -> Built:
-    return Built(folder / "library.so", json.loads((folder / "result.json").read_text()))
+def _compile(program: torch.export.ExportedProgram, job: Job, seconds: float, work: Path) -> None:
+    run_worker(program, job, seconds, work)
 
 
 def _tiles_file(folder: Path, job: Job) -> Path:

@@ -71,6 +71,27 @@ def llvm_target(hardware: Hardware, options: TvmOptions) -> dict[str, Any]:
     return table
 
 
+def cuda_target(hardware: Hardware, options: TvmOptions) -> dict[str, Any]:
+    """TVM's target table for an NVIDIA GPU beside the processor; sm_87 is the Orin.
+
+    Raises `InputError` when the options do not name the GPU's architecture.
+    """
+    if not options.arch:
+        raise InputError(
+            "the GPU's architecture is needed", where="backends.tvm.arch", allowed="sm_.."
+        )
+    return {
+        "kind": "cuda",
+        "arch": options.arch,
+        "max_num_threads": 1024,
+        "max_threads_per_block": 1024,
+        "max_shared_memory_per_block": 49152,
+        "registers_per_block": 65536,
+        "thread_warp_size": 32,
+        "host": options.host or llvm_target(hardware, options),
+    }
+
+
 def _llvm_name(name: str) -> str:
     return _LLVM_NAMES.get(name, name.replace("_", ""))
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,8 +14,10 @@ from typing import Any
 import torch
 
 from edgekd.errors import ToolError
+from edgekd.quant.export import quiet
+from edgekd.tvm_compile import cuda
 
-CRASHED = "TVM's compiler ended with {code}: {reason}"
+WHERE = "backends.tvm"
 
 
 @dataclass(frozen=True)
@@ -44,40 +48,58 @@ class Built:
 def run_worker(
     program: torch.export.ExportedProgram, job: Job, seconds: float, folder: Path
 ) -> Built:
-    """Compile in a process of its own; files are left in `folder`.
+    """Compile in a process of its own; `library.so` and `result.json` are left in `folder`.
 
     Raises `ToolError` when it crashes or does not end within `seconds`.
     """
-    torch.export.save(program, folder / "program.pt2")
-    (folder / "job.json").write_text(json.dumps(asdict(job)))
-    command = [sys.executable, "-m", "edgekd.tvm_compile.worker", str(folder)]
-    # One thread: the grid times kernels as a board's single core would run them.
-    environment = os.environ | {"TVM_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    with tempfile.TemporaryFile() as log:
-        try:
-            code = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=seconds,
-                env=environment,
-                check=False,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"TVM did not finish within {seconds:g} s",
-                where="backends.tvm",
-                hint="raise time_limit_seconds, or lower grid_seconds or tune_seconds",
-            ) from None
-        if code:
-            log.seek(0)
-            raise ToolError(_failure(code, log.read()), where="backends.tvm")
-    (folder / "program.pt2").unlink()
+    with tempfile.TemporaryDirectory(prefix="edgekd-tvm-") as name:
+        work = Path(name)
+        with quiet():
+            torch.export.save(program, work / "program.pt2")
+        (work / "job.json").write_text(json.dumps(asdict(job)))
+        # One thread: the grid times kernels as a board's single core would run them.
+        environment = os.environ | {"TVM_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        if job.target["kind"] == "cuda":
+            environment |= cuda.environment(work, environment)
+        _run(work, environment, seconds)
+        for file in ("library.so", "result.json"):
+            shutil.copyfile(work / file, folder / file)
+    return read_built(folder)
+
+
+def read_built(folder: Path) -> Built:
+    """What `run_worker` left in a folder."""
     return Built(folder / "library.so", json.loads((folder / "result.json").read_text()))
+
+
+def _run(work: Path, environment: dict[str, str], seconds: float) -> None:
+    command = [sys.executable, "-m", "edgekd.tvm_compile.worker", str(work)]
+    # A group of its own, so that a time-out ends the compilers that it started as well.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise ToolError(
+            f"TVM did not finish within {seconds:g} s",
+            where=WHERE,
+            hint="raise time_limit_seconds, or lower grid_seconds or tune_seconds",
+        ) from None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode:
+        raise ToolError(_failure(process.returncode, output), where=WHERE)
 
 
 def _failure(code: int, output: bytes) -> str:
     lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return CRASHED.format(code=how, reason=lines[-1].strip() if lines else "no message")
+    return f"TVM's compiler ended with {how}: {lines[-1].strip() if lines else 'no message'}"

@@ -18,8 +18,8 @@ Choice = Callable[[Layer], Tile]
 OUT_EWISE_FUSABLE = 4  # TVM's pattern kind: elementwise successors may join the kernel
 
 
-def imported(program: Any) -> Any:
-    """A `torch.export` program as Relax, its parameters constants, convolutions channels-last."""
+def imported(program: Any, *, channels_last: bool = True) -> Any:
+    """A `torch.export` program as Relax, its parameters constants."""
     from tvm import relax, transform
     from tvm.relax.frontend.torch import from_exported_program
 
@@ -27,6 +27,8 @@ def imported(program: Any) -> Any:
         program, keep_params_as_input=False, unwrap_unit_return_tuple=True
     )
     module = rearranged(relax.transform.DecomposeOpsForInference()(module))
+    if not channels_last:
+        return module
     layouts = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
     passes = [relax.transform.ConvertLayout(layouts), relax.transform.Normalize()]
     return rearranged(transform.Sequential(passes)(module))
@@ -58,11 +60,16 @@ def layers_of(module: Any) -> list[Layer]:
     return found
 
 
-def legalized(module: Any, choose: Choice) -> Any:
-    """Operators as kernels, elementwise ones fused into the layers before them."""
+def legalized(module: Any, choose: Choice | None) -> Any:
+    """Operators as kernels, elementwise ones fused into the layers before them.
+
+    With `choose` weighted layers are packed for its tiles; without it they are TVM's own kernels.
+    """
     from tvm import relax, transform
 
-    own = {"relax.nn.conv2d": _convolution(choose), "relax.matmul": _matmul(choose)}
+    own = {}
+    if choose is not None:
+        own = {"relax.nn.conv2d": _convolution(choose), "relax.matmul": _matmul(choose)}
     passes = [
         relax.transform.LegalizeOps(own),
         relax.transform.AnnotateTIROpPattern(),

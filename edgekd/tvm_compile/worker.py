@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     import torch
     import tvm
 
-    from edgekd.tvm_compile import lower
+    from edgekd.tvm_compile import cuda, lower
     from edgekd.tvm_compile.grid import Grid
     from edgekd.tvm_compile.library import built, exported
     from edgekd.tvm_compile.tools import linker_of
@@ -28,17 +28,20 @@ def main(folder: Path) -> None:
     begin = time.monotonic()
     target = tvm.target.Target(job["target"])
     grid = Grid(Isa(**job["isa"]), target, job["grid_seconds"], job["known_tiles"])
+    on_gpu = job["target"]["kind"] == "cuda"
     with target:
-        module = lower.imported(program)
+        module = lower.imported(program, channels_last=not on_gpu)
         if job["precision"] == "fp16":
             module = lower.half(module)
         if job["grid_seconds"]:
             grid.measure(lower.layers_of(module))
-        module = lower.legalized(module, grid.choose)
-        module, uncovered = lower.scheduled(module, grid.isa)
+        module = lower.legalized(module, None if on_gpu else grid.choose)
+        module, uncovered = cuda.scheduled(module) if on_gpu else lower.scheduled(module, grid.isa)
     executable, planned = built(module, target)
     linker = linker_of(job["architecture"])
     exported(executable, folder / "library.so", linker)
+    if on_gpu:
+        cuda.check_machine_code(folder / "library.so", job["target"]["arch"])
     result = {
         "planned_bytes": planned,
         "uncovered": uncovered,
