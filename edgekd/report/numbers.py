@@ -121,11 +121,14 @@ def verdict_of(artifacts: Sequence[ArtifactReport]) -> Verdict:
 
 
 def lead(report: Report, target: TargetReport) -> ArtifactReport | None:
-    """The artifact to show first: one that does not fail, then the fastest, then the smallest."""
+    """The artifact to show first: the fastest that does not fail, or the most accurate if all do,
+    and among equals the smallest."""
 
     def rank(artifact: ArtifactReport) -> tuple[bool, float, float]:
+        if verdict_of([artifact]) == "fail":
+            return True, -(artifact.accuracy or 0.0), float(artifact.bytes)
         found = gains(report, target, artifact)
-        return verdict_of([artifact]) == "fail", -(found.faster or 0.0), float(artifact.bytes)
+        return False, -(found.faster or 0.0), float(artifact.bytes)
 
     return min(target.artifacts, key=rank, default=None)
 

@@ -22,7 +22,7 @@ VARIABLES: Mapping[str, str] = {
     INK: "--ink", MUTED: "--muted", GRID: "--line", SURFACE: "--surface",
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }  # fmt: skip
-MARKERS: Mapping[str, str] = {"onnx": "o", "tflite": "s", "tvm": "^"}
+MARKERS: Mapping[str, str] = {"onnx": "o", "tflite": "s", "tvm": "^", "tvm-so": "^"}
 Box = tuple[float, float, float, float]
 SIZE = (5.2, 3.5)
 STYLE: Any = {
@@ -109,6 +109,7 @@ def scatter(
     axes.margins(x=0.16, y=0.16)
     axes.set_xlabel(axis)
     axes.set_ylabel("accuracy on the test set (%)")
+    axes.set_ylim(top=min(axes.get_ylim()[1], 101.5))
     _legend(figure, axes, legend)
     _label(axes, points)
     return _svg(figure, name, title)

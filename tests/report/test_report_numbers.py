@@ -77,6 +77,17 @@ def test_the_leading_artifact_does_not_fail_and_is_the_fastest_such() -> None:
     assert lead(report, x86().model_copy(update={"artifacts": ()})) is None
 
 
+def test_where_every_artifact_fails_the_most_accurate_leads() -> None:
+    wrong = raspberry().artifacts[1]
+    files = (
+        wrong.model_copy(update={"path": "fast.onnx", "accuracy": 0.6}),
+        wrong.model_copy(update={"path": "good.onnx", "accuracy": 0.8, "measurements": ()}),
+    )
+    leading = lead(synthetic_report(), x86().model_copy(update={"artifacts": files}))
+    assert leading is not None
+    assert leading.path == "good.onnx"
+
+
 def test_a_split_layer_is_told_as_one_and_a_removed_one_has_nothing_after() -> None:
     def layer(name: str, macs: int) -> LayerCost:
         return LayerCost(name=name, kind="linear", parameters=macs, macs=macs)
