@@ -152,7 +152,7 @@ def test_a_spoilt_layer_of_a_tflite_file_is_named(
 
 def _weights(graph: fx.GraphModule, layer: int) -> np.ndarray:
     """One convolution's integers in TFLite's order: output, height, width, input."""
-    convolutions = [n for n in graph.graph.nodes if "conv2d" in str(n.target)]
+    convolutions = [n for n in graph.graph.nodes if str(n.target).startswith("aten.conv2d")]
     stored = convolutions[layer].args[1].args[0]
     integers: Tensor = getattr(graph, str(stored.target))
     return np.ascontiguousarray(integers.permute(0, 2, 3, 1).numpy())
