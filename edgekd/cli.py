@@ -255,9 +255,10 @@ app.add_typer(data, name="data")
 @data.command()
 def fetch(name: Annotated[str, typer.Argument(help="fashion-mnist")]) -> None:
     """Download a named data set, checked against its known hashes."""
-    from edgekd.data.fetch import fetch as download
+    from edgekd.data.download import fetch as download
 
-    typer.echo(str(download(name)))
+    for path in download(name):
+        typer.echo(str(path))
 
 
 def _print_json(value: Any) -> None:

@@ -20,6 +20,7 @@ from edgekd.cost import totals
 from edgekd.data import load_data
 from edgekd.data.calibration import calibration_samples
 from edgekd.data.samples import Data
+from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
 from edgekd.networks import load_network, network_key
 from edgekd.recipe import Network, Recipe
@@ -142,6 +143,7 @@ def make_plan(request: Request) -> Plan:
     """The plan of a request, or every fault in it at once."""
     recipe, collect = request.recipe, _Collector()
     collect.attempt(check_writable, request.out)
+    collect.attempt(_check_device, request.device)
     data = collect.attempt(load_data, recipe.data, recipe.folder)
     stages = [
         collect.attempt(_stage, number, table) for number, table in enumerate(recipe.stages, 1)
@@ -182,6 +184,12 @@ def make_plan(request: Request) -> Plan:
     ]
     raise_all(_once(collect.faults))
     return Plan(**{**vars(plan), "targets": tuple(planned), "warnings": _warnings(plan)})
+
+
+def _check_device(url: str | None) -> None:
+    """Whether there is such a device; nothing is started on it."""
+    if url is not None:
+        open_device(url).close()
 
 
 def _teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:

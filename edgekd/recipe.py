@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from edgekd.config import Value, parse, read_toml
 from edgekd.errors import InputError, nearest
@@ -82,7 +82,12 @@ class Recipe(Value):
     stages: tuple[dict[str, Any], ...] = ()
     budgets: dict[str, float] = {}
     seed: int = 0
-    folder: Path = Field(default=Path(), exclude=True)
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where the recipe's relative paths start from."""
+        return self._folder
 
 
 def load_recipe(path: Path, settings: dict[str, str] | None = None) -> Recipe:
@@ -91,7 +96,8 @@ def load_recipe(path: Path, settings: dict[str, str] | None = None) -> Recipe:
     for key, text in (settings or {}).items():
         override(table, key, text)
     recipe = parse(Recipe, table, str(path))
-    return recipe.model_copy(update={"folder": path.resolve().parent})
+    recipe._folder = path.resolve().parent
+    return recipe
 
 
 def override(table: dict[str, Any], key: str, text: str) -> None:
