@@ -6,7 +6,8 @@ A loss is an `nn.Module` of one of three kinds, told apart by what its `forward`
 - `FeatureLoss`: the outputs of one layer on each side.
 - `DepthsLoss`: the outputs of several layers on each side, in the order the recipe names them.
 
-Each returns a scalar, the mean over the batch, that is zero where the student equals the teacher.
+Each returns a scalar, the mean over the batch, that is zero where the student equals the teacher
+unless the loss's docstring says where else its minimum is.
 The constructor's signature is what a recipe's table may set; a value out of range raises
 `ValueError` there. What is learned with the student (a regressor) is made in `prepare` and is left
 behind after training.

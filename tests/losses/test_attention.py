@@ -38,7 +38,7 @@ def test_equal_and_empty_features_give_zero_and_a_finite_gradient():
         student = features.clone().requires_grad_()
         loss = Attention()(student, features)
         loss.backward()
-        assert float(loss) == 0.0
+        assert loss.item() == 0.0
         assert student.grad.isfinite().all()
 
 

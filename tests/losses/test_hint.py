@@ -19,7 +19,7 @@ def test_equal_shapes_are_compared_without_a_regressor():
     teacher = torch.tensor([[[[0.0, 2.0]], [[5.0, 4.0]]]])
     loss = hint(student, teacher)  # (1 + 0 + 4 + 0) / 4
     loss.backward()
-    assert float(loss) == 1.25
+    assert loss.item() == 1.25
     assert student.grad.flatten().tolist() == [0.5, 0.0, -1.0, 0.0]
     assert list(hint.parameters()) == []
 
@@ -31,7 +31,7 @@ def test_the_regressor_is_a_one_by_one_convolution():
     student = torch.tensor([3.0, 1.0]).view(1, 2, 1, 1)
     loss = hint(student, torch.tensor([2.5]).view(1, 1, 1, 1))  # r = 6 - 1 + 0.5; (5.5 - 2.5)^2
     loss.backward()
-    assert float(loss) == pytest.approx(9.0)
+    assert loss.item() == pytest.approx(9.0)
     assert hint.regressor.weight.grad.tolist() == [[18.0, 6.0]]  # 2 * 3 * (3, 1)
     features = torch.randn(2, 4, 3, 3)
     wide = prepared((4, 3, 3), (6, 3, 3))

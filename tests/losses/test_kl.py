@@ -40,7 +40,7 @@ def test_equal_logits_give_zero_and_no_gradient():
     student = torch.randn(4, 5).requires_grad_()
     loss = KL()(student, student.detach() + 3.0, torch.zeros(4, dtype=torch.int64))
     loss.backward()
-    assert float(loss) == pytest.approx(0.0, abs=1e-6)
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
     assert student.grad.abs().max() < 1e-6
 
 

@@ -1,0 +1,40 @@
+"""Decoupled distillation: the target's share and the rest, weighted apart."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses import ResponseLoss, above_zero, not_negative
+from edgekd.registry import LOSSES
+
+
+@LOSSES.register(paper="https://arxiv.org/abs/2203.08679")
+class DKD(ResponseLoss):
+    """T^2 (alpha TCKD + beta NCKD), the mean over the batch.
+
+    Zhao et al. 2022, equation 7. TCKD is the KL between the binary distributions (target, not
+    target), NCKD the KL between the softmaxes over all classes but the target.
+    """
+
+    temperature: float
+
+    def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
+        above_zero(temperature=temperature)
+        not_negative(alpha=alpha, beta=beta)
+        super().__init__()
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        mine, rest = self._decoupled(student, labels)
+        theirs, teachers_rest = self._decoupled(teacher, labels)
+        target = F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+        others = F.kl_div(rest, teachers_rest, reduction="batchmean", log_target=True)
+        return (self.alpha * target + self.beta * others) * self.temperature**2
+
+    def _decoupled(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B, 2) of target and not target, and (B, classes - 1) of the rest."""
+        logs = F.log_softmax(logits / self.temperature, dim=1)
+        chosen = F.one_hot(labels, logits.shape[1]).bool()
+        others = logs[~chosen].view(len(logits), -1)
+        total = others.logsumexp(1, keepdim=True)
+        return torch.cat([logs[chosen].view(-1, 1), total], dim=1), others - total

@@ -1,0 +1,18 @@
+"""Regression on the teacher's logits."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses import ResponseLoss
+from edgekd.registry import LOSSES
+
+
+@LOSSES.register(paper="https://arxiv.org/abs/1312.6184")
+class MSELogits(ResponseLoss):
+    """(z_s - z_t)^2, the mean over batch and classes. Ba and Caruana 2014, equation 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        return F.mse_loss(student, teacher)

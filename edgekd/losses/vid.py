@@ -1,0 +1,60 @@
+"""Variational information distillation: keep what lets the teacher's features be predicted."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.losses import FeatureLoss, Shape, above_zero
+from edgekd.losses._shapes import (
+    Layout,
+    channels_first,
+    refuse_unlike,
+    same_size,
+    shape_channels_first,
+)
+from edgekd.registry import LOSSES
+
+
+@LOSSES.register(paper="https://arxiv.org/abs/1904.05835")
+class VID(FeatureLoss):
+    """(log v_c + (F_t - m(F_s))^2 / v_c) / 2, the mean over batch and elements.
+
+    Ahn et al. 2019, equation 5 less its constant: the negative log-likelihood of the teacher's
+    features under a Gaussian whose mean m is a learned 1x1 network of three layers and whose
+    variance v_c = softplus(a_c) + 1e-5 is learned for each channel, starting at `variance`. Its
+    value may be negative; maps of different sizes are pooled to the smaller one.
+    """
+
+    def __init__(self, variance: float = 5.0, layout: Layout = "auto") -> None:
+        above_zero(variance=variance)
+        super().__init__()
+        self.variance = variance
+        self.layout: Layout = layout
+        self.mean: nn.Module = nn.Identity()
+        self.spread = nn.Parameter(torch.zeros(1))
+
+    def prepare(self, student: Shape, teacher: Shape) -> None:
+        refuse_unlike(student, teacher, (1, 2, 3))
+        inputs = shape_channels_first(student, self.layout)[0]
+        outputs = shape_channels_first(teacher, self.layout)[0]
+        self.mean = nn.Sequential(
+            nn.Linear(inputs, outputs),
+            nn.ReLU(),
+            nn.Linear(outputs, outputs),
+            nn.ReLU(),
+            nn.Linear(outputs, outputs),
+        )
+        # softplus of it is the variance
+        start = self.variance + math.log(-math.expm1(-self.variance))
+        self.spread = nn.Parameter(torch.full((outputs,), start))
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        student = channels_first(student, self.layout)
+        teacher = channels_first(teacher, self.layout)
+        student, teacher = same_size(student, teacher)
+        guess = self.mean(student.movedim(1, -1))
+        variance = F.softplus(self.spread) + 1e-5
+        error = (teacher.movedim(1, -1) - guess) ** 2
+        return 0.5 * torch.mean(variance.log() + error / variance)

@@ -1,0 +1,44 @@
+"""Flow of the solution procedure against numbers computed by hand."""
+
+import pytest
+import torch
+
+from edgekd.losses.fsp import FSP
+
+FIRST, SECOND = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, 4.0]]]])
+
+
+def test_the_value_is_the_hand_computed_one():
+    zeros = [torch.zeros(1, 1, 1, 2)] * 2
+    assert FSP()([FIRST, SECOND], zeros).item() == 5.5**2  # (1 * 3 + 2 * 4) / 2
+
+
+def test_the_larger_map_is_max_pooled():
+    larger = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    zeros = [torch.zeros(1, 1, 1, 1)] * 2
+    assert FSP()([larger, torch.tensor([[[[5.0]]]])], zeros).item() == 400.0
+
+
+def test_neighbouring_pairs_are_averaged():
+    zeros = [torch.zeros(1, 1, 1, 2)] * 3
+    # FIRST with itself: (1 + 4) / 2.
+    assert FSP()([FIRST, FIRST, SECOND], zeros).item() == (2.5**2 + 5.5**2) / 2
+
+
+def test_the_gradient_agrees_with_finite_differences():
+    student = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    other, first, second = (torch.randn(2, 3, 2, 2, dtype=torch.float64) for _ in range(3))
+    assert torch.autograd.gradcheck(lambda s: FSP()([s, other], [first, second]), (student,))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_equal_features_give_zero(count):
+    features = [torch.randn(count, 3, 4, 4), torch.randn(count, 5, 2, 2)]
+    assert FSP()(features, features).item() == 0.0
+
+
+def test_channel_counts_may_not_differ_and_vectors_have_no_flow():
+    with pytest.raises(ValueError, match="as many channels on both sides, found 4 and 8"):
+        FSP().prepare([(4, 2, 2), (4, 2, 2)], [(4, 2, 2), (8, 2, 2)])
+    with pytest.raises(ValueError, match=r"needs maps \(C, H, W\), found \(4,\)"):
+        FSP().prepare([(4,), (4,)], [(4,), (4,)])
