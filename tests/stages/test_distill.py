@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.candidate import Candidate
+from edgekd.checkpoint import read_tensors
 from edgekd.config import build
 from edgekd.data.samples import Data, Samples
 from edgekd.distillation import Teaching
 from edgekd.errors import InputError
 from edgekd.models.resnet import resnet8
-from edgekd.registry import STAGES
+from edgekd.registry import LOSSES, STAGES
 from edgekd.stages import Context
 from edgekd.stages.distill import Distill
-from edgekd.training import Training, evaluate, fit, label_loss
+from edgekd.training import CHECKPOINT, Training, evaluate, fit, label_loss
 
 torch.set_num_threads(1)
 
@@ -125,3 +126,29 @@ def test_a_recipes_table_makes_the_stage():
     assert (stage.kind, stage.epochs, stage.label_weight) == ("distill", 3, 0.1)
     with pytest.raises(InputError, match="unknown key 'epoch'"):
         build(STAGES.get("distill"), {"epoch": 3}, "stages.1")
+
+
+FEATURES = {"student": "stages.1", "teacher": "stages.1"}
+TABLES = {
+    **dict.fromkeys(("hint", "attention", "nst", "mmd", "cosine", "vid"), FEATURES),
+    "gram": {"student": "stages.1.0.conv2", "teacher": "stages.1.0.conv2"},
+    "fsp": {"student": ["stages.0", "stages.1"], "teacher": ["stages.0", "stages.1"]},
+}
+SAME_WIDTH = ("gram", "fsp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_every_loss_goes_down_on_real_data(name, digits, teacher, tmp_path):
+    few = Data("digits", *[Samples(p.x[:320], p.y[:320]) for p in (digits.train,) * 3], 10)
+    table = {"name": name, **TABLES.get(name, {})}
+    stage = Distill(
+        epochs=4, batch_size=32, learning_rate=3e-3, label_weight=0.0, losses=(table,), keep="last"
+    )
+    torch.manual_seed(7)
+    widths = (16, 32, 64) if name in SAME_WIDTH else (8, 16, 32)
+    start = Candidate(resnet8(channels=1, widths=widths).eval(), digits.example)
+    assert stage.check(start, context(few, teacher, tmp_path), "stages.1") == []
+    stage.run(start, context(few, teacher, tmp_path))
+    losses = [epoch["loss"] for epoch in read_tensors(tmp_path / CHECKPOINT)[1]["history"]]
+    assert losses[-1] < losses[0]
