@@ -31,7 +31,7 @@ class Parity(Value):
 
     `max_lsb` and `mean_lsb` are |difference| / output scale: set for quantized artifacts. Float
     ones have `max_relative` and `mean_relative` instead: |difference| over the reference's largest
-    magnitude. `tolerance` is the most that passes, in the same unit. `worst_sample` is the index
+    magnitude. `tolerance` is the most that passes, in the same unit; `scale` is one LSB. `worst_sample` is the index
     of the input with the largest difference and `worst_output` the output in it (counted through
     all its dimensions). `top1_agreement` is None where a sample has one output only. `reason` says
     why a number is None. `first_difference` names the first layer that differs, once
@@ -43,6 +43,7 @@ class Parity(Value):
     top1_agreement: FiniteFloat | None
     verdict: Literal["pass", "fail"]
     tolerance: FiniteFloat
+    scale: FiniteFloat | None = None
     histogram: Histogram
     max_lsb: FiniteFloat | None = None
     mean_lsb: FiniteFloat | None = None
@@ -96,6 +97,7 @@ def compare(
         top1_agreement=_top1_agreement(reference, outputs),
         verdict="fail" if broken.any() or most > allowed else "pass",
         tolerance=allowed,
+        scale=scale,
         histogram=_histogram(differences[~broken], unit),
         **({} if broken.any() else {f"max_{unit}": most, f"mean_{unit}": mean}),
         worst_sample=int(sample),

@@ -8,8 +8,9 @@ import functools
 import json
 import os
 import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from edgekd.artifact import Artifact, sha256_of
-from edgekd.backends import Backend
+from edgekd.backends import Backend, Board
 from edgekd.candidate import Candidate
 from edgekd.cost import totals
 from edgekd.networks import load_network
@@ -176,12 +177,26 @@ def _with_follower(
             result.append(each)
             continue
         key = key_of(each.artifact.sha256, name, target.model_dump(mode="json"), os.environ["PATH"])
-        make = functools.partial(backend.follow, each.artifact, target, options)
+        board = Board(_execute) if plan.request.device == "host" else None
+        make = functools.partial(backend.follow, each.artifact, target, options, board=board)
         artifacts = _kept(plan.store, name, key, make, plan.request.resume)
         placements, facts = backend.check_artifact(each.artifact, target, options)
         result.append(each if artifacts else _judged(each, name, placements, facts))
         result += [Compiled(artifact, each.reference) for artifact in artifacts]
     return result
+
+
+def _execute(command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
+    """Run a builder here: on a board, edgekd runs with --device host."""
+    try:
+        done = subprocess.run(
+            list(command), capture_output=True, text=True, errors="replace", timeout=limit_s
+        )
+    except FileNotFoundError:
+        return 127, "", f"{command[0]}: not found"
+    except subprocess.TimeoutExpired:
+        return 124, "", f"{command[0]}: did not end within {limit_s:g} s"
+    return done.returncode, done.stdout, done.stderr
 
 
 def _judged(each: Compiled, name: str, placements: Any, facts: dict[str, Any]) -> Compiled:

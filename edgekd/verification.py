@@ -1,0 +1,98 @@
+"""`edgekd verify`: whether a finished run's files are still what its report says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.artifact import Artifact, sha256_of
+from edgekd.data import load_data
+from edgekd.devices.opening import open_device
+from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
+from edgekd.parity import compare
+from edgekd.recipe import load_recipe
+from edgekd.report.files import load_report
+from edgekd.report.values import ArtifactReport, Report
+
+
+def verify_run(folder: Path) -> list[str]:
+    """Check hashes, lineage and parity of a run: a line for each thing that holds.
+
+    Every file's hash is taken anew, its lineage must be the stages' own lines, and what this
+    machine can run is run over the test set once more and held against the reference outputs that
+    were kept. Raises every fault found, at once.
+    """
+    report = load_report(folder)
+    faults: list[EdgekdError] = []
+    lines: list[str] = []
+    for target in report.targets:
+        for artifact in [*([target.baseline] if target.baseline else []), *target.artifacts]:
+            fault = _hash_fault(folder, artifact) or _lineage_fault(report, artifact)
+            if fault:
+                faults.append(fault)
+            else:
+                lines.append(f"{artifact.path}: hash and lineage hold")
+    raise_all(faults)
+    return lines + _parity_lines(folder, report)
+
+
+def _hash_fault(folder: Path, artifact: ArtifactReport) -> InputError | None:
+    path = folder / artifact.path
+    if not path.is_file():
+        return InputError("the report's file is gone", where=str(path))
+    found = sha256_of(path)
+    if found != artifact.sha256:
+        return InputError(
+            f"its SHA-256 is {found[:16]}..., the report says {artifact.sha256[:16]}...",
+            where=str(path),
+            hint="the file was changed after the run; compress again",
+        )
+    return None
+
+
+def _lineage_fault(report: Report, artifact: ArtifactReport) -> InputError | None:
+    """A line of lineage that no stage of the report has; what followers add comes last."""
+    known = [stage.line for stage in report.stages]
+    strange = [line for line in artifact.lineage if line not in known and "compiled" not in line]
+    if strange:
+        return InputError(f"no stage of the report did '{strange[0]}'", where=artifact.path)
+    return None
+
+
+def _parity_lines(folder: Path, report: Report) -> list[str]:
+    """Run what this machine can run once more; raises every file that strays."""
+    data = load_data(load_recipe(folder / "recipe.toml").data, folder)
+    inputs, lines = data.test.x.numpy(), list[str]()
+    faults: list[EdgekdError] = []
+    device = open_device("host")
+    try:
+        for target in report.targets:
+            for told in target.artifacts:
+                artifact, reference = _kept(folder, told)
+                if artifact is None or reference is None or told.parity is None:
+                    lines.append(f"{told.path}: parity not checked: it was not run here")
+                    continue
+                outputs = device.infer(artifact, inputs, {})
+                parity = told.parity
+                scale = parity.scale
+                found = compare(reference, outputs, scale, parity.tolerance, parity.reference)
+                if found.verdict == "fail":
+                    faults.append(ToolError(f"parity fails now: {found.reason}", where=told.path))
+                lines.append(f"{told.path}: parity holds over {found.samples:,} samples")
+    finally:
+        device.close()
+    raise_all(faults)
+    return lines
+
+
+def _kept(folder: Path, told: ArtifactReport) -> tuple[Artifact | None, np.ndarray | None]:
+    """What the compiler said of a file, and the outputs of the reference that it was held to."""
+    references = sorted((folder / "stages").glob(f"proof-*/{told.sha256}.npy"))
+    for listed in sorted((folder / "stages").glob("compile-*/artifacts.json")):
+        for table in json.loads(listed.read_text(encoding="utf-8")):
+            if table["sha256"] == told.sha256:
+                artifact = Artifact.model_validate(table)
+                artifact = artifact.model_copy(update={"path": folder / told.path})
+                kept = np.load(references[-1], allow_pickle=False) if references else None
+                return artifact, kept
+    return None, None
