@@ -97,7 +97,7 @@ def missing_tools() -> list[EdgekdError]:
 def create_root(name: str) -> Path:
     """The root folder of that target's board, made if no folder of the same content is there.
 
-    It lies in `EDGEKD_CACHE` (or ~/.cache/edgekd) under boards/, and shares 200 MB of downloads with
+    It lies in `EDGEKD_CACHE` (or ~/.cache/edgekd) under boards/ and shares 200 MB of downloads with
     the others. Raises `InputError` for a missing tool or another processor, `ToolError` if a tool
     fails.
     """

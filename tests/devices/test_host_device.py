@@ -1,0 +1,311 @@
+"""The host device with real runtimes, and with agents and runtimes that fail."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekd.artifact import Artifact
+from edgekd.devices._session import AgentDevice
+from edgekd.devices.host import AGENT, open_host
+from edgekd.devices.opening import open_device
+from edgekd.errors import InputError, ToolError
+
+SHORT = {"protocol": {"seconds": 0.1, "runs": 20, "warmup_s": 0.02, "window_s": 0.02}}
+
+
+def test_outputs_are_those_of_pytorch_and_keep_their_number(
+    host: AgentDevice, artifact: Artifact, inputs: np.ndarray, weights: np.ndarray
+) -> None:
+    found = host.infer(artifact, inputs, {})
+    expected = torch.conv2d(torch.from_numpy(inputs), torch.from_numpy(weights), padding=1)
+    assert found.shape == (5, 4, 8, 8)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_a_benchmark_interleaves_its_models_and_says_how_it_was_taken(
+    host: AgentDevice, artifact: Artifact
+) -> None:
+    first, second = host.benchmark([artifact, artifact], {"threads": 1, **SHORT}, quick=True)
+    assert first.quick
+    assert not first.invalid
+    assert len(first.windows_ms) == len(second.windows_ms) >= 5
+    assert sum(map(len, first.windows_ms)) >= 20
+    starts = [[span[0] for span in samples.spans_s] for samples in (first, second)]
+    interleaved = [start for pair in zip(*starts, strict=True) for start in pair]
+    assert interleaved == sorted(interleaved)
+    assert first.cold_ms is not None
+    assert first.cold_ms > np.median(first.windows_ms[0])
+    assert first.conditions["threads"] == "1"
+    assert "," not in first.conditions["affinity"], "one thread is kept to one processor"
+    assert first.conditions["runtime"].startswith("onnxruntime ")
+
+
+def test_samples_cover_the_time_that_they_were_taken_in(
+    host: AgentDevice, artifact: Artifact
+) -> None:
+    (samples,) = host.benchmark([artifact], {**SHORT, "threads": 2}, quick=True)
+    for window, (start, end) in zip(samples.windows_ms, samples.spans_s, strict=True):
+        assert 0 < sum(window) <= (end - start) * 1000
+
+
+def test_end_to_end_takes_longer_than_the_model_alone(
+    host: AgentDevice, artifact: Artifact
+) -> None:
+    (whole,) = host.benchmark([artifact], {**SHORT, "scope": "end-to-end"}, quick=True)
+    assert whole.scope == "end-to-end"
+    (model,) = host.benchmark([artifact], SHORT, quick=True)
+    assert model.scope == "model"
+    assert min(map(min, whole.windows_ms)) > min(map(min, model.windows_ms))
+
+
+def test_peak_memory_grows_with_the_weights(
+    host: AgentDevice, make_artifact: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    peaks = []
+    for size in (16, 2048):
+        file = make_artifact(matrix_product(tmp_path / f"{size}.onnx", size), "onnx", "onnxruntime")
+        (samples,) = host.benchmark([file], SHORT, quick=True)
+        assert samples.peak_memory_bytes is not None, samples.memory_reason
+        peaks.append(samples.peak_memory_bytes)
+    assert peaks[1] - peaks[0] > 0.8 * 2048 * 2048 * 4
+
+
+def test_probing_tells_inputs_and_outputs(host: AgentDevice, onnx_file: Path) -> None:
+    (x,), (y,) = host.probe(onnx_file, "onnxruntime", {})
+    assert (x.name, x.shape, x.dtype) == ("x", (2, 3, 8, 8), "float32")
+    assert (y.name, y.shape) == ("y", (2, 4, 8, 8))
+
+
+def test_inputs_of_another_shape_are_refused(host: AgentDevice, artifact: Artifact) -> None:
+    with pytest.raises(
+        InputError, match=r"takes inputs of shape \[2, 3, 8, 8\], but got \[2, 3, 9"
+    ):
+        host.infer(artifact, np.zeros((2, 3, 9, 9), np.float32), {})
+
+
+def test_a_corrupt_file_is_named(host: AgentDevice, onnx_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(onnx_file.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"broken\.onnx: onnxruntime can't load it"):
+        host.probe(broken, "onnxruntime", {})
+
+
+def test_after_a_refused_file_the_device_goes_on(
+    host: AgentDevice, artifact: Artifact, inputs: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.tflite").write_bytes(b"")
+    with pytest.raises(InputError):
+        host.probe(tmp_path / "empty.tflite", "litert", {})
+    assert len(host.infer(artifact, inputs, {})) == 5
+
+
+def test_an_unknown_provider_is_refused_with_those_that_are_here(
+    host: AgentDevice, onnx_file: Path
+) -> None:
+    with pytest.raises(InputError, match=r"'warp'.*CPUExecutionProvider"):
+        host.probe(onnx_file, "onnxruntime", {"provider": "warp"})
+
+
+def test_a_missing_runtime_is_named_with_the_way_to_install_it(
+    host: AgentDevice, onnx_file: Path, artifact: Artifact
+) -> None:
+    if host.hello().runtimes["tensorrt"]:
+        pytest.skip("TensorRT is here")
+    with pytest.raises(InputError, match="no tensorrt") as caught:
+        host.probe(onnx_file, "tensorrt", {})
+    assert "JetPack" in caught.value.hint
+    there = artifact.model_copy(update={"runtime": "tensorrt"})
+    assert host.can_run(there).startswith("host has no tensorrt")
+
+
+def test_a_library_for_another_processor_is_refused_before_it_is_loaded(
+    host: AgentDevice, artifact: Artifact, tmp_path: Path
+) -> None:
+    library = tmp_path / "model.so"
+    library.write_bytes(b"\x7fELF".ljust(18, b"\0") + (243).to_bytes(2, "little"))
+    other = artifact.model_copy(update={"path": library, "runtime": "tvm"})
+    if not host.hello().runtimes["tvm"]:
+        pytest.skip("TVM is not here")
+    assert host.can_run(other) == ""  # an unknown number is left to the loader
+    arm = b"\x7fELF".ljust(18, b"\0") + (40).to_bytes(2, "little")
+    library.write_bytes(arm)
+    assert host.can_run(other).startswith("it is built for armv7l, and host is")
+
+
+def matrix_product(path: Path, size: int) -> Path:
+    """An ONNX file with a weight of that many rows and columns."""
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    weight = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "one_product",
+        [helper.make_tensor_value_info("x", kinds.FLOAT, (1, size))],
+        [helper.make_tensor_value_info("y", kinds.FLOAT, (1, size))],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+def fake_runtime(folder: Path, body: str) -> dict[str, str]:
+    """An environment whose `onnxruntime` does that when a model is loaded."""
+    package = folder / "onnxruntime"
+    package.mkdir()
+    lines = ["import os, signal, sys, time", "def get_available_providers():", f"    {body}"]
+    (package / "__init__.py").write_text("\n".join(lines))
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_runtime_that_crashes_is_an_error_that_names_the_file(
+    artifact: Artifact, inputs: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "os.write(2, b'kernel panic in conv'); os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setenv("PYTHONPATH", fake_runtime(tmp_path, body)["PYTHONPATH"])
+    device = open_host(limit_s=20.0)
+    with pytest.raises(ToolError, match=r"the runtime crashed \(signal 11, SIGSEGV\)") as caught:
+        device.infer(artifact, inputs, {})
+    assert caught.value.where == str(artifact.path)
+    assert "kernel panic in conv" in caught.value.hint
+    assert caught.value.exit_code == 3
+    monkeypatch.delenv("PYTHONPATH")
+    device.close()
+
+
+def test_a_runtime_that_hangs_is_killed(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "pid"
+    body = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    monkeypatch.setenv("PYTHONPATH", fake_runtime(tmp_path, body)["PYTHONPATH"])
+    device = open_host(limit_s=2.0)
+    with pytest.raises(ToolError, match="no answer to 'memory' within 2 s on host"):
+        device.benchmark([artifact], {}, quick=True)
+    assert not alive(int(mark.read_text()))
+    device.close()
+
+
+def test_what_a_runtime_prints_is_no_answer(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "print('hello'); os.write(1, b'native noise'); return ['none']"
+    monkeypatch.setenv("PYTHONPATH", fake_runtime(tmp_path, body)["PYTHONPATH"])
+    device = open_host(limit_s=20.0)
+    with pytest.raises(InputError, match="no execution provider 'cpu' here; there are: none"):
+        device.probe(artifact.path, "onnxruntime", {})
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("garbage", "answered with something else: 'garbage'"),
+        ("[1, 2]", "answered with something else"),
+        ('{"ok": {"cores": "many"}}', "answer is malformed"),
+    ],
+)
+def test_garbage_from_an_agent_is_a_tools_error(tmp_path: Path, said: str, message: str) -> None:
+    fake = tmp_path / "agent.py"
+    fake.write_text(f"import sys\nfor line in sys.stdin:\n    print({said!r}, flush=True)\n")
+    device = open_host(agent=fake, limit_s=20.0)
+    with pytest.raises(ToolError, match=message):
+        device.hello()
+    device.close()
+
+
+def test_an_agent_that_ends_at_once_is_a_tools_error(tmp_path: Path) -> None:
+    fake = tmp_path / "agent.py"
+    fake.write_text("raise SystemExit('no such board')")
+    device = open_host(agent=fake, limit_s=20.0)
+    with pytest.raises(ToolError, match=r"ended \(exit code 1\) on host") as caught:
+        device.hello()
+    assert "no such board" in caught.value.hint
+    device.close()
+
+
+def test_nothing_is_left_after_the_client_is_killed(tmp_path: Path) -> None:
+    script = (
+        "from edgekd.devices.host import open_host\n"
+        "device = open_host()\n"
+        "device.hello()\n"
+        "print(device._channel._process.pid, flush=True)\n"
+        "import time; time.sleep(600)\n"
+    )
+    client = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    agent = int(client.stdout.readline())
+    assert alive(agent)
+    client.kill()
+    client.wait()
+    client.stdout.close()
+    deadline = time.monotonic() + 20
+    while alive(agent) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(agent)
+
+
+def test_closing_ends_the_agent_and_removes_its_files(
+    artifact: Artifact, inputs: np.ndarray
+) -> None:
+    device = open_host()
+    device.infer(artifact, inputs, {})
+    pid = device._channel._process.pid  # type: ignore[union-attr]
+    folder = Path(device._transport.scratch(""))
+    assert alive(pid)
+    assert not list(folder.iterdir()), "inputs and outputs are removed as they are read"
+    device.close()
+    assert not alive(pid)
+    assert not folder.exists()
+
+
+def test_unknown_devices_are_refused_with_those_that_exist() -> None:
+    with pytest.raises(InputError, match="unknown kind of device 'hots'") as caught:
+        open_device("hots")
+    assert caught.value.allowed == "emulated, host"
+    assert caught.value.hint == "did you mean 'host'?"
+    with pytest.raises(InputError, match="takes no location"):
+        open_device("host://elsewhere")
+
+
+def test_the_agent_answers_by_hand_and_ends_with_its_input() -> None:
+    lines = '{"command": "hello"}\n\nno json\n{"command": "reboot"}\n'
+    command = [sys.executable, str(AGENT)]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60)
+    hello, noise, unknown = map(json.loads, done.stdout.splitlines())
+    assert hello["ok"]["machine"] == os.uname().machine
+    assert noise["error"]["kind"] == "failed"
+    assert unknown["error"]["message"] == "unknown command 'reboot'"
+    assert done.returncode == 0
+
+
+def test_the_agents_alarm_ends_it_when_nobody_else_does(tmp_path: Path) -> None:
+    environment = {**os.environ, **fake_runtime(tmp_path, "time.sleep(600)")}
+    model = tmp_path / "model.onnx"
+    model.touch()
+    request = {"command": "load", "runtime": "onnxruntime", "path": str(model), "limit_s": 1}
+    with subprocess.Popen(
+        [sys.executable, str(AGENT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as agent:
+        assert agent.stdin is not None
+        agent.stdin.write(json.dumps(request).encode() + b"\n")
+        agent.stdin.flush()
+        assert agent.wait(timeout=30) == -signal.SIGALRM
+
+
+def alive(pid: int) -> bool:
+    """Whether that process runs; one that has ended and waits for its parent does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,161 @@
+"""Benchmarking files that edgekd did not make: on a device that answers by script, and for real."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekd.artifact import Artifact, TensorInfo
+from edgekd.bench import bench, bench_lines
+from edgekd.devices import Samples
+from edgekd.devices.opening import open_device
+from edgekd.errors import Faults, InputError
+from edgekd.target import Target, load_target
+
+INFO = TensorInfo(name="x", shape=(1, 4), dtype="float32")
+
+
+class Scripted:
+    """A device whose latency is in the file, in ms."""
+
+    name = "scripted"
+    kind = "measured"
+
+    def __init__(self) -> None:
+        self.options: list[dict[str, Any]] = []
+
+    def can_run(self, artifact: Artifact) -> str:
+        return "" if artifact.runtime != "tensorrt" else "scripted has no tensorrt"
+
+    def probe(self, path: Path, runtime: str, options: dict[str, Any]) -> Any:
+        if path.read_bytes() == b"broken":
+            raise InputError("can't load it", where=str(path))
+        return (INFO,), (INFO,)
+
+    def infer(self, *_: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def benchmark(
+        self, artifacts: Sequence[Artifact], options: Any, *, quick: bool
+    ) -> list[Samples]:
+        self.options = options
+        ms = [float(artifact.path.read_text()) for artifact in artifacts]
+        return [Samples(((each,) * 3,) * 2, 9.0, 1_000_000, {}, quick=quick) for each in ms]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    return load_target("x86")
+
+
+def files(folder: Path, **contents: str) -> list[Path]:
+    paths = [folder / f"{name}.onnx" for name in contents]
+    for path, text in zip(paths, contents.values(), strict=True):
+        path.write_text(text)
+    return paths
+
+
+def test_the_ratio_says_how_many_times_faster_than_the_baseline(
+    tmp_path: Path, target: Target
+) -> None:
+    slow, fast = files(tmp_path, slow="6.0", fast="1.5")
+    first, second = bench([slow, fast], target, Scripted(), quick=True, baseline=slow)
+    assert first.baseline
+    assert first.ratio is None
+    assert second.ratio is not None
+    assert second.ratio.value == 4.0
+    assert second.measurements[0].value == 1.5
+    assert second.inputs == (INFO,)
+
+
+def test_results_are_json(tmp_path: Path, target: Target) -> None:
+    results = bench(files(tmp_path, model="2.0"), target, Scripted(), quick=True)
+    (table,) = json.loads(json.dumps([result.model_dump(mode="json") for result in results]))
+    assert table["quick"] is True
+    assert table["measurements"][0]["metric"] == "latency_ms_p50"
+    assert table["sha256"] == results[0].sha256
+
+
+def test_the_targets_options_reach_the_device_and_can_be_overridden(
+    tmp_path: Path, target: Target
+) -> None:
+    device = Scripted()
+    bench(files(tmp_path, model="1"), target, device, quick=True, options={"threads": 2})
+    assert device.options == [{**target.backends["onnx"], "threads": 2}]
+    assert target.backends["onnx"]["threads"] == 1
+
+
+def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path, target: Target) -> None:
+    (broken,) = files(tmp_path, broken="broken")
+    missing, odd, engine = (tmp_path / name for name in ("gone.onnx", "model.onx", "jetson.engine"))
+    library = tmp_path / "model.so"
+    for path in (odd, engine, library):
+        path.write_text("1")
+    with pytest.raises(Faults) as caught:
+        bench([broken, missing, odd, engine, library], target, Scripted())
+    found = [(Path(fault.where).name, fault.message) for fault in caught.value.faults]
+    assert found == [
+        ("broken.onnx", "can't load it"),
+        ("gone.onnx", "no such file"),
+        ("model.onx", "no known kind of model, '.onx'"),
+        ("jetson.engine", "scripted has no tensorrt"),
+        ("model.so", "a TVM library does not tell the shapes of its inputs"),
+    ]
+    assert caught.value.faults[2].hint == "did you mean '.onnx'?"
+
+
+def test_a_file_compiled_for_the_edge_tpu_goes_to_its_delegate(
+    tmp_path: Path, target: Target
+) -> None:
+    class Asked(Scripted):
+        def probe(self, path: Path, runtime: str, options: dict[str, Any]) -> Any:
+            raise InputError(f"asked for {runtime}", where=str(path))
+
+    path = tmp_path / "model_edgetpu.tflite"
+    path.write_bytes(b"....edgetpu-custom-op....")
+    with pytest.raises(InputError, match="asked for edgetpu"):
+        bench([path], target, Asked())
+
+
+def test_the_table_says_why_a_value_is_missing(tmp_path: Path, target: Target) -> None:
+    slow, fast = files(tmp_path, slow="6.0", fast="1.5")
+    lines = bench_lines(bench([fast], target, Scripted(), quick=True, baseline=slow))
+    assert lines[0].split()[:3] == ["file", "p50", "ms"]
+    assert lines[1].split() == ["slow.onnx", "6", "6", "-", "9", "1", "-", "baseline"]
+    assert lines[2].split()[-3:] == ["4.000x", "[4.000,", "4.000]"]
+    assert lines[3] == "scripted, quick: 6 runs in 2 windows, 0.0 s, model"
+    assert lines[4] == "latency_ms_p99: needs 662 runs, there were 6"
+    assert lines[5].startswith("energy_mj: scripted tells no energy")
+
+
+def test_no_file_is_refused(target: Target) -> None:
+    with pytest.raises(InputError, match="no file to measure"):
+        bench([], target, Scripted())
+
+
+def test_a_foreign_onnx_file_is_measured_on_the_host(tmp_path: Path, target: Target) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    shapes = [helper.make_tensor_value_info(n, kinds.FLOAT, ("batch", 8)) for n in ("a", "b", "y")]
+    add = helper.make_node("Add", ["a", "b"], ["y"])
+    graph = helper.make_graph([add], "sum", shapes[:2], shapes[2:])
+    path = tmp_path / "sum.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    device = open_device("host", limit_s=60.0)
+    try:
+        (result,) = bench([path], target, device, quick=True)
+    finally:
+        device.close()
+    assert [info.shape for info in result.inputs] == [(-1, 8), (-1, 8)]
+    rows = {row.metric: row for row in result.measurements}
+    assert rows["latency_ms_p50"].value is not None
+    assert rows["latency_ms_p50"].kind == "measured"
+    assert rows["latency_ms_p50"].protocol.startswith("quick: ")
+    assert rows["energy_mj"].value is None, "a quick run is too short for energy"
