@@ -141,7 +141,8 @@ def fit(
             module.load_state_dict(run.best_weights)
     module.to("cpu")
     module.zero_grad(set_to_none=True)
-    return module.eval()
+    module.eval()  # an exported graph's eval() returns nothing
+    return module
 
 
 def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
