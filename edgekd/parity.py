@@ -33,9 +33,9 @@ class Parity(Value):
     ones have `max_relative` and `mean_relative` instead: |difference| over the reference's largest
     magnitude. `tolerance` is the most that passes, in the same unit; `scale` is one LSB.
     `worst_sample` is the index of the input with the largest difference and `worst_output` the
-    output in it (counted through all its dimensions). `top1_agreement` is None where a sample has one output only. `reason` says
-    why a number is None. `first_difference` names the first layer that differs, once
-    `first_difference()` has looked.
+    output in it (counted through all its dimensions). `top1_agreement` is None where a sample has
+    one output only. `reason` says why a number is None. `first_difference` names the first layer
+    that differs, once `first_difference()` has looked.
     """
 
     reference: str
