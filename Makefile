@@ -21,7 +21,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 benchmark: $(STAMP)
-	$(BIN)/python benchmarks/run.py
+	for script in training/against_bare_loop pipeline/second_run quantization/against_peers \
+		tvm/against_onnxruntime fashion_mnist/three_seeds; do \
+		$(BIN)/python benchmarks/$$script.py || exit 1; \
+	done
 
 $(STAMP): constraints.txt pyproject.toml
 	@echo "Setting up .venv with every backend (about 4 GB, a few minutes the first time) ..."

@@ -9,7 +9,6 @@ The result, `teacher.safetensors` beside this file, is what `edgekd.models.resne
 import argparse
 import gzip
 import json
-import os
 import time
 from pathlib import Path
 
@@ -113,7 +112,7 @@ def train(data: Path, epochs: int, small_epochs: int, seed: int) -> None:
             {"epoch": epoch, **{name: part.state_dict() for name, part in parts.items()}},
             checkpoint.with_suffix(".part"),
         )
-        os.replace(checkpoint.with_suffix(".part"), checkpoint)
+        checkpoint.with_suffix(".part").replace(checkpoint)
     weights = {name: value.contiguous() for name, value in average.module.state_dict().items()}
     save_file(weights, HERE / "teacher.safetensors", {"accuracy": str(score), "seed": str(seed)})
     fresh = resnet14(channels=1)
