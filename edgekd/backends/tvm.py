@@ -32,7 +32,7 @@ from edgekd.quant.support import place
 from edgekd.registry import BACKENDS
 from edgekd.target import Target
 from edgekd.tvm_compile import cache, cuda
-from edgekd.tvm_compile.isa import cuda_target, host_runs, isa_of, llvm_target
+from edgekd.tvm_compile.isa import cuda_target, has_half, host_runs, isa_of, llvm_target
 from edgekd.tvm_compile.job import Job
 from edgekd.tvm_compile.tools import linker_of
 
@@ -94,7 +94,7 @@ class Tvm:
                 placements=tuple(placements),
                 versions=cache.versions(),
                 lineage=candidate.lineage,
-                notes=tuple(_notes(chosen, built.result)),
+                notes=tuple(_notes(candidate, target, chosen, built.result)),
                 facts={
                     "input_layout": "NCHW",
                     "planned_memory_bytes": built.result["planned_bytes"],
@@ -139,8 +139,12 @@ def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
     )
 
 
-def _notes(options: TvmOptions, result: dict[str, Any]) -> list[str]:
+def _notes(
+    candidate: Candidate, target: Target, options: TvmOptions, result: dict[str, Any]
+) -> list[str]:
     notes = [UNCOVERED.format(name=name) for name in result["uncovered"]]
     if options.kind == "cuda":
         notes.append("GPU kernels use TVM's default schedules, untuned")
+    elif candidate.form == "fp16" and not has_half(target.hardware):
+        notes.append("this processor has no half-precision arithmetic: fp16 saves bytes, not time")
     return notes

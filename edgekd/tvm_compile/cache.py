@@ -42,18 +42,16 @@ def library(
         tiles = _tiles_file(folder, job)
         known = json.loads(tiles.read_text()) if job.grid_seconds and tiles.exists() else {}
         informed = Job(**(asdict(job) | {"known_tiles": known}))
-        found = store.publish(
-            "library", key, lambda work: _compile(program, informed, seconds, work)
-        )
+
+        def fill(work: Path) -> None:
+            run_worker(program, informed, seconds, work)
+
+        found = store.publish("library", key, fill)
         if job.grid_seconds:
             measured = read_built(found).result["tiles"]
             write_beside(tiles, json.dumps(known | measured, sort_keys=True))
         return read_built(found), False
     return read_built(found), True
-
-
-def _compile(program: torch.export.ExportedProgram, job: Job, seconds: float, work: Path) -> None:
-    run_worker(program, job, seconds, work)
 
 
 def _tiles_file(folder: Path, job: Job) -> Path:

@@ -18,7 +18,7 @@ def rearranged(module: Any) -> Any:
     from tvm import relax
     from tvm.ir.expr import GenericConst
 
-    @relax.expr_functor.mutator  # type: ignore[untyped-decorator]
+    @relax.expr_functor.mutator
     class Fold(relax.PyExprMutator):  # type: ignore[misc]
         def visit_call_(self, call: Any) -> Any:
             call = self.visit_expr_post_order(call)

@@ -96,6 +96,11 @@ def _llvm_name(name: str) -> str:
     return _LLVM_NAMES.get(name, name.replace("_", ""))
 
 
+def has_half(hardware: Hardware) -> bool:
+    """Whether the processor computes in float16 rather than converting it (F16C only converts)."""
+    return bool({"fp16", "asimdhp", "fullfp16", "avx512_fp16"} & set(hardware.isa))
+
+
 def _plain_cpu(hardware: Hardware) -> str:
     names = set(hardware.isa)
     if hardware.architecture != "x86_64":

@@ -1,0 +1,233 @@
+"""The TVM backend: libraries compiled for real, run on this machine or inspected."""
+
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgekd.artifact import Artifact
+from edgekd.backends.tvm import Tvm
+from edgekd.candidate import Candidate
+from edgekd.errors import InputError, ToolError
+from edgekd.models.resnet import resnet8
+from edgekd.target import Target
+from edgekd.tvm_compile import cuda
+from edgekd.tvm_compile.job import Job, run_worker
+
+pytest.importorskip("tvm")
+
+RUN = """
+import sys, numpy, tvm
+from tvm import relax
+machine = relax.VirtualMachine(tvm.runtime.load_module(sys.argv[1]), tvm.cpu())
+output = machine["main"](tvm.runtime.tensor(numpy.load(sys.argv[2]))).numpy()
+numpy.save(sys.argv[3], output)
+"""
+X86 = {"architecture": "x86_64", "cpu": "x86-64-v3", "isa": ("avx2", "fma", "f16c")}
+ARM = {"architecture": "aarch64", "cpu": "cortex-a72", "isa": ("neon",)}
+
+
+def target(hardware: dict[str, Any], **others: Any) -> Target:
+    return Target(
+        name="board",
+        title="A board",
+        summary="for tests",
+        hardware={"cores": 2, "memory_bytes": 1 << 30, **hardware},
+        quantization={"activations": "int8-affine"},
+        backends={"tvm": {}},
+        **others,
+    )
+
+
+def candidate(form: str = "float") -> Candidate:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = resnet8(1, 10, widths=(8, 16, 24)).eval()
+    return Candidate(model, torch.rand(1, 1, 12, 12), form)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def compiled(
+    board: Target, folder: Path, cache: Path, form: str = "float", **options: Any
+) -> Artifact:
+    table = {"cache": str(cache), "grid_seconds": 0.0, **options}
+    return Tvm().compile(candidate(form), board, table, folder)[0]
+
+
+on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs what it compiles")
+
+
+@on_x86
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_library_runs_with_numpy_and_the_runtime_alone(
+    tmp_path: Path, shared: Path, threads: str
+) -> None:
+    artifact = compiled(target(X86), tmp_path, shared)
+    model = candidate()
+    np.save(tmp_path / "x.npy", model.example.numpy())
+    command = [sys.executable, "-c", RUN, str(artifact.path), "x.npy", "y.npy"]
+    environment = os.environ | {"TVM_NUM_THREADS": threads}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    with torch.no_grad():
+        expected = model.module(model.example).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5)
+    assert artifact.inputs[0].shape == (1, 1, 12, 12)
+    assert artifact.outputs[0].shape == (1, 10)
+    assert (artifact.format, artifact.runtime, artifact.precision) == ("tvm-so", "tvm", "fp32")
+    assert artifact.notes == ()
+
+
+@on_x86
+@pytest.mark.slow
+def test_half_precision_stays_near_the_float_model_and_says_what_it_costs(
+    tmp_path: Path, shared: Path
+) -> None:
+    import tvm
+    from tvm import relax
+
+    artifact = compiled(target(X86), tmp_path, shared, "fp16")
+    model = candidate()
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(artifact.path)), tvm.cpu())
+    output = machine["main"](tvm.runtime.tensor(model.example.numpy())).numpy()
+    with torch.no_grad():
+        expected = model.module(model.example).numpy()
+    difference = np.abs(output - expected).max()
+    assert 0 < difference < 5e-3
+    assert artifact.precision == "fp16"
+    assert "no half-precision arithmetic" in artifact.notes[0]
+
+
+@pytest.mark.slow
+def test_the_same_program_gives_the_same_bytes_and_is_compiled_once(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compiled(target(X86), tmp_path, shared)
+    again = compiled(target(X86), tmp_path, tmp_path / "other")
+    assert first.sha256 == again.sha256
+    monkeypatch.setattr("edgekd.tvm_compile.cache.run_worker", lambda *_: pytest.fail("compiled"))
+    assert compiled(target(X86), tmp_path, shared).sha256 == first.sha256
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-g++"), reason="no cross compiler")
+def test_a_library_for_arm_is_an_arm_library(tmp_path: Path, shared: Path) -> None:
+    artifact = compiled(target(ARM), tmp_path, shared, mcpu="cortex-a72")
+    header = artifact.path.read_bytes()[:20]
+    assert header[:4] == b"\x7fELF"
+    assert struct.unpack_from("<H", header, 18)[0] == 183  # EM_AARCH64
+    assert str(tmp_path).encode() not in artifact.path.read_bytes()
+
+
+JETSON = {"kind": "cuda", "name": "Orin", "compute": "sm_87"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("nvcc") and shutil.which("aarch64-linux-gnu-g++")), reason="no nvcc"
+)
+def test_a_cuda_library_holds_machine_code_for_the_orin(tmp_path: Path, shared: Path) -> None:
+    board = target(ARM, accelerators=(JETSON,))
+    artifact = compiled(board, tmp_path, shared, kind="cuda", arch="sm_87")
+    cuda.check_machine_code(artifact.path, "sm_87")
+    with pytest.raises(ToolError, match="no machine code for sm_90"):
+        cuda.check_machine_code(artifact.path, "sm_90")
+    assert all(place.placement == "gpu" for place in artifact.placements)
+    assert artifact.notes == ("GPU kernels use TVM's default schedules, untuned",)
+
+
+def test_source_where_machine_code_should_be_is_refused(tmp_path: Path) -> None:
+    library = tmp_path / "model.so"
+    library.write_bytes(b"\x7fELF" + bytes(60) + b'extern "C" __global__ void kernel() {}')
+    with pytest.raises(ToolError, match="no machine code for sm_87; found: none"):
+        cuda.check_machine_code(library, "sm_87")
+
+
+def test_a_missing_cross_compiler_is_named_with_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError) as caught:
+        Tvm().check(candidate(), target(ARM), {})
+    assert "aarch64-linux-gnu-g++ is not installed" in str(caught.value)
+    assert caught.value.hint == "apt install g++-aarch64-linux-gnu"
+
+
+def test_a_missing_nvcc_is_refused_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"nvcc": None}
+    monkeypatch.setattr(shutil, "which", lambda name: found.get(name, name))
+    board = target(ARM, accelerators=(JETSON,))
+    with pytest.raises(InputError, match="nvcc is not installed") as caught:
+        Tvm().check(candidate(), board, {"kind": "cuda", "arch": "sm_87"})
+    assert "CUDA toolkit" in caught.value.hint
+
+
+def test_an_int8_graph_is_refused() -> None:
+    with pytest.raises(InputError, match="compiles no int8 graph"):
+        Tvm().check(candidate("int8"), target(X86), {})
+
+
+def test_a_microcontroller_is_refused() -> None:
+    hardware = {"architecture": "thumb", "cpu": "cortex-m4"}
+    with pytest.raises(InputError, match="does not fit a thumb core"):
+        Tvm().check(candidate(), target(hardware), {})
+
+
+def test_an_unknown_option_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown key 'grid_secnds'") as caught:
+        Tvm().check(candidate(), target(X86), {"grid_secnds": 1})
+    assert caught.value.hint == "did you mean 'grid_seconds'?"
+
+
+def job(**changes: Any) -> Job:
+    table = {"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 1}
+    values = {"target": table, "isa": {"lanes": 8, "registers": 16}, "precision": "float"}
+    return Job(**{"architecture": platform.machine(), **values, **changes})
+
+
+def program() -> torch.export.ExportedProgram:
+    return torch.export.export(nn.Linear(4, 2), (torch.rand(1, 4),))
+
+
+def test_a_compiler_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"did not finish within 0\.1 s") as caught:
+        run_worker(program(), job(), 0.1, tmp_path)
+    assert "time_limit_seconds" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails_is_one_error_with_its_last_line(tmp_path: Path) -> None:
+    broken = job(target={"kind": "no-such-kind"})
+    with pytest.raises(ToolError, match=r"TVM's compiler ended with exit code 1: .*no-such-kind"):
+        run_worker(program(), broken, 120, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@on_x86
+@pytest.mark.slow
+def test_the_grid_is_measured_once_for_a_layer(tmp_path: Path) -> None:
+    from edgekd.tvm_compile import cache
+
+    measured, reused = cache.library(program(), job(grid_seconds=20), 300, tmp_path)
+    assert not reused
+    tiles = measured.result["tiles"]
+    assert len(tiles) == 1
+    assert measured.result["grid_seconds"] > 0
+    other = torch.export.export(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), (torch.rand(1, 4),))
+    later, reused = cache.library(other, job(grid_seconds=20), 300, tmp_path)
+    assert not reused
+    assert later.result["tiles"] == tiles
+    assert later.result["grid_seconds"] == 0
