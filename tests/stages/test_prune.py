@@ -1,0 +1,237 @@
+"""The prune stage on scikit-learn's digits: smaller, right, resumable, and clear about faults."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import edgekd.stages.prune as stage_module
+from edgekd.candidate import Candidate
+from edgekd.cost import totals
+from edgekd.data.load import load_data
+from edgekd.data.samples import Data
+from edgekd.errors import InputError
+from edgekd.models.resnet import resnet8
+from edgekd.models.transformer import transformer
+from edgekd.pruning.weights import fits_pattern
+from edgekd.recipe import DataTable
+from edgekd.stages import Context
+from edgekd.stages.prune import Prune
+from edgekd.target import load_target
+from edgekd.training import Training, evaluate, fit, label_loss
+
+torch.set_num_threads(1)
+
+CRITERIA = ["magnitude-l1", "magnitude-l2", "taylor", "movement", "soft-movement",
+            "distance-moved", "bn-scale", "activation-energy"]  # fmt: skip
+
+
+class Network:
+    """A teacher in memory."""
+
+    name, key, weight = "teacher", "key", 1.0
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def logits(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = self.module(x)
+        return logits
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data(DataTable(source="digits", limit=640), Path())
+
+
+@pytest.fixture(scope="module")
+def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+    torch.manual_seed(0)
+    training = Training(epochs=6, batch_size=32, learning_rate=3e-3)
+    module = resnet8(channels=1)
+    return fit(
+        module, label_loss(training), training, data=data, work=tmp_path_factory.mktemp("fit")
+    )
+
+
+def context_of(data: Data, module: nn.Module, work: Path, multiple: int = 4) -> Context:
+    target = load_target("x86").model_copy(update={"channel_multiple": multiple})
+    return Context(target, data, [Network(module)], work)
+
+
+def stage(**keys: Any) -> Prune:
+    return Prune(**{"batch_size": 32, "learning_rate": 1e-3, "epochs": 1, **keys})
+
+
+def faults(stage: Prune, module: nn.Module, data: Data, form: Any = "float") -> list[str]:
+    context = context_of(data, module, Path("unused"))
+    found = stage.check(Candidate(module, data.example, form), context, "stages.1")
+    return [f"{fault} [{fault.hint}]" for fault in found]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_removes_channels_and_recovers(
+    criterion: str, data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    candidate = Candidate(trained, data.example)
+    pruning = stage(criterion=criterion, amount=0.5, epochs=2)
+    context = context_of(data, trained, tmp_path)
+    assert pruning.check(candidate, context, "stages.1") == []
+    result = pruning.run(candidate, context)
+    first, last = totals(trained, data.example), totals(result.module, data.example)
+    assert last.macs < 0.5 * first.macs
+    assert result.module.get_submodule("stem.0").out_channels == 8
+    assert evaluate(result.module, data.test) > 0.5
+    assert f"{first.parameters:,} -> {last.parameters:,} parameters" in result.lineage[-1]
+    assert "stem.0 16->8" in result.lineage[-1]
+    assert all(torch.equal(before[name], value) for name, value in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity"])
+def test_a_budget_is_met_and_channels_are_multiples(
+    allocation: str, data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    pruning = stage(criterion="taylor", budget=0.5, allocation=allocation, epochs=0)
+    result = pruning.run(
+        Candidate(trained, data.example), context_of(data, trained, tmp_path, multiple=8)
+    )
+    share = totals(result.module, data.example).macs / totals(trained, data.example).macs
+    assert 0.3 < share <= 0.5
+    counts = [m.out_channels for m in result.module.modules() if isinstance(m, nn.Conv2d)]
+    assert all(count % 8 == 0 for count in counts)
+
+
+def test_ignored_layers_keep_their_channels(data: Data, trained: nn.Module, tmp_path: Path) -> None:
+    pruning = stage(amount=0.5, ignore=("stages.2",), epochs=0)
+    result = pruning.run(Candidate(trained, data.example), context_of(data, trained, tmp_path))
+    assert result.module.get_submodule("stages.2.0.conv1").out_channels == 64
+    assert result.module.get_submodule("stages.1.0.conv1").out_channels == 16
+
+
+def test_a_killed_run_goes_on_to_the_same_result(
+    data: Data, trained: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruning = stage(criterion="taylor", amount=0.6, ramp="cubic", steps=2, epochs=2)
+    candidate = Candidate(trained, data.example)
+    whole = pruning.run(candidate, context_of(data, trained, tmp_path / "a"))
+    taught = stage_module.teach
+    calls = []
+
+    def killed(*arguments: Any, **keys: Any) -> nn.Module:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return taught(*arguments, **keys)
+
+    monkeypatch.setattr(stage_module, "teach", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pruning.run(candidate, context_of(data, trained, tmp_path / "b"))
+    resumed = pruning.run(candidate, context_of(data, trained, tmp_path / "b"))
+    assert len(calls) == 3  # the first step was not taught again
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("criterion", "epochs"), [("magnitude-l1", 2), ("movement", 3)])
+def test_zeros_stay_zeros_through_recovery(
+    criterion: str, epochs: int, data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    pruning = stage(criterion=criterion, granularity="weights", amount=0.6, epochs=epochs)
+    result = pruning.run(Candidate(trained, data.example), context_of(data, trained, tmp_path))
+    for part in result.module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            assert float((part.weight == 0).double().mean()) == pytest.approx(0.6, abs=0.01)
+    assert "60.0% zeros in 10 kernels" in result.lineage[-1]
+    assert evaluate(result.module, data.test) > 0.5
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "movement"])
+def test_two_of_four_is_in_the_result(
+    criterion: str, data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    pruning = stage(criterion=criterion, granularity="2:4", ignore=("stem",), epochs=2)
+    result = pruning.run(Candidate(trained, data.example), context_of(data, trained, tmp_path))
+    assert fits_pattern(result.module.get_parameter("stages.2.0.conv2.weight"), 2, 4)
+    assert not fits_pattern(trained.get_parameter("stages.2.0.conv2.weight"), 2, 4)
+    assert "2:4 verified in 9 layers" in result.lineage[-1]
+
+
+def test_heads_are_removed_from_a_transformer(data: Data, tmp_path: Path) -> None:
+    module = transformer(size=8, patch=2, width=16, depth=1, heads=4).eval()
+    pruning = stage(criterion="taylor", granularity="heads", amount=0.5, epochs=1)
+    result = pruning.run(Candidate(module, data.example), context_of(data, module, tmp_path))
+    attention = result.module.get_submodule("blocks.0.attention")
+    assert (attention.heads, attention.head_size) == (2, 4)
+    assert "blocks.0.attention.query 16->8" in result.lineage[-1]
+
+
+FAULTS = {
+    "amount of 0.99 leaves no channel in 'stem.0'": {"amount": 0.99},
+    "removes nothing: channels go in multiples of 4": {"amount": 0.01},
+    "no layer 'stem.O'": {"amount": 0.5, "ignore": ("stem.O",)},
+    "did you mean 'taylor'?": {"amount": 0.5, "criterion": "tailor"},
+    "unknown key 'speed'": {"amount": 0.5, "criterion": {"name": "movement", "speed": 1}},
+    "out of reach": {"budget": 0.001},
+    "no heads to remove": {"amount": 0.5, "granularity": "heads"},
+    "'stem.0' has 1 input channels a filter, which 4 does not divide": {"granularity": "2:4"},
+    "prunes nothing or everything": {"granularity": "4:4"},
+    "judges channels, not single weights": {
+        "amount": 0.5, "granularity": "weights", "criterion": "bn-scale"},
+    "while the model trains, for 0 epochs": {
+        "amount": 0.5, "granularity": "weights", "criterion": "movement", "epochs": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_what_cannot_work_is_said_before_anything_is_trained(message: str, data: Data) -> None:
+    found = faults(stage(**FAULTS[message]), resnet8(channels=1).eval(), data)
+    assert any(message in fault for fault in found), found
+
+
+def test_a_quantized_or_exported_model_is_refused(data: Data) -> None:
+    module = resnet8(channels=1).eval()
+    (fault,) = faults(stage(amount=0.5), module, data, "int8")
+    assert "a quantized model can't be pruned [put this stage before the quantize" in fault
+    graph = torch.export.export(module, (data.example,)).module()
+    (fault,) = faults(stage(amount=0.5), graph, data)
+    assert "an exported program can't be pruned" in fault
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"amount": 1.0}, "leaves no channel"),
+        ({"amount": 0.0}, "removes nothing"),
+        ({}, "either 'amount' or 'budget'"),
+        ({"amount": 0.5, "budget": 0.5}, "either 'amount' or 'budget'"),
+        ({"granularity": "2:4", "amount": 0.5}, "the pattern 2:4 is the amount"),
+        ({"granularity": "weights", "budget": 0.5}, "zeros save no MACs"),
+    ],
+)
+def test_goals_that_contradict_each_other_are_refused(keys: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stage(**keys)
+
+
+def test_a_layer_that_cannot_be_cut_is_refused_by_name(data: Data) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.classifier = nn.Conv2d(1, 8, 1), nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.classifier(self.conv(x).reshape(-1, 8, 64).mean(2))
+            return out
+
+    (fault,) = faults(stage(amount=0.5), Fixed().eval(), data)
+    assert "the channels of 'conv' can't be removed" in fault
+    assert "ignore = ['conv']" in fault
+
+
+def test_a_result_that_is_no_pruning_is_an_error_of_ours() -> None:
+    with pytest.raises(InputError, match="unknown criterion"):
+        stage(amount=0.5, criterion="random")._criterion("here")
