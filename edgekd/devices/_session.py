@@ -141,7 +141,7 @@ class AgentDevice:
             return [_nothing(self._no_times, quick) for _ in artifacts]
         each = [options] * len(artifacts) if isinstance(options, dict) else list(options)
         requests = [self._request_of(a, o) for a, o in zip(artifacts, each, strict=True)]
-        pin = int(all(option.get("threads", 1) == 1 for option in each))
+        pin = int(all(_threads(option) == 1 for option in each))
         colds = [
             self._cold(request, str(artifact.path), pin)
             for request, artifact in zip(requests, artifacts, strict=True)
@@ -158,7 +158,10 @@ class AgentDevice:
                 "models": [reply.model for reply in loaded],
                 "protocol": {**(QUICK if quick else FULL), **each[0].get("protocol", {})},
                 "end_to_end": each[0].get("scope") == "end-to-end",
-                "input_layout": _layout(artifacts[0], each[0]),
+                "input_layouts": [
+                    _layout(artifact, option)
+                    for artifact, option in zip(artifacts, each, strict=True)
+                ],
             }
             reply = checked(Benchmarked, self._ask(channel, request, places), places)
         finally:
@@ -195,8 +198,10 @@ class AgentDevice:
             "outputs": [info.model_dump() for info in outputs],
         }
         chosen = {key: options[key] for key in AGENT_OPTIONS if key in options}
+        chosen["threads"] = _threads(options)
         if runtime == "tvm":  # the library itself does not tell
             chosen.update(tensors)
+            chosen.setdefault("device", "cuda" if options.get("kind") == "cuda" else "cpu")
         there = self._transport.put(path)
         return {"command": "load", "path": there, "runtime": runtime, "options": chosen, **tensors}
 
@@ -253,6 +258,11 @@ class AgentDevice:
         return ToolError(f"the runtime {why} on {self.name}", where=place, hint=hint)
 
 
+def _threads(options: Options) -> int:
+    """One unless the table says more; TVM's compiler calls them cores."""
+    return int(options["threads"] if "threads" in options else options.get("num_cores", 1))
+
+
 def _layout(artifact: Artifact, options: Options) -> str:
     return str(options.get("input_layout") or artifact.facts.get("input_layout", ""))
 
@@ -282,7 +292,7 @@ def _samples(
         **after,
         **loaded.notes,
         "runtime": loaded.version,
-        "threads": str(options.get("threads", 1)),
+        "threads": str(_threads(options)),
         "warm_up_settled": "yes" if reply.settled[which] else "no",
         "interleaved": str(len(reply.windows_ns)),
     }

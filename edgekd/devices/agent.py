@@ -548,9 +548,10 @@ class Agent:
     def benchmark(self, request: Table) -> Table:
         """Windows of single runs of several models, interleaved: A B A B."""
         models = [self.models[number] for number in request["models"]]
-        protocol, layout = request["protocol"], request.get("input_layout", "")
+        protocol = request["protocol"]
+        layouts = request.get("input_layouts", [""] * len(models))
         runs = []
-        for model in models:
+        for model, layout in zip(models, layouts):
             arrays = random_inputs(model, request.get("seed", 0))
             model.feed(arrays)
             whole = request.get("end_to_end")
