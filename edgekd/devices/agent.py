@@ -12,6 +12,7 @@ Times are nanoseconds of the monotonic clock.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import glob
@@ -182,7 +183,6 @@ class TVM:
         if not options.get("inputs"):
             raise Fault("bad-request", "a TVM library does not tell its inputs: their shapes and "
                         "dtypes have to be given")  # fmt: skip
-        os.environ.setdefault("TVM_NUM_THREADS", str(options.get("threads", 1)))
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
@@ -280,6 +280,12 @@ RUNTIMES: dict[str, tuple[Any, list[str], str]] = {
 DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime",
                  "tvm": "apache-tvm"}  # fmt: skip
 
+MODULES = {
+    "ai_edge_litert": "ai_edge_litert.interpreter",
+    "tflite_runtime": "tflite_runtime.interpreter",
+    "tvm": "tvm.runtime.vm",
+}
+
 
 def version_of(runtime: str) -> str:
     """The installed version of a runtime's library, or an empty string; imports nothing heavy."""
@@ -295,6 +301,16 @@ def version_of(runtime: str) -> str:
     return ""
 
 
+def import_library(runtime: str) -> None:
+    """Import a runtime's library, so that neither its time nor its memory is the model's."""
+    from importlib import import_module, util
+
+    for module in RUNTIMES.get(runtime, (None, [], ""))[1]:
+        if util.find_spec(module) is not None:
+            import_module(MODULES.get(module, module))
+            return
+
+
 def load(request: Table) -> Any:
     """The model of a request, with `load_ns` set: its own time, the library's import apart."""
     name = request.get("runtime", "")
@@ -306,7 +322,10 @@ def load(request: Table) -> Any:
     path = request["path"]
     if not os.path.isfile(path):
         raise Fault("bad-model", "no such file")
+    if name == "tvm":  # read when its library is imported: the first model decides for the process
+        os.environ.setdefault("TVM_NUM_THREADS", str(request.get("options", {}).get("threads", 1)))
     try:
+        import_library(name)
         start = time.perf_counter_ns()
         model = kind(path, request.get("options", {}))
         model.load_ns = time.perf_counter_ns() - start
@@ -605,16 +624,11 @@ class Agent:
 
     def memory(self, request: Table) -> Table:
         """Cold start and peak memory of one model, in a process that has loaded no other."""
-        import importlib
-
         import numpy as np  # noqa: F401  (part of the baseline)
 
-        for module in RUNTIMES.get(request.get("runtime", ""), (None, [], ""))[1]:
-            try:
-                importlib.import_module(module)  # so is the runtime's own library
-            except ImportError:
-                continue
-            break
+        os.environ["TVM_NUM_THREADS"] = str(request.get("options", {}).get("threads", 1))
+        with contextlib.suppress(ImportError):  # `load` says it better
+            import_library(request.get("runtime", ""))  # so is the runtime's own library
         baseline, reason = self._resident(), ""
         try:
             with open("/proc/self/clear_refs", "w") as stream:
