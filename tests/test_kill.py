@@ -1,0 +1,153 @@
+"""A run that is killed at any point goes on and ends with the same bytes as an unbroken one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+RECIPE = """
+[model]
+factory = "edgekd.models.resnet:resnet8"
+arguments = { channels = 1, widths = [8, 16, 16] }
+
+[data]
+source = "few.npz"
+
+[calibration]
+samples = 16
+
+[[stages]]
+kind = "distill"
+epochs = 3
+batch_size = 32
+
+[[stages]]
+kind = "prune"
+amount = 0.5
+epochs = 3
+batch_size = 32
+
+[[stages]]
+kind = "quantize"
+method = "qat"
+epochs = 3
+batch_size = 32
+"""
+
+TARGET = """
+name = "small"
+title = "Small"
+summary = "Any x86-64 processor, ONNX Runtime only"
+channel_multiple = 4
+[hardware]
+architecture = "x86_64"
+cpu = "any"
+cores = 2
+memory_bytes = 1000000000
+[quantization]
+activations = "uint8-affine"
+weight_bits = 7
+[backends.onnx]
+threads = 1
+"""
+
+COMMAND = ("compress", "r.toml", "--target", "small.toml", "--quick", "--out")
+
+
+@pytest.fixture
+def place(tmp_path):
+    random = np.random.default_rng(0)
+    y = np.arange(200) % 10
+    x = random.random((200, 1, 8, 8), dtype=np.float32) + y[:, None, None, None] / 10
+    np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "small.toml").write_text(TARGET)
+    return tmp_path
+
+
+def start(place: Path, out: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "EDGEKD_CACHE": str(place / f"cache-{out}"),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgekd.cli", *COMMAND, out],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(place: Path, out: str) -> dict:
+    process = start(place, out)
+    told, errors = process.communicate(timeout=240)
+    assert process.returncode in (0, 1), told + errors
+    return json.loads((place / out / "report.json").read_text())
+
+
+def kill_when(place: Path, out: str, pattern: str) -> None:
+    """SIGKILL as soon as a file of that pattern is in the output folder."""
+    process = start(place, out)
+    try:
+        while not list((place / out).glob(pattern)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+def hashes(report: dict) -> list[str]:
+    return [artifact["sha256"] for artifact in report["targets"][0]["artifacts"]]
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_with_the_same_bytes(place):
+    unbroken = finish(place, "unbroken")
+    for pattern in (
+        "stages/unfinished/distill-*/epoch.safetensors",
+        "stages/distill-*/report.json",
+        "stages/unfinished/prune-*/**/epoch.safetensors",
+        "stages/unfinished/quantize-*/**/epoch.safetensors",
+        "stages/unfinished/compile-*.writing/*",
+        "stages/unfinished/proof-*.writing",
+    ):
+        kill_when(place, "broken", pattern)
+    broken = finish(place, "broken")
+    assert hashes(broken) == hashes(unbroken)
+    assert [stage["accuracy"] for stage in broken["stages"]] == [
+        stage["accuracy"] for stage in unbroken["stages"]
+    ]
+    assert list((place / "broken" / "stages" / "unfinished").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_second_run_reuses_every_stage_and_gives_the_same_report(place):
+    first, second = finish(place, "out"), finish(place, "out")
+    assert [stage["cached"] for stage in first["stages"]] == [False, False, False]
+    assert [stage["cached"] for stage in second["stages"]] == [True, True, True]
+    assert second["targets"] == first["targets"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_in_one_error_and_leaves_nothing_half_written(place):
+    process = start(place, "out")
+    while not list((place / "out").glob("stages/unfinished/distill-*/epoch.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: interrupted; what was finished is kept" in errors
+    assert "Traceback" not in errors
+    assert not (place / "out" / "report.json").exists()
+    assert not list((place / "out").rglob("*.writing"))
