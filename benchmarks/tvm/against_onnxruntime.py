@@ -27,7 +27,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "resnet14": ("edgekd.models.resnet:resnet14", {"channels": 1}, (1, 28, 28)),
     "ds_cnn": ("edgekd.models.ds_cnn:ds_cnn", {}, (1, 49, 10)),
     "mobilenet_v1": ("edgekd.models.mobilenet_v1:mobilenet_v1", {}, (3, 96, 96)),
-    "mobilenet_v2": ("edgekd.models.mobilenet_v2:mobilenet_v2", {}, (3, 96, 96)),
+    "mobilenet_v2": ("edgekd.models.mobilenet_v2:mobilenet_v2", {}, (3, 32, 32)),
 }
 ROUNDS, RUNS = 60, 8
 

@@ -40,6 +40,8 @@ WHERE = "backends.tvm"
 LIBRARY = "model.so"
 UNCOVERED = "no schedule covers the kernel {name}: on a CPU it is about a hundred times slower"
 
+GENERAL = "the layer's kernel {name} has only the general schedule, without a register tile"
+
 
 @BACKENDS.register(paper="Chen et al. 2018, TVM; Lai et al. 2025, Relax")
 class Tvm:
@@ -120,7 +122,7 @@ def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
         architecture=hardware.architecture,
         precision=candidate.form,
         grid_seconds=options.grid_seconds if timed else 0.0,
-        tune_seconds=options.tune_seconds,
+        tune_seconds=options.tune_seconds if timed else 0.0,
     )
 
 
@@ -143,6 +145,7 @@ def _notes(
     candidate: Candidate, target: Target, options: TvmOptions, result: dict[str, Any]
 ) -> list[str]:
     notes = [UNCOVERED.format(name=name) for name in result["uncovered"]]
+    notes += [GENERAL.format(name=name) for name in result["general"]]
     if options.kind == "cuda":
         notes.append("GPU kernels use TVM's default schedules, untuned")
     elif candidate.form == "fp16" and not has_half(target.hardware):

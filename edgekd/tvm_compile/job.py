@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -100,6 +101,8 @@ def _run(work: Path, environment: dict[str, str], seconds: float) -> None:
 
 
 def _failure(code: int, output: bytes) -> str:
-    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
+    errors = [line for line in lines if re.match(r"[\w.]*Error: ", line)]
+    reason = next(reversed(errors or [line for line in lines if line]), "no message")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"TVM's compiler ended with {how}: {lines[-1].strip() if lines else 'no message'}"
+    return f"TVM's compiler ended with {how}: {reason}"

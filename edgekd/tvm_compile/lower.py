@@ -1,6 +1,7 @@
 """From an exported program to scheduled kernels: layout, packing, fusion, one schedule for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,10 @@ def imported(program: Any, *, channels_last: bool = True) -> Any:
     module = rearranged(relax.transform.DecomposeOpsForInference()(module))
     if not channels_last:
         return module
-    layouts = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
+    layouts = {
+        "relax.nn.conv2d": ["NHWC", "HWIO"],
+        "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],  # TVM has no channels-last kernel for it
+    }
     passes = [relax.transform.ConvertLayout(layouts), relax.transform.Normalize()]
     return rearranged(transform.Sequential(passes)(module))
 
@@ -178,24 +182,49 @@ def linear_of(call: Any) -> Layer | None:
     )
 
 
-def scheduled(module: Any, isa: Isa) -> tuple[Any, list[str]]:
-    """Every kernel scheduled for a processor, and the names of those that no schedule fits."""
+@dataclass(frozen=True)
+class Left:
+    """Kernels without a register tile, by name.
+
+    No schedule fits the `uncovered` ones, which stay as they were; the `general` ones are weighted
+    layers that only the schedule of plain reductions fits.
+    """
+
+    uncovered: list[str]
+    general: list[str]
+
+    def without(self, names: Collection[str]) -> "Left":
+        """What is left once those kernels have been tuned."""
+        return Left(
+            [name for name in self.uncovered if name not in names],
+            [name for name in self.general if name not in names],
+        )
+
+
+def scheduled(module: Any, isa: Isa) -> tuple[Any, Left]:
+    """Every kernel scheduled for a processor, and what the schedules don't cover."""
     from tvm import tirx
 
-    uncovered = []
+    uncovered, general = [], []
     for name, function in list(module.functions_items()):
         if not isinstance(function, tirx.PrimFunc):
             continue
-        kernel = schedule_kernel(function, isa)
+        kernel, tiled = schedule_kernel(function, isa)
         if kernel is None:
             uncovered.append(name.name_hint)
-        else:
-            module.update_func(name, kernel)
-    return module, uncovered
+            continue
+        module.update_func(name, kernel)
+        if not tiled and any(word in name.name_hint for word in WEIGHTED):
+            general.append(name.name_hint)
+    return module, Left(sorted(uncovered), sorted(general))
 
 
-def schedule_kernel(function: Any, isa: Isa) -> Any | None:
-    """One PrimFunc scheduled, or None where the schedules don't apply."""
+WEIGHTED = ("conv", "matmul")
+"""What TVM's own names of weighted layers contain, which our layers' names are not taken for."""
+
+
+def schedule_kernel(function: Any, isa: Isa) -> tuple[Any | None, bool]:
+    """One PrimFunc scheduled, or None where no schedule applies; and whether it is tiled."""
     from tvm.s_tir import Schedule, ScheduleError
 
     schedule = Schedule(function)
@@ -207,5 +236,5 @@ def schedule_kernel(function: Any, isa: Isa) -> Any | None:
         else:
             schedule_leftover(schedule, blocks, isa.lanes)
     except ScheduleError:
-        return None
-    return schedule.mod["main"]
+        return None, False
+    return schedule.mod["main"], len(sums) == 1

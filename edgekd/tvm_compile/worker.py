@@ -36,7 +36,11 @@ def main(folder: Path) -> None:
         if job["grid_seconds"]:
             grid.measure(lower.layers_of(module))
         module = lower.legalized(module, None if on_gpu else grid.choose)
-        module, uncovered = cuda.scheduled(module) if on_gpu else lower.scheduled(module, grid.isa)
+        if on_gpu:
+            module, unbound = cuda.scheduled(module)
+            left = lower.Left(uncovered=unbound, general=[])
+        else:
+            module, left = _scheduled(module, grid.isa, target, job["tune_seconds"])
     executable, planned = built(module, target)
     linker = linker_of(job["architecture"])
     exported(executable, folder / "library.so", linker)
@@ -44,13 +48,31 @@ def main(folder: Path) -> None:
         cuda.check_machine_code(folder / "library.so", job["target"]["arch"])
     result = {
         "planned_bytes": planned,
-        "uncovered": uncovered,
+        "uncovered": left.uncovered,
+        "general": left.general,
         "tiles": grid.known,
         "grid_seconds": grid.used,
         "seconds": time.monotonic() - begin,
         **_interface(module),
     }
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def _scheduled(module: Any, isa: Isa, target: Any, seconds: float) -> tuple[Any, Any]:
+    """Our schedules, and MetaSchedule's within `seconds` for what they leave."""
+    from edgekd.tvm_compile import lower
+    from edgekd.tvm_compile.tune import tuned
+
+    plain = dict(module.functions_items())
+    module, left = lower.scheduled(module, isa)
+    names = [*left.uncovered, *left.general]
+    if not (seconds and names):
+        return module, left
+    kernels = {variable.name_hint: function for variable, function in plain.items()}
+    found = tuned({name: kernels[name] for name in names}, target, seconds)
+    for name, kernel in found.items():
+        module.update_func(module.get_global_var(name), kernel)
+    return module, left.without(found)
 
 
 def _interface(module: Any) -> dict[str, Any]:

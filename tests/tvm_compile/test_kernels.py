@@ -31,10 +31,10 @@ def compiled(module: nn.Module, x: Tensor) -> tuple[np.ndarray, list[str], Any]:
     program = torch.export.export(export_graph(module, x), (x,))
     with target:
         kernels = lower.legalized(lower.imported(program), grid.choose)
-        kernels, uncovered = lower.scheduled(kernels, grid.isa)
+        kernels, left = lower.scheduled(kernels, grid.isa)
     executable, _ = built(kernels, target)
     machine = relax.VirtualMachine(executable, tvm.cpu())
-    return machine["main"](tvm.runtime.tensor(x.numpy())).numpy(), uncovered, kernels
+    return machine["main"](tvm.runtime.tensor(x.numpy())).numpy(), left.uncovered, kernels
 
 
 def check(module: nn.Module, *shape: int) -> Any:
