@@ -18,8 +18,10 @@ from edgekd.accuracy import accuracy_measurement, correct_of, drop_measurement
 from edgekd.artifact import Artifact
 from edgekd.budgets import judge
 from edgekd.devices import Device, Samples
+from edgekd.devices.emulated import missing_tools
 from edgekd.devices.opening import open_device
-from edgekd.measurement import Measurement
+from edgekd.errors import EdgekdError
+from edgekd.measurement import Kind, Measurement
 from edgekd.meters.energy import Recorder, Trace, energy_measurement, open_source
 from edgekd.meters.latency import latency_measurements
 from edgekd.meters.memory import memory_measurements
@@ -58,26 +60,41 @@ class Original:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one target's files run: for their outputs, and (if it is the target's own kind of
-    machine) for their cost; `reason` says why there is no cost."""
+    """Where one target's files run. On the target's own kind of machine everything is measured;
+    elsewhere `reason` says what is missing, outputs are `simulated` and there is no cost."""
 
     device: Device
     reason: str = ""
 
+    @property
+    def kind(self) -> Kind:
+        """What a number that comes from outputs is there."""
+        return "simulated" if self.reason else self.device.kind
+
 
 def place_for(plan: Plan, target: Target) -> Place:
-    """The device the user named, or this machine."""
-    url = plan.request.device or "host"
-    device = open_device(url)
+    """The device the user named, this machine, or an emulator of the target's processor."""
     if plan.request.device:
-        return Place(device)
+        return Place(open_device(plan.request.device))
     machine = platform.machine().lower()
     here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
     if target.hardware.architecture != here:
-        return Place(device, f"this machine is {here}; name a {target.title} by --device")
+        device, note = _emulator(target)
+        return Place(device, f"this machine is {here}; name a {target.title} by --device{note}")
     if target.accelerators:
-        return Place(device, f"needs a {target.title} with its {target.accelerators[0].name}")
-    return Place(device)
+        name = target.accelerators[0].name
+        return Place(open_device("host"), f"needs the {name}; run on a {target.title}")
+    return Place(open_device("host"))
+
+
+def _emulator(target: Target) -> tuple[Device, str]:
+    """The target's processor under QEMU where that is installed, else this machine."""
+    if target.hardware.architecture == "aarch64" and not missing_tools():
+        try:
+            return open_device(f"emulated://{target.name}"), ""
+        except EdgekdError as error:
+            return open_device("host"), f" (no emulator: {error.message})"
+    return open_device("host"), " (no emulator installed)"
 
 
 def prove(
@@ -207,6 +224,8 @@ def _outputs(
     artifact, device = each.artifact, place.device
     progress(f"run {artifact.path.name} on {device.name}", 0, 1)
     reason = device.can_run(artifact)
+    if each.reference.module is plan.original.module and place.reason:
+        reason = "the teacher's file is for the target's own kind of machine only"
     if reason:
         gone = [unavailable(name, device.name, reason) for name in ("accuracy", "accuracy_drop")]
         return _Proof(gone[0], gone[1], None, None, reason=reason)
@@ -216,8 +235,8 @@ def _outputs(
     right = correct_of(outputs, original.labels, str(artifact.path))
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)
     return _Proof(
-        accuracy_measurement(right, device.name),
-        drop_measurement(original.correct, right, device.name),
+        accuracy_measurement(right, device.name, place.kind),
+        drop_measurement(original.correct, right, device.name, place.kind),
         float((outputs.argmax(1) == original.logits.argmax(1)).mean()),
         _parity(target, each, inputs, outputs, reference),
         reference,
