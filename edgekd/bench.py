@@ -1,23 +1,17 @@
-"""`edgekd bench`: measure model files, also such that edgekd did not make, on a device.
+"""`edgekd bench`: measure model files, also such that edgekd did not make, on a device."""
 
-`measure` is the whole of it for artifacts: one interleaved run, with memory and energy beside.
-"""
-
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.config import Value
-from edgekd.devices import Device, Options, Samples
+from edgekd.devices import Device, Options
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
 from edgekd.measurement import Measurement
-from edgekd.meters.energy import Recorder, Trace, energy_measurement, open_source
-from edgekd.meters.latency import latency_measurements, ratio
-from edgekd.meters.memory import memory_measurements
-from edgekd.target import Sensors, Target
+from edgekd.measuring import measure
+from edgekd.meters.latency import ratio
+from edgekd.target import Target
 
 # suffix: (format, runtime, the target's table whose options run it)
 FORMATS = {
@@ -28,7 +22,6 @@ FORMATS = {
     ".plan": ("tensorrt", "tensorrt", "tensorrt"),
 }
 EDGETPU_MARK = b"edgetpu-custom-op"
-IDLE_SECONDS = 5.0
 
 
 class BenchResult(Value):
@@ -92,49 +85,6 @@ def bench(
             for result, found in zip(results[1:], compared, strict=True)
         ),
     ]
-
-
-def measure(
-    device: Device,
-    artifacts: Sequence[Artifact],
-    options: Options | Sequence[Options],
-    sensors: Sensors,
-    *,
-    quick: bool,
-    root: Path = Path("/"),
-) -> tuple[list[Samples], list[tuple[Measurement, ...]]]:
-    """Samples and latency, memory and energy of each artifact, from one interleaved run.
-
-    Energy is read on this machine (below `root`), so only for the device `host`; idle power is
-    taken for some seconds before a full run and subtracted.
-    """
-    source, reason = None, f"{device.name} tells no energy: sensors are read on the host only"
-    if device.name == "host":
-        source, reason = open_source(sensors, root)
-    trace: Trace | str = reason
-    idle: float | None = None
-    with ExitStack() as stack:
-        recorder = None
-        if source is not None:
-            recorder = stack.enter_context(Recorder(source))
-            begun = time.monotonic()
-            time.sleep(0.0 if quick else IDLE_SECONDS)
-            rested = time.monotonic()
-        samples = device.benchmark(artifacts, options, quick=quick)
-    if recorder is not None:
-        trace = recorder.trace()
-        if isinstance(trace, Trace) and not quick:
-            idle = trace.between(begun, rested) / (rested - begun)
-    kind = device.kind
-    rows = [
-        (
-            *latency_measurements(each, device.name, kind),
-            *memory_measurements(each, device.name, kind, artifact),
-            energy_measurement(each, trace, device.name, idle),
-        )
-        for each, artifact in zip(samples, artifacts, strict=True)
-    ]
-    return samples, rows
 
 
 def bench_lines(results: Sequence[BenchResult]) -> list[str]:

@@ -13,9 +13,11 @@ import edgekd
 from edgekd.accuracy import accuracy_measurement
 from edgekd.budgets import check_accept, parse_budget, run_verdict
 from edgekd.candidate import Candidate
+from edgekd.compiled import Compiled, publish_artifact
 from edgekd.cost import layer_costs, totals
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
-from edgekd.pipeline import Compiled, Staged, compile_candidate, compiled, publish_artifact
+from edgekd.onnx_alone import files_of
+from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for
 from edgekd.plan import Plan, PlannedTarget, Request, make_plan, start_key
 from edgekd.proof import Original, prove
@@ -130,7 +132,11 @@ def compress(
     stages: dict[str, StageReport] = {}
     targets: list[TargetReport] = []
     for planned in plan.targets:
-        staged = staged_for(plan, planned, progress, start_key(plan))
+        staged = (
+            Staged(plan.start, plan.start, "", "", ())
+            if plan.alone
+            else staged_for(plan, planned, progress, start_key(plan))
+        )
         for stage in staged.reports:
             stages.setdefault(stage.key, stage)
         targets.append(_target(plan, planned, staged, original, progress))
@@ -157,8 +163,7 @@ def _target(
     plan: Plan, planned: PlannedTarget, staged: Staged, original: Original, progress: Progress
 ) -> TargetReport:
     folder = plan.request.out / "artifacts" / planned.target.name
-    baseline = _baseline(plan, planned)
-    made = compile_candidate(plan, planned, staged, progress)
+    baseline, made = _compiled(plan, planned, staged, progress)
     if baseline:
         suffix = baseline.artifact.path.suffix
         baseline = _published(baseline, folder, f"teacher{suffix}")
@@ -166,8 +171,19 @@ def _target(
     return prove(plan, planned, made, baseline, original, progress)
 
 
+def _compiled(
+    plan: Plan, planned: PlannedTarget, staged: Staged, progress: Progress
+) -> tuple[Compiled | None, list[Compiled]]:
+    if plan.alone:
+        path = plan.request.recipe.folder / str(plan.request.recipe.model.onnx)
+        stages = [each.stage for each in planned.stages]
+        return files_of(path, planned.target, stages, plan.data, plan.calibration, plan.store)
+    return _baseline(plan, planned), compile_candidate(plan, planned, staged, progress)
+
+
 def _published(each: Compiled, folder: Path, name: str = "") -> Compiled:
-    return Compiled(publish_artifact(each.artifact, folder, name), each.reference)
+    artifact = publish_artifact(each.artifact, folder, name)
+    return Compiled(artifact, each.reference, is_baseline=bool(name))
 
 
 def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
@@ -235,6 +251,9 @@ def _teacher(plan: Plan, original: Original) -> TeacherReport:
 
 def _layers(plan: Plan, staged: Staged) -> Layers:
     """The trained model's layers, and those of the last candidate that still has modules."""
+
+    if plan.alone:
+        return Layers()
 
     def costs(module: torch.nn.Module) -> tuple[LayerCost, ...]:
         return tuple(

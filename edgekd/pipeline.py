@@ -10,16 +10,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends import Backend, Board
 from edgekd.candidate import Candidate
+from edgekd.compiled import Compiled, kept
 from edgekd.cost import totals
 from edgekd.networks import load_network
 from edgekd.plan import Plan, PlannedStage, PlannedTarget
@@ -27,7 +27,7 @@ from edgekd.quant.storage import load_graph, save_graph
 from edgekd.report.values import StageReport
 from edgekd.stages import Progress
 from edgekd.storage import load_module, save_module
-from edgekd.store import Store, disk_errors, key_of
+from edgekd.store import disk_errors, key_of
 from edgekd.target import Target
 from edgekd.training import evaluate
 
@@ -125,14 +125,6 @@ def _restored(module: nn.Module, plan: Plan, about: dict[str, Any]) -> Candidate
     return Candidate(module, plan.start.example, about["form"], tuple(about["lineage"]))
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A file, and the candidate whose outputs it has to give."""
-
-    artifact: Artifact
-    reference: Candidate
-
-
 def compile_candidate(
     plan: Plan, planned: PlannedTarget, staged: Staged, progress: Progress
 ) -> list[Compiled]:
@@ -157,7 +149,7 @@ def compiled(
     plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
 ) -> list[Compiled]:
     """The files that one backend makes of a candidate."""
-    artifacts = _kept(
+    artifacts = kept(
         plan.store,
         name,
         key_of(key, name, target.model_dump(mode="json")),
@@ -179,7 +171,7 @@ def _with_follower(
         key = key_of(each.artifact.sha256, name, target.model_dump(mode="json"), os.environ["PATH"])
         board = Board(_execute) if plan.request.device == "host" else None
         make = functools.partial(backend.follow, each.artifact, target, options, board=board)
-        artifacts = _kept(plan.store, name, key, make, plan.request.resume)
+        artifacts = kept(plan.store, name, key, make, plan.request.resume)
         placements, facts = backend.check_artifact(each.artifact, target, options)
         result.append(each if artifacts else _judged(each, name, placements, facts))
         result += [Compiled(artifact, each.reference) for artifact in artifacts]
@@ -210,50 +202,3 @@ def _judged(each: Compiled, name: str, placements: Any, facts: dict[str, Any]) -
         }
     )
     return Compiled(artifact, each.reference)
-
-
-def _kept(
-    store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]], resume: bool
-) -> list[Artifact]:
-    """Artifacts from the store, their files checked against their hashes, or made and published."""
-    found = store.find(f"compile-{name}", key) if resume else None
-    if found:
-        artifacts = [_moved(artifact, found) for artifact in _read_artifacts(found)]
-        if all(_intact(artifact) for artifact in artifacts):
-            return artifacts
-
-    def write(folder: Path) -> None:
-        made = [_moved(artifact, Path()) for artifact in make(folder)]
-        tables = [artifact.model_dump(mode="json") for artifact in made]
-        (folder / "artifacts.json").write_text(json.dumps(tables, indent=1) + "\n")
-
-    folder = store.publish(f"compile-{name}", key, write)
-    return [_moved(artifact, folder) for artifact in _read_artifacts(folder)]
-
-
-def _read_artifacts(folder: Path) -> list[Artifact]:
-    tables = json.loads((folder / "artifacts.json").read_text())
-    return [Artifact.model_validate(table) for table in tables]
-
-
-def _moved(artifact: Artifact, folder: Path) -> Artifact:
-    return artifact.model_copy(update={"path": folder / artifact.path.name})
-
-
-def _intact(artifact: Artifact) -> bool:
-    return artifact.path.is_file() and sha256_of(artifact.path) == artifact.sha256
-
-
-def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifact:
-    """Put a stored file where the user looks for it, under another name if one is given."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        final = folder / (name or artifact.path.name)
-        beside = folder / f".{final.name}.{os.getpid()}.writing"
-        try:
-            beside.unlink(missing_ok=True)
-            shutil.copyfile(artifact.path, beside)
-            beside.replace(final)
-        finally:
-            beside.unlink(missing_ok=True)
-    return artifact.model_copy(update={"path": final})

@@ -23,6 +23,7 @@ from edgekd.data.samples import Data
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
 from edgekd.networks import load_network, network_key
+from edgekd.onnx_alone import check_onnx_alone, is_onnx_alone
 from edgekd.recipe import Network, Recipe
 from edgekd.registry import BACKENDS, STAGES
 from edgekd.stages import Context, Progress, Stage
@@ -86,6 +87,11 @@ class Plan:
     warnings: tuple[str, ...]
 
     @property
+    def alone(self) -> bool:
+        """Whether this is an ONNX file with no module behind it."""
+        return is_onnx_alone(self.request.recipe)
+
+    @property
     def store(self) -> Store:
         """Where finished stages of this output folder are."""
         return Store(self.request.out / "stages")
@@ -105,11 +111,12 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as a person reads it, a line a step."""
-        start = totals(self.start.module, self.start.example)
+        cost = totals(self.start.module, self.start.example)
+        start = f"{cost.parameters:,} parameters, {cost.macs:,} MACs"
         lines = [
             f"data: {self.data.name}, {len(self.data.train):,} to train, "
             f"{len(self.data.validation):,} to choose by, {len(self.data.test):,} to report",
-            f"start: {start.parameters:,} parameters, {start.macs:,} MACs",
+            f"start: {'an ONNX file' if self.alone else start}",
             *(f"teacher: {teacher.name}" for teacher in self.teachers),
         ]
         for planned in self.targets:
@@ -117,10 +124,22 @@ class Plan:
             for number, stage in enumerate(planned.stages, 1):
                 state = " (done before, reused)" if stage.cached else ""
                 lines.append(f"{name}: {number}. {stage.kind}: {stage.cost}{state}")
-            lines.append(f"{name}: compile with {', '.join(planned.backends)}, then measure")
+            compilers = ", ".join(planned.backends) or "nothing: it is a file already"
+            lines.append(f"{name}: compile with {compilers}, then measure")
             for metric, limit in planned.budgets.items():
                 lines.append(f"{name}: budget {metric} <= {limit:g}")
         return [*lines, *(f"note: {warning}" for warning in self.warnings)]
+
+
+class BlackBox(nn.Module):
+    """A teacher as a module, for what only calls one."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.teacher.logits(x)
 
 
 class _Collector:
@@ -154,7 +173,7 @@ def make_plan(request: Request) -> Plan:
         collect.faults.extend(check_budgets(budgets, "budgets"))
     start_network = recipe.student or recipe.model
     start = None
-    if data:
+    if data and not is_onnx_alone(recipe):
         start = collect.attempt(_start, start_network, recipe, data, request.seed)
     original, *teachers = [
         collect.attempt(load_teacher, network, recipe.folder, data, where) if data else None
@@ -162,8 +181,10 @@ def make_plan(request: Request) -> Plan:
     ]
     raise_all(collect.faults)
     assert data is not None
-    assert start is not None
     assert original is not None
+    if is_onnx_alone(recipe):
+        start = Candidate(BlackBox(original), data.example)
+    assert start is not None
     calibration = collect.attempt(calibration_samples, recipe.calibration, data, request.seed)
     raise_all(collect.faults)
     assert calibration is not None
@@ -262,6 +283,11 @@ def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
 def _planned_target(
     plan: Plan, target: Target, stages: Sequence[Stage], collect: _Collector
 ) -> PlannedTarget:
+    if plan.alone:
+        collect.faults.extend(check_onnx_alone(stages, [target]))
+        cost = f"calibrate the file on {len(plan.calibration)} samples"
+        alone = tuple(PlannedStage(stage.kind, stage, "", cost, False) for stage in stages)
+        return PlannedTarget(target, alone, {}, _budgets(plan.request, target))
     context = plan.context(target, plan.request.out / "stages" / "unfinished", lambda *_: None)
     key = start_key(plan)
     planned = []

@@ -17,16 +17,15 @@ import numpy as np
 from edgekd.accuracy import accuracy_measurement, correct_of, drop_measurement
 from edgekd.artifact import Artifact
 from edgekd.budgets import judge
-from edgekd.devices import Device, Samples
+from edgekd.compiled import Compiled
+from edgekd.devices import Device
 from edgekd.devices.emulated import missing_tools
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError
 from edgekd.measurement import Kind, Measurement
-from edgekd.meters.energy import Recorder, Trace, energy_measurement, open_source
-from edgekd.meters.latency import latency_measurements
-from edgekd.meters.memory import memory_measurements
+from edgekd.measuring import measure
+from edgekd.meters.latency import ratio
 from edgekd.parity import Parity, compare, first_difference
-from edgekd.pipeline import Compiled
 from edgekd.plan import Plan, PlannedTarget
 from edgekd.quant.inspection import output_scale
 from edgekd.report.values import ArtifactReport, TargetReport
@@ -177,7 +176,6 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
     size = Measurement(
         metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
     )
-    gaps = ("accuracy", "accuracy_drop", "agreement_with_teacher", "parity")
     return ArtifactReport(
         path=artifact.path.name,
         format=artifact.format,
@@ -197,8 +195,21 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
         lineage=artifact.lineage,
         facts=artifact.facts,
         notes=artifact.notes,
-        reasons=dict.fromkeys(gaps, proof.reason) if proof.reason else {},
+        reasons=_reasons(proof),
     )
+
+
+def _reasons(proof: "_Proof") -> dict[str, str]:
+    found = {
+        "accuracy": proof.accuracy.value,
+        "accuracy_drop": proof.drop.value,
+        "agreement_with_teacher": proof.agreement,
+        "parity": proof.parity,
+    }
+    return {name: proof.reason for name, value in found.items() if value is None}
+
+
+NO_REFERENCE = "a file alone has no graph in PyTorch to be compared with"
 
 
 @dataclass(frozen=True)
@@ -224,22 +235,23 @@ def _outputs(
     artifact, device = each.artifact, place.device
     progress(f"run {artifact.path.name} on {device.name}", 0, 1)
     reason = device.can_run(artifact)
-    if each.reference.module is plan.original.module and place.reason:
+    if each.is_baseline and place.reason:
         reason = "the teacher's file is for the target's own kind of machine only"
     if reason:
         gone = [unavailable(name, device.name, reason) for name in ("accuracy", "accuracy_drop")]
         return _Proof(gone[0], gone[1], None, None, reason=reason)
     inputs = plan.data.test.x.numpy()
     outputs = device.infer(artifact, inputs, options_for(target, artifact))
-    reference = predict(each.reference.module, plan.data.test.x).numpy()
+    reference = predict(each.reference.module, plan.data.test.x).numpy() if each.reference else None
     right = correct_of(outputs, original.labels, str(artifact.path))
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)
     return _Proof(
         accuracy_measurement(right, device.name, place.kind),
         drop_measurement(original.correct, right, device.name, place.kind),
         float((outputs.argmax(1) == original.logits.argmax(1)).mean()),
-        _parity(target, each, inputs, outputs, reference),
+        None if reference is None else _parity(target, each, inputs, outputs, reference),
         reference,
+        NO_REFERENCE if reference is None else "",
     )
 
 
@@ -252,6 +264,7 @@ def _parity(
 ) -> Parity:
     """Against the candidate itself in PyTorch; a file that fails has its first layer named."""
     artifact = each.artifact
+    assert each.reference is not None
     quantized = artifact.precision == "int8"
     scale = _output_step(each) if quantized else None
     lsb = float(target.quantization.tolerance_lsb)
@@ -267,6 +280,7 @@ def _parity(
 
 def _output_step(each: Compiled) -> float | None:
     """The step of the output's grid: the file's own, or the graph's last quantizer's."""
+    assert each.reference is not None
     return each.artifact.outputs[0].scale or output_scale(each.reference.module)
 
 
@@ -283,45 +297,25 @@ def options_for(target: Target, artifact: Artifact) -> dict[str, Any]:
 def _costs(
     plan: Plan, target: Target, place: Place, artifacts: Sequence[Artifact], progress: Progress
 ) -> list[tuple[Measurement, ...]]:
-    """Latency, memory and energy of every file that this place can tell them of, interleaved."""
+    """Latency, memory and energy of every file that this place can tell them of, interleaved, and
+    how many times faster than the first one, the teacher's, each is."""
     device = place.device
     reasons = [place.reason or device.can_run(artifact) for artifact in artifacts]
     runnable = [artifact for artifact, why in zip(artifacts, reasons, strict=True) if not why]
-    progress(f"measure {len(runnable)} files on {device.name}", 0, 1)
-    samples, trace = _benchmarked(plan, target, device, runnable)
-    progress(f"measure {len(runnable)} files on {device.name}", 1, 1)
-    taken = iter(samples)
+    rows: list[tuple[Measurement, ...]] = []
+    if runnable:
+        options = [options_for(target, artifact) for artifact in runnable]
+        what = f"measure {len(runnable)} files on {device.name}"
+        progress(what, 0, 1)
+        quick = plan.request.quick
+        samples, rows = measure(device, runnable, options, target.sensors, quick=quick)
+        rows = [
+            (*row, ratio(samples[0], each, device.name, device.kind))
+            for row, each in zip(rows, samples, strict=True)
+        ]
+        progress(what, 1, 1)
+    taken = iter(rows)
     return [
-        tuple(unavailable(metric, device.name, why) for metric in COSTS)
-        if why
-        else _measured(next(taken), trace, device, artifact)
-        for artifact, why in zip(artifacts, reasons, strict=True)
+        tuple(unavailable(metric, device.name, why) for metric in COSTS) if why else next(taken)
+        for why in reasons
     ]
-
-
-def _benchmarked(
-    plan: Plan, target: Target, device: Device, artifacts: Sequence[Artifact]
-) -> tuple[list[Samples], Trace | str]:
-    """The latencies, and the power drawn meanwhile or why that is not known."""
-    if not artifacts:
-        return [], "nothing ran"
-    options = [options_for(target, artifact) for artifact in artifacts]
-    source, reason = open_source(target.sensors) if device.name == "host" else (None, REMOTE)
-    if source is None:
-        return device.benchmark(artifacts, options, quick=plan.request.quick), reason
-    with Recorder(source) as recorder:
-        samples = device.benchmark(artifacts, options, quick=plan.request.quick)
-    return samples, recorder.trace()
-
-
-def _measured(
-    samples: Samples, trace: Trace | str, device: Device, artifact: Artifact
-) -> tuple[Measurement, ...]:
-    return (
-        *latency_measurements(samples, device.name, device.kind),
-        *memory_measurements(samples, device.name, device.kind, artifact),
-        energy_measurement(samples, trace, device.name),
-    )
-
-
-REMOTE = "sensors of a device that is not this machine are not read yet"

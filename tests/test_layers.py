@@ -16,8 +16,9 @@ TIERS = (
      "onnx_files", "teachers", "lookup", "views"),
     ("training", "taps", "terms", "logits", "teaching_faults", "distillation", "losses", "criteria",
      "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity"),
-    ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets"),
-    ("report", "plan", "pipeline", "proof", "compress", "bench", "verification", "methods",
+    ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
+     "measuring", "compiled"),
+    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification", "methods",
      "doctor", "progress"),
     ("cli", "__main__"),
 )  # fmt: skip

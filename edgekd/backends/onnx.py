@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import edgekd
-from edgekd.artifact import Artifact, OpPlacement, Precision, TensorInfo, sha256_of
+from edgekd.artifact import Artifact, OpPlacement, Placement, Precision, TensorInfo, sha256_of
 from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, MissingPackage, ToolError
 from edgekd.quant.export import export_graph, exported
@@ -36,7 +36,7 @@ class Onnx:
         self, candidate: Candidate, target: Target, options: dict[str, Any]
     ) -> Sequence[OpPlacement]:
         """Where each operator runs: the provider's unit, or the CPU beside it."""
-        unit = "gpu" if options.get("provider", "cpu") in ("cuda", "tensorrt") else "cpu"
+        unit: Placement = "gpu" if options.get("provider", "cpu") in ("cuda", "tensorrt") else "cpu"
         return place(candidate, target, unit, "backends.onnx")
 
     def compile(
@@ -46,6 +46,7 @@ class Onnx:
         placements = self.check(candidate, target, options)
         graph = _graph_for(candidate, target)
         model = to_onnx(graph, candidate.example)
+        inputs, outputs = tensors_of(model)
         path = folder / "model.onnx"
         write_onnx(model, path)
         precision: Precision = "fp32" if candidate.form == "float" else candidate.form
@@ -58,8 +59,8 @@ class Onnx:
                 target=target.name,
                 sha256=sha256_of(path),
                 bytes=path.stat().st_size,
-                inputs=tuple(_info(value, model, "in") for value in model.graph.input),
-                outputs=tuple(_info(value, model, "out") for value in model.graph.output),
+                inputs=inputs,
+                outputs=outputs,
                 placements=tuple(placements),
                 versions=_versions(),
                 lineage=candidate.lineage,
@@ -196,6 +197,16 @@ def write_onnx(model: Any, path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
+def tensors_of(model: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Inputs and outputs of an `onnx.ModelProto`, without initializers listed as inputs."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    return (
+        tuple(_info(value, model, "in") for value in inputs),
+        tuple(_info(value, model, "out") for value in model.graph.output),
+    )
+
+
 def _info(value: Any, model: Any, side: str) -> TensorInfo:
     """Shape with -1 for what is free; the grid of a float edge that is quantized right inside."""
     import onnx
@@ -203,8 +214,8 @@ def _info(value: Any, model: Any, side: str) -> TensorInfo:
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
     op = "QuantizeLinear" if side == "in" else "DequantizeLinear"
-    at = (lambda node: node.input[0]) if side == "in" else (lambda node: node.output[0])
-    grid = next((n for n in model.graph.node if n.op_type == op and at(n) == value.name), None)
+    edges = [(n, (n.input if side == "in" else n.output)[0]) for n in model.graph.node if n.input]
+    grid = next((n for n, name in edges if n.op_type == op and name == value.name), None)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     scale = zero_point = None
     if grid is not None and grid.input[1] in constants:

@@ -1,0 +1,69 @@
+"""Compiled files by content: made once, checked by their hashes, put where the user looks."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.artifact import Artifact, sha256_of
+from edgekd.candidate import Candidate
+from edgekd.store import Store, disk_errors
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A file, and the candidate whose outputs it has to give, if there is one. The baseline is the
+    uncompressed teacher."""
+
+    artifact: Artifact
+    reference: Candidate | None
+    is_baseline: bool = False
+
+
+def kept(
+    store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]], resume: bool = True
+) -> list[Artifact]:
+    """Artifacts from the store, their files checked against their hashes, or made and published."""
+    found = store.find(f"compile-{name}", key) if resume else None
+    if found:
+        artifacts = [_moved(artifact, found) for artifact in _read_artifacts(found)]
+        if all(_intact(artifact) for artifact in artifacts):
+            return artifacts
+
+    def write(folder: Path) -> None:
+        made = [_moved(artifact, Path()) for artifact in make(folder)]
+        tables = [artifact.model_dump(mode="json") for artifact in made]
+        (folder / "artifacts.json").write_text(json.dumps(tables, indent=1) + "\n")
+
+    folder = store.publish(f"compile-{name}", key, write)
+    return [_moved(artifact, folder) for artifact in _read_artifacts(folder)]
+
+
+def _read_artifacts(folder: Path) -> list[Artifact]:
+    tables = json.loads((folder / "artifacts.json").read_text())
+    return [Artifact.model_validate(table) for table in tables]
+
+
+def _moved(artifact: Artifact, folder: Path) -> Artifact:
+    return artifact.model_copy(update={"path": folder / artifact.path.name})
+
+
+def _intact(artifact: Artifact) -> bool:
+    return artifact.path.is_file() and sha256_of(artifact.path) == artifact.sha256
+
+
+def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifact:
+    """Put a stored file where the user looks for it, under another name if one is given."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / (name or artifact.path.name)
+        beside = folder / f".{final.name}.{os.getpid()}.writing"
+        try:
+            beside.unlink(missing_ok=True)
+            shutil.copyfile(artifact.path, beside)
+            beside.replace(final)
+        finally:
+            beside.unlink(missing_ok=True)
+    return artifact.model_copy(update={"path": final})

@@ -1,0 +1,45 @@
+"""The way without training for an ONNX file alone: NNCF calibrates the file itself."""
+
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekd.errors import InputError, ToolError
+from edgekd.onnx_files import describe_onnx
+from edgekd.quant.calibration import import_nncf
+
+
+def calibrate_onnx(path: Path, samples: Tensor, *, bias_correction: bool = True) -> Any:
+    """The int8 QDQ model (an `onnx.ModelProto`) of a float ONNX file.
+
+    `samples` (N, ...) set the ranges, one at a time where the file has a fixed batch of one. NNCF
+    chooses the scheme for CPUs: uint8 activations, int8 weights per channel (NNCF 3,
+    `nncf.quantize`). Raises `InputError` for a file that is quantized already or has several
+    inputs, `ToolError` if NNCF fails on it.
+    """
+    described = describe_onnx(path)
+    if len(described.inputs) != 1:
+        raise InputError(f"{len(described.inputs)} inputs", where=str(path), allowed="one input")
+    if "QuantizeLinear" in described.operators:
+        raise InputError("quantized already", where=str(path), hint="leave the quantize stage out")
+    nncf = import_nncf("quantize")
+    import onnx
+
+    name = described.inputs[0].name
+    rows = nncf.Dataset(list(torch.split(samples, 1)), lambda row: {name: row.numpy()})
+    try:
+        with redirect_stdout(io.StringIO()):
+            return nncf.quantize(
+                onnx.load(path),
+                rows,
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(samples),
+                fast_bias_correction=bias_correction,
+            )
+    except Exception as error:  # NNCF raises whatever its passes meet
+        first = str(error).split("\n")[0]
+        raise ToolError(f"NNCF can't calibrate this file: {first}", where=str(path)) from None
