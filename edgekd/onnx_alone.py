@@ -34,7 +34,7 @@ def check_onnx_alone(stages: Sequence[Stage], targets: Sequence[Target]) -> list
         table = stage.model_dump()  # type: ignore[attr-defined]
         if stage.kind != "quantize" or number > 1:
             faults.append(_fault(number, f"'{stage.kind}' needs a module to train"))
-        elif (table["precision"], table["method"]) != ("int8", "calibrate"):
+        elif (table["dtype"], table["method"]) != ("int8", "calibrate"):
             faults.append(_fault(number, "an ONNX file can't be trained or made fp16"))
     without = [target for target in targets if "onnx" not in target.backends]
     faults += [

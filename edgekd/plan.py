@@ -323,14 +323,14 @@ def _backends(plan: Plan, target: Target, collect: _Collector) -> dict[str, Back
 def _check_precision(target: Target, stages: Sequence[Stage], collect: _Collector) -> None:
     """The Edge TPU runs int8 and nothing else, so a recipe for it has to end in int8."""
     if "edgetpu" in target.backends and not any(
-        stage.kind == "quantize" and stage.model_dump().get("precision") == "int8"  # type: ignore[attr-defined]
+        stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8"  # type: ignore[attr-defined]
         for stage in stages
     ):
         collect.faults.append(
             InputError(
                 "the Edge TPU runs int8 only, and no stage quantizes to it",
                 where=f"target {target.name}: backends.edgetpu",
-                hint='add a stage with kind = "quantize", precision = "int8"',
+                hint='add a stage with kind = "quantize", dtype = "int8"',
             )
         )
 
