@@ -75,27 +75,33 @@ def read_built(folder: Path) -> Built:
 
 def _run(work: Path, environment: dict[str, str], seconds: float) -> None:
     command = [sys.executable, "-m", "edgekd.tvm_compile.worker", str(work)]
-    # A group of its own, so that a time-out ends the compilers that it started as well.
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise ToolError(
-            f"TVM did not finish within {seconds:g} s",
-            where=WHERE,
-            hint="raise time_limit_seconds, or lower grid_seconds or tune_seconds",
-        ) from None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    # A group of its own, so that a time-out ends the compilers that it started as well; and it ends
+    # itself when its input closes, so that it does not outlive a killed parent.
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise ToolError(
+                f"TVM did not finish within {seconds:g} s",
+                where=WHERE,
+                hint="raise time_limit_seconds, or lower grid_seconds or tune_seconds",
+            ) from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+        log.seek(0)
+        output = log.read()
     if process.returncode:
         raise ToolError(_failure(process.returncode, output), where=WHERE)
 

@@ -12,7 +12,7 @@ from edgekd.tvm_compile.tile import Tile
 
 PAD, SUM, CROP = "edgekd_pad", "edgekd_sum", "edgekd_crop"
 
-PARALLEL_FROM = 1 << 18
+PARALLEL_FROM = 1 << 20
 """Multiply-adds below which waking a second thread costs more than it saves (a few us)."""
 
 

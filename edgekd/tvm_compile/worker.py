@@ -1,11 +1,15 @@
 """The process that TVM runs in: `python -m edgekd.tvm_compile.worker FOLDER`.
 
-It reads `job.json` and `program.pt2` from the folder and writes `library.so` and `result.json`.
-A crash of TVM or LLVM ends this process alone.
+It reads `job.json` and `program.pt2` from the folder and writes `library.so` and `result.json`;
+its standard input stays open for as long as the parent lives. A crash of TVM or LLVM ends this
+process alone.
 """
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -90,5 +94,12 @@ def _tensor(info: Any) -> dict[str, Any]:
     return {"shape": [int(size) for size in info.shape], "dtype": str(info.dtype)}
 
 
+def _end_with_parent() -> None:
+    """Wait for the end of the input, which the parent holds open; then end the whole group."""
+    os.read(sys.stdin.fileno(), 1)  # not the buffer: its lock would fail the exit
+    os.killpg(0, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     main(Path(sys.argv[1]))
