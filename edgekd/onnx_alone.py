@@ -71,7 +71,8 @@ def files_of(
         return [_artifact(copy, onnx.load(path), target, ())]
 
     def calibrated(folder: Path) -> list[Artifact]:
-        model = calibrate_onnx(path, samples, bias_correction=stages[0].bias_correction)  # type: ignore[attr-defined]
+        corrected: bool = stages[0].bias_correction  # type: ignore[attr-defined]
+        model = calibrate_onnx(path, samples, target.quantization, bias_correction=corrected)
         write_onnx(model, folder / "model.onnx")
         line = f"quantize: int8 by NNCF on {len(samples)} samples"
         return [_artifact(folder / "model.onnx", model, target, (line,))]

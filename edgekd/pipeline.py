@@ -191,13 +191,17 @@ def _execute(command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def _plain(facts: dict[str, Any]) -> dict[str, float | str]:
+    return {name: each if isinstance(each, str) else float(each) for name, each in facts.items()}
+
+
 def _judged(each: Compiled, name: str, placements: Any, facts: dict[str, Any]) -> Compiled:
     kind = facts.get("kind", "estimated")
     note = f"{name}: its compiler is not here; what it maps is {kind} from the file"
     artifact = each.artifact.model_copy(
         update={
             "placements": placements,
-            "facts": {**each.artifact.facts, **facts},
+            "facts": {**each.artifact.facts, **_plain(facts)},
             "notes": (*each.artifact.notes, note),
         }
     )

@@ -11,15 +11,18 @@ from torch import Tensor
 from edgekd.errors import InputError, ToolError
 from edgekd.onnx_files import describe_onnx
 from edgekd.quant.calibration import import_nncf
+from edgekd.target import Scheme
 
 
-def calibrate_onnx(path: Path, samples: Tensor, *, bias_correction: bool = True) -> Any:
+def calibrate_onnx(
+    path: Path, samples: Tensor, scheme: Scheme, *, bias_correction: bool = True
+) -> Any:
     """The int8 QDQ model (an `onnx.ModelProto`) of a float ONNX file.
 
     `samples` (N, ...) set the ranges, one at a time where the file has a fixed batch of one. NNCF
     chooses the scheme for CPUs: uint8 activations, int8 weights per channel (NNCF 3,
-    `nncf.quantize`). Raises `InputError` for a file that is quantized already or has several
-    inputs, `ToolError` if NNCF fails on it.
+    `nncf.quantize`); `scheme` says whether weights keep to seven bits. Raises `InputError` for a
+    file that is quantized already or has several inputs, `ToolError` if NNCF fails on it.
     """
     described = describe_onnx(path)
     if len(described.inputs) != 1:
@@ -31,6 +34,8 @@ def calibrate_onnx(path: Path, samples: Tensor, *, bias_correction: bool = True)
 
     name = described.inputs[0].name
     rows = nncf.Dataset(list(torch.split(samples, 1)), lambda row: {name: row.numpy()})
+    seven = scheme.weight_bits == 7
+    overflow = nncf.OverflowFix.ENABLE if seven else nncf.OverflowFix.DISABLE
     try:
         with redirect_stdout(io.StringIO()):
             return nncf.quantize(
@@ -39,6 +44,7 @@ def calibrate_onnx(path: Path, samples: Tensor, *, bias_correction: bool = True)
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(samples),
                 fast_bias_correction=bias_correction,
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
             )
     except Exception as error:  # NNCF raises whatever its passes meet
         first = str(error).split("\n")[0]
