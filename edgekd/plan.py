@@ -165,7 +165,7 @@ def make_plan(request: Request) -> Plan:
     collect.attempt(_check_device, request.device)
     data = collect.attempt(load_data, recipe.data, recipe.folder)
     stages = [
-        collect.attempt(_stage, number, table) for number, table in enumerate(recipe.stages, 1)
+        collect.attempt(typed_stage, number, table) for number, table in enumerate(recipe.stages, 1)
     ]
     _check_order([stage for stage in stages if stage], collect)
     for target in request.targets:
@@ -218,7 +218,8 @@ def _teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
     return [(recipe.model, "model"), *others]
 
 
-def _stage(number: int, table: dict[str, Any]) -> Stage:
+def typed_stage(number: int, table: dict[str, Any]) -> Stage:
+    """The stage that a recipe's table asks for, every key checked."""
     where = f"stages.{number}"
     if "kind" not in table:
         raise InputError("a stage without 'kind'", where=where, allowed=", ".join(STAGES.names()))
