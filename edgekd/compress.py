@@ -1,6 +1,7 @@
 """`edgekd compress`: from the command line's words to a request, a plan, a run and its report."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgekd.proof import Original, prove
 from edgekd.recipe import default_recipe, load_recipe
 from edgekd.report.files import write_report
 from edgekd.report.values import (
+    ArtifactReport,
     Dataset,
     LayerCost,
     Layers,
@@ -139,7 +141,11 @@ def compress(
         )
         for stage in staged.reports:
             stages.setdefault(stage.key, stage)
+        started = time.perf_counter()
         targets.append(_target(plan, planned, staged, original, progress))
+        if plan.alone and planned.stages:
+            seconds = time.perf_counter() - started
+            stages[planned.target.name] = _calibration_report(targets[-1].artifacts[0], seconds)
     report = Report(
         verdict=_verdict(targets),
         seed=request.seed,
@@ -157,6 +163,28 @@ def compress(
     write_beside(request.out / "log.txt", "\n".join(lines) + "\n")
     write_report(report, request.out)
     return report
+
+
+def _calibration_report(artifact: ArtifactReport, seconds: float) -> StageReport:
+    """The stage of an ONNX file alone, which the file itself is the result of; `seconds` are those
+    of calibrating and proving it."""
+    reason = "a file alone: its layers are not counted"
+    return StageReport(
+        kind="quantize",
+        cached=False,
+        seconds=round(seconds, 2),
+        accuracy=artifact.accuracy,
+        accuracy_ci=artifact.accuracy_ci,
+        parameters=None,
+        macs=None,
+        bytes=artifact.bytes,
+        line=artifact.lineage[-1],
+        reasons={
+            "parameters": reason,
+            "macs": reason,
+            **({} if artifact.accuracy is not None else {"accuracy": "not run"}),
+        },
+    )
 
 
 def _target(
