@@ -318,6 +318,8 @@ def resolved_recipe(request: Request) -> str:
             if key in network:
                 network[key] = os.path.relpath(recipe.folder / network[key], request.out)
 
+    if recipe.data.source.endswith(".npz"):
+        table["data"]["source"] = os.path.relpath(recipe.folder / recipe.data.source, request.out)
     for network in (table["model"], table.get("student", {}), *table.get("teachers", ())):
         moved(network)
     return tomli_w.dumps(table)

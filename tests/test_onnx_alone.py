@@ -1,0 +1,89 @@
+"""An ONNX file alone is calibrated, proved and verified; whatever needs a module is refused."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from edgekd import cli
+from edgekd.models.resnet import resnet8
+
+RECIPE = """
+[model]
+onnx = "t.onnx"
+[data]
+source = "few.npz"
+[calibration]
+samples = 16
+"""
+QUANTIZE = '[[stages]]\nkind = "quantize"\nmethod = "calibrate"\n'
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    torch.manual_seed(0)
+    model = resnet8(channels=1, widths=(8, 16, 16)).eval()
+    batch = torch.export.Dim("batch")
+    torch.onnx.export(
+        model,
+        (torch.rand(2, 1, 8, 8),),
+        folder / "t.onnx",
+        dynamo=True,
+        dynamic_shapes=({0: batch},),
+        external_data=False,
+        verbose=False,
+    )
+    random = np.random.default_rng(0)
+    x, y = random.random((60, 1, 8, 8), dtype=np.float32), np.arange(60) % 10
+    np.savez(folder / "few.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    return folder
+
+
+def run(place, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["edgekd", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+def compress(place, monkeypatch, stages, target="x86", out="out"):
+    (place / "r.toml").write_text(RECIPE + stages)
+    options = ("--target", target, "--quick", "--out", str(place / out))
+    return run(place, monkeypatch, "compress", str(place / "r.toml"), *options)
+
+
+@pytest.mark.slow
+def test_a_file_alone_becomes_int8_and_is_measured(place, monkeypatch):
+    assert compress(place, monkeypatch, QUANTIZE) in (0, 1)
+    report = json.loads((place / "out" / "report.json").read_text())
+    (artifact,) = report["targets"][0]["artifacts"]
+    assert artifact["precision"] == "int8"
+    assert artifact["bytes"] < report["targets"][0]["baseline"]["bytes"]
+    assert artifact["parity"] is None
+    assert "no graph in PyTorch" in artifact["reasons"]["parity"]
+    assert artifact["agreement_with_teacher"] > 0.5
+    assert run(place, monkeypatch, "verify", str(place / "out")) == 0
+
+
+@pytest.mark.slow
+def test_an_untouched_file_is_measured_as_it_is(place, monkeypatch):
+    assert compress(place, monkeypatch, "", out="same") in (0, 1)
+    report = json.loads((place / "same" / "report.json").read_text())
+    (artifact,) = report["targets"][0]["artifacts"]
+    assert artifact["sha256"] == report["targets"][0]["baseline"]["sha256"]
+    assert artifact["accuracy_drop"] == 0.0
+
+
+def test_a_stage_that_needs_a_module_is_refused(place, monkeypatch, capsys):
+    assert compress(place, monkeypatch, '[[stages]]\nkind = "distill"\n') == 2
+    told = capsys.readouterr().err
+    assert "stages.1: 'distill' needs a module to train" in told
+    assert "hint: give [student] a factory to train" in told
+
+
+def test_a_target_without_onnx_is_refused(place, monkeypatch, capsys):
+    assert compress(place, monkeypatch, QUANTIZE, target="coral-usb") == 2
+    assert "an ONNX file alone runs with the onnx backend only" in capsys.readouterr().err
