@@ -35,18 +35,10 @@ from edgekd.report.values import (
     TeacherReport,
 )
 from edgekd.stages import Progress
-from edgekd.store import key_of, write_beside
+from edgekd.store import cache_folder, key_of, write_beside
 from edgekd.target import Target, load_target
 
 Say = Callable[[str], None]
-
-
-def cache_folder() -> Path:
-    """What runs share: $EDGEKD_CACHE, or edgekd's folder in the user's cache."""
-    named = os.environ.get("EDGEKD_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd"
 
 
 def prepare(

@@ -47,6 +47,14 @@ CODE_THAT_COMPUTES = (
 )
 
 
+def cache_folder() -> Path:
+    """What runs share and can be made again: $EDGEKD_CACHE, or edgekd's in the user's cache."""
+    named = os.environ.get("EDGEKD_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd"
+
+
 def key_of(*parts: Any) -> str:
     """A hash of plain values; the same values in the same order give the same key."""
     text = json.dumps(parts, sort_keys=True, default=str)

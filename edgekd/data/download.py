@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from edgekd.errors import InputError, ToolError, nearest
+from edgekd.store import cache_folder
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what, done, total)."""
@@ -31,16 +32,15 @@ class Download:
 
 def data_folders(name: str) -> list[Path]:
     """Where a set's files may lie: `$EDGEKD_DATA/NAME`, then the cache folder."""
-    folders = [cache_folder(name)]
+    folders = [downloaded_folder(name)]
     if os.environ.get("EDGEKD_DATA"):
         folders.insert(0, Path(os.environ["EDGEKD_DATA"]).expanduser() / name)
     return folders
 
 
-def cache_folder(name: str) -> Path:
-    """`$XDG_CACHE_HOME/edgekd/data/NAME`, by default under ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "edgekd" / "data" / name
+def downloaded_folder(name: str) -> Path:
+    """Where a fetched set lies: under data/ in what runs share."""
+    return cache_folder() / "data" / name
 
 
 def fetch(
@@ -63,7 +63,7 @@ def fetch(
             hint=nearest(name, downloads),
         )
     download = downloads[name]
-    folder = folder or cache_folder(name)
+    folder = folder or downloaded_folder(name)
     other = url or os.environ.get("EDGEKD_DATA_URL")
     urls = (other,) if other else download.urls
     try:

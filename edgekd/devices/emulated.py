@@ -24,6 +24,7 @@ from edgekd.devices._session import AgentDevice
 from edgekd.devices._transport import LocalTransport
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
 from edgekd.registry import DEVICES
+from edgekd.store import cache_folder
 from edgekd.target import Hardware, load_target
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -125,12 +126,6 @@ def create_root(name: str) -> Path:
                     (folder / path).parent.mkdir(parents=True, exist_ok=True)
                     (folder / path).write_text(text, encoding="utf-8")
     return board
-
-
-def cache_folder() -> Path:
-    """Where what can be made again is kept."""
-    chosen = os.environ.get("EDGEKD_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "edgekd"
 
 
 def _hardware(name: str) -> Hardware:

@@ -2,28 +2,21 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from edgekd.store import Store, code_key, key_of, write_beside
+from edgekd.store import Store, cache_folder, code_key, key_of, write_beside
 from edgekd.tvm_compile.job import Built, Job, read_built, run_worker
 
 PACKAGES = ("torch", "apache-tvm", "apache-tvm-ffi")
 
 
 def default_folder() -> Path:
-    """`tvm` in $EDGEKD_CACHE, or in edgekd's folder of the user's cache."""
-    named = os.environ.get("EDGEKD_CACHE")
-    root = Path(named) if named else _user_cache() / "edgekd"
-    return root / "tvm"
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """`tvm` in what runs share."""
+    return cache_folder() / "tvm"
 
 
 def versions() -> dict[str, str]:
