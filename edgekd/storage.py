@@ -114,7 +114,9 @@ def _trusted_class(path: str, folder: Path) -> type[nn.Module]:
         found = getattr(importlib.import_module(module), name, None)
         if isinstance(found, type) and issubclass(found, nn.Module):
             return found
-    raise InputError(f"a stored stage names the class {path}", where=str(folder), allowed="torch.nn")
+    raise InputError(
+        f"a stored stage names the class {path}", where=str(folder), allowed="torch.nn"
+    )
 
 
 def _blank(made_of: type[nn.Module]) -> nn.Module:

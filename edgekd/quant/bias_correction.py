@@ -64,14 +64,18 @@ class _Corrector(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        rounded = n.target in ops.WEIGHTED and n.args[1].target in DEQUANTIZE  # type: ignore[union-attr]
-        if not rounded or n.name not in self.means:
+        if n.name not in self.means or not _is_rounded(n):
             return result
         shift = (self.means[n.name] - _channel_mean(n, result)).to(result.dtype)
         self.shifts[n] = shift
         if n.target is torch.ops.aten.linear.default:
             return result + shift
         return result + shift.view(-1, *[1] * (result.dim() - 2))
+
+
+def _is_rounded(layer: fx.Node) -> bool:
+    weight: Any = layer.args[1]
+    return weight.target in DEQUANTIZE
 
 
 def _add(graph: fx.GraphModule, layer: fx.Node, shift: Tensor) -> None:

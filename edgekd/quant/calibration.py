@@ -1,4 +1,4 @@
-"""Quantization without training: NNCF measures ranges on real samples, then biases are corrected."""
+"""Quantization without training: NNCF sets ranges on real samples, then biases are corrected."""
 
 import copy
 import io

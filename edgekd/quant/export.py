@@ -8,6 +8,7 @@ import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,8 +24,8 @@ def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") ->
     """The graph of `module` in eval mode, with a free batch size.
 
     Batch norms behind a convolution or a linear layer are folded into it (Jacob et al. 2018,
-    section 3.2), which leaves the function as it was; so is the module itself. Raises `InputError` if the model can't be
-    exported, or only for one batch size.
+    section 3.2), which leaves the function as it was. The module itself is not touched. Raises
+    `InputError` if it can't be exported, or only for one batch size.
     """
     program = _export(copy.deepcopy(module).eval(), example, where)
     graph = program.module(check_guards=False)
@@ -104,7 +105,8 @@ def _constant(graph: fx.GraphModule, node: object) -> Tensor | None:
 
 
 def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
-    _, gamma, beta, mean, variance, _, _, epsilon, *_ = norm.args
+    arguments: tuple[Any, ...] = norm.args
+    _, gamma, beta, mean, variance, _, _, epsilon, *_ = arguments
     weight = _constant(graph, layer.args[1])
     running_mean, running_variance = _constant(graph, mean), _constant(graph, variance)
     assert weight is not None

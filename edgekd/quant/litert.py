@@ -52,7 +52,24 @@ def _convert(module: nn.Module, example: Tensor, form: str) -> bytes:
         options["quant_config"] = QuantConfig(pt2e_quantizer=quantizer)
     model = litert_torch.convert(module, (example,), **options)
     content: bytes = model.model_content()
-    return content
+    return _half_weights(content) if form == "fp16" else content
+
+
+def _half_weights(content: bytes) -> bytes:
+    """The same model with its constants in fp16, each behind a DEQUANTIZE operator."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    casting = quantizer.Quantizer(bytearray(content))
+    casting.update_quantization_recipe(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING,
+        op_config=qtyping.OpQuantizationConfig(
+            weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT
+        ),
+    )
+    return bytes(casting.quantize().quantized_model)
 
 
 if __name__ == "__main__":

@@ -159,12 +159,13 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
-    integers = constant_of(graph, node.args[0])
-    scale, zero_point = node.args[1], node.args[2]
+    arguments: tuple[Any, ...] = node.args
+    integers, scale = constant_of(graph, arguments[0]), arguments[1]
     if not is_constant(scale):
-        return (integers - zero_point).to(torch.float32) * scale
+        symmetric: Tensor = integers.to(torch.float32) * scale
+        return symmetric
     shape = [1] * integers.dim()
-    shape[node.args[3]] = -1
+    shape[arguments[3]] = -1
     scales = constant_of(graph, scale).reshape(shape)
     return integers.to(torch.float32) * scales
 

@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
+from torch.fx import GraphModule
 
 from edgekd.candidate import Candidate
 from edgekd.distillation import Teaching, check_teaching, teach
@@ -96,9 +96,7 @@ class Quantize(Teaching):
             line += f", {len(islands)} operators stay in float"
         return candidate.after(graph, line, "int8")
 
-    def _train(
-        self, candidate: Candidate, context: Context, samples: Tensor
-    ) -> torch.fx.GraphModule:
+    def _train(self, candidate: Candidate, context: Context, samples: Tensor) -> GraphModule:
         scheme = context.target.quantization
         graph = prepare_qat(candidate.module, candidate.example, samples, scheme)
 
