@@ -1,15 +1,18 @@
-# make demo | test | lint | benchmark: each sets up .venv first, with every backend and test tool.
+# make demo | test | test-slow | lint | benchmark: each sets up .venv first, with every backend and test tool.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint format benchmark clean
+.PHONY: demo test test-slow lint format benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/edgekd compress --target x86 --quick --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
