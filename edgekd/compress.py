@@ -1,8 +1,11 @@
 """`edgekd compress`: from the command line's words to a request, a plan, a run and its report."""
 
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -143,6 +146,8 @@ def compress(
         seed=request.seed,
         versions=_versions(),
         name=plan.data.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["edgekd", *sys.argv[1:]]),
         accepted=request.accept,
         plan=tuple(lines),
         data=_dataset(plan),
@@ -152,9 +157,17 @@ def compress(
         targets=tuple(targets),
     )
     write_beside(request.out / "recipe.toml", resolved_recipe(request))
-    write_beside(request.out / "log.txt", "\n".join(lines) + "\n")
+    done = [_told(stage) for stage in report.stages]
+    write_beside(request.out / "log.txt", "\n".join([*lines, *done]) + "\n")
     write_report(report, request.out)
     return report
+
+
+def _told(stage: StageReport) -> str:
+    """A stage as the log has it."""
+    accuracy = "not known" if stage.accuracy is None else f"{stage.accuracy:.4f}"
+    state = "reused" if stage.cached else f"{stage.seconds:.1f} s"
+    return f"done: {stage.line} ({state}), test accuracy {accuracy}, key {stage.key}"
 
 
 def _calibration_report(artifact: ArtifactReport, seconds: float) -> StageReport:
