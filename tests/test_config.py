@@ -48,7 +48,7 @@ def test_a_method_is_made_from_a_table_by_its_signature():
 
     entry = Entry("kl", make, "Hinton 2015")
     assert build(entry, {"temperature": 2}, "stages.1") == 2.0
-    with pytest.raises(InputError, match="stages.1: temperature must be above 0"):
+    with pytest.raises(InputError, match=r"stages\.1: temperature must be above 0"):
         build(entry, {"temperature": -1.0}, "stages.1")
     with pytest.raises(InputError, match="unknown key 'temprature'") as caught:
         build(entry, {"temprature": 1.0}, "stages.1")

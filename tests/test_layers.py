@@ -18,8 +18,8 @@ TIERS = (
      "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity"),
     ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
      "measuring", "compiled"),
-    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification", "methods",
-     "doctor", "progress"),
+    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification",
+     "methods", "doctor", "progress"),
     ("cli", "__main__"),
 )  # fmt: skip
 

@@ -1,7 +1,6 @@
+import pytest
 import torch
 from torch import nn
-
-import pytest
 
 from edgekd.errors import InputError
 from edgekd.models.resnet import resnet8
@@ -20,7 +19,8 @@ def test_a_layer_that_was_split_in_two_comes_back_split(tmp_path):
     module = resnet8(channels=1).eval()
     module.classifier = nn.Sequential(nn.Linear(64, 4, bias=False), nn.Linear(4, 10))
     module.stages[0][0].conv1 = nn.Sequential(
-        nn.Conv2d(16, 3, (3, 1), padding=(1, 0), bias=False), nn.Conv2d(3, 16, (1, 3), padding=(0, 1))
+        nn.Conv2d(16, 3, (3, 1), padding=(1, 0), bias=False),
+        nn.Conv2d(3, 16, (1, 3), padding=(0, 1)),
     )
     save_module(module, tmp_path)
     restored = load_module(resnet8(channels=1), tmp_path)
@@ -48,7 +48,9 @@ def test_a_block_that_was_removed_stays_removed(tmp_path):
 def test_a_class_from_elsewhere_is_refused(tmp_path):
     save_module(nn.Sequential(nn.ReLU()), tmp_path)
     structure = tmp_path / "structure.json"
-    structure.write_text(structure.read_text().replace("torch.nn.modules.activation.ReLU", "os.Evil"))
+    structure.write_text(
+        structure.read_text().replace("torch.nn.modules.activation.ReLU", "os.Evil")
+    )
     with pytest.raises(InputError, match=r"names the class os\.Evil"):
         load_module(nn.Sequential(), tmp_path)
 
