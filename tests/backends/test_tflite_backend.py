@@ -1,0 +1,198 @@
+"""TFLite files against the graph they were made of, run by LiteRT.
+
+Each file takes the converter's process some ten seconds, so all but the first test are slow.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from edgekd.artifact import Artifact
+from edgekd.backends.tflite import Tflite
+from edgekd.candidate import Candidate
+from edgekd.errors import Faults, ToolError
+from edgekd.formats.tflite import read_tflite
+from edgekd.target import load_target
+
+WHOLE = ["resnet", "ds-cnn", "sensor"]
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+"""The converter makes a depthwise convolution of one that has a single input channel."""
+
+
+def samples(example: Tensor) -> Tensor:
+    return torch.rand(64, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+
+
+def run(artifact: Artifact, x: Tensor, reference_kernels: bool = False) -> np.ndarray:
+    """(N, classes) as the file gives them: int8 steps or float32."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    options: dict[str, Any] = {"num_threads": 1}
+    if reference_kernels:
+        options["experimental_op_resolver_type"] = OpResolverType.BUILTIN_REF
+    interpreter = Interpreter(model_path=str(artifact.path), **options)
+    interpreter.allocate_tensors()
+    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    values = x.numpy()
+    if values.ndim == 4:
+        values = values.transpose(0, 2, 3, 1)
+    if entry["dtype"] == np.int8:
+        scale, zero_point = entry["quantization"]
+        values = np.clip(np.round(values / np.float32(scale)) + zero_point, -128, 127)
+        values = values.astype(np.int8)
+    rows = []
+    for row in np.ascontiguousarray(values):
+        interpreter.set_tensor(entry["index"], row[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(exit_["index"])[0])
+    return np.stack(rows)
+
+
+def lsb(artifact: Artifact, whole: Candidate, reference_kernels: bool) -> float:
+    x = samples(whole.example)
+    (output,) = artifact.outputs
+    with torch.no_grad():
+        expected = whole.module(x).numpy().astype(np.float64)
+    found = run(artifact, x, reference_kernels).astype(np.float64)
+    assert output.scale is not None
+    return float(np.abs((found - output.zero_point) * output.scale - expected).max() / output.scale)
+
+
+def test_an_operator_that_the_target_lacks_is_refused_by_name(candidate, tmp_path):
+    target = load_target("x86").model_copy(update={"unsupported_ops": ("aten.conv2d",)})
+    with pytest.raises(Faults, match=r"layer 'stem\.0' needs aten\.conv2d") as caught:
+        Tflite().compile(candidate("resnet", "float"), target, {}, tmp_path)
+    assert {one.where for one in caught.value.faults} == {"backends.tflite on x86"}
+    assert len(caught.value.faults) == 9
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_converter_that_fails_is_one_line_and_leaves_no_file(candidate, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgekd.backends.tflite.sys.executable", "/bin/false")
+    with pytest.raises(ToolError, match="litert-torch failed: exit status 1"):
+        Tflite().compile(candidate("sensor", "float"), load_target("x86"), {}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_converter_that_hangs_is_ended(monkeypatch):
+    from edgekd.backends import tflite
+
+    monkeypatch.setattr(tflite, "TIME_LIMIT_S", 0.2)
+    with pytest.raises(ToolError, match=r"did not finish within 0\.2 s"):
+        tflite._run(["sleep", "60"], "model.tflite")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["reference", "xnnpack"])
+@pytest.mark.parametrize("name", [*WHOLE, "transformer"])
+def test_an_int8_file_is_within_2_steps_of_the_graph(
+    name: str, kernels: str, candidate: Callable[..., Candidate], compiled: Callable[..., Artifact]
+) -> None:
+    assert lsb(compiled(Tflite(), name), candidate(name), kernels == "reference") <= 2.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_convolutional_network_takes_gives_and_holds_integers_alone(name, compiled):
+    artifact = compiled(Tflite(), name)
+    graph = read_tflite(artifact.path)
+    assert [one.dtype for one in (*artifact.inputs, *artifact.outputs)] == ["int8", "int8"]
+    assert all(one.scale and one.zero_point is not None for one in artifact.inputs)
+    floats = [tensor.name for tensor in graph.tensors.values() if "float" in tensor.dtype]
+    assert floats == []
+    assert not any("float" in note for note in artifact.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_transpose_that_is_left_is_named_and_images_have_none(name, compiled):
+    artifact = compiled(Tflite(), name)
+    left = [op.name for op in read_tflite(artifact.path).ops if op.op == "TRANSPOSE"]
+    assert sorted(artifact.notes) == sorted(f"a transpose is left: {one}" for one in left)
+    if name != "sensor":
+        assert left == []
+
+
+@pytest.mark.slow
+def test_weights_keep_to_seven_bits(compiled):
+    graph = read_tflite(compiled(Tflite(), "resnet").path)
+    weights = [
+        tensor.values
+        for op in graph.ops
+        if op.op in LAYERS
+        for tensor in [graph.tensors[op.inputs[1]]]
+    ]
+    assert len(weights) == 10
+    assert all(one is not None and one.dtype == np.int8 for one in weights)
+    assert all(np.abs(one.astype(int)).max() <= 63 for one in weights)
+
+
+@pytest.mark.slow
+def test_the_file_has_the_scales_of_the_graph(candidate, compiled):
+    artifact = compiled(Tflite(), "resnet")
+    nodes: list[Any] = list(candidate("resnet").module.graph.nodes)
+    quantize = [n for n in nodes if str(n.target).startswith("quantized_decomposed.quantize")]
+    for node, info in ((quantize[0], artifact.inputs[0]), (quantize[-1], artifact.outputs[0])):
+        assert info.scale == pytest.approx(node.args[1], rel=1e-6)
+        assert info.zero_point == node.args[2]
+
+
+@pytest.mark.slow
+def test_a_transformer_computes_its_layers_in_int8_and_names_the_rest(compiled):
+    artifact = compiled(Tflite(), "transformer")
+    graph = read_tflite(artifact.path)
+    layers = [op for op in graph.ops if op.op in LAYERS]
+    assert len(layers) == 8
+    for op in layers:
+        assert {graph.tensors[key].dtype for key in (*op.inputs[:2], *op.outputs)} == {"int8"}
+    for kind in ("SOFTMAX", "BATCH_MATMUL", "RSQRT"):
+        assert any(note.startswith(f"computed in float: {kind}") for note in artifact.notes)
+
+
+@pytest.mark.slow
+def test_a_float_file_computes_what_torch_does(candidate, compiled):
+    whole, artifact = candidate("resnet", "float"), compiled(Tflite(), "resnet", "float")
+    x = samples(whole.example)
+    with torch.no_grad():
+        expected = whole.module(x).numpy()
+    assert artifact.precision == "fp32"
+    assert [one.dtype for one in (*artifact.inputs, *artifact.outputs)] == ["float32", "float32"]
+    assert np.abs(run(artifact, x) - expected).max() <= 1e-5
+
+
+@pytest.mark.slow
+def test_an_fp16_file_is_near_smaller_and_says_how_it_is_computed(candidate, compiled):
+    whole, artifact = candidate("resnet", "fp16"), compiled(Tflite(), "resnet", "fp16")
+    x = samples(whole.example)
+    with torch.no_grad():
+        expected = whole.module(x).numpy()
+    assert [one.dtype for one in (*artifact.inputs, *artifact.outputs)] == ["float32", "float32"]
+    assert np.abs(run(artifact, x) - expected).max() <= 1e-2
+    assert artifact.bytes < compiled(Tflite(), "resnet", "float").bytes
+    kinds = {
+        tensor.dtype
+        for tensor in read_tflite(artifact.path).tensors.values()
+        if (tensor.constant_bytes or 0) > 1000
+    }
+    assert kinds == {"float16"}
+    assert "weights are stored in fp16; LiteRT on a CPU computes in float32" in artifact.notes
+
+
+@pytest.mark.slow
+def test_two_conversions_give_the_same_bytes(compiled):
+    first, second = compiled(Tflite(), "ds-cnn"), compiled(Tflite(), "ds-cnn", copy=1)
+    assert first.path != second.path
+    assert first.sha256 == second.sha256
+
+
+@pytest.mark.slow
+def test_nothing_of_this_machine_is_in_the_file_or_beside_it(compiled):
+    artifact = compiled(Tflite(), "resnet")
+    content = artifact.path.read_bytes()
+    for trace in (b"/tmp", b"site-packages", b".py", str(artifact.path.parent).encode()):
+        assert trace not in content
+    assert [one.name for one in artifact.path.parent.iterdir()] == ["model.tflite"]
