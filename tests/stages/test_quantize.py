@@ -1,0 +1,197 @@
+"""The quantize stage on scikit-learn's digits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.candidate import Candidate
+from edgekd.data.load import load_data
+from edgekd.data.samples import Data
+from edgekd.models.resnet import resnet8
+from edgekd.recipe import DataTable
+from edgekd.stages import Context
+from edgekd.stages.quantize import Quantize
+from edgekd.target import load_target
+from edgekd.training import Training, evaluate, fit, label_loss, predict
+
+torch.set_num_threads(1)
+
+
+class Network:
+    name, key, weight = "teacher", "key", 1.0
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def logits(self, x: Tensor) -> Tensor:
+        return predict(self.module, x)
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data(DataTable(source="digits", limit=640), Path())
+
+
+@pytest.fixture(scope="module")
+def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+    torch.manual_seed(0)
+    training = Training(epochs=6, batch_size=32, learning_rate=3e-3)
+    module = resnet8(channels=1, widths=(8, 16, 16))
+    work = tmp_path_factory.mktemp("fit")
+    return fit(module, label_loss(training), training, data=data, work=work)
+
+
+def context_of(data: Data, module: nn.Module, work: Path, **changes: Any) -> Context:
+    target = load_target("x86").model_copy(update=changes)
+    return Context(target, data, [Network(module)], work, calibration=data.train.x[:64])
+
+
+def ran(data: Data, module: nn.Module, work: Path, **keys: Any) -> Candidate:
+    stage, context = Quantize(**keys), context_of(data, module, work)
+    candidate = Candidate(module, data.example)
+    assert stage.check(candidate, context, "stages.1") == []
+    return stage.run(candidate, context)
+
+
+@pytest.fixture(scope="module")
+def calibrated(
+    data: Data, trained: nn.Module, tmp_path_factory: pytest.TempPathFactory
+) -> Candidate:
+    return ran(data, trained, tmp_path_factory.mktemp("calibrate"))
+
+
+TAUGHT = {"method": "qat", "epochs": 1, "batch_size": 32, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def taught(data: Data, trained: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+    return ran(data, trained, tmp_path_factory.mktemp("qat"), **TAUGHT)
+
+
+def weights(candidate: Candidate) -> list[Tensor]:
+    graph = candidate.module
+    assert isinstance(graph, fx.GraphModule)
+    return [v for v in graph.buffers() if v.dtype is torch.int8 and v.dim() > 1]
+
+
+def faults(
+    data: Data, module: nn.Module, form: Any = "float", keys: Any = None, **changes: Any
+) -> list[str]:
+    candidate = Candidate(module, data.example, form)
+    context = context_of(data, module, Path("unused"), **changes)
+    found = Quantize(**(keys or {})).check(candidate, context, "stages.1")
+    assert all(fault.where == "stages.1" for fault in found)
+    return [str(fault) for fault in found]
+
+
+@pytest.mark.parametrize("form", ["int8", "fp16"])
+def test_a_model_is_not_quantized_twice(form: str, data: Data, trained: nn.Module) -> None:
+    (fault,) = faults(data, trained, form)
+    assert f"the model is {form} already" in fault
+
+
+def test_a_model_without_layers_has_nothing_to_quantize(data: Data) -> None:
+    (fault,) = faults(data, nn.Sequential(nn.Flatten(), nn.ReLU()))
+    assert "no layer can be quantized" in fault
+    assert "aten.conv2d" in fault
+
+
+def test_an_operator_that_the_target_lacks_is_refused_by_name(
+    data: Data, trained: nn.Module
+) -> None:
+    found = faults(data, trained, unsupported_ops=("aten.adaptive_avg_pool2d",))
+    assert len(found) == 1
+    assert "layer 'pool' needs aten.adaptive_avg_pool2d, which this target can't run" in found[0]
+
+
+def test_a_weight_that_is_no_number_is_refused_by_name(data: Data) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    module[1].weight.data[0, 0] = torch.nan
+    (fault,) = faults(data, module)
+    assert "'1.weight' has NaN or infinite values" in fault
+
+
+def test_a_weight_beyond_what_fp16_holds_is_refused(data: Data) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    module[1].weight.data[0, 0] = 70_000.0
+    (fault,) = faults(data, module, keys={"dtype": "fp16"})
+    assert "'1.weight' has values beyond 65504, which fp16 can't hold" in fault
+
+
+def test_training_without_a_teacher_is_refused(data: Data, trained: nn.Module) -> None:
+    context = Context(load_target("x86"), data, [], Path("unused"))
+    candidate = Candidate(trained, data.example)
+    found = Quantize(method="qat").check(candidate, context, "stages.1")
+    assert ["there is no teacher" in str(fault) for fault in found] == [True]
+    assert Quantize().check(candidate, context, "stages.1") == []
+
+
+def test_calibration_keeps_the_accuracy(
+    data: Data, trained: nn.Module, calibrated: Candidate
+) -> None:
+    before, after = evaluate(trained, data.test), evaluate(calibrated.module, data.test)
+    assert before > 0.85
+    assert after > before - 0.02
+    assert calibrated.form == "int8"
+    assert calibrated.lineage == (
+        "quantize: int8 uint8-affine, 7-bit weights per channel by calibrate on 64 samples",
+    )
+
+
+def test_training_for_an_epoch_keeps_the_accuracy(
+    data: Data, trained: nn.Module, taught: Candidate
+) -> None:
+    before, after = evaluate(trained, data.test), evaluate(taught.module, data.test)
+    assert after > before - 0.02
+    assert "by qat on 64 samples" in taught.lineage[-1]
+
+
+def test_training_changes_the_integers(calibrated: Candidate, taught: Candidate) -> None:
+    pairs = zip(weights(calibrated), weights(taught), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", ["calibrated", "taught"])
+def test_seven_bit_weights_lie_between_minus_63_and_63(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    found = weights(request.getfixturevalue(name))
+    assert len(found) == 10
+    assert max(int(one.int().abs().max()) for one in found) == 63
+
+
+@pytest.mark.parametrize("name", ["calibrated", "taught"])
+def test_two_runs_give_equal_outputs(
+    name: str,
+    data: Data,
+    trained: nn.Module,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    again = ran(data, trained, tmp_path, **(TAUGHT if name == "taught" else {}))
+    first = predict(request.getfixturevalue(name).module, data.test.x)
+    assert torch.equal(predict(again.module, data.test.x), first)
+
+
+def test_the_float_model_is_left_as_it_was(data: Data, trained: nn.Module, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    ran(data, trained, tmp_path)
+    assert all(torch.equal(before[name], value) for name, value in trained.state_dict().items())
+
+
+def test_fp16_keeps_the_module_and_marks_it(data: Data, trained: nn.Module, tmp_path: Path) -> None:
+    result = ran(data, trained, tmp_path, dtype="fp16")
+    assert (result.form, result.module is trained) == ("fp16", True)
+    assert result.lineage == ("quantize: fp16",)
+
+
+def test_the_plan_says_what_it_will_cost(data: Data, trained: nn.Module) -> None:
+    context = context_of(data, trained, Path("unused"))
+    start = "to int8 (uint8-affine, 7-bit weights per channel), ranges from 64 samples"
+    assert Quantize().cost(context) == start
+    expected = f"{start}, then 2 epochs of {len(data.train):,} samples"
+    assert Quantize(method="qat", epochs=2).cost(context) == expected
+    assert Quantize(dtype="fp16").cost(context) == "to fp16, no training"
