@@ -87,8 +87,7 @@ def _run(
         smooth_quant=smooth_quant,
         activations_range_estimator_params=activations,
     )
-    if scheme.weight_bits == 7:
-        _halve_weights(algorithm)
+    _set_overflow_fix(algorithm, scheme)
     dataset = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
     quantized = algorithm.apply(graph, build_graph(graph), dataset=dataset)
     result = fx.GraphModule(quantized, quantized.graph)
@@ -117,15 +116,17 @@ def _adapter(quantizer: TargetQuantizer, scheme: Scheme) -> Any:
     return Adapter(quantizer)
 
 
-def _halve_weights(algorithm: Any) -> None:
-    """NNCF's own fix for saturating multiply-adds, an option of its older entry point only."""
+def _set_overflow_fix(algorithm: Any, scheme: Scheme) -> None:
+    """NNCF's own fix for saturating multiply-adds: on for seven bits and off for eight, where its
+    default would still halve the range of the first layer's weights."""
     from nncf.quantization.advanced_parameters import OverflowFix
 
+    fix = OverflowFix.ENABLE if scheme.weight_bits == 7 else OverflowFix.DISABLE
     for step in algorithm._pipeline.pipeline_steps:
         for part in step:
             estimator = getattr(part, "_min_max_algo", None)
             if estimator is not None:
-                estimator._overflow_fix = OverflowFix.ENABLE
+                estimator._overflow_fix = fix
 
 
 def _limit_weights(graph: fx.GraphModule, scheme: Scheme) -> None:

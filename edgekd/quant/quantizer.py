@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torchao.quantization.pt2e.fake_quantize import FusedMovingAvgObsFakeQuantize
+from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.observer import (
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
@@ -30,30 +30,21 @@ _EPSILON = 2**-12
 """The smallest scale: a channel that is all zeros must not overflow its int32 bias."""
 
 
-class ActivationFakeQuantize(FusedMovingAvgObsFakeQuantize):  # type: ignore[misc]
-    """Follows the range of what passes while training, and leaves it alone in evaluation."""
+class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]
+    """Follows the range of what passes while training, and leaves it alone in evaluation.
+
+    Not PyTorch's fused kernel: that one works out a scale of its own, which is not the observer's
+    and so not the one that the finished graph is given.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        observe = (
-            self.observer_enabled if self.training else torch.zeros_like(self.observer_enabled)
-        )
+        if self.training or not bool(self.fake_quant_enabled[0]):
+            output: Tensor = super().forward(x)
+            return output
         observer = self.activation_post_process
-        output: Tensor = torch.fused_moving_avg_obs_fake_quant(
-            x,
-            observe,
-            self.fake_quant_enabled,
-            observer.min_val,
-            observer.max_val,
-            self.scale,
-            self.zero_point,
-            observer.averaging_constant,
-            observer.quant_min,
-            observer.quant_max,
-            self.ch_axis,
-            self.is_per_channel,
-            self.is_symmetric_quant,
+        return torch.fake_quantize_per_tensor_affine(
+            x, self.scale, self.zero_point, observer.quant_min, observer.quant_max
         )
-        return output
 
 
 def weight_limit(scheme: Scheme) -> int:
@@ -81,9 +72,7 @@ def weight_spec(scheme: Scheme) -> QuantizationSpec:
     limit = weight_limit(scheme)
     per_channel = scheme.per_channel
     observer = MovingAveragePerChannelMinMaxObserver if per_channel else MovingAverageMinMaxObserver
-    fake_quantize = FusedMovingAvgObsFakeQuantize.with_args(
-        observer=observer, averaging_constant=1.0, eps=_EPSILON
-    )
+    fake_quantize = FakeQuantize.with_args(observer=observer, averaging_constant=1.0, eps=_EPSILON)
     return QuantizationSpec(
         dtype=torch.int8,
         observer_or_fake_quant_ctr=fake_quantize,
