@@ -15,6 +15,8 @@ from edgekd.errors import EdgekdError, Faults, InputError
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("NNCF_DISABLE_TELEMETRY", "1")
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="edgekd",
     help="Compress a trained model for an edge device and measure the deployed file.",
@@ -300,6 +302,8 @@ def main() -> NoReturn:
         if debug:
             raise
         _refuse_usage_or_bug(error)
+    if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this code
+        _interrupted()
     sys.exit(code or 0)
 
 
@@ -322,7 +326,7 @@ def _with_debug_first(arguments: list[str]) -> list[str]:
 def _interrupted() -> NoReturn:
     typer.echo("error: interrupted; what was finished is kept", err=True)
     typer.echo("hint: run the same command again: it goes on from there", err=True)
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
 
 
 def _refuse_usage_or_bug(error: Exception) -> NoReturn:

@@ -4,7 +4,8 @@
 backends and budgets what is wrong. All faults come out together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -176,7 +177,7 @@ def make_plan(request: Request) -> Plan:
     if data and not is_onnx_alone(recipe):
         start = collect.attempt(_start, start_network, recipe, data, request.seed)
     original, *teachers = [
-        collect.attempt(load_teacher, network, recipe.folder, data, where) if data else None
+        collect.attempt(_teacher, network, recipe, data, where, request.seed) if data else None
         for network, where in _teacher_networks(recipe)
     ]
     raise_all(collect.faults)
@@ -211,6 +212,19 @@ def _check_device(url: str | None) -> None:
     """Whether there is such a device; nothing is started on it."""
     if url is not None:
         open_device(url).close()
+
+
+def _teacher(network: Network, recipe: Recipe, data: Data, where: str, seed: int) -> Teacher:
+    with _seeded(seed):  # one without weights is the same in every run
+        return load_teacher(network, recipe.folder, data, where)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers from a seed, and the generator as it was afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def _teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
@@ -253,8 +267,7 @@ def _start(network: Network, recipe: Recipe, data: Data, seed: int) -> Candidate
             hint="give [student] a factory, or compress an ONNX file alone: "
             "[model] onnx = ... with one quantize stage, method = 'calibrate'",
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # a student without weights starts from the seed's
+    with _seeded(seed):  # a student without weights starts from the seed's
         module = load_network(network, recipe.folder, where).eval()
     _check_outputs(module, data, where)
     return Candidate(module, data.example)

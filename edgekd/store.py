@@ -120,7 +120,8 @@ class Store:
         final = self.root / f"{name}-{key}"
         beside = self.root / "unfinished" / f"{name}-{key}.{os.getpid()}.writing"
         with disk_errors(beside):
-            shutil.rmtree(beside, ignore_errors=True)
+            for left in beside.parent.glob(f"{name}-{key}.*.writing"):
+                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
             beside.mkdir(parents=True)
             try:
                 write(beside)

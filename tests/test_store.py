@@ -54,3 +54,10 @@ def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
     write_beside(tmp_path / "a.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_what_a_killed_process_left_beside_is_swept_away(tmp_path):
+    left = tmp_path / "unfinished" / "distill-k.1.writing"
+    left.mkdir(parents=True)
+    Store(tmp_path).publish("distill", "k", lambda folder: None)
+    assert not left.exists()

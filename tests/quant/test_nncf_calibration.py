@@ -73,11 +73,6 @@ def test_eight_bit_weights_leave_minus_128_out(eight_bits):
     assert max(int(one.max()) for one in found) == 127
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="NNCF's default overflow fix halves the range of the first layer's weights, also where "
-    "the scheme has eight bits",
-)
 def test_eight_bit_weights_use_the_whole_range_in_every_layer(eight_bits):
     assert [int(one.int().abs().max()) for one in weights(eight_bits)] == [127] * 10
 

@@ -91,15 +91,6 @@ def test_the_finished_graph_computes_what_the_trained_one_did(network, samples):
     assert float(difference.max()) <= 1.01
 
 
-SAME_GRID = pytest.mark.xfail(
-    strict=True,
-    reason="PyTorch's fused fake quantization works out scales of its own, neither the observer's "
-    "nor those of the converted graph: one-sided values get an affine grid even where the scheme "
-    "is symmetric, two-sided ones a range of one step more",
-)
-
-
-@SAME_GRID
 @pytest.mark.parametrize("bits", [8, 7])
 @pytest.mark.parametrize("sides", ["one", "two"])
 def test_weights_are_trained_on_the_grid_that_they_are_deployed_on(sides, bits):
@@ -114,7 +105,6 @@ def test_weights_are_trained_on_the_grid_that_they_are_deployed_on(sides, bits):
     assert weight.scale.tolist() == pytest.approx([1.27 / largest] * 2)
 
 
-@SAME_GRID
 def test_symmetric_activations_are_trained_on_the_grid_that_they_are_deployed_on():
     x = torch.tensor([[0.0, 1.275, 0.5], [1.0, 0.0, 0.2]])
     graph = prepare_qat(nn.Linear(3, 2), x[:1], x, Scheme(activations="int8-symmetric"))
