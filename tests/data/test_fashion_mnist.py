@@ -19,6 +19,11 @@ from edgekd.recipe import DataTable
 FILES = list(fashion_mnist.DOWNLOAD.sha256)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch):
+    monkeypatch.delenv("EDGEKD_CACHE", raising=False)
+
+
 def idx(shape: tuple[int, ...], values: bytes) -> bytes:
     header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4) for size in shape)
     return gzip.compress(header + values, mtime=0)
