@@ -111,8 +111,18 @@ def _unlike(targets: Sequence[Target]) -> list[Target]:
     return list({target.name: target for target in targets}.values())
 
 
-PACKAGES = ("torch", "torchao", "nncf", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert")
-PACKAGES_TOO = ("apache-tvm", "torch-pruning", "numpy")
+PACKAGES = (
+    "torch",
+    "torchao",
+    "nncf",
+    "onnx",
+    "onnxruntime",
+    "litert-torch",
+    "ai-edge-litert",
+    "apache-tvm",
+    "torch-pruning",
+    "numpy",
+)
 
 
 def compress(
@@ -303,7 +313,7 @@ def _layers(plan: Plan, staged: Staged) -> Layers:
 
 def _versions() -> dict[str, str]:
     found = {"edgekd": edgekd.__version__}
-    for name in (*PACKAGES, *PACKAGES_TOO):
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

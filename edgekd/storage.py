@@ -42,8 +42,6 @@ def load_module(skeleton: nn.Module, folder: Path) -> nn.Module:
     try:
         parts = json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise InputError(f"a stored stage is damaged: {error}", where=str(folder)) from None
     except Exception as error:  # safetensors raises a type of its own for a malformed header
         raise InputError(f"a stored stage is damaged: {error}", where=str(folder)) from None
     known = {_class_name(part): type(part) for part in skeleton.modules()}
