@@ -8,6 +8,9 @@ from torch import fx, nn
 from edgekd.quant import ops
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 
+_INTEGER = ops.WEIGHTED | ops.FUSED | ops.REGRIDDED | ops.SHARED | ops.JOINED
+"""What runtimes have integer kernels for; anything else computes in float wherever it stands."""
+
 _QUIET = {torch.ops.aten.sym_size.int, torch.ops.aten._assert_tensor_metadata.default}
 
 
@@ -39,7 +42,10 @@ def computes(node: fx.Node) -> bool:
 
 
 def _is_integer(node: fx.Node) -> bool:
-    """Between dequantize and quantize, a fused clamp counted with what it is fused to."""
+    """An operator with an integer kernel that stands between dequantize and quantize, a fused clamp
+    counted with what it is fused to."""
+    if node.target not in _INTEGER:
+        return False
     inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
     reads = all(
         source.target in DEQUANTIZE or (node.target in ops.FUSED and source.target in ops.FUSABLE)
