@@ -1,7 +1,8 @@
 """Teachers' logits for the training samples: computed once, kept on disk by content."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from edgekd.checkpoint import read_tensors, write_tensors
 from edgekd.data.samples import Data
 from edgekd.errors import InputError
 from edgekd.teachers import Teacher
+from edgekd.training import Batch, evaluating
 from edgekd.views import view_of
 
 BATCH = 512
@@ -33,9 +35,10 @@ class CachedLogits:
         seed: int,
         folder: Path,
         progress: Callable[[str, int, int], None],
+        storage: torch.dtype = torch.float32,
     ) -> None:
         self.teacher, self.data, self.seed = teacher, data, seed
-        self.folder, self.progress = folder, progress
+        self.folder, self.progress, self.storage = folder, progress, storage
         self._views: dict[int, Tensor] = {}
 
     def at(self, view: int) -> Tensor:
@@ -44,7 +47,8 @@ class CachedLogits:
             path = self._path(view)
             found = read_tensors(path)
             if found is None or len(found[0]["logits"]) != len(self.data.train):
-                write_tensors(path, {"logits": self._compute(view)}, {"teacher": self.teacher.name})
+                logits = self._compute(view).to(self.storage)
+                write_tensors(path, {"logits": logits}, {"teacher": self.teacher.name})
                 found = read_tensors(path)
             assert found is not None
             self._views[view] = found[0]["logits"]
@@ -53,7 +57,10 @@ class CachedLogits:
     def _path(self, view: int) -> Path:
         data = self.data
         variant = repr((data.augmentation, self.seed, view)) if data.augmentation.active else ""
-        content = "\n".join([self.teacher.key, data.train.sha256, variant])
+        parts = [self.teacher.key, data.train.sha256, variant]
+        if self.storage != torch.float32:
+            parts.append(str(self.storage))
+        content = "\n".join(parts)
         name = hashlib.sha256(content.encode()).hexdigest()[:24]
         return self.folder / f"logits-{name}.safetensors"
 
@@ -69,3 +76,39 @@ class CachedLogits:
                 "gives logits that are not numbers", where=f"teacher {self.teacher.name}"
             )
         return logits
+
+
+class Answers:
+    """Several teachers' logits for the batches of one training, cached where views repeat.
+
+    `storage` is the precision that they are kept in; half of it halves the disk.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        data: Data,
+        seed: int,
+        folder: Path,
+        progress: Callable[[str, int, int], None],
+        storage: torch.dtype = torch.float32,
+    ) -> None:
+        self.teachers = teachers
+        self._cached = [CachedLogits(t, data, seed, folder, progress, storage) for t in teachers]
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Every teacher with layers in eval mode inside, and as it was outside."""
+        with ExitStack() as stack:
+            for teacher in self.teachers:
+                if teacher.module is not None:
+                    stack.enter_context(evaluating(teacher.module))
+            yield
+
+    def of(self, number: int, batch: Batch) -> Tensor:
+        """(B, classes) of float32 that teacher `number` gives for a batch, on its device."""
+        if batch.view is not None:
+            found = self._cached[number].at(batch.view)[batch.index]
+        else:
+            found = teacher_logits(self.teachers[number], batch.x.cpu())
+        return found.to(batch.x.device, torch.float32)

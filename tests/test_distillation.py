@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
-from edgekd.distillation import Teaching, check_teaching, merge, teach
+from edgekd.distillation import Teaching, check_teaching, teach
 from edgekd.errors import Faults, InputError
+from edgekd.fusion import merge
 from edgekd.losses.hint import Hint
 from edgekd.losses.kl import KL
 from edgekd.models.resnet import resnet8

@@ -13,9 +13,9 @@ TIERS = (
     ("registry", "config"),
     ("store", "storage", "options", "factories", "formats", "artifact", "measurement", "candidate",
      "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
-     "onnx_files", "teachers", "lookup", "views"),
-    ("training", "taps", "terms", "logits", "teaching_faults", "distillation", "losses", "criteria",
-     "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity"),
+     "onnx_files", "teachers", "lookup", "views", "tasks"),
+    ("training", "taps", "terms", "logits", "teaching_faults", "distillation", "lesson",
+     "fusion", "schemes", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity"),
     ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
      "measuring", "compiled"),
     ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification",
@@ -24,7 +24,7 @@ TIERS = (
 )  # fmt: skip
 
 # Within these folders each file is one method, and no method knows another.
-SIBLINGS = ("stages", "losses", "criteria", "backends")
+SIBLINGS = ("stages", "losses", "criteria", "backends", "diagnostics")
 
 
 def part_of(module: str) -> str:
