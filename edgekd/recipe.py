@@ -52,7 +52,8 @@ class DataTable(Value):
     """Where the samples come from and how they are used.
 
     `source` is a named set (digits, fashion-mnist), an .npz file, or `package.module:callable`.
-    `validation` is the share of the training samples held back for choosing.
+    `validation` is the share of the training samples held back for choosing. `task` says what the
+    targets are where the source doesn't: a name ("segmentation") or a table with its parameters.
     """
 
     source: str = "digits"
@@ -62,6 +63,7 @@ class DataTable(Value):
     flip: bool = False
     shift: int = Field(default=0, ge=0)
     views: int = Field(default=0, ge=0)
+    task: str | dict[str, Any] | None = None
 
 
 class Calibration(Value):

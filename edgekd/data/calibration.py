@@ -37,7 +37,7 @@ def calibration_samples(calibration: Calibration, data: Data, seed: int = 0) -> 
     path in .toml. InputError for an unknown or faulty set, or one of another data set.
     """
     if calibration.set is None:
-        return data.train.x[balanced(data.train.y, calibration.samples)]
+        return data.train.x[balanced(data.task.strata(data.train.y), calibration.samples)]
     chosen, path = load_calibration(calibration.set)
     if chosen.data != data.name:
         raise InputError(

@@ -1,6 +1,7 @@
 """A data set from a callable of the user's."""
 
 from collections.abc import Mapping, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,40 @@ from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
 from edgekd.errors import InputError, nearest
 from edgekd.factories import call
+from edgekd.tasks import Task, task_of
 
 PARTS = ("train", "validation", "test")
 FORMS = "a mapping with train, test and perhaps validation, or a tuple in that order"
 
 
-def read_factory(reference: str, arguments: Mapping[str, Any], folder: Path, where: str) -> Source:
+def read_factory(
+    reference: str,
+    arguments: Mapping[str, Any],
+    folder: Path,
+    where: str,
+    asked: Task | None = None,
+) -> Source:
     """What `package.module:callable` gives: a mapping, NamedTuple or tuple of parts.
 
     A tuple is (train, test) or (train, validation, test). A part is a map-style torch `Dataset`
     of (input, label) or a pair of arrays (x, y). Datasets are read into memory once, so random
-    changes inside them are drawn once. A mapping may also have `classes` and `labels`.
+    changes inside them are drawn once. A mapping may also have `classes`, `labels` and `task` (a
+    name, a table or a `Task`); `asked` is the task that the recipe names, which goes before it.
     """
     returned = call(reference, arguments, folder, where)
     table = _table(returned, reference, where)
-    parts = {name: _samples(table[name], f"{reference}: {name}") for name in PARTS if name in table}
+    task = asked or _task(table.get("task", "classification"), f"{reference}: task")
+    parts = {
+        name: _samples(table[name], f"{reference}: {name}", task) for name in PARTS if name in table
+    }
     labels = tuple(str(label) for label in table.get("labels") or ())
     return Source(
-        parts["train"], parts["test"], parts.get("validation"), table.get("classes"), labels
+        parts["train"], parts["test"], parts.get("validation"), table.get("classes"), labels, task
     )
+
+
+def _task(given: Any, where: str) -> Task:
+    return given if isinstance(given, Task) else task_of(given, where)
 
 
 def _table(returned: Any, reference: str, where: str) -> dict[str, Any]:
@@ -44,7 +60,7 @@ def _table(returned: Any, reference: str, where: str) -> dict[str, Any]:
         raise InputError(
             f"'{reference}' returned {type(returned).__name__}", where=where, allowed=FORMS
         )
-    known = (*PARTS, "classes", "labels")
+    known = (*PARTS, "classes", "labels", "task")
     for name in table:
         if name not in known:
             raise InputError(
@@ -62,15 +78,16 @@ def _table(returned: Any, reference: str, where: str) -> dict[str, Any]:
     return table
 
 
-def _samples(part: Any, where: str) -> Samples:
+def _samples(part: Any, where: str, task: Task) -> Samples:
     if isinstance(part, Samples):
-        return samples_of(part.x, part.y, where)
+        checked = samples_of(part.x, part.y, where, task)
+        return replace(checked, paired=part.paired)
     if isinstance(part, TensorDataset) and len(part.tensors) == 2:
-        return samples_of(*part.tensors, where)
+        return samples_of(*part.tensors, where, task)
     if isinstance(part, Dataset):
-        return _gathered(part, where)
+        return _gathered(part, where, task)
     if isinstance(part, tuple | list) and len(part) == 2:
-        return samples_of(part[0], part[1], where)
+        return samples_of(part[0], part[1], where, task)
     raise InputError(
         f"a part of type {type(part).__name__}",
         where=where,
@@ -78,7 +95,7 @@ def _samples(part: Any, where: str) -> Samples:
     )
 
 
-def _gathered(dataset: Dataset[Any], where: str) -> Samples:
+def _gathered(dataset: Dataset[Any], where: str, task: Task) -> Samples:
     if not isinstance(dataset, Sized):
         raise InputError("a Dataset without a length", where=where, allowed="a map-style Dataset")
     inputs, labels = [], []
@@ -86,7 +103,7 @@ def _gathered(dataset: Dataset[Any], where: str) -> Samples:
         try:
             x, y = dataset[index]
             inputs.append(torch.as_tensor(np.asarray(x)) if not torch.is_tensor(x) else x)
-            labels.append(int(y) if float(y) == int(y) else float(y))
+            labels.append(_target(y))
         except Exception as error:
             raise InputError(
                 f"sample {index} is not (input, label): {type(error).__name__}: {error}",
@@ -100,4 +117,20 @@ def _gathered(dataset: Dataset[Any], where: str) -> Samples:
             )
     if not inputs:
         raise InputError("no samples", where=where)
-    return samples_of(torch.stack(inputs), np.asarray(labels), where)
+    return samples_of(torch.stack(inputs), _stacked(labels, where), where, task)
+
+
+def _target(y: Any) -> Any:
+    """A label as a number, a target with dimensions as an array."""
+    array = np.asarray(y)
+    if array.ndim:
+        return array
+    return int(array) if float(array) == int(array) else float(array)
+
+
+def _stacked(labels: list[Any], where: str) -> Any:
+    try:
+        return np.asarray(labels)
+    except ValueError:
+        hint = "pad targets of differing sizes to one shape"
+        raise InputError("targets differ in shape", where=where, hint=hint) from None

@@ -1,6 +1,7 @@
 """From a recipe's data table to samples in memory, every fault found before training."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from edgekd.config import build
@@ -12,6 +13,8 @@ from edgekd.data.source import Source, classes_of, source_faults
 from edgekd.data.split import held_out
 from edgekd.errors import InputError, nearest, raise_all
 from edgekd.recipe import DataTable
+from edgekd.tasks import task_of
+from edgekd.tasks.classification import CLASSIFICATION
 
 
 def load_data(table: DataTable, folder: Path) -> Data:
@@ -30,7 +33,7 @@ def load_data(table: DataTable, folder: Path) -> Data:
         train = train.take(train.rows[: table.limit])
     validation = source.validation
     if validation is None:
-        keep, hold = held_out(train.y, table.validation)
+        keep, hold = held_out(source.task.strata(train.y), table.validation)
         if not len(hold):
             raise InputError(
                 f"{len(train)} training samples are too few to hold validation samples back",
@@ -39,6 +42,12 @@ def load_data(table: DataTable, folder: Path) -> Data:
             )
         train, validation = train.take(keep), train.take(hold)
     augmentation = Augmentation(table.flip, table.shift, table.views)
+    if augmentation.active and (not source.task.moves or train.paired is not None):
+        raise InputError(
+            f"'flip' and 'shift' would move images away from their targets ({source.task.name})",
+            where="data",
+            hint="leave both out, and augment in the data's own factory",
+        )
     if augmentation.active and train.x.ndim != 4:
         raise InputError(
             f"'flip' and 'shift' change images, but samples have shape {tuple(train.x.shape[1:])}",
@@ -55,19 +64,28 @@ def load_data(table: DataTable, folder: Path) -> Data:
         labels=source.labels,
         training_rows=rows,
         held_back=source.validation is None,
+        task=source.task,
     )
 
 
 def _read(table: DataTable, folder: Path) -> Source:
+    asked = None if table.task is None else task_of(table.task, "data.task")
     if table.source.endswith(".npz"):
         if table.arguments:
             raise InputError(
                 "an .npz file takes no arguments", where="data.arguments", allowed="no key"
             )
-        return read_npz(folder / table.source)
+        return read_npz(folder / table.source, asked or CLASSIFICATION)
     if ":" in table.source:
-        return read_factory(table.source, table.arguments, folder, "data.source")
-    return _named(table)
+        return read_factory(table.source, table.arguments, folder, "data.source", asked)
+    source = _named(table)
+    if asked is not None and type(asked) is not type(source.task):
+        raise InputError(
+            f"'{table.source}' has the targets of {source.task.name}, not of {asked.name}",
+            where="data.task",
+            allowed=source.task.name,
+        )
+    return source if asked is None else replace(source, task=asked)
 
 
 def _named(table: DataTable) -> Source:

@@ -10,12 +10,14 @@ import numpy as np
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
+from edgekd.tasks import Task
+from edgekd.tasks.classification import CLASSIFICATION
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_validation", "y_validation", "classes")
 
 
-def read_npz(path: Path) -> Source:
+def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
     """x_train, y_train, x_test, y_test and perhaps x_validation, y_validation and `classes`.
 
     Arrays of objects are refused: nothing is unpickled.
@@ -28,7 +30,9 @@ def read_npz(path: Path) -> Source:
         if f"x_{part}" not in arrays:
             continue
         try:
-            parts[part] = samples_of(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}: {part}")
+            parts[part] = samples_of(
+                arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}: {part}", task
+            )
         except InputError as error:
             faults.append(error)
     raise_all(faults)
@@ -37,7 +41,7 @@ def read_npz(path: Path) -> Source:
         if arrays["classes"].size != 1 or arrays["classes"].dtype.kind not in "iu":
             raise InputError("'classes' is not one integer", where=str(path))
         classes = int(arrays["classes"].item())
-    return Source(parts["train"], parts["test"], parts.get("validation"), classes)
+    return Source(parts["train"], parts["test"], parts.get("validation"), classes, task=task)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:

@@ -8,18 +8,24 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from edgekd.tasks import Task
+from edgekd.tasks.classification import CLASSIFICATION
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Inputs (N, ...) in float32 and labels (N,) in int64, in a fixed order.
+    """Inputs (N, ...) in float32 and targets (N, ...), labels (N,) in int64 for classification, in
+    a fixed order.
 
-    `ids` (N,) are the rows that the samples had in their source's own part (training or test),
+    `paired` (N, ...) is the other view of each sample where teachers see another one than the
+    student: the image of what it hears, the sentence in another language. `ids` (N,) are the rows that the samples had in their source's own part (training or test),
     before any were held back; None where that order is the source's own.
     """
 
     x: Tensor
     y: Tensor
     ids: Tensor | None = None
+    paired: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -29,19 +35,25 @@ class Samples:
         return zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
 
     @property
+    def shown(self) -> Tensor:
+        """(N, ...) what teachers see: `paired` where there is such a view, else the inputs."""
+        return self.x if self.paired is None else self.paired
+
+    @property
     def rows(self) -> Tensor:
         """(N,) int64: each sample's row in its source."""
         return torch.arange(len(self)) if self.ids is None else self.ids
 
     def take(self, index: Tensor) -> "Samples":
         """The samples at those positions, in that order, still knowing their rows."""
-        return Samples(self.x[index], self.y[index], self.rows[index])
+        paired = None if self.paired is None else self.paired[index]
+        return Samples(self.x[index], self.y[index], self.rows[index], paired)
 
     @cached_property
     def sha256(self) -> str:
-        """Of the bytes of inputs and labels: the content that stage keys are made of."""
+        """Of the bytes of inputs and targets: the content that stage keys are made of."""
         digest = hashlib.sha256()
-        for part in (self.x, self.y):
+        for part in (self.x, self.y, *([] if self.paired is None else [self.paired])):
             digest.update(str((tuple(part.shape), part.dtype)).encode())
             digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -88,6 +100,8 @@ def _shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
 class Data:
     """A task's samples: to train on, to choose by (validation) and to report (test).
 
+    `classes` is 0 where the task has none to count (regression). `task` says what outputs and
+    targets mean.
     `training_rows` is how many training samples the source has, before `limit` and before any
     were held back for validation; `held_back` says whether validation was taken from them.
     """
@@ -101,14 +115,23 @@ class Data:
     labels: tuple[str, ...] = ()
     training_rows: int | None = None
     held_back: bool = False
+    task: Task = CLASSIFICATION
 
     @property
     def example(self) -> Tensor:
         """One real input with a batch of one."""
         return self.train.x[:1]
 
+    @property
+    def shown(self) -> Tensor:
+        """The same sample as teachers see it."""
+        return self.train.shown[:1]
+
     @cached_property
     def sha256(self) -> str:
         """Of all that training and reporting depend on."""
         parts = [self.train.sha256, self.validation.sha256, self.test.sha256]
-        return hashlib.sha256("".join([*parts, repr(self.augmentation)]).encode()).hexdigest()
+        meant = "" if self.task == CLASSIFICATION else repr(self.task)
+        return hashlib.sha256(
+            "".join([*parts, repr(self.augmentation), meant]).encode()
+        ).hexdigest()

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from edgekd.data.samples import Samples
 from edgekd.errors import EdgekdError, InputError
+from edgekd.tasks import Task
+from edgekd.tasks.classification import CLASSIFICATION, Classification
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """Samples as their source has them; `validation` where the source has its own.
 
-    `classes` is how many there are, where the source knows; otherwise the labels tell.
+    `classes` is how many there are, where the source knows; otherwise the labels tell. `task` says
+    what the targets are.
     """
 
     train: Samples
@@ -24,6 +27,7 @@ class Source:
     validation: Samples | None = None
     classes: int | None = None
     labels: tuple[str, ...] = ()
+    task: Task = CLASSIFICATION
 
     @property
     def parts(self) -> dict[str, Samples]:
@@ -32,8 +36,9 @@ class Source:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def samples_of(x: Any, y: Any, where: str) -> Samples:
-    """Arrays or tensors as `Samples`: x (N, ...) of numbers, y (N,) of integers.
+def samples_of(x: Any, y: Any, where: str, task: Task = CLASSIFICATION) -> Samples:
+    """Arrays or tensors as `Samples`: x (N, ...) of numbers, y (N,) of integers, or what the task's
+    targets are.
 
     uint8 images (rank 3 and up) are scaled to [0, 1]; every other type keeps its values. NaN,
     infinity, labels that aren't integers, wrong ranks and counts that differ raise InputError.
@@ -41,10 +46,11 @@ def samples_of(x: Any, y: Any, where: str) -> Samples:
     inputs, labels = _array(x, f"{where}: x"), _array(y, f"{where}: y")
     if inputs.ndim < 2:
         raise InputError(f"x has shape {inputs.shape}", where=where, allowed="(N, ...)")
-    if labels.ndim != 1:
+    plain = isinstance(task, Classification)
+    if plain and labels.ndim != 1:
         hint = "for one-hot labels, store y.argmax(1)" if labels.ndim == 2 else ""
         raise InputError(f"y has shape {labels.shape}", where=where, allowed="(N,)", hint=hint)
-    if labels.dtype.kind not in "iu":
+    if plain and labels.dtype.kind not in "iu":
         raise InputError(f"labels are {labels.dtype}", where=where, allowed="integers from 0 up")
     if len(inputs) != len(labels):
         raise InputError(f"{len(inputs)} inputs, but {len(labels)} labels", where=where)
@@ -58,7 +64,19 @@ def samples_of(x: Any, y: Any, where: str) -> Samples:
     if scale:
         values = values / 255
     _check_finite(values, where)
-    return Samples(values, torch.from_numpy(np.ascontiguousarray(labels, np.int64)))
+    if task.integer:
+        return Samples(values, _integers(labels, where))
+    if labels.dtype.kind not in "fiub":
+        raise InputError(f"y holds {labels.dtype}", where=where, allowed="numbers")
+    targets = torch.from_numpy(np.ascontiguousarray(labels, np.float32))
+    _check_finite(targets, f"{where}: y")
+    return Samples(values, targets)
+
+
+def _integers(labels: NDArray[Any], where: str) -> torch.Tensor:
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"targets are {labels.dtype}", where=where, allowed="integers")
+    return torch.from_numpy(np.ascontiguousarray(labels, np.int64))
 
 
 def _array(value: Any, where: str) -> NDArray[Any]:
@@ -74,7 +92,7 @@ def _array(value: Any, where: str) -> NDArray[Any]:
 
 
 def _check_finite(values: torch.Tensor, where: str) -> None:
-    bad = ~torch.isfinite(values).flatten(1).all(1)
+    bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
     if bad.any():
         first = int(bad.nonzero()[0])
         raise InputError(
@@ -101,7 +119,11 @@ def source_faults(source: Source, where: str) -> list[EdgekdError]:
                     allowed=f"{tuple(shape)}, as in train",
                 )
             )
-    return faults + _label_faults(source, where)
+    if isinstance(source.task, Classification):
+        return faults + _label_faults(source, where)
+    for name, part in source.parts.items():
+        faults += source.task.target_faults(part.y, classes_of(source), f"{where}: {name}")
+    return faults
 
 
 def _label_faults(source: Source, where: str) -> list[EdgekdError]:
@@ -141,4 +163,4 @@ def classes_of(source: Source) -> int:
     """How many classes: what the source says, or the largest training label and one."""
     if source.labels:
         return len(source.labels)
-    return source.classes or int(source.train.y.max()) + 1
+    return source.classes or source.task.classes_in(source.train.y)

@@ -1,0 +1,1 @@
+"""What a report can say about a student, one diagnostic a file."""
