@@ -71,12 +71,31 @@ class TensorrtOptions(Value):
     cudart: str = ""
 
 
+class VelaOptions(Value):
+    """Vela, the compiler for Ethos-U. `accelerator_config` is the NPU with its MACs; `config` names
+    the file that `system_config` (clock and bandwidths) and `memory_mode` (what lies where) are
+    sections of. Vela's own defaults for those are of no real system, so they have to be given."""
+
+    accelerator_config: Literal[
+        "ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256",
+        "ethos-u65-256", "ethos-u65-512",
+        "ethos-u85-128", "ethos-u85-256", "ethos-u85-512", "ethos-u85-1024", "ethos-u85-2048",
+    ]  # fmt: skip
+    system_config: str
+    memory_mode: str
+    config: str = "Arm/vela.ini"
+    optimise: Literal["Performance", "Size"] = "Performance"
+    arena_cache_bytes: PositiveInt | None = None
+    time_limit_seconds: PositiveFloat = 600.0
+
+
 OPTIONS: Mapping[str, type[Value]] = {
     "onnx": OnnxOptions,
     "tflite": TfliteOptions,
     "tvm": TvmOptions,
     "edgetpu": EdgetpuOptions,
     "tensorrt": TensorrtOptions,
+    "vela": VelaOptions,
 }
 
 

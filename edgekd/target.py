@@ -18,7 +18,9 @@ Architecture = Literal["x86_64", "aarch64", "armv7", "thumb"]
 class Hardware(Value):
     """The processor and its memories. `isa` uses compiler names: avx2, avx512_vnni, dotprod.
 
-    `cache_bytes` is the last-level cache that the processor's cores share.
+    `cache_bytes` is the last-level cache that the processor's cores share. `executes_in_place` says
+    that constants are read from storage where they lie, as a microcontroller reads its flash, so
+    that only activations take memory.
     """
 
     architecture: Architecture
@@ -30,6 +32,7 @@ class Hardware(Value):
     memory_gb_per_second: PositiveFloat | None = None
     cache_bytes: PositiveInt | None = None
     storage_bytes: PositiveInt | None = None
+    executes_in_place: bool = False
 
 
 class Accelerator(Value):
@@ -108,6 +111,7 @@ class Target(Value):
 FOLLOWERS: Mapping[str, tuple[str, str, str]] = {
     "edgetpu": ("tflite", "edgetpu", "int8-affine"),
     "tensorrt": ("onnx", "cuda", "int8-symmetric"),
+    "vela": ("tflite", "ethos-u", "int8-affine"),
 }
 
 
@@ -127,6 +131,8 @@ def _contradictions(target: Target) -> Iterable[str]:
             yield f"accelerator '{accelerator.name}' needs its compute capability (sm_87)"
     if target.quantization.weight_bits == 7 and target.hardware.architecture != "x86_64":
         yield "weight_bits = 7 is for x86 without VNNI only"
+    if target.hardware.executes_in_place and target.hardware.storage_bytes is None:
+        yield "executes_in_place needs storage_bytes, where the constants lie"
     if "dotprod" in target.hardware.isa and target.hardware.architecture != "aarch64":
         yield "'dotprod' is an instruction of aarch64"
 
@@ -212,8 +218,14 @@ def fits(
     takes besides. All of it has to lie in memory; the parameters have to lie in storage too.
     """
     hardware = target.hardware
-    needed = parameter_bytes + activation_bytes + runtime_bytes
+    held_bytes = 0 if hardware.executes_in_place else parameter_bytes
+    needed = held_bytes + activation_bytes + runtime_bytes
     if needed > hardware.memory_bytes:
+        if hardware.executes_in_place:
+            return (
+                f"{_bytes(needed)} of activations; "
+                f"{target.name} has {_bytes(hardware.memory_bytes)} of memory"
+            )
         return (
             f"{_bytes(parameter_bytes)} of parameters and {_bytes(activation_bytes)} of "
             f"activations need {_bytes(needed)} of memory; "
@@ -225,6 +237,20 @@ def fits(
             f"{target.name} has {_bytes(hardware.storage_bytes)} of storage"
         )
     return ""
+
+
+def hard_limits(target: Target) -> dict[str, float]:
+    """The budgets that no recipe can raise, in bytes: flash and memory of what has no more to give.
+
+    Only where constants are read in place; elsewhere a file system and swap blur both limits.
+    """
+    hardware = target.hardware
+    if not hardware.executes_in_place or hardware.storage_bytes is None:
+        return {}
+    return {
+        "size_bytes": float(hardware.storage_bytes),
+        "memory_bytes": float(hardware.memory_bytes),
+    }
 
 
 def _bytes(count: int) -> str:

@@ -7,6 +7,7 @@ from edgekd.budgets import check_budgets
 from edgekd.errors import Faults, InputError
 from edgekd.target import (
     fits,
+    hard_limits,
     load_target,
     parse_target,
     target_aliases,
@@ -19,6 +20,7 @@ NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 WANTED = {
     "x86", "x86-vnni", "raspberry-pi-4", "raspberry-pi-5", "cortex-a53", "coral-usb",
     "coral-dev-board", "jetson-orin", "jetson-orin-nx", "jetson-orin-nano",
+    "cortex-m4", "cortex-m7", "cortex-m55", "ethos-u55", "ethos-u55-128", "ethos-u65", "ethos-u85",
 }  # fmt: skip
 
 
@@ -52,6 +54,13 @@ def test_every_shipped_profile_is_read_and_agrees_with_itself(name):
         vnni = "avx512_vnni" in target.hardware.isa
         assert target.quantization.weight_bits == (8 if vnni else 7)
         assert target.quantization.activations == "uint8-affine"
+    if name.startswith("cortex-m"):
+        assert target.hardware.architecture == "thumb"
+        assert set(hard_limits(target)) == {"size_bytes", "memory_bytes"}
+    if name.startswith("ethos"):
+        assert target.accelerator("ethos-u") is not None
+        macs = target.accelerator("ethos-u").name.lower()
+        assert target.backends["vela"]["accelerator_config"] == macs
     dot = "+dotprod" in target.backends.get("tvm", {}).get("mattr", [])
     assert not dot or "dotprod" in target.hardware.isa
 
@@ -155,6 +164,17 @@ def test_parameters_beyond_the_storage_are_told():
     hardware = target.hardware.model_copy(update={"storage_bytes": 2**20})
     reason = fits(target.model_copy(update={"hardware": hardware}), 3 * 2**20, 0)
     assert reason == "3.0 MiB of parameters; coral-dev-board has 1.0 MiB of storage"
+
+
+def test_a_microcontroller_reads_its_weights_in_place():
+    target = load_target("cortex-m7")  # 320 KiB of memory, 1 MiB of flash
+    assert fits(target, 1000 * 1024, 300 * 1024) == ""
+    assert fits(target, 1000, 400 * 1024) == (
+        "400.0 KiB of activations; cortex-m7 has 320.0 KiB of memory"
+    )
+    assert fits(target, 2 * 2**20, 0) == ("2.0 MiB of parameters; cortex-m7 has 1.0 MiB of storage")
+    assert hard_limits(target) == {"size_bytes": 1048576.0, "memory_bytes": 327680.0}
+    assert hard_limits(load_target("raspberry-pi-5")) == {}
 
 
 def test_operators_are_refused_in_either_spelling_and_with_any_overload():
