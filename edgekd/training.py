@@ -32,6 +32,8 @@ from edgekd.checkpoint import (
 from edgekd.config import Value
 from edgekd.data.samples import Data, Samples
 from edgekd.errors import InputError
+from edgekd.tasks import Task
+from edgekd.tasks.classification import CLASSIFICATION
 from edgekd.views import fixed_views, stream, view_of
 
 PROGRESS_SECONDS = 0.3
@@ -68,15 +70,25 @@ class Training(Value):
 class Batch:
     """What a step's loss is computed from.
 
-    `x` (B, ...) as augmented, `y` (B,), `index` (B,) the positions in `data.train`, and `view`,
+    `x` (B, ...) as augmented, `y` (B, ...), `index` (B,) the positions in `data.train`, and `view`,
     the number of the fixed variant that `x` was drawn from: 0 without augmentation, None where
-    every draw is new.
+    every draw is new. `step` of `total` is counted from 0; an epoch has `steps`.
+    `paired` (B, ...) is what teachers see, where that is not `x`.
     """
 
     x: Tensor
     y: Tensor
     index: Tensor
     view: int | None
+    step: int = 0
+    steps: int = 1
+    total: int = 1
+    paired: Tensor | None = None
+
+    @property
+    def shown(self) -> Tensor:
+        """(B, ...) what teachers see."""
+        return self.x if self.paired is None else self.paired
 
 
 StepLoss = Callable[[nn.Module, Batch], Tensor]
@@ -93,13 +105,11 @@ def _silent(what: str, done: int, total: int) -> None:
     return None
 
 
-def label_loss(training: Training) -> StepLoss:
-    """Plain cross-entropy with the labels, for training without a teacher."""
+def label_loss(training: Training, task: Task = CLASSIFICATION) -> StepLoss:
+    """The task's own loss with the targets (plain cross-entropy), for training without a teacher."""
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        return nn.functional.cross_entropy(
-            module(batch.x), batch.y, label_smoothing=training.label_smoothing
-        )
+        return task.label_loss(module(batch.x), batch.y, training.label_smoothing)
 
     return loss
 
@@ -146,16 +156,17 @@ def fit(
 
 
 def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
-    """(N, ...) -> logits (N, classes) on the CPU, in eval mode, without gradient."""
+    """(N, ...) -> outputs (N, ...) on the CPU, in eval mode, without gradient."""
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with evaluating(module), torch.no_grad():
         return torch.cat([module(part.to(device)).float().cpu() for part in torch.split(x, batch)])
 
 
-def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
-    """The share of samples whose largest logit is at the label."""
-    found = predict(module, samples.x, batch).argmax(1)
-    return float((found == samples.y).double().mean())
+def evaluate(
+    module: nn.Module, samples: Samples, batch: int = 256, task: Task = CLASSIFICATION
+) -> float:
+    """The mean of the task's score: the share of samples whose largest logit is at the label."""
+    return float(task.score(predict(module, samples.x, batch), samples.y).mean())
 
 
 def rate_share(step: int, total: int, warmup: float, schedule: str) -> float:
@@ -178,8 +189,16 @@ class _Step(nn.Module):
         self.companions = companions
         self.step_loss = step_loss
 
-    def forward(self, x: Tensor, y: Tensor, index: Tensor, view: int | None) -> Tensor:
-        return self.step_loss(self.module, Batch(x, y, index, view))
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor,
+        view: int | None,
+        when: tuple[int, int, int],
+        paired: Tensor | None,
+    ) -> Tensor:
+        return self.step_loss(self.module, Batch(x, y, index, view, *when, paired))
 
 
 @dataclass
@@ -256,7 +275,10 @@ class _Run:
         share = rate_share(number, self.total, training.warmup, training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate * share
-        loss = self.step(x.to(device), y.to(device), index, view)
+        when = (number, self.steps, self.total)
+        paired = self.data.train.paired
+        shown = None if paired is None else paired.index_select(0, index).to(device)
+        loss = self.step(x.to(device), y.to(device), index, view, when, shown)
         self.fabric.backward(loss)
         if training.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self.step.parameters(), training.clip_gradient)
@@ -292,7 +314,8 @@ class _Run:
         self.accuracy = None
         if not len(self.data.validation):
             return
-        accuracy = self.fabric.broadcast(evaluate(self.module, self.data.validation))
+        found = evaluate(self.module, self.data.validation, task=self.data.task)
+        accuracy = self.fabric.broadcast(found)
         self.stale = 0 if accuracy > self.best else self.stale + 1
         if accuracy >= self.best:
             self.best = accuracy
