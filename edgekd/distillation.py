@@ -18,6 +18,7 @@ from edgekd.teaching_faults import (
     data_faults,
     feature_faults,
     logit_faults,
+    task_faults,
     weight_faults,
 )
 from edgekd.terms import terms_of
@@ -54,6 +55,7 @@ def check_teaching(
     if teaching.losses and not teachers:
         hint = "name one under [[teachers]], or set losses = [] to train with labels only"
         faults.append(InputError("there is no teacher", where=where, hint=hint))
+    faults += task_faults(terms, teaching.label_smoothing, data.task, where)
     broken = data_faults(data, where) + weight_faults(student, teachers, where)
     broken = broken or logit_faults(student, teachers if terms else (), data, where)
     if broken:

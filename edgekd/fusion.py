@@ -32,15 +32,15 @@ def merge(answers: Sequence[Tensor], weights: Sequence[float] | Tensor, loss: Lo
 
     With p_i = softmax(z_i / T) at the loss's own T the result is z = T log(sum w_i p_i / sum w_i),
     so that softmax(z / T) is the weighted mean. A loss without a temperature gets the weighted
-    mean of the logits.
+    mean of the logits, and so does one that compares whole outputs.
     """
     if len(answers) == 1:
         return answers[0]
     temperature: float | None = getattr(loss, "temperature", None)
     shares = torch.as_tensor(weights, dtype=torch.float32, device=answers[0].device)
-    shares = (shares / shares.sum(0)).view(len(answers), -1, 1)
+    shares = (shares / shares.sum(0)).view(len(answers), -1, *[1] * (answers[0].dim() - 1))
     stacked = torch.stack(list(answers))
-    if temperature is None:
+    if temperature is None or getattr(loss, "whole", False):
         return (shares * stacked).sum(0)
     logs = torch.log_softmax(stacked / temperature, dim=2) + shares.log()
     merged: Tensor = temperature * logs.logsumexp(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data
 from edgekd.fusion import Fusion, merge
 from edgekd.logits import Answers
-from edgekd.losses import DepthsLoss, ResponseLoss
+from edgekd.losses import DepthsLoss, Loss, ResponseLoss
 from edgekd.taps import Taps
+from edgekd.tasks import NO_LABEL, Task
 from edgekd.teachers import Teacher
 from edgekd.terms import Term, bridge, source_of
 from edgekd.training import Batch, evaluating
@@ -43,7 +45,7 @@ class Lesson:
         for term, source in zip(self.terms, self.sources, strict=True):
             if source is not None and source.module is not None:
                 with evaluating(student), evaluating(source.module):
-                    bridge(term, student, source.module, self.data.example)
+                    bridge(term, student, source.module, self.data.example, self.data.shown)
 
     @contextmanager
     def tapping(self, student: nn.Module) -> Iterator[None]:
@@ -61,16 +63,18 @@ class Lesson:
         logits = module(batch.x).float()
         total: Tensor = logits.new_zeros(())
         if teaching.label_weight:
-            total = teaching.label_weight * nn.functional.cross_entropy(
-                logits, batch.y, label_smoothing=teaching.label_smoothing
+            total = teaching.label_weight * self.data.task.label_loss(
+                logits, batch.y, teaching.label_smoothing
             )
         answers = self._answers(batch)
+        compared = Compared.of(self.data.task, logits, answers, batch.y)
         shares = None
         if len(answers) > 1:
-            shares, own = self._fused(answers, logits, batch.y)
+            shares, own = self._fused(compared.answers, compared.logits, compared.labels)
             total = total if own is None else total + own
+        whole = Compared(logits, answers, batch.y)
         for term, source in zip(self.terms, self.sources, strict=True):
-            value = self._value(term, source, logits, answers, shares, batch.y)
+            value = self._value(term, source, whole, compared, shares)
             total = total + term.weight * value
         return total
 
@@ -88,7 +92,7 @@ class Lesson:
         needed = None in self.sources
         answers = []
         for number, teacher in enumerate(self.teachers):
-            found = self.live.run(teacher, batch.x)
+            found = self.live.run(teacher, batch.shown)
             if needed:
                 answers.append(self.answers.of(number, batch) if found is None else found.float())
         return answers
@@ -97,17 +101,22 @@ class Lesson:
         self,
         term: Term,
         source: Teacher | None,
-        logits: Tensor,
-        answers: list[Tensor],
+        whole: "Compared",
+        compared: "Compared",
         shares: Tensor | None,
-        labels: Tensor,
     ) -> Tensor:
         if source is None:
-            merged = answers[0] if shares is None else merge(answers, shares, term.loss)
+            if isinstance(term.loss, ResponseLoss) and not term.loss.whole:
+                merged = compared.merged(shares, term.loss)
+                value: Tensor = term.loss(compared.logits, merged, compared.labels)
+                return value
+            if compared.logits is not whole.logits:  # shares are a row's, not a sample's
+                shares = torch.tensor([teacher.weight for teacher in self.teachers])
+            merged = whole.merged(shares, term.loss)
             if isinstance(term.loss, ResponseLoss):
-                value: Tensor = term.loss(logits, merged, labels)
+                value = term.loss(whole.logits, merged, whole.labels)
             else:
-                value = term.loss(logits, merged)
+                value = term.loss(whole.logits, merged)
             return value
         features = self.live.outputs(source)
         mine = [self.student_taps.outputs[name].float() for name in term.student]
@@ -117,6 +126,37 @@ class Lesson:
         else:
             value = term.loss(mine[0], theirs[0])
         return value
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What losses on outputs see: the student's, each teacher's, and the targets."""
+
+    logits: Tensor
+    answers: list[Tensor]
+    labels: Tensor
+
+    @classmethod
+    def of(cls, task: Task, outputs: Tensor, answers: list[Tensor], y: Tensor) -> "Compared":
+        """A row a decision (`Task.rows`), those without a label left out; the outputs as they are
+        where the task has no rows. Where no row has a label, all are `NO_LABEL`."""
+        mine = task.rows(outputs)
+        if mine is None:
+            return cls(outputs, answers, y)
+        theirs = [rows for rows in map(task.rows, answers) if rows is not None]
+        labels = task.row_labels(y)
+        if labels is None:
+            return cls(mine, theirs, y.new_full((len(mine),), NO_LABEL, dtype=torch.int64))
+        if labels is y:
+            return cls(mine, theirs, labels)
+        kept = labels != NO_LABEL
+        return cls(mine[kept], [rows[kept] for rows in theirs], labels[kept])
+
+    def merged(self, shares: Tensor | None, loss: Loss) -> Tensor:
+        """One teacher's answers, or several as one by their shares."""
+        if shares is None or len(self.answers) == 1:
+            return self.answers[0]
+        return merge(self.answers, shares, loss)
 
 
 class _LiveTeachers:

@@ -19,7 +19,7 @@ BATCH = 512
 
 
 def teacher_logits(teacher: Teacher, x: Tensor) -> Tensor:
-    """(B, classes) that autograd may use: a clone where the teacher ran in inference mode."""
+    """(B, ...) that autograd may use: a clone where the teacher ran in inference mode."""
     with torch.no_grad():
         logits = teacher.logits(x)
         return logits.clone() if logits.is_inference() else logits.detach()
@@ -42,7 +42,7 @@ class CachedLogits:
         self._views: dict[int, Tensor] = {}
 
     def at(self, view: int) -> Tensor:
-        """(N, classes) of one view: from memory, from disk, or from the teacher."""
+        """(N, ...) of one view: from memory, from disk, or from the teacher."""
         if view not in self._views:
             path = self._path(view)
             found = read_tensors(path)
@@ -65,7 +65,8 @@ class CachedLogits:
         return self.folder / f"logits-{name}.safetensors"
 
     def _compute(self, view: int) -> Tensor:
-        inputs = view_of(self.data, view, self.seed)
+        paired = self.data.train.paired
+        inputs = view_of(self.data, view, self.seed) if paired is None else paired
         parts = []
         for number, part in enumerate(torch.split(inputs, BATCH)):
             parts.append(teacher_logits(self.teacher, part).float())
@@ -106,9 +107,9 @@ class Answers:
             yield
 
     def of(self, number: int, batch: Batch) -> Tensor:
-        """(B, classes) of float32 that teacher `number` gives for a batch, on its device."""
+        """(B, ...) of float32 that teacher `number` gives for a batch, on its device."""
         if batch.view is not None:
             found = self._cached[number].at(batch.view)[batch.index]
         else:
-            found = teacher_logits(self.teachers[number], batch.x.cpu())
+            found = teacher_logits(self.teachers[number], batch.shown.cpu())
         return found.to(batch.x.device, torch.float32)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError, nearest
 from edgekd.logits import teacher_logits
+from edgekd.losses import ResponseLoss
 from edgekd.taps import layer_names, no_such_layer
+from edgekd.tasks import Task
 from edgekd.teachers import Teacher
 from edgekd.terms import Term, bridge, source_of
 from edgekd.training import evaluating
@@ -25,16 +27,7 @@ def data_faults(data: Data, where: str) -> list[EdgekdError]:
         if any(broken):
             count = int((~samples.x.flatten(1).isfinite().all(1)).sum())
             faults.append(InputError(f"{count} samples hold NaN or infinity", where=place))
-        outside = (samples.y < 0) | (samples.y >= data.classes)
-        if bool(outside.any()):
-            first = int(outside.nonzero()[0])
-            faults.append(
-                InputError(
-                    f"label {int(samples.y[first])} at sample {first} is out of range",
-                    where=place,
-                    allowed=f"0 to {data.classes - 1}",
-                )
-            )
+        faults += data.task.target_faults(samples.y, data.classes, place)
     if not len(data.train):
         faults.append(InputError("no samples to train on", where=f"{where}: data '{data.name}'"))
     if data.augmentation.active and data.train.x.ndim != 4:
@@ -75,20 +68,14 @@ def logit_faults(
             return [_forward_fault(error, data, f"{where}: student")]
     faults: list[EdgekdError] = []
     shape = _shape(mine)
-    if shape is None or len(shape) != 2 or shape[1] < data.classes:
-        faults.append(
-            InputError(
-                f"the student gives {shape or type(mine).__name__}",
-                where=where,
-                allowed=f"logits of shape (batch, {data.classes}), one for each class",
-            )
-        )
-        return faults
+    fault = data.task.output_fault(mine, data.train.y[:1], data.classes, f"{where}: student")
+    if fault is not None:
+        return [fault]
     for teacher in teachers:
         place = f"{where}: teacher {teacher.name}"
         try:
             with evaluating(teacher.module) if teacher.module is not None else nullcontext():
-                theirs = teacher_logits(teacher, data.example)
+                theirs = teacher_logits(teacher, data.shown)
         except EdgekdError as error:
             faults.append(error)
             continue
@@ -100,6 +87,40 @@ def logit_faults(
             hint = "teacher and student must have the same classes"
             faults.append(InputError(message, where=place, hint=hint))
     return faults
+
+
+def task_faults(
+    terms: Sequence[Term], smoothing: float, task: Task, where: str
+) -> list[EdgekdError]:
+    """Losses and settings that have no meaning for what the data's targets are."""
+    faults: list[EdgekdError] = []
+    if smoothing and not task.smooths:
+        message = f"the targets of {task.name} can't be smoothed"
+        faults.append(InputError(message, where=f"{where}: label_smoothing", allowed="0"))
+    for term in terms:
+        fault = _meaning_fault(term, task)
+        if fault is not None:
+            faults.append(fault)
+    return faults
+
+
+def _meaning_fault(term: Term, task: Task) -> InputError | None:
+    loss = term.loss
+    if not isinstance(loss, ResponseLoss):
+        return None
+    if loss.tasks and task.name not in loss.tasks:
+        message = f"'{term.name}' is for {', '.join(loss.tasks)}, and the data is {task.name}"
+        return InputError(message, where=term.where)
+    if loss.whole:
+        return None
+    if not task.has_rows:
+        message = f"'{term.name}' compares logits of classes; {task.name} has none"
+        hint = "use a loss of the task, or one on layers"
+        return InputError(message, where=term.where, hint=hint)
+    if loss.reads_labels and not task.labels_rows:
+        message = f"'{term.name}' needs a label for every row of logits; {task.name} has none"
+        return InputError(message, where=term.where)
+    return None
 
 
 def feature_faults(
@@ -134,7 +155,7 @@ def feature_faults(
         return faults
     try:
         with evaluating(student), evaluating(source.module):
-            bridge(term, student, source.module, data.example)
+            bridge(term, student, source.module, data.example, data.shown)
     except EdgekdError as fault:
         return [fault]
     return []

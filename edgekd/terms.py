@@ -124,10 +124,16 @@ def shapes_at(module: nn.Module, names: Sequence[str], example: Tensor, where: s
         return [tuple(taps.outputs[name].shape[1:]) for name in names]
 
 
-def bridge(term: Term, student: nn.Module, teacher: nn.Module, example: Tensor) -> None:
-    """Make what the term's loss learns; `InputError` where the shapes can't be brought together."""
+def bridge(
+    term: Term, student: nn.Module, teacher: nn.Module, example: Tensor, shown: Tensor | None = None
+) -> None:
+    """Make what the term's loss learns; `InputError` where the shapes can't be brought together.
+
+    `shown` is the example as the teacher sees it, where that is another view of it.
+    """
     mine = shapes_at(student, term.student, example, f"{term.where}: student")
-    theirs = shapes_at(teacher, term.teacher, example, f"{term.where}: teacher")
+    seen = example if shown is None else shown
+    theirs = shapes_at(teacher, term.teacher, seen, f"{term.where}: teacher")
     try:
         if isinstance(term.loss, DepthsLoss):
             term.loss.prepare(mine, theirs)

@@ -106,7 +106,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def label_loss(training: Training, task: Task = CLASSIFICATION) -> StepLoss:
-    """The task's own loss with the targets (plain cross-entropy), for training without a teacher."""
+    """The task's loss with the targets (plain cross-entropy), for training without a teacher."""
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         return task.label_loss(module(batch.x), batch.y, training.label_smoothing)

@@ -322,7 +322,7 @@ def test_teacher_and_student_of_different_classes_are_refused():
 
 def test_a_student_with_too_few_outputs_or_wrong_inputs_is_refused():
     found = faults(network(classes=2), teaching(KL_TABLE))
-    assert "the student gives (1, 2)" in found[0]
+    assert "student: the network gives outputs of shape (1, 2)" in found[0]
     colour = resnet8(channels=3, classes=3).eval()
     assert "can't run on the data's samples of shape (1, 1, 8, 8)" in faults(colour, Teaching())[0]
 
@@ -336,7 +336,7 @@ def test_labels_out_of_range_and_nan_in_data_and_weights_are_refused():
     found = faults(student, Teaching(), data(train=Samples(x, y)), [teacher])
     assert len(found) == 4
     assert "train: 2 samples hold NaN or infinity" in found[0]
-    assert "label 3 at sample 7 is out of range (allowed: 0 to 2)" in found[1]
+    assert "label 3 of sample 7 is out of range (allowed: 0 to 2)" in found[1]
     assert "student: NaN or infinity in the weights 'stem.0.weight'" in found[2]
     assert "teacher big: NaN or infinity in the weights 'classifier.bias'" in found[3]
 

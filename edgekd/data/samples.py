@@ -18,8 +18,9 @@ class Samples:
     a fixed order.
 
     `paired` (N, ...) is the other view of each sample where teachers see another one than the
-    student: the image of what it hears, the sentence in another language. `ids` (N,) are the rows that the samples had in their source's own part (training or test),
-    before any were held back; None where that order is the source's own.
+    student: the image of what it hears, the sentence in another language. `ids` (N,) are the rows
+    that the samples had in their source's own part (training or test), before any were held back;
+    None where that order is the source's own.
     """
 
     x: Tensor

@@ -1,8 +1,11 @@
 """One distillation loss a file; the file's name is the loss's name in a recipe.
 
-A loss is an `nn.Module` of one of three kinds, told apart by what its `forward` compares:
+A loss is an `nn.Module` of one of four kinds, told apart by what its `forward` compares:
 
-- `ResponseLoss`: logits of student and teacher, and the labels. Works with black-box teachers.
+- `ResponseLoss`: rows of class logits of student and teacher, and their labels. Works with
+  black-box teachers, and for every task whose outputs are rows of logits (a pixel, a token).
+- `OutputLoss`: the networks' outputs as they are, and the targets. For tasks in which the rows
+  belong together (a heatmap, a sequence, proposals) or are no logits at all.
 - `FeatureLoss`: the outputs of one layer on each side.
 - `DepthsLoss`: the outputs of several layers on each side, in the order the recipe names them.
 
@@ -14,6 +17,7 @@ behind after training.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -21,51 +25,91 @@ from torch import Tensor, nn
 Shape = tuple[int, ...]
 """Of one sample's features, the batch dimension left out: (C, H, W), (L, D) or (D,)."""
 
+NEEDS = ("targets", "index", "inputs", "student_outputs", "teacher_outputs", "student", "teacher")
+"""What a loss may ask for by name in `needs`, handed to `forward` as keyword arguments: the batch's
+targets (B, ...), the samples' positions (B,) in the training set, the inputs (B, ...), the
+networks' outputs (B, ...), and the networks themselves."""
+
 
 class ResponseLoss(nn.Module):
-    """Compares logits (B, classes).
+    """Compares rows of logits (R, classes); R is the batch, or all pixels or tokens in it.
 
-    `temperature` is at which several teachers' probabilities are averaged before this loss sees
-    them; None averages their logits.
+    `temperature` may be set from outside between two steps: a float, a tensor of one element (a
+    learned one) or (R, 1), one for each row. `labelled` says that the labels are looked at.
     """
 
-    temperature: float | None = None
+    temperature: float | Tensor | None = None
+    labelled: ClassVar[bool] = False
+
+    @property
+    def averaged_at(self) -> float | Tensor | None:
+        """At which temperature several teachers' probabilities are averaged before this loss sees
+        them; None averages their logits."""
+        return self.temperature
 
     @abstractmethod
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, classes) twice and labels (B,) -> scalar."""
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Logits (R, classes) twice and labels (R,) -> (R,), the loss of each row."""
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """The mean over the rows; `weights` (R,) of mean one make some of them count more."""
+        values = self.each(student, teacher, labels)
+        return values.mean() if weights is None else (weights * values).mean()
+
+
+class OutputLoss(nn.Module):
+    """Compares outputs (B, ...) of one shape, knowing the targets (B, ...) of the data's task."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def prepare(self, outputs: Shape, targets: Shape, samples: int) -> None:
+        """Make what is learned or kept for these shapes and that many training samples;
+        `ValueError` where they are not what the loss reads."""
+
+    forward: Callable[..., Tensor]
+    """(student (B, ...), teacher (B, ...), targets (B, ...), *, what it `needs`) -> scalar."""
 
 
 class FeatureLoss(nn.Module):
     """Compares features (B, C, H, W), (B, L, D) or (B, D) of one layer on each side.
 
-    `outputs_will_do` is for relations between samples: with no layer named they compare logits.
+    `outputs_will_do` is for relations between samples: with no layer named they compare outputs.
     """
 
     outputs_will_do: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
         """Make what is learned for these shapes; `ValueError` where they can't be bridged."""
 
-    @abstractmethod
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Features of the same batch on each side -> scalar."""
+    def remember(self, samples: int) -> None:
+        """Make what holds a row for each training sample; called after `prepare`."""
+
+    forward: Callable[..., Tensor]
+    """(features of the student, those of the teacher, *, what it `needs`) -> scalar."""
 
 
 class DepthsLoss(nn.Module):
-    """Compares the features of several layers on each side, at least `least` of them."""
+    """Compares the features of several layers on each side, at least `least` of them.
+
+    `automatic` says what `layers = "auto"` takes of each block: the block's own output, or parts of
+    it too ("attention" weights, "value" projections).
+    """
 
     least: ClassVar[int] = 2
+    automatic: ClassVar[tuple[str, ...]] = ("block",)
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, student: list[Shape], teacher: list[Shape]) -> None:
         """Make what is learned for these shapes; `ValueError` where they can't be bridged."""
 
-    @abstractmethod
-    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        """One tensor a layer, in the recipe's order -> scalar."""
+    forward: Callable[..., Tensor]
+    """(one tensor a layer of the student, of the teacher, *, what it `needs`) -> scalar."""
 
 
-Loss = ResponseLoss | FeatureLoss | DepthsLoss
+Loss = ResponseLoss | OutputLoss | FeatureLoss | DepthsLoss
 
 
 def above_zero(**values: float) -> None:

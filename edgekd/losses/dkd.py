@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero, not_negative
+from edgekd.losses._rows import divergence, softened, squared
 from edgekd.registry import LOSSES
 
 
@@ -16,7 +17,10 @@ class DKD(ResponseLoss):
     target), NCKD the KL between the softmaxes over all classes but the target.
     """
 
-    temperature: float
+    temperature: float | Tensor
+    labelled = True
+
+    reads_labels = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         above_zero(temperature=temperature)
@@ -24,16 +28,15 @@ class DKD(ResponseLoss):
         super().__init__()
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         mine, rest = self._decoupled(student, labels)
         theirs, teachers_rest = self._decoupled(teacher, labels)
-        target = F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
-        others = F.kl_div(rest, teachers_rest, reduction="batchmean", log_target=True)
-        return (self.alpha * target + self.beta * others) * self.temperature**2
+        target, others = divergence(theirs, mine), divergence(teachers_rest, rest)
+        return (self.alpha * target + self.beta * others) * squared(self.temperature)
 
     def _decoupled(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B, 2) of target and not target, and (B, classes - 1) of the rest."""
-        logs = F.log_softmax(logits / self.temperature, dim=1)
+        logs = softened(logits, self.temperature)
         chosen = F.one_hot(labels, logits.shape[1]).bool()
         others = logs[~chosen].view(len(logits), -1)
         total = others.logsumexp(1, keepdim=True)

@@ -6,10 +6,10 @@ targets (N, ...). What those are is the task's to say, and nothing else in the p
 - `label_loss` trains with the targets,
 - `score` is each sample's quality from 0 to 1, whose mean is what reports call accuracy, and
   `metric` the name of that mean (top-1, mean IoU, PCK ...),
-- `rows` are the outputs as logits (R, classes), one row a decision (a pixel, a token), so that every
-  loss on logits applies; None where the outputs are no logits of classes,
-- `decode` turns outputs into targets: two networks agree as far as one's score against the other's
-  decoded outputs goes.
+- `rows` are the outputs as logits (R, classes), one row a decision (a pixel, a token), sample by
+  sample, so that every loss on logits applies; None where the outputs are no logits of classes,
+- `decode` turns outputs into targets: two networks agree as far as one's score against the
+  other's decoded outputs goes.
 """
 
 from abc import ABC, abstractmethod
@@ -34,13 +34,17 @@ class Task(ABC):
     """What outputs and targets mean. Its fields are what a recipe's table may set.
 
     `integer` targets count classes from 0, with `NO_LABEL` where the task allows gaps; others are
-    real numbers. `moves` says that mirroring or shifting an image leaves its target right.
+    real numbers. `moves` says that mirroring or shifting an image leaves its target right,
+    `smooths` that labels can be smoothed, `has_rows` that outputs are logits of classes and
+    `labels_rows` that each of their rows has its label.
     """
 
     metric: ClassVar[str]
     integer: ClassVar[bool] = True
     moves: ClassVar[bool] = False
     smooths: ClassVar[bool] = False
+    has_rows: ClassVar[bool] = False
+    labels_rows: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -71,7 +75,7 @@ class Task(ABC):
         """Why a network's outputs for a few samples don't fit their targets `y`, if they don't."""
 
     def rows(self, outputs: Tensor) -> Tensor | None:
-        """(R, classes) logits, one row a decision; None where the outputs are no class logits."""
+        """(R, classes) logits, as many rows a sample; None where outputs are no class logits."""
         return None
 
     def row_labels(self, y: Tensor) -> Tensor | None:

@@ -19,6 +19,8 @@ class Classification(Task):
     metric: ClassVar[str] = "top-1"
     moves: ClassVar[bool] = True
     smooths: ClassVar[bool] = True
+    has_rows: ClassVar[bool] = True
+    labels_rows: ClassVar[bool] = True
 
     def label_loss(self, outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """Cross-entropy."""
