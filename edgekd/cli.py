@@ -10,6 +10,7 @@ import typer
 
 from edgekd import __version__
 from edgekd.errors import EdgekdError, Faults, InputError
+from edgekd.firmware_commands import firmware
 
 # ONNX Runtime and NNCF would send telemetry; both read these before they are first imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -252,6 +253,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A finished run.")]) -> N
 
 data = typer.Typer(help="Named data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(firmware, name="firmware")
 
 
 @data.command()

@@ -15,12 +15,12 @@ TIERS = (
      "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
      "onnx_files", "teachers", "lookup", "views", "tasks"),
     ("training", "taps", "terms", "logits", "teaching_faults", "distillation", "lesson",
-     "fusion", "schemes", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity"),
+     "fusion", "schemes", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware"),
     ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
      "measuring", "compiled"),
     ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification",
      "methods", "doctor", "progress"),
-    ("cli", "__main__"),
+    ("cli", "__main__", "firmware_commands"),
 )  # fmt: skip
 
 # Within these folders each file is one method, and no method knows another.
