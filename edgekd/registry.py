@@ -87,8 +87,10 @@ class Registry:
 
 STAGES = Registry("stage", "edgekd.stages")
 LOSSES = Registry("loss", "edgekd.losses")
+SCHEMES = Registry("scheme", "edgekd.schemes")
 CRITERIA = Registry("criterion", "edgekd.criteria")
 BACKENDS = Registry("backend", "edgekd.backends")
 DEVICES = Registry("device", "edgekd.devices")
 TASKS = Registry("task", "edgekd.tasks")
 DIAGNOSTICS = Registry("diagnostic", "edgekd.diagnostics")
+SCHEDULES = Registry("schedule", "edgekd.schedules")

@@ -15,7 +15,7 @@ TIERS = (
      "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
      "onnx_files", "teachers", "lookup", "views", "tasks"),
     ("training", "taps", "terms", "logits", "teaching_faults", "distillation", "lesson",
-     "fusion", "schemes", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware"),
+     "fusion", "schemes", "schedules", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware"),
     ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
      "measuring", "compiled"),
     ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification",
@@ -24,7 +24,7 @@ TIERS = (
 )  # fmt: skip
 
 # Within these folders each file is one method, and no method knows another.
-SIBLINGS = ("stages", "losses", "criteria", "backends", "diagnostics")
+SIBLINGS = ("stages", "losses", "schedules", "criteria", "backends", "diagnostics")
 
 
 def part_of(module: str) -> str:

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero, not_negative
+from edgekd.losses._rows import squared
 from edgekd.registry import LOSSES
 
 
@@ -16,7 +17,7 @@ class DIST(ResponseLoss):
     sample in the batch there is no column to correlate and the term is left out.
     """
 
-    temperature: float
+    temperature: float | Tensor
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         above_zero(temperature=temperature)
@@ -24,17 +25,17 @@ class DIST(ResponseLoss):
         super().__init__()
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         student = F.softmax(student / self.temperature, dim=1)
         teacher = F.softmax(teacher / self.temperature, dim=1)
         loss = self.beta * (1 - _pearson(student, teacher))
-        if len(student) > 1:
-            loss = loss + self.gamma * (1 - _pearson(student.T, teacher.T))
-        return loss * self.temperature**2
+        if len(student) > 1:  # the same for each row, so that its mean is the paper's
+            loss = loss + self.gamma * (1 - _pearson(student.T, teacher.T).mean())
+        return loss * squared(self.temperature)
 
 
 def _pearson(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean over rows of the correlation of each row with its counterpart."""
+    """The correlation of each row with its counterpart."""
     student = student - student.mean(1, keepdim=True)
     teacher = teacher - teacher.mean(1, keepdim=True)
-    return F.cosine_similarity(student, teacher, dim=1).mean()
+    return F.cosine_similarity(student, teacher, dim=1)

@@ -20,8 +20,6 @@ class DKD(ResponseLoss):
     temperature: float | Tensor
     labelled = True
 
-    reads_labels = True
-
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         above_zero(temperature=temperature)
         not_negative(alpha=alpha, beta=beta)

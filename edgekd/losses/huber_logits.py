@@ -19,5 +19,5 @@ class HuberLogits(ResponseLoss):
         super().__init__()
         self.delta = delta
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        return F.huber_loss(student, teacher, delta=self.delta)
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        return F.huber_loss(student, teacher, reduction="none", delta=self.delta).mean(1)

@@ -4,9 +4,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero
+from edgekd.losses._rows import divergence, softened, squared
 from edgekd.registry import LOSSES
 
 
@@ -17,18 +17,15 @@ class JensenShannon(ResponseLoss):
     Lin 1991, with both distributions softened at T. At T = 1 it is at most ln 2.
     """
 
-    temperature: float
+    temperature: float | Tensor
 
     def __init__(self, temperature: float = 1.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student = F.log_softmax(student / self.temperature, dim=1)
-        teacher = F.log_softmax(teacher / self.temperature, dim=1)
-        middle = torch.logaddexp(student, teacher) - math.log(2)
-        both = F.kl_div(middle, teacher, reduction="batchmean", log_target=True) + F.kl_div(
-            middle, student, reduction="batchmean", log_target=True
-        )
-        return 0.5 * self.temperature**2 * both
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        mine, theirs = softened(student, self.temperature), softened(teacher, self.temperature)
+        middle = torch.logaddexp(mine, theirs) - math.log(2)
+        both = divergence(theirs, middle) + divergence(mine, middle)
+        return 0.5 * squared(self.temperature) * both

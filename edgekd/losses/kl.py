@@ -1,9 +1,9 @@
 """Hinton's distillation: match the teacher's softened probabilities."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero
+from edgekd.losses._rows import divergence, softened, squared
 from edgekd.registry import LOSSES
 
 
@@ -15,15 +15,13 @@ class KL(ResponseLoss):
     gradient on the student's logits is T (p_s - p_t) / B.
     """
 
-    temperature: float
+    temperature: float | Tensor
 
     def __init__(self, temperature: float = 4.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student = F.log_softmax(student / self.temperature, dim=1)
-        teacher = F.log_softmax(teacher / self.temperature, dim=1)
-        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        return divergence * self.temperature**2
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        mine, theirs = softened(student, self.temperature), softened(teacher, self.temperature)
+        return divergence(theirs, mine) * squared(self.temperature)

@@ -1,9 +1,9 @@
 """KL on standardized logits: the student need not match the teacher's logit range."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero
+from edgekd.losses._rows import divergence, softened, squared
 from edgekd.registry import LOSSES
 
 
@@ -15,18 +15,17 @@ class LogitStandardized(ResponseLoss):
     deviation is the sample's own over its classes (divided by classes - 1).
     """
 
-    temperature: float
+    temperature: float | Tensor
 
     def __init__(self, temperature: float = 2.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student = F.log_softmax(_standardized(student) / self.temperature, dim=1)
-        teacher = F.log_softmax(_standardized(teacher) / self.temperature, dim=1)
-        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        return divergence * self.temperature**2
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        mine = softened(_standardized(student), self.temperature)
+        theirs = softened(_standardized(teacher), self.temperature)
+        return divergence(theirs, mine) * squared(self.temperature)
 
 
 def _standardized(logits: Tensor) -> Tensor:

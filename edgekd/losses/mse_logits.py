@@ -1,7 +1,6 @@
 """Regression on the teacher's logits."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss
 from edgekd.registry import LOSSES
@@ -14,5 +13,5 @@ class MSELogits(ResponseLoss):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        return F.mse_loss(student, teacher)
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        return ((student - teacher) ** 2).mean(1)

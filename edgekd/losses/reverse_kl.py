@@ -1,9 +1,9 @@
 """Reverse KL: the student leaves out what it can't do instead of covering everything."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero
+from edgekd.losses._rows import divergence, softened, squared
 from edgekd.registry import LOSSES
 
 
@@ -14,15 +14,13 @@ class ReverseKL(ResponseLoss):
     Gu et al. 2023 (MiniLLM), section 2.1.
     """
 
-    temperature: float
+    temperature: float | Tensor
 
     def __init__(self, temperature: float = 1.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student = F.log_softmax(student / self.temperature, dim=1)
-        teacher = F.log_softmax(teacher / self.temperature, dim=1)
-        divergence = F.kl_div(teacher, student, reduction="batchmean", log_target=True)
-        return divergence * self.temperature**2
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        mine, theirs = softened(student, self.temperature), softened(teacher, self.temperature)
+        return divergence(mine, theirs) * squared(self.temperature)

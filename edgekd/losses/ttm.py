@@ -1,9 +1,9 @@
 """Transformed teacher matching: temperature on the teacher's side only."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero
+from edgekd.losses._rows import divergence, softened
 from edgekd.registry import LOSSES
 
 
@@ -15,14 +15,12 @@ class TTM(ResponseLoss):
     KL. It is zero where the student's logits equal the teacher's divided by T.
     """
 
-    temperature: float
+    temperature: float | Tensor
 
     def __init__(self, temperature: float = 4.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        student = F.log_softmax(student, dim=1)
-        teacher = F.log_softmax(teacher / self.temperature, dim=1)
-        return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        return divergence(softened(teacher, self.temperature), softened(student, 1.0))

@@ -1,9 +1,9 @@
 """Weighted transformed teacher matching: smooth teachers' answers count more."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgekd.losses import ResponseLoss, above_zero
+from edgekd.losses._rows import divergence, softened
 from edgekd.registry import LOSSES
 
 
@@ -15,15 +15,19 @@ class WTTM(ResponseLoss):
     each sample by how smooth its answer is. Zero where z_s equals z_t / T.
     """
 
+    temperature: float | Tensor
+
     def __init__(self, temperature: float = 4.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()
-        self.power = 1.0 / temperature
-        self.temperature = 1.0  # the power sum needs several teachers averaged at 1
+        self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        plain = F.log_softmax(teacher, dim=1)
-        softened = F.log_softmax(plain * self.power, dim=1)
-        student = F.log_softmax(student, dim=1)
-        each = F.kl_div(student, softened, reduction="none", log_target=True).sum(1)
-        return ((plain * self.power).exp().sum(1) * each).mean()
+    @property
+    def averaged_at(self) -> float:
+        """1: the power sum needs the teachers' plain probabilities."""
+        return 1.0
+
+    def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        powers = softened(teacher, 1.0) / self.temperature
+        smoothness = powers.exp().sum(1)
+        return smoothness * divergence(softened(powers, 1.0), softened(student, 1.0))
