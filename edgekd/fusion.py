@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.losses import Loss
+from edgekd.losses import Loss, OutputLoss
 
 
 class Fusion(nn.Module):
@@ -40,7 +40,7 @@ def merge(answers: Sequence[Tensor], weights: Sequence[float] | Tensor, loss: Lo
     shares = torch.as_tensor(weights, dtype=torch.float32, device=answers[0].device)
     shares = (shares / shares.sum(0)).view(len(answers), -1, *[1] * (answers[0].dim() - 1))
     stacked = torch.stack(list(answers))
-    if temperature is None or getattr(loss, "whole", False):
+    if temperature is None or isinstance(loss, OutputLoss):
         return (shares * stacked).sum(0)
     logs = torch.log_softmax(stacked / temperature, dim=2) + shares.log()
     merged: Tensor = temperature * logs.logsumexp(0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data
 from edgekd.fusion import Fusion, merge
 from edgekd.logits import Answers
-from edgekd.losses import DepthsLoss, Loss, ResponseLoss
+from edgekd.losses import DepthsLoss, Loss, OutputLoss, ResponseLoss
 from edgekd.taps import Taps
 from edgekd.tasks import NO_LABEL, Task
 from edgekd.teachers import Teacher
@@ -106,14 +106,14 @@ class Lesson:
         shares: Tensor | None,
     ) -> Tensor:
         if source is None:
-            if isinstance(term.loss, ResponseLoss) and not term.loss.whole:
+            if isinstance(term.loss, ResponseLoss):
                 merged = compared.merged(shares, term.loss)
                 value: Tensor = term.loss(compared.logits, merged, compared.labels)
                 return value
             if compared.logits is not whole.logits:  # shares are a row's, not a sample's
                 shares = torch.tensor([teacher.weight for teacher in self.teachers])
             merged = whole.merged(shares, term.loss)
-            if isinstance(term.loss, ResponseLoss):
+            if isinstance(term.loss, OutputLoss):
                 value = term.loss(whole.logits, merged, whole.labels)
             else:
                 value = term.loss(whole.logits, merged)

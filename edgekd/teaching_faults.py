@@ -108,16 +108,11 @@ def _meaning_fault(term: Term, task: Task) -> InputError | None:
     loss = term.loss
     if not isinstance(loss, ResponseLoss):
         return None
-    if loss.tasks and task.name not in loss.tasks:
-        message = f"'{term.name}' is for {', '.join(loss.tasks)}, and the data is {task.name}"
-        return InputError(message, where=term.where)
-    if loss.whole:
-        return None
     if not task.has_rows:
         message = f"'{term.name}' compares logits of classes; {task.name} has none"
         hint = "use a loss of the task, or one on layers"
         return InputError(message, where=term.where, hint=hint)
-    if loss.reads_labels and not task.labels_rows:
+    if loss.labelled and not task.labels_rows:
         message = f"'{term.name}' needs a label for every row of logits; {task.name} has none"
         return InputError(message, where=term.where)
     return None
