@@ -19,13 +19,14 @@ Drops = Mapping[str, Sequence[tuple[float, float]]]
 class Pool:
     """One layer's units: `scores` (units,) of those left; `first` is how many there were.
 
-    What is kept is a multiple of `step`, or everything.
+    What is kept is a multiple of `step`, or everything. With `least` 0 all may go.
     """
 
     name: str
     scores: Tensor
     first: int
     step: int = 1
+    least: int = 1
 
     @property
     def left(self) -> int:
@@ -34,7 +35,7 @@ class Pool:
     @property
     def floor(self) -> int:
         """The fewest that may stay: one step, or all where there are no more than that."""
-        return min(self.step, self.left)
+        return min(self.step, self.left) if self.least else 0
 
     def rounded(self, kept: float) -> int:
         """The allowed count that is nearest to `kept`; of two equally near ones the larger."""

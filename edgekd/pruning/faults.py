@@ -1,6 +1,6 @@
 """Every reason why a pruning can't work, found before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from edgekd.cost import totals
 from edgekd.criteria import Criterion
 from edgekd.errors import EdgekdError, InputError
+from edgekd.pruning.blocks import (
+    Block,
+    block_pools,
+    first_blocks,
+    remove_blocks,
+    wanted_blocks,
+)
 from edgekd.pruning.channels import Group
+from edgekd.pruning.granularity import block_of, pattern_of
 from edgekd.pruning.scoring import NORMS
 from edgekd.pruning.structured import (
     Wish,
@@ -29,9 +37,12 @@ def ignore_faults(module: nn.Module, ignore: Sequence[str], where: str) -> list[
     return [no_such_layer(name, known, f"{where}.ignore") for name in ignore if name not in known]
 
 
+GIVE_FACTORY = "give the model as factory and weights"
+
+
 def float_faults(module: nn.Module, form: str, what: str, where: str) -> list[EdgekdError]:
     """A quantized candidate, or an exported program, whose layers can't be replaced."""
-    if form == "int8":
+    if form != "float":
         hint = "put this stage before the quantize stage"
         return [InputError(f"a quantized model can't be {what}", where=where, hint=hint)]
     if isinstance(module, torch.fx.GraphModule):
@@ -39,10 +50,38 @@ def float_faults(module: nn.Module, form: str, what: str, where: str) -> list[Ed
             InputError(
                 f"an exported program can't be {what}: its layers and shapes are fixed",
                 where=where,
-                hint="give the model as factory and weights; granularity = 'weights' works on both",
+                hint=f"{GIVE_FACTORY}; granularity = 'weights' works on both",
             )
         ]
     return []
+
+
+def moving_faults(
+    module: nn.Module, name: str, epochs: int, allocation: str, where: str
+) -> list[EdgekdError]:
+    """What stands against a criterion whose masks move while the model trains."""
+    faults: list[EdgekdError] = []
+    if not epochs:
+        found = f"'{name}' prunes while the model trains, for 0 epochs"
+        hint = "set epochs, or take a criterion such as taylor"
+        faults.append(InputError(found, where=f"{where}.epochs", hint=hint))
+    if allocation == "sensitivity":
+        faults.append(
+            InputError(
+                f"'{name}' moves its masks while the model trains, which sensitivity can't follow",
+                where=f"{where}.allocation",
+                allowed="uniform, global",
+            )
+        )
+    if isinstance(module, torch.fx.GraphModule):
+        faults.append(
+            InputError(
+                f"'{name}' puts masks on layers, and an exported program has none left",
+                where=f"{where}.criterion",
+                hint=f"{GIVE_FACTORY}, or take a criterion such as taylor",
+            )
+        )
+    return faults
 
 
 def channel_faults(
@@ -60,8 +99,8 @@ def channel_faults(
     except InputError as error:
         return [error]
     if not groups:
-        what = "heads" if wish.heads_only else "channels"
-        return [InputError(f"there are no {what} to remove besides the ignored ones", where=where)]
+        text = f"there are no {wish.kind} to remove besides the ignored ones"
+        return [InputError(text, where=where)]
     stuck = [group for group in groups if group.reason]
     faults: list[EdgekdError] = [
         InputError(
@@ -92,14 +131,7 @@ def _norm_faults(module: nn.Module, groups: Sequence[Group], where: str) -> list
         for group in groups
         if not any(isinstance(module.get_submodule(m.layer), NORMS) for m in group.members)
     ]
-    return [
-        InputError(
-            f"'{name}' has no normalisation behind it whose scale could be read",
-            where=f"{where}.criterion",
-            hint=f"ignore = [{', '.join(map(repr, bare))}], or another criterion",
-        )
-        for name in bare
-    ]
+    return [_no_norm(name, bare, where) for name in bare]
 
 
 def _amount_faults(
@@ -132,13 +164,76 @@ def _amount_faults(
     return []
 
 
-def weight_faults(
-    module: nn.Module, wish: Wish, pattern: tuple[int, int] | None, where: str
+def block_faults(
+    module: nn.Module,
+    example: Tensor,
+    wish: Wish,
+    criterion: Criterion,
+    amount: float | None,
+    budget: float | None,
+    where: str,
 ) -> list[EdgekdError]:
-    """What stands against zeroing single weights: by layer name for N:M."""
+    """What stands against removing whole residual blocks."""
+    blocks = wanted_blocks(module, example, wish)
+    if not blocks:
+        text = "there is no residual block with a plain shortcut besides the ignored ones"
+        return [InputError(text, where=where, hint="granularity = 'channels' needs none")]
+    if criterion.reads == "norms":
+        bare = [
+            block.name
+            for block in blocks
+            if not any(isinstance(p, NORMS) for p in module.get_submodule(block.name).modules())
+        ]
+        if bare:
+            return [_no_norm(bare[0], bare, where)]
+    if budget is not None:
+        whole = totals(module, example).macs
+        smaller = remove_blocks(module, example, [block.name for block in blocks])
+        least = totals(smaller, example).macs
+        if least > budget * whole:
+            return [
+                InputError(
+                    f"a budget of {budget * whole:,.0f} MACs is out of reach: without any of its "
+                    f"{len(blocks)} removable blocks it still has {least:,.0f}",
+                    where=f"{where}.budget",
+                    hint="raise the budget, or prune channels",
+                )
+            ]
+        return []
+    assert amount is not None
+    if wish.allocation == "uniform" and not _blocks_gone(blocks, wish, amount):
+        return [
+            InputError(
+                f"an amount of {amount} removes none of {len(blocks)} blocks",
+                where=f"{where}.amount",
+                hint="raise the amount, or set allocation = 'global'",
+            )
+        ]
+    return []
+
+
+def _blocks_gone(blocks: Sequence[Block], wish: Wish, amount: float) -> int:
+    worth = dict.fromkeys((block.name for block in blocks), 1.0)
+    pools, _ = block_pools(blocks, worth, first_blocks(blocks), wish)
+    return len(blocks) - sum(share_out(pools, wish, amount, {}).values())
+
+
+def _no_norm(name: str, bare: Sequence[str], where: str) -> InputError:
+    return InputError(
+        f"'{name}' has no normalisation behind it whose scale could be read",
+        where=f"{where}.criterion",
+        hint=f"ignore = [{', '.join(map(repr, bare))}], or another criterion",
+    )
+
+
+def weight_faults(module: nn.Module, wish: Wish, granularity: str, where: str) -> list[EdgekdError]:
+    """What stands against zeroing weights: by layer name for N:M and blocks of them."""
     found = kernels(module, wish.ignores)
     if not found:
         return [InputError("there are no weights to prune besides the ignored ones", where=where)]
+    pattern, block = pattern_of(granularity), block_of(granularity)
+    if block:
+        return _weight_block_faults(found, block, where)
     if pattern is None:
         return []
     keep, among = pattern
@@ -151,12 +246,43 @@ def weight_faults(
             )
         ]
     odd = {name: value.shape[1] for name, value in found.items() if value.shape[1] % among}
-    layers = [name.rpartition(".")[0] or name for name in odd]
     return [
         InputError(
             f"'{layer}' has {count} input channels a filter, which {among} does not divide",
             where=f"{where}.granularity",
-            hint=f"ignore = [{', '.join(map(repr, layers))}]",
+            hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",
         )
-        for layer, count in zip(layers, odd.values(), strict=True)
+        for layer, count in zip(_layers(odd), odd.values(), strict=True)
+    ]
+
+
+def _layers(names: Iterable[str]) -> list[str]:
+    return [name.rpartition(".")[0] or name for name in names]
+
+
+def _weight_block_faults(
+    found: Mapping[str, Tensor], block: tuple[int, int], where: str
+) -> list[EdgekdError]:
+    rows, columns = block
+    if rows * columns < 2:
+        return [
+            InputError(
+                f"blocks of {rows}x{columns} are no blocks",
+                where=f"{where}.granularity",
+                allowed="ROWSxCOLUMNS such as 4x4; 'weights' for single ones",
+            )
+        ]
+    odd = {
+        name: tuple(value.shape[:2])
+        for name, value in found.items()
+        if value.shape[0] % rows or value.shape[1] % columns
+    }
+    return [
+        InputError(
+            f"'{layer}' has {shape[0]} outputs of {shape[1]} inputs, which blocks of "
+            f"{rows}x{columns} don't divide",
+            where=f"{where}.granularity",
+            hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",
+        )
+        for layer, shape in zip(_layers(odd), odd.values(), strict=True)
     ]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edgekd.criteria import Criterion
 from edgekd.data.samples import Data
@@ -30,6 +30,8 @@ def judged(module: nn.Module, criterion: Criterion) -> dict[str, nn.Parameter]:
     With signed scores also the norms' scales: a kernel before a batch norm can grow or shrink as a
     whole without any effect, so that the sum of w * dL/dw over a channel of it is zero.
     """
+    if isinstance(module, fx.GraphModule):  # which has no layers left
+        return {name: value for name, value in module.named_parameters() if value.dim() >= 2}
     kinds: tuple[type[nn.Module], ...] = NORMS if criterion.reads == "norms" else KERNELS
     if criterion.moves:
         kinds = (*KERNELS, *NORMS)
@@ -62,7 +64,7 @@ def score(
         with _watching(parameters, criterion, tally):
             for x, y in _batches(data, samples, seed):
                 module.zero_grad(set_to_none=True)
-                nn.functional.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
+                data.task.label_loss(module(x), y).backward()  # type: ignore[no-untyped-call]
         module.zero_grad(set_to_none=True)
     elif criterion.needs == "training":
         with _watching(parameters, criterion, tally):

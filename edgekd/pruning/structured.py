@@ -14,7 +14,8 @@ from edgekd.data.samples import Samples
 from edgekd.errors import InputError
 from edgekd.pruning.allocation import Drops, Pool, best, by_sensitivity, global_, uniform
 from edgekd.pruning.channels import Group, channel_groups, remove_channels
-from edgekd.pruning.scoring import Scores, unit_scores
+from edgekd.pruning.granularity import Removed
+from edgekd.pruning.scoring import KERNELS, Scores, unit_scores
 from edgekd.training import evaluate
 
 SHARES = (0.25, 0.5, 0.75)
@@ -28,12 +29,12 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """What the recipe asks of the channels; `ignore` are layers or what holds them."""
+    """What the recipe asks of the units; `ignore` are layers or what holds them."""
 
     allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
     multiple: int = 1
     ignore: tuple[str, ...] = ()
-    heads_only: bool = False
+    kind: Removed = "channels"
 
     def ignores(self, layer: str) -> bool:
         """Whether a layer, or a module that it stands in, is to be left alone."""
@@ -46,9 +47,34 @@ def wanted_groups(module: nn.Module, example: Tensor, wish: Wish) -> list[Group]
         group
         for group in channel_groups(module, example)
         if not group.output
-        and not (wish.heads_only and not group.heads)
+        and _is(group, wish.kind, module)
         and not any(wish.ignores(layer) for layer in (group.name, *group.layers))
     ]
+
+
+def _is(group: Group, kind: Removed, module: nn.Module) -> bool:
+    """Whether a group is of that kind; every group is made of channels."""
+    if kind == "channels":
+        return True
+    if kind == "heads":
+        return group.heads
+    return not group.heads and _hidden(group, module)
+
+
+def _hidden(group: Group, module: nn.Module) -> bool:
+    """Whether one linear layer makes these and only linear layers read them: a feed-forward block's
+    neurons."""
+    makers: set[nn.Module] = set()
+    readers: set[nn.Module] = set()
+    for member in group.members:
+        layer = module.get_submodule(member.layer)
+        if isinstance(layer, KERNELS):
+            (makers if member.axis == "out" else readers).add(layer)
+    return (
+        len(makers) == 1
+        and bool(readers)
+        and all(isinstance(layer, nn.Linear) for layer in makers | readers)
+    )
 
 
 def units_of(groups: Sequence[Group]) -> dict[str, int]:
@@ -100,9 +126,10 @@ def measured_drops(
     pools: Sequence[Pool],
     samples: Samples,
     report: Report,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, list[tuple[float, float]]]:
     """Accuracy lost on `samples` by cutting one group at a time at each of `SHARES`."""
-    before = evaluate(module, samples)
+    before = evaluate(module, samples, task=task)
     drops = {}
     for number, (group, pool) in enumerate(zip(groups, pools, strict=True)):
         report("sensitivity", number, len(groups))
@@ -112,7 +139,7 @@ def measured_drops(
             if kept < pool.left:
                 gone = removals([group], [pool], {pool.name: kept})
                 cut = remove_channels(module, example, gone)
-                measured[1 - kept / pool.left] = before - evaluate(cut, samples)
+                measured[1 - kept / pool.left] = before - evaluate(cut, samples, task=task)
         drops[group.name] = sorted(measured.items())
     return drops
 
@@ -145,14 +172,27 @@ def cut(
     if macs is None:
         assert amount is not None
         return at(amount)
+    return within(module, example, macs, at, MOST, report, "channels for the budget")
+
+
+def within(
+    module: nn.Module,
+    example: Tensor,
+    macs: float,
+    at: Callable[[float], nn.Module],
+    most: float,
+    report: Report,
+    what: str,
+) -> nn.Module:
+    """The largest of the networks `at(share)`, share <= `most`, with at most `macs`; bisected."""
     if totals(module, example).macs <= macs:
         return module
-    low, high = 0.0, MOST
+    low, high = 0.0, most
     smallest = at(high)
     if totals(smallest, example).macs > macs:
         raise unreachable(totals(smallest, example).macs, macs)
     for number in range(BISECTIONS):
-        report("channels for the budget", number, BISECTIONS)
+        report(what, number, BISECTIONS)
         middle = (low + high) / 2
         tried = at(middle)
         if totals(tried, example).macs <= macs:
@@ -160,6 +200,24 @@ def cut(
         else:
             low = middle
     return smallest
+
+
+def share_for(
+    module: nn.Module, example: Tensor, groups: Sequence[Group], wish: Wish, macs: float
+) -> float:
+    """The share of channels that has to go for at most `macs`, whichever go, the same everywhere.
+
+    Where the budget can't be held, the most that may go.
+    """
+    scores = {group.name: torch.arange(len(group.units)).double() for group in groups}
+    pools = make_pools(groups, scores, {}, wish.multiple)
+    low, high = 0.0, MOST
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        gone = removals(groups, pools, uniform(pools, middle))
+        tried = remove_channels(module, example, gone)
+        low, high = (low, middle) if totals(tried, example).macs <= macs else (middle, high)
+    return high
 
 
 def unreachable(least: float, macs: float) -> InputError:

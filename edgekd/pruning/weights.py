@@ -1,6 +1,5 @@
 """Single weights to zero: masks, the N:M pattern, and masks that move while the model trains."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,14 +14,6 @@ from edgekd.pruning.scoring import KERNELS, Scores
 
 Masks = dict[str, Tensor]
 """By parameter name, of its shape, True where the weight stays."""
-
-
-def pattern_of(granularity: str) -> tuple[int, int] | None:
-    """(N, M) of "N:M": of every M neighbours N stay. None for anything else; 0 < N < M."""
-    found = re.fullmatch(r"(\d+):(\d+)", granularity)
-    if not found:
-        return None
-    return int(found[1]), int(found[2])
 
 
 def kernels(module: nn.Module, ignored: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -67,6 +58,18 @@ def pattern_mask(score: Tensor, keep: int, among: int) -> Tensor:
     return mask.view(last.shape).movedim(-1, 1)
 
 
+def block_scores(score: Tensor, rows: int, columns: int) -> Tensor:
+    """(o / rows, i / columns, ...): the sum over each block, at every kernel position apart."""
+    outputs, inputs, *rest = score.shape
+    blocks = score.reshape(outputs // rows, rows, inputs // columns, columns, *rest)
+    return blocks.sum((1, 3))
+
+
+def block_mask(mask: Tensor, rows: int, columns: int) -> Tensor:
+    """A mask of blocks as one of weights."""
+    return mask.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+
+
 def fits_pattern(weight: Tensor, keep: int, among: int) -> bool:
     """Whether no block of `among` neighbours has more than `keep` weights that aren't zero."""
     if weight.shape[1] % among:
@@ -89,9 +92,9 @@ def sparsity(module: nn.Module, names: Masks | Mapping[str, Any]) -> float:
     return zeros / sum(module.get_parameter(name).numel() for name in names)
 
 
-def pools_of(scores: Scores, names: Mapping[str, Any]) -> list[Pool]:
-    """Each layer's weights as a pool of single units."""
-    return [Pool(name, scores[name].flatten(), scores[name].numel()) for name in names]
+def pools_of(scores: Scores) -> list[Pool]:
+    """Each tensor's elements as a pool of single units."""
+    return [Pool(name, value.flatten(), value.numel()) for name, value in scores.items()]
 
 
 def cubic_share(amount: float, progress: float) -> float:

@@ -5,14 +5,16 @@ import torch
 from torch import nn
 
 from edgekd.config import build
+from edgekd.pruning.granularity import block_of, pattern_of
 from edgekd.pruning.weights import (
     apply_masks,
+    block_mask,
+    block_scores,
     cubic_share,
     fits_pattern,
     masks_for,
     moving_masks,
     pattern_mask,
-    pattern_of,
     sparsity,
 )
 from edgekd.registry import CRITERIA
@@ -36,6 +38,22 @@ def test_what_four_does_not_divide_fits_no_pattern() -> None:
     assert not fits_pattern(torch.zeros(2, 3), 2, 4)
     assert pattern_of("2:4") == (2, 4)
     assert pattern_of("weights") is None
+    assert (block_of("4x2"), block_of("2:4"), pattern_of("4x2")) == ((4, 2), None, None)
+
+
+def test_a_block_is_worth_the_sum_of_its_weights_and_goes_as_a_whole() -> None:
+    score = torch.tensor([[1.0, 2.0, 5.0, 6.0], [3.0, 4.0, 7.0, 8.0]])
+    assert block_scores(score, 2, 2).tolist() == [[10.0, 26.0]]
+    assert block_scores(score, 1, 2).tolist() == [[3.0, 11.0], [7.0, 15.0]]
+    mask = block_mask(torch.tensor([[False, True]]), 2, 2)
+    assert mask.int().tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_a_block_of_a_convolution_lies_at_one_kernel_position() -> None:
+    score = torch.arange(16.0).view(2, 2, 2, 2)
+    found = block_scores(score, 2, 2)
+    assert found.tolist() == [[[[0 + 4 + 8 + 12, 28], [32, 36]]]]
+    assert block_mask(found > 30, 2, 2).shape == (2, 2, 2, 2)
 
 
 def test_masks_keep_the_best_and_zeros_are_zeros() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import edgekd.stages.prune as stage_module
+import edgekd.pruning.recovery as recovery_module
 from edgekd.candidate import Candidate
 from edgekd.cost import totals
 from edgekd.data.load import load_data
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
     pruning = stage(criterion="taylor", amount=0.6, ramp="cubic", steps=2, epochs=2)
     candidate = Candidate(trained, data.example)
     whole = pruning.run(candidate, context_of(data, trained, tmp_path / "a"))
-    taught = stage_module.teach
+    taught = recovery_module.teach
     calls = []
 
     def killed(*arguments: Any, **keys: Any) -> nn.Module:
@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
             raise KeyboardInterrupt
         return taught(*arguments, **keys)
 
-    monkeypatch.setattr(stage_module, "teach", killed)
+    monkeypatch.setattr(recovery_module, "teach", killed)
     with pytest.raises(KeyboardInterrupt):
         pruning.run(candidate, context_of(data, trained, tmp_path / "b"))
     resumed = pruning.run(candidate, context_of(data, trained, tmp_path / "b"))
