@@ -1,7 +1,8 @@
-"""A run that is killed at any point goes on and ends with the same bytes as an unbroken one."""
+"""A run that is broken off, by a kill or a full disk, goes on and ends with the same bytes."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,10 +72,10 @@ def place(tmp_path):
     return tmp_path
 
 
-def start(place: Path, out: str) -> subprocess.Popen[str]:
+def start(place: Path, out: str, cache: str = "") -> subprocess.Popen[str]:
     environment = {
         **os.environ,
-        "EDGEKD_CACHE": str(place / f"cache-{out}"),
+        "EDGEKD_CACHE": str(place / (cache or f"cache-{out}")),
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
@@ -151,3 +152,43 @@ def test_ctrl_c_ends_in_one_error_and_leaves_nothing_half_written(place):
     assert "Traceback" not in errors
     assert not (place / "out" / "report.json").exists()
     assert not list((place / "out").rglob("*.writing"))
+
+
+@pytest.fixture
+def small_disk(place):
+    """A disk of a given size in kB, mounted where a run writes everything; it can grow."""
+    disk = place / "disk"
+    disk.mkdir()
+
+    def size(kilobytes: int) -> Path:
+        again = "remount," if os.path.ismount(disk) else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{again}size={kilobytes}k", "tmpfs", str(disk)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting a small disk needs root")
+        return disk
+
+    yield size
+    if os.path.ismount(disk):
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_one_error_and_with_more_space_the_run_goes_on(place, small_disk):
+    unbroken = finish(place, "unbroken")
+    failures, kilobytes = 0, 16
+    while True:
+        disk = small_disk(kilobytes)
+        process = start(place, "disk/out", cache="disk/cache")
+        _, errors = process.communicate(timeout=240)
+        if process.returncode in (0, 1):
+            break
+        failures += 1
+        assert process.returncode == 3, errors
+        assert errors.count("error:") == 1
+        assert "the disk is full; what was finished is kept" in errors
+        assert "Traceback" not in errors
+        assert not (disk / "out" / "report.json").exists()
+        kilobytes *= 2
+    assert failures > 2
+    assert hashes(json.loads((disk / "out/report.json").read_text())) == hashes(unbroken)
+    assert not list(disk.rglob("*.writing"))
