@@ -2,7 +2,8 @@
 
 An `nn.Module` is tapped by a forward hook. In an exported graph the layers are gone and only their
 names are left in the nodes' metadata: there an identity is put behind the layer's last node and
-hooked. Everything is taken out again when the context ends.
+hooked. `NAME.weights` reads the attention weights (B, heads, L, L) of an `nn.MultiheadAttention`.
+Everything is taken out again when the context ends.
 """
 
 import re
@@ -18,7 +19,9 @@ from torch.utils.hooks import RemovableHandle
 from edgekd.errors import InputError, nearest
 
 # What tools put into a graph: ours, and torchao's observers and fake quantizers.
-NOT_LAYERS = ("_edgekd_tap", "activation_post_process")
+NOT_LAYERS = ("_edgekd_tap", "activation_post_process", "_guards_fn")
+
+WEIGHTS = ".weights"
 
 
 class _Tap(nn.Identity):
@@ -48,9 +51,12 @@ class Taps:
     def __enter__(self) -> "Taps":
         self._thread = threading.get_ident()
         for number, name in enumerate(self.names):
-            tapped = self.module
             if isinstance(self.module, GraphModule):
                 tapped = self._insert(self.module, name, number)
+            elif name.endswith(WEIGHTS) and name in _attentions(self.module):
+                tapped = self.module.get_submodule(name.removesuffix(WEIGHTS))
+                asking = tapped.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
+                self._handles.append(asking)
             else:
                 tapped = self.module.get_submodule(name)
             self._handles.append(tapped.register_forward_hook(self._keep(name)))
@@ -77,8 +83,10 @@ class Taps:
 
     def _keep(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if threading.get_ident() == self._thread:
-                self.outputs[name] = output
+            if threading.get_ident() != self._thread:
+                return
+            weights = isinstance(module, nn.MultiheadAttention) and name.endswith(WEIGHTS)
+            self.outputs[name] = output[1] if weights else output
 
         return hook
 
@@ -94,13 +102,37 @@ class Taps:
 def layer_names(module: nn.Module) -> list[str]:
     """Every name that can be tapped, in the order of the network."""
     if not isinstance(module, GraphModule):
-        return [name for name, _ in module.named_modules() if name]
+        return [name for name, _ in module.named_modules() if name] + _attentions(module)
     names: dict[str, None] = {}
     for node in module.graph.nodes:
         for path in _paths(node):
             parts = path.split(".")
             names.update(dict.fromkeys(".".join(parts[: n + 1]) for n in range(len(parts))))
     return list(names)
+
+
+def layer_kinds(module: nn.Module) -> dict[str, str]:
+    """Each layer's class name, in the order of the network."""
+    if not isinstance(module, GraphModule):
+        return {name: type(part).__name__ for name, part in module.named_modules() if name}
+    kinds = dict.fromkeys(layer_names(module), "")
+    for node in module.graph.nodes:
+        for entry in (node.meta.get("nn_module_stack") or {}).values():
+            if isinstance(entry, tuple) and len(entry) > 1:
+                name = getattr(entry[1], "__name__", str(entry[1])).rpartition(".")[2]
+                kinds.update({path: name for path in _cleaned([str(entry[0])])})
+    return kinds
+
+
+def _attentions(module: nn.Module) -> list[str]:
+    """What gives the weights of each attention that keeps them to itself."""
+    parts = module.named_modules()
+    return [f"{name}{WEIGHTS}" for name, part in parts if isinstance(part, nn.MultiheadAttention)]
+
+
+def _ask_for_weights(module: nn.Module, inputs: Any, keywords: dict[str, Any]) -> Any:
+    """Attention with its weights, head by head, whatever its caller asked for."""
+    return inputs, {**keywords, "need_weights": True, "average_attn_weights": False}
 
 
 def no_such_layer(name: str, known: list[str], where: str) -> InputError:
@@ -117,6 +149,10 @@ def _paths(node: Node) -> list[str]:
     paths = [entry[0] if isinstance(entry, tuple) else str(entry) for entry in stack.values()]
     if node.op == "call_module" and not str(node.target).startswith(NOT_LAYERS):
         paths.append(str(node.target))
+    return _cleaned(paths)
+
+
+def _cleaned(paths: Iterable[str]) -> list[str]:
     # torch.export writes 'stem@1' for a second call; older releases wrote L['self'].stem.
     cleaned = (re.sub(r"@\d+", "", path).removeprefix("L['self']").lstrip(".") for path in paths)
     return [path for path in cleaned if path]
