@@ -65,5 +65,15 @@ class Device(Protocol):
         """Latency samples of each, interleaved (A B A B) in one pinned process. One table of
         options for all, or one for each; `scope = "end-to-end"` times the conversions too."""
 
+    def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
+        """Run a command there, such as a vendor's builder: exit status, stdout and stderr. The
+        status is 127 for a command that is not there, 124 for one that ran past its limit."""
+
+    def send(self, path: Path) -> str:
+        """The path there of a copy of a file, in a folder where a builder may write beside it."""
+
+    def fetch(self, there: str, to: Path) -> None:
+        """Bring a file from there, written beside `to` and renamed."""
+
     def close(self) -> None:
         """End whatever was started."""

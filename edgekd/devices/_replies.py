@@ -4,13 +4,24 @@ import json
 import math
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from edgekd.artifact import TensorInfo
 from edgekd.errors import EdgekdError, InputError, ToolError
 
+LONGEST_WORDS = 2000
+
+
+def printable(text: str) -> str:
+    """Without control characters: what a board says is shown on a terminal."""
+    return "".join(one if one.isprintable() else " " for one in text)[:LONGEST_WORDS].strip()
+
+
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
-Words = Annotated[str, Field(max_length=2000)]
+Size = Annotated[int, Field(ge=0, lt=1 << 63)]
+Words = Annotated[str, Field(max_length=LONGEST_WORDS), AfterValidator(printable)]
+Table = Annotated[dict[Words, Words], Field(max_length=256)]
+List = Annotated[tuple[Words, ...], Field(max_length=1024)]
 
 
 class Reply(BaseModel):
@@ -25,7 +36,7 @@ class Tensor(Reply):
     name: Words
     shape: tuple[int, ...] = Field(max_length=16)
     dtype: Words
-    scale: float | None = None
+    scale: FiniteFloat | None = None
     zero_point: int | None = None
 
     def info(self) -> TensorInfo:
@@ -38,27 +49,35 @@ class Loaded(Reply):
     model: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    notes: dict[str, str] = {}
+    notes: Table = {}
     version: Words = ""
 
 
 class Hello(Reply):
-    """What a board is. `runtimes` has an empty version for each that is missing."""
+    """What a board is. `runtimes` has an empty version for each that is missing; `sensors` says
+    by kind what they are called or why they can't be read."""
 
     platform: Words
     machine: Words
     python: Words
     cpu: Words
     cores: int
-    runtimes: dict[str, str]
-    install: dict[str, str]
-    conditions: dict[str, str]
+    runtimes: Table
+    install: Table
+    conditions: Table
+    features: List = ()
+    memory_bytes: Size | None = None
+    memory_free_bytes: Size | None = None
+    storage_free_bytes: Size | None = None
+    governors: List = ()
+    sensors: Table = {}
+    numpy: Words = ""
 
 
 class Inferred(Reply):
     """Where the outputs lie is known: the request said it."""
 
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...] = Field(min_length=1, max_length=16)
 
 
 class Benchmarked(Reply):
@@ -67,8 +86,8 @@ class Benchmarked(Reply):
     windows_ns: tuple[tuple[tuple[Nanoseconds, ...], ...], ...]
     spans_ns: tuple[tuple[tuple[Nanoseconds, Nanoseconds], ...], ...]
     settled: tuple[bool, ...]
-    before: dict[str, str]
-    after: dict[str, str]
+    before: Table
+    after: Table
     invalid: Words = ""
 
 
@@ -77,8 +96,8 @@ class Cold(Reply):
 
     load_ns: Nanoseconds
     first_ns: Nanoseconds
-    peak_bytes: int | None
-    baseline_bytes: int
+    peak_bytes: Size | None
+    baseline_bytes: Size
     reason: Words = ""
 
 
@@ -89,7 +108,7 @@ def decode(line: bytes, place: str) -> dict[str, Any]:
     """One line as a table with one of ok, error, progress. Raises `ToolError` for all else."""
     try:
         table = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict) or not {"ok", "error", "progress"} & table.keys():
         shown = line[:80].decode(errors="replace")
@@ -113,7 +132,7 @@ def fault_of(error: Any, place: str) -> EdgekdError:
     """The agent's own fault as one of ours: a wrong file or option is the user's, exit code 2."""
     if not isinstance(error, dict):
         return ToolError("the agent failed without a reason", where=place)
-    message, hint = str(error.get("message", ""))[:2000], str(error.get("hint", ""))[:2000]
+    message, hint = (printable(str(error.get(key, ""))) for key in ("message", "hint"))
     ours = InputError if error.get("kind") in ("bad-model", "bad-request") else ToolError
     if error.get("kind") == "missing-runtime":
         ours = InputError

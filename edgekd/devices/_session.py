@@ -1,10 +1,12 @@
 """A device that is an agent at the other end of a transport."""
 
+import io
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,10 +22,14 @@ from edgekd.devices._replies import (
     decode,
     fault_of,
     milliseconds,
+    printable,
 )
-from edgekd.devices._transport import Channel, Transport
+from edgekd.devices._transport import Channel, Disconnected, Transport
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.measurement import Kind
+from edgekd.store import write_beside
+
+R = TypeVar("R")
 
 FULL = {
     "warmup_runs": 10, "warmup_s": 1.0, "warmup_window_s": 0.25, "warmup_limit_s": 20.0,
@@ -39,6 +45,14 @@ AGENT_OPTIONS = (
     "threads", "provider", "delegate", "delegate_options", "kernels", "device", "entry", "cudart",
 )  # fmt: skip
 """The keys of a target's backend table that concern running; the rest is for the compiler."""
+
+CHUNK_BYTES = 16 << 20
+"""Of a test set as much is sent at once: a small board holds it, and a slow line shows progress."""
+
+LARGEST_OUTPUT = 1 << 30
+LARGEST_FILE = 4 << 30
+PAUSES_S = (0.5, 2.0)
+"""Before it is tried once more to reach a board whose connection was lost."""
 
 
 class AgentDevice:
@@ -66,9 +80,12 @@ class AgentDevice:
     def hello(self) -> Hello:
         """What the device is and which runtimes it has, asked once."""
         if self._hello is None:
-            answer = self._ask(self._shared(), {"command": "hello"}, self.name)
-            self._hello = checked(Hello, answer, self.name)
+            self._hello = self._persistently(self._ask_hello)
         return self._hello
+
+    def _ask_hello(self) -> Hello:
+        answer = self._ask(self._shared(), {"command": "hello"}, self.name)
+        return checked(Hello, answer, self.name)
 
     def can_run(self, artifact: Artifact) -> str:
         runtimes = self.hello().runtimes
@@ -83,52 +100,64 @@ class AgentDevice:
     def probe(
         self, path: Path, runtime: str, options: Options
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-        request = self._load_request(path, runtime, (), (), options)
-        loaded = self._load(self._shared(), request, str(path))
+        def load() -> Loaded:
+            request = self._load_request(path, runtime, (), (), options)
+            return self._load(self._shared(), request, str(path))
+
+        loaded = self._persistently(load)
         inputs, outputs = loaded.inputs, loaded.outputs
         return tuple(one.info() for one in inputs), tuple(one.info() for one in outputs)
 
     def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
-        place = str(artifact.path)
+        parts: list[np.ndarray] = []
+        start = 0
+        while start < len(inputs) or not parts:
+            loaded = self._persistently(lambda: self._loaded_model(artifact, options))
+            count = _chunk(loaded, inputs, options)
+            chunk = inputs[start : start + count]
+            parts.append(self._persistently(lambda: self._infer(chunk, artifact, options)))  # noqa: B023
+            start += count
+        return np.concatenate(parts)
+
+    def _loaded_model(self, artifact: Artifact, options: Options) -> Loaded:
+        """The model in the shared agent, loaded if it isn't there (any more)."""
         channel = self._shared()
         request = self._request_of(artifact, options)
         key = json.dumps([artifact.sha256, request])
-        try:
-            if key not in self._loaded:
-                self._loaded[key] = self._load(channel, request, place)
-            return self._infer(channel, self._loaded[key].model, inputs, artifact, options)
-        except ToolError:
-            self._drop()
-            raise
+        if key not in self._loaded:
+            self._loaded[key] = self._load(channel, request, str(artifact.path))
+        return self._loaded[key]
 
-    def _infer(
-        self, channel: Channel, model: int, x: np.ndarray, artifact: Artifact, options: Options
-    ) -> np.ndarray:
+    def _infer(self, x: np.ndarray, artifact: Artifact, options: Options) -> np.ndarray:
         place = str(artifact.path)
+        model = self._loaded_model(artifact, options).model
         self._count += 1
-        there = self._transport.scratch(f"outputs-{self._count}.npy")
-        source = Path(self._transport.scratch(f"inputs-{self._count}.npy"))
-        np.save(source, np.ascontiguousarray(x, np.float32))
+        source = self._transport.scratch(f"inputs-{self._count}.npy")
+        there = self._transport.scratch(f"outputs-{self._count}.f32")
         request = {
             "command": "infer",
             "model": model,
-            "input": self._transport.put(source),
+            "input": source,
             "output": there,
             "input_layout": _layout(artifact, options),
             "batch": options.get("batch", 64),
             "output_index": options.get("output_index", 0),
         }
         try:
-            answer = checked(Inferred, self._ask(channel, request, place), place)
-            result = np.load(self._transport.fetch(there), allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ToolError(f"the outputs are not readable: {error}", where=place) from None
-        finally:
-            source.unlink(missing_ok=True)
-        if result.shape != answer.shape or len(result) != len(x) or result.dtype != np.float32:
-            raise ToolError(f"outputs of shape {result.shape} for {len(x)} inputs", where=place)
-        Path(there).unlink(missing_ok=True)
-        return np.asarray(result)
+            self._transport.write(source, _npy(x))
+            shape = checked(Inferred, self._ask(self._shared(), request, place), place).shape
+            size = 4 * math.prod(shape)
+            if shape[0] != len(x) or size > LARGEST_OUTPUT:
+                raise ToolError(f"outputs of shape {shape} for {len(x)} inputs", where=place)
+            content = self._transport.take(there, size)
+        except Disconnected:
+            raise
+        except ToolError:
+            self._drop()
+            raise
+        if len(content) != size:
+            raise ToolError(f"{len(content)} bytes of outputs of shape {shape}", where=place)
+        return np.frombuffer(content, "<f4").reshape(shape)
 
     def benchmark(
         self,
@@ -139,6 +168,19 @@ class AgentDevice:
     ) -> list[Samples]:
         if self._no_times:
             return [_nothing(self._no_times, quick) for _ in artifacts]
+        try:
+            return self._benchmark(artifacts, options, quick)
+        except Disconnected as error:
+            self._drop()
+            raise ToolError(
+                f"{error.message}, in the middle of a benchmark: nothing of it counts",
+                where=error.where,
+                hint="run it again",
+            ) from None
+
+    def _benchmark(
+        self, artifacts: Sequence[Artifact], options: Options | Sequence[Options], quick: bool
+    ) -> list[Samples]:
         each = [options] * len(artifacts) if isinstance(options, dict) else list(options)
         requests = [self._request_of(a, o) for a, o in zip(artifacts, each, strict=True)]
         pin = int(all(_threads(option) == 1 for option in each))
@@ -173,6 +215,15 @@ class AgentDevice:
             _samples(reply, which, loaded[which], colds[which], each[which], quick, scope)
             for which in range(len(artifacts))
         ]
+
+    def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
+        return self._transport.execute(command, limit_s)
+
+    def send(self, path: Path) -> str:
+        return self._transport.lend(path)
+
+    def fetch(self, there: str, to: Path) -> None:
+        write_beside(to, self._transport.read(there, LARGEST_FILE))
 
     def close(self) -> None:
         self._drop()
@@ -219,6 +270,16 @@ class AgentDevice:
         self._channel = None
         self._loaded.clear()
 
+    def _persistently(self, act: Callable[[], R]) -> R:
+        """What leaves no trace on the device is done again after a lost connection."""
+        for pause in PAUSES_S:
+            try:
+                return act()
+            except Disconnected:
+                self._drop()
+                time.sleep(pause)
+        return act()
+
     def _ask(self, channel: Channel, request: dict[str, Any], place: str) -> Any:
         """The `ok` of the answer. After a fault of the device, the shared agent is ended."""
         try:
@@ -253,14 +314,28 @@ class AgentDevice:
 
     def _crash(self, channel: Channel, place: str) -> EdgekdError:
         why = channel.ended()
-        said = channel.errors().splitlines()
-        hint = f"its last words: {said[-1][:300]}" if said else ""
+        said = [line for line in channel.errors().splitlines() if line.strip()]
+        hint = f"its last words: {printable(said[-1])[:300]}" if said else ""
         return ToolError(f"the runtime {why} on {self.name}", where=place, hint=hint)
 
 
 def _threads(options: Options) -> int:
     """One unless the table says more; TVM's compiler calls them cores."""
     return int(options["threads"] if "threads" in options else options.get("num_cores", 1))
+
+
+def _chunk(loaded: Loaded, inputs: np.ndarray, options: Options) -> int:
+    """How many samples are sent at once: whole batches of the model's own size."""
+    own = loaded.inputs[0].shape[0] if loaded.inputs and loaded.inputs[0].shape else -1
+    batch = own if own > 0 else int(options.get("batch", 64))
+    bytes_each = max(4 * math.prod(inputs.shape[1:]), 1)
+    return max(CHUNK_BYTES // bytes_each // batch, 1) * batch
+
+
+def _npy(x: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(x, np.float32))
+    return stream.getvalue()
 
 
 def _layout(artifact: Artifact, options: Options) -> str:

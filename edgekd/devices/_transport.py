@@ -12,9 +12,37 @@ from pathlib import Path
 from typing import Protocol
 
 from edgekd.errors import ToolError
+from edgekd.store import disk_errors
 
 LONGEST_LINE = 256 << 20
 """Bytes. A minute of runs of 10 us is 50 MB of samples; what is longer is no agent."""
+
+
+class Disconnected(ToolError):
+    """The way to a device is gone; what runs there and leaves no trace may be asked again."""
+
+
+class Lines:
+    """Whole lines out of blocks of bytes, as they come."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._length = 0
+
+    def add(self, block: bytes) -> None:
+        """Take a block. Raises `ToolError` for a line that is too long to be an answer."""
+        self._blocks.append(block)
+        self._length += len(block)
+        if self._length > LONGEST_LINE and b"\n" not in block:
+            raise ToolError(f"the agent sent a line of more than {LONGEST_LINE} bytes")
+
+    def next(self) -> bytes | None:
+        """The next whole line without its end, or None before there is one."""
+        if not self._blocks or b"\n" not in self._blocks[-1]:
+            return None
+        line, _, rest = b"".join(self._blocks).partition(b"\n")
+        self._blocks, self._length = ([rest] if rest else []), len(rest)
+        return line
 
 
 class Channel(Protocol):
@@ -40,22 +68,40 @@ class Transport(Protocol):
     """A place where agents run. Paths there are strings: they need not be paths here."""
 
     def put(self, file: Path) -> str:
-        """The path there of a file with this content, copied only if it isn't there yet."""
+        """The path there of a file with this content, copied only if it isn't there yet. What it
+        needs beside it (an ONNX file's external data) keeps its name."""
+
+    def lend(self, file: Path) -> str:
+        """The path there of a file, in a folder where more may be written beside it."""
 
     def scratch(self, name: str) -> str:
-        """A path there that may be written and is removed with the place."""
+        """A path there that may be written and is removed with the session."""
 
-    def fetch(self, there: str) -> Path:
-        """A local file with the content of one there."""
+    def write(self, there: str, content: bytes) -> None:
+        """Make a whole file of a scratch path."""
 
-    def execute(self, command: Sequence[str], limit_s: float) -> str:
-        """The stdout of a command there. Raises `ToolError` if it fails or takes too long."""
+    def read(self, there: str, limit: int) -> bytes:
+        """The content of a file there. Raises `ToolError` if it is more than `limit` bytes."""
+
+    def take(self, there: str, limit: int) -> bytes:
+        """The same of a scratch file, which is removed."""
+
+    def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
+        """Run a command there: its exit status, stdout and stderr. The status is 127 where there is
+        no such command and 124 for one that was ended at the limit."""
 
     def open_channel(self, pin: int) -> Channel:
         """Start an agent, kept to `pin` processors if that is not zero."""
 
     def close(self) -> None:
         """Remove what was put there for this session only."""
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words; a negative status is the signal that killed it."""
+    if code < 0:
+        return f"crashed (signal {-code}, {signal.Signals(-code).name})"
+    return f"ended (exit code {code})"
 
 
 class ProcessChannel:
@@ -78,7 +124,7 @@ class ProcessChannel:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._blocks: list[bytes] = []
+        self._lines = Lines()
 
     def send(self, line: bytes) -> None:
         try:
@@ -89,32 +135,23 @@ class ProcessChannel:
 
     def receive(self, limit_s: float) -> bytes:
         deadline = time.monotonic() + limit_s
-        length = sum(map(len, self._blocks))
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)
-            while True:
-                if self._blocks and b"\n" in self._blocks[-1]:
-                    line, _, rest = b"".join(self._blocks).partition(b"\n")
-                    self._blocks = [rest] if rest else []
-                    return line
-                if length > LONGEST_LINE:
-                    raise ToolError(f"the agent sent a line of more than {LONGEST_LINE} bytes")
+            while (line := self._lines.next()) is None:
                 if not selector.select(max(deadline - time.monotonic(), 0)):
                     raise TimeoutError
                 block = os.read(self._stdout.fileno(), 1 << 20)
                 if not block:
                     raise EOFError
-                self._blocks.append(block)
-                length += len(block)
+                self._lines.add(block)
+            return line
 
     def ended(self) -> str:
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             return "closed its output"
-        if code < 0:
-            return f"crashed (signal {-code}, {signal.Signals(-code).name})"
-        return f"ended (exit code {code})"
+        return ending(code)
 
     def errors(self) -> str:
         self._stderr.seek(0, os.SEEK_END)
@@ -145,25 +182,49 @@ class LocalTransport:
     def put(self, file: Path) -> str:
         return str(file.resolve())
 
+    def lend(self, file: Path) -> str:
+        return str(file.resolve())
+
     def scratch(self, name: str) -> str:
         return str(Path(self._folder.name) / name)
 
-    def fetch(self, there: str) -> Path:
-        return Path(there)
+    def write(self, there: str, content: bytes) -> None:
+        with disk_errors(Path(there).parent):
+            Path(there).write_bytes(content)
 
-    def execute(self, command: Sequence[str], limit_s: float) -> str:
+    def read(self, there: str, limit: int) -> bytes:
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=limit_s, env=self._environment
-            )
-        except subprocess.TimeoutExpired:
-            raise ToolError(f"took more than {limit_s:g} s", where=command[0]) from None
+            with Path(there).open("rb") as stream:
+                content = stream.read(limit + 1)
         except OSError as error:
-            raise ToolError(f"does not start: {error}", where=command[0]) from None
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise ToolError(f"exit code {done.returncode}: {last}", where=command[0])
-        return done.stdout
+            raise ToolError(f"not readable: {error.strerror}", where=there) from None
+        if len(content) > limit:
+            raise ToolError(f"more than {limit} bytes", where=there)
+        return content
+
+    def take(self, there: str, limit: int) -> bytes:
+        content = self.read(there, limit)
+        Path(there).unlink(missing_ok=True)
+        return content
+
+    def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
+        try:
+            process = subprocess.Popen(
+                list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True, errors="replace", env=self._environment,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            return 127, "", f"{command[0]}: {error.strerror}"
+        with process:
+            try:
+                out, err = process.communicate(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                return 124, "", f"{command[0]}: did not end within {limit_s:g} s"
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, out, err
 
     def open_channel(self, pin: int) -> Channel:
         command = [*self._interpreter, str(self._agent), "--pin", str(pin)]

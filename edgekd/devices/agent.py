@@ -4,10 +4,11 @@
 One file for any board: the standard library, numpy, and whichever runtime the board has. Python 3.8
 up, nothing of edgekd imported. Each request is one line {"command": ..., ...}, each answer one line
 {"ok": ...} or {"error": {"kind", "message", "hint"}}; a benchmark sends {"progress": ...} between.
-It ends with its stdin, with its parent, or when a command exceeds its `limit_s`.
+It ends with its stdin, with its parent, or when a command exceeds its `limit_s`; with --watch a
+small process in front of it sees to that also when a runtime hangs. It listens on no port.
 Times are nanoseconds of the monotonic clock.
 """
-# ruff: noqa: B905, PTH105, PTH113, PTH123, PTH207
+# ruff: noqa: B905, PTH100, PTH105, PTH108, PTH109, PTH110, PTH113, PTH120, PTH123, PTH207
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ import json
 import os
 import platform
 import queue
+import re
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from statistics import median
@@ -459,6 +462,53 @@ def conditions(root: str) -> Table:
     return {key: value for key, value in found.items() if value}
 
 
+def facts(root: str) -> Table:
+    """What `edgekd doctor` tells of a board besides: features, memory, space, sensors."""
+    from importlib import metadata
+
+    flags = [line for line in read(root + "/proc/cpuinfo").splitlines()
+             if line.split(":")[0].strip() in ("flags", "Features")]  # fmt: skip
+    memory = dict(line.split(":", 1) for line in read(root + "/proc/meminfo").splitlines())
+    total, free = (
+        int(memory[key].split()[0]) * 1024 if key in memory else None
+        for key in ("MemTotal", "MemAvailable")
+    )
+    disk = os.statvfs(os.getcwd())
+    governors = glob.glob(root + "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")
+    try:
+        numpy_version = metadata.version("numpy")
+    except metadata.PackageNotFoundError:
+        numpy_version = ""
+    return {
+        "features": flags[0].split(":")[1].split() if flags else [],
+        "memory_bytes": total,
+        "memory_free_bytes": free,
+        "storage_free_bytes": disk.f_bavail * disk.f_frsize,
+        "governors": sorted({read(path) for path in governors} - {""}),
+        "sensors": sensors(root),
+        "numpy": numpy_version,
+    }
+
+
+def sensors(root: str) -> Table:
+    """Energy sensors by kind: their names where they can be read, else the reason."""
+    found: Table = {}
+    zones = sorted(glob.glob(root + "/sys/class/powercap/intel-rapl:*/energy_uj"))
+    readable = [read(os.path.dirname(path) + "/name") for path in zones if read(path)]
+    if zones:
+        found["rapl"] = ", ".join(readable) or "not readable: it needs root"
+    labels = sorted(glob.glob(root + "/sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label"))
+    # A sum of shunt voltages has a label too, and no current.
+    rails = [read(path) for path in labels
+             if os.path.exists(re.sub("in([0-9]+)_label$", r"curr\1_input", path))]  # fmt: skip
+    if rails:
+        found["ina3221"] = ", ".join(rails)
+    zones = glob.glob(root + "/sys/class/thermal/thermal_zone*/temp")
+    if zones:
+        found["thermal"] = f"{len(zones)} zones"
+    return found
+
+
 def throttled(before: Table, after: Table) -> str:
     """Why a run between these two conditions does not count, or an empty string."""
     if int(after.get("throttle_count", 0)) > int(before.get("throttle_count", 0)):
@@ -527,6 +577,7 @@ class Agent:
             "runtimes": {name: version_of(name) for name in RUNTIMES},
             "install": {name: how for name, (_, _, how) in RUNTIMES.items()},
             "conditions": conditions(self.root),
+            **facts(self.root),
         }
 
     def load(self, request: Table) -> Table:
@@ -544,11 +595,12 @@ class Agent:
         }
 
     def infer(self, request: Table) -> Table:
-        """Run a file of float inputs and write a file of float outputs."""
+        """Run a file of float inputs (.npy), which is removed; write one of raw float32 outputs."""
         import numpy as np
 
         model = self.models[request["model"]]
         x = np.load(request["input"], allow_pickle=False)
+        os.unlink(request["input"])
         layout, output = request.get("input_layout", ""), request.get("output_index", 0)
         last = [time.monotonic()]
 
@@ -559,9 +611,14 @@ class Agent:
                 signal.alarm(int(request.get("limit_s", 0)))
 
         y = infer_all(model, x, layout, output, request.get("batch", 64), tick)
-        with open(request["output"] + ".part", "wb") as stream:
-            np.save(stream, y)
-        os.replace(request["output"] + ".part", request["output"])
+        partial = request["output"] + ".part"
+        try:
+            with open(partial, "wb") as stream:
+                stream.write(np.ascontiguousarray(y, "<f4").tobytes())
+            os.replace(partial, request["output"])
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
         return {"shape": list(y.shape)}
 
     def benchmark(self, request: Table) -> Table:
@@ -702,12 +759,69 @@ def listen(lines: queue.Queue[bytes | None], parent: int) -> None:
             lines.put(line)
 
 
+def watch(argv: list[str], silence_s: float, fed: bool) -> int:
+    """Run a command; kill it and its group when stdin ends or says nothing for that long.
+
+    A connection that is gone ends stdin; one that hangs sends no more of the empty lines by which
+    the client shows that it lives. `fed` hands stdin on, without those. Returns the exit status,
+    128 plus its number for a signal.
+    """
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # each only wakes the wait below
+    source = subprocess.PIPE if fed else subprocess.DEVNULL
+    try:
+        child = subprocess.Popen(argv, stdin=source, start_new_session=True)
+    except OSError as error:
+        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    waiting, begun, heard = b"", False, time.monotonic()
+    try:
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+        while child.poll() is None:
+            to = [child.stdin] if waiting and child.stdin is not None else []
+            left = heard + silence_s - time.monotonic()
+            if left <= 0:
+                return 3
+            ready, writable, _ = select.select([wake] if to else [wake, 0], to, [], left)
+            if wake in ready and set(os.read(wake, 64)) - {signal.SIGCHLD}:
+                return 3
+            if writable:
+                waiting = waiting[os.write(writable[0].fileno(), waiting) :]
+            if 0 in ready:
+                block = os.read(0, 1 << 16)
+                if not block:
+                    return 3
+                heard = time.monotonic()
+                if fed and (
+                    begun or block.strip(b"\n")
+                ):  # what ends a long line is no sign of life
+                    waiting, begun = block, not block.endswith(b"\n")
+    except BrokenPipeError:
+        child.wait(10)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
 def main() -> None:
     """Answer until stdin ends."""
     parser = argparse.ArgumentParser(description="edgekd's agent: JSON lines on stdin and stdout")
     parser.add_argument("--pin", type=int, default=0, help="keep to that many processors")
     parser.add_argument("--root", default="", help="where /sys and /proc are read (tests)")
+    parser.add_argument(
+        "--watch", type=float, help="end when stdin is silent for that many seconds"
+    )
+    parser.add_argument("command", nargs="*", help="with --watch: run this instead of the agent")
     given = parser.parse_args()
+    if given.watch:
+        itself = [sys.executable, "-u", os.path.abspath(__file__), "--pin", str(given.pin)]
+        sys.exit(watch(given.command or itself, given.watch, fed=not given.command))
     parent = os.getppid()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints is not an answer
