@@ -285,13 +285,9 @@ def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
             where=where,
             hint=f"does it take the inputs of '{data.name}'?",
         ) from None
-    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (1, data.classes):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise InputError(
-            f"outputs of shape {found} for one sample of '{data.name}'",
-            where=where,
-            allowed=f"(1, {data.classes}): one logit a class",
-        )
+    fault = data.task.output_fault(logits, data.train.y[:1], data.classes, where)
+    if fault is not None:
+        raise fault
 
 
 def _planned_target(
@@ -334,19 +330,25 @@ def _backends(plan: Plan, target: Target, collect: _Collector) -> dict[str, Back
     return backends
 
 
+INT8_ONLY = {"edgetpu": "the Edge TPU", "vela": "the Ethos-U"}
+
+
 def _check_precision(target: Target, stages: Sequence[Stage], collect: _Collector) -> None:
-    """The Edge TPU runs int8 and nothing else, so a recipe for it has to end in int8."""
-    if "edgetpu" in target.backends and not any(
+    """Some accelerators run int8 and nothing else, so a recipe for them has to end in int8."""
+    if any(
         stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8"  # type: ignore[attr-defined]
         for stage in stages
     ):
-        collect.faults.append(
-            InputError(
-                "the Edge TPU runs int8 only, and no stage quantizes to it",
-                where=f"target {target.name}: backends.edgetpu",
-                hint='add a stage with kind = "quantize", dtype = "int8"',
-            )
+        return
+    collect.faults.extend(
+        InputError(
+            f"{title} runs int8 only, and no stage quantizes to it",
+            where=f"target {target.name}: backends.{name}",
+            hint='add a stage with kind = "quantize", dtype = "int8"',
         )
+        for name, title in INT8_ONLY.items()
+        if name in target.backends
+    )
 
 
 def _check_fit(plan: Plan, target: Target, collect: _Collector) -> None:

@@ -162,11 +162,9 @@ def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
         return torch.cat([module(part.to(device)).float().cpu() for part in torch.split(x, batch)])
 
 
-def evaluate(
-    module: nn.Module, samples: Samples, batch: int = 256, task: Task = CLASSIFICATION
-) -> float:
+def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
     """The mean of the task's score: the share of samples whose largest logit is at the label."""
-    return float(task.score(predict(module, samples.x, batch), samples.y).mean())
+    return float(samples.task.score(predict(module, samples.x, batch), samples.y).mean())
 
 
 def rate_share(step: int, total: int, warmup: float, schedule: str) -> float:
@@ -314,8 +312,7 @@ class _Run:
         self.accuracy = None
         if not len(self.data.validation):
             return
-        found = evaluate(self.module, self.data.validation, task=self.data.task)
-        accuracy = self.fabric.broadcast(found)
+        accuracy = self.fabric.broadcast(evaluate(self.module, self.data.validation))
         self.stale = 0 if accuracy > self.best else self.stale + 1
         if accuracy >= self.best:
             self.best = accuracy

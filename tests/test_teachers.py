@@ -110,7 +110,7 @@ def test_a_network_is_frozen_in_eval_mode_and_can_be_tapped(data: Data) -> None:
     ("arguments", "message"),
     [
         ({"channels": 3}, "fails on samples of shape (1, 8, 8)"),
-        ({"channels": 1, "classes": 7}, "outputs have shape (B, 7)"),
+        ({"channels": 1, "classes": 7}, "outputs of shape (64, 7)"),
     ],
 )
 def test_a_network_that_does_not_fit_the_data_is_refused(

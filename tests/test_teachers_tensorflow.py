@@ -121,7 +121,7 @@ def test_a_model_of_other_shapes_is_refused(
     )
     assert "its input has shape (B, 9, 9, 1)" in refused(data, tmp_path / "in.keras")
     model(tf, linear, (64,), tf.keras.layers.Dense(7)).save(tmp_path / "out.keras")
-    assert "outputs have shape (B, 7)" in refused(data, tmp_path / "out.keras")
+    assert "outputs of shape (64, 7)" in refused(data, tmp_path / "out.keras")
 
 
 def tflite(tf: Any, made: Any, data: Data | None = None) -> bytes:

@@ -14,6 +14,7 @@ from edgekd.data.source import Source, samples_of
 from edgekd.errors import InputError, nearest
 from edgekd.factories import call
 from edgekd.tasks import Task, task_of
+from edgekd.tasks.classification import CLASSIFICATION
 
 PARTS = ("train", "validation", "test")
 FORMS = "a mapping with train, test and perhaps validation, or a tuple in that order"
@@ -35,18 +36,18 @@ def read_factory(
     """
     returned = call(reference, arguments, folder, where)
     table = _table(returned, reference, where)
-    task = asked or _task(table.get("task", "classification"), f"{reference}: task")
+    task = asked or _task(table.get("task"), f"{reference}: task")
     parts = {
         name: _samples(table[name], f"{reference}: {name}", task) for name in PARTS if name in table
     }
     labels = tuple(str(label) for label in table.get("labels") or ())
     return Source(
-        parts["train"], parts["test"], parts.get("validation"), table.get("classes"), labels, task
+        parts["train"], parts["test"], parts.get("validation"), table.get("classes"), labels
     )
 
 
-def _task(given: Any, where: str) -> Task:
-    return given if isinstance(given, Task) else task_of(given, where)
+def _task(given: Any, where: str) -> Task | None:
+    return given if given is None or isinstance(given, Task) else task_of(given, where)
 
 
 def _table(returned: Any, reference: str, where: str) -> dict[str, Any]:
@@ -78,10 +79,11 @@ def _table(returned: Any, reference: str, where: str) -> dict[str, Any]:
     return table
 
 
-def _samples(part: Any, where: str, task: Task) -> Samples:
+def _samples(part: Any, where: str, asked: Task | None) -> Samples:
     if isinstance(part, Samples):
-        checked = samples_of(part.x, part.y, where, task)
+        checked = samples_of(part.x, part.y, where, asked or part.task)
         return replace(checked, paired=part.paired)
+    task = asked or CLASSIFICATION
     if isinstance(part, TensorDataset) and len(part.tensors) == 2:
         return samples_of(*part.tensors, where, task)
     if isinstance(part, Dataset):

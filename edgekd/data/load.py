@@ -64,7 +64,6 @@ def load_data(table: DataTable, folder: Path) -> Data:
         labels=source.labels,
         training_rows=rows,
         held_back=source.validation is None,
-        task=source.task,
     )
 
 
@@ -85,7 +84,9 @@ def _read(table: DataTable, folder: Path) -> Source:
             where="data.task",
             allowed=source.task.name,
         )
-    return source if asked is None else replace(source, task=asked)
+    if asked is None:
+        return source
+    return replace(source, **{k: replace(part, task=asked) for k, part in source.parts.items()})
 
 
 def _named(table: DataTable) -> Source:

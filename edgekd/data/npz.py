@@ -41,7 +41,7 @@ def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
         if arrays["classes"].size != 1 or arrays["classes"].dtype.kind not in "iu":
             raise InputError("'classes' is not one integer", where=str(path))
         classes = int(arrays["classes"].item())
-    return Source(parts["train"], parts["test"], parts.get("validation"), classes, task=task)
+    return Source(parts["train"], parts["test"], parts.get("validation"), classes)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:

@@ -20,13 +20,14 @@ class Samples:
     `paired` (N, ...) is the other view of each sample where teachers see another one than the
     student: the image of what it hears, the sentence in another language. `ids` (N,) are the rows
     that the samples had in their source's own part (training or test), before any were held back;
-    None where that order is the source's own.
+    None where that order is the source's own. `task` says what the targets are.
     """
 
     x: Tensor
     y: Tensor
     ids: Tensor | None = None
     paired: Tensor | None = None
+    task: Task = CLASSIFICATION
 
     def __len__(self) -> int:
         return len(self.x)
@@ -48,7 +49,7 @@ class Samples:
     def take(self, index: Tensor) -> "Samples":
         """The samples at those positions, in that order, still knowing their rows."""
         paired = None if self.paired is None else self.paired[index]
-        return Samples(self.x[index], self.y[index], self.rows[index], paired)
+        return Samples(self.x[index], self.y[index], self.rows[index], paired, self.task)
 
     @cached_property
     def sha256(self) -> str:
@@ -101,8 +102,7 @@ def _shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
 class Data:
     """A task's samples: to train on, to choose by (validation) and to report (test).
 
-    `classes` is 0 where the task has none to count (regression). `task` says what outputs and
-    targets mean.
+    `classes` is 0 where the task has none to count (regression).
     `training_rows` is how many training samples the source has, before `limit` and before any
     were held back for validation; `held_back` says whether validation was taken from them.
     """
@@ -116,7 +116,11 @@ class Data:
     labels: tuple[str, ...] = ()
     training_rows: int | None = None
     held_back: bool = False
-    task: Task = CLASSIFICATION
+
+    @property
+    def task(self) -> Task:
+        """What outputs and targets mean."""
+        return self.train.task
 
     @property
     def example(self) -> Tensor:

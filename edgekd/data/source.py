@@ -18,8 +18,7 @@ from edgekd.tasks.classification import CLASSIFICATION, Classification
 class Source:
     """Samples as their source has them; `validation` where the source has its own.
 
-    `classes` is how many there are, where the source knows; otherwise the labels tell. `task` says
-    what the targets are.
+    `classes` is how many there are, where the source knows; otherwise the labels tell.
     """
 
     train: Samples
@@ -27,7 +26,11 @@ class Source:
     validation: Samples | None = None
     classes: int | None = None
     labels: tuple[str, ...] = ()
-    task: Task = CLASSIFICATION
+
+    @property
+    def task(self) -> Task:
+        """What the targets are."""
+        return self.train.task
 
     @property
     def parts(self) -> dict[str, Samples]:
@@ -65,12 +68,12 @@ def samples_of(x: Any, y: Any, where: str, task: Task = CLASSIFICATION) -> Sampl
         values = values / 255
     _check_finite(values, where)
     if task.integer:
-        return Samples(values, _integers(labels, where))
+        return Samples(values, _integers(labels, where), task=task)
     if labels.dtype.kind not in "fiub":
         raise InputError(f"y holds {labels.dtype}", where=where, allowed="numbers")
     targets = torch.from_numpy(np.ascontiguousarray(labels, np.float32))
     _check_finite(targets, f"{where}: y")
-    return Samples(values, targets)
+    return Samples(values, targets, task=task)
 
 
 def _integers(labels: NDArray[Any], where: str) -> torch.Tensor:
@@ -119,6 +122,10 @@ def source_faults(source: Source, where: str) -> list[EdgekdError]:
                     allowed=f"{tuple(shape)}, as in train",
                 )
             )
+    for name, part in source.parts.items():
+        if part.task != source.task:
+            message = f"targets of {part.task.name}, and those of train are {source.task.name}"
+            faults.append(InputError(message, where=f"{where}: {name}"))
     if isinstance(source.task, Classification):
         return faults + _label_faults(source, where)
     for name, part in source.parts.items():

@@ -31,7 +31,7 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
         return _module_teacher(network, folder, data, where, key)
     path = folder / getattr(network, network.source)
     predictor = _open(network.source, path, data, where)
-    probe = data.train.x[:PROBE]
+    probe = data.train.shown[:PROBE]
     try:
         raw = predictor.predict(probe)
     except InputError:
@@ -40,12 +40,13 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
         raise InputError(
             f"fails on the data: {(str(error).splitlines() or [''])[0]}", where=str(path)
         ) from error
-    outputs = outputs_of(raw, data.classes, str(path), predictor.floor)
+    y = data.train.y[:PROBE]
+    outputs = outputs_of(raw, data.classes, str(path), predictor.floor, data.task, y)
     return BlackBox(path.name, key, network.weight, predictor.predict, outputs, notes=outputs.notes)
 
 
 def _open(source: str, path: Path, data: Data, where: str) -> Predictor:
-    sample = data.train.x.shape[1:]
+    sample = data.train.shown.shape[1:]
     if source == "onnx":
         return open_onnx(path, sample, where)
     if source == "tflite":
@@ -62,14 +63,15 @@ def _module_teacher(
     name = network.factory or str(network.program)
     try:
         with torch.no_grad():
-            raw = module(data.train.x[:PROBE])
+            raw = module(data.train.shown[:PROBE])
     except Exception as error:
         raise InputError(
-            f"'{name}' fails on samples of shape {tuple(data.train.x.shape[1:])}: "
+            f"'{name}' fails on samples of shape {tuple(data.train.shown.shape[1:])}: "
             f"{(str(error).splitlines() or [''])[0]}",
             where=where,
         ) from error
     if not isinstance(raw, torch.Tensor):
         raise InputError(f"'{name}' gives {type(raw).__name__}", where=where, allowed="a tensor")
-    outputs = outputs_of(raw, data.classes, where)
+    y = data.train.y[:PROBE]
+    outputs = outputs_of(raw, data.classes, where, task=data.task, y=y)
     return ModuleTeacher(name, key, network.weight, module, outputs, notes=outputs.notes)

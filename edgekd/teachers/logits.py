@@ -12,6 +12,7 @@ from torch import Tensor
 from edgekd.data.npz import read_arrays
 from edgekd.data.samples import Data, Samples
 from edgekd.errors import InputError, nearest
+from edgekd.tasks.classification import CLASSIFICATION
 
 PARTS = ("train", "validation", "test")
 
@@ -40,7 +41,7 @@ def open_logits(path: Path, data: Data, where: str) -> Callable[[Tensor], Tensor
             raise InputError(
                 "recorded for 'validation', which is held back from 'train' here", where=str(path)
             )
-        _check(values, counts[part], data.classes, f"{path}: {part}")
+        _check(values, counts[part], data, f"{path}: {part}")
         for samples in parts[part]:
             _note(rows, samples, torch.from_numpy(values.astype(np.float32)))
     return lambda x: _looked_up(rows, x, path)
@@ -72,12 +73,15 @@ def _read(path: Path) -> Mapping[str, Any]:
     return {"train": array}
 
 
-def _check(values: Any, count: int, classes: int, where: str) -> None:
-    if values.dtype.kind != "f" or values.ndim != 2 or values.shape[1] != classes:
+def _check(values: Any, count: int, data: Data, where: str) -> None:
+    plain = data.task == CLASSIFICATION
+    unlike = values.ndim != 2 or values.shape[1] != data.classes if plain else not values.ndim
+    if values.dtype.kind != "f" or unlike:
+        wanted = f"({count}, {data.classes})" if plain else f"({count}, ...)"
         raise InputError(
             f"{values.dtype} of shape {values.shape}",
             where=where,
-            allowed=f"floating point of shape ({count}, {classes})",
+            allowed=f"floating point of shape {wanted}",
         )
     if len(values) != count:
         raise InputError(f"{len(values)} rows", where=where, allowed=f"{count}, one per sample")
@@ -86,7 +90,7 @@ def _check(values: Any, count: int, classes: int, where: str) -> None:
 
 
 def _note(rows: dict[bytes, Tensor], samples: Samples, values: Tensor) -> None:
-    for x, row in zip(samples.x, samples.rows.tolist(), strict=True):
+    for x, row in zip(samples.shown, samples.rows.tolist(), strict=True):
         rows.setdefault(_digest(x), values[row])
 
 

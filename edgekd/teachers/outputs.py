@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import InputError
+from edgekd.tasks import Task
+from edgekd.tasks.classification import CLASSIFICATION
 
 PROBE = 64
 """How many training samples tell what a teacher's outputs are."""
@@ -23,7 +25,7 @@ class Outputs:
     floor: float = 1e-7
 
     def logits(self, raw: Tensor) -> Tensor:
-        """(B, classes) of float32."""
+        """(B, ...) of float32."""
         raw = raw.float()
         return torch.log(raw + self.floor) if self.probabilities else raw
 
@@ -35,16 +37,27 @@ class Outputs:
         return (f"gives probabilities, not logits: log(p + {self.floor:.1g}) is used",)
 
 
-def outputs_of(raw: Tensor, classes: int, where: str, floor: float = 1e-7) -> Outputs:
-    """Check a teacher's outputs (B, ...) for some samples against the data, and tell their kind."""
-    if raw.ndim != 2 or raw.shape[1] != classes:
-        raise InputError(
-            f"outputs have shape {('B', *raw.shape[1:])}".replace("'", ""),
-            where=where,
-            allowed=f"(B, {classes}): the data has {classes} classes",
-        )
+def outputs_of(
+    raw: Tensor,
+    classes: int,
+    where: str,
+    floor: float = 1e-7,
+    task: Task = CLASSIFICATION,
+    y: Tensor | None = None,
+) -> Outputs:
+    """Check a teacher's outputs (B, ...) for some samples against the data, and tell their kind.
+
+    `y` (B, ...) are these samples' targets; without them any labels are taken for right.
+    """
+    targets = torch.zeros(len(raw), dtype=torch.int64) if y is None else y
+    fault = task.output_fault(raw, targets, classes, where)
+    if fault is not None:
+        raise fault
     raw = raw.float()
     if not torch.isfinite(raw).all():
         raise InputError("NaN or infinity in the outputs", where=where)
-    sums_to_one = (raw.sum(1) - 1).abs().max() < 1e-2 + classes * floor
-    return Outputs(bool(sums_to_one and (raw >= 0).all()), floor)
+    rows = task.rows(raw)
+    if rows is None:
+        return Outputs(False, floor)
+    sums_to_one = (rows.sum(1) - 1).abs().max() < 1e-2 + classes * floor
+    return Outputs(bool(sums_to_one and (rows >= 0).all()), floor)
