@@ -126,10 +126,9 @@ def measured_drops(
     pools: Sequence[Pool],
     samples: Samples,
     report: Report,
-    task: Task = CLASSIFICATION,
 ) -> dict[str, list[tuple[float, float]]]:
     """Accuracy lost on `samples` by cutting one group at a time at each of `SHARES`."""
-    before = evaluate(module, samples, task=task)
+    before = evaluate(module, samples)
     drops = {}
     for number, (group, pool) in enumerate(zip(groups, pools, strict=True)):
         report("sensitivity", number, len(groups))
@@ -139,7 +138,7 @@ def measured_drops(
             if kept < pool.left:
                 gone = removals([group], [pool], {pool.name: kept})
                 cut = remove_channels(module, example, gone)
-                measured[1 - kept / pool.left] = before - evaluate(cut, samples, task=task)
+                measured[1 - kept / pool.left] = before - evaluate(cut, samples)
         drops[group.name] = sorted(measured.items())
     return drops
 

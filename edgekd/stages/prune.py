@@ -1,6 +1,5 @@
 """The stage that removes channels, heads, blocks or single weights, and recovers by teaching."""
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -220,7 +219,7 @@ class Prune(Teaching):
         start, example, wish = candidate.module, candidate.example, self._wish(context)
         recovery, groups = self._recovery(context), wanted_groups(start, example, wish)
         macs = None if self.budget is None else self.budget * totals(start, example).macs
-        moving = math.ceil(self.epochs * (1 - COOL_DOWN))
+        moving = max(1, round(self.epochs * (1 - COOL_DOWN)))
 
         def make() -> nn.Module:
             amount = self.amount

@@ -13,9 +13,9 @@ from edgekd.cost import totals
 from edgekd.data.load import load_data
 from edgekd.data.samples import Data
 from edgekd.errors import InputError
-from edgekd.models.resnet import resnet8
+from edgekd.models.resnet import resnet8, resnet20
 from edgekd.models.transformer import transformer
-from edgekd.pruning.weights import fits_pattern
+from edgekd.pruning.weights import block_scores, fits_pattern
 from edgekd.recipe import DataTable
 from edgekd.stages import Context
 from edgekd.stages.prune import Prune
@@ -169,7 +169,132 @@ def test_heads_are_removed_from_a_transformer(data: Data, tmp_path: Path) -> Non
     assert "blocks.0.attention.query 16->8" in result.lineage[-1]
 
 
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_prunes_a_transformer_where_it_makes_sense(
+    criterion: str, data: Data, tmp_path: Path
+) -> None:
+    """Heads, then neurons: each really smaller; layer norms have no scale of a head or neuron."""
+    torch.manual_seed(0)
+    module: nn.Module = transformer(size=8, patch=4, width=16, depth=1, heads=4).eval()
+    for granularity, layer, before in (("heads", "attention.query", 16), ("neurons", "expand", 32)):
+        pruning = stage(criterion=criterion, granularity=granularity, amount=0.5, samples=64)
+        context = context_of(data, module, tmp_path)
+        candidate = Candidate(module, data.example)
+        found = pruning.check(candidate, context, "stages.1")
+        if criterion == "bn-scale":
+            assert "has no normalisation behind it" in str(found[0])
+            continue
+        assert found == []
+        result = pruning.run(candidate, context)
+        assert result.module.get_submodule(f"blocks.0.{layer}").out_features == before // 2
+        assert f"blocks.0.{layer} {before}->{before // 2}" in result.lineage[-1]
+        module = result.module
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_removes_a_block(criterion: str, data: Data, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = resnet20(channels=1).eval()
+    keys = {"criterion": criterion, "granularity": "blocks", "samples": 64, "epochs": 0}
+    pruning = stage(**keys, amount=0.3, score_epochs=1, batch_size=64)
+    context, candidate = context_of(data, module, tmp_path), Candidate(module, data.example)
+    assert pruning.check(candidate, context, "stages.1") == []
+    result = pruning.run(candidate, context)
+    gone = [n for n, part in result.module.named_modules() if isinstance(part, nn.Identity)]
+    lost = set(gone) - {n for n, part in module.named_modules() if isinstance(part, nn.Identity)}
+    assert len(lost) == 3  # a third of three, of two and of two, rounded
+    assert all(f"{name} gone" in result.lineage[-1] for name in lost)
+    assert totals(result.module, data.example).macs < 0.75 * totals(module, data.example).macs
+
+
+def test_blocks_go_down_to_a_budget_by_sensitivity(data: Data, tmp_path: Path) -> None:
+    module = resnet20(channels=1).eval()
+    keys = {"granularity": "blocks", "allocation": "sensitivity", "epochs": 0}
+    pruning = stage(criterion="magnitude-l1", budget=0.6, **keys)
+    context, candidate = context_of(data, module, tmp_path), Candidate(module, data.example)
+    assert pruning.check(candidate, context, "stages.1") == []
+    share = totals(pruning.run(candidate, context).module, data.example).macs
+    assert 0.4 < share / totals(module, data.example).macs <= 0.6
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("criterion", ["magnitude-l1", "movement"])
+def test_blocks_of_weights_are_zero_together(
+    criterion: str, allocation: str, data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    keys = {"granularity": "4x4", "allocation": allocation, "ignore": ("stem", "classifier")}
+    pruning = stage(criterion=criterion, amount=0.5, epochs=2, **keys)
+    context, candidate = context_of(data, trained, tmp_path), Candidate(trained, data.example)
+    assert pruning.check(candidate, context, "stages.1") == []
+    result = pruning.run(candidate, context)
+    weight = result.module.get_parameter("stages.2.0.conv2.weight")
+    zeros = block_scores((weight == 0).double(), 4, 4)
+    assert set(zeros.unique().tolist()) == {0.0, 16.0}
+    assert "blocks of 4x4" in result.lineage[-1]
+    assert "50.0% zeros in 8 kernels" in result.lineage[-1]
+
+
+def test_movement_of_channels_is_resumed_and_meets_a_budget(
+    data: Data, trained: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruning = stage(criterion="movement", budget=0.5, epochs=3)
+    candidate = Candidate(trained, data.example)
+    whole = pruning.run(candidate, context_of(data, trained, tmp_path / "a"))
+    share = totals(whole.module, data.example).macs / totals(trained, data.example).macs
+    assert 0.3 < share <= 0.5
+    taught, calls = recovery_module.teach, []
+
+    def killed(*arguments: Any, **keys: Any) -> nn.Module:
+        calls.append(keys["work"].name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return taught(*arguments, **keys)
+
+    monkeypatch.setattr(recovery_module, "teach", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pruning.run(candidate, context_of(data, trained, tmp_path / "b"))
+    resumed = pruning.run(candidate, context_of(data, trained, tmp_path / "b"))
+    assert calls == ["moving", "recovery", "recovery"]
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+
+
+def test_an_exported_program_gets_zeros_and_every_other_pruning_is_refused(
+    data: Data, tmp_path: Path
+) -> None:
+    module = resnet8(channels=1).eval()
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    pair = torch.cat([data.example, data.example])
+    program = torch.export.export(module, (pair,), dynamic_shapes=({0: batch},))
+    graph = program.module(check_guards=False)
+    context, candidate = context_of(data, module, tmp_path), Candidate(graph, data.example)
+    for criterion in ("magnitude-l1", "taylor"):
+        pruning = stage(criterion=criterion, granularity="weights", amount=0.5, epochs=0)
+        assert pruning.check(candidate, context, "stages.1") == []
+        assert "50.0% zeros in 10 kernels" in pruning.run(candidate, context).lineage[-1]
+    for keys, message in (
+        ({"granularity": "blocks"}, "an exported program can't be pruned"),
+        ({"granularity": "channels"}, "its layers and shapes are fixed"),
+        ({"granularity": "weights", "criterion": "movement"}, "an exported program has none left"),
+    ):
+        (fault,) = faults(stage(amount=0.5, **keys), graph, data)
+        assert message in fault
+        assert "give the model as factory and weights" in fault
+
+
 FAULTS = {
+    "there is no residual block": {
+        "amount": 0.5, "granularity": "blocks", "ignore": ("stages.0.0",)},
+    "removes none of 1 blocks": {"amount": 0.3, "granularity": "blocks"},
+    "without any of its 1 removable blocks it still has": {"budget": 0.1, "granularity": "blocks"},
+    "there are no neurons to remove": {"amount": 0.5, "granularity": "neurons"},
+    "'stem.0' has 16 outputs of 1 inputs, which blocks of 4x4 don't divide": {
+        "amount": 0.5, "granularity": "4x4"},
+    "blocks of 1x1 are no blocks": {"amount": 0.5, "granularity": "1x1"},
+    "'movement' prunes while the model trains": {
+        "amount": 0.5, "criterion": "movement", "epochs": 0},
+    "which sensitivity can't follow": {
+        "amount": 0.5, "criterion": "soft-movement", "allocation": "sensitivity"},
     "amount of 0.99 leaves no channel in 'stem.0'": {"amount": 0.99},
     "removes nothing: channels go in multiples of 4": {"amount": 0.01},
     "no layer 'stem.O'": {"amount": 0.5, "ignore": ("stem.O",)},
