@@ -1,6 +1,8 @@
 """`edgekd firmware ...`: what a firmware build calls. Commands import what is heavy inside them."""
 
+import json
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -13,3 +15,28 @@ CMAKE_FOLDER = Path(__file__).parent / "firmware" / "cmake"
 def cmake_dir() -> None:
     """Print the folder for CMAKE_PREFIX_PATH, in which find_package(edgekd) looks."""
     typer.echo(str(CMAKE_FOLDER))
+
+
+@firmware.command("c")
+def plain_c(
+    model: Annotated[Path, typer.Argument(help="A full-int8 .tflite file.")],
+    out: Annotated[Path, typer.Option(help="The folder for NAME.h and NAME.c.")],
+    name: Annotated[str, typer.Option(help="Begins files and functions.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Write an int8 network as C11: no heap, no runtime, one static arena."""
+    from edgekd.firmware.generate import generate
+
+    generated = generate(model, name)
+    paths = generated.write(out)
+    if as_json:
+        files = {"files": [str(path) for path in paths]}
+        typer.echo(json.dumps(files | dict(generated.numbers), indent=1))
+        return
+    for path in paths:
+        typer.echo(str(path))
+    numbers = generated.numbers
+    typer.echo(
+        f"arena {numbers['arena_bytes']} bytes (at least {numbers['arena_bound_bytes']}), "
+        f"constants {numbers['constant_bytes']} bytes, {numbers['kernel_calls']} calls"
+    )

@@ -36,7 +36,11 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "ConcatenationOptions": ("Axis", "FusedActivationFunction"),
     "PackOptions": ("Axis",),
     "ReducerOptions": ("KeepDims",),
-    "StridedSliceOptions": ("EllipsisMask", "NewAxisMask", "BeginMask", "EndMask"),
+    "StridedSliceOptions": (
+        "EllipsisMask", "NewAxisMask", "BeginMask", "EndMask", "ShrinkAxisMask",
+    ),
+    "LeakyReluOptions": ("Alpha",),
+    "ResizeNearestNeighborOptions": ("AlignCorners", "HalfPixelCenters"),
     "SoftmaxOptions": ("Beta",),
 }  # fmt: skip
 
@@ -54,6 +58,7 @@ class _Reader:
         self.content = content
         self.schema = schema
         self.budget = len(content)
+        self.shared = 8 * len(content)  # vectors of numbers may be shared, but not without end
         self.types = _names(schema.TensorType)
         self.codes = _names(schema.BuiltinOperator)
         self.options = _names(schema.BuiltinOptions)
@@ -66,8 +71,9 @@ class _Reader:
             yield get(index)
 
     def numbers(self, length: int, array: Callable[[], Any]) -> np.ndarray:
-        if not 0 <= length <= len(self.content):
-            raise ValueError("a vector is longer than the file")
+        if not 0 <= length <= min(len(self.content), self.shared):
+            raise ValueError("vectors of numbers that are longer than the file")
+        self.shared -= length
         return np.asarray(array()) if length else np.empty(0, np.int64)
 
     def data(self, buffer: Any) -> np.ndarray:
@@ -163,7 +169,7 @@ def _tensor(reader: _Reader, tensor: Any, buffers: list[np.ndarray]) -> Tensor:
         shape=tuple(int(size) for size in shape),
         dtype=dtype,
         constant_bytes=len(data) or None,
-        values=_values(data, dtype) if len(data) else None,
+        values=_values(data, dtype) if len(data) and tensor.Sparsity() is None else None,
         scales=scales,
         zero_points=zero_points,
         axis=axis,

@@ -1,0 +1,128 @@
+"""What is known of a model besides its arithmetic, as macros of a C header."""
+
+from dataclasses import dataclass
+
+from edgekd.errors import InputError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Name and version as people call the model, the hash of the recipe that made it, its licence
+    (any text), its accuracy in percent, and what its outputs mean. What is not known is left out of
+    the header."""
+
+    name: str = ""
+    version: str = ""
+    recipe_hash: str = ""
+    licence: str = ""
+    accuracy_percent: float | None = None
+    labels: tuple[str, ...] = ()
+
+
+def fact_lines(macro: str, facts: Facts) -> list[str]:
+    """One `#define` for each fact that is known, then an empty line."""
+    texts = {
+        "NAME": facts.name,
+        "VERSION": facts.version,
+        "RECIPE_HASH": facts.recipe_hash,
+        "LICENSE": facts.licence,
+    }
+    lines = [f"#define {macro}_{key} {c_string(text)}" for key, text in texts.items() if text]
+    if facts.accuracy_percent is not None:
+        lines.append(f"#define {macro}_ACCURACY_PERCENT {facts.accuracy_percent:.4f}")
+    if facts.labels:
+        labels = ", ".join(c_string(label) for label in facts.labels)
+        lines += [
+            f"#define {macro}_LABEL_COUNT {len(facts.labels)}",
+            f"#define {macro}_LABELS {{{labels}}}",
+        ]
+    return [*lines, ""] if lines else []
+
+
+def c_string(text: str) -> str:
+    """A C string of the text in UTF-8: what is not plain is escaped, each escape ended by the next
+    octal digit that it has to have three of; `?` too, against trigraphs."""
+    plain = set(range(32, 127)) - {ord('"'), ord("\\"), ord("?")}
+    content = text.encode("utf-8", errors="replace")
+    return '"' + "".join(chr(one) if one in plain else f"\\{one:03o}" for one in content) + '"'
+
+
+KEYWORDS = frozenset(
+    [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+        "bool",
+        "true",
+        "false",
+        "nullptr",
+        "class",
+        "new",
+        "delete",
+        "template",
+        "this",
+        "try",
+        "catch",
+        "namespace",
+        "operator",
+        "private",
+        "protected",
+        "public",
+        "virtual",
+        "throw",
+        "using",
+        "asm",
+        "typename",
+    ]
+)
+
+
+def check_name(name: str, where: str = "--name") -> str:
+    """The name, if C and C++ take it for a file and as the beginning of every function's name."""
+    sound = name.isascii() and name.isidentifier() and not name.startswith("_")
+    if not sound or name in KEYWORDS or len(name) > 40:
+        raise InputError(
+            f"{name!r} can't begin the names of C functions",
+            where=where,
+            allowed="letters, digits and underscores, a letter first, up to 40, no keyword",
+            hint="--name model",
+        )
+    return name
+
+
+def name_from(stem: str) -> str:
+    """A name that C takes, from a file's."""
+    kept = "".join(one if one.isascii() and one.isalnum() else "_" for one in stem).strip("_")[:40]
+    usable = kept and not kept[0].isdigit() and kept.lower() not in KEYWORDS
+    return kept.lower() if usable else f"model_{kept.lower()}".rstrip("_")[:40]

@@ -1,0 +1,50 @@
+"""From an int8 TFLite file to model.h and model.c."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.firmware.emit import Program, body, header, summary
+from edgekd.firmware.facts import Facts, check_name, name_from
+from edgekd.firmware.graph import Network, read_network
+from edgekd.firmware.kernels import lower
+from edgekd.firmware.layout import lay_out
+from edgekd.firmware.padding import absorb_padding
+from edgekd.store import write_beside
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The two texts and their numbers (bytes, and calls of kernels)."""
+
+    name: str
+    header: str
+    source: str
+    numbers: Mapping[str, int]
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """NAME.h and NAME.c in a folder, which is made; each is written beside and renamed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = folder / f"{self.name}.h", folder / f"{self.name}.c"
+        for path, text in zip(paths, (self.header, self.source), strict=True):
+            write_beside(path, text)
+        return paths
+
+
+def generate(path: Path, name: str = "", facts: Facts | None = None) -> Generated:
+    """C for the int8 network in a TFLite file; `name` begins its files and functions.
+
+    Raises:
+        InputError: the file is corrupt, not int8 throughout, or has an operator without a kernel;
+            a name that C does not take.
+    """
+    name = check_name(name) if name else name_from(path.stem)
+    program = program_of(read_network(path), str(path), name, facts or Facts())
+    return Generated(name, header(program), body(program), summary(program))
+
+
+def program_of(network: Network, where: str, name: str, facts: Facts) -> Program:
+    """Every call and the place of every tensor; the file's own arithmetic, nothing rounded anew."""
+    network = absorb_padding(network)
+    steps = tuple(step for node in network.nodes for step in lower(node))
+    return Program(name, network, steps, lay_out(network, steps, where), facts)

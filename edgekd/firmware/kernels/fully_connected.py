@@ -1,0 +1,68 @@
+"""FULLY_CONNECTED: one multiplier for all outputs, or one for each."""
+
+import numpy as np
+
+from edgekd.firmware.accumulator import (
+    bias_of,
+    bias_table,
+    channel_multipliers,
+    check_sums,
+    limits,
+    requantization,
+    weights_of,
+)
+from edgekd.firmware.graph import Array, Node
+from edgekd.firmware.step import Step, about, weights_table
+
+
+def lower(node: Node) -> list[Step]:
+    """One call; weights (outputs, inputs), every dimension before the last one is a row."""
+    source, output = node.computed(0), node.output
+    shape = node.constant(1, "int8").shape
+    if len(shape) != 2 or node.option("WeightsFormat") != 0:
+        raise node.refuse(f"weights of shape {shape}, or in another format than the default")
+    outputs, inputs = shape
+    rows = source.elements // inputs
+    if rows * inputs != source.elements or rows * outputs != output.elements:
+        raise node.refuse(f"weights of shape {shape} for {source.shape} -> {output.shape}")
+    if output.shape[-1] != outputs:
+        raise node.refuse(f"an output of shape {output.shape} for {outputs} outputs")
+    weights, bias = weights_of(node, 0, outputs), bias_of(node, outputs)
+    assert weights.values is not None
+    check_sums(node, source, weights.values, bias)
+    per_output = len(weights.scales) > 1
+    reals = (
+        channel_multipliers(node, source, weights, outputs)
+        if per_output
+        else [shared_multiplier(source, weights, output)]
+    )
+    return [
+        Step(
+            "fully_connected",
+            {
+                "weights": weights_table(weights),
+                "bias": bias_table(node, bias),
+                **requantization(node, reals),
+                "rows": rows,
+                "inputs": inputs,
+                "outputs": outputs,
+                "step": int(per_output),
+                "input_offset": -source.zero_point,
+                "output_offset": output.zero_point,
+                **limits(node),
+            },
+            (source,),
+            output,
+            about(node, source),
+            needs=("requantize", "dot"),
+        )
+    ]
+
+
+def shared_multiplier(source: Array, weights: Array, output: Array) -> float:
+    """scale_in * scale_w / scale_out; TFLite rounds the product of the two to float32 first."""
+    product = float(np.float32(source.scale) * np.float32(weights.scale))
+    return product / output.scale
+
+
+OPERATORS = {"FULLY_CONNECTED": lower}

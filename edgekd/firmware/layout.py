@@ -1,0 +1,117 @@
+"""Which memory each tensor of a lowered network has: what shares it, how long it lives, where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekd.errors import InputError
+from edgekd.firmware.graph import Array, Network
+from edgekd.firmware.memory import Block, Plan, plan_memory
+from edgekd.firmware.step import Step
+
+MAX_ARENA = 1 << 30
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`offsets` by tensor, constants not among them. `bound_bytes` is the largest sum of memories
+    in use at once, below which no plan can go."""
+
+    offsets: dict[int, int]
+    arena_bytes: int
+    bound_bytes: int
+    scratch_offset: int | None = None
+
+
+def lay_out(network: Network, steps: Sequence[Step], where: str, scratch: int = 0) -> Layout:
+    """Offsets for all computed tensors, and for `scratch` bytes that every step may use.
+
+    Raises `InputError` if the arena would pass 1 GiB.
+    """
+    root = _Roots(network, steps)
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    size: dict[int, int] = {}
+
+    def touch(array: Array, step: int) -> None:
+        if array.values is not None:
+            return
+        block = root.of(array)
+        first[block] = min(first.get(block, step), step)
+        last[block] = max(last.get(block, step), step)
+        size[block] = max(size.get(block, 0), array.elements)
+
+    for array in network.inputs:
+        touch(array, 0)
+    for number, step in enumerate(steps):
+        for array in (*step.inputs, step.output):
+            touch(array, number)
+    for array in network.outputs:
+        touch(array, len(steps))
+    keys = list(first)
+    blocks = [Block(size[key], first[key], last[key]) for key in keys]
+    if scratch:
+        blocks.append(Block(scratch, 0, max(len(steps) - 1, 0)))
+    plan: Plan = plan_memory(blocks)
+    if plan.arena_bytes > MAX_ARENA:
+        raise InputError(f"it needs {plan.arena_bytes} bytes of memory", where=where)
+    at = dict(zip(keys, plan.offsets, strict=False))
+    offsets = {array.index: at[root.of(array)] for array in root.arrays.values()}
+    place = plan.offsets[-1] if scratch else None
+    return Layout(offsets, plan.arena_bytes, plan.bound_bytes, place)
+
+
+class _Roots:
+    """Which tensors share one memory: reshaped ones, and those computed in place."""
+
+    def __init__(self, network: Network, steps: Sequence[Step]) -> None:
+        self._parent: dict[int, int] = {}
+        self.arrays: dict[int, Array] = {}
+        for array in network.inputs:
+            self._add(array)
+        for step in steps:
+            self._add(step.output)
+        for step in steps:
+            if not step.kernel:
+                self._join(step.inputs[0], step.output)
+        last = self._last_reads(network, steps)
+        for number, step in enumerate(steps):
+            self._take_over(step, number, last)
+
+    def _add(self, array: Array) -> None:
+        self.arrays[array.index] = array
+        self._parent.setdefault(array.index, array.index)
+
+    def of(self, array: Array) -> int:
+        """The tensor that stands for the memory of this one."""
+        index = array.index
+        while self._parent[index] != index:
+            self._parent[index] = self._parent[self._parent[index]]
+            index = self._parent[index]
+        return index
+
+    def _join(self, one: Array, other: Array) -> int:
+        keep, drop = self.of(one), self.of(other)
+        self._parent[drop] = keep
+        return keep
+
+    def _last_reads(self, network: Network, steps: Sequence[Step]) -> dict[int, int]:
+        last: dict[int, int] = {}
+        for number, step in enumerate(steps):
+            for array in (*step.inputs, step.output):
+                if array.values is None:
+                    last[self.of(array)] = number
+        for array in network.outputs:
+            last[self.of(array)] = len(steps)
+        return last
+
+    def _take_over(self, step: Step, number: int, last: dict[int, int]) -> None:
+        """Let the output have the memory of an input that is read here for the last time."""
+        for place in step.in_place:
+            array = step.inputs[place]
+            if array.values is not None or array.elements != step.output.elements:
+                continue
+            if last[self.of(array)] != number or self.of(array) == self.of(step.output):
+                continue
+            end = last[self.of(step.output)]
+            last[self._join(array, step.output)] = end
+            return

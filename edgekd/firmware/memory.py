@@ -1,0 +1,137 @@
+"""Where each tensor lies in one static arena: the plan is made once, by the generator.
+
+Finding the least arena is dynamic storage allocation, which is NP-hard; greedy first fit in several
+orders reaches the bound of the largest live sum for the networks that fit a microcontroller, and a
+short seeded search over orders goes on where it does not.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ALIGNMENT = 4
+SEARCH_BLOCKS = 256
+SEARCH_ROUNDS = 300
+
+
+@dataclass(frozen=True)
+class Block:
+    """Memory that is in use from step `first` to step `last`, both included."""
+
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The offset of each block, the arena's size, and the bound that no plan can go below."""
+
+    offsets: tuple[int, ...]
+    arena_bytes: int
+    bound_bytes: int
+
+
+def aligned(size: int) -> int:
+    """The size in whole words."""
+    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+
+def live_bound(blocks: Sequence[Block]) -> int:
+    """The most bytes that are in use at one step, each block rounded up to whole words."""
+    change: dict[int, int] = {}
+    for block in blocks:
+        change[block.first] = change.get(block.first, 0) + aligned(block.size)
+        change[block.last + 1] = change.get(block.last + 1, 0) - aligned(block.size)
+    live = peak = 0
+    for step in sorted(change):
+        live += change[step]
+        peak = max(peak, live)
+    return peak
+
+
+def plan_memory(blocks: Sequence[Block]) -> Plan:
+    """Offsets such that no two blocks that live at one step overlap; the same for the same blocks.
+
+    Raises `ValueError` for a block without size or that ends before it begins.
+    """
+    if any(block.size < 1 or block.last < block.first for block in blocks):
+        raise ValueError("a block needs a size, and ends no earlier than it begins")
+    bound = live_bound(blocks)
+    best: tuple[int, list[int]] | None = None
+    for order in _orders(blocks):
+        offsets = _first_fit(blocks, order)
+        height = _height(blocks, offsets)
+        if best is None or height < best[0]:
+            best = height, offsets
+        if best[0] == bound:
+            break
+    if best is None:
+        return Plan((), 0, 0)
+    if best[0] > bound and len(blocks) <= SEARCH_BLOCKS:
+        best = _search(blocks, best, bound)
+    return Plan(tuple(best[1]), best[0], bound)
+
+
+def _orders(blocks: Sequence[Block]) -> list[list[int]]:
+    """Large first, long-lived and large first, long-lived first, and as they come."""
+    every = range(len(blocks))
+
+    def length(index: int) -> int:
+        return blocks[index].last - blocks[index].first + 1
+
+    return [
+        sorted(every, key=lambda i: (-blocks[i].size, blocks[i].first, i)),
+        sorted(every, key=lambda i: (-blocks[i].size * length(i), i)),
+        sorted(every, key=lambda i: (-length(i), -blocks[i].size, i)),
+        sorted(every, key=lambda i: (blocks[i].first, -blocks[i].size, i)),
+        sorted(every, key=lambda i: (-blocks[i].last, -blocks[i].size, i)),
+    ]
+
+
+def _first_fit(blocks: Sequence[Block], order: Sequence[int]) -> list[int]:
+    """Each block in turn at the lowest offset that is free for as long as it lives."""
+    offsets = [0] * len(blocks)
+    placed: list[int] = []
+    for index in order:
+        block = blocks[index]
+        taken = sorted(
+            (offsets[other], offsets[other] + aligned(blocks[other].size))
+            for other in placed
+            if blocks[other].first <= block.last and block.first <= blocks[other].last
+        )
+        offset = 0
+        for begin, end in taken:
+            if offset + aligned(block.size) <= begin:
+                break
+            offset = max(offset, end)
+        offsets[index] = offset
+        placed.append(index)
+    return offsets
+
+
+def _height(blocks: Sequence[Block], offsets: Sequence[int]) -> int:
+    return max(at + aligned(block.size) for at, block in zip(offsets, blocks, strict=True))
+
+
+def _search(
+    blocks: Sequence[Block], best: tuple[int, list[int]], bound: int
+) -> tuple[int, list[int]]:
+    """Exchange two blocks in the best order, keep what is no worse; seeded, so always the same."""
+    chance = random.Random(0)
+    order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].size, blocks[i].first, i))
+    height = _height(blocks, _first_fit(blocks, order))
+    for _ in range(SEARCH_ROUNDS):
+        one, other = chance.randrange(len(order)), chance.randrange(len(order))
+        order[one], order[other] = order[other], order[one]
+        offsets = _first_fit(blocks, order)
+        found = _height(blocks, offsets)
+        if found <= height:
+            height = found
+        else:
+            order[one], order[other] = order[other], order[one]
+        if found < best[0]:
+            best = found, offsets
+        if best[0] == bound:
+            break
+    return best

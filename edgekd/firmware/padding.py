@@ -1,0 +1,52 @@
+"""A PAD that only feeds convolutions becomes their own padding: it needs no memory and no time.
+
+Both pad with the zero point, which adds nothing to a sum, so every output stays what it was.
+"""
+
+from dataclasses import replace
+
+from edgekd.firmware.graph import Network, Node
+from edgekd.firmware.kernels.copy import pads
+
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+VALID = 1
+
+
+def absorb_padding(network: Network) -> Network:
+    """The network without the PADs that convolutions can take over."""
+    taken: dict[int, Node] = {}
+    for node in network.nodes:
+        if node.kind == "PAD" and _is_taken(node, network):
+            taken[node.output.index] = node
+    nodes = []
+    for node in network.nodes:
+        source = node.inputs[0] if node.inputs else None
+        if node.kind == "PAD" and node.output.index in taken:
+            continue
+        if source is not None and source.index in taken:
+            pad = taken[source.index]
+            inner = pad.computed(0)
+            _, rows, columns, _ = pads(pad, inner)
+            options = {**node.options, "PadY": rows, "PadX": columns}
+            node = replace(node, inputs=(inner, *node.inputs[1:]), options=options)
+        nodes.append(node)
+    return replace(network, nodes=tuple(nodes))
+
+
+def _is_taken(pad: Node, network: Network) -> bool:
+    """Whether it pads only height and width, and all that read it are unpadded convolutions."""
+    source, output = pad.computed(0), pad.output
+    if len(source.shape) != 4 or source.grid != output.grid or output in network.outputs:
+        return False
+    around = pads(pad, source)
+    grown = tuple(s + b + e for s, (b, e) in zip(source.shape, around, strict=True))
+    if around[0] != (0, 0) or around[3] != (0, 0) or grown != output.shape:
+        return False
+    users = [node for node in network.nodes if output in node.inputs]
+    return bool(users) and all(
+        user.kind in CONVOLUTIONS
+        and user.inputs.index(output) == 0
+        and user.inputs.count(output) == 1
+        and user.options.get("Padding") == VALID
+        for user in users
+    )

@@ -1,0 +1,58 @@
+"""One call of a C kernel: its parameters, the tensors it reads and writes, and what it is for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgekd.firmware.graph import Array, Node
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A constant array of the C file: int8, int32 or uint32, flat. `key` is the same for the same
+    content, so that two layers share it."""
+
+    values: np.ndarray
+    key: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """`kernel(&parameters, inputs..., output)`.
+
+    `parameters` fill the kernel's struct in this order: numbers, lists of numbers and tables.
+    `in_place` are positions of inputs whose memory the output may take, if they end there.
+    """
+
+    kernel: str
+    parameters: Mapping[str, Any]
+    inputs: tuple[Array, ...]
+    output: Array
+    about: str
+    in_place: tuple[int, ...] = ()
+    needs: tuple[str, ...] = field(default=())
+
+
+def weights_table(array: Array) -> Table:
+    """A constant of the model."""
+    assert array.values is not None
+    return Table(array.values.reshape(-1), ("tensor", array.index))
+
+
+def list_table(values: list[int], dtype: str, layer: Node | str, name: str) -> Table:
+    """Numbers that the generator worked out for one layer."""
+    where = layer if isinstance(layer, str) else layer.where
+    return Table(np.asarray(values, dtype), (where, name))
+
+
+def shape_text(array: Array) -> str:
+    """1x32x32x3."""
+    return "x".join(str(size) for size in array.shape) or "scalar"
+
+
+def about(node: Node, *inputs: Array) -> str:
+    """CONV_2D 1x32x32x3 -> 1x32x32x16."""
+    sources = ", ".join(shape_text(one) for one in inputs)
+    return f"{node.kind} {sources} -> {', '.join(shape_text(one) for one in node.outputs)}"
