@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -11,12 +10,12 @@ from pathlib import Path
 
 from edgekd.artifact import sha256_of
 from edgekd.devices import _ssh_scripts as scripts
+from edgekd.devices._beside import companions, joint_hash, plain_name
 from edgekd.devices._replies import printable
 from edgekd.devices._ssh_connection import STALL_SECONDS, Connection, Process
 from edgekd.devices._ssh_faults import Address
 from edgekd.devices._transport import Channel, Lines, ending
-from edgekd.errors import InputError, ToolError
-from edgekd.onnx_files import external_files
+from edgekd.errors import ToolError
 
 SILENCE_SECONDS = 180
 """Without a sign of life from here for that long, what runs there is ended by its watcher."""
@@ -83,10 +82,10 @@ class SshTransport:
         self._count = 0
 
     def put(self, file: Path) -> str:
-        files = [(file, _plain_name(file.name)), *_companions(file)]
+        files = [(file, plain_name(file.name)), *companions(file)]
         sums = [(sha256_of(path), name) for path, name in files]
         first = sums[0][0]
-        folder = f"{self._place().cache}/files/{first if len(sums) == 1 else _joint(sums)}"
+        folder = f"{self._place().cache}/files/{first if len(sums) == 1 else joint_hash(sums)}"
         for (path, name), (sha256, _) in zip(reversed(files), reversed(sums), strict=True):
             there = f"{folder}/{name}"
             if self._there.get(there) != sha256:
@@ -95,7 +94,7 @@ class SshTransport:
 
     def lend(self, file: Path) -> str:
         self._count += 1
-        there = self.scratch(f"lent-{self._count}/{_plain_name(file.name)}")
+        there = self.scratch(f"lent-{self._count}/{plain_name(file.name)}")
         self.write(there, file.read_bytes())
         return there
 
@@ -265,34 +264,3 @@ class SshTransport:
 def _said(process: Process) -> str:
     lines = [line for line in process.errors().splitlines() if line.strip()]
     return printable(lines[-1]) if lines else "it said nothing"
-
-
-def _plain_name(name: str) -> str:
-    """A name that needs no care, with the suffix that runtimes go by."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[-100:] or "file"
-
-
-def _companions(file: Path) -> list[tuple[Path, str]]:
-    """What an ONNX file needs beside it, by the names that stand in it.
-
-    Raises `InputError` for a name that leads out of its folder: it would do so on the board too.
-    """
-    if file.suffix.lower() != ".onnx":
-        return []
-    found = []
-    try:
-        named = external_files(file)
-    except InputError:  # the runtime over there says what is wrong with it
-        return []
-    for path in named:
-        name = str(path.relative_to(file.parent)) if path.is_relative_to(file.parent) else ""
-        if not name or ".." in Path(name).parts or "\0" in name:
-            raise InputError(f"its external data lies elsewhere: '{path}'", where=str(file))
-        if not path.is_file():
-            raise InputError(f"its external data '{name}' is not beside it", where=str(file))
-        found.append((path, name))
-    return found
-
-
-def _joint(sums: Sequence[tuple[str, str]]) -> str:
-    return hashlib.sha256(repr(sums).encode()).hexdigest()

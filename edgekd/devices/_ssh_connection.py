@@ -50,7 +50,7 @@ class Process:
 
     def end_input(self) -> None:
         """Nothing more is written."""
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(Disconnected, EOFError):  # whoever reads on is told
             self._connection.run(self._finish(), STALL_SECONDS)
 
     def read(self, limit_s: float) -> bytes:
@@ -87,9 +87,10 @@ class Process:
 
     def close(self, limit_s: float = 10.0) -> None:
         """End its input and wait until it has ended; after the limit the channel is closed."""
-        self.end_input()
-        with contextlib.suppress(EdgekdError, TimeoutError, EOFError):
-            self.wait(limit_s)
+        if not self._connection.lost:
+            self.end_input()
+            with contextlib.suppress(EdgekdError, TimeoutError, EOFError):
+                self.wait(limit_s)
         for task in self._tasks:
             task.cancel()
         self._connection.call(self._process.close)
@@ -198,6 +199,8 @@ class Connection:
                 self._loop.call_soon_threadsafe(self._ssh.close)
                 self.run(self._ssh.wait_closed(), 5.0)
         if self._thread.is_alive():
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(5.0)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5.0)
         if not self._loop.is_running():
@@ -242,6 +245,14 @@ def _known_hosts(address: Address, options: Any) -> list[str]:
         named = ()
     files = [path for name in named if (path := Path(name).expanduser()).is_file()]
     return [str(path) for path in files]
+
+
+async def _cancel_all() -> None:
+    """End what still waits in the loop, so that nothing is left pending in it."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 async def _after(stdout: Any, token: bytes) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ssh_server import Server, missing_server, serving
 
 from edgekd.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.devices._session import AgentDevice
@@ -69,3 +70,24 @@ def host() -> Iterator[AgentDevice]:
 def inputs() -> np.ndarray:
     """Five samples: two whole batches of two and a half one."""
     return np.random.default_rng(1).normal(size=(5, *SHAPE[1:])).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real OpenSSH server; tests skip without one."""
+    pytest.importorskip("asyncssh")
+    if missing_server():
+        pytest.skip(missing_server())
+    with serving(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def board(sshd: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server as the user's ssh configuration knows it; nothing may stay behind on it."""
+    monkeypatch.setenv("HOME", str(sshd.home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    sshd.configure()
+    sshd.trust(sshd.host_key)
+    yield sshd
+    assert sshd.left() == []
