@@ -26,10 +26,12 @@ from edgekd.lowrank.factorize import (
     spectrum_of,
 )
 from edgekd.lowrank.ranks import Method, Option, cheapest_within
+from edgekd.lowrank.sensitivity import by_sensitivity
 from edgekd.pruning.faults import float_faults, ignore_faults
 from edgekd.pruning.steps import kept_structure, step_folder
 from edgekd.registry import STAGES
 from edgekd.stages import Context
+from edgekd.training import evaluate
 
 Spectra = dict[tuple[str, Method], Spectrum]
 
@@ -38,22 +40,24 @@ CALIBRATION = 256
 
 
 class Rank(Value):
-    """How ranks are chosen: by the `energy` each mode keeps, as a number `rank`, or by a `budget`.
+    """How ranks are chosen: by `energy`, as a number `rank`, by a `budget` or by `sensitivity`.
 
-    `budget` is the share of the network's MACs to keep; the ranks then are those that lose least,
-    over all layers.
+    `energy` is what each mode keeps of its sum of squares. `budget` is the share of the network's
+    MACs to keep; the ranks then are those that lose least, over all layers. `sensitivity` is the
+    accuracy that each layer alone may cost, measured on the validation samples (0.01: one point).
     """
 
     energy: float | None = Field(default=None, gt=0.0, lt=1.0)
     budget: float | None = Field(default=None, gt=0.0, lt=1.0)
     rank: PositiveInt | None = None
+    sensitivity: float | None = Field(default=None, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _one(self) -> "Rank":
-        given = [name for name in ("energy", "budget", "rank") if getattr(self, name) is not None]
+        given = [name for name in Rank.model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"give exactly one of energy, budget, rank; there is {found}")
+            found, names = " and ".join(given) or "none", ", ".join(Rank.model_fields)
+            raise ValueError(f"give exactly one of {names}; there is {found}")
         return self
 
 
@@ -62,10 +66,10 @@ class Factorize(Teaching):
     """Split linear layers and convolutions into smaller ones, then recover with the teachers.
 
     `linear` and `convolution` choose the method for each kind of layer; "auto" takes the one that
-    is best for each convolution. `rank` is a table with `energy`, `budget` or `rank`. With
-    `weighted` the error of a layer's output on the calibration samples counts, not that of its
-    weights. Ranks are rounded up to the target's channel multiple, and a layer is split only if
-    it then costs fewer MACs. `epochs` of recovery may be 0.
+    is best for each convolution. `rank` is a table with `energy`, `budget`, `sensitivity` or
+    `rank`. With `weighted` the error of a layer's output on the calibration samples counts, not
+    that of its weights. Ranks are rounded up to the target's channel multiple, and a layer is split
+    only if it then costs fewer MACs. `epochs` of recovery may be 0.
     """
 
     target_facts: ClassVar[tuple[str, ...]] = ("channel_multiple",)
@@ -139,6 +143,10 @@ class Factorize(Teaching):
         multiple = context.target.channel_multiple
         if self.rank.budget is not None:
             return self._within_budget(candidate, sites, spectra, multiple), spectra
+        if self.rank.sensitivity is not None:
+            score = partial(evaluate, samples=context.data.validation)
+            facts = (multiple, score, self.rank.sensitivity, context.progress)
+            return by_sensitivity(candidate.module, sites, spectra, *facts), spectra
         chosen = {}
         for site in sites:
             options = [self._option(site, method, spectra, multiple) for method in site.methods]
@@ -188,6 +196,10 @@ class Factorize(Teaching):
                 self._within_budget(candidate, sites, {}, multiple)
             except InputError as error:
                 return [InputError(error.message, where=f"{where}.rank.budget", hint=error.hint)]
+        if self.rank.sensitivity is not None and not len(context.data.validation):
+            text = "sensitivity is measured on validation samples, and there are none"
+            hint = "data.validation = 0.1 holds some back"
+            return [InputError(text, where=f"{where}.rank.sensitivity", hint=hint)]
         if self.rank.rank is None:
             return []
         above = {

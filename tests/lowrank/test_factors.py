@@ -21,6 +21,7 @@ from edgekd.lowrank.ranks import (
     rounded_up,
     tail,
 )
+from edgekd.lowrank.sensitivity import least_option
 
 torch.set_num_threads(1)
 
@@ -179,3 +180,20 @@ def test_a_budget_takes_the_step_that_loses_least_per_mac() -> None:
 def test_an_option_above_the_line_between_two_others_is_no_choice() -> None:
     points = hull(100, [option(80, 0.5), option(50, 0.1), option(10, 0.6), option(120, 0.0)])
     assert [point[0] for point in points] == [100, 50, 10]
+
+
+def test_the_cheapest_option_that_loses_little_enough_is_found_by_bisection() -> None:
+    options = [Option("svd", (rank,), 10 * rank, 0.0) for rank in range(1, 9)]
+    asked = []
+
+    def lost(option: Option) -> float:
+        asked.append(option.ranks[0])
+        return 0.3 - 0.05 * option.ranks[0]
+
+    found = least_option(options, lost, 0.1)
+    assert found is not None
+    assert found.ranks == (4,)
+    assert len(asked) <= 4
+    assert least_option(options, lambda option: 1.0, 0.1) is None
+    assert least_option([], lost, 0.1) is None
+    assert least_option(options, lambda option: 0.0, 0.0) == options[0]

@@ -115,14 +115,13 @@ def cut(module: nn.Module, allocation: str, **keys: object) -> nn.Module:
         module,
         x,
         Wish(allocation),  # type: ignore[arg-type]
-        scores={f"{b.name}.conv.weight": module.get_parameter(f"{b.name}.conv.weight").abs().detach()
-                for b in blocks},
+        scores={name: value.detach().abs() for name, value in module.named_parameters()},
         criterion=build(CRITERIA.get("magnitude-l1"), {}, ""),
         first=first_blocks(blocks),
         samples=Samples(torch.rand(4, 1, 2, 2), torch.ones(4, dtype=torch.int64)),
         report=lambda *_: None,
         **arguments,  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 class Head(nn.Module):

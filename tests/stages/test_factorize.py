@@ -1,5 +1,7 @@
 """The factorize stage on scikit-learn's digits."""
 
+import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,33 @@ def test_what_cannot_work_is_said_at_once(keys: dict, message: str, data: Data) 
 def test_one_rule_for_ranks_is_asked_for() -> None:
     with pytest.raises(ValueError, match="there is energy and rank"):
         Factorize(rank={"energy": 0.9, "rank": 4})
+
+
+def test_by_sensitivity_no_layer_costs_more_than_is_allowed(
+    data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    whole = evaluate(trained, data.validation)
+    macs = []
+    for allowed in (0.0, 0.05, 0.9):
+        keys = {"rank": {"sensitivity": allowed}, "convolution": "channel-svd"}
+        result = ran(data, trained, tmp_path / str(allowed), weighted=False, **keys)
+        macs.append(totals(result.module, data.example).macs)
+        split = [n for n, part in trained.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
+                 and isinstance(result.module.get_submodule(n), nn.Sequential)]  # fmt: skip
+        assert split
+        for name in split[:3] if allowed < 0.9 else ():
+            alone = copy.deepcopy(trained)
+            alone.set_submodule(name, result.module.get_submodule(name))
+            assert evaluate(alone.eval(), data.validation) >= whole - allowed - 1e-9, name
+    assert totals(trained, data.example).macs > macs[0] >= macs[1] > macs[2]
+
+
+def test_sensitivity_without_samples_to_measure_on_is_refused(
+    data: Data, trained: nn.Module
+) -> None:
+    none = dataclasses.replace(data.validation, x=data.validation.x[:0], y=data.validation.y[:0])
+    context = Context(load_target("x86"), dataclasses.replace(data, validation=none), [], Path())
+    stage = Factorize(rank={"sensitivity": 0.01}, epochs=0)
+    (fault,) = stage.check(Candidate(trained, data.example), context, "stages.1")
+    assert "sensitivity is measured on validation samples" in str(fault)
+    assert fault.where == "stages.1.rank.sensitivity"
