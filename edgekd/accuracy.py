@@ -1,71 +1,138 @@
-"""Accuracy of the deployed file itself, over a whole test set."""
+"""Accuracy of the deployed file itself, over a whole test set: the mean of its task's score."""
 
 import numpy as np
+import torch
 
 from edgekd.artifact import Artifact
 from edgekd.data.samples import Samples
 from edgekd.devices import Device, Options
 from edgekd.errors import ToolError
 from edgekd.measurement import Kind, Measurement
+from edgekd.tasks import Task
+from edgekd.tasks.classification import CLASSIFICATION
 
 DRAWS = 1000
 
 
-def accuracy_measurement(correct: np.ndarray, device: str, kind: Kind = "measured") -> Measurement:
-    """The share of samples (N,) that a model gets right, with its bootstrap interval.
+def accuracy_measurement(
+    scores: np.ndarray, device: str, kind: Kind = "measured", metric: str = "top-1"
+) -> Measurement:
+    """The mean score (N,) of a model, with its bootstrap interval; `metric` is the mean's name.
 
     Resampling N right-or-wrong results draws from a binomial distribution, so that is drawn from.
     """
-    count, right = len(correct), int(correct.sum())
+    count = len(scores)
+    if not _whole(scores):
+        value, drawn = float(scores.mean()), bootstrap_means(scores)
+        return _share("accuracy", value, drawn, count, device, kind, metric)
+    right = int(scores.sum())
     drawn = np.random.default_rng(0).binomial(count, right / count, DRAWS) / count
-    return _share("accuracy", right / count, drawn, count, device, kind)
+    return _share("accuracy", right / count, drawn, count, device, kind, metric)
 
 
 def drop_measurement(
-    original: np.ndarray, correct: np.ndarray, device: str, kind: Kind = "measured"
+    original: np.ndarray,
+    scores: np.ndarray,
+    device: str,
+    kind: Kind = "measured",
+    metric: str = "top-1",
 ) -> Measurement:
-    """`accuracy_drop`: how many percentage points fewer samples are right than the original's.
+    """`accuracy_drop`: by how many percentage points the mean score lies below the original's.
 
     Below 0 the model is better. The interval resamples the pairs: samples that both get right or
     both get wrong don't widen it.
     """
-    count = len(correct)
-    lost, won = int((original & ~correct).sum()), int((correct & ~original).sum())
+    count = len(scores)
+    change = original.astype(np.float64) - scores.astype(np.float64)
+    if not _whole(change):
+        value, drawn = 100.0 * float(change.mean()), 100.0 * bootstrap_means(change)
+        return _share("accuracy_drop", value, drawn, count, device, kind, metric)
+    lost, won = int((change == 1).sum()), int((change == -1).sum())
     shares = np.array([lost, won, count - lost - won]) / count
-    drawn = np.random.default_rng(0).multinomial(count, shares, DRAWS)
-    points = 100.0 * (drawn[:, 0] - drawn[:, 1]) / count
-    return _share("accuracy_drop", 100.0 * (lost - won) / count, points, count, device, kind)
+    counts = np.random.default_rng(0).multinomial(count, shares, DRAWS)
+    points = 100.0 * (counts[:, 0] - counts[:, 1]) / count
+    return _share(
+        "accuracy_drop", 100.0 * (lost - won) / count, points, count, device, kind, metric
+    )
 
 
-def correct_of(outputs: np.ndarray, labels: np.ndarray, place: str) -> np.ndarray:
-    """Which samples (N,) the logits (N, C) get right. Raises `ToolError` for logits that are not
-    finite or not one row a label: a runtime that gives those has failed."""
-    if outputs.ndim != 2 or len(outputs) != len(labels):
+def scores_of(
+    outputs: np.ndarray, y: np.ndarray, place: str, task: Task = CLASSIFICATION
+) -> np.ndarray:
+    """Each sample's score (N,), 0 to 1, by the outputs (N, ...) and the targets (N, ...).
+
+    Raises `ToolError` for outputs that are not finite or don't fit the task: a runtime that gives
+    those has failed.
+    """
+    found = torch.from_numpy(np.ascontiguousarray(outputs))
+    targets = torch.from_numpy(np.ascontiguousarray(y))
+    if len(outputs) != len(y):
         shape = tuple(outputs.shape)
-        raise ToolError(f"outputs of shape {shape} for {len(labels)} labels", where=place)
+        raise ToolError(f"outputs of shape {shape} for {len(y)} samples", where=place)
     if not np.isfinite(outputs).all():
         raise ToolError("the outputs have values that are not finite", where=place)
-    return np.asarray(outputs.argmax(1) == labels)
+    try:
+        scores = task.score(found, targets)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ToolError(
+            f"outputs of shape {tuple(outputs.shape)} are none of {task.name}: {error}",
+            where=place,
+        ) from error
+    return scores.double().numpy()
 
 
 def evaluate_artifact(
     device: Device, artifact: Artifact, samples: Samples, options: Options
 ) -> tuple[Measurement, np.ndarray]:
-    """Run a file over all samples on a device: its accuracy and its outputs (N, C) in float32."""
+    """Run a file over all samples on a device: its accuracy and its outputs (N, ...) in float32."""
     outputs = device.infer(artifact, samples.x.numpy(), options)
-    correct = correct_of(outputs, samples.y.numpy(), str(artifact.path))
-    return accuracy_measurement(correct, device.name, device.kind), outputs
+    task = samples.task
+    scores = scores_of(outputs, samples.y.numpy(), str(artifact.path), task)
+    return accuracy_measurement(scores, device.name, device.kind, task.metric), outputs
+
+
+def bootstrap_means(values: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """(draws,) means of as many values, drawn with replacement."""
+    random = np.random.default_rng(0)
+    count = len(values)
+    return np.array([values[random.integers(0, count, count)].mean() for _ in range(draws)])
+
+
+def mean_measurement(
+    metric: str, values: np.ndarray, device: str, kind: Kind, protocol: str
+) -> Measurement:
+    """The mean of any values (N,) with its bootstrap interval."""
+    low, high = np.quantile(bootstrap_means(values), [0.025, 0.975])
+    return Measurement(
+        metric=metric,
+        value=float(values.mean()),
+        kind=kind,
+        device=device,
+        ci=(float(low), float(high)),
+        protocol=protocol,
+    )
+
+
+def _whole(values: np.ndarray) -> bool:
+    """Whether every value is a whole number: samples are right or wrong, with nothing between."""
+    return values.dtype == bool or bool((values == np.round(values)).all())
 
 
 def _share(
-    metric: str, value: float, drawn: np.ndarray, count: int, device: str, kind: Kind
+    name: str,
+    value: float,
+    drawn: np.ndarray,
+    count: int,
+    device: str,
+    kind: Kind,
+    metric: str,
 ) -> Measurement:
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Measurement(
-        metric=metric,
+        metric=name,
         value=value,
         kind=kind,
         device=device,
         ci=(float(low), float(high)),
-        protocol=f"top-1 over {count} samples",
+        protocol=f"{metric} over {count} samples",
     )

@@ -233,7 +233,7 @@ def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
     """The trained model itself, compiled by the target's first backend; None for a black box."""
     module = plan.original.module
     first = next(iter(planned.backends))
-    if module is None:
+    if module is None or plan.data.train.paired is not None:
         return None
     candidate = Candidate(module, plan.start.example)
     key = key_of("baseline", plan.original.key, start_key(plan))
@@ -241,10 +241,11 @@ def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
 
 
 def _original(plan: Plan) -> Original:
-    """The trained model's logits on the test set, in batches."""
+    """The trained model's outputs on the test set, in batches."""
+    test = plan.data.test
     with torch.no_grad():
-        parts = [plan.original.logits(x) for x, _ in plan.data.test.batches(500)]
-    return Original(torch.cat(parts).numpy(), plan.data.test.y.numpy())
+        parts = [plan.original.logits(x) for x in torch.split(test.shown, 500)]
+    return Original(torch.cat(parts).numpy(), test.y.numpy(), plan.data.task)
 
 
 def _verdict(targets: Sequence[TargetReport]) -> Any:
@@ -263,12 +264,14 @@ def _dataset(plan: Plan) -> Dataset:
         train=len(data.train),
         validation=len(data.validation),
         test=len(data.test),
+        task=data.task.name,
+        metric=data.task.metric,
         sha256=data.sha256,
     )
 
 
 def _teacher(plan: Plan, original: Original) -> TeacherReport:
-    accuracy = accuracy_measurement(original.correct, "host")
+    accuracy = accuracy_measurement(original.scores, "host", metric=original.task.metric)
     module = plan.original.module
     if module is None:
         reason = "a black box: its parameters can't be counted"
@@ -281,7 +284,7 @@ def _teacher(plan: Plan, original: Original) -> TeacherReport:
             bytes=None,
             reasons=dict.fromkeys(("parameters", "macs", "bytes"), reason),
         )
-    cost = totals(module, plan.start.example)
+    cost = totals(module, plan.data.shown)
     return TeacherReport(
         name=plan.original.name,
         accuracy=accuracy.value,
@@ -298,16 +301,18 @@ def _layers(plan: Plan, staged: Staged) -> Layers:
     if plan.alone:
         return Layers()
 
-    def costs(module: torch.nn.Module) -> tuple[LayerCost, ...]:
+    def costs(module: torch.nn.Module, example: torch.Tensor) -> tuple[LayerCost, ...]:
         return tuple(
             LayerCost(name=each.name, kind=each.kind, parameters=each.parameters, macs=each.macs)
-            for each in layer_costs(module, plan.start.example)
+            for each in layer_costs(module, example)
             if each.parameters or each.macs
         )
 
+    example, shown = plan.start.example, plan.data.shown
+    original = plan.original.module
     return Layers(
-        before=costs(plan.original.module or plan.start.module),
-        after=costs(staged.floating.module),
+        before=costs(plan.start.module, example) if original is None else costs(original, shown),
+        after=costs(staged.floating.module, example),
     )
 
 

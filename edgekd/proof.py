@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from edgekd.accuracy import accuracy_measurement, correct_of, drop_measurement
+from edgekd.accuracy import (
+    accuracy_measurement,
+    drop_measurement,
+    mean_measurement,
+    scores_of,
+)
 from edgekd.artifact import Artifact
 from edgekd.budgets import judge
 from edgekd.compiled import Compiled
@@ -32,6 +38,8 @@ from edgekd.report.values import ArtifactReport, TargetReport
 from edgekd.stages import Progress
 from edgekd.store import code_key, key_of
 from edgekd.target import Target
+from edgekd.tasks import Task
+from edgekd.tasks.classification import CLASSIFICATION
 from edgekd.training import predict
 
 COSTS = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "peak_memory_bytes", "energy_mj")
@@ -45,16 +53,17 @@ MAKERS = {"onnxruntime": "onnx", "litert": "tflite", "tvm": "tvm", "edgetpu": "e
 
 @dataclass(frozen=True)
 class Original:
-    """The trained model's outputs on the test set, which every artifact is compared with."""
+    """The trained model's outputs (N, ...) on the test set, with its targets (N, ...): what every
+    artifact is compared with."""
 
-    logits: np.ndarray
-    labels: np.ndarray
+    outputs: np.ndarray
+    y: np.ndarray
+    task: Task = CLASSIFICATION
 
     @property
-    def correct(self) -> np.ndarray:
-        """Which test samples it gets right."""
-        right: np.ndarray = self.logits.argmax(1) == self.labels
-        return right
+    def scores(self) -> np.ndarray:
+        """(N,) each test sample's score, 0 to 1."""
+        return scores_of(self.outputs, self.y, "the trained model", self.task)
 
 
 @dataclass(frozen=True)
@@ -127,8 +136,14 @@ def prove(
         baseline=reports[0].model_copy(update={"budgets": ()}) if baseline else None,
         artifacts=tuple(reports[1:] if baseline else reports),
         notes=(place.reason,) if place.reason else (),
-        reasons={} if baseline else {"baseline": "the model is a black box: nothing to compile"},
+        reasons={} if baseline else {"baseline": _no_baseline(plan)},
     )
+
+
+def _no_baseline(plan: Plan) -> str:
+    if plan.data.train.paired is not None:
+        return "the model sees another view of the samples than what is deployed"
+    return "the model is a black box: nothing to compile"
 
 
 def _proved(
@@ -189,7 +204,13 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
         accuracy_drop_ci=proof.drop.ci,
         agreement_with_teacher=proof.agreement,
         parity=proof.parity,
-        measurements=(proof.accuracy, proof.drop, size, *costs),
+        measurements=(
+            proof.accuracy,
+            proof.drop,
+            *proof.played,
+            size,
+            *_told(costs, artifact.measurements),
+        ),
         placements=artifact.placements,
         versions=artifact.versions,
         lineage=artifact.lineage,
@@ -197,6 +218,14 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
         notes=artifact.notes,
         reasons=_reasons(proof),
     )
+
+
+def _told(costs: Sequence[Measurement], of_the_tool: Sequence[Measurement]) -> list[Measurement]:
+    """What was measured, and what the compiler says of the metrics that nothing measured."""
+    known = {one.metric for one in costs if one.value is not None}
+    told = [one for one in of_the_tool if one.metric not in known]
+    named = {one.metric for one in told}
+    return [*(one for one in costs if one.metric not in named), *told]
 
 
 def _reasons(proof: "_Proof") -> dict[str, str]:
@@ -222,6 +251,7 @@ class _Proof:
     parity: Parity | None
     reference: np.ndarray | None = None
     reason: str = ""
+    played: tuple[Measurement, ...] = ()
 
 
 def _outputs(
@@ -243,15 +273,40 @@ def _outputs(
     inputs = plan.data.test.x.numpy()
     outputs = device.infer(artifact, inputs, options_for(target, artifact))
     reference = predict(each.reference.module, plan.data.test.x).numpy() if each.reference else None
-    right = correct_of(outputs, original.labels, str(artifact.path))
+    task = original.task
+    scores = scores_of(outputs, original.y, str(artifact.path), task)
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)
     return _Proof(
-        accuracy_measurement(right, device.name, place.kind),
-        drop_measurement(original.correct, right, device.name, place.kind),
-        float((outputs.argmax(1) == original.logits.argmax(1)).mean()),
-        None if reference is None else _parity(target, each, inputs, outputs, reference),
+        accuracy_measurement(scores, device.name, place.kind, task.metric),
+        drop_measurement(original.scores, scores, device.name, place.kind, task.metric),
+        _agreement(task, outputs, original.outputs),
+        None if reference is None else _parity(target, each, inputs, outputs, reference, task),
         reference,
         NO_REFERENCE if reference is None else "",
+        _played(target, place, artifact, task),
+    )
+
+
+def _agreement(task: Task, outputs: np.ndarray, others: np.ndarray) -> float:
+    """How far the outputs say what others do, 0 to 1."""
+    mine, theirs = (torch.from_numpy(np.ascontiguousarray(each)) for each in (outputs, others))
+    return float(task.agreement(mine, theirs).double().mean())
+
+
+def _played(
+    target: Target, place: Place, artifact: Artifact, task: Task
+) -> tuple[Measurement, ...]:
+    """What the task finds by letting the file act."""
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        outputs = place.device.infer(artifact, x.numpy(), options_for(target, artifact))
+        return torch.from_numpy(np.ascontiguousarray(outputs))
+
+    return tuple(
+        mean_measurement(
+            metric, values.numpy(), place.device.name, place.kind, f"{len(values)} episodes"
+        )
+        for metric, values in task.played(run).items()
     )
 
 
@@ -261,6 +316,7 @@ def _parity(
     inputs: np.ndarray,
     outputs: np.ndarray,
     reference: np.ndarray,
+    task: Task,
 ) -> Parity:
     """Against the candidate itself in PyTorch; a file that fails has its first layer named."""
     artifact = each.artifact
@@ -271,6 +327,8 @@ def _parity(
     tolerance = lsb if scale else TOLERANCE[artifact.precision]
     name = "the fake-quantized graph in PyTorch" if quantized else "the float module in PyTorch"
     parity = compare(reference, outputs, scale, tolerance, name)
+    if task != CLASSIFICATION:
+        parity = parity.model_copy(update={"top1_agreement": _agreement(task, outputs, reference)})
     if parity.verdict == "fail" and quantized:
         worst = inputs[parity.worst_sample : parity.worst_sample + 1]
         layer = first_difference(each.reference.module, artifact, worst)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekd.accuracy import accuracy_measurement, correct_of, drop_measurement
+from edgekd.accuracy import accuracy_measurement, drop_measurement, scores_of
 from edgekd.errors import ToolError
 
 
@@ -33,8 +33,20 @@ def test_the_drop_counts_what_is_lost_and_what_is_won() -> None:
 
 def test_outputs_that_are_not_finite_or_not_one_a_label_are_a_tools_failure() -> None:
     logits = np.eye(3, dtype=np.float32)
-    assert correct_of(logits, np.array([0, 1, 0]), "m.onnx").tolist() == [True, True, False]
+    assert scores_of(logits, np.array([0, 1, 0]), "m.onnx").tolist() == [1.0, 1.0, 0.0]
     with pytest.raises(ToolError, match=r"m\.onnx: the outputs have values that are not finite"):
-        correct_of(np.full((3, 3), np.nan), np.arange(3), "m.onnx")
-    with pytest.raises(ToolError, match=r"outputs of shape \(3, 3\) for 2 labels"):
-        correct_of(logits, np.arange(2), "m.onnx")
+        scores_of(np.full((3, 3), np.nan), np.arange(3), "m.onnx")
+    with pytest.raises(ToolError, match=r"outputs of shape \(3, 3\) for 2 samples"):
+        scores_of(logits, np.arange(2), "m.onnx")
+
+
+def test_scores_between_right_and_wrong_are_resampled_sample_by_sample() -> None:
+    scores = np.array([0.25, 0.75] * 50)
+    found = accuracy_measurement(scores, "host", metric="mean IoU")
+    assert found.value == 0.5
+    assert found.protocol == "mean IoU over 100 samples"
+    # Normal approximation: every score lies 0.25 from the mean, so 1.96 * 0.25 / sqrt(100).
+    assert found.ci == pytest.approx((0.451, 0.549), abs=0.012)
+    drop = drop_measurement(scores, scores - 0.1, "host", metric="mean IoU")
+    assert drop.value == pytest.approx(10.0)
+    assert drop.ci == pytest.approx((10.0, 10.0)), "every pair drops by as much"

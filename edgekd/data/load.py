@@ -86,7 +86,10 @@ def _read(table: DataTable, folder: Path) -> Source:
         )
     if asked is None:
         return source
-    return replace(source, **{k: replace(part, task=asked) for k, part in source.parts.items()})
+    parts = {name: replace(part, task=asked) for name, part in source.parts.items()}
+    return replace(
+        source, train=parts["train"], test=parts["test"], validation=parts.get("validation")
+    )
 
 
 def _named(table: DataTable) -> Source:

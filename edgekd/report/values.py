@@ -49,7 +49,8 @@ class Reasoned(Value):
 
 
 class Dataset(Value):
-    """What was trained on and what the accuracies were counted on."""
+    """What was trained on and what the accuracies were counted on: the mean of the task's score,
+    whose name is `metric`. `classes` is 0 where the task has none to count."""
 
     name: str
     classes: NonNegativeInt
@@ -57,6 +58,8 @@ class Dataset(Value):
     validation: NonNegativeInt
     test: NonNegativeInt
     sha256: str = ""
+    task: str = "classification"
+    metric: str = "top-1"
 
 
 class LayerCost(Value):
