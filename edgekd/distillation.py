@@ -18,10 +18,11 @@ from edgekd.teaching_faults import (
     data_faults,
     feature_faults,
     logit_faults,
+    output_faults,
     task_faults,
     weight_faults,
 )
-from edgekd.terms import terms_of
+from edgekd.terms import paired, terms_of
 from edgekd.training import OnStep, Progress, Training, fit
 from edgekd.views import stream
 
@@ -63,6 +64,8 @@ def check_teaching(
     for term in terms:
         if term.reads_features and teachers:
             faults += feature_faults(term, student, teachers, data)
+        elif not term.reads_features:
+            faults += output_faults(term, student, data)
     return faults
 
 
@@ -90,7 +93,8 @@ def teach(
     given; `storage` is what their logits are kept in. Raises what `check_teaching` finds.
     """
     raise_all(check_teaching(teaching, student, data=data, teachers=teachers, where=where))
-    terms = [term for term in terms_of(teaching.losses, where)[0] if term.weight]
+    asked = [term for term in terms_of(teaching.losses, where)[0] if term.weight]
+    terms = paired(asked, student, teachers)
     folder = cache or work / "logits"
     wanted = teachers if terms else ()
     answers = Answers(wanted, data, seed, folder, progress, storage)
@@ -98,7 +102,7 @@ def teach(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "losses"))
         lesson.prepare(student)
-    learned = nn.ModuleList([term.loss for term in terms])
+    learned = nn.ModuleList([term.learned for term in terms])
     if fusion is not None:
         learned.append(fusion)
     if companions is not None:

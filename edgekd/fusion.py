@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.losses import Loss, OutputLoss
+from edgekd.losses import Loss, ResponseLoss
 
 
 class Fusion(nn.Module):
@@ -36,11 +36,11 @@ def merge(answers: Sequence[Tensor], weights: Sequence[float] | Tensor, loss: Lo
     """
     if len(answers) == 1:
         return answers[0]
-    temperature: float | None = getattr(loss, "temperature", None)
+    temperature = loss.averaged_at if isinstance(loss, ResponseLoss) else None
     shares = torch.as_tensor(weights, dtype=torch.float32, device=answers[0].device)
     shares = (shares / shares.sum(0)).view(len(answers), -1, *[1] * (answers[0].dim() - 1))
     stacked = torch.stack(list(answers))
-    if temperature is None or isinstance(loss, OutputLoss):
+    if temperature is None:
         return (shares * stacked).sum(0)
     logs = torch.log_softmax(stacked / temperature, dim=2) + shares.log()
     merged: Tensor = temperature * logs.logsumexp(0)

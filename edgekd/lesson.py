@@ -1,9 +1,9 @@
 """What one step of a teaching compares: a student's logits and layers with its teachers'."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data
 from edgekd.fusion import Fusion, merge
 from edgekd.logits import Answers
-from edgekd.losses import DepthsLoss, Loss, OutputLoss, ResponseLoss
+from edgekd.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss
+from edgekd.schedules import Moment
 from edgekd.taps import Taps
 from edgekd.tasks import NO_LABEL, Task
 from edgekd.teachers import Teacher
-from edgekd.terms import Term, bridge, source_of
+from edgekd.terms import Term, bridge, fit_outputs, source_of
 from edgekd.training import Batch, evaluating
 
 if TYPE_CHECKING:
@@ -41,18 +42,22 @@ class Lesson:
         ]
 
     def prepare(self, student: nn.Module) -> None:
-        """Make the regressors, from the shapes of one sample's features."""
+        """Make the regressors and memories, from the shapes of one sample's features."""
         for term, source in zip(self.terms, self.sources, strict=True):
             if source is not None and source.module is not None:
                 with evaluating(student), evaluating(source.module):
                     bridge(term, student, source.module, self.data.example, self.data.shown)
+            elif not isinstance(term.loss, ResponseLoss):
+                fit_outputs(term, student, self.data.example, self.data.train.y[:1])
+            if not isinstance(term.loss, ResponseLoss):
+                term.loss.remember(len(self.data.train))
 
     @contextmanager
     def tapping(self, student: nn.Module) -> Iterator[None]:
         """Hooks on the student and on every teacher whose features are read."""
         with ExitStack() as stack:
             stack.enter_context(self.answers.answering())
-            names = [name for term in self.terms for name in term.student]
+            names = [name for term in self.terms for name in term.tapped]
             self.student_taps = stack.enter_context(Taps(student, names))
             self.live = _LiveTeachers(stack, self.terms, self.sources)
             yield
@@ -72,10 +77,14 @@ class Lesson:
         if len(answers) > 1:
             shares, own = self._fused(compared.answers, compared.logits, compared.labels)
             total = total if own is None else total + own
+        features: dict[str | None, Tensor] = {None: logits, **self.student_taps.outputs}  # type: ignore[dict-item]
         whole = Compared(logits, answers, batch.y)
+        seen = _Seen(batch, whole, compared, shares, features, module)
+        moment, labels = seen.moment, total
         for term, source in zip(self.terms, self.sources, strict=True):
-            value = self._value(term, source, whole, compared, shares)
-            total = total + term.weight * value
+            term.set_to(moment)
+            value = self._value(term, source, seen)
+            total = total + term.weighted(value, moment, labels, seen.features)
         return total
 
     def _fused(
@@ -97,35 +106,67 @@ class Lesson:
                 answers.append(self.answers.of(number, batch) if found is None else found.float())
         return answers
 
-    def _value(
-        self,
-        term: Term,
-        source: Teacher | None,
-        whole: "Compared",
-        compared: "Compared",
-        shares: Tensor | None,
-    ) -> Tensor:
+    def _value(self, term: Term, source: Teacher | None, seen: "_Seen") -> Tensor:
+        loss = term.loss
         if source is None:
-            if isinstance(term.loss, ResponseLoss):
-                merged = compared.merged(shares, term.loss)
-                value: Tensor = term.loss(compared.logits, merged, compared.labels)
+            compared, whole, shares = seen.compared, seen.whole, seen.shares
+            if isinstance(loss, ResponseLoss):
+                merged = compared.merged(shares, loss)
+                value: Tensor = loss(compared.logits, merged, compared.labels)
                 return value
             if compared.logits is not whole.logits:  # shares are a row's, not a sample's
                 shares = torch.tensor([teacher.weight for teacher in self.teachers])
-            merged = whole.merged(shares, term.loss)
-            if isinstance(term.loss, OutputLoss):
-                value = term.loss(whole.logits, merged, whole.labels)
+            merged = whole.merged(shares, loss)
+            wanted = seen.wanted(loss.needs, merged, None)
+            if isinstance(loss, OutputLoss):
+                value = loss(whole.logits, merged, whole.labels, **wanted)
             else:
-                value = term.loss(whole.logits, merged)
+                value = loss(whole.logits, merged, **wanted)
             return value
+        assert isinstance(loss, FeatureLoss | DepthsLoss)
         features = self.live.outputs(source)
-        mine = [self.student_taps.outputs[name].float() for name in term.student]
+        mine = [seen.features[name].float() for name in term.student]
         theirs = [features[name].float() for name in term.teacher]
-        if isinstance(term.loss, DepthsLoss):
-            value = term.loss(mine, theirs)
+        wanted = seen.wanted(loss.needs, self.live.answers.get(id(source)), source.module)
+        if isinstance(loss, DepthsLoss):
+            value = loss(mine, theirs, **wanted)
         else:
-            value = term.loss(mine[0], theirs[0])
+            value = loss(mine[0], theirs[0], **wanted)
         return value
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one step's losses may look at."""
+
+    batch: Batch
+    whole: "Compared"
+    compared: "Compared"
+    shares: Tensor | None
+    features: Mapping[str | None, Tensor]
+    student: nn.Module
+
+    @property
+    def moment(self) -> Moment:
+        """What a schedule may look at."""
+        batch, answers = self.batch, self.compared.answers
+        mean = torch.stack(answers).mean(0) if answers else None
+        return Moment(batch.step, batch.steps, batch.total, len(batch.x), mean)
+
+    def wanted(
+        self, needs: Sequence[str], teacher_outputs: Tensor | None, teacher: nn.Module | None
+    ) -> dict[str, Any]:
+        """What a loss asks for besides what it compares (`edgekd.losses.NEEDS`)."""
+        known = {
+            "targets": self.batch.y,
+            "index": self.batch.index,
+            "inputs": self.batch.x,
+            "student_outputs": self.whole.logits,
+            "teacher_outputs": teacher_outputs,
+            "student": self.student,
+            "teacher": teacher,
+        }
+        return {name: known[name] for name in needs}
 
 
 @dataclass(frozen=True)
@@ -167,6 +208,7 @@ class _LiveTeachers:
     ) -> None:
         self._networks: dict[int, nn.Module] = {}
         self._taps: dict[int, Taps] = {}
+        self.answers: dict[int, Tensor] = {}
         names: dict[int, list[str]] = {}
         for term, source in zip(terms, sources, strict=True):
             if source is not None and source.module is not None:
@@ -183,6 +225,7 @@ class _LiveTeachers:
             return None
         with torch.no_grad():
             logits: Tensor = network.to(x.device)(x)
+        self.answers[id(teacher)] = logits.float()
         return logits
 
     def outputs(self, teacher: Teacher) -> dict[str, Tensor]:

@@ -120,7 +120,7 @@ def layer_kinds(module: nn.Module) -> dict[str, str]:
         for entry in (node.meta.get("nn_module_stack") or {}).values():
             if isinstance(entry, tuple) and len(entry) > 1:
                 name = getattr(entry[1], "__name__", str(entry[1])).rpartition(".")[2]
-                kinds.update({path: name for path in _cleaned([str(entry[0])])})
+                kinds.update(dict.fromkeys(_cleaned([str(entry[0])]), name))
     return kinds
 
 

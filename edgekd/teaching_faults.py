@@ -13,7 +13,7 @@ from edgekd.losses import ResponseLoss
 from edgekd.taps import layer_names, no_such_layer
 from edgekd.tasks import Task
 from edgekd.teachers import Teacher
-from edgekd.terms import Term, bridge, source_of
+from edgekd.terms import Term, bridge, fit_outputs, paired, source_of
 from edgekd.training import evaluating
 
 
@@ -138,10 +138,23 @@ def feature_faults(
         message = f"'{term.name}' reads layers, but the teacher {named} is a black box"
         hint = "use a loss on logits, such as kl, or a teacher from a factory"
         return [InputError(message, where=term.where, hint=hint)]
+    try:
+        resolved = paired([term], student, teachers)
+    except EdgekdError as fault:
+        return [fault]
+    faults: list[EdgekdError] = []
+    for each in resolved:
+        faults += _bridge_faults(each, student, source.module, data)
+    return faults
+
+
+def _bridge_faults(
+    term: Term, student: nn.Module, teacher: nn.Module, data: Data
+) -> list[EdgekdError]:
     faults: list[EdgekdError] = []
     for side, network, wanted in (
-        ("student", student, term.student),
-        ("teacher", source.module, term.teacher),
+        ("student", student, term.tapped),
+        ("teacher", teacher, term.teacher),
     ):
         known = layer_names(network)
         place = f"{term.where}: {side}"
@@ -149,8 +162,23 @@ def feature_faults(
     if faults:
         return faults
     try:
-        with evaluating(student), evaluating(source.module):
-            bridge(term, student, source.module, data.example, data.shown)
+        with evaluating(student), evaluating(teacher):
+            bridge(term, student, teacher, data.example, data.shown)
+    except EdgekdError as fault:
+        return [fault]
+    return []
+
+
+def output_faults(term: Term, student: nn.Module, data: Data) -> list[EdgekdError]:
+    """Outputs that are not what a loss on whole outputs reads, a layer to balance on that isn't
+    there."""
+    known = layer_names(student)
+    place = f"{term.where}: weight"
+    missing = [no_such_layer(name, known, place) for name in term.tapped if name not in known]
+    if missing or isinstance(term.loss, ResponseLoss):
+        return list(missing)
+    try:
+        fit_outputs(term, student, data.example, data.train.y[:1])
     except EdgekdError as fault:
         return [fault]
     return []

@@ -64,9 +64,12 @@ class OutputLoss(nn.Module):
 
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def prepare(self, outputs: Shape, targets: Shape, samples: int) -> None:
-        """Make what is learned or kept for these shapes and that many training samples;
-        `ValueError` where they are not what the loss reads."""
+    def prepare(self, outputs: Shape, targets: Shape) -> None:
+        """Make what is learned for these shapes of one sample; `ValueError` where they are not what
+        the loss reads."""
+
+    def remember(self, samples: int) -> None:
+        """Make what holds a row for each training sample; called after `prepare`."""
 
     forward: Callable[..., Tensor]
     """(student (B, ...), teacher (B, ...), targets (B, ...), *, what it `needs`) -> scalar."""
@@ -94,16 +97,21 @@ class FeatureLoss(nn.Module):
 class DepthsLoss(nn.Module):
     """Compares the features of several layers on each side, at least `least` of them.
 
-    `automatic` says what `layers = "auto"` takes of each block: the block's own output, or parts of
-    it too ("attention" weights, "value" projections).
+    `automatic` says what `layers = "auto"` takes: the "embedding" before the first block, each
+    "block" itself, its "attention" weights or its "value" projection, all in that order; of the
+    last pair of blocks alone where `deepest` is set.
     """
 
     least: ClassVar[int] = 2
+    deepest: ClassVar[bool] = False
     automatic: ClassVar[tuple[str, ...]] = ("block",)
     needs: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, student: list[Shape], teacher: list[Shape]) -> None:
         """Make what is learned for these shapes; `ValueError` where they can't be bridged."""
+
+    def remember(self, samples: int) -> None:
+        """Make what holds a row for each training sample; called after `prepare`."""
 
     forward: Callable[..., Tensor]
     """(one tensor a layer of the student, of the teacher, *, what it `needs`) -> scalar."""

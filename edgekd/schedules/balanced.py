@@ -23,11 +23,13 @@ class Balanced(Balance):
 
     def forward(self, labels: Tensor, value: Tensor, features: Tensor) -> Tensor:
         first, second = (_gradient_norm(each, features) for each in (labels, value))
-        return (self.share * first / second.clamp_min(1e-12)).clamp_max(self.most)
+        weight: Tensor = (self.share * first / second.clamp_min(1e-12)).clamp_max(self.most)
+        return weight
 
 
 def _gradient_norm(loss: Tensor, features: Tensor) -> Tensor:
     if not loss.requires_grad:
         return features.new_zeros(())
     (gradient,) = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
-    return features.new_zeros(()) if gradient is None else gradient.detach().norm()
+    norm: Tensor = features.new_zeros(()) if gradient is None else gradient.detach().norm()
+    return norm

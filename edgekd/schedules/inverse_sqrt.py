@@ -1,5 +1,7 @@
 """Falling with the square root of the epoch."""
 
+import math
+
 from edgekd.registry import SCHEDULES
 from edgekd.schedules import Moment, Schedule
 
@@ -22,4 +24,4 @@ class InverseSqrt(Schedule):
         return max(self.least, self.start / MANY), self.start
 
     def forward(self, moment: Moment) -> float:
-        return max(self.least, self.start / (moment.epoch + 1) ** 0.5)
+        return max(self.least, self.start / math.sqrt(moment.epoch + 1))

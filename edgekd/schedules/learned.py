@@ -14,8 +14,9 @@ class Learned(Schedule):
     """T = least + (most - least) sigmoid(a), a learned with its gradient reversed.
 
     Li et al. 2023 (CTKD), equations 4 to 8, the global temperature: the student lowers the loss and
-    a raises it. The reversed gradient is scaled by lambda = `scale` (1 - cos(pi min(1, e / epochs)))
-    / 2, e the epochs that lie behind, so that the task is easy first. It starts at `start`.
+    a raises it. The reversed gradient is scaled by lambda = `scale` times
+    (1 - cos(pi min(1, e / epochs))) / 2, e the epochs that lie behind: the task is easy first. It
+    starts at `start`.
     """
 
     for_weights = False
@@ -44,18 +45,6 @@ class Learned(Schedule):
     def forward(self, moment: Moment) -> Tensor:
         gone = min(1.0, moment.step / moment.steps / self.epochs)
         strength = self.scale * (1 - math.cos(math.pi * gone)) / 2
-        reversed_ = _Reversed.apply(self.place, strength)
-        return self.least + (self.most - self.least) * torch.sigmoid(reversed_)
-
-
-class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient is turned round and scaled."""
-
-    @staticmethod
-    def forward(ctx: object, value: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength  # type: ignore[attr-defined]
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return -ctx.strength * gradient, None  # type: ignore[attr-defined]
+        # The same value whose gradient is -strength times its own.
+        turned = (1 + strength) * self.place.detach() - strength * self.place
+        return self.least + (self.most - self.least) * torch.sigmoid(turned)
