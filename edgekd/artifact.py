@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.config import Value
+from edgekd.measurement import Measurement
 
 Precision = Literal["fp32", "fp16", "int8"]
 Placement = Literal["cpu", "gpu", "edgetpu", "npu", "unsupported"]
@@ -34,6 +35,8 @@ class Artifact(Value):
 
     `runtime` is the agent's name of what runs it: onnxruntime, litert, tvm, edgetpu, tensorrt.
     `notes` name what the user should know: float islands, leftover transposes, uncovered kernels.
+    `measurements` are what the tool that made it says of its cost; they stand in the report where
+    nothing was measured on the device itself.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Artifact(Value):
     lineage: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     facts: dict[str, float | str] = {}
+    measurements: tuple[Measurement, ...] = ()
 
 
 def sha256_of(path: Path) -> str:

@@ -155,6 +155,24 @@ def merge_budgets(*tables: Mapping[str, float]) -> dict[str, float]:
     return dict(merged.values())
 
 
+def check_hard_limits(
+    budgets: Mapping[str, float], hard: Mapping[str, float], target: str
+) -> list[EdgekdError]:
+    """A fault for each budget that allows more bytes than the target has."""
+    return [
+        InputError(
+            f"{name} = {budgets[name]:g} allows more than the {limit:,.0f} bytes of {target}",
+            where="budgets",
+            allowed=f"at most {limit / KNOWN[name].factor:g}",
+        )
+        for hard_name, limit in hard.items()
+        for name in budgets
+        if name in KNOWN
+        and _subject(name) == _subject(hard_name)
+        and budgets[name] * KNOWN[name].factor > limit
+    ]
+
+
 def budgets_of(table: Mapping[str, float]) -> tuple[Budget, ...]:
     """The budgets of a table that `check_budgets` found right, in its order."""
     return tuple(

@@ -120,6 +120,32 @@ def totals(module: nn.Module, example: Tensor) -> Totals:
     )
 
 
+def largest_layer(module: nn.Module, example: Tensor) -> int:
+    """The most values, inputs and outputs together, of one convolution or linear layer.
+
+    No runtime needs fewer of them at a time, since such a layer can't compute in place.
+    """
+    largest = 0
+
+    def see(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal largest
+        values = [one for one in (*inputs, output) if isinstance(one, Tensor)]
+        largest = max(largest, sum(one.numel() for one in values))
+
+    handles = [
+        part.register_forward_hook(see)
+        for part in module.modules()
+        if isinstance(part, (nn.modules.conv._ConvNd, nn.Linear))
+    ]
+    try:
+        with _in_eval(module), torch.no_grad():
+            module(example[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return largest
+
+
 def parameter_count(module: nn.Module) -> int:
     """Every parameter once, also those that a run does not touch."""
     return sum(parameter.numel() for parameter in module.parameters())

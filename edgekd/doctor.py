@@ -27,12 +27,15 @@ PACKAGES = (
     ("litert-torch", "the TFLite backend", "edgekd[tflite]"),
     ("ai-edge-litert", "running TFLite files", "edgekd[tflite]"),
     ("apache-tvm", "the TVM backend", "edgekd[tvm]"),
+    ("ethos-u-vela", "Ethos-U files", "edgekd[ethos]"),
+    ("tflite-micro", "the micro runtime's arena, on this machine", "edgekd[tflm]"),
     ("tensorflow|tensorflow-cpu", "Keras and SavedModel teachers", "edgekd[keras]"),
 )
 
 TOOLS = (
     ("aarch64-linux-gnu-g++", "TVM libraries for 64-bit ARM", "apt install g++-aarch64-linux-gnu"),
     ("qemu-aarch64-static", "ARM artifacts on this machine", "apt install qemu-user-static"),
+    ("arm-none-eabi-gcc", "bare-metal Cortex-M", "apt install gcc-arm-none-eabi"),
     ("nvcc", "TVM libraries for Jetson", "install NVIDIA's CUDA toolkit"),
     ("trtexec", "TensorRT engines, on the board", "comes with JetPack"),
     ("edgetpu_compiler", "Edge TPU files", "comes from Coral's apt archive"),

@@ -172,8 +172,9 @@ def _with_follower(
         board = Board(_execute) if plan.request.device == "host" else None
         make = functools.partial(backend.follow, each.artifact, target, options, board=board)
         artifacts = kept(plan.store, name, key, make, plan.request.resume)
-        placements, facts = backend.check_artifact(each.artifact, target, options)
-        result.append(each if artifacts else _judged(each, name, placements, facts))
+        if not artifacts:
+            each = _judged(each, name, *backend.check_artifact(each.artifact, target, options))
+        result.append(each)
         result += [Compiled(artifact, each.reference) for artifact in artifacts]
     return result
 

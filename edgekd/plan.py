@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from edgekd.backends import Backend
-from edgekd.budgets import check_budgets, merge_budgets
+from edgekd.budgets import check_budgets, check_hard_limits, merge_budgets
 from edgekd.candidate import Candidate
 from edgekd.config import parse
-from edgekd.cost import totals
+from edgekd.cost import largest_layer, totals
 from edgekd.data import load_data
 from edgekd.data.calibration import calibration_samples
 from edgekd.data.samples import Data
@@ -29,7 +29,7 @@ from edgekd.recipe import Network, Recipe
 from edgekd.registry import BACKENDS, STAGES
 from edgekd.stages import Context, Progress, Stage
 from edgekd.store import Store, check_writable, code_key, key_of
-from edgekd.target import Target, fits
+from edgekd.target import Target, fits, hard_limits
 from edgekd.teachers import Teacher, load_teacher
 
 R = TypeVar("R")
@@ -173,6 +173,7 @@ def make_plan(request: Request) -> Plan:
         budgets = _budgets(request, target)
         collect.faults.extend(check_budgets(budgets, "budgets"))
     start_network = recipe.student or recipe.model
+        collect.faults.extend(check_hard_limits(budgets, hard_limits(target), target.name))
     start = None
     if data and not is_onnx_alone(recipe):
         start = collect.attempt(_start, start_network, recipe, data, request.seed)
@@ -353,13 +354,29 @@ def _check_precision(target: Target, stages: Sequence[Stage], collect: _Collecto
 
 def _check_fit(plan: Plan, target: Target, collect: _Collector) -> None:
     total = totals(plan.start.module, plan.start.example)
-    reason = fits(target, parameter_bytes=total.parameters, activation_bytes=0)
-    if reason:
-        collect.faults.append(InputError(reason, where=f"target {target.name}"))
+    """Refuse what can't fit even at a byte a value; a model that the stages shrink is judged by
+    its budgets afterwards."""
+    shrinks = any(
+        table.get("kind") in ("prune", "factorize") for table in plan.request.recipe.stages
+    )
+    in_place = target.hardware.executes_in_place
+    floor = largest_layer(plan.start.module, plan.start.example) if in_place else 0
+    reason = fits(target, parameter_bytes=total.parameters, activation_bytes=floor)
+    if reason and not (in_place and shrinks):
+        collect.faults.append(
+            InputError(
+                reason,
+                where=f"target {target.name}",
+                hint='take a smaller student, or add a stage with kind = "prune"',
+            )
+        )
 
 
 def _budgets(request: Request, target: Target) -> dict[str, float]:
-    return merge_budgets(target.budgets, request.recipe.budgets, request.budgets)
+    """Merged budgets; flash and memory of a microcontroller are budgets even if nobody asks."""
+    return merge_budgets(
+        hard_limits(target), target.budgets, request.recipe.budgets, request.budgets
+    )
 
 
 def start_key(plan: Plan) -> str:

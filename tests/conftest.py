@@ -49,6 +49,7 @@ def tflite_file(tmp_path) -> Callable[..., Path]:
         ]
         options = schema.Conv2DOptionsT()
         options.dilationHFactor = options.dilationWFactor = 1
+        options.strideH = options.strideW = 1
         graph.operators = [_operator(schema, 0, [0, 1, 2], [3], options)]
         graph.operators += [_operator(schema, i, [2 + i], [3 + i]) for i in range(1, len(names))]
         graph.inputs, graph.outputs, graph.name = [0], [2 + len(names)], "main"

@@ -8,6 +8,7 @@ from edgekd.budgets import (
     budgets_of,
     check_accept,
     check_budgets,
+    check_hard_limits,
     judge,
     merge_budgets,
     parse_budget,
@@ -203,3 +204,13 @@ def test_the_runs_verdict_is_that_of_its_worst_part(
 ) -> None:
     whole = run_verdict(map(_judged, verdicts), map(_parity, parities))
     assert (whole, EXIT_CODES[whole]) == (verdict, code)
+
+
+def test_a_budget_above_what_the_target_has_is_refused_with_the_most_it_allows():
+    hard = {"size_bytes": 1048576.0, "memory_bytes": 327680.0}
+    assert (
+        check_hard_limits({"size_mib": 1.0, "memory_kib": 320, "latency_ms": 5}, hard, "m7") == []
+    )
+    (fault,) = check_hard_limits({"memory_kib": 321}, hard, "cortex-m7")
+    assert "memory_kib = 321 allows more than the 327,680 bytes of cortex-m7" in str(fault)
+    assert fault.allowed == "at most 320"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.cost import layer_costs, parameter_count, totals
+from edgekd.cost import largest_layer, layer_costs, parameter_count, totals
 from edgekd.models.resnet import resnet8
 
 torch.set_num_threads(1)
@@ -85,3 +85,15 @@ def test_counting_leaves_the_model_as_it_was() -> None:
     assert model.training
     assert not any(part._forward_hooks for part in model.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_largest_layer_counts_what_goes_in_and_what_comes_out():
+    module = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),  # 2x6x6 in, 4x6x6 out: 216
+        nn.BatchNorm2d(4),  # 288, but it is folded into the convolution
+        nn.Conv2d(4, 1, 3),  # 4x6x6 in, 1x4x4 out: 160
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+    assert largest_layer(module, torch.zeros(5, 2, 6, 6)) == 216
+    assert module.training

@@ -5,12 +5,8 @@ Both give the same report: a placement for each operator, and the facts `kind`, 
 Google's apt archive for x86-64 Debian, so it is a tool of this machine and not of the board.
 """
 
-import contextlib
-import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +19,7 @@ from edgekd.formats.graph import Graph
 from edgekd.formats.tflite import read_tflite
 from edgekd.options import EdgetpuOptions
 from edgekd.placement.edgetpu import edgetpu_placements
+from edgekd.processes import run_tool
 from edgekd.registry import BACKENDS
 from edgekd.target import Target
 
@@ -137,7 +134,8 @@ def _compile(compiler: str, model: Path, work: Path, limit: float) -> tuple[str,
     source = work / model.name
     shutil.copyfile(model, source)
     argv = [compiler, "-s", "-o", str(work), str(source)]
-    log, code = _run(argv, work, limit, str(model))
+    hint = "raise time_limit_seconds in [backends.edgetpu]"
+    log, code = run_tool(argv, work, limit, COMPILER, str(model), hint)
     made = work / f"{model.stem}_edgetpu.tflite"
     if code or not made.is_file() or "Compilation failed" in log:
         raise ToolError(_failure(log, code), where=str(model))
@@ -145,36 +143,6 @@ def _compile(compiler: str, model: Path, work: Path, limit: float) -> tuple[str,
     if not _ROW.search(log) and written.is_file():
         log += written.read_text(encoding="utf-8", errors="replace")
     return log, made
-
-
-def _run(argv: list[str], work: Path, limit: float, where: str) -> tuple[str, int]:
-    """Output and exit status of the compiler, which has a child of its own: both end together."""
-    with (work / "output").open("w+b") as output:
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=work,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ToolError(f"{COMPILER} could not be started: {error}", where=argv[0]) from None
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"{COMPILER} did not end within {limit:g} s",
-                where=where,
-                hint="raise time_limit_seconds in [backends.edgetpu]",
-            ) from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        return output.read().decode("utf-8", errors="replace"), code
 
 
 def _failure(log: str, code: int) -> str:

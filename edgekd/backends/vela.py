@@ -1,0 +1,290 @@
+"""Vela, Arm's compiler for Ethos-U: from the int8 TFLite file to one with NPU commands inside.
+
+Vela ends with status 0 for a float model of which it maps nothing, and crashes on a damaged file,
+so both are refused before it is started. It runs as a process with a time limit. Cycles, time and
+memory are those of its own model of the NPU: `simulated`, never `measured`.
+"""
+
+import csv
+import math
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgekd.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.backends import Board
+from edgekd.errors import EdgekdError, InputError, MissingPackage, ToolError
+from edgekd.formats.graph import Graph, Op
+from edgekd.formats.tflite import read_tflite
+from edgekd.measurement import Measurement
+from edgekd.options import VelaOptions
+from edgekd.processes import how_it_ended, run_tool
+from edgekd.registry import BACKENDS
+from edgekd.target import Target
+
+NPU_OP = "CUSTOM ethos-u"
+DEVICE = "Vela's model of the NPU"
+INTEGERS = ("int8", "uint8", "int16")
+
+# Vela: "Warning (supported operators) operator: MEAN, ofm: 'name'", then the line with its reason.
+_WARNING = re.compile(
+    r"^Warning \([^)]*\) operator: (\S+), ofm: '(.*)'\s*\nReason: (.+)$", re.MULTILINE
+)
+
+
+@BACKENDS.register()
+class Vela:
+    """Vela, which turns the int8 TFLite file into one for the Ethos-U."""
+
+    follows = "tflite"
+
+    def missing(self) -> list[EdgekdError]:
+        """A fault for each of LiteRT's schema and Vela that is not installed."""
+        needed = {
+            "ai_edge_litert": ("ai-edge-litert", "tflite"),
+            "ethosu": ("ethos-u-vela", "ethos"),
+        }
+        return [
+            MissingPackage(title, extra, where="backends.vela")
+            for name, (title, extra) in needed.items()
+            if not find_spec(name)
+        ]
+
+    def check_artifact(
+        self, artifact: Artifact, target: Target, options: dict[str, Any]
+    ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
+        """What Vela itself maps of that file, and its facts: `kind` is `simulated`."""
+        with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
+            found = _compile(artifact, VelaOptions(**options), Path(work))
+        return found.placements, found.facts
+
+    def follow(
+        self,
+        artifact: Artifact,
+        target: Target,
+        options: dict[str, Any],
+        folder: Path,
+        board: Board | None = None,
+    ) -> list[Artifact]:
+        """`*_vela.tflite`; a float file is refused, since the NPU computes in integers only."""
+        path = folder / f"{artifact.path.stem}_vela.tflite"
+        with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
+            found = _compile(artifact, VelaOptions(**options), Path(work))
+            partial = path.with_name(f".{path.name}.partial")
+            shutil.copyfile(found.path, partial)
+            partial.replace(path)
+        told = version("ethos-u-vela")
+        return [
+            artifact.model_copy(
+                update={
+                    "path": path,
+                    "format": "vela",
+                    "runtime": "ethos-u",
+                    "sha256": sha256_of(path),
+                    "bytes": path.stat().st_size,
+                    "placements": found.placements,
+                    "facts": {**artifact.facts, **found.facts},
+                    "measurements": found.measurements(),
+                    "versions": {**artifact.versions, "ethos-u-vela": told},
+                    "lineage": (*artifact.lineage, f"compiled by Vela {told}"),
+                    "notes": (*artifact.notes, *found.notes(target)),
+                }
+            )
+        ]
+
+
+class _Compiled:
+    """What one run of Vela gave: a file in its work folder, and what its summary and log say."""
+
+    def __init__(self, path: Path, source: Graph, log: str, facts: dict[str, float | str]) -> None:
+        self.path = path
+        self.bytes = path.stat().st_size
+        self.placements = placements_of(source, read_tflite(path), log)
+        left = sum(1 for one in self.placements if one.placement == "cpu")
+        self.facts: dict[str, float | str] = {
+            "kind": "simulated",
+            **facts,
+            "npu_ops": len(self.placements) - left,
+            "cpu_ops": left,
+        }
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Latency, if the whole model runs on the NPU, and memory."""
+        conditions = {name: str(self.facts[name]) for name in _CONDITIONS}
+        conditions["ethos-u-vela"] = version("ethos-u-vela")
+        reason = ""
+        if self.facts["cpu_ops"]:
+            reason = f"{self.facts['cpu_ops']} operators run on the CPU, which Vela does not time"
+        times = [
+            Measurement(
+                metric=f"latency_ms_{quantile}",
+                value=None if reason else float(self.facts["npu_ms"]),
+                kind="unavailable" if reason else "simulated",
+                device=DEVICE,
+                reason=reason,
+                protocol="" if reason else "Vela's cycle model: one number without a spread",
+                conditions=conditions,
+            )
+            for quantile in ("p50", "p90", "p99")
+        ]
+        memory = Measurement(
+            metric="memory_bytes",
+            value=float(self.facts["arena_bytes"]),
+            kind="simulated",
+            device=DEVICE,
+            protocol=f"Vela's allocation in {self.facts['arena_area']}",
+            conditions=conditions,
+        )
+        return (*times, memory)
+
+    def notes(self, target: Target) -> list[str]:
+        """What stays on the CPU, and what does not fit into the target."""
+        notes = []
+        left = [one for one in self.placements if one.placement == "cpu"]
+        if left:
+            names = ", ".join(f"{one.op} '{one.name}'" for one in left[:4])
+            more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+            why = left[0].reason
+            notes.append(
+                f"{len(left)} of {len(self.placements)} operators run on the CPU: "
+                f"{names}{more} ({why})"
+            )
+        arena, memory = int(self.facts["arena_bytes"]), target.hardware.memory_bytes
+        if arena > memory:
+            notes.append(f"does not fit: the arena takes {arena:,} bytes of {memory:,}")
+        storage = target.hardware.storage_bytes
+        if storage is not None and self.bytes > storage:
+            notes.append(
+                f"does not fit: the file takes {self.bytes:,} bytes of {storage:,} of flash"
+            )
+        return notes
+
+
+_CONDITIONS = ("accelerator_config", "system_config", "memory_mode")
+
+
+def _compile(artifact: Artifact, options: VelaOptions, work: Path) -> _Compiled:
+    """Run Vela in a folder of its own; the result's file lies in there."""
+    if artifact.format != "tflite":
+        raise InputError(
+            f"Vela takes a TFLite file, not {artifact.format}", where=str(artifact.path)
+        )
+    graph = read_tflite(artifact.path)
+    _refuse_float(graph, artifact.path)
+    source = work / "model.tflite"  # its name is written into the result
+    shutil.copyfile(artifact.path, source)
+    where = str(artifact.path)
+    hint = "raise time_limit_seconds in [backends.vela]"
+    argv = _command(source, options, work)
+    log, code = run_tool(argv, work, options.time_limit_seconds, "vela", where, hint)
+    made, summaries = work / "model_vela.tflite", sorted(work.glob("model_summary_*.csv"))
+    if code or not made.is_file() or len(summaries) != 1:
+        raise ToolError(_failure(log, code), where=where)
+    return _Compiled(made, graph, log, read_summary(summaries[0], options))
+
+
+def _refuse_float(graph: Graph, path: Path) -> None:
+    computed = [one for one in graph.tensors.values() if one.constant_bytes is None]
+    if not any(one.dtype in INTEGERS for one in computed):
+        raise InputError(
+            f"a float model: the Ethos-U would run none of its {len(graph.ops)} operators",
+            where=str(path),
+            allowed="activations in int8 or int16",
+            hint='add a stage with kind = "quantize", dtype = "int8"',
+        )
+
+
+def _command(source: Path, options: VelaOptions, work: Path) -> list[str]:
+    command = [
+        sys.executable, "-m", "ethosu.vela",
+        "--accelerator-config", options.accelerator_config,
+        "--config", options.config,
+        "--system-config", options.system_config,
+        "--memory-mode", options.memory_mode,
+        "--optimise", options.optimise,
+        "--show-cpu-operations",
+        "--output-dir", str(work),
+    ]  # fmt: skip
+    if options.arena_cache_bytes is not None:
+        command += ["--arena-cache-size", str(options.arena_cache_bytes)]
+    return [*command, str(source)]
+
+
+def _failure(log: str, code: int) -> str:
+    """The line of Vela's output that says what went wrong."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    told = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "")
+    told = told.removeprefix("ethosu.vela.errors.").strip("'") or "it said nothing"
+    return f"Vela failed ({how_it_ended(code)}): {told}"
+
+
+def read_summary(path: Path, options: VelaOptions) -> dict[str, float | str]:
+    """The facts of `*_summary_*.csv`: cycles, milliseconds, bytes of each memory.
+
+    Raises `ToolError` for a summary of another shape, or of another system than the one asked for.
+    """
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    try:
+        (row,) = rows
+        told = row["accelerator_configuration"].lower().replace("_", "-")
+        if (told, row["memory_mode"]) != (options.accelerator_config, options.memory_mode):
+            raise ValueError(f"it is of {told}, {row['memory_mode']}")
+        area = row["feature_map_storage_area"]
+        used = {name: round(_number(row[column]) * 1024) for name, column in _AREAS.items()}
+        return {
+            "accelerator_config": options.accelerator_config,
+            "system_config": row["system_config"],
+            "memory_mode": row["memory_mode"],
+            "npu_cycles": _number(row["cycles_total"]),
+            "npu_ms": _number(row["inference_time"]) * 1e3,
+            "macs": _number(row["nn_macs"]),
+            "arena_bytes": used[area],
+            "arena_area": area,
+            **{f"{name.lower().replace(' ', '_')}_bytes": size for name, size in used.items()},
+            "encoded_weight_bytes": _number(row["total_npu_encoded_weights"]),
+        }
+    except (KeyError, ValueError) as error:
+        raise ToolError(f"Vela's summary is of another kind: {error}", where=str(path)) from None
+
+
+_AREAS: Mapping[str, str] = {
+    "SRAM": "sram_memory_used",
+    "DRAM": "dram_memory_used",
+    "On-chip Flash": "on_chip_flash_memory_used",
+    "Off-chip Flash": "off_chip_flash_memory_used",
+}
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"'{text}' is no number")
+    return value
+
+
+def placements_of(source: Graph, compiled: Graph, log: str) -> tuple[OpPlacement, ...]:
+    """Where each operator of the source runs: on the CPU if the compiled file still has it.
+
+    Vela replaces what it maps by one operator a run of them, and keeps the others with the names of
+    their results. The reasons are those of its log.
+    """
+    kept = [(op.op, op.name) for op in compiled.ops if op.op != NPU_OP]
+    reasons = {(op, name): " ".join(why.split()) for op, name, why in _WARNING.findall(log)}
+    return tuple(_placed(op, kept, reasons) for op in source.ops)
+
+
+def _placed(
+    op: Op, kept: list[tuple[str, str]], reasons: Mapping[tuple[str, str], str]
+) -> OpPlacement:
+    if (op.op, op.name) not in kept:
+        return OpPlacement(name=op.name, op=op.op, placement="npu")
+    kept.remove((op.op, op.name))
+    reason = reasons.get((op.op, op.name), "Vela left it in the file without a reason")
+    return OpPlacement(name=op.name, op=op.op, placement="cpu", reason=reason)
