@@ -22,10 +22,11 @@ from edgekd.accuracy import (
     scores_of,
 )
 from edgekd.artifact import Artifact
+from edgekd.boards.root import missing_tools
 from edgekd.budgets import judge
 from edgekd.compiled import Compiled
 from edgekd.devices import Device
-from edgekd.devices.emulated import missing_tools
+from edgekd.devices._user_mode import open_user_mode
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError
 from edgekd.measurement import Kind, Measurement
@@ -99,7 +100,7 @@ def _emulator(target: Target) -> tuple[Device, str]:
     """The target's processor under QEMU where that is installed, else this machine."""
     if target.hardware.architecture == "aarch64" and not missing_tools():
         try:
-            return open_device(f"emulated://{target.name}"), ""
+            return open_user_mode(target.name), ""
         except EdgekdError as error:
             return open_device("host"), f" (no emulator: {error.message})"
     return open_device("host"), " (no emulator installed)"
@@ -207,7 +208,7 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
         measurements=(
             proof.accuracy,
             proof.drop,
-            *proof.played,
+            *proof.further,
             size,
             *_told(costs, artifact.measurements),
         ),
@@ -251,7 +252,7 @@ class _Proof:
     parity: Parity | None
     reference: np.ndarray | None = None
     reason: str = ""
-    played: tuple[Measurement, ...] = ()
+    further: tuple[Measurement, ...] = ()
 
 
 def _outputs(
@@ -283,7 +284,10 @@ def _outputs(
         None if reference is None else _parity(target, each, inputs, outputs, reference, task),
         reference,
         NO_REFERENCE if reference is None else "",
-        _played(target, place, artifact, task),
+        (
+            *_further(place, task, outputs, original.y),
+            *_played(target, place, artifact, task),
+        ),
     )
 
 
@@ -291,6 +295,19 @@ def _agreement(task: Task, outputs: np.ndarray, others: np.ndarray) -> float:
     """How far the outputs say what others do, 0 to 1."""
     mine, theirs = (torch.from_numpy(np.ascontiguousarray(each)) for each in (outputs, others))
     return float(task.agreement(mine, theirs).double().mean())
+
+
+def _further(
+    place: Place, task: Task, outputs: np.ndarray, y: np.ndarray
+) -> tuple[Measurement, ...]:
+    """What else the task tells of each sample."""
+    told = task.further(torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
+    return tuple(
+        mean_measurement(
+            metric, values.numpy(), place.device.name, place.kind, f"over {len(values)} samples"
+        )
+        for metric, values in told.items()
+    )
 
 
 def _played(

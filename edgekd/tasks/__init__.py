@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from edgekd.config import build
 from edgekd.errors import EdgekdError, InputError
@@ -94,6 +95,11 @@ class Task(ABC):
         """(N,) the groups that held-back and calibrating samples are spread over evenly."""
         return torch.zeros(len(y), dtype=torch.int64)
 
+    def further(self, outputs: Tensor, y: Tensor) -> Mapping[str, Tensor]:
+        """Further values (B,) of each sample that a report shows the mean of, by metric; a metric's
+        name ends in its unit where it has one."""
+        return {}
+
     def played(self, run: Run) -> Mapping[str, Tensor]:
         """Further results of a deployed file that need it to act, by metric: (episodes,) each."""
         return {}
@@ -137,3 +143,11 @@ def integer_faults(y: Tensor, rank: int, classes: int, least: int, where: str) -
             allowed=f"{least} to {classes - 1}",
         )
     ]
+
+
+def mean_cross_entropy(rows: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Over the rows (R, classes) that have a label (R,); 0 where none has one."""
+    total = F.cross_entropy(
+        rows, labels, ignore_index=NO_LABEL, reduction="sum", label_smoothing=smoothing
+    )
+    return total / (labels != NO_LABEL).sum().clamp(min=1)
