@@ -1,0 +1,42 @@
+/* Reads inputs from the file `inputs` until it ends, writes outputs to the file `outputs`, and the
+   ticks of each inference to the file `ticks`, 64 bits each. */
+
+#include <stdint.h>
+
+#include MODEL_HEADER
+#include "bare.h"
+
+_Alignas(ARENA_ALIGNMENT) static int8_t arena[ARENA_BYTES];
+
+static int open_file(const char *name, uint32_t mode, uint32_t length)
+{
+    const uint32_t request[3] = {(uint32_t)(uintptr_t)name, mode, length};
+    return semihost(0x01, request);
+}
+
+/* 0 if all bytes were moved. */
+static int move(int operation, int file, void *bytes, uint32_t count)
+{
+    const uint32_t request[3] = {(uint32_t)file, (uint32_t)(uintptr_t)bytes, count};
+    return semihost(operation, request);
+}
+
+int main(void)
+{
+    const int inputs = open_file("inputs", 1, 6);
+    const int outputs = open_file("outputs", 5, 7);
+    const int times = open_file("ticks", 5, 5);
+    if (inputs < 0 || outputs < 0 || times < 0) {
+        return 2;
+    }
+    while (move(0x06, inputs, MODEL_INPUT(arena), INPUT_BYTES) == 0) {
+        const uint64_t before = ticks();
+        MODEL_INVOKE(arena);
+        uint64_t passed = ticks() - before;
+        if (move(0x05, outputs, MODEL_OUTPUT(arena), OUTPUT_BYTES) != 0
+            || move(0x05, times, &passed, sizeof passed) != 0) {
+            return 3;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,200 @@
+"""Generated C on an emulated Cortex-M: qemu's boards, bare metal, semihosting.
+
+qemu counts one instruction as one nanosecond (`-icount shift=0`), so the processor's own timer tells
+the instructions of an inference to some forty: `simulated`, and no cycles, since neither the
+pipeline nor the memory's wait states are modelled.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.firmware.generate import Generated
+
+COMPILER = "arm-none-eabi-gcc"
+SIZE = "arm-none-eabi-size"
+QEMU = "qemu-system-arm"
+TOOLS = {COMPILER: "gcc-arm-none-eabi libnewlib-arm-none-eabi", QEMU: "qemu-system-arm"}
+BARE = Path(__file__).parent / "bare"
+WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
+OPTIMIZATION = "-O2"
+BUILD_SECONDS = 120.0
+RUN_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Board:
+    """One of qemu's boards: where code and data lie, and how fast its timer ticks."""
+
+    machine: str
+    flags: tuple[str, ...]
+    clock_hz: int
+    flash: tuple[int, int]
+    memory: tuple[int, int]
+
+
+_MPS2 = ((0x0, 4 << 20), (0x2000_0000, 4 << 20))
+
+# qemu 7.2, hw/arm/mps2.c (SYSCLK 25 MHz, 4 MiB of code and of data memory) and mps2-tz.c (an547:
+# 32 MHz, 512 KiB of instruction and of data memory beside the processor, SRAM behind them).
+BOARDS = {
+    "cortex-m4": Board("mps2-an386", ("-mcpu=cortex-m4", "-mfloat-abi=soft"), 25_000_000, *_MPS2),
+    "cortex-m7": Board("mps2-an500", ("-mcpu=cortex-m7", "-mfloat-abi=soft"), 25_000_000, *_MPS2),
+    "cortex-m55": Board(
+        "mps3-an547",
+        ("-mcpu=cortex-m55", "-mfloat-abi=hard"),
+        32_000_000,
+        (0x0, 512 << 10),
+        (0x2000_0000, 512 << 10),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A linked program. `flash_bytes` is the model's own share: its code and its constants."""
+
+    path: Path
+    cpu: str
+    flash_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Outputs (N, bytes), and the instructions of each inference, to within `resolution`."""
+
+    outputs: np.ndarray
+    instructions: tuple[int, ...]
+    resolution: int
+
+
+def missing_tools() -> list[EdgekdError]:
+    """What this machine lacks to compile for a Cortex-M and to emulate one."""
+    return [
+        InputError(f"no {tool} here", where="emulated Cortex-M", hint=f"apt install {package}")
+        for tool, package in TOOLS.items()
+        if shutil.which(tool) is None
+    ]
+
+
+def board_of(cpu: str) -> Board:
+    """The board that has such a processor."""
+    if cpu not in BOARDS:
+        raise InputError(
+            f"no board with a {cpu} is emulated", where="device", allowed=", ".join(BOARDS)
+        )
+    return BOARDS[cpu]
+
+
+def build(
+    generated: Generated,
+    cpu: str,
+    folder: Path,
+    *,
+    sources: Sequence[Path] = (),
+    flags: Sequence[str] = (),
+) -> Image:
+    """Compile and link the model with what runs it on the emulated board; warnings are errors.
+
+    `sources` and `flags` are further ones, such as those of CMSIS-NN. Raises `InputError` for a
+    processor that is not emulated or a model that does not fit the board, `ToolError` if a tool
+    fails.
+    """
+    board = board_of(cpu)
+    _, model = generated.write(folder)
+    objects = folder / "model.o"
+    common = (COMPILER, *board.flags, "-mthumb", OPTIMIZATION, *flags, f"-I{folder}")
+    _run((*common, *WARNINGS, "-c", str(model), "-o", str(objects)), BUILD_SECONDS)
+    linked = folder / f"{generated.name}.elf"
+    command = (
+        *common, "-std=gnu11", "-nostartfiles", *_macros(generated.name), *_regions(board),
+        f"-I{BARE}", f"-T{BARE / 'link.ld'}", "-Wl,--gc-sections", "-ffunction-sections",
+        str(BARE / "start.c"), str(BARE / "run.c"), str(objects), *map(str, sources),
+        "-lc", "-lgcc", "-o", str(linked),
+    )  # fmt: skip
+    _run(command, BUILD_SECONDS)
+    return Image(linked, cpu, _flash_of(objects))
+
+
+def _macros(name: str) -> tuple[str, ...]:
+    """What run.c calls the parts of the model's header."""
+    macro = name.upper()
+    values = {
+        "MODEL_HEADER": f'"{name}.h"',
+        "MODEL_INPUT": f"{name}_input",
+        "MODEL_OUTPUT": f"{name}_output",
+        "MODEL_INVOKE": f"{name}_invoke",
+        **{
+            part: f"{macro}_{part}"
+            for part in ("ARENA_ALIGNMENT", "ARENA_BYTES", "INPUT_BYTES", "OUTPUT_BYTES")
+        },
+    }
+    return tuple(f"-D{key}={value}" for key, value in values.items())
+
+
+def _regions(board: Board) -> tuple[str, ...]:
+    return tuple(
+        f"-Wl,--defsym={name}_{part}={value}"
+        for name, region in (("FLASH", board.flash), ("RAM", board.memory))
+        for part, value in zip(("ORIGIN", "LENGTH"), region, strict=True)
+    )
+
+
+def _flash_of(objects: Path) -> int:
+    """Code and constants of an object file: `size` counts constants to the text."""
+    words = _run((SIZE, str(objects)), BUILD_SECONDS).splitlines()[1].split()
+    return int(words[0]) + int(words[1])
+
+
+def run(image: Image, inputs: np.ndarray) -> Run:
+    """Outputs for int8 inputs (N, bytes), and what each inference took.
+
+    Raises `ToolError` if the program faults, or does not end in time.
+    """
+    board = board_of(image.cpu)
+    with tempfile.TemporaryDirectory(prefix="edgekd-cortex-m-") as work:
+        folder = Path(work)
+        (folder / "inputs").write_bytes(np.ascontiguousarray(inputs, np.int8).tobytes())
+        command = (
+            QEMU, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none",
+            "-icount", "shift=0", "-semihosting-config", "enable=on,target=native",
+            "-kernel", str(image.path.resolve()),
+        )  # fmt: skip
+        _run(command, RUN_SECONDS, folder)
+        outputs = np.frombuffer((folder / "outputs").read_bytes(), np.int8)
+        ticks = np.frombuffer((folder / "ticks").read_bytes(), "<u8")
+    if len(ticks) != len(inputs):
+        raise ToolError(f"{len(ticks)} of {len(inputs)} inferences", where=image.path.name)
+    tick = 1_000_000_000 / board.clock_hz
+    instructions = tuple(round(int(one) * tick) for one in ticks)
+    return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(tick)))
+
+
+def _run(command: Sequence[str], limit: float, folder: Path | None = None) -> str:
+    """The output of a tool that ends well and in time."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit, check=False, cwd=folder,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise InputError(
+            f"no {command[0]} here",
+            where="emulated Cortex-M",
+            hint=f"apt install {TOOLS.get(command[0], command[0])}",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise ToolError(f"did not end within {limit:g} s", where=command[0]) from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        told = next((line for line in lines if "overflowed" in line or "no room" in line), "")
+        if told:
+            raise InputError(f"the model does not fit the board: {told}", where="emulated Cortex-M")
+        raise ToolError(f"exit status {done.returncode}: {lines[-1]}", where=command[0])
+    return done.stdout

@@ -1,0 +1,135 @@
+"""TFLite files of single operators, written field by field, and what runtimes make of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+CODES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
+         "float32": schema.TensorType.FLOAT32}  # fmt: skip
+
+
+FIRST = ("HARD_SWISH", "PADV2", "RELU_N1_TO_1", "RESHAPE")
+"""Operators of which the runtimes know only the first version."""
+
+
+@dataclass
+class T:
+    """A tensor: shape, scales, zero point, and values if it is constant."""
+
+    shape: Sequence[int]
+    scale: float | Sequence[float] = 0.05
+    zero: int = 0
+    values: Any = None
+    dtype: str = "int8"
+    axis: int = 0
+
+
+@dataclass
+class O:  # noqa: E742
+    """An operator: its kind, tensors by number (-1 for one left out), options by field."""
+
+    kind: str
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    options: dict[str, Any] = field(default_factory=dict)
+    table: str = ""
+
+
+def integers(values: Any, axis: int = 0) -> T:
+    """A constant of int32."""
+    array = np.asarray(values, np.int32)
+    return T(array.shape, (), 0, array, "int32", axis)
+
+
+def tflite(
+    tensors: Sequence[T], ops: Sequence[O], inputs: Sequence[int], outputs: Sequence[int]
+) -> bytes:
+    """The file."""
+    model = schema.ModelT()
+    model.version = 3
+    model.buffers = [schema.BufferT()]
+    graph = schema.SubGraphT()
+    graph.tensors = [_tensor(model, number, one) for number, one in enumerate(tensors)]
+    graph.inputs, graph.outputs = list(inputs), list(outputs)
+    kinds = list(dict.fromkeys(op.kind for op in ops))
+    model.operatorCodes = [_code(kind) for kind in kinds]
+    graph.operators = [_operator(op, kinds.index(op.kind)) for op in ops]
+    model.subgraphs = [graph]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _tensor(model: Any, number: int, one: T) -> Any:
+    tensor = schema.TensorT()
+    tensor.name = f"t{number}".encode()
+    tensor.shape = list(one.shape)
+    tensor.type = CODES[one.dtype]
+    tensor.buffer = 0
+    scales = [one.scale] if isinstance(one.scale, float | int) else list(one.scale)
+    if scales:
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.scale = [float(np.float32(scale)) for scale in scales]
+        tensor.quantization.zeroPoint = [one.zero] * len(scales)
+        tensor.quantization.quantizedDimension = one.axis
+    if one.values is not None:
+        buffer = schema.BufferT()
+        buffer.data = list(np.ascontiguousarray(np.asarray(one.values, one.dtype)).tobytes())
+        model.buffers.append(buffer)
+        tensor.buffer = len(model.buffers) - 1
+    return tensor
+
+
+def _code(kind: str) -> Any:
+    code = schema.OperatorCodeT()
+    number = getattr(schema.BuiltinOperator, kind)
+    code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
+    code.version = 1 if kind in FIRST else 2
+    return code
+
+
+def _operator(op: O, index: int) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex = index
+    operator.inputs, operator.outputs = list(op.inputs), list(op.outputs)
+    if op.table:
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, op.table)
+        operator.builtinOptions = getattr(schema, f"{op.table}T")()
+        for key, value in op.options.items():
+            assert hasattr(operator.builtinOptions, key), key
+            setattr(operator.builtinOptions, key, value)
+    return operator
+
+
+def by_litert(content: bytes, inputs: np.ndarray) -> np.ndarray:
+    """(N, bytes) from LiteRT's reference kernels for (N, bytes)."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kernels = OpResolverType.BUILTIN_REF
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
+    interpreter.allocate_tensors()
+    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for row in inputs:
+        interpreter.set_tensor(entry["index"], row.reshape(entry["shape"]))
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(exit_["index"]).reshape(-1).copy())
+    return np.stack(rows)
+
+
+def by_micro(content: bytes, inputs: np.ndarray) -> np.ndarray:
+    """(N, bytes) from TensorFlow Lite Micro's kernels for (N, bytes)."""
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=4 << 20)
+    shape = interpreter.get_input_details(0)["shape"]
+    rows = []
+    for row in inputs:
+        interpreter.set_input(row.reshape(shape), 0)
+        interpreter.invoke()
+        rows.append(np.asarray(interpreter.get_output(0)).reshape(-1).copy())
+    return np.stack(rows)
