@@ -40,3 +40,33 @@ def plain_c(
         f"arena {numbers['arena_bytes']} bytes (at least {numbers['arena_bound_bytes']}), "
         f"constants {numbers['constant_bytes']} bytes, {numbers['kernel_calls']} calls"
     )
+
+
+@firmware.command("tflm")
+def micro(
+    model: Annotated[Path, typer.Argument(help="A .tflite file, or one that Vela made.")],
+    out: Annotated[Path, typer.Option(help="The folder for the sources.")],
+    name: Annotated[str, typer.Option(help="Begins files and symbols.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Write a model as a C array and an op resolver for TensorFlow Lite Micro."""
+    from edgekd.firmware.arena import measure_arena
+    from edgekd.firmware.tflm import micro_sources
+    from edgekd.formats.tflite import read_tflite
+
+    read_tflite(model)  # refuses what is damaged before a runtime sees it
+    arena = measure_arena(model)
+    sources = micro_sources(model, arena, name)
+    paths = sources.write(out)
+    if as_json:
+        told = {
+            "files": [str(path) for path in paths],
+            "ops": list(sources.ops),
+            "arena": arena.model_dump(mode="json"),
+        }
+        typer.echo(json.dumps(told, indent=1))
+        return
+    for path in paths:
+        typer.echo(str(path))
+    size = f"{arena.value:.0f} bytes (measured)" if arena.value is not None else arena.reason
+    typer.echo(f"arena: {size}; operators: {', '.join(sources.ops)}")

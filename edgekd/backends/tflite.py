@@ -17,8 +17,10 @@ from torch import fx
 from edgekd.artifact import Artifact, OpPlacement, Precision, TensorInfo, sha256_of
 from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, MissingPackage, ToolError
+from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, Tensor
 from edgekd.formats.tflite import read_tflite
+from edgekd.measurement import Measurement
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.rewrite import unfolded
 from edgekd.quant.support import place
@@ -75,8 +77,18 @@ class Tflite:
                 lineage=candidate.lineage,
                 notes=tuple(leftovers(graph, candidate)),
                 facts={"input_layout": "NHWC" if images else "NCHW"},
+                measurements=_of_the_micro_runtime(path, target, precision),
             )
         ]
+
+
+def _of_the_micro_runtime(
+    path: Path, target: Target, precision: Precision
+) -> tuple[Measurement, ...]:
+    """The arena, where the target is a microcontroller; fp16 files are not for those."""
+    if target.hardware.architecture != "thumb" or precision == "fp16":
+        return ()
+    return (measure_arena(path),)
 
 
 def _versions() -> dict[str, str]:
