@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from edgekd.data.samples import Data
@@ -13,12 +13,15 @@ from edgekd.errors import EdgekdError, InputError, raise_all
 from edgekd.fusion import Fusion
 from edgekd.lesson import Lesson
 from edgekd.logits import Answers
+from edgekd.sample_weights import SampleWeights
+from edgekd.schedules import Balance, Schedule, is_scheduled, schedule_for_weight
 from edgekd.teachers import Teacher
 from edgekd.teaching_faults import (
     data_faults,
     feature_faults,
     logit_faults,
     output_faults,
+    row_faults,
     task_faults,
     weight_faults,
 )
@@ -35,10 +38,39 @@ class Teaching(Training):
     the loss's own parameters. Features come from the first teacher that is no black box, or from
     the one that `network` names. Several teachers' softened probabilities are averaged by their
     weights before a loss on logits sees them.
+
+    A number in a loss's table, its weight and `label_weight` may be a schedule's table (which is
+    kept as `label_schedule`). `sample_weights` lets samples of rare classes count more, or those
+    that teacher and student disagree on. With `calibrate_teachers` each teacher's logits are first
+    divided by the temperature that fits the validation samples.
     """
 
     label_weight: float = Field(default=0.1, ge=0.0)
+    label_schedule: dict[str, Any] | None = None
+    sample_weights: SampleWeights = "equal"
+    calibrate_teachers: bool = False
     losses: tuple[dict[str, Any], ...] = ({"name": "kl", "weight": 0.9, "temperature": 4.0},)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scheduled(cls, table: Any) -> Any:
+        if not isinstance(table, dict) or not is_scheduled(table.get("label_weight")):
+            return table
+        given = table["label_weight"]
+        return {**table, "label_weight": _label_schedule(given).bounds[1], "label_schedule": given}
+
+    @property
+    def label_schedule_made(self) -> Schedule | None:
+        """What changes `label_weight`, if anything does."""
+        return None if self.label_schedule is None else _label_schedule(self.label_schedule)
+
+
+def _label_schedule(table: dict[str, Any]) -> Schedule:
+    made = schedule_for_weight(table, "label_weight")
+    if isinstance(made, Balance):
+        hint = "balance the weight of a loss instead: it is measured against the labels' loss"
+        raise InputError("the labels' weight can't be balanced", where="label_weight", hint=hint)
+    return made
 
 
 def check_teaching(
@@ -57,6 +89,7 @@ def check_teaching(
         hint = "name one under [[teachers]], or set losses = [] to train with labels only"
         faults.append(InputError("there is no teacher", where=where, hint=hint))
     faults += task_faults(terms, teaching.label_smoothing, data.task, where)
+    faults += row_faults(teaching, data, bool(teachers and terms), where)
     broken = data_faults(data, where) + weight_faults(student, teachers, where)
     broken = broken or logit_faults(student, teachers if terms else (), data, where)
     if broken:
@@ -99,6 +132,8 @@ def teach(
     wanted = teachers if terms else ()
     answers = Answers(wanted, data, seed, folder, progress, storage)
     lesson = Lesson(teaching, terms, answers, data, fusion)
+    if teaching.calibrate_teachers:
+        lesson.calibrate()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "losses"))
         lesson.prepare(student)

@@ -12,10 +12,14 @@ from edgekd.data.samples import Data
 from edgekd.fusion import Fusion, merge
 from edgekd.logits import Answers
 from edgekd.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss
+from edgekd.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
 from edgekd.schedules import Moment
 from edgekd.taps import Taps
 from edgekd.tasks import NO_LABEL, Task
+from edgekd.teacher_temperature import teacher_temperature
 from edgekd.teachers import Teacher
+from edgekd.teachers.module import ModuleTeacher
+from edgekd.teachers.outputs import Outputs
 from edgekd.terms import Term, bridge, fit_outputs, source_of
 from edgekd.training import Batch, evaluating
 
@@ -36,10 +40,21 @@ class Lesson:
     ) -> None:
         self.teaching, self.terms, self.answers, self.data = teaching, terms, answers, data
         self.teachers = answers.teachers
+        self.temperatures = [1.0] * len(self.teachers)
         self.fusion = fusion or Fusion()
+        self.labelling = teaching.label_schedule_made
+        if teaching.sample_weights == "inverse-frequency":
+            rows = data.task.row_labels(data.train.y)
+            assert rows is not None
+            self.frequency = inverse_frequency(rows[rows != NO_LABEL], data.classes)
         self.sources = [
             source_of(term, self.teachers) if term.reads_features else None for term in terms
         ]
+
+    def calibrate(self) -> None:
+        """Find the temperature at which each teacher's confidence is right."""
+        with self.answers.answering():
+            self.temperatures = [teacher_temperature(t, self.data) for t in self.teachers]
 
     def prepare(self, student: nn.Module) -> None:
         """Make the regressors and memories, from the shapes of one sample's features."""
@@ -64,28 +79,47 @@ class Lesson:
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """The loss of one batch."""
-        teaching = self.teaching
         logits = module(batch.x).float()
-        total: Tensor = logits.new_zeros(())
-        if teaching.label_weight:
-            total = teaching.label_weight * self.data.task.label_loss(
-                logits, batch.y, teaching.label_smoothing
-            )
+        features: dict[str | None, Tensor] = {None: logits, **self.student_taps.outputs}  # type: ignore[dict-item]
         answers = self._answers(batch)
         compared = Compared.of(self.data.task, logits, answers, batch.y)
-        shares = None
-        if len(answers) > 1:
-            shares, own = self._fused(compared.answers, compared.logits, compared.labels)
-            total = total if own is None else total + own
-        features: dict[str | None, Tensor] = {None: logits, **self.student_taps.outputs}  # type: ignore[dict-item]
         whole = Compared(logits, answers, batch.y)
-        seen = _Seen(batch, whole, compared, shares, features, module)
-        moment, labels = seen.moment, total
+        seen = _Seen(batch, whole, compared, self._weights(compared), features, module)
+        labels = total = self._labels(seen)
+        if len(answers) > 1:
+            seen.shares, own = self._fused(compared.answers, compared.logits, compared.labels)
+            total = total if own is None else total + own
+        moment = seen.moment
         for term, source in zip(self.terms, self.sources, strict=True):
             term.set_to(moment)
             value = self._value(term, source, seen)
             total = total + term.weighted(value, moment, labels, seen.features)
         return total
+
+    def _weights(self, compared: "Compared") -> Tensor | None:
+        """(R,) of mean one, or None where all rows count alike."""
+        wish = self.teaching.sample_weights
+        if wish == "equal":
+            return None
+        if wish == "inverse-frequency":
+            return self.frequency.to(compared.labels.device)[compared.labels]
+        return disagreement(compared.logits, torch.stack(compared.answers).mean(0))
+
+    def _labels(self, seen: "_Seen") -> Tensor:
+        """The task's own loss, or the rows' weighted cross-entropy, by its weight in this step."""
+        teaching, outputs = self.teaching, seen.whole.logits
+        weight: float | Tensor = teaching.label_weight
+        if self.labelling is not None:
+            weight = self.labelling(seen.moment)
+        if not teaching.label_weight:
+            return outputs.new_zeros(())
+        if seen.weights is None:
+            value = self.data.task.label_loss(outputs, seen.batch.y, teaching.label_smoothing)
+        else:
+            rows, labels = seen.compared.logits, seen.compared.labels
+            smoothing = teaching.label_smoothing
+            value = weighted_cross_entropy(rows, labels, seen.weights, smoothing)
+        return weight * value
 
     def _fused(
         self, answers: list[Tensor], logits: Tensor, labels: Tensor
@@ -98,12 +132,13 @@ class Lesson:
 
     def _answers(self, batch: Batch) -> list[Tensor]:
         """Each teacher's logits for the batch; teachers with tapped layers run to give them."""
-        needed = None in self.sources
+        needed = None in self.sources or self.teaching.sample_weights == "disagreement"
         answers = []
         for number, teacher in enumerate(self.teachers):
             found = self.live.run(teacher, batch.shown)
             if needed:
-                answers.append(self.answers.of(number, batch) if found is None else found.float())
+                answer = self.answers.of(number, batch) if found is None else found
+                answers.append(answer.float() / self.temperatures[number])
         return answers
 
     def _value(self, term: Term, source: Teacher | None, seen: "_Seen") -> Tensor:
@@ -112,7 +147,7 @@ class Lesson:
             compared, whole, shares = seen.compared, seen.whole, seen.shares
             if isinstance(loss, ResponseLoss):
                 merged = compared.merged(shares, loss)
-                value: Tensor = loss(compared.logits, merged, compared.labels)
+                value: Tensor = loss(compared.logits, merged, compared.labels, seen.weights)
                 return value
             if compared.logits is not whole.logits:  # shares are a row's, not a sample's
                 shares = torch.tensor([teacher.weight for teacher in self.teachers])
@@ -135,16 +170,17 @@ class Lesson:
         return value
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
     """What one step's losses may look at."""
 
     batch: Batch
     whole: "Compared"
     compared: "Compared"
-    shares: Tensor | None
+    weights: Tensor | None
     features: Mapping[str | None, Tensor]
     student: nn.Module
+    shares: Tensor | None = None
 
     @property
     def moment(self) -> Moment:
@@ -161,6 +197,7 @@ class _Seen:
             "targets": self.batch.y,
             "index": self.batch.index,
             "inputs": self.batch.x,
+            "shown": self.batch.shown,
             "student_outputs": self.whole.logits,
             "teacher_outputs": teacher_outputs,
             "student": self.student,
@@ -223,8 +260,9 @@ class _LiveTeachers:
         network = self._networks.get(id(teacher))
         if network is None:
             return None
+        outputs = teacher.outputs if isinstance(teacher, ModuleTeacher) else Outputs()
         with torch.no_grad():
-            logits: Tensor = network.to(x.device)(x)
+            logits = outputs.logits(network.to(x.device)(x))
         self.answers[id(teacher)] = logits.float()
         return logits
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from edgekd.tasks import Task
 from edgekd.teachers import Teacher
 from edgekd.terms import Term, bridge, fit_outputs, paired, source_of
 from edgekd.training import evaluating
+
+if TYPE_CHECKING:
+    from edgekd.distillation import Teaching
 
 
 def data_faults(data: Data, where: str) -> list[EdgekdError]:
@@ -101,6 +105,26 @@ def task_faults(
         fault = _meaning_fault(term, task)
         if fault is not None:
             faults.append(fault)
+    return faults
+
+
+def row_faults(teaching: "Teaching", data: Data, taught: bool, where: str) -> list[EdgekdError]:
+    """Weights for samples, or a teacher's own temperature, where rows have no labels."""
+    faults: list[EdgekdError] = []
+    asked = {
+        "sample_weights": teaching.sample_weights != "equal",
+        "calibrate_teachers": teaching.calibrate_teachers,
+    }
+    for key in (key for key, wish in asked.items() if wish):
+        if not (data.task.has_rows and data.task.labels_rows):
+            message = f"the task {data.task.name} has no logits with a label each"
+            faults.append(InputError(message, where=f"{where}: {key}"))
+    if teaching.sample_weights == "disagreement" and not taught:
+        message = "there is no teacher to disagree with"
+        faults.append(InputError(message, where=f"{where}: sample_weights"))
+    if teaching.calibrate_teachers and not len(data.validation):
+        message = "there are no validation samples to fit a temperature on"
+        faults.append(InputError(message, where=f"{where}: calibrate_teachers"))
     return faults
 
 

@@ -14,13 +14,15 @@ TIERS = (
     ("store", "storage", "options", "factories", "formats", "artifact", "measurement", "candidate",
      "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
      "onnx_files", "teachers", "lookup", "views", "tasks", "processes"),
-    ("training", "taps", "layer_pairs", "terms", "logits", "teaching_faults", "distillation", "lesson",
-     "fusion", "schemes", "schedules", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware"),
+    ("training", "taps", "layer_pairs", "sample_weights",
+     "teacher_temperature", "terms", "logits", "teaching_faults", "distillation", "lesson",
+     "fusion", "schemes", "schedules", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware",
+     "boards"),
     ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
      "measuring", "compiled"),
     ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification",
      "methods", "doctor", "progress"),
-    ("cli", "__main__", "firmware_commands"),
+    ("cli", "__main__", "firmware_commands", "board_commands"),
 )  # fmt: skip
 
 # Within these folders each file is one method, and no method knows another.

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 Shape = tuple[int, ...]
 """Of one sample's features, the batch dimension left out: (C, H, W), (L, D) or (D,)."""
 
-NEEDS = ("targets", "index", "inputs", "student_outputs", "teacher_outputs", "student", "teacher")
+NEEDS = (
+    "targets", "index", "inputs", "shown", "student_outputs", "teacher_outputs", "student", "teacher"
+)  # fmt: skip
 """What a loss may ask for by name in `needs`, handed to `forward` as keyword arguments: the batch's
-targets (B, ...), the samples' positions (B,) in the training set, the inputs (B, ...), the
-networks' outputs (B, ...), and the networks themselves."""
+targets (B, ...), the samples' positions (B,) in the training set, the inputs (B, ...) and those
+that the teacher sees, the networks' outputs (B, ...), and the networks themselves."""
 
 
 class ResponseLoss(nn.Module):

@@ -1,0 +1,37 @@
+"""Which samples count more: those of rare classes, or those on which the teacher disagrees."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SampleWeights = Literal["equal", "inverse-frequency", "disagreement"]
+
+
+def inverse_frequency(labels: Tensor, classes: int) -> Tensor:
+    """Training labels (N,) -> (classes,): N / (K n_c) over the K classes that there are, 0 for one
+    without a sample. Over the training set the mean weight is one."""
+    counts = torch.bincount(labels, minlength=classes).double()
+    present = counts > 0
+    weights = torch.where(present, len(labels) / (present.sum() * counts.clamp_min(1)), 0.0)
+    return weights.float()
+
+
+def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
+    """Logits (R, classes) twice -> (R,) of mean one: half of |p_s - p_t|_1 over its mean.
+
+    Where they agree everywhere, every weight is one. No gradient goes through it.
+    """
+    with torch.no_grad():
+        apart = (F.softmax(student, dim=1) - F.softmax(teacher, dim=1)).abs().sum(1) / 2
+        mean = apart.mean()
+        return torch.where(mean > 1e-6, apart / mean.clamp_min(1e-6), torch.ones_like(apart))
+
+
+def weighted_cross_entropy(
+    rows: Tensor, labels: Tensor, weights: Tensor, smoothing: float
+) -> Tensor:
+    """The mean over rows (R, classes) of weight * cross-entropy."""
+    each = F.cross_entropy(rows, labels, reduction="none", label_smoothing=smoothing)
+    return (weights * each).mean()
