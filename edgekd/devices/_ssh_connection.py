@@ -90,6 +90,7 @@ class Process:
         if not self._connection.lost:
             self.end_input()
             with contextlib.suppress(EdgekdError, TimeoutError, EOFError):
+                self._connection.run(self._discard(), limit_s)  # or it can't end for a full pipe
                 self.wait(limit_s)
         for task in self._tasks:
             task.cancel()
@@ -101,6 +102,10 @@ class Process:
 
     async def _finish(self) -> None:
         self._process.stdin.write_eof()
+
+    async def _discard(self) -> None:
+        while await self._process.stdout.read(BLOCK):
+            pass
 
     async def _drain(self) -> None:
         with contextlib.suppress(Exception):  # what ends it is told by stdout

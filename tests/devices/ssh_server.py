@@ -110,9 +110,10 @@ class Server:
         """Commands on the board's side: they name its folder."""
         return [
             " ".join(command)
-            for command in map(command_of, all_processes())
-            if any(str(self.cache) in word for word in command)
-            and "pytest" not in " ".join(command)
+            for pid in all_processes()
+            if pid != os.getpid()
+            and any(str(self.cache) in word for word in command_of(pid))
+            and (command := command_of(pid))
         ]
 
     def partial(self) -> list[Path]:
