@@ -4,9 +4,9 @@ import inspect
 from dataclasses import dataclass
 
 from edgekd.errors import InputError, nearest
-from edgekd.registry import CRITERIA, LOSSES, STAGES, Entry, Registry
+from edgekd.registry import CRITERIA, DIAGNOSTICS, LOSSES, STAGES, TASKS, Entry, Registry
 
-KINDS = {registry.kind: registry for registry in (STAGES, LOSSES, CRITERIA)}
+KINDS = {registry.kind: registry for registry in (STAGES, LOSSES, CRITERIA, TASKS, DIAGNOSTICS)}
 
 
 @dataclass(frozen=True)
