@@ -1,7 +1,8 @@
 """The model between two stages: a float module or a quantized graph, and what was done to it."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,14 +14,15 @@ class Candidate:
     `module` is in eval mode and on the CPU between stages: a float `nn.Module` while `form` is
     "float", and a graph of quantize and dequantize ops (what `convert_pt2e` returns, weights
     folded to int8) once it is "int8". "fp16" keeps the float module and asks the backends for
-    half precision. `example` is one real input with a batch of one. `lineage` has a line for each
-    stage that was applied.
+    half precision; "weights" is a graph whose weights alone are narrow (bf16, int4, ternary ...). `example` is one real input with a batch of one. `lineage` has a line for each
+    stage that was applied. `metadata` is what files that can carry it say of the model.
     """
 
     module: nn.Module
     example: Tensor
     form: Literal["float", "fp16", "int8"] = "float"
     lineage: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def after(self, module: nn.Module, line: str, form: str | None = None) -> "Candidate":
         """The candidate that a stage returns: the new module, with one more line of lineage."""

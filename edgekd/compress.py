@@ -340,6 +340,9 @@ def resolved_recipe(request: Request) -> str:
 
     if recipe.data.source.endswith(".npz"):
         table["data"]["source"] = os.path.relpath(recipe.folder / recipe.data.source, request.out)
+    if "licence_file" in table["metadata"]:
+        licence = recipe.folder / table["metadata"]["licence_file"]
+        table["metadata"]["licence_file"] = os.path.relpath(licence, request.out)
     for network in (table["model"], table.get("student", {}), *table.get("teachers", ())):
         moved(network)
     return tomli_w.dumps(table)

@@ -26,8 +26,9 @@ def plain_c(
 ) -> None:
     """Write an int8 network as C11: no heap, no runtime, one static arena."""
     from edgekd.firmware.generate import generate
+    from edgekd.firmware.stored_facts import facts_in
 
-    generated = generate(model, name)
+    generated = generate(model, name, facts_in(model))
     paths = generated.write(out)
     if as_json:
         files = {"files": [str(path) for path in paths]}
@@ -51,12 +52,12 @@ def micro(
 ) -> None:
     """Write a model as a C array and an op resolver for TensorFlow Lite Micro."""
     from edgekd.firmware.arena import measure_arena
+    from edgekd.firmware.stored_facts import facts_in
     from edgekd.firmware.tflm import micro_sources
-    from edgekd.formats.tflite import read_tflite
 
-    read_tflite(model)  # refuses what is damaged before a runtime sees it
+    facts = facts_in(model)  # refuses what is damaged before a runtime sees it
     arena = measure_arena(model)
-    sources = micro_sources(model, arena, name)
+    sources = micro_sources(model, arena, name, facts)
     paths = sources.write(out)
     if as_json:
         told = {

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from edgekd.cost import totals
 from edgekd.networks import load_network
 from edgekd.plan import Plan, PlannedStage, PlannedTarget
 from edgekd.quant.storage import load_graph, save_graph
+from edgekd.quant.weight_only import stored_bytes
+from edgekd.recipe import licence_text, recipe_hash
 from edgekd.report.values import StageReport
 from edgekd.stages import Progress
 from edgekd.storage import load_module, save_module
@@ -135,12 +137,13 @@ def compile_candidate(
         follows = getattr(backend, "follows", "")
         if follows:
             made = _with_follower(plan, planned.target, name, backend, made)
-        elif staged.candidate.form in getattr(backend, "forms", FORMS):
-            made += compiled(plan, planned.target, name, backend, staged.candidate, staged.key)
+    last = staged.reports[-1].accuracy if staged.reports else None
+    candidate = replace(staged.candidate, metadata=metadata_of(plan, last))
+    floating = replace(staged.floating, metadata=metadata_of(plan, None))
+        elif candidate.form in getattr(backend, "forms", FORMS):
+            made += compiled(plan, planned.target, name, backend, candidate, staged.key)
         else:
-            made += compiled(
-                plan, planned.target, name, backend, staged.floating, staged.floating_key
-            )
+            made += compiled(plan, planned.target, name, backend, floating, staged.floating_key)
     progress(f"compile for {planned.target.name} with {name}", 1, 1)
     return made
 
@@ -150,9 +153,24 @@ def compiled(
 ) -> list[Compiled]:
     """The files that one backend makes of a candidate."""
     artifacts = kept(
+def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
+    """What the deployed file says of the model; `accuracy` (0 to 1) is the candidate's own, on the
+    test set. What is not known is left out."""
+    recipe, seed = plan.request.recipe, plan.request.seed
+    told = {
+        "name": recipe.metadata.name,
+        "version": recipe.metadata.version,
+        "licence": licence_text(recipe),
+        "labels": list(recipe.metadata.labels),
+        "recipe_hash": recipe_hash(recipe, seed),
+        "accuracy_percent": None if accuracy is None else round(100 * accuracy, 4),
+    }
+    return {name: value for name, value in told.items() if value not in ("", [], None)}
+
+
         plan.store,
         name,
-        key_of(key, name, target.model_dump(mode="json")),
+        key_of(key, name, target.model_dump(mode="json"), dict(candidate.metadata)),
         lambda folder: backend.compile(candidate, target, target.backends[name], folder),
         plan.request.resume,
     )

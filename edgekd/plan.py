@@ -25,7 +25,7 @@ from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
 from edgekd.networks import load_network, network_key
 from edgekd.onnx_alone import check_onnx_alone, is_onnx_alone
-from edgekd.recipe import Network, Recipe
+from edgekd.recipe import Network, Recipe, licence_text
 from edgekd.registry import BACKENDS, STAGES
 from edgekd.stages import Context, Progress, Stage
 from edgekd.store import Store, check_writable, code_key, key_of
@@ -174,6 +174,10 @@ def make_plan(request: Request) -> Plan:
         collect.faults.extend(check_budgets(budgets, "budgets"))
     start_network = recipe.student or recipe.model
         collect.faults.extend(check_hard_limits(budgets, hard_limits(target), target.name))
+    collect.attempt(licence_text, recipe)
+    if data:
+        collect.attempt(_check_labels, recipe, data)
+    start_network = recipe.student or recipe.model
     start = None
     if data and not is_onnx_alone(recipe):
         start = collect.attempt(_start, start_network, recipe, data, request.seed)
@@ -207,6 +211,16 @@ def make_plan(request: Request) -> Plan:
     ]
     raise_all(_once(collect.faults))
     return Plan(**{**vars(plan), "targets": tuple(planned), "warnings": _warnings(plan)})
+
+
+def _check_labels(recipe: Recipe, data: Data) -> None:
+    labels = recipe.metadata.labels
+    if labels and len(labels) != data.classes:
+        raise InputError(
+            f"{len(labels)} labels for {data.classes} classes",
+            where="metadata.labels",
+            allowed="one for each class, in the order of the outputs",
+        )
 
 
 def _check_device(url: str | None) -> None:

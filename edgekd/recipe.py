@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_valid
 
 from edgekd.config import Value, parse, read_toml
 from edgekd.errors import InputError, nearest
+from edgekd.store import key_of
 
 
 class Network(Value):
@@ -73,6 +74,26 @@ class Calibration(Value):
     samples: PositiveInt = 256
 
 
+class Metadata(Value):
+    """What the deployed model says of itself, in the TFLite file and in C headers.
+
+    `licence` is any text, often an SPDX name; `licence_file` a file that holds the whole text.
+    `labels` name the classes in the order of the outputs.
+    """
+
+    name: str = Field(default="", max_length=200)
+    version: str = Field(default="", max_length=200)
+    licence: str = ""
+    licence_file: Path | None = None
+    labels: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_licence(self) -> "Metadata":
+        if self.licence and self.licence_file is not None:
+            raise ValueError("give 'licence' or 'licence_file', not both")
+        return self
+
+
 class Recipe(Value):
     """A whole recipe. `stages` stay tables here; the plan makes each by its `kind`."""
 
@@ -83,6 +104,7 @@ class Recipe(Value):
     calibration: Calibration = Calibration()
     stages: tuple[dict[str, Any], ...] = ()
     budgets: dict[str, float] = {}
+    metadata: Metadata = Metadata()
     seed: int = 0
     _folder: Path = PrivateAttr(default=Path())
 
@@ -100,6 +122,30 @@ def load_recipe(path: Path, settings: dict[str, str] | None = None) -> Recipe:
     recipe = parse(Recipe, table, str(path))
     recipe._folder = path.resolve().parent
     return recipe
+
+
+LONGEST_LICENCE = 100_000
+
+
+def recipe_hash(recipe: Recipe, seed: int) -> str:
+    """Of what decides the model's bytes: all of the recipe but its budgets and metadata."""
+    table = recipe.model_dump(mode="json", exclude={"budgets", "metadata", "seed"})
+    return key_of(table, seed)
+
+
+def licence_text(recipe: Recipe) -> str:
+    """The licence's text. Raises `InputError` if its file can't be read as text."""
+    if recipe.metadata.licence_file is None:
+        return recipe.metadata.licence
+    path = recipe.folder / recipe.metadata.licence_file
+    where = f"metadata.licence_file {path}"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"not readable: {error}", where=where) from None
+    if len(text) > LONGEST_LICENCE:
+        raise InputError(f"{len(text):,} characters are no licence", where=where)
+    return text
 
 
 def override(table: dict[str, Any], key: str, text: str) -> None:

@@ -20,11 +20,13 @@ from edgekd.errors import EdgekdError, MissingPackage, ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, Tensor
 from edgekd.formats.tflite import read_tflite
+from edgekd.formats.tflite_metadata import with_metadata
 from edgekd.measurement import Measurement
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.rewrite import unfolded
 from edgekd.quant.support import place
 from edgekd.registry import BACKENDS
+from edgekd.store import write_beside
 from edgekd.target import Target
 
 TIME_LIMIT_S = 900
@@ -58,6 +60,8 @@ class Tflite:
         placements = self.check(candidate, target, options)
         path = folder / "model.tflite"
         _convert(candidate, path)
+        if candidate.metadata:
+            write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
         graph = read_tflite(path)
         precision: Precision = "fp32" if candidate.form == "float" else candidate.form
         images = candidate.example.dim() == 4

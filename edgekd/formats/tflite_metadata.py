@@ -1,0 +1,103 @@
+"""What travels inside a TFLite file besides the network: one entry of its metadata, as JSON.
+
+The entry is called `edgekd`; runtimes pass over names that they don't know. The same file and the
+same facts give the same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.errors import InputError
+from edgekd.formats.graph import read_bytes
+from edgekd.formats.tflite import IDENTIFIER, read_tflite
+
+ENTRY = "edgekd"
+ALIGNMENT = 16
+"""Of every constant: the schema's own, which vector loads rely on."""
+
+LARGEST = 1 << 20
+
+
+def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
+    """The same model with these facts, in place of those it has.
+
+    Raises `ValueError` for a model whose constants lie behind the flatbuffer (above 2 GB).
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if any(buffer.offset > 1 for buffer in model.buffers):
+        raise ValueError("its constants lie behind the flatbuffer")
+    for buffer in model.buffers:
+        buffer.Pack = _aligned(schema, buffer)
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    data = np.frombuffer(text.encode(), np.uint8)
+    entries = {_text(one.name): one for one in model.metadata or []}
+    entry = entries.get(ENTRY)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = ENTRY, len(model.buffers)
+        buffer = schema.BufferT()
+        buffer.Pack = _aligned(schema, buffer)
+        model.buffers = [*model.buffers, buffer]
+        model.metadata = [*(model.metadata or []), entry]
+    model.buffers[entry.buffer].data = data
+    builder = flatbuffers.Builder(len(content) + len(data) + 1024)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _aligned(schema: Any, buffer: Any) -> Any:
+    """How a buffer writes itself: as the generated code does, and aligned as the schema wants."""
+
+    def pack(builder: Any) -> int:
+        place = None
+        if buffer.data is not None and len(buffer.data):
+            raw = np.ascontiguousarray(buffer.data, np.uint8).tobytes()
+            builder.StartVector(1, len(raw), ALIGNMENT)
+            builder.head -= len(raw)
+            builder.Bytes[builder.head : builder.head + len(raw)] = raw
+            place = builder.EndVector()
+        schema.BufferStart(builder)
+        if place is not None:
+            schema.BufferAddData(builder, place)
+        return int(schema.BufferEnd(builder))
+
+    return pack
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The facts in a file, empty if it has none.
+
+    Raises `InputError` for a damaged file, or for an entry that is no table of facts.
+    """
+    read_tflite(path)
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(read_bytes(path), 0)
+    try:
+        for index in range(min(model.MetadataLength(), 1024)):
+            entry = model.Metadata(index)
+            if _text(entry.Name()) == ENTRY:
+                return _facts(model.Buffers(entry.Buffer()))
+    except Exception as error:  # whatever a damaged vector makes the reader raise
+        raise InputError(f"its metadata '{ENTRY}' is damaged: {error}", where=str(path)) from None
+    return {}
+
+
+def _facts(buffer: Any) -> dict[str, Any]:
+    if not 0 < buffer.DataLength() <= LARGEST:
+        raise ValueError(f"{buffer.DataLength()} bytes")
+    facts = json.loads(buffer.DataAsNumpy().tobytes().decode())
+    if not isinstance(facts, dict):
+        raise ValueError("no table")
+    return facts
+
+
+def _text(name: bytes | str | None) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name or ""
