@@ -1,6 +1,7 @@
 """What a device is: something that runs an artifact and returns raw samples."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from edgekd.artifact import Artifact, TensorInfo
+from edgekd.devices._replies import Hello
 from edgekd.measurement import Kind
 
 Options = dict[str, Any]
@@ -39,11 +41,24 @@ class Samples:
     memory_reason: str = ""
 
 
+class Recording(Protocol):
+    """Numbers that stood in files of a device. `points` are complete once it has ended: moments in
+    seconds of the device's monotonic clock, and a number a file, None where it held none."""
+
+    points: list[tuple[float, tuple[int | None, ...]]]
+
+    def now(self) -> float:
+        """The device's clock."""
+
+
 class Device(Protocol):
     """Somewhere an artifact runs. `kind` is what its latencies are: measured or simulated."""
 
     name: str
     kind: Kind
+
+    def hello(self) -> Hello:
+        """What it is: processor, memory, runtimes and sensors, asked once."""
 
     def can_run(self, artifact: Artifact) -> str:
         """An empty string, or the reason why it can't run there."""
@@ -64,6 +79,13 @@ class Device(Protocol):
     ) -> list[Samples]:
         """Latency samples of each, interleaved (A B A B) in one pinned process. One table of
         options for all, or one for each; `scope = "end-to-end"` times the conversions too."""
+
+    def look(self, patterns: Sequence[str]) -> dict[str, str]:
+        """The text of the device's own small files below /sys and /proc, by path."""
+
+    def record(self, files: Sequence[str], period_s: float) -> AbstractContextManager[Recording]:
+        """Read the numbers in such files every `period_s`, in a process of its own beside what else
+        runs there, while the block lasts."""
 
     def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
         """Run a command there, such as a vendor's builder: exit status, stdout and stderr. The

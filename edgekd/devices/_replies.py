@@ -91,6 +91,24 @@ class Benchmarked(Reply):
     invalid: Words = ""
 
 
+class Looked(Reply):
+    """Small system files by path."""
+
+    files: dict[Words, Annotated[str, Field(max_length=4096)]] = Field(max_length=4096)
+
+
+class Clock(Reply):
+    """The board's monotonic clock."""
+
+    now_ns: Nanoseconds
+
+
+class Recorded(Reply):
+    """Moments, and what stood in each of the recorded files then."""
+
+    points: tuple[tuple[Nanoseconds, tuple[int | None, ...]], ...]
+
+
 class Cold(Reply):
     """Load, first inference and peak memory of one model in its own process."""
 

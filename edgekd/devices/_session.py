@@ -4,26 +4,30 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from edgekd.artifact import Artifact, TensorInfo
-from edgekd.devices import Options, Samples, Scope
+from edgekd.devices import Options, Recording, Samples, Scope
+from edgekd.devices._recording import AgentRecording
 from edgekd.devices._replies import (
     Benchmarked,
     Cold,
     Hello,
     Inferred,
     Loaded,
+    Looked,
     checked,
     decode,
     fault_of,
-    milliseconds,
     printable,
 )
+from edgekd.devices._samples import no_samples, samples_of, threads_of
 from edgekd.devices._transport import Channel, Disconnected, Transport
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.measurement import Kind
@@ -167,7 +171,7 @@ class AgentDevice:
         quick: bool,
     ) -> list[Samples]:
         if self._no_times:
-            return [_nothing(self._no_times, quick) for _ in artifacts]
+            return [no_samples(self._no_times, quick) for _ in artifacts]
         try:
             return self._benchmark(artifacts, options, quick)
         except Disconnected as error:
@@ -183,7 +187,7 @@ class AgentDevice:
     ) -> list[Samples]:
         each = [options] * len(artifacts) if isinstance(options, dict) else list(options)
         requests = [self._request_of(a, o) for a, o in zip(artifacts, each, strict=True)]
-        pin = int(all(_threads(option) == 1 for option in each))
+        pin = int(all(threads_of(option) == 1 for option in each))
         colds = [
             self._cold(request, str(artifact.path), pin)
             for request, artifact in zip(requests, artifacts, strict=True)
@@ -212,9 +216,27 @@ class AgentDevice:
             raise ToolError("the agent answered for another number of models", where=places)
         scope: Scope = "end-to-end" if request["end_to_end"] else "model"
         return [
-            _samples(reply, which, loaded[which], colds[which], each[which], quick, scope)
+            samples_of(reply, which, loaded[which], colds[which], each[which], quick, scope)
             for which in range(len(artifacts))
         ]
+
+    def look(self, patterns: Sequence[str]) -> dict[str, str]:
+        def ask() -> Looked:
+            request = {"command": "look", "patterns": list(patterns)}
+            return checked(Looked, self._ask(self._shared(), request, self.name), self.name)
+
+        return self._persistently(ask).files
+
+    @contextmanager
+    def record(self, files: Sequence[str], period_s: float) -> Iterator[Recording]:
+        channel = self._transport.open_channel(0)
+        try:
+            recording = AgentRecording(partial(self._ask, channel, place=self.name), self.name)
+            recording.begin(files, period_s)
+            yield recording
+            recording.end()
+        finally:
+            channel.close()
 
     def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
         return self._transport.execute(command, limit_s)
@@ -249,7 +271,7 @@ class AgentDevice:
             "outputs": [info.model_dump() for info in outputs],
         }
         chosen = {key: options[key] for key in AGENT_OPTIONS if key in options}
-        chosen["threads"] = _threads(options)
+        chosen["threads"] = threads_of(options)
         if runtime == "tvm":  # the library itself does not tell
             chosen.update(tensors)
             chosen.setdefault("device", "cuda" if options.get("kind") == "cuda" else "cpu")
@@ -319,11 +341,6 @@ class AgentDevice:
         return ToolError(f"the runtime {why} on {self.name}", where=place, hint=hint)
 
 
-def _threads(options: Options) -> int:
-    """One unless the table says more; TVM's compiler calls them cores."""
-    return int(options["threads"] if "threads" in options else options.get("num_cores", 1))
-
-
 def _chunk(loaded: Loaded, inputs: np.ndarray, options: Options) -> int:
     """How many samples are sent at once: whole batches of the model's own size."""
     own = loaded.inputs[0].shape[0] if loaded.inputs and loaded.inputs[0].shape else -1
@@ -348,37 +365,3 @@ def _machine_of(library: Path) -> str:
         header = stream.read(20)
     number = int.from_bytes(header[18:20], "little") if header[:4] == b"\x7fELF" else 0
     return {62: "x86_64", 183: "aarch64", 40: "armv7l"}.get(number, "")
-
-
-def _nothing(why: str, quick: bool) -> Samples:
-    return Samples((), None, None, {}, quick=quick, invalid=why)
-
-
-def _samples(
-    reply: Benchmarked, which: int, loaded: Loaded, cold: Cold, options: Options, quick: bool,
-    scope: Scope,
-) -> Samples:  # fmt: skip
-    windows = reply.windows_ns[which]
-    if not windows or not all(windows):
-        raise ToolError("the agent sent a window without a run")
-    after = {f"{key}_after": reply.after[key] for key in ("temperature_c",) if key in reply.after}
-    conditions = {
-        **reply.before,
-        **after,
-        **loaded.notes,
-        "runtime": loaded.version,
-        "threads": str(_threads(options)),
-        "warm_up_settled": "yes" if reply.settled[which] else "no",
-        "interleaved": str(len(reply.windows_ns)),
-    }
-    return Samples(
-        windows_ms=tuple(tuple(milliseconds(run) for run in window) for window in windows),
-        cold_ms=milliseconds(cold.load_ns + cold.first_ns),
-        peak_memory_bytes=cold.peak_bytes,
-        conditions=conditions,
-        quick=quick,
-        invalid=reply.invalid,
-        scope=scope,
-        spans_s=tuple((start / 1e9, end / 1e9) for start, end in reply.spans_ns[which]),
-        memory_reason=cold.reason,
-    )

@@ -462,6 +462,13 @@ def conditions(root: str) -> Table:
     return {key: value for key, value in found.items() if value}
 
 
+def system_path(path: str) -> str:
+    """A path below /sys or /proc, as it is."""
+    if not path.startswith(("/sys/", "/proc/")) or ".." in path.split("/"):
+        raise Fault("bad-request", "only files below /sys and /proc are read")
+    return path
+
+
 def facts(root: str) -> Table:
     """What `edgekd doctor` tells of a board besides: features, memory, space, sensors."""
     from importlib import metadata
@@ -709,6 +716,45 @@ class Agent:
             "reason": reason,
         }
 
+    def look(self, request: Table) -> Table:
+        """The text of small system files, by path; no other files."""
+        found: Table = {}
+        for pattern in request["patterns"]:
+            for path in sorted(glob.glob(self.root + system_path(pattern)))[:256]:
+                found[path[len(self.root) :]] = read(path)[:4096]
+        return {"files": found}
+
+    def record(self, request: Table) -> Table:
+        """Read the numbers in some system files again and again, in a thread, until `recorded`."""
+        paths = [self.root + system_path(path) for path in request["files"]]
+        self.points: Arrays = []
+        self.stopped = threading.Event()
+        self.recorder = threading.Thread(
+            target=self._record, args=(paths, request["period_s"]), daemon=True
+        )
+        self.recorder.start()
+        return self.clock(request)
+
+    def _record(self, paths: list[str], period_s: float) -> None:
+        last = False
+        while True:
+            now, row = time.perf_counter_ns(), [read(path) for path in paths]
+            self.points.append([now, [int(one) if one.lstrip("-").isdigit() else None
+                                      for one in row]])  # fmt: skip
+            if last:
+                return
+            last = self.stopped.wait(period_s)
+
+    def recorded(self, request: Table) -> Table:
+        """End the recording: the moments, and the numbers at each; None where there was none."""
+        self.stopped.set()
+        self.recorder.join()
+        return {"points": self.points}
+
+    def clock(self, request: Table) -> Table:
+        """This machine's monotonic clock, in which windows and recordings are told."""
+        return {"now_ns": time.perf_counter_ns()}
+
     @staticmethod
     def _resident(key: str = "VmRSS") -> int:
         for line in read("/proc/self/status").splitlines():
@@ -717,7 +763,7 @@ class Agent:
         raise Fault("failed", f"no {key} in /proc/self/status")
 
 
-COMMANDS = ("hello", "load", "infer", "benchmark", "memory")
+COMMANDS = ("hello", "load", "infer", "benchmark", "memory", "look", "record", "recorded", "clock")
 
 
 def perform(agent: Agent, line: bytes) -> Table:

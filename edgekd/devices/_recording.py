@@ -1,0 +1,28 @@
+"""Numbers in a device's own files (power rails, counters), read there while something runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgekd.devices._replies import Clock, Recorded, checked
+
+
+class AgentRecording:
+    """Numbers in files of a device, read there by an agent of its own."""
+
+    def __init__(self, ask: Callable[[dict[str, Any]], Any], name: str) -> None:
+        self._ask = ask
+        self._name = name
+        self.points: list[tuple[float, tuple[int | None, ...]]] = []
+
+    def begin(self, files: Sequence[str], period_s: float) -> None:
+        """Start it there."""
+        request = {"command": "record", "files": list(files), "period_s": period_s}
+        checked(Clock, self._ask(request), self._name)
+
+    def now(self) -> float:
+        return checked(Clock, self._ask({"command": "clock"}), self._name).now_ns / 1e9
+
+    def end(self) -> None:
+        """Fetch what was read."""
+        told = checked(Recorded, self._ask({"command": "recorded"}), self._name)
+        self.points = [(moment / 1e9, row) for moment, row in told.points]

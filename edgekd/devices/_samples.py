@@ -1,0 +1,46 @@
+"""From an agent's answers to the samples of one benchmark."""
+
+from edgekd.devices import Options, Samples, Scope
+from edgekd.devices._replies import Benchmarked, Cold, Loaded, milliseconds
+from edgekd.errors import ToolError
+
+
+def threads_of(options: Options) -> int:
+    """One unless the table says more; TVM's compiler calls them cores."""
+    return int(options["threads"] if "threads" in options else options.get("num_cores", 1))
+
+
+def no_samples(why: str, quick: bool) -> Samples:
+    """Those of a place that has outputs but no times, and why."""
+    return Samples((), None, None, {}, quick=quick, invalid=why)
+
+
+def samples_of(
+    reply: Benchmarked, which: int, loaded: Loaded, cold: Cold, options: Options, quick: bool,
+    scope: Scope,
+) -> Samples:  # fmt: skip
+    """Those of one of the models of a benchmark. Raises `ToolError` for a window without a run."""
+    windows = reply.windows_ns[which]
+    if not windows or not all(windows):
+        raise ToolError("the agent sent a window without a run")
+    after = {f"{key}_after": reply.after[key] for key in ("temperature_c",) if key in reply.after}
+    conditions = {
+        **reply.before,
+        **after,
+        **loaded.notes,
+        "runtime": loaded.version,
+        "threads": str(threads_of(options)),
+        "warm_up_settled": "yes" if reply.settled[which] else "no",
+        "interleaved": str(len(reply.windows_ns)),
+    }
+    return Samples(
+        windows_ms=tuple(tuple(milliseconds(run) for run in window) for window in windows),
+        cold_ms=milliseconds(cold.load_ns + cold.first_ns),
+        peak_memory_bytes=cold.peak_bytes,
+        conditions=conditions,
+        quick=quick,
+        invalid=reply.invalid,
+        scope=scope,
+        spans_s=tuple((start / 1e9, end / 1e9) for start, end in reply.spans_ns[which]),
+        memory_reason=cold.reason,
+    )
