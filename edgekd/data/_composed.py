@@ -20,11 +20,11 @@ class Pasted:
 
     @property
     def bottom(self) -> int:
-        return self.top + self.ink.shape[0]
+        return self.top + int(self.ink.shape[0])
 
     @property
     def right(self) -> int:
-        return self.left + self.ink.shape[1]
+        return self.left + int(self.ink.shape[1])
 
 
 def digits_of(part: str) -> tuple[Array, NDArray[np.int64]]:

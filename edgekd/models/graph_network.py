@@ -4,6 +4,8 @@ Kipf & Welling 2017 with the sum and the mean over neighbours (Xu et al. 2019): 
 with the sample, so aggregation is a matrix product.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ class GraphNetwork(nn.Module):
         self.features = features
         sizes = [features, *[width] * depth]
         self.layers = nn.ModuleList(
-            GraphLayer(inputs, outputs) for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+            GraphLayer(inputs, outputs) for inputs, outputs in pairwise(sizes)
         )
         self.hidden = nn.Linear(width, width)
         self.relu = nn.ReLU()

@@ -1,7 +1,7 @@
 """A one-stage detector: strided convolutions, then a box and its classes in every cell.
 
-Redmon et al. 2016 without the fully connected layers; what the outputs mean, `edgekd.tasks.detection`
-says.
+Redmon et al. 2016 without the fully connected layers; `edgekd.tasks.detection` says what the
+outputs mean.
 """
 
 from torch import Tensor, nn

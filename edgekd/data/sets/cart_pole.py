@@ -18,11 +18,8 @@ alone (the states of the student's own mistakes, Ross et al. 2011)."""
 def cart_pole(train: int = 4000, test: int = 1000, seed: int = 0) -> Source:
     """States (4,) on the way of a linear-quadratic regulator, and its pushes: a policy."""
     gain = regulator()
-    parts = {
-        name: _visited(count, gain, seed * 2 + (name == "test"))
-        for name, count in (("train", train), ("test", test))
-    }
-    return Source(**parts, labels=("left", "right"))
+    parts = _visited(train, gain, 2 * seed), _visited(test, gain, 2 * seed + 1)
+    return Source(*parts, labels=("left", "right"))
 
 
 def _visited(count: int, gain: Tensor, seed: int) -> Samples:
@@ -53,6 +50,7 @@ def regulator() -> Tensor:
     b = ((moved(zero, torch.full((1,), small)) - rest) / small).T
     cost = torch.eye(4, dtype=torch.float64)
     value = cost.clone()
+    gain = torch.zeros(1, 4, dtype=torch.float64)
     for _ in range(int(60 / STEP_S)):
         gain = torch.linalg.solve(1 + b.T @ value @ b, b.T @ value @ a)
         value = cost + a.T @ value @ (a - b @ gain)

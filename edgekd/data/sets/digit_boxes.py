@@ -15,10 +15,8 @@ MOST = 3
 @SETS.register(paper="composed of scikit-learn's digits")
 def digit_boxes(train: int = 1200, test: int = 200, size: int = 32, seed: int = 0) -> Source:
     """Scenes (1, size, size) of one to three digits with exact boxes: detection, 10 classes."""
-    parts = {
-        name: _part(name, count, size, seed) for name, count in (("train", train), ("test", test))
-    }
-    return Source(**parts, labels=tuple(str(digit) for digit in range(10)))
+    parts = _part("train", train, size, seed), _part("test", test, size, seed)
+    return Source(*parts, labels=tuple(str(digit) for digit in range(10)))
 
 
 def _part(part: str, count: int, size: int, seed: int) -> Samples:

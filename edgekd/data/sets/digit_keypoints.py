@@ -17,10 +17,8 @@ INK, STRIDE = 0.3, 2
 def digit_keypoints(train: int = 800, test: int = 200, size: int = 24, seed: int = 0) -> Source:
     """Images (1, size, size) of one digit: its topmost, lowest, leftmost and rightmost ink, in
     cells of heatmaps half the size."""
-    parts = {
-        name: _part(name, count, size, seed) for name, count in (("train", train), ("test", test))
-    }
-    return Source(**parts)
+    parts = _part("train", train, size, seed), _part("test", test, size, seed)
+    return Source(*parts)
 
 
 def _part(part: str, count: int, size: int, seed: int) -> Samples:

@@ -15,10 +15,8 @@ INK = 0.3
 @SETS.register(paper="composed of scikit-learn's digits")
 def digit_masks(train: int = 800, test: int = 200, size: int = 24, seed: int = 0) -> Source:
     """Scenes (1, size, size) of one or two digits: segmentation, 10 digits and the background."""
-    parts = {
-        name: _part(name, count, size, seed) for name, count in (("train", train), ("test", test))
-    }
-    return Source(**parts, labels=("background", *(str(digit) for digit in range(10))))
+    parts = _part("train", train, size, seed), _part("test", test, size, seed)
+    return Source(*parts, labels=("background", *(str(digit) for digit in range(10))))
 
 
 def _part(part: str, count: int, size: int, seed: int) -> Samples:

@@ -18,9 +18,8 @@ def digit_strings(
     blank."""
     if most < 1 or width < 10 * most:
         raise ValueError(f"{most} digits don't fit a width of {width}: allow 10 pixels each")
-    sizes = (("train", train), ("test", test))
-    parts = {name: _part(name, count, most, width, seed) for name, count in sizes}
-    return Source(**parts, labels=("blank", *(str(digit) for digit in range(10))))
+    parts = _part("train", train, most, width, seed), _part("test", test, most, width, seed)
+    return Source(*parts, labels=("blank", *(str(digit) for digit in range(10))))
 
 
 def _part(part: str, count: int, most: int, width: int, seed: int) -> Samples:

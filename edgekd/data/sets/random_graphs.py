@@ -20,11 +20,9 @@ def random_graphs(train: int = 800, test: int = 200, nodes: int = 16, seed: int 
     """
     if nodes < 8:
         raise ValueError(f"nodes must be at least 8, found {nodes}")
-    parts = {
-        name: _part(count, nodes, np.random.default_rng([seed, name == "test"]))
-        for name, count in (("train", train), ("test", test))
-    }
-    return Source(**parts, labels=FAMILIES)
+    train_part = _part(train, nodes, np.random.default_rng([seed, 0]))
+    test_part = _part(test, nodes, np.random.default_rng([seed, 1]))
+    return Source(train_part, test_part, labels=FAMILIES)
 
 
 def _part(count: int, nodes: int, random: np.random.Generator) -> Samples:

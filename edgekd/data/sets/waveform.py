@@ -14,11 +14,9 @@ LENGTH = 21
 def waveform(train: int = 1200, test: int = 400, seed: int = 0) -> Source:
     """Series (1, 21): a random mixture of two of three triangular waves, plus unit noise. The best
     possible accuracy is about 86 %."""
-    parts = {
-        name: _part(count, np.random.default_rng([seed, name == "test"]))
-        for name, count in (("train", train), ("test", test))
-    }
-    return Source(**parts, labels=("1 and 2", "1 and 3", "2 and 3"))
+    train_part = _part(train, np.random.default_rng([seed, 0]))
+    test_part = _part(test, np.random.default_rng([seed, 1]))
+    return Source(train_part, test_part, labels=("1 and 2", "1 and 3", "2 and 3"))
 
 
 def _part(count: int, random: np.random.Generator) -> Samples:
