@@ -132,14 +132,14 @@ def compile_candidate(
 ) -> list[Compiled]:
     """Every backend of the target, each from the candidate that it can take, cached by content."""
     made: list[Compiled] = []
+    last = staged.reports[-1].accuracy if staged.reports else None
+    candidate = replace(staged.candidate, metadata=metadata_of(plan, last))
+    floating = replace(staged.floating, metadata=metadata_of(plan, None))
     for number, (name, backend) in enumerate(planned.backends.items()):
         progress(f"compile for {planned.target.name} with {name}", number, len(planned.backends))
         follows = getattr(backend, "follows", "")
         if follows:
             made = _with_follower(plan, planned.target, name, backend, made)
-    last = staged.reports[-1].accuracy if staged.reports else None
-    candidate = replace(staged.candidate, metadata=metadata_of(plan, last))
-    floating = replace(staged.floating, metadata=metadata_of(plan, None))
         elif candidate.form in getattr(backend, "forms", FORMS):
             made += compiled(plan, planned.target, name, backend, candidate, staged.key)
         else:
@@ -148,11 +148,6 @@ def compile_candidate(
     return made
 
 
-def compiled(
-    plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
-) -> list[Compiled]:
-    """The files that one backend makes of a candidate."""
-    artifacts = kept(
 def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
     """What the deployed file says of the model; `accuracy` (0 to 1) is the candidate's own, on the
     test set. What is not known is left out."""
@@ -168,6 +163,11 @@ def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value not in ("", [], None)}
 
 
+def compiled(
+    plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
+) -> list[Compiled]:
+    """The files that one backend makes of a candidate."""
+    artifacts = kept(
         plan.store,
         name,
         key_of(key, name, target.model_dump(mode="json"), dict(candidate.metadata)),

@@ -172,7 +172,6 @@ def make_plan(request: Request) -> Plan:
     for target in request.targets:
         budgets = _budgets(request, target)
         collect.faults.extend(check_budgets(budgets, "budgets"))
-    start_network = recipe.student or recipe.model
         collect.faults.extend(check_hard_limits(budgets, hard_limits(target), target.name))
     collect.attempt(licence_text, recipe)
     if data:
@@ -367,9 +366,9 @@ def _check_precision(target: Target, stages: Sequence[Stage], collect: _Collecto
 
 
 def _check_fit(plan: Plan, target: Target, collect: _Collector) -> None:
-    total = totals(plan.start.module, plan.start.example)
     """Refuse what can't fit even at a byte a value; a model that the stages shrink is judged by
     its budgets afterwards."""
+    total = totals(plan.start.module, plan.start.example)
     shrinks = any(
         table.get("kind") in ("prune", "factorize") for table in plan.request.recipe.stages
     )
