@@ -107,6 +107,7 @@ class Plan:
             seed=self.request.seed,
             cache=self.request.cache,
             calibration=self.calibration,
+            folder=self.request.recipe.folder,
             progress=progress,
         )
 
@@ -344,7 +345,7 @@ def _backends(plan: Plan, target: Target, collect: _Collector) -> dict[str, Back
     return backends
 
 
-INT8_ONLY = {"edgetpu": "the Edge TPU", "vela": "the Ethos-U"}
+INT8_ONLY = {"edgetpu": "the Edge TPU", "vela": "the Ethos-U", "c": "generated C"}
 
 
 def _check_precision(target: Target, stages: Sequence[Stage], collect: _Collector) -> None:

@@ -26,7 +26,7 @@ TIERS = (
 )  # fmt: skip
 
 # Within these folders each file is one method, and no method knows another.
-SIBLINGS = ("stages", "losses", "schedules", "criteria", "backends", "diagnostics")
+SIBLINGS = ("stages", "losses", "schedules", "criteria", "schemes", "backends", "diagnostics")
 
 
 def part_of(module: str) -> str:

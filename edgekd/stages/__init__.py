@@ -22,7 +22,8 @@ class Context:
     """What a stage may use besides the candidate.
 
     `work` is the stage's own folder: epoch checkpoints go there, and a run that was killed finds
-    them again. `cache` is shared by runs: teachers' logits are kept there by content.
+    them again. `cache` is shared by runs: teachers' logits are kept there by content. `folder` is
+    where the recipe's relative paths start from.
     """
 
     target: Target
@@ -32,6 +33,7 @@ class Context:
     seed: int = 0
     cache: Path | None = None
     calibration: Tensor | None = None
+    folder: Path = Path()
     progress: Progress = field(default=lambda what, done, total: None)
 
 

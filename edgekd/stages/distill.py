@@ -1,21 +1,27 @@
-"""Distil: the candidate learns from the teachers, its structure stays as it is."""
+"""Distil: the candidate learns by a scheme, its structure stays as it is."""
 
 import copy
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from edgekd.candidate import Candidate
-from edgekd.distillation import Teaching, check_teaching, teach
-from edgekd.errors import EdgekdError, InputError
+from edgekd.distillation import Teaching
+from edgekd.errors import EdgekdError, Faults, InputError
 from edgekd.registry import STAGES
+from edgekd.schemes import Scheme, Situation, scheme_of
 from edgekd.stages import Context
 
 
 @STAGES.register(paper="https://arxiv.org/abs/1503.02531")
 class Distill(Teaching):
-    """Train the student from one teacher or several, with losses on logits and on layers."""
+    """Train the student from one teacher or several, with losses on logits and on layers.
+
+    `scheme` is how they meet: the name of one, or a table with its `name` and parameters;
+    `edgekd methods scheme` lists them.
+    """
 
     kind: Literal["distill"] = "distill"
     target_facts: ClassVar[tuple[str, ...]] = ()
+    scheme: str | dict[str, Any] = "offline"
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         if candidate.form == "int8":
@@ -26,24 +32,46 @@ class Distill(Teaching):
                     hint="put distill before quantize, or let quantize train with the teacher",
                 )
             ]
-        return check_teaching(
-            self, candidate.module, data=context.data, teachers=context.teachers, where=where
-        )
+        try:
+            scheme = self._scheme(where)
+        except Faults as several:
+            return list(several.faults)
+        except EdgekdError as fault:
+            return [fault]
+        return scheme.check(candidate.module, self._situation(context, where))
 
     def cost(self, context: Context) -> str:
-        names = ", ".join(teacher.name for teacher in context.teachers) or "the labels"
-        return f"{self.epochs} epochs of {len(context.data.train):,} samples, learning from {names}"
+        try:
+            return self._scheme("").cost(self._situation(context, ""))
+        except EdgekdError:
+            return "not known: the scheme is refused"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
-        module = teach(
-            copy.deepcopy(candidate.module),
-            self,
+        scheme, at = self._scheme("distill"), self._situation(context, "distill")
+        taught = scheme.teach(copy.deepcopy(candidate.module), at)
+        names = ", ".join(str(table["name"]) for table in self.losses) or "labels only"
+        how = "" if self.name == "offline" else f" by {self.name}"
+        note = f" ({taught.note})" if taught.note else ""
+        line = f"distill{how}: {self.epochs} epochs with {names}{note}"
+        return candidate.after(taught.module, line)
+
+    @property
+    def name(self) -> str:
+        """The scheme's."""
+        return self.scheme if isinstance(self.scheme, str) else str(self.scheme.get("name"))
+
+    def _scheme(self, where: str) -> Scheme:
+        return scheme_of(self.scheme, f"{where}: scheme")
+
+    def _situation(self, context: Context, where: str) -> Situation:
+        return Situation(
+            teaching=self,
             data=context.data,
             teachers=context.teachers,
             work=context.work,
             seed=context.seed,
-            progress=context.progress,
+            folder=context.folder,
             cache=context.cache,
+            progress=context.progress,
+            where=where,
         )
-        names = ", ".join(str(table["name"]) for table in self.losses) or "labels only"
-        return candidate.after(module, f"distill: {self.epochs} epochs with {names}")

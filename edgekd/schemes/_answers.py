@@ -1,0 +1,65 @@
+"""The recipe's losses between two networks' answers, for schemes in which both may be learning."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.lesson import Compared
+from edgekd.losses import ResponseLoss
+from edgekd.schedules import Moment
+from edgekd.schemes import Situation
+from edgekd.terms import Term, terms_of
+from edgekd.training import Batch
+
+
+class Comparison(nn.Module):
+    """The weighted sum of the losses on answers, and the labels' part; a companion of the training.
+
+    It holds the losses and their schedules as modules, so that what they learn is trained and kept
+    with the rest.
+    """
+
+    def __init__(self, at: Situation) -> None:
+        super().__init__()
+        self.at = at
+        terms, _ = terms_of(at.teaching.losses, at.where)
+        self.terms: Sequence[Term] = [term for term in terms if term.weight]
+        self.learned = nn.ModuleList([term.learned for term in self.terms])
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, batch: Batch, labels: Tensor | None = None
+    ) -> Tensor:
+        """Sum of weight * loss; no gradient goes to the teacher's answers.
+
+        `labels` are those of the answers where they aren't the batch's.
+        """
+        labels = batch.y if labels is None else labels
+        student, teacher = student.float(), teacher.detach().float()
+        compared = Compared.of(self.at.data.task, student, [teacher], labels)
+        moment = Moment(batch.step, batch.steps, batch.total, len(student), compared.answers[0])
+        total = student.new_zeros(())
+        for term in self.terms:
+            term.set_to(moment)
+            if isinstance(term.loss, ResponseLoss):
+                value = term.loss(compared.logits, compared.answers[0], compared.labels)
+            else:
+                value = term.loss(student, teacher)
+            told = self.labels(student, labels)
+            total = total + term.weighted(value, moment, told, {None: student})
+        return total
+
+    def labels(self, student: Tensor, labels: Tensor, weight: float | None = None) -> Tensor:
+        """The task's own loss, by `label_weight` if no weight is given."""
+        teaching = self.at.teaching
+        share = teaching.label_weight if weight is None else weight
+        if not share:
+            return student.new_zeros(())
+        return share * self.at.data.task.label_loss(
+            student.float(), labels, teaching.label_smoothing
+        )
+
+
+def mean(values: Sequence[Tensor]) -> Tensor:
+    """The mean of scalars."""
+    return torch.stack(list(values)).mean()

@@ -1,0 +1,65 @@
+"""Progressive: teacher to assistants to student, each step a smaller one."""
+
+from pydantic import Field
+from torch import nn
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.networks import load_network
+from edgekd.recipe import Network
+from edgekd.registry import SCHEMES
+from edgekd.schemes import Scheme, Situation, Taught
+from edgekd.schemes._networks import as_teacher, drawing
+from edgekd.teachers import Teacher
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/1902.03393")
+class Progressive(Scheme):
+    """Assistants of sizes in between: each learns from the one before, the student from the last.
+
+    Mirzadeh et al. 2020 (teacher assistants); every step has the recipe's `label_weight` and
+    `losses`. With `dense` each learns from all that came before it (Son et al. 2021, densely guided
+    distillation, without its random dropping). `assistants` are networks, from large to small, as
+    in [student]: `{ factory = "package.module:callable", arguments = { ... } }`.
+    """
+
+    assistants: tuple[Network, ...] = Field(default=())
+    dense: bool = False
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        if not self.assistants:
+            hint = 'assistants = [{ factory = "package.module:callable" }]'
+            message = "there is no assistant between teacher and student"
+            place = f"{at.where}: scheme.assistants"
+            return [InputError(message, where=place, hint=hint)]
+        faults: list[EdgekdError] = []
+        teachers = list(at.teachers)
+        for number, network in enumerate(self.assistants, 1):
+            place = f"{at.where}: scheme.assistants.{number}"
+            try:
+                assistant = _load(network, number, at, place)
+            except InputError as fault:
+                return [*faults, *getattr(fault, "faults", (fault,))]
+            faults += at.with_(where=place).check(assistant, teachers)
+            before = as_teacher(assistant, f"assistant {number}")
+            teachers = [*teachers, before] if self.dense else [before]
+        return faults or at.check(student, teachers)
+
+    def cost(self, at: Situation) -> str:
+        count = len(self.assistants)
+        names = f"{count} assistant{'s' * (count > 1)}"
+        return f"{at.length}, {count + 1} times: {at.names or 'the labels'}, {names}, student"
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        teachers: list[Teacher] = list(at.teachers)
+        for number, network in enumerate(self.assistants, 1):
+            assistant = _load(network, number, at, at.where)
+            at.teach(assistant, teachers, f"assistant-{number}")
+            before = as_teacher(assistant, f"assistant {number}")
+            teachers = [*teachers, before] if self.dense else [before]
+        taught = at.teach(student, teachers, "student")
+        return Taught(taught, f"through {len(self.assistants)} assistants")
+
+
+def _load(network: Network, number: int, at: Situation, where: str) -> nn.Module:
+    with drawing(at.seed, "assistant", number):
+        return load_network(network, at.folder, where)
