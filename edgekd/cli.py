@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgekd import __version__
+from edgekd.board_commands import board
 from edgekd.errors import EdgekdError, Faults, InputError
 from edgekd.firmware_commands import firmware
 
@@ -254,6 +255,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A finished run.")]) -> N
 data = typer.Typer(help="Named data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(firmware, name="firmware")
+app.add_typer(board, name="board")
 
 
 @data.command()

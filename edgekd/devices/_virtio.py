@@ -14,9 +14,6 @@ from edgekd.devices._beside import companions, joint_hash, plain_name
 from edgekd.devices._transport import LONGEST_LINE, Channel, ending
 from edgekd.errors import ToolError
 
-FILES = "/files"
-"""Where the board's first process keeps what is sent."""
-
 
 class PortChannel:
     """An agent on one of the board's ports."""
@@ -65,6 +62,7 @@ class BoardTransport:
         self._busy: set[int] = set()
         self._scratch: set[str] = set()
         self._there: set[str] = set()
+        self._files = ""
         self._count = 0
 
     def put(self, file: Path) -> str:
@@ -73,7 +71,7 @@ class BoardTransport:
         folder = sums[0][0] if len(sums) == 1 else joint_hash(sums)
         for path, name in files:
             self._send(f"{folder}/{name}", path)
-        return f"{FILES}/{folder}/{files[0][1]}"
+        return f"{self._files}/{folder}/{files[0][1]}"
 
     def lend(self, file: Path) -> str:
         self._count += 1
@@ -82,13 +80,15 @@ class BoardTransport:
         return there
 
     def scratch(self, name: str) -> str:
-        there = f"{FILES}/session-{os.getpid()}/{name}"
+        self._link()
+        there = f"{self._files}/session-{os.getpid()}/{name}"
         self._scratch.add(there)
         return there
 
     def write(self, there: str, content: bytes) -> None:
-        name = there.removeprefix(f"{FILES}/")
-        self._link().ask("put", content, name=name, size=len(content))
+        link = self._link()
+        name = there.removeprefix(f"{self._files}/")
+        link.ask("put", content, name=name, size=len(content))
 
     def read(self, there: str, limit: int) -> bytes:
         return self._link().get(there, limit)
@@ -153,7 +153,9 @@ class BoardTransport:
         if self._control is None:
             try:
                 self._running = self._stack.enter_context(machine_for(self.board))
-                self._control = control_link(self.board, self._running, self._limit_s)
+                self._control, self._files = control_link(
+                    self.board, self._running, self._limit_s
+                )
             except BaseException:
                 self._stack.close()
                 raise

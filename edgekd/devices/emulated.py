@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.artifact import Artifact, TensorInfo
-from edgekd.boards.catalog import Board, find_board
+from edgekd.boards.catalog import Board, find_board, list_boards
+from edgekd.boards.processors import hardware_of
 from edgekd.devices import Options, Samples
 from edgekd.devices._session import AgentDevice
 from edgekd.devices._virtio import BoardTransport
@@ -80,6 +81,8 @@ def open_emulated(
 
     Raises `InputError` with the command that creates it, if there is none.
     """
+    if location not in [board.name for board in list_boards()]:
+        hardware_of(location)  # what can't be emulated can't be created either
     return EmulatedBoard(find_board(location), agent, limit_s, **session)
 
 

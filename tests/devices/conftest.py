@@ -1,5 +1,7 @@
 """A small ONNX model and what describes it."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from ssh_server import Server, missing_server, serving
 
 from edgekd.artifact import Artifact, TensorInfo, sha256_of
+from edgekd.boards.image import GUEST
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.opening import open_device
 
@@ -91,3 +94,76 @@ def board(sshd: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     sshd.trust(sshd.host_key)
     yield sshd
     assert sshd.left() == []
+
+
+COARSE, FINE = (0.5, 3), (0.25, -1)  # scale and zero point
+
+
+@pytest.fixture(scope="session")
+def requantize_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One QUANTIZE from int8 (1, 2, 4, 3) in FINE to int8 in COARSE, written with the schema."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    flatbuffers = pytest.importorskip("flatbuffers")
+
+    def tensor(name: str, scale: float, zero_point: int) -> object:
+        found = schema.TensorT()
+        found.name, found.shape, found.type = name.encode(), [1, 2, 4, 3], schema.TensorType.INT8
+        found.quantization = schema.QuantizationParametersT()
+        found.quantization.scale, found.quantization.zeroPoint = [scale], [zero_point]
+        found.shapeSignature = found.shape
+        return found
+
+    code, operator, graph, model = (
+        schema.OperatorCodeT(), schema.OperatorT(), schema.SubGraphT(), schema.ModelT(),
+    )  # fmt: skip
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 2
+    operator.inputs, operator.outputs = [0], [1]
+    graph.tensors = [tensor("x", *FINE), tensor("y", *COARSE)]
+    graph.inputs, graph.outputs, graph.operators = [0], [1], [operator]
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    model.buffers = [schema.BufferT()]
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path = tmp_path_factory.mktemp("tflite") / "requantize.tflite"
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+@pytest.fixture
+def tflite(requantize_file: Path, make_artifact: Callable[..., Artifact]) -> Artifact:
+    return make_artifact(
+        requantize_file,
+        "tflite",
+        "litert",
+        precision="int8",
+        inputs=(),
+        facts={"input_layout": "NHWC"},
+    )
+
+
+@pytest.fixture
+def fake_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An emulator in PATH whose guest is a process here, and an empty cache; no package is got."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    fake = Path(__file__).with_name("fake_qemu.py")
+    for name, line in (("qemu-system-aarch64", f'exec {sys.executable} {fake} "$@"'),
+                       ("mmdebstrap", "exit 1")):  # fmt: skip
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+    base, kernel = tmp_path / "base", tmp_path / "kernel"
+    (base / "usr/bin").mkdir(parents=True)
+    (base / "usr/bin/python3").symlink_to("python3.11")
+    kernel.mkdir()
+    for name in ("vmlinuz", "virtio_mmio.ko", "virtio_console.ko"):
+        (kernel / name).write_text(name)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEKD_FAKE_GUEST", str(GUEST))
+    monkeypatch.setattr("edgekd.boards.image.make_base", lambda: base)
+    monkeypatch.setattr("edgekd.boards.image.make_kernel", lambda: kernel)
+    monkeypatch.setattr("edgekd.boards.image.PYTHON_THERE", sys.executable)
+    monkeypatch.setattr("edgekd.boards.image.IMPORTED", ("json",))
+    monkeypatch.setattr("edgekd.boards.image.versions", lambda: {"numpy": "2.0"})
+    return tools

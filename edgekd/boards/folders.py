@@ -1,0 +1,79 @@
+"""Where boards lie, and how a folder or a tool's result becomes whole or nothing."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.store import cache_folder, disk_errors
+
+BUILD_SECONDS = 1800.0
+
+
+def boards_folder() -> Path:
+    """`boards` in edgekd's cache."""
+    return cache_folder() / "boards"
+
+
+def missing(tools: Mapping[str, str]) -> list[EdgekdError]:
+    """A fault for each program that is not here; the values are Debian's packages."""
+    return [
+        InputError(f"no {tool} here", where="emulated board", hint=f"apt install {package}")
+        for tool, package in tools.items()
+        if shutil.which(tool) is None
+    ]
+
+
+def run_tool(command: Sequence[str]) -> str:
+    """Run a tool to its end and return what it said. Raises `ToolError` with its last line, or
+    after the time limit."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=BUILD_SECONDS)
+        except BaseException as error:
+            os.killpg(process.pid, 9)
+            if isinstance(error, subprocess.TimeoutExpired):
+                message = f"took more than {BUILD_SECONDS:g} s"
+                raise ToolError(message, where=command[0]) from None
+            raise
+    if process.returncode:
+        lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
+        raise ToolError(f"exit code {process.returncode}: {lines[-1]}", where=command[0])
+    return said
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Only one process makes boards at a time; the others wait and find them made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"not writable: {error.strerror}", where=str(folder)) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def written_beside(folder: Path) -> Iterator[Path]:
+    """A folder beside, renamed when the block ends well, removed when it does not. One that is
+    there already is replaced."""
+    with disk_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            yield beside
+            beside.chmod(0o755)
+            if folder.exists():
+                shutil.rmtree(folder)
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
