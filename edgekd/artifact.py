@@ -7,7 +7,9 @@ from typing import Literal
 from edgekd.config import Value
 from edgekd.measurement import Measurement
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "bf16", "int4", "ternary", "binary", "mixed"]
+"""What weights are stored in; all but the first three have float activations and narrow weights,
+"mixed" of several widths."""
 Placement = Literal["cpu", "gpu", "edgetpu", "npu", "unsupported"]
 
 
@@ -35,6 +37,7 @@ class Artifact(Value):
 
     `runtime` is the agent's name of what runs it: onnxruntime, litert, tvm, edgetpu, tensorrt.
     `notes` name what the user should know: float islands, leftover transposes, uncovered kernels.
+    `companions` are files that lie beside it and belong to it, by name with their SHA-256.
     `measurements` are what the tool that made it says of its cost; they stand in the report where
     nothing was measured on the device itself.
     """
@@ -53,6 +56,7 @@ class Artifact(Value):
     lineage: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     facts: dict[str, float | str] = {}
+    companions: dict[str, str] = {}
     measurements: tuple[Measurement, ...] = ()
 
 

@@ -51,19 +51,29 @@ def _moved(artifact: Artifact, folder: Path) -> Artifact:
 
 
 def _intact(artifact: Artifact) -> bool:
-    return artifact.path.is_file() and sha256_of(artifact.path) == artifact.sha256
+    hashes = {artifact.path: artifact.sha256} | {
+        artifact.path.with_name(name): told for name, told in artifact.companions.items()
+    }
+    return all(path.is_file() and sha256_of(path) == told for path, told in hashes.items())
 
 
 def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifact:
-    """Put a stored file where the user looks for it, under another name if one is given."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        final = folder / (name or artifact.path.name)
-        beside = folder / f".{final.name}.{os.getpid()}.writing"
+    """Put a stored file where the user looks for it, under another name if one is given; its
+    companions keep theirs."""
+    final = folder / (name or artifact.path.name)
+    _copied(artifact.path, final)
+    for companion in artifact.companions:
+        _copied(artifact.path.with_name(companion), folder / companion)
+    return artifact.model_copy(update={"path": final})
+
+
+def _copied(path: Path, final: Path) -> None:
+    with disk_errors(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        beside = final.with_name(f".{final.name}.{os.getpid()}.writing")
         try:
             beside.unlink(missing_ok=True)
-            shutil.copyfile(artifact.path, beside)
+            shutil.copyfile(path, beside)
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
-    return artifact.model_copy(update={"path": final})

@@ -89,12 +89,23 @@ class VelaOptions(Value):
     time_limit_seconds: PositiveFloat = 600.0
 
 
+class COptions(Value):
+    """C11 from the int8 TFLite file. `name` begins files and functions; `arithmetic` says whose
+    fully connected layers are matched to the bit; `cmsis_nn` is the folder of CMSIS-NN's sources
+    (with Include/ in it), whose kernels are called instead of plain C where they do the same."""
+
+    name: str = Field(default="model", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
+    arithmetic: Literal["micro", "litert"] = "micro"
+    cmsis_nn: str = ""
+
+
 OPTIONS: Mapping[str, type[Value]] = {
     "onnx": OnnxOptions,
     "tflite": TfliteOptions,
     "tvm": TvmOptions,
     "edgetpu": EdgetpuOptions,
     "tensorrt": TensorrtOptions,
+    "c": COptions,
     "vela": VelaOptions,
 }
 

@@ -107,11 +107,12 @@ class Target(Value):
         return self
 
 
-# What a backend that follows another one needs: its predecessor, an accelerator, a scheme.
+# What a backend that follows another one needs: its predecessor, an accelerator if any, a scheme.
 FOLLOWERS: Mapping[str, tuple[str, str, str]] = {
     "edgetpu": ("tflite", "edgetpu", "int8-affine"),
     "tensorrt": ("onnx", "cuda", "int8-symmetric"),
     "vela": ("tflite", "ethos-u", "int8-affine"),
+    "c": ("tflite", "", "int8-affine"),
 }
 
 
@@ -122,7 +123,7 @@ def _contradictions(target: Target) -> Iterable[str]:
             continue
         if before not in target.backends:
             yield f"backend '{name}' follows '{before}', which is not among the backends"
-        if target.accelerator(kind) is None:
+        if kind and target.accelerator(kind) is None:
             yield f"backend '{name}' needs an accelerator of the kind '{kind}'"
         if target.quantization.activations != activations:
             yield f"backend '{name}' needs activations = \"{activations}\""

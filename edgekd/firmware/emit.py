@@ -17,7 +17,7 @@ from edgekd.firmware.step import Step, Table
 ALIGNMENT = 16
 """Of the arena and of the tables: what vector loads want."""
 
-TYPES = {"int8": "int8_t", "int32": "int32_t"}
+TYPES = {"int8": "int8_t", "int32": "int32_t", "float64": "double"}
 ROW = 20
 
 
@@ -182,9 +182,9 @@ def _table_text(name: str, values: np.ndarray) -> str:
     return "\n".join([opening, *rows, "};"])
 
 
-def _literal(value: int) -> str:
-    """INT32_MIN has no literal of its own in C."""
-    return "INT32_MIN" if value == -(2**31) else str(value)
+def _literal(value: int | float) -> str:
+    """INT32_MIN has no literal of its own in C; a double's is the shortest that reads back."""
+    return "INT32_MIN" if value == -(2**31) else repr(value)
 
 
 def _layer(number: int, step: Step, tables: _Tables) -> str:

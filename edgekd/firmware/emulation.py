@@ -1,7 +1,7 @@
 """Generated C on an emulated Cortex-M: qemu's boards, bare metal, semihosting.
 
-qemu counts one instruction as one nanosecond (`-icount shift=0`), so the processor's own timer tells
-the instructions of an inference to some forty: `simulated`, and no cycles, since neither the
+qemu counts one instruction as one nanosecond (`-icount shift=0`), so the processor's own timer
+tells the instructions of an inference to some forty: `simulated`, and no cycles, since neither the
 pipeline nor the memory's wait states are modelled.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.errors import EdgekdError, InputError, ToolError
-from edgekd.firmware.generate import Generated
 
 COMPILER = "arm-none-eabi-gcc"
 SIZE = "arm-none-eabi-size"
@@ -67,11 +66,13 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Outputs (N, bytes), and the instructions of each inference, to within `resolution`."""
+    """Outputs (N, bytes), the instructions of each inference to within `resolution`, and the stack
+    that they took."""
 
     outputs: np.ndarray
     instructions: tuple[int, ...]
     resolution: int
+    stack_bytes: int
 
 
 def missing_tools() -> list[EdgekdError]:
@@ -81,6 +82,11 @@ def missing_tools() -> list[EdgekdError]:
         for tool, package in TOOLS.items()
         if shutil.which(tool) is None
     ]
+
+
+def version() -> str:
+    """The cross compiler's own words for its version."""
+    return _run((COMPILER, "--version"), BUILD_SECONDS).splitlines()[0].strip()
 
 
 def board_of(cpu: str) -> Board:
@@ -93,29 +99,29 @@ def board_of(cpu: str) -> Board:
 
 
 def build(
-    generated: Generated,
+    source: Path,
     cpu: str,
     folder: Path,
     *,
-    sources: Sequence[Path] = (),
+    further: Sequence[Path] = (),
     flags: Sequence[str] = (),
 ) -> Image:
-    """Compile and link the model with what runs it on the emulated board; warnings are errors.
+    """Compile and link NAME.c (NAME.h beside it) with what runs it on the emulated board; warnings
+    are errors, and what is built lies in `folder`.
 
-    `sources` and `flags` are further ones, such as those of CMSIS-NN. Raises `InputError` for a
+    `further` sources and `flags` are those of CMSIS-NN, if it calls that. Raises `InputError` for a
     processor that is not emulated or a model that does not fit the board, `ToolError` if a tool
     fails.
     """
     board = board_of(cpu)
-    _, model = generated.write(folder)
-    objects = folder / "model.o"
-    common = (COMPILER, *board.flags, "-mthumb", OPTIMIZATION, *flags, f"-I{folder}")
-    _run((*common, *WARNINGS, "-c", str(model), "-o", str(objects)), BUILD_SECONDS)
-    linked = folder / f"{generated.name}.elf"
+    objects = folder / f"{source.stem}.o"
+    common = (COMPILER, *board.flags, "-mthumb", OPTIMIZATION, *flags, f"-I{source.parent}")
+    _run((*common, *WARNINGS, "-c", str(source), "-o", str(objects)), BUILD_SECONDS)
+    linked = folder / f"{source.stem}.elf"
     command = (
-        *common, "-std=gnu11", "-nostartfiles", *_macros(generated.name), *_regions(board),
+        *common, "-std=gnu11", "-nostartfiles", *_macros(source.stem), *_regions(board),
         f"-I{BARE}", f"-T{BARE / 'link.ld'}", "-Wl,--gc-sections", "-ffunction-sections",
-        str(BARE / "start.c"), str(BARE / "run.c"), str(objects), *map(str, sources),
+        str(BARE / "start.c"), str(BARE / "run.c"), str(objects), *map(str, further),
         "-lc", "-lgcc", "-o", str(linked),
     )  # fmt: skip
     _run(command, BUILD_SECONDS)
@@ -169,11 +175,12 @@ def run(image: Image, inputs: np.ndarray) -> Run:
         _run(command, RUN_SECONDS, folder)
         outputs = np.frombuffer((folder / "outputs").read_bytes(), np.int8)
         ticks = np.frombuffer((folder / "ticks").read_bytes(), "<u8")
+        stack = int.from_bytes((folder / "stack").read_bytes(), "little")
     if len(ticks) != len(inputs):
         raise ToolError(f"{len(ticks)} of {len(inputs)} inferences", where=image.path.name)
     tick = 1_000_000_000 / board.clock_hz
     instructions = tuple(round(int(one) * tick) for one in ticks)
-    return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(tick)))
+    return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(tick)), stack)
 
 
 def _run(command: Sequence[str], limit: float, folder: Path | None = None) -> str:

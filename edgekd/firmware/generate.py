@@ -1,8 +1,9 @@
 """From an int8 TFLite file to model.h and model.c."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from edgekd.firmware.emit import Program, body, header, summary
 from edgekd.firmware.facts import Facts, check_name, name_from
@@ -11,6 +12,10 @@ from edgekd.firmware.kernels import lower
 from edgekd.firmware.layout import lay_out
 from edgekd.firmware.padding import absorb_padding
 from edgekd.store import write_beside
+
+Arithmetic = Literal["micro", "litert"]
+"""Whose fully connected layers are matched to the bit: those of the micro runtime and CMSIS-NN, in
+fixed point, or those of LiteRT's reference kernels, in double. All else is the same in both."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,9 @@ class Generated:
         return paths
 
 
-def generate(path: Path, name: str = "", facts: Facts | None = None) -> Generated:
+def generate(
+    path: Path, name: str = "", facts: Facts | None = None, *, arithmetic: Arithmetic = "micro"
+) -> Generated:
     """C for the int8 network in a TFLite file; `name` begins its files and functions.
 
     Raises:
@@ -39,8 +46,16 @@ def generate(path: Path, name: str = "", facts: Facts | None = None) -> Generate
             a name that C does not take.
     """
     name = check_name(name) if name else name_from(path.stem)
-    program = program_of(read_network(path), str(path), name, facts or Facts())
+    network = _matching(read_network(path), arithmetic)
+    program = program_of(network, str(path), name, facts or Facts())
     return Generated(name, header(program), body(program), summary(program))
+
+
+def _matching(network: Network, arithmetic: Arithmetic) -> Network:
+    nodes = (
+        replace(node, options={**node.options, "Arithmetic": arithmetic}) for node in network.nodes
+    )
+    return replace(network, nodes=tuple(nodes))
 
 
 def program_of(network: Network, where: str, name: str, facts: Facts) -> Program:

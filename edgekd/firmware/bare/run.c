@@ -1,5 +1,6 @@
-/* Reads inputs from the file `inputs` until it ends, writes outputs to the file `outputs`, and the
-   ticks of each inference to the file `ticks`, 64 bits each. */
+/* Reads inputs from the file `inputs` until it ends, writes outputs to the file `outputs`, the
+   ticks of each inference to the file `ticks`, 64 bits each, and to `stack` how many bytes of stack
+   the inferences took: those that are no longer painted. */
 
 #include <stdint.h>
 
@@ -21,14 +22,42 @@ static int move(int operation, int file, void *bytes, uint32_t count)
     return semihost(operation, request);
 }
 
+extern uint32_t bss_end[], stack_top[];
+
+#define PAINT 0x5AFE5AFEU
+
+/* The words between the last variable and this function's own frame. */
+static uint32_t *unused_end(void)
+{
+    return (uint32_t *)__builtin_frame_address(0) - 32;
+}
+
+static void paint(void)
+{
+    for (volatile uint32_t *word = bss_end; word < unused_end(); word++) {
+        *word = PAINT;
+    }
+}
+
+static uint32_t stack_bytes(void)
+{
+    const volatile uint32_t *word = bss_end;
+    while (word < stack_top && *word == PAINT) {
+        word++;
+    }
+    return (uint32_t)((uintptr_t)stack_top - (uintptr_t)word);
+}
+
 int main(void)
 {
     const int inputs = open_file("inputs", 1, 6);
     const int outputs = open_file("outputs", 5, 7);
     const int times = open_file("ticks", 5, 5);
-    if (inputs < 0 || outputs < 0 || times < 0) {
+    const int stack = open_file("stack", 5, 5);
+    if (inputs < 0 || outputs < 0 || times < 0 || stack < 0) {
         return 2;
     }
+    paint();
     while (move(0x06, inputs, MODEL_INPUT(arena), INPUT_BYTES) == 0) {
         const uint64_t before = ticks();
         MODEL_INVOKE(arena);
@@ -38,5 +67,6 @@ int main(void)
             return 3;
         }
     }
-    return 0;
+    uint32_t used = stack_bytes();
+    return move(0x05, stack, &used, sizeof used);
 }

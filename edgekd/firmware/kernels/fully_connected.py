@@ -1,4 +1,8 @@
-"""FULLY_CONNECTED: one multiplier for all outputs, or one for each."""
+"""FULLY_CONNECTED: one multiplier for all outputs, or one for each.
+
+The micro runtime and CMSIS-NN rescale in fixed point; LiteRT's reference kernel rescales in double
+since 2.x, which differs by one step in about one output of six hundred. Both are offered.
+"""
 
 import numpy as np
 
@@ -12,7 +16,7 @@ from edgekd.firmware.accumulator import (
     weights_of,
 )
 from edgekd.firmware.graph import Array, Node
-from edgekd.firmware.step import Step, about, weights_table
+from edgekd.firmware.step import Step, Table, about, weights_table
 
 
 def lower(node: Node) -> list[Step]:
@@ -31,18 +35,14 @@ def lower(node: Node) -> list[Step]:
     assert weights.values is not None
     check_sums(node, source, weights.values, bias)
     per_output = len(weights.scales) > 1
-    reals = (
-        channel_multipliers(node, source, weights, outputs)
-        if per_output
-        else [shared_multiplier(source, weights, output)]
-    )
+    kernel, rescaling = _rescaling(node, source, weights, per_output)
     return [
         Step(
-            "fully_connected",
+            kernel,
             {
                 "weights": weights_table(weights),
                 "bias": bias_table(node, bias),
-                **requantization(node, reals),
+                **rescaling,
                 "rows": rows,
                 "inputs": inputs,
                 "outputs": outputs,
@@ -57,6 +57,23 @@ def lower(node: Node) -> list[Step]:
             needs=("requantize", "dot"),
         )
     ]
+
+
+def _rescaling(
+    node: Node, source: Array, weights: Array, per_output: bool
+) -> tuple[str, dict[str, Table]]:
+    """The kernel, and what it multiplies the sums with."""
+    outputs = len(weights.scales)
+    if node.options.get("Arithmetic") == "litert":
+        reals = channel_multipliers(node, source, weights, outputs)
+        scale = Table(np.asarray(reals, np.float64), (node.where, "scale"))
+        return "fully_connected_double", {"scale": scale}
+    if per_output:
+        reals = channel_multipliers(node, source, weights, outputs)
+        return "fully_connected", requantization(node, reals)
+    return "fully_connected", requantization(
+        node, [shared_multiplier(source, weights, node.output)]
+    )
 
 
 def shared_multiplier(source: Array, weights: Array, output: Array) -> float:

@@ -1,0 +1,146 @@
+"""C11 from the int8 TFLite file: model.c and model.h, compiled and run on an emulated Cortex-M
+where the compiler and the emulator are here.
+
+The arena is one static array, so its size is known exactly. Flash is what the compiler makes of the
+model; instructions are counted by the emulator (`simulated`).
+"""
+
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.backends import Board
+from edgekd.errors import EdgekdError, InputError, MissingPackage
+from edgekd.firmware import emulation
+from edgekd.firmware.facts import Facts
+from edgekd.firmware.generate import Generated, generate
+from edgekd.measurement import Measurement
+from edgekd.options import COptions
+from edgekd.registry import BACKENDS
+from edgekd.target import Target
+
+RUNS = 3
+
+
+@BACKENDS.register()
+class PlainC:
+    """C sources without a runtime, made from the int8 TFLite file."""
+
+    follows = "tflite"
+
+    def missing(self) -> list[EdgekdError]:
+        """LiteRT's schema is all that generating needs; compiler and emulator are optional."""
+        if find_spec("ai_edge_litert"):
+            return []
+        return [MissingPackage("ai-edge-litert", "tflite", where="backends.c")]
+
+    def check_artifact(
+        self, artifact: Artifact, target: Target, options: dict[str, Any]
+    ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
+        """Every operator as C on the processor; one without a kernel, or in float, is refused."""
+        generated = _generated(artifact, COptions(**options))
+        facts: dict[str, float | str] = {"kind": "estimated"}
+        return artifact.placements, facts | dict(generated.numbers)
+
+    def follow(
+        self,
+        artifact: Artifact,
+        target: Target,
+        options: dict[str, Any],
+        folder: Path,
+        board: Board | None = None,
+    ) -> list[Artifact]:
+        """`NAME.c`, with `NAME.h` as its companion, and what they cost on the target."""
+        generated = _generated(artifact, COptions(**options))
+        header, source = generated.write(folder)
+        measurements = costs(generated, source, target)
+        return [
+            artifact.model_copy(
+                update={
+                    "path": source,
+                    "format": "c",
+                    "runtime": "c",
+                    "sha256": sha256_of(source),
+                    "bytes": source.stat().st_size,
+                    "companions": {header.name: sha256_of(header)},
+                    "facts": {**artifact.facts, **dict(generated.numbers)},
+                    "measurements": measurements,
+                    "lineage": (*artifact.lineage, "compiled to C"),
+                    "notes": (*artifact.notes, *_notes(measurements, target)),
+                }
+            )
+        ]
+
+
+def _generated(artifact: Artifact, options: COptions) -> Generated:
+    if artifact.format != "tflite":
+        raise InputError(
+            f"C is made from a TFLite file, not {artifact.format}", where=str(artifact.path)
+        )
+    facts = Facts(name=options.name)
+    return generate(artifact.path, options.name, facts, arithmetic=options.arithmetic)
+
+
+def costs(generated: Generated, source: Path, target: Target) -> tuple[Measurement, ...]:
+    """Memory, flash and instructions; what needs an absent tool is estimated or unavailable."""
+    arena = float(generated.numbers["arena_bytes"])
+    missing = emulation.missing_tools()
+    cpu = target.hardware.cpu
+    if cpu not in emulation.BOARDS or missing:
+        reason = missing[0].message if missing else f"no board with a {cpu} is emulated"
+        constants = float(generated.numbers["constant_bytes"])
+        return (
+            _told("memory_bytes", arena, "measured", "the arena; its stack comes on top"),
+            _told("size_bytes", constants, "estimated", f"the constants without code: {reason}"),
+            Measurement(
+                metric="instructions", value=None, kind="unavailable", device="C", reason=reason
+            ),
+        )
+    inputs = np.random.default_rng(0).integers(
+        -128, 128, (RUNS, generated.numbers["input_bytes"]), np.int8
+    )
+    with tempfile.TemporaryDirectory(prefix="edgekd-c-") as work:
+        image = emulation.build(source, cpu, Path(work))
+        found = emulation.run(image, inputs)
+    machine = f"qemu {emulation.BOARDS[cpu].machine}"
+    protocol = f"arena {arena:.0f} and stack {found.stack_bytes}, painted and run on {machine}"
+    flags = " ".join((*emulation.BOARDS[cpu].flags, emulation.OPTIMIZATION))
+    instructions = float(np.median(found.instructions))
+    return (
+        _told("memory_bytes", arena + found.stack_bytes, "simulated", protocol, machine),
+        _told("size_bytes", float(image.flash_bytes), "measured", f"code and constants, {flags}"),
+        _told("instructions", instructions, "simulated", f"median of {RUNS} inferences", machine),
+    )
+
+
+def _told(
+    metric: str, value: float, kind: Any, protocol: str, device: str = "the generated C"
+) -> Measurement:
+    conditions = {"compiler": (shutil.which(emulation.COMPILER) and emulation.version()) or "none"}
+    return Measurement(
+        metric=metric,
+        value=value,
+        kind=kind,
+        device=device,
+        protocol=protocol,
+        conditions=conditions,
+    )
+
+
+def _notes(measurements: tuple[Measurement, ...], target: Target) -> list[str]:
+    """What does not fit into the target."""
+    limits = {
+        "memory_bytes": (target.hardware.memory_bytes, "memory"),
+        "size_bytes": (target.hardware.storage_bytes, "flash"),
+    }
+    notes = []
+    for one in measurements:
+        limit, where = limits.get(one.metric, (None, ""))
+        if limit is not None and one.value is not None and one.value > limit:
+            notes.append(f"does not fit: {one.value:,.0f} bytes of {limit:,} of {where}")
+    return notes

@@ -1,0 +1,93 @@
+"""A Cortex-M that qemu emulates: generated C runs there, and other files on this machine.
+
+Every sample runs through the same C compiled for this machine, and the first ones through the
+emulated processor too: a difference between the two is an error. An emulator gives instructions,
+which the compiler's report has, and no times.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artifact import Artifact, TensorInfo
+from edgekd.devices import Options, Samples
+from edgekd.devices.agent import from_model, to_model
+from edgekd.devices.host import open_host
+from edgekd.errors import InputError, ToolError, raise_all
+from edgekd.firmware import emulation, hosted
+from edgekd.measurement import Kind
+from edgekd.registry import DEVICES
+from edgekd.target import load_target
+
+CHECKED = 8
+NO_TIMES = "an emulated Cortex-M counts instructions and has no times: measure on the board itself"
+
+
+@DEVICES.register()
+def open_cortex_m(location: str = "cortex-m4", **session: Any) -> "CortexM":
+    """`cortex-m://cortex-m4`: a processor, or a target that has one."""
+    cpu = location or "cortex-m4"
+    if cpu not in emulation.BOARDS:
+        cpu = load_target(cpu).hardware.cpu
+    emulation.board_of(cpu)
+    raise_all(emulation.missing_tools())
+    return CortexM(cpu, **session)
+
+
+class CortexM:
+    """`Device` over the emulator, and over this machine for files that are no C."""
+
+    kind: Kind = "simulated"
+
+    def __init__(self, cpu: str, checked: int = CHECKED, **session: Any) -> None:
+        self.name = f"cortex-m://{cpu}"
+        self.cpu = cpu
+        self.checked = checked
+        self._host = open_host(**session)
+
+    def can_run(self, artifact: Artifact) -> str:
+        """Generated C runs; of other files only the outputs are had, from this machine."""
+        return "" if artifact.runtime == "c" else self._host.can_run(artifact)
+
+    def probe(
+        self, path: Path, runtime: str, options: Options
+    ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+        """What this machine's runtime tells; C says nothing of itself."""
+        if runtime == "c":
+            raise InputError("generated C tells its tensors in its header", where=str(path))
+        return self._host.probe(path, runtime, options)
+
+    def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
+        """Float outputs (N, ...) for float inputs (N, ...).
+
+        Raises `ToolError` where the emulated processor computes something else than this machine.
+        """
+        if artifact.runtime != "c":
+            return self._host.infer(artifact, inputs, options)
+        entry, exit_ = artifact.inputs[0], artifact.outputs[0]
+        layout = str(artifact.facts.get("input_layout", ""))
+        quantized = to_model(inputs, entry.model_dump(), layout).reshape(len(inputs), -1)
+        with tempfile.TemporaryDirectory(prefix="edgekd-c-") as work:
+            found = hosted.run(hosted.build(artifact.path, Path(work)), quantized)
+            image = emulation.build(artifact.path, self.cpu, Path(work))
+            first = emulation.run(image, quantized[: self.checked]).outputs
+        if not np.array_equal(first, found[: self.checked]):
+            raise ToolError(
+                f"the emulated {self.cpu} computes other values than this machine",
+                where=str(artifact.path),
+            )
+        outputs: np.ndarray = from_model(found, exit_.model_dump())
+        return outputs.reshape(len(inputs), *exit_.shape[1:])
+
+    def benchmark(
+        self, artifacts: Sequence[Artifact], options: Options | Sequence[Options], *, quick: bool
+    ) -> list[Samples]:
+        """No times."""
+        return [Samples((), None, None, {}, quick=quick, invalid=NO_TIMES) for _ in artifacts]
+
+    def close(self) -> None:
+        """End this machine's agent."""
+        self._host.close()
