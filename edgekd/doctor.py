@@ -36,6 +36,8 @@ TOOLS = (
     ("aarch64-linux-gnu-g++", "TVM libraries for 64-bit ARM", "apt install g++-aarch64-linux-gnu"),
     ("qemu-aarch64-static", "ARM artifacts on this machine", "apt install qemu-user-static"),
     ("arm-none-eabi-gcc", "bare-metal Cortex-M", "apt install gcc-arm-none-eabi"),
+    ("qemu-system-aarch64", "emulated boards with times", "apt install qemu-system-arm"),
+    ("mmdebstrap", "making emulated boards", "apt install mmdebstrap"),
     ("nvcc", "TVM libraries for Jetson", "install NVIDIA's CUDA toolkit"),
     ("trtexec", "TensorRT engines, on the board", "comes with JetPack"),
     ("edgetpu_compiler", "Edge TPU files", "comes from Coral's apt archive"),
