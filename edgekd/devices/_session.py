@@ -47,6 +47,7 @@ QUICK = {
 
 AGENT_OPTIONS = (
     "threads", "provider", "delegate", "delegate_options", "kernels", "device", "entry", "cudart",
+    "shapes", "affinity",
 )  # fmt: skip
 """The keys of a target's backend table that concern running; the rest is for the compiler."""
 

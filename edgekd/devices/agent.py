@@ -55,6 +55,30 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
+def shaped(infos: Arrays, options: Table) -> list[tuple[Info, list[int]]]:
+    """The inputs that the request gives a shape to, where the model leaves it open."""
+    known = {info["name"]: info for info in infos}
+    found = []
+    for name, shape in options.get("shapes", {}).items():
+        if name not in known:
+            raise Fault("bad-request", f"it has no input '{name}'; there are: {', '.join(known)}")
+        own = [int(size) for size in known[name]["shape"]]
+        if len(own) != len(shape) or any(have not in (-1, want) for have, want in zip(own, shape)):
+            raise Fault("bad-request", f"its input '{name}' is {own}, which can't be {shape}")
+        found.append((known[name], list(shape)))
+    return found
+
+
+def keep_to(processors: list[int]) -> None:
+    """Run on these processors only, this thread and those that it starts from now on."""
+    try:
+        os.sched_setaffinity(0, processors)
+    except OSError:
+        there = f"there are 0 to {(os.cpu_count() or 1) - 1}"
+        message = f"can't keep to processors {processors}; {there}"
+        raise Fault("bad-request", message) from None
+
+
 class OnnxRuntime:
     """An ONNX file in an ONNX Runtime session."""
 
@@ -85,6 +109,8 @@ class OnnxRuntime:
         if provider not in self.session.get_providers():  # it falls back without a word
             raise Fault("failed", f"the execution provider {provider} did not start")
         self.inputs = [self._info(value) for value in self.session.get_inputs()]
+        for info, shape in shaped(self.inputs, options):
+            info["shape"] = shape
         self.outputs = [self._info(value) for value in self.session.get_outputs()]
         self.notes = {"provider": provider}
 
@@ -138,6 +164,10 @@ class LiteRT:
             experimental_delegates=delegates,
             experimental_op_resolver_type=resolvers.BUILTIN_REF if reference else resolvers.AUTO,
         )
+        details = self.interpreter.get_input_details()
+        own = [{**one, "shape": one.get("shape_signature", one["shape"])} for one in details]
+        for value, shape in shaped(own, options):
+            self.interpreter.resize_tensor_input(value["index"], shape)
         self.interpreter.allocate_tensors()
         self.inputs = [self._info(value) for value in self.interpreter.get_input_details()]
         self.outputs = [self._info(value) for value in self.interpreter.get_output_details()]
@@ -325,6 +355,8 @@ def load(request: Table) -> Any:
     path = request["path"]
     if not os.path.isfile(path):
         raise Fault("bad-model", "no such file")
+    if request.get("options", {}).get("affinity"):
+        keep_to(request["options"]["affinity"])
     if name == "tvm":  # read when its library is imported: the first model decides for the process
         os.environ.setdefault("TVM_NUM_THREADS", str(request.get("options", {}).get("threads", 1)))
     try:
