@@ -98,7 +98,7 @@ def check_teaching(
         if term.reads_features and teachers:
             faults += feature_faults(term, student, teachers, data)
         elif not term.reads_features:
-            faults += output_faults(term, student, data)
+            faults += output_faults(term, student, teachers, data)
     return faults
 
 

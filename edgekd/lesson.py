@@ -141,6 +141,11 @@ class Lesson:
                 answers.append(answer.float() / self.temperatures[number])
         return answers
 
+    def _network(self, batch: Batch) -> nn.Module | None:
+        """The first teacher's network, for a loss that has to run it."""
+        network = self.teachers[0].module if self.teachers else None
+        return None if network is None else network.to(batch.x.device)
+
     def _value(self, term: Term, source: Teacher | None, seen: "_Seen") -> Tensor:
         loss = term.loss
         if source is None:
@@ -152,9 +157,11 @@ class Lesson:
             if compared.logits is not whole.logits:  # shares are a row's, not a sample's
                 shares = torch.tensor([teacher.weight for teacher in self.teachers])
             merged = whole.merged(shares, loss)
-            wanted = seen.wanted(loss.needs, merged, None)
+            wanted = seen.wanted(loss.needs, merged, self._network(seen.batch))
             if isinstance(loss, OutputLoss):
                 value = loss(whole.logits, merged, whole.labels, **wanted)
+            elif isinstance(loss, DepthsLoss):
+                value = loss([whole.logits], [merged], **wanted)
             else:
                 value = loss(whole.logits, merged, **wanted)
             return value

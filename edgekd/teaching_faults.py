@@ -193,14 +193,20 @@ def _bridge_faults(
     return []
 
 
-def output_faults(term: Term, student: nn.Module, data: Data) -> list[EdgekdError]:
+def output_faults(
+    term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
+) -> list[EdgekdError]:
     """Outputs that are not what a loss on whole outputs reads, a layer to balance on that isn't
-    there."""
+    there, a black box where the loss has to run the network."""
     known = layer_names(student)
     place = f"{term.where}: weight"
     missing = [no_such_layer(name, known, place) for name in term.tapped if name not in known]
     if missing or isinstance(term.loss, ResponseLoss):
         return list(missing)
+    if "teacher" in term.loss.needs and teachers and teachers[0].module is None:
+        message = f"'{term.name}' runs the teacher, but {teachers[0].name} is a black box"
+        hint = "use a teacher from a factory or a program"
+        return [InputError(message, where=term.where, hint=hint)]
     try:
         fit_outputs(term, student, data.example, data.train.y[:1])
     except EdgekdError as fault:

@@ -342,7 +342,8 @@ def fit_outputs(term: Term, student: nn.Module, example: Tensor, targets: Tensor
         outputs = tuple(student(example).shape[1:])
     try:
         if isinstance(term.loss, OutputLoss):
-            term.loss.prepare(outputs, tuple(targets.shape[1:]))
+            targets_shape, inputs = tuple(targets.shape[1:]), tuple(example.shape[1:])
+            term.loss.prepare(outputs, targets_shape, inputs)
         elif isinstance(term.loss, FeatureLoss):
             term.loss.prepare(outputs, outputs)
         elif isinstance(term.loss, DepthsLoss):

@@ -26,7 +26,8 @@ Shape = tuple[int, ...]
 """Of one sample's features, the batch dimension left out: (C, H, W), (L, D) or (D,)."""
 
 NEEDS = (
-    "targets", "index", "inputs", "shown", "student_outputs", "teacher_outputs", "student", "teacher"
+    "targets", "index", "inputs", "shown",
+    "student_outputs", "teacher_outputs", "student", "teacher",
 )  # fmt: skip
 """What a loss may ask for by name in `needs`, handed to `forward` as keyword arguments: the batch's
 targets (B, ...), the samples' positions (B,) in the training set, the inputs (B, ...) and those
@@ -66,7 +67,7 @@ class OutputLoss(nn.Module):
 
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def prepare(self, outputs: Shape, targets: Shape) -> None:
+    def prepare(self, outputs: Shape, targets: Shape, inputs: Shape) -> None:
         """Make what is learned for these shapes of one sample; `ValueError` where they are not what
         the loss reads."""
 

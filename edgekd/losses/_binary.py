@@ -1,0 +1,11 @@
+"""Divergence of two yes-or-no answers."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def binary_divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """Logits -> KL(sigmoid(teacher) || sigmoid(student)), element by element."""
+    yes = teacher.sigmoid()
+    each = yes * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    return each + (1 - yes) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
