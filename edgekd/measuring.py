@@ -8,6 +8,7 @@ from pathlib import Path
 from edgekd.artifact import Artifact
 from edgekd.devices import Device, Options, Samples
 from edgekd.measurement import Measurement
+from edgekd.meters.board_energy import BoardRecorder
 from edgekd.meters.energy import Recorder, Trace, energy_measurement, open_source
 from edgekd.meters.latency import latency_measurements
 from edgekd.meters.memory import memory_measurements
@@ -27,21 +28,18 @@ def measure(
 ) -> tuple[list[Samples], list[tuple[Measurement, ...]]]:
     """Samples and latency, memory and energy of each artifact, from one interleaved run.
 
-    Energy is read on this machine (below `root`), so only for the device `host`; idle power is
-    taken for some seconds before a full run and subtracted.
+    Energy is read where the artifacts run: on this machine below `root`, or by the board itself.
+    Idle power is taken for some seconds before a full run and subtracted.
     """
-    source, reason = None, f"{device.name} tells no energy: sensors are read on the host only"
-    if device.name == "host":
-        source, reason = open_source(sensors, root)
+    recorder, reason = _recorder(device, sensors, root)
     trace: Trace | str = reason
     idle: float | None = None
     with ExitStack() as stack:
-        recorder = None
-        if source is not None:
-            recorder = stack.enter_context(Recorder(source))
-            begun = time.monotonic()
+        if recorder is not None:
+            stack.enter_context(recorder)
+            begun = recorder.now()
             time.sleep(0.0 if quick else IDLE_SECONDS)
-            rested = time.monotonic()
+            rested = recorder.now()
         samples = device.benchmark(artifacts, options, quick=quick)
     if recorder is not None:
         trace = recorder.trace()
@@ -57,3 +55,16 @@ def measure(
         for each, artifact in zip(samples, artifacts, strict=True)
     ]
     return samples, rows
+
+
+def _recorder(
+    device: Device, sensors: Sensors, root: Path
+) -> tuple[Recorder | BoardRecorder | None, str]:
+    """What records energy beside a benchmark on a device, or None and the reason."""
+    if device.name == "host":
+        source, reason = open_source(sensors, root)
+        return (None if source is None else Recorder(source)), reason
+    if device.kind != "measured":
+        return None, f"{device.name} is an emulator: it takes the host's energy, not the board's"
+    board = BoardRecorder(device, sensors)
+    return (None if board.reason else board), board.reason

@@ -35,6 +35,9 @@ class Scripted:
             raise InputError("can't load it", where=str(path))
         return (INFO,), (INFO,)
 
+    def look(self, patterns: Sequence[str]) -> dict[str, str]:
+        return {}
+
     def infer(self, *_: Any) -> np.ndarray:
         raise NotImplementedError
 
@@ -131,7 +134,7 @@ def test_the_table_says_why_a_value_is_missing(tmp_path: Path, target: Target) -
     assert lines[2].split()[-3:] == ["4.000x", "[4.000,", "4.000]"]
     assert lines[3] == "scripted, quick: 6 runs in 2 windows, 0.0 s, model"
     assert lines[4] == "latency_ms_p99: needs 662 runs, there were 6"
-    assert lines[5].startswith("energy_mj: scripted tells no energy")
+    assert lines[5].startswith("energy_mj: no RAPL counter below scripted/sys")
 
 
 def test_no_file_is_refused(target: Target) -> None:

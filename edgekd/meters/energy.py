@@ -7,7 +7,7 @@ share, so that the energy of interleaved models is told apart.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +30,15 @@ PICOJOULES_PER_BYTE = 1300 / 8
 Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9."""
 
 
+Number = Callable[[Path], int]
+
+
 class Source(Protocol):
-    """A sensor. `joules` counts up from any start; `seconds` is the monotonic clock."""
+    """A sensor. `joules` counts up from any start; `seconds` is the monotonic clock. `files` are
+    those whose numbers it reads each time."""
 
     name: str
+    files: tuple[Path, ...]
 
     def joules(self, seconds: float) -> float:
         """Energy so far, read now."""
@@ -46,16 +51,17 @@ class Rapl:
     keeps the sum right.
     """
 
-    def __init__(self, domains: Sequence[Path]) -> None:
-        self._counters = [domain / "energy_uj" for domain in domains]
+    def __init__(self, domains: Sequence[Path], number: Number | None = None) -> None:
+        self._number = number or _number
+        self.files = tuple(domain / "energy_uj" for domain in domains)
         self._ranges = [_number(domain / "max_energy_range_uj") for domain in domains]
-        self._last = [_number(counter) for counter in self._counters]
+        self._last = [self._number(counter) for counter in self.files]
         self._total_uj = 0
         self.name = "RAPL " + ", ".join(_text(domain / "name") for domain in domains)
 
     def joules(self, seconds: float) -> float:
-        for which, counter in enumerate(self._counters):
-            now = _number(counter)
+        for which, counter in enumerate(self.files):
+            now = self._number(counter)
             step = now - self._last[which]
             self._total_uj += step if step >= 0 else step + self._ranges[which]
             self._last[which] = now
@@ -65,15 +71,17 @@ class Rapl:
 class Ina3221:
     """A board's power rails, by label; watts are volts times amperes, integrated by trapezoids."""
 
-    def __init__(self, rails: dict[str, tuple[Path, Path]]) -> None:
+    def __init__(self, rails: dict[str, tuple[Path, Path]], number: Number | None = None) -> None:
+        self._number = number or _number
         self._rails = rails
+        self.files = tuple(path for pair in rails.values() for path in pair)
         self._last: tuple[float, float] | None = None
         self._total = 0.0
         self.name = "INA3221 " + ", ".join(rails)
 
     def watts(self) -> float:
         """The sum of the rails, now."""
-        return sum(_number(mv) * _number(ma) for mv, ma in self._rails.values()) / 1e6
+        return sum(self._number(mv) * self._number(ma) for mv, ma in self._rails.values()) / 1e6
 
     def joules(self, seconds: float) -> float:
         watts = self.watts()
@@ -84,43 +92,48 @@ class Ina3221:
         return self._total
 
 
-def open_source(sensors: Sensors, root: Path = Path("/")) -> tuple[Source | None, str]:
-    """The target's sensor, or None and the reason why it can't be read."""
+def open_source(
+    sensors: Sensors, root: Path = Path("/"), number: Number | None = None
+) -> tuple[Source | None, str]:
+    """The target's sensor, or None and the reason why it can't be read. `number` reads one of its
+    files in another way: as it stood at another moment, on another machine."""
     try:
         if sensors.energy == "rapl":
-            return _open_rapl(root)
+            return _open_rapl(root, number)
         if sensors.energy == "ina3221":
-            return _open_ina3221(root, sensors.rails)
+            return _open_ina3221(root, sensors.rails, number)
     except ToolError as error:
         return None, str(error)
     return None, "the target has no energy sensor"
 
 
-def _open_rapl(root: Path) -> tuple[Source | None, str]:
+def _open_rapl(root: Path, number: Number | None) -> tuple[Source | None, str]:
     powercap = root / "sys/class/powercap"
     zones = sorted(powercap.glob("intel-rapl:*"))
     chosen = [zone for zone in zones if _text(zone / "name").startswith(("package", "dram"))]
     if not chosen:
         return None, f"no RAPL counter below {powercap}"
-    return Rapl(chosen), ""
+    return Rapl(chosen, number), ""
 
 
-def _open_ina3221(root: Path, wanted: Sequence[str]) -> tuple[Source | None, str]:
+def _open_ina3221(
+    root: Path, wanted: Sequence[str], number: Number | None
+) -> tuple[Source | None, str]:
     drivers = root / "sys/bus/i2c/drivers/ina3221"
     labels = sorted(drivers.glob("*/hwmon/hwmon*/in*_label"))
     found = {}
     for label in labels:
-        number = label.name.removeprefix("in").removesuffix("_label")
-        current = label.with_name(f"curr{number}_input")
+        channel = label.name.removeprefix("in").removesuffix("_label")
+        current = label.with_name(f"curr{channel}_input")
         if current.exists():  # a sum of shunt voltages has a label too, and no current
-            found[_text(label)] = (label.with_name(f"in{number}_input"), current)
+            found[_text(label)] = (label.with_name(f"in{channel}_input"), current)
     missing = [rail for rail in wanted if rail not in found]
     if not found:
         return None, f"no INA3221 rail below {drivers}"
     if missing or not wanted:
         there = ", ".join(found)
         return None, f"no rail {', '.join(missing) or 'is named'}; the board has {there}"
-    return Ina3221({rail: found[rail] for rail in wanted}), ""
+    return Ina3221({rail: found[rail] for rail in wanted}, number), ""
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,10 @@ class Recorder:
         self._stop.set()
         self._thread.join()
         self._read()
+
+    def now(self) -> float:
+        """The clock that the trace is told in."""
+        return time.monotonic()
 
     def trace(self) -> Trace | str:
         """What was recorded, or why it does not count."""
