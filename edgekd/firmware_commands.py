@@ -22,13 +22,17 @@ def plain_c(
     model: Annotated[Path, typer.Argument(help="A full-int8 .tflite file.")],
     out: Annotated[Path, typer.Option(help="The folder for NAME.h and NAME.c.")],
     name: Annotated[str, typer.Option(help="Begins files and functions.")] = "",
+    arithmetic: Annotated[
+        str, typer.Option(help="micro or litert: whose fully connected layers are matched.")
+    ] = "micro",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Write an int8 network as C11: no heap, no runtime, one static arena."""
-    from edgekd.firmware.generate import generate
+    from edgekd.firmware.generate import check_arithmetic, generate
     from edgekd.firmware.stored_facts import facts_in
 
-    generated = generate(model, name, facts_in(model))
+    known = check_arithmetic(arithmetic)
+    generated = generate(model, name, facts_in(model), arithmetic=known)
     paths = generated.write(out)
     if as_json:
         files = {"files": [str(path) for path in paths]}

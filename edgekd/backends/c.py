@@ -17,8 +17,8 @@ from edgekd.artifact import Artifact, OpPlacement, sha256_of
 from edgekd.backends import Board
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.firmware import emulation
-from edgekd.firmware.facts import Facts
 from edgekd.firmware.generate import Generated, generate
+from edgekd.firmware.stored_facts import facts_in
 from edgekd.measurement import Measurement
 from edgekd.options import COptions
 from edgekd.registry import BACKENDS
@@ -82,7 +82,7 @@ def _generated(artifact: Artifact, options: COptions) -> Generated:
         raise InputError(
             f"C is made from a TFLite file, not {artifact.format}", where=str(artifact.path)
         )
-    facts = Facts(name=options.name)
+    facts = facts_in(artifact.path)
     return generate(artifact.path, options.name, facts, arithmetic=options.arithmetic)
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from edgekd.errors import InputError, nearest
 from edgekd.firmware.emit import Program, body, header, summary
 from edgekd.firmware.facts import Facts, check_name, name_from
 from edgekd.firmware.graph import Network, read_network
@@ -16,6 +17,20 @@ from edgekd.store import write_beside
 Arithmetic = Literal["micro", "litert"]
 """Whose fully connected layers are matched to the bit: those of the micro runtime and CMSIS-NN, in
 fixed point, or those of LiteRT's reference kernels, in double. All else is the same in both."""
+
+
+def check_arithmetic(name: str) -> Arithmetic:
+    """The arithmetic of that name; another one is refused."""
+    for known in get_args(Arithmetic):
+        if name == known:
+            found: Arithmetic = known
+            return found
+    raise InputError(
+        f"unknown arithmetic '{name}'",
+        where="--arithmetic",
+        allowed=", ".join(get_args(Arithmetic)),
+        hint=nearest(name, get_args(Arithmetic)),
+    )
 
 
 @dataclass(frozen=True)
