@@ -4,9 +4,11 @@ import inspect
 from dataclasses import dataclass
 
 from edgekd.errors import InputError, nearest
-from edgekd.registry import CRITERIA, DIAGNOSTICS, LOSSES, STAGES, TASKS, Entry, Registry
+from edgekd.registry import CRITERIA, DIAGNOSTICS, LOSSES, SCHEMES, STAGES, TASKS, Entry, Registry
 
-KINDS = {registry.kind: registry for registry in (STAGES, LOSSES, CRITERIA, TASKS, DIAGNOSTICS)}
+KINDS = {
+    registry.kind: registry for registry in (STAGES, SCHEMES, LOSSES, CRITERIA, TASKS, DIAGNOSTICS)
+}
 
 
 @dataclass(frozen=True)
