@@ -5,13 +5,18 @@ what is left is searched, and only when the user gives it time.
 """
 
 import math
+import sys
 import tempfile
 import time
+import types
 from collections.abc import Mapping
 from typing import Any
 
-TRIALS = 32
+TRIALS = 16
 """Candidates between two looks at the clock."""
+
+BUILD_SECONDS = 120.0
+INTRINSICS = "tvm.s_tir.tensor_intrin"
 
 
 def tuned(kernels: Mapping[str, Any], target: Any, seconds: float) -> dict[str, Any]:
@@ -30,10 +35,22 @@ def tuned(kernels: Mapping[str, Any], target: Any, seconds: float) -> dict[str, 
     return found
 
 
+def without_intrinsics() -> None:
+    """Put an empty module where TVM's tensor intrinsics are, in this process or a builder's.
+
+    Every builder imports them, which takes longer than a build; our kernels are float, and no
+    schedule rule for these uses one.
+    """
+    sys.modules.setdefault(INTRINSICS, types.ModuleType(INTRINSICS))
+
+
 def _searched(function: Any, target: Any, seconds: float) -> Any | None:
     import tvm
     from tvm.s_tir import meta_schedule
+    from tvm.s_tir.meta_schedule.builder import LocalBuilder
 
+    without_intrinsics()
+    builder = LocalBuilder(max_workers=1, timeout_sec=BUILD_SECONDS, initializer=without_intrinsics)
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     database = meta_schedule.database.MemoryDatabase()
     end = time.monotonic() + seconds
@@ -46,6 +63,7 @@ def _searched(function: Any, target: Any, seconds: float) -> Any | None:
                 folder,
                 max_trials_global=TRIALS,
                 num_trials_per_iter=TRIALS,
+                builder=builder,
                 database=database,
                 cost_model="random",
                 num_tuning_cores=1,

@@ -132,6 +132,29 @@ def test_a_library_for_arm_is_an_arm_library(tmp_path: Path, shared: Path) -> No
     assert str(tmp_path).encode() not in artifact.path.read_bytes()
 
 
+@on_x86
+@pytest.mark.slow
+def test_given_time_the_search_schedules_what_ours_leaves_general(
+    tmp_path: Path, shared: Path
+) -> None:
+    import tvm
+    from tvm import relax
+
+    torch.manual_seed(0)
+    layers = [nn.ConvTranspose2d(4, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    model = Candidate(nn.Sequential(*layers).eval(), torch.rand(1, 4, 6, 6))
+    table = {"cache": str(shared), "grid_seconds": 0.0, "time_limit_seconds": 800.0}
+    general = Tvm().compile(model, target(X86), table, tmp_path)[0]
+    tuned = Tvm().compile(model, target(X86), table | {"tune_seconds": 1.0}, tmp_path)[0]
+    assert "has only the general schedule" in general.notes[0]
+    assert tuned.notes == ()
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(tuned.path)), tvm.cpu())
+    output = machine["main"](tvm.runtime.tensor(model.example.numpy())).numpy()
+    with torch.no_grad():
+        expected = model.module(model.example).numpy()
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+
+
 JETSON = {"kind": "cuda", "name": "Orin", "compute": "sm_87"}
 
 
