@@ -207,8 +207,8 @@ class _Seen:
             "shown": self.batch.shown,
             "student_outputs": self.whole.logits,
             "teacher_outputs": teacher_outputs,
-            "student": self.student,
-            "teacher": teacher,
+            "student_network": self.student,
+            "teacher_network": teacher,
         }
         return {name: known[name] for name in needs}
 

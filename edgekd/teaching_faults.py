@@ -203,7 +203,7 @@ def output_faults(
     missing = [no_such_layer(name, known, place) for name in term.tapped if name not in known]
     if missing or isinstance(term.loss, ResponseLoss):
         return list(missing)
-    if "teacher" in term.loss.needs and teachers and teachers[0].module is None:
+    if "teacher_network" in term.loss.needs and teachers and teachers[0].module is None:
         message = f"'{term.name}' runs the teacher, but {teachers[0].name} is a black box"
         hint = "use a teacher from a factory or a program"
         return [InputError(message, where=term.where, hint=hint)]

@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 
 NEEDS = (
     "targets", "index", "inputs", "shown",
-    "student_outputs", "teacher_outputs", "student", "teacher",
+    "student_outputs", "teacher_outputs", "student_network", "teacher_network",
 )  # fmt: skip
 """What a loss may ask for by name in `needs`, handed to `forward` as keyword arguments: the batch's
 targets (B, ...), the samples' positions (B,) in the training set, the inputs (B, ...) and those

@@ -16,7 +16,7 @@ class CrossLingual(OutputLoss):
     outputs are the embeddings, as wide as the teacher's.
     """
 
-    needs = ("shown", "student")
+    needs = ("shown", "student_network")
 
     def __init__(self, source: float = 1.0) -> None:
         not_negative(source=source)
@@ -34,10 +34,10 @@ class CrossLingual(OutputLoss):
         targets: Tensor,
         *,
         shown: Tensor,
-        **network: nn.Module,
+        student_network: nn.Module,
     ) -> Tensor:
         translated = F.mse_loss(student, teacher)
         if not self.source:
             return translated
-        read = network["student"](shown).float()
+        read = student_network(shown).float()
         return translated + self.source * F.mse_loss(read, teacher)

@@ -24,7 +24,7 @@ class Sequence(OutputLoss):
     Never zero: the least is the student's certainty.
     """
 
-    needs = ("inputs", "index", "student", "teacher")
+    needs = ("inputs", "index", "student_network", "teacher_network")
     tokens: Tensor
     written: Tensor
 
@@ -57,10 +57,11 @@ class Sequence(OutputLoss):
         *,
         inputs: Tensor,
         index: Tensor,
-        **networks: nn.Module,
+        student_network: nn.Module,
+        teacher_network: nn.Module,
     ) -> Tensor:
         if self.decode == "generate":
-            return self._generated(inputs, index, networks["student"], networks["teacher"])
+            return self._generated(inputs, index, student_network, teacher_network)
         best = teacher.argmax(2)
         if self.decode == "frames":
             return F.cross_entropy(student.flatten(0, 1), best.flatten())
