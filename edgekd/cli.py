@@ -32,7 +32,7 @@ TargetNames = Annotated[
     list[str], typer.Option("--target", help="A target's name or .toml file; repeatable.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Device = Annotated[str | None, typer.Option(help="host, or emulated://NAME.")]
+Device = Annotated[str | None, typer.Option(help="host, ssh://USER@BOARD, or emulated://NAME.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -68,13 +68,27 @@ def compress(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
+    progress: Annotated[bool, typer.Option(help="Draw progress bars on a terminal.")] = True,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fail where the network would be used.")
+    ] = False,
+    depfile: Annotated[
+        Path | None,
+        typer.Option(help="Write what make or ninja has to watch, for OUT/edgekd.lock."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress a model for one or more targets, and hold the files against budgets."""
     from edgekd.compress import compress as run
     from edgekd.compress import prepare
+    from edgekd.depfile import depfile_text
+    from edgekd.inputs import watched_files
+    from edgekd.offline import forbid_network
+    from edgekd.overruns import overrun_lines
     from edgekd.progress import progress_bars
+    from edgekd.recipe import default_recipe
     from edgekd.report.terminal import print_report
+    from edgekd.store import write_beside
 
     request = prepare(
         recipe=recipe,
@@ -88,14 +102,23 @@ def compress(
         seed=seed,
         quick=quick,
     )
-    with progress_bars() as progress:
-        report = run(request, progress, _say, dry_run=dry_run)
+    if offline:
+        forbid_network()
+    if depfile:
+        watched = watched_files(request.recipe, recipe or default_recipe(), target)
+        text = depfile_text(str(out / "edgekd.lock"), watched)  # refuses before any training
+    with progress_bars(progress) as shown:
+        report = run(request, shown, _say, dry_run=dry_run)
     if report is None:
         return
+    if depfile:
+        write_beside(depfile, text)
     if as_json:
         typer.echo((out / "report.json").read_text(encoding="utf-8"), nl=False)
     else:
         print_report(report, out)
+    for line in overrun_lines(report):
+        typer.echo(f"{'error' if report.verdict == 'fail' else 'note'}: {line}", err=True)
     raise typer.Exit(_exit_code(report.verdict))
 
 
@@ -157,13 +180,13 @@ def methods(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Say which runtimes, compilers and sensors are here, and how to get the rest."""
+def doctor(device: Device = None, as_json: AsJson = False) -> None:
+    """Say which runtimes, compilers and sensors are here, or on a device, and how to get the rest."""
     from dataclasses import asdict
 
-    from edgekd.doctor import examine
+    from edgekd.doctor import examine, examine_device
 
-    findings = examine()
+    findings = examine_device(device) if device else examine()
     if as_json:
         _print_json([asdict(finding) for finding in findings])
         return

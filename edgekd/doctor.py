@@ -3,8 +3,11 @@
 import importlib.metadata
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgekd.devices.opening import open_device
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,60 @@ def examine(root: Path = Path("/")) -> list[Finding]:
     findings = [_package(*row) for row in PACKAGES]
     findings += [_tool(*row) for row in TOOLS]
     return [*findings, *_sensors(root)]
+
+
+def examine_device(url: str) -> list[Finding]:
+    """What a device has: processor, memory, space, runtimes, sensors, and what a latency there
+    depends on. Raises `ToolError` for a board that does not answer."""
+    device = open_device(url)
+    try:
+        hello = device.hello()
+    finally:
+        device.close()
+    plain = [
+        ("board", "what it is", hello.cpu),
+        ("system", "what runs on it", hello.platform),
+        ("architecture", "which files it can run", hello.machine),
+        ("processors", "threads", str(hello.cores)),
+        ("instructions", "which kernels are fast", " ".join(_worth_telling(hello.features))),
+        ("memory", "models and activations", _bytes(hello.memory_bytes)),
+        ("free memory", "models and activations", _bytes(hello.memory_free_bytes)),
+        ("free space", "files and test sets", _bytes(hello.storage_free_bytes)),
+        ("python", "the agent", hello.python),
+        ("numpy", "the agent", hello.numpy),
+        ("governor", "steady latencies", ", ".join(hello.governors)),
+        *((key.replace("_", " "), "steady latencies", value)
+          for key, value in hello.conditions.items() if key not in ("governor", "affinity")),
+    ]  # fmt: skip
+    hints = {"numpy": "pip install numpy on the device"}
+    findings = [
+        Finding(name, purpose, found, "" if found else hints.get(name, "the device does not tell"))
+        for name, purpose, found in plain
+    ]
+    findings += [
+        Finding(name, "running files", version, "" if version else hello.install.get(name, ""))
+        for name, version in hello.runtimes.items()
+    ]
+    sensors = (("RAPL", "rapl", "energy on x86"), ("INA3221", "ina3221", "energy on Jetson"),
+               ("thermal zones", "thermal", "throttling"))  # fmt: skip
+    return findings + [
+        Finding(name, purpose, hello.sensors.get(key, ""),
+                "" if key in hello.sensors else "no such sensor there")
+        for name, key, purpose in sensors
+    ]  # fmt: skip
+
+
+WORTH_TELLING = ("sse4_2", "avx", "fma", "f16c", "vnni", "amx", "asimd", "fphp", "sve", "i8mm",
+                 "bf16", "neon", "vfpv4")  # fmt: skip
+"""Beginnings of what a kernel's speed depends on; a processor lists a hundred more features."""
+
+
+def _worth_telling(features: Sequence[str]) -> list[str]:
+    return [one for one in features if any(known in one for known in WORTH_TELLING)]
+
+
+def _bytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e9:.2f} GB"
 
 
 def _package(names: str, purpose: str, requirement: str) -> Finding:

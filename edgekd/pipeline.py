@@ -8,19 +8,20 @@ import functools
 import json
 import os
 import shutil
-import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+from torch import fx, nn
 
 from edgekd.backends import Backend, Board
 from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, kept
 from edgekd.cost import totals
+from edgekd.devices.opening import open_device
 from edgekd.networks import load_network
 from edgekd.plan import Plan, PlannedStage, PlannedTarget
 from edgekd.quant.storage import load_graph, save_graph
@@ -34,11 +35,14 @@ from edgekd.target import Target
 from edgekd.training import evaluate
 
 FORMS = ("float", "fp16", "int8")
+"""What a backend takes that does not say otherwise in its `forms`."""
+
+GRAPHS = ("int8", "weights")
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What the stages of one target led to; `floating` is the last candidate that was not int8."""
+    """What the stages of one target led to; `floating` is the last candidate with float weights."""
 
     candidate: Candidate
     floating: Candidate
@@ -55,7 +59,7 @@ def run_stages(plan: Plan, planned: PlannedTarget, progress: Progress, key: str)
         candidate, report = run_stage(plan, planned.target, planned_stage, candidate, progress)
         key = planned_stage.key
         reports.append(report)
-        if candidate.form != "int8":
+        if candidate.form in ("float", "fp16"):
             floating, floating_key = candidate, key
     return Staged(candidate, floating, key, floating_key, tuple(reports))
 
@@ -100,14 +104,16 @@ def run_stage(
 
 
 def weight_bytes(candidate: Candidate) -> int:
-    """Bytes of all parameters and buffers as they are held; half for fp16."""
+    """Bytes of all parameters and buffers as files hold them: half for fp16, packed codes."""
+    if candidate.form == "weights":
+        return stored_bytes(cast(fx.GraphModule, candidate.module))
     tensors = [*candidate.module.parameters(), *candidate.module.buffers()]
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return total // 2 if candidate.form == "fp16" else total
 
 
 def _save_candidate(candidate: Candidate, folder: Path) -> None:
-    if candidate.form == "int8":
+    if candidate.form in GRAPHS:
         save_graph(candidate.module, folder / "graph.pt2")
     else:
         save_module(candidate.module, folder)
@@ -117,7 +123,7 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
 
 def _load_candidate(plan: Plan, folder: Path) -> Candidate:
     about = json.loads((folder / "candidate.json").read_text())
-    if about["form"] == "int8":
+    if about["form"] in GRAPHS:
         return _restored(load_graph(folder / "graph.pt2"), plan, about)
     skeleton = load_network(plan.start_network, plan.request.recipe.folder, "student")
     return _restored(load_module(skeleton, folder), plan, about)
@@ -182,32 +188,35 @@ def _with_follower(
 ) -> list[Compiled]:
     """Add what a follower makes; a file that it could not compile here keeps what it says of it."""
     options, result = target.backends[name], []
-    for each in made:
-        if each.artifact.format != backend.follows:
+    with _board(plan.request.device) as (board, has):
+        for each in made:
+            if each.artifact.format != backend.follows:
+                result.append(each)
+                continue
+            facts = target.model_dump(mode="json")
+            key = key_of(each.artifact.sha256, name, facts, os.environ["PATH"], has)
+            make = functools.partial(backend.follow, each.artifact, target, options, board=board)
+            artifacts = kept(plan.store, name, key, make, plan.request.resume)
+            if not artifacts:
+                each = _judged(each, name, *backend.check_artifact(each.artifact, target, options))
             result.append(each)
-            continue
-        key = key_of(each.artifact.sha256, name, target.model_dump(mode="json"), os.environ["PATH"])
-        board = Board(_execute) if plan.request.device == "host" else None
-        make = functools.partial(backend.follow, each.artifact, target, options, board=board)
-        artifacts = kept(plan.store, name, key, make, plan.request.resume)
-        if not artifacts:
-            each = _judged(each, name, *backend.check_artifact(each.artifact, target, options))
-        result.append(each)
-        result += [Compiled(artifact, each.reference) for artifact in artifacts]
+            result += [Compiled(artifact, each.reference) for artifact in artifacts]
     return result
 
 
-def _execute(command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
-    """Run a builder here: on a board, edgekd runs with --device host."""
+@contextmanager
+def _board(url: str | None) -> Iterator[tuple[Board | None, dict[str, str]]]:
+    """The board that the user named, to build on, and what it has; nothing on an emulated one."""
+    device = open_device(url) if url else None
     try:
-        done = subprocess.run(
-            list(command), capture_output=True, text=True, errors="replace", timeout=limit_s
-        )
-    except FileNotFoundError:
-        return 127, "", f"{command[0]}: not found"
-    except subprocess.TimeoutExpired:
-        return 124, "", f"{command[0]}: did not end within {limit_s:g} s"
-    return done.returncode, done.stdout, done.stderr
+        if device is None or device.kind != "measured":
+            yield None, {}
+        else:
+            has = {"device": device.name, **device.hello().runtimes}
+            yield Board(device.execute, device.send, device.fetch), has
+    finally:
+        if device is not None:
+            device.close()
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, float | str]:

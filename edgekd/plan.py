@@ -21,7 +21,7 @@ from edgekd.cost import largest_layer, totals
 from edgekd.data import load_data
 from edgekd.data.calibration import calibration_samples
 from edgekd.data.samples import Data
-from edgekd.devices.opening import open_device
+from edgekd.devices.opening import lacks, misfit, open_device
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
 from edgekd.networks import load_network, network_key
 from edgekd.onnx_alone import check_onnx_alone, is_onnx_alone
@@ -164,7 +164,7 @@ def make_plan(request: Request) -> Plan:
     """The plan of a request, or every fault in it at once."""
     recipe, collect = request.recipe, _Collector()
     collect.attempt(check_writable, request.out)
-    collect.attempt(_check_device, request.device)
+    told = collect.attempt(_check_device, request)
     data = collect.attempt(load_data, recipe.data, recipe.folder)
     stages = [
         collect.attempt(typed_stage, number, table) for number, table in enumerate(recipe.stages, 1)
@@ -210,7 +210,9 @@ def make_plan(request: Request) -> Plan:
         for target in request.targets
     ]
     raise_all(_once(collect.faults))
-    return Plan(**{**vars(plan), "targets": tuple(planned), "warnings": _warnings(plan)})
+    return Plan(
+        **{**vars(plan), "targets": tuple(planned), "warnings": (*_warnings(plan), *(told or ()))}
+    )
 
 
 def _check_labels(recipe: Recipe, data: Data) -> None:
@@ -223,10 +225,19 @@ def _check_labels(recipe: Recipe, data: Data) -> None:
         )
 
 
-def _check_device(url: str | None) -> None:
-    """Whether there is such a device; nothing is started on it."""
-    if url is not None:
-        open_device(url).close()
+def _check_device(request: Request) -> tuple[str, ...]:
+    """Whether there is such a device, it answers, and it is what the targets say; what it lacks is
+    told. An emulator is not started for that. Raises `ToolError` for a board that fails."""
+    if request.device is None:
+        return ()
+    device = open_device(request.device)
+    try:
+        if device.kind != "measured":
+            return ()
+        raise_all([fault for each in request.targets if (fault := misfit(device, each))])
+        return tuple(lack for each in request.targets for lack in lacks(device, each))
+    finally:
+        device.close()
 
 
 def _teacher(network: Network, recipe: Recipe, data: Data, where: str, seed: int) -> Teacher:

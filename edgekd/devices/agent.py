@@ -334,6 +334,15 @@ def version_of(runtime: str) -> str:
     return ""
 
 
+def has_edgetpu() -> bool:
+    """Whether the Edge TPU's delegate is installed where libraries are looked for."""
+    try:
+        ctypes.CDLL("libedgetpu.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def import_library(runtime: str) -> None:
     """Import a runtime's library, so that neither its time nor its memory is the model's."""
     from importlib import import_module, util
@@ -613,9 +622,13 @@ class Agent:
             "python": platform.python_version(),
             "cpu": board or (named[0].split(":")[1].strip() if named else platform.processor()),
             "cores": os.cpu_count(),
-            "runtimes": {name: version_of(name) for name in RUNTIMES},
+            "runtimes": {
+                name: version_of(name) if name != "edgetpu" or has_edgetpu() else ""
+                for name in RUNTIMES
+            },
             "install": {name: how for name, (_, _, how) in RUNTIMES.items()},
             "conditions": conditions(self.root),
+            "drivers": [name for name, library in DRIVERS.items() if loads(library)],
             **facts(self.root),
         }
 
@@ -793,6 +806,18 @@ class Agent:
             if line.startswith(key + ":"):
                 return int(line.split()[1]) * 1024
         raise Fault("failed", f"no {key} in /proc/self/status")
+
+
+DRIVERS = {"cuda": "libcuda.so.1"}
+
+
+def loads(library: str) -> bool:
+    """Whether the dynamic linker finds a library here."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 COMMANDS = ("hello", "load", "infer", "benchmark", "memory", "look", "record", "recorded", "clock")

@@ -5,13 +5,21 @@ from typing import Any
 from edgekd.devices import Device
 from edgekd.errors import InputError, nearest
 from edgekd.registry import DEVICES
+from edgekd.target import Target
 
 NOT_KINDS = ("agent", "opening")
 """The modules here that are no kind of device: the file that boards get, and this one."""
 
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "armv6l": "armv7"}
+RUNTIMES = {
+    "onnx": "onnxruntime", "tflite": "litert", "tvm": "tvm", "edgetpu": "edgetpu",
+    "tensorrt": "tensorrt",
+}  # fmt: skip
+"""What runs the files of a backend."""
+
 
 def open_device(url: str, **session: Any) -> Device:
-    """The device of a URL: `host`, or `emulated://raspberry-pi-5`.
+    """The device of a URL: `host`, `ssh://user@board`, or `emulated://raspberry-pi-5`.
 
     `session` may have `limit_s`, the longest silence of a command before it is killed, and
     `progress`, called with the seconds so far while a benchmark runs. Raises `InputError` for a
@@ -28,3 +36,28 @@ def open_device(url: str, **session: Any) -> Device:
         )
     device: Device = DEVICES.get(scheme, where="--device").make(location, **session)
     return device
+
+
+def misfit(device: Device, target: Target) -> InputError | None:
+    """Why a device is not the target: what is measured on it would not be the target's."""
+    machine = device.hello().machine
+    found, wanted = MACHINES.get(machine.lower(), machine), target.hardware.architecture
+    if found == wanted or wanted == "thumb":
+        return None
+    return InputError(
+        f"{device.name} is {found}, and {target.name} is {wanted}",
+        where="--device",
+        hint=f"name a {target.title}, or leave --device out",
+    )
+
+
+def lacks(device: Device, target: Target) -> list[str]:
+    """Which of the target's runtimes are not on the device, and how to install them there."""
+    hello = device.hello()
+    missing = {RUNTIMES[name]: name for name in target.backends if name in RUNTIMES}
+    return [
+        f"{device.name} has no {runtime}: files of '{backend}' are not run "
+        f"({hello.install.get(runtime, 'no package is known')})"
+        for runtime, backend in missing.items()
+        if not hello.runtimes.get(runtime)
+    ]
