@@ -65,6 +65,7 @@ class Hello(Reply):
     runtimes: Table
     install: Table
     conditions: Table
+    drivers: List = ()
     features: List = ()
     memory_bytes: Size | None = None
     memory_free_bytes: Size | None = None

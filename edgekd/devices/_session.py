@@ -98,6 +98,9 @@ class AgentDevice:
             built_for = _machine_of(artifact.path) if artifact.runtime == "tvm" else ""
             if built_for and built_for != self.hello().machine:
                 return f"it is built for {built_for}, and {self.name} is {self.hello().machine}"
+            on_gpu = any(each.placement == "gpu" for each in artifact.placements)
+            if artifact.runtime == "tvm" and on_gpu and "cuda" not in self.hello().drivers:
+                return f"its kernels are for an NVIDIA GPU, and {self.name} has no CUDA driver"
             return ""
         how = self.hello().install.get(artifact.runtime, "")
         return f"{self.name} has no {artifact.runtime}" + (f" ({how})" if how else "")

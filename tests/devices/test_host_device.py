@@ -1,5 +1,6 @@
 """The host device with real runtimes, and with agents and runtimes that fail."""
 
+import ctypes.util
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd.artifact import Artifact
+from edgekd.artifact import Artifact, OpPlacement
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.host import AGENT, open_host
 from edgekd.devices.opening import open_device
@@ -139,6 +140,18 @@ def test_a_library_for_another_processor_is_refused_before_it_is_loaded(
     arm = b"\x7fELF".ljust(18, b"\0") + (40).to_bytes(2, "little")
     library.write_bytes(arm)
     assert host.can_run(other).startswith("it is built for armv7l, and host is")
+
+
+@pytest.mark.skipif(bool(ctypes.util.find_library("cuda")), reason="there is a CUDA driver here")
+def test_a_gpu_library_is_refused_where_there_is_no_driver(
+    host: AgentDevice, artifact: Artifact, tmp_path: Path
+) -> None:
+    if not host.hello().runtimes["tvm"]:
+        pytest.skip("TVM is not here")
+    placements = (OpPlacement(op="conv2d", name="conv", placement="gpu"),)
+    changes = {"runtime": "tvm", "placements": placements}
+    on_gpu = artifact.model_copy(update=changes)
+    assert host.can_run(on_gpu).endswith("are for an NVIDIA GPU, and host has no CUDA driver")
 
 
 def matrix_product(path: Path, size: int) -> Path:
