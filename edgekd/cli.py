@@ -181,7 +181,7 @@ def methods(
 
 @app.command()
 def doctor(device: Device = None, as_json: AsJson = False) -> None:
-    """Say which runtimes, compilers and sensors are here, or on a device, and how to get the rest."""
+    """Say which runtimes, compilers and sensors are here, or on a device; how to get the rest."""
     from dataclasses import asdict
 
     from edgekd.doctor import examine, examine_device
