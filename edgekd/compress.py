@@ -20,6 +20,7 @@ from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, publish_artifact
 from edgekd.cost import layer_costs, totals
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
+from edgekd.lockfile import write_lock
 from edgekd.onnx_alone import files_of
 from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for
@@ -170,6 +171,7 @@ def compress(
     done = [_told(stage) for stage in report.stages]
     write_beside(request.out / "log.txt", "\n".join([*lines, *done]) + "\n")
     write_report(report, request.out)
+    write_lock(plan, report)
     return report
 
 

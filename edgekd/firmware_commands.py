@@ -75,3 +75,60 @@ def micro(
         typer.echo(str(path))
     size = f"{arena.value:.0f} bytes (measured)" if arena.value is not None else arena.reason
     typer.echo(f"arena: {size}; operators: {', '.join(sources.ops)}")
+
+
+@firmware.command("build")
+def build(
+    recipe: Annotated[Path, typer.Argument(help="A recipe.")],
+    target: Annotated[str, typer.Option(help="A target's name or .toml file.")],
+    name: Annotated[str, typer.Option(help="Begins files and symbols.")],
+    out: Annotated[Path, typer.Option(help="The folder for NAME.h and the other sources.")],
+    output: Annotated[str, typer.Option(help="c (C11, no runtime) or tflm (C array).")] = "c",
+    run: Annotated[
+        Path | None, typer.Option(help="The run's own folder; OUT/run if left out.")
+    ] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="size_kib=64; repeatable.")] = None,
+    accept: Annotated[list[str] | None, typer.Option(help="simulated or estimated.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; repeatable.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to measure.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the recipe's.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
+    depfile: Annotated[
+        Path | None, typer.Option(help="Write what make or ninja has to watch, for OUT/NAME's .h.")
+    ] = None,
+) -> None:
+    """Compress a model and write its sources, offline; a broken budget fails in one line."""
+    from edgekd.compress import prepare
+    from edgekd.depfile import depfile_text
+    from edgekd.firmware_build import build as build_sources
+    from edgekd.firmware_build import check_build
+    from edgekd.inputs import watched_files
+    from edgekd.offline import forbid_network
+    from edgekd.overruns import overrun_lines
+    from edgekd.store import write_beside
+
+    request = prepare(
+        recipe=recipe,
+        targets=[target],
+        out=run or out / "run",
+        budgets=budget or [],
+        device=device,
+        accept=accept or [],
+        settings=set_ or [],
+        seed=seed,
+        quick=quick,
+    )
+    check_build(request, name, output)
+    header = out / (f"{name}.h" if output == "c" else f"{name}_model.h")
+    text = depfile_text(str(header), watched_files(request.recipe, recipe, [target]))
+    if device is None:
+        forbid_network()
+    report, paths = build_sources(request, name, output, out, lambda line: None)
+    for line in overrun_lines(report):
+        typer.echo(f"error: {line}", err=True)
+    if report.verdict != "pass":
+        raise typer.Exit({"fail": 1, "unverified": 4}[report.verdict])
+    if depfile:
+        write_beside(depfile, text)
+    for path in paths:
+        typer.echo(str(path))

@@ -9,6 +9,7 @@ from edgekd.artifact import Artifact, sha256_of
 from edgekd.data import load_data
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
+from edgekd.lockfile import check_lock, read_lock
 from edgekd.parity import compare
 from edgekd.recipe import load_recipe
 from edgekd.report.files import load_report
@@ -32,6 +33,11 @@ def verify_run(folder: Path) -> list[str]:
                 faults.append(fault)
             else:
                 lines.append(f"{artifact.path}: hash and lineage hold")
+    lock = read_lock(folder)
+    if lock is not None:
+        recipe = load_recipe(folder / "recipe.toml")
+        changed, told = check_lock(folder, lock, recipe)
+        faults, lines = [*faults, *changed], [*lines, *told]
     raise_all(faults)
     return lines + _parity_lines(folder, report)
 

@@ -21,7 +21,8 @@ TIERS = (
     ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
      "measuring", "compiled"),
     ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification",
-     "methods", "doctor", "progress"),
+     "methods", "doctor", "progress", "inputs", "lockfile", "depfile", "offline",
+     "overruns", "firmware_build"),
     ("cli", "__main__", "firmware_commands", "board_commands"),
 )  # fmt: skip
 

@@ -1,0 +1,60 @@
+"""`edgekd firmware build`: from a recipe to sources in one step, as a build system calls it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from edgekd.compress import compress
+from edgekd.errors import InputError
+from edgekd.firmware.arena import measure_arena
+from edgekd.firmware.facts import check_name
+from edgekd.firmware.generate import generate
+from edgekd.firmware.stored_facts import facts_in
+from edgekd.firmware.tflm import micro_sources
+from edgekd.overruns import best_micro_file
+from edgekd.plan import Request
+from edgekd.report.values import Report
+
+Output = Literal["c", "tflm"]
+OUTPUTS: tuple[Output, ...] = ("c", "tflm")
+
+
+def check_build(request: Request, name: str, output: str) -> None:
+    """Refuse what can't be built before anything is trained."""
+    check_name(name)
+    if output not in OUTPUTS:
+        raise InputError(f"unknown output '{output}'", where="--output", allowed=", ".join(OUTPUTS))
+    for target in request.targets:
+        if "tflite" not in target.backends:
+            raise InputError(
+                f"{target.name} has no TFLite backend, which sources are made of",
+                where="--target",
+                hint="copy the target's file and add [backends.tflite]",
+            )
+
+
+def build(
+    request: Request, name: str, output: str, folder: Path, say: Callable[[str], None]
+) -> tuple[Report, Sequence[Path]]:
+    """Compress for one target and write its sources into `folder`; nothing if a budget is broken.
+
+    Sources appear only for a run that passed, so that a build that goes on after an error can't
+    link a model that breaks its budgets.
+    """
+    check_build(request, name, output)
+    report = compress(request, lambda *_: None, say)
+    assert report is not None
+    if report.verdict != "pass":
+        return report, ()
+    chosen = best_micro_file(report.targets[0].artifacts, output)
+    if chosen is None:
+        raise InputError(
+            "no int8 TFLite file came out of it, which sources are made of",
+            where=str(request.out),
+            hint='add a stage with kind = "quantize", dtype = "int8"',
+        )
+    model = request.out / chosen.path
+    facts = facts_in(model)
+    if output == "c":
+        return report, generate(model, name, facts).write(folder)
+    return report, micro_sources(model, measure_arena(model), name, facts).write(folder)

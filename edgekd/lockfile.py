@@ -1,0 +1,199 @@
+"""`edgekd.lock`: hashes of what went into a run, of the tools, and of what came out.
+
+The same inputs, tools and seed give the same bytes: there is no time, path or address in it.
+"""
+
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from edgekd.artifact import sha256_of
+from edgekd.config import Value, parse
+from edgekd.errors import EdgekdError, InputError
+from edgekd.inputs import recipe_inputs, recipe_key
+from edgekd.networks import content_hash
+from edgekd.plan import Plan
+from edgekd.recipe import Recipe
+from edgekd.report.values import Report
+from edgekd.store import code_key, key_of, write_beside
+from edgekd.target import Target, load_target
+
+NAME = "edgekd.lock"
+TOOLS = ("safetensors", "scikit-learn", "ethos-u-vela", "tflite-micro", "litert-converter")
+
+
+class Lock(Value):
+    """What `edgekd.lock` holds. Hashes are SHA-256, keys of tables 24 digits of one; `inputs` are
+    named as the recipe names them, `outputs` by their path in the run's folder."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    recipe: str
+    seed: int
+    data: str
+    targets: dict[str, str]
+    inputs: dict[str, str]
+    code: str
+    tools: dict[str, str]
+    machine: str
+    outputs: dict[str, str]
+
+
+def lock_of(plan: Plan, report: Report) -> Lock:
+    """The lock of a run that has just ended; outputs are hashed from the disk."""
+    request = plan.request
+    artifacts = [one for target in report.targets for one in target.artifacts]
+    baselines = [target.baseline for target in report.targets if target.baseline]
+    return Lock(
+        recipe=recipe_key(_with_budgets(plan), request.seed),
+        seed=request.seed,
+        data=plan.data.sha256,
+        targets={target.name: target_key(target) for target in request.targets},
+        inputs=_hashes(request.recipe),
+        code=code_key(),
+        tools=tools(report, [one.versions for one in artifacts]),
+        machine=platform.machine(),
+        outputs={one.path: sha256_of(request.out / one.path) for one in (*baselines, *artifacts)},
+    )
+
+
+def _with_budgets(plan: Plan) -> Recipe:
+    """The recipe as recipe.toml of the run has it."""
+    recipe = plan.request.recipe
+    return recipe.model_copy(update={"budgets": {**recipe.budgets, **plan.request.budgets}})
+
+
+def _hashes(recipe: Recipe) -> dict[str, str]:
+    return {name: content_hash(path) for name, path in recipe_inputs(recipe).items()}
+
+
+def target_key(target: Target) -> str:
+    """A hash of all that a target's profile says."""
+    return key_of(target.model_dump(mode="json"))
+
+
+def tools(report: Report, made_with: list[dict[str, str]]) -> dict[str, str]:
+    """The versions of everything that had a hand in it."""
+    found = {"python": ".".join(map(str, sys.version_info[:3])), **report.versions}
+    for versions in made_with:
+        found.update(versions)
+    found.update(_installed(TOOLS))
+    return dict(sorted(found.items()))
+
+
+def _installed(names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_lock(plan: Plan, report: Report) -> Path:
+    """Write the lock into the run's folder, last of all; its path."""
+    path = plan.request.out / NAME
+    table = lock_of(plan, report).model_dump(mode="json", by_alias=True)
+    write_beside(path, json.dumps(table, indent=1, sort_keys=True) + "\n")
+    return path
+
+
+def read_lock(folder: Path) -> Lock | None:
+    """The lock of a run, None if it has none. Raises `InputError` for anything else."""
+    path = folder / NAME
+    try:
+        table: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"not a readable lock: {error}", where=str(path)) from None
+    if not isinstance(table, dict):
+        raise InputError("not a lock of edgekd", where=str(path))
+    return parse(Lock, table, str(path))
+
+
+def check_lock(folder: Path, lock: Lock, recipe: Recipe) -> tuple[list[EdgekdError], list[str]]:
+    """What no longer is as the lock says, and a line for each thing that is.
+
+    Outputs, inputs and targets that differ are faults; other tools are told and are none, since the
+    files are what they were.
+    """
+    path = str(folder / NAME)
+    faults: list[EdgekdError] = []
+    faults += _differing("output", lock.outputs, _outputs(folder, lock), path)
+    recipe_now = recipe_key(recipe, lock.seed)
+    faults += _differing("recipe", {"recipe.toml": lock.recipe}, {"recipe.toml": recipe_now}, path)
+    present, known = _present(recipe), _targets(lock)
+    elsewhere = [
+        name for name in lock.inputs if name.startswith("factory ") and name not in present
+    ]
+    elsewhere += [name for name in lock.targets if name not in known]
+    inputs = {name: key for name, key in lock.inputs.items() if name not in elsewhere}
+    targets = {name: key for name, key in lock.targets.items() if name not in elsewhere}
+    faults += _differing("input", inputs, present, path)
+    faults += _differing("target", targets, known, path)
+    lines = [f"{NAME}: {name} is not found from here and not checked" for name in elsewhere]
+    if not faults:
+        lines.append(
+            f"{NAME}: {len(lock.outputs)} outputs, {len(inputs)} inputs and "
+            f"{len(targets)} targets hold"
+        )
+    now = {"python": ".".join(map(str, sys.version_info[:3])), **_installed(tuple(lock.tools))}
+    lines += [
+        f"{NAME}: {name} was {then}, here it is {now.get(name, 'missing')}"
+        for name, then in lock.tools.items()
+        if now.get(name) != then
+    ]
+    return faults, lines
+
+
+def _outputs(folder: Path, lock: Lock) -> dict[str, str]:
+    root = folder.resolve()
+    found = {}
+    for name in lock.outputs:
+        path = (folder / name).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            found[name] = sha256_of(path)
+    return found
+
+
+def _present(recipe: Recipe) -> dict[str, str]:
+    return {
+        name: content_hash(path) for name, path in recipe_inputs(recipe).items() if path.exists()
+    }
+
+
+def _targets(lock: Lock) -> dict[str, str]:
+    found = {}
+    for name in lock.targets:
+        try:
+            found[name] = target_key(load_target(name))
+        except EdgekdError:
+            continue
+    return found
+
+
+def _differing(
+    kind: str, then: dict[str, str], now: dict[str, str], where: str
+) -> list[EdgekdError]:
+    faults: list[EdgekdError] = []
+    for name in sorted(then):
+        if name not in now:
+            faults.append(InputError(f"the {kind} '{name}' is gone", where=where))
+        elif now[name] != then[name]:
+            faults.append(
+                InputError(
+                    f"the {kind} '{name}' has the hash {now[name][:16]}..., "
+                    f"the lock says {then[name][:16]}...",
+                    where=where,
+                    hint="it was changed after the run; compress again",
+                )
+            )
+    return faults

@@ -1,0 +1,53 @@
+"""A broken budget in one line: by how much, and what to try. What a build log ends with."""
+
+from edgekd.measurement import Judgement
+from edgekd.report.values import ArtifactReport, Report
+
+# By what a budget's name begins with; the first that fits.
+ADVICE = (
+    ("accuracy", "more epochs, method = 'qat' in the quantize stage, or less pruning"),
+    ("size", "a smaller student, or a larger 'amount' in a prune stage"),
+    ("memory", "a smaller input, or fewer channels in the first layers: a narrower student, prune"),
+    ("latency", "a smaller student, a larger 'amount' in a prune stage, or a faster target"),
+    ("energy", "a smaller student, a larger 'amount' in a prune stage, or a faster target"),
+)
+
+
+def overrun_lines(report: Report) -> list[str]:
+    """A line for each budget that is broken or unverified, and for each failed parity check."""
+    lines = []
+    for target in report.targets:
+        for artifact in target.artifacts:
+            where = f"{target.name}: {artifact.path.rpartition('/')[2]}"
+            lines += [line for one in artifact.budgets if (line := _line(where, one))]
+            if artifact.parity and artifact.parity.verdict == "fail":
+                lines.append(f"{where}: its outputs stray: {artifact.parity.reason}")
+    return lines
+
+
+def _line(where: str, one: Judgement) -> str:
+    if one.verdict == "pass":
+        return ""
+    if one.verdict == "unverified":
+        return f"{where}: {one.metric} <= {one.limit:g} is not verified: {one.reason}"
+    tried = next((words for start, words in ADVICE if one.metric.startswith(start)), "")
+    assert one.value is not None
+    least = one.metric == "accuracy"
+    beyond = abs(one.value - one.limit)
+    told = f"is {beyond:.4g} {'below' if least else 'over'} its limit of {one.limit:g}"
+    if one.reason.startswith("the interval"):
+        told = f"misses its limit of {one.limit:g}: {one.reason}"
+    return f"{where}: {one.metric} = {one.value:.4g} {told}; try {tried}"
+
+
+def best_micro_file(artifacts: tuple[ArtifactReport, ...], wanted: str) -> ArtifactReport | None:
+    """The file that sources are made of: the int8 one in the first of the formats that there is.
+
+    Plain C is made of TFLite; the micro runtime also takes what Vela made of it.
+    """
+    formats = ("tflite",) if wanted == "c" else ("vela", "tflite")
+    for name in formats:
+        for artifact in artifacts:
+            if artifact.format == name and artifact.precision == "int8":
+                return artifact
+    return None
