@@ -14,13 +14,14 @@ class Candidate:
     `module` is in eval mode and on the CPU between stages: a float `nn.Module` while `form` is
     "float", and a graph of quantize and dequantize ops (what `convert_pt2e` returns, weights
     folded to int8) once it is "int8". "fp16" keeps the float module and asks the backends for
-    half precision; "weights" is a graph whose weights alone are narrow (bf16, int4, ternary ...). `example` is one real input with a batch of one. `lineage` has a line for each
-    stage that was applied. `metadata` is what files that can carry it say of the model.
+    half precision; "weights" is a graph whose weights alone are narrow (bf16, int4, ternary ...).
+    `example` is one real input with a batch of one. `lineage` has a line for each stage that was
+    applied. `metadata` is what files that can carry it say of the model.
     """
 
     module: nn.Module
     example: Tensor
-    form: Literal["float", "fp16", "int8"] = "float"
+    form: Literal["float", "fp16", "int8", "weights"] = "float"
     lineage: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 

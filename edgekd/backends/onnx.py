@@ -16,8 +16,10 @@ from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, MissingPackage, ToolError
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands
+from edgekd.quant.onnx_weights import opset_for, store_narrow
 from edgekd.quant.rewrite import as_uint8
 from edgekd.quant.support import place
+from edgekd.quant.weight_only import Stored, as_float
 from edgekd.registry import BACKENDS
 from edgekd.target import Target
 
@@ -26,7 +28,9 @@ OPSET = 21
 
 @BACKENDS.register()
 class Onnx:
-    """ONNX files for ONNX Runtime: fp32, fp16, int8 QDQ."""
+    """ONNX files for ONNX Runtime: fp32, fp16, int8 QDQ, and narrow weights down to two bits."""
+
+    forms = ("float", "fp16", "int8", "weights")
 
     def missing(self) -> list[EdgekdError]:
         """A fault for each of onnx, onnxscript and onnxruntime that is not installed."""
@@ -44,18 +48,18 @@ class Onnx:
     ) -> list[Artifact]:
         """One file, `model.onnx`, with a free batch size wherever the model has one."""
         placements = self.check(candidate, target, options)
-        graph = _graph_for(candidate, target)
+        graph, stored = _graph_for(candidate, target)
         model = to_onnx(graph, candidate.example)
+        store_narrow(model, stored, "backends.onnx")
         inputs, outputs = tensors_of(model)
         path = folder / "model.onnx"
         write_onnx(model, path)
-        precision: Precision = "fp32" if candidate.form == "float" else candidate.form
         return [
             Artifact(
                 path=path,
                 format="onnx",
                 runtime="onnxruntime",
-                precision=precision,
+                precision=_precision(candidate, stored),
                 target=target.name,
                 sha256=sha256_of(path),
                 bytes=path.stat().st_size,
@@ -64,8 +68,8 @@ class Onnx:
                 placements=tuple(placements),
                 versions=_versions(),
                 lineage=candidate.lineage,
-                notes=tuple(_notes(candidate, target)),
-                facts={"opset": OPSET, "input_layout": "NCHW"},
+                notes=tuple(_notes(candidate, target, stored)),
+                facts={"opset": opset_for(stored, OPSET), "input_layout": "NCHW"},
             )
         ]
 
@@ -96,13 +100,25 @@ class _Half(nn.Module):
         return output.float()
 
 
-def _graph_for(candidate: Candidate, target: Target) -> nn.Module:
+def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[Stored]]:
+    """What is exported, and which of its weights the file is to store narrower than float."""
+    if candidate.form == "weights":
+        return as_float(cast(fx.GraphModule, candidate.module))
     if candidate.form == "int8":
         graph = cast(fx.GraphModule, candidate.module)
         unsigned = target.quantization.activations == "uint8-affine"
-        return as_uint8(graph) if unsigned else graph
+        return as_uint8(graph) if unsigned else graph, []
     graph = export_graph(copy.deepcopy(candidate.module), candidate.example, "backends.onnx")
-    return _Half(graph) if candidate.form == "fp16" else graph
+    return _Half(graph) if candidate.form == "fp16" else graph, []
+
+
+def _precision(candidate: Candidate, stored: Sequence[Stored]) -> Precision:
+    if candidate.form == "float":
+        return "fp32"
+    if candidate.form != "weights":
+        return candidate.form
+    kinds = {each.dtype for each in stored}
+    return cast(Precision, kinds.pop()) if len(kinds) == 1 else "mixed"
 
 
 def to_onnx(graph: nn.Module, example: Tensor) -> Any:
@@ -225,10 +241,21 @@ def _info(value: Any, model: Any, side: str) -> TensorInfo:
     return TensorInfo(name=value.name, shape=shape, dtype=name, scale=scale, zero_point=zero_point)
 
 
-def _notes(candidate: Candidate, target: Target) -> list[str]:
-    notes = []
+def _notes(candidate: Candidate, target: Target, stored: Sequence[Stored]) -> list[str]:
+    notes = [_narrow_note(stored)] if stored else []
     if candidate.form == "int8":
         notes += [f"computed in float: {name}" for name in float_islands(candidate.module)]
     if candidate.form == "fp16" and target.hardware.architecture == "x86_64":
         notes.append("ONNX Runtime computes fp16 in float32 on x86: smaller, not faster")
     return notes
+
+
+def _narrow_note(stored: Sequence[Stored]) -> str:
+    """How weights are stored and what they are computed in; two bits are the fewest in a file."""
+    kinds = dict.fromkeys(each.dtype for each in stored)
+    counts = ", ".join(f"{k} {sum(each.dtype == k for each in stored)}" for k in kinds)
+    bits = sum(each.bits for each in stored) / sum(each.value.numel() for each in stored)
+    note = f"weights in the file: {counts} layers, {bits:.2f} bits each with their scales"
+    if "binary" in kinds or "ternary" in kinds:
+        note += "; ONNX has no type below 2 bits, so a binary or ternary weight takes 2"
+    return f"{note}; computed in float, convolutions widen their weights in every run"

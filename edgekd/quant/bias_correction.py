@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from edgekd.quant import ops
 from edgekd.quant.export import replace_constant
-from edgekd.quant.rewrite import DEQUANTIZE, constant_of, is_constant
+from edgekd.quant.rewrite import DEQUANTIZE, DEQUANTIZE_GROUPS, constant_of, is_constant
 
 _MOST_VALUES = 2**24
 """Input values that are run at once; what lies between the layers is many times that."""
@@ -75,7 +75,9 @@ class _Corrector(fx.Interpreter):
 
 def _is_rounded(layer: fx.Node) -> bool:
     weight: Any = layer.args[1]
-    return weight.target in DEQUANTIZE
+    if weight.target is torch.ops.aten.view.default:
+        weight = weight.args[0]
+    return weight.target in DEQUANTIZE or weight.target is DEQUANTIZE_GROUPS
 
 
 def _add(graph: fx.GraphModule, layer: fx.Node, shift: Tensor) -> None:

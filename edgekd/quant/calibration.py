@@ -3,6 +3,7 @@
 import copy
 import io
 import os
+from collections.abc import Collection
 from contextlib import redirect_stdout
 from typing import Any, Literal
 
@@ -29,9 +30,10 @@ def calibrate(
     bias_correction: bool = True,
     smooth_quant: bool = False,
     ranges: Ranges = "minmax",
+    floats: Collection[str] = (),
     where: str = "quantize",
 ) -> fx.GraphModule:
-    """An int8 graph of a float module, from `samples` (N, ...) alone.
+    """An int8 graph of a float module, from `samples` (N, ...) alone; `floats` are left as layers.
 
     NNCF sets the ranges; with `smooth_quant` that of activations is shared with the weights first
     (Xiao et al. 2023). The float module is left as it was.
@@ -40,7 +42,8 @@ def calibrate(
     graph = export_graph(module, example, where)
     # Its progress bars go to stdout, where results belong.
     with redirect_stdout(io.StringIO()), quiet():
-        calibrated = _run(nncf, copy.deepcopy(graph), samples, scheme, smooth_quant, ranges)
+        quantizer = TargetQuantizer(scheme, floats)
+        calibrated = _run(nncf, copy.deepcopy(graph), samples, quantizer, smooth_quant, ranges)
     fold_weights(calibrated)
     if bias_correction:
         correct_biases(graph, calibrated, samples)
@@ -64,7 +67,7 @@ def _run(
     nncf: Any,
     graph: fx.GraphModule,
     samples: Tensor,
-    scheme: Scheme,
+    quantizer: TargetQuantizer,
     smooth_quant: bool,
     ranges: Ranges,
 ) -> fx.GraphModule:
@@ -81,21 +84,21 @@ def _run(
         else RangeEstimatorParametersSet.MEAN_MINMAX
     )
     algorithm = ExperimentalPostTrainingQuantization(
-        quantizer=_adapter(TargetQuantizer(scheme), scheme),
+        quantizer=_adapter(quantizer),
         subset_size=len(samples),
         fast_bias_correction=None,
         smooth_quant=smooth_quant,
         activations_range_estimator_params=activations,
     )
-    _set_overflow_fix(algorithm, scheme)
+    _set_overflow_fix(algorithm, quantizer.scheme)
     dataset = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
     quantized = algorithm.apply(graph, build_graph(graph), dataset=dataset)
     result = fx.GraphModule(quantized, quantized.graph)
-    _limit_weights(result, scheme)
+    _limit_weights(result, quantizer.scheme)
     return result
 
 
-def _adapter(quantizer: TargetQuantizer, scheme: Scheme) -> Any:
+def _adapter(quantizer: TargetQuantizer) -> Any:
     """NNCF's view of our quantizer, set right in two places.
 
     Symmetric activations keep their sign even behind a ReLU, and weights are symmetric around 0.

@@ -46,6 +46,8 @@ def _is_integer(node: fx.Node) -> bool:
     counted with what it is fused to."""
     if node.target not in _INTEGER:
         return False
+    if node.target in ops.WEIGHTED and node.args[1].target not in DEQUANTIZE:  # type: ignore[union-attr]
+        return False
     inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
     reads = all(
         source.target in DEQUANTIZE or (node.target in ops.FUSED and source.target in ops.FUSABLE)

@@ -5,7 +5,8 @@ batch statistics left to freeze. Ranges start from real samples and stand still 
 """
 
 import types
-from typing import cast
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,22 +21,34 @@ _CHUNK = 64
 
 
 def prepare_qat(
-    module: nn.Module, example: Tensor, samples: Tensor, scheme: Scheme, where: str = "quantize"
+    module: nn.Module,
+    example: Tensor,
+    samples: Tensor,
+    scheme: Scheme,
+    where: str = "quantize",
+    floats: Collection[str] = (),
 ) -> fx.GraphModule:
     """A graph to be trained as any module is, its ranges set from `samples` (N, ...).
 
-    Layers keep their names in the nodes' metadata, so losses may read features. `train()` and
+    `floats` are the layers that stay in float. Layers keep their names in the nodes' metadata, so
+    losses may read features. `train()` and
     `eval()` switch whether ranges follow the data.
     """
     graph = export_graph(module, example, where)
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with quiet():
-        prepared = prepare_qat_pt2e(graph, TargetQuantizer(scheme))
-    prepared.train = types.MethodType(_train, prepared)
-    prepared.eval = types.MethodType(_eval, prepared)
+        prepared = prepare_qat_pt2e(graph, TargetQuantizer(scheme, floats))
     _set_ranges(prepared, samples)
-    return cast(fx.GraphModule, prepared.eval())
+    return switchable(prepared)
+
+
+def switchable(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph in eval mode, its `train` and `eval` working again, which the exporter disables."""
+    whole: Any = graph
+    whole.train = types.MethodType(_train, graph)
+    whole.eval = types.MethodType(_eval, graph)
+    return _train(graph, False)
 
 
 def _train(self: fx.GraphModule, mode: bool = True) -> fx.GraphModule:

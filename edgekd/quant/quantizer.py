@@ -5,6 +5,7 @@ with zero point z + 128 are the same grid, so `uint8-affine` is a rendering of t
 (`rewrite.as_uint8`), and TFLite and ONNX Runtime carry the same scales.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from edgekd.quant import ops
+from edgekd.quant.inspection import layer_of
 from edgekd.target import Scheme
 
 ANNOTATION = "quantization_annotation"
@@ -90,11 +92,11 @@ class _GlobalConfig:
 
 
 class TargetQuantizer(Quantizer):  # type: ignore[misc]
-    """Annotates a graph in the scheme of a target."""
+    """Annotates a graph in the scheme of a target; the layers named in `floats` stay in float."""
 
-    def __init__(self, scheme: Scheme) -> None:
+    def __init__(self, scheme: Scheme, floats: Collection[str] = ()) -> None:
         super().__init__()
-        self.scheme = scheme
+        self.scheme, self.floats = scheme, frozenset(floats)
         self.global_config = _GlobalConfig()
         self._activation = activation_spec(scheme)
         self._weight = weight_spec(scheme)
@@ -103,7 +105,7 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         """Write a `QuantizationAnnotation` on every node that computes in int8."""
         only_weighted = is_hybrid(model)
         for node in model.graph.nodes:
-            if node.op != "call_function" or ANNOTATION in node.meta:
+            if node.op != "call_function" or ANNOTATION in node.meta or self._is_float(node):
                 continue
             if node.target in ops.WEIGHTED and node.args[1].op == "get_attr":
                 self._annotate_weighted(node)
@@ -119,6 +121,12 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
 
     def validate(self, model: fx.GraphModule) -> None:
         """Nothing more to check: what is not annotated stays in float and is named later."""
+
+    def _is_float(self, node: fx.Node) -> bool:
+        """Whether a node is a layer that stays in float, or the clamp behind one."""
+        source = node.args[0] if node.args and node.target in ops.FUSED else node
+        layer = isinstance(source, fx.Node) and source.target in ops.WEIGHTED
+        return layer and layer_of(source) in self.floats  # type: ignore[arg-type]
 
     def _annotate_weighted(self, node: fx.Node) -> None:
         inputs = {node.args[0]: self._activation, node.args[1]: self._weight}

@@ -22,6 +22,10 @@ DEQUANTIZE = {
 }
 
 
+DEQUANTIZE_GROUPS = quantized.dequantize_per_channel_group.default
+"""Narrow weights alone: codes (o, k), scales (o, groups)."""
+
+
 def finish(graph: fx.GraphModule) -> fx.GraphModule:
     """What every converted graph goes through, whoever calibrated or trained it."""
     fold_weights(graph)

@@ -12,6 +12,7 @@ from edgekd.errors import InputError, ToolError
 from edgekd.programs import load_program
 from edgekd.quant.export import exported
 from edgekd.quant.rewrite import QUANTIZE  # importing it registers the operators that are stored
+from edgekd.quant.weight_only import stored_weights
 
 
 def save_graph(module: nn.Module, path: Path) -> None:
@@ -35,7 +36,7 @@ def save_graph(module: nn.Module, path: Path) -> None:
 def load_graph(path: Path) -> fx.GraphModule:
     """The graph that `save_graph` wrote; a damaged or foreign file is an `InputError`."""
     graph = cast(fx.GraphModule, load_program(path))
-    if not any(node.target in QUANTIZE for node in graph.graph.nodes):
+    if not any(node.target in QUANTIZE for node in graph.graph.nodes) and not stored_weights(graph):
         raise InputError("no quantized graph", where=str(path))
     return graph
 

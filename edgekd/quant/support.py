@@ -11,16 +11,18 @@ from edgekd.errors import EdgekdError, InputError, raise_all
 from edgekd.quant import ops
 from edgekd.quant.export import export_graph
 from edgekd.quant.inspection import computes, layer_of
+from edgekd.quant.weight_only import as_float
 from edgekd.target import Target
 
 
 def operators(candidate: Candidate, where: str) -> list[tuple[str, str]]:
     """(layer, 'aten.conv2d') for every operator of a candidate, in order."""
-    graph = (
-        cast(fx.GraphModule, candidate.module)
-        if candidate.form == "int8"
-        else export_graph(candidate.module, candidate.example, where)
-    )
+    if candidate.form == "float" or candidate.form == "fp16":
+        graph = export_graph(candidate.module, candidate.example, where)
+    else:
+        graph = cast(fx.GraphModule, candidate.module)
+    if candidate.form == "weights":
+        graph, _ = as_float(graph)
     return [(layer_of(node), ops.name_of(node)) for node in graph.graph.nodes if computes(node)]
 
 

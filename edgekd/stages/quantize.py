@@ -1,5 +1,7 @@
-"""Quantization to the target's scheme: calibrated on real samples, or trained with distillation."""
+"""Quantization: int8 to the target's scheme, half precision, or narrow weights alone."""
 
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -10,31 +12,63 @@ from edgekd.candidate import Candidate
 from edgekd.distillation import Teaching, check_teaching, teach
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.quant import ops
+from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.calibration import Ranges, calibrate
+from edgekd.quant.export import export_graph
+from edgekd.quant.faults import (
+    WEIGHTS_ALONE,
+    ignored_faults,
+    method_faults,
+    mixed_faults,
+    number_faults,
+    stands_in,
+    storing,
+    target_faults,
+)
 from edgekd.quant.inspection import float_islands
+from edgekd.quant.learned_grids import learn_grids, settle_grids
+from edgekd.quant.mixed import Int8Trial, Mixed, NarrowTrial, Trial, Wide, sensitivities, widened
+from edgekd.quant.narrow import Narrow
 from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
 from edgekd.quant.support import operators, unsupported
+from edgekd.quant.weight_only import (
+    as_bfloat16,
+    finish_narrow,
+    narrowed,
+    stored_bytes,
+    weighted_layers,
+)
 from edgekd.registry import STAGES
 from edgekd.stages import Context
+from edgekd.training import OnStep, evaluate
 
-FP16_LARGEST = 65_504.0
 SAMPLES = 256
 WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}
 
 
-@STAGES.register(paper="Jacob 2018; Nagel 2019; Mishra & Marr 2018")
+@STAGES.register(paper="Jacob 2018; Nagel 2019; Esser 2020; Choi 2018; Rastegari 2016; Li 2016")
 class Quantize(Teaching):
-    """Store and compute in int8, in the scheme of the target, or in fp16.
+    """Store and compute in int8, in the scheme of the target, or store weights in fewer bits.
 
-    `calibrate` sets ranges from the calibration samples without training, corrects biases, and can
-    share ranges between activations and weights first (SmoothQuant). `qat` starts from the
-    calibrated ranges and trains the rounded network with the same losses as distillation; ranges
-    stand still in the last `frozen` share of its steps. `ranges` is how extremes are merged.
+    `dtype`: "int8" is full int8. "fp16" is half precision. Weights alone, activations in float:
+    "bf16", "int4" (a scale for each `group` of weights of a channel), "ternary" and "binary"; the
+    onnx backend stores them, the others get the model as it was before.
+    `method`: "calibrate" sets ranges from the calibration samples without training, corrects biases
+    (`bias_correction`), and for int8 can share ranges between activations and weights first
+    (`smooth_quant`). The others start there and train the rounded network with the same losses as
+    distillation: "qat" straight through, ranges standing still in the last `frozen` share of its
+    steps; "lsq" with learned step sizes (int8, int4); "pact" with learned ends of the activations
+    (int8). `ranges` is how extremes are merged. `ignore` names layers that stay in float. `mixed`
+    keeps the most sensitive layers wide: { accuracy_drop = 0.5 } or { layers = 2 }, and `wide`, the
+    type they keep ("float" for int8, else "int8").
     """
 
     kind: Literal["quantize"] = "quantize"
-    dtype: Literal["int8", "fp16"] = "int8"
-    method: Literal["calibrate", "qat"] = "calibrate"
+    dtype: Literal["int8", "fp16", "bf16", "int4", "ternary", "binary"] = "int8"
+    method: Literal["calibrate", "qat", "lsq", "pact"] = "calibrate"
+    group: int = Field(default=32, ge=0)
+    mixed: Mixed | None = None
+    ignore: tuple[str, ...] = ()
     bias_correction: bool = True
     smooth_quant: bool = False
     ranges: Ranges = "minmax"
@@ -46,64 +80,164 @@ class Quantize(Teaching):
         """Refuse what is quantized already, what has no layer to quantize, and what can't run."""
         if candidate.form != "float":
             return [InputError(f"the model is {candidate.form} already", where=where)]
-        faults = _weight_faults(candidate, self.dtype, where)
+        faults = number_faults(candidate, self.dtype, where)
+        faults += method_faults(self.dtype, self.method, where)
+        narrows = self.mixed is not None or bool(self.ignore)
+        faults += target_faults(self.dtype, narrows, context.target, where)
         if self.dtype == "fp16":
-            return faults
+            return faults + mixed_faults(self.dtype, self.mixed, 0, 1, where)
         found = operators(candidate, where)
         faults += unsupported(found, context.target.unsupported_ops, where)
-        if not any(op in WEIGHTED for _, op in found):
+        layers = [layer for layer, op in found if op in WEIGHTED]
+        if not layers:
             kinds = ", ".join(sorted(WEIGHTED))
             faults.append(InputError("no layer can be quantized", where=where, allowed=kinds))
-        if self.method == "qat":
+            return faults
+        faults += ignored_faults(self.ignore, layers, where)
+        count, validation = len(self._kept(layers)), len(context.data.validation)
+        faults += mixed_faults(self.dtype, self.mixed, count, validation, where)
+        if self.method != "calibrate":
             teachers = context.teachers
             faults += check_teaching(
                 self, candidate.module, data=context.data, teachers=teachers, where=where
             )
-        return faults + _missing(self.method, where)
+        return faults + self._missing(where)
 
     def cost(self, context: Context) -> str:
         """What the plan prints."""
         if self.dtype == "fp16":
             return "to fp16, no training"
-        count = len(calibration_of(context))
-        start = f"to int8 ({_scheme_name(context)}), ranges from {count} samples"
-        if self.method == "calibrate":
-            return start
-        return f"{start}, then {self.epochs} epochs of {len(context.data.train):,} samples"
+        start = f"to {self._name(context)}"
+        if self.dtype == "int8":
+            count = len(calibration_of(context))
+            start = f"to int8 ({_scheme_name(context)}), ranges from {count} samples"
+        if self.mixed is not None:
+            start += f", {self._wide} where it is needed most"
+        if self.method != "calibrate":
+            samples = f"{self.epochs} epochs of {len(context.data.train):,} samples"
+            start += f", then {samples}"
+        others = [name for name in context.target.backends if name not in storing(context.target)]
+        if self.dtype in WEIGHTS_ALONE and others:
+            start += f" ({', '.join(others)}: the float model)"
+        return start
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
-        """The int8 graph, or the same module marked fp16."""
+        """The int8 graph, a graph of narrow weights, or the same module marked fp16."""
         if self.dtype == "fp16":
             return candidate.after(candidate.module, "quantize: fp16", "fp16")
+        if self.dtype == "int8":
+            return self._int8(candidate, context)
+        return self._weights(candidate, context)
+
+    # Full int8.
+
+    def _int8(self, candidate: Candidate, context: Context) -> Candidate:
         samples, scheme = calibration_of(context), context.target.quantization
+        module, example = candidate.module, candidate.example
         context.progress("calibrating", 0, 1)
-        if self.method == "qat":
-            graph = self._train(candidate, context, samples)
-        else:
+        floats, told = self._ignored(export_graph(module, example)), ""
+        if self.mixed is not None:
+            prepared = prepare_qat(module, example, samples, scheme, floats=floats)
+            wide, told = self._widened(Int8Trial(prepared), candidate, context)
+            floats = (*floats, *wide)
+        if self.method == "calibrate":
             graph = calibrate(
-                candidate.module,
-                candidate.example,
+                module,
+                example,
                 samples,
                 scheme,
                 bias_correction=self.bias_correction,
                 smooth_quant=self.smooth_quant,
                 ranges=self.ranges,
+                floats=floats,
             )
+        else:
+            graph = self._trained_int8(candidate, context, floats)
         context.progress("calibrating", 1, 1)
-        line = f"quantize: int8 {_scheme_name(context)} by {self.method} on {len(samples)} samples"
+        line = f"quantize: {self._name(context)} by {self.method} on {len(samples)} samples{told}"
         islands = float_islands(graph)
         if islands:
             line += f", {len(islands)} operators stay in float"
         return candidate.after(graph, line, "int8")
 
-    def _train(self, candidate: Candidate, context: Context, samples: Tensor) -> GraphModule:
-        scheme = context.target.quantization
-        graph = prepare_qat(candidate.module, candidate.example, samples, scheme)
+    def _trained_int8(
+        self, candidate: Candidate, context: Context, floats: Sequence[str]
+    ) -> GraphModule:
+        samples, scheme = calibration_of(context), context.target.quantization
+        graph = prepare_qat(candidate.module, candidate.example, samples, scheme, floats=floats)
+        if self.method in ("lsq", "pact"):
+            learn_grids(graph, "lsq" if self.method == "lsq" else "pact")
 
         def on_step(done: int, total: int) -> None:
             if done >= total * (1.0 - self.frozen):
                 freeze_ranges(graph)
 
+        self._teach(graph, context, on_step)
+        settle_grids(graph)
+        return finish_qat(graph, candidate.example)
+
+    # Narrow weights, activations in float.
+
+    def _weights(self, candidate: Candidate, context: Context) -> Candidate:
+        whole = export_graph(candidate.module, candidate.example)
+        told = ""
+        if self.dtype == "bf16":
+            graph = as_bfloat16(whole)
+        else:
+            dtypes, told = self._dtypes(whole, candidate, context)
+            graph = self._narrow_graph(whole, dtypes, context)
+        line = f"quantize: {self._name(context)}"
+        if self.dtype != "bf16":
+            line += f" by {self.method}"
+        size = f"{stored_bytes(graph):,} bytes of weights"
+        return candidate.after(graph, f"{line}{told}, {size}, activations in float", "weights")
+
+    def _dtypes(
+        self, whole: GraphModule, candidate: Candidate, context: Context
+    ) -> tuple[dict[str, Narrow], str]:
+        """What each layer's weights become, and what is said of it."""
+        narrow: Narrow = self.dtype  # type: ignore[assignment]
+        dtypes = dict.fromkeys(self._kept(weighted_layers(whole)), narrow)
+        if self.mixed is None:
+            return dtypes, ""
+        trial = NarrowTrial(narrowed(whole, dtypes, self.group, search=True), self._wide)
+        wide, told = self._widened(trial, candidate, context)
+        for name in wide:
+            if self._wide == "float":
+                del dtypes[name]
+            else:
+                dtypes[name] = self._wide
+        return dtypes, told
+
+    def _narrow_graph(
+        self, whole: GraphModule, dtypes: dict[str, Narrow], context: Context
+    ) -> GraphModule:
+        if self.method == "calibrate":
+            graph = finish_narrow(narrowed(whole, dtypes, self.group, search=True))
+            if self.bias_correction:
+                correct_biases(whole, graph, calibration_of(context))
+            return graph
+        graph = narrowed(whole, dtypes, self.group, learned=self.method == "lsq")
+        self._teach(graph, context, None)
+        return finish_narrow(graph)
+
+    # What both need.
+
+    def _widened(
+        self, trial: Trial, candidate: Candidate, context: Context
+    ) -> tuple[tuple[str, ...], str]:
+        assert self.mixed is not None
+        samples, module = calibration_of(context), candidate.module
+        errors = sensitivities(trial, module, samples, context.progress)
+        score = partial(evaluate, samples=context.data.validation)
+        before = 0.0 if self.mixed.accuracy_drop is None else score(module)
+        wide = widened(trial, errors, self.mixed, score, before)
+        shown = ", ".join(f"{name} {errors[name]:.2g}" for name in wide) or "none"
+        rest = max((error for name, error in errors.items() if name not in wide), default=0.0)
+        told = f"; {self._wide} stay (output error alone): {shown}; the others at most {rest:.2g}"
+        return wide, told
+
+    def _teach(self, graph: GraphModule, context: Context, on_step: OnStep | None) -> None:
         teach(
             graph,
             self,
@@ -116,7 +250,36 @@ class Quantize(Teaching):
             cache=context.cache,
             where="quantize",
         )
-        return finish_qat(graph, candidate.example)
+
+    @property
+    def _wide(self) -> Wide:
+        if self.mixed is not None and self.mixed.wide is not None:
+            return self.mixed.wide
+        return "float" if self.dtype == "int8" else "int8"
+
+    def _kept(self, layers: Iterable[str]) -> list[str]:
+        return [
+            layer for layer in layers if not any(stands_in(layer, name) for name in self.ignore)
+        ]
+
+    def _ignored(self, graph: GraphModule) -> tuple[str, ...]:
+        layers = list(weighted_layers(graph))
+        return tuple(layer for layer in layers if layer not in self._kept(layers))
+
+    def _name(self, context: Context) -> str:
+        if self.dtype == "int8":
+            return f"int8 {_scheme_name(context)}"
+        groups = "a channel" if not self.group else f"{self.group} weights at most"
+        scales = "" if self.dtype == "bf16" else f", a scale for {groups}"
+        return f"{self.dtype} weights{scales}"
+
+    def _missing(self, where: str) -> list[EdgekdError]:
+        from importlib.util import find_spec
+
+        needed = self.dtype == "int8" and self.method == "calibrate"
+        if needed and find_spec("nncf") is None:
+            return [MissingPackage("nncf", "nncf", where=where)]
+        return []
 
 
 def calibration_of(context: Context) -> Tensor:
@@ -130,26 +293,3 @@ def _scheme_name(context: Context) -> str:
     scheme = context.target.quantization
     channels = "per channel" if scheme.per_channel else "per tensor"
     return f"{scheme.activations}, {scheme.weight_bits}-bit weights {channels}"
-
-
-def _missing(method: str, where: str) -> list[EdgekdError]:
-    from importlib.util import find_spec
-
-    if method == "calibrate" and find_spec("nncf") is None:
-        return [MissingPackage("nncf", "nncf", where=where)]
-    return []
-
-
-def _weight_faults(candidate: Candidate, dtype: str, where: str) -> list[EdgekdError]:
-    faults: list[EdgekdError] = []
-    for name, value in candidate.module.named_parameters():
-        if not bool(value.isfinite().all()):
-            faults.append(InputError(f"'{name}' has NaN or infinite values", where=where))
-        elif dtype == "fp16" and float(value.abs().max()) > FP16_LARGEST:
-            faults.append(
-                InputError(
-                    f"'{name}' has values beyond {FP16_LARGEST:g}, which fp16 can't hold",
-                    where=where,
-                )
-            )
-    return faults

@@ -1,0 +1,142 @@
+"""Every reason why a quantization can't work, found before anything is trained."""
+
+from collections.abc import Collection, Sequence
+
+from edgekd.candidate import Candidate
+from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.quant.mixed import Mixed
+from edgekd.quant.narrow import WIDTH
+from edgekd.registry import BACKENDS
+from edgekd.target import Target
+
+METHODS = {
+    "int8": ("calibrate", "qat", "lsq", "pact"),
+    "fp16": ("calibrate",),
+    "bf16": ("calibrate",),
+    "int4": ("calibrate", "qat", "lsq"),
+    "ternary": ("calibrate", "qat"),
+    "binary": ("calibrate", "qat"),
+}
+"""How each type's numbers can be found; of weights alone, activations have no range to learn."""
+
+WEIGHTS_ALONE = ("bf16", "int4", "ternary", "binary")
+FP16_LARGEST = 65_504.0
+
+
+def method_faults(dtype: str, method: str, where: str) -> list[EdgekdError]:
+    """A method that the type does not have."""
+    if method in METHODS[dtype]:
+        return []
+    return [
+        InputError(
+            f"{dtype} has no method '{method}'",
+            where=f"{where}.method",
+            allowed=", ".join(METHODS[dtype]),
+        )
+    ]
+
+
+def storing(target: Target) -> list[str]:
+    """The target's backends that store weights narrower than the activations."""
+    names = []
+    for name in target.backends:
+        entry = BACKENDS.get(name, f"target {target.name}: backends.{name}")
+        if "weights" in getattr(entry.make, "forms", ()):
+            names.append(name)
+    return names
+
+
+def target_faults(dtype: str, narrows: bool, target: Target, where: str) -> list[EdgekdError]:
+    """What the target's backends can't store; `narrows` where layers differ in their type."""
+    if dtype in WEIGHTS_ALONE and not storing(target):
+        return [
+            InputError(
+                f"no backend of {target.name} stores {dtype} weights "
+                f"({', '.join(target.backends)}): it would be a simulation only",
+                where=f"{where}.dtype",
+                allowed="a target with the onnx backend",
+                hint='dtype = "int8" or "fp16"',
+            )
+        ]
+    if dtype in ("ternary", "binary") and "tensorrt" in target.backends:
+        return [
+            InputError(
+                f"TensorRT reads no 2-bit weights, which {dtype} ones are in an ONNX file",
+                where=f"{where}.dtype",
+                hint='dtype = "int8", "fp16" or "bf16"',
+            )
+        ]
+    if narrows and "edgetpu" in target.backends:
+        return [
+            InputError(
+                "the Edge TPU runs int8 and nothing else: what follows a float layer stays off it",
+                where=where,
+                hint="leave 'mixed' and 'ignore' out",
+            )
+        ]
+    return []
+
+
+def mixed_faults(
+    dtype: str, mixed: Mixed | None, layers: int, validation: int, where: str
+) -> list[EdgekdError]:
+    """What in `mixed` can't be; `layers` is how many could be quantized."""
+    if mixed is None:
+        return []
+    where = f"{where}.mixed"
+    if dtype not in WIDTH:
+        hint = "it can't lose enough for layers to differ"
+        return [InputError(f"{dtype} has no mixed precision", where=where, hint=hint)]
+    faults: list[EdgekdError] = []
+    wider = [each for each in WIDTH[WIDTH.index(dtype) + 1 :] if each in ("int4", "int8", "float")]
+    if dtype == "int8":
+        wider = ["float"]
+    if mixed.wide is not None and mixed.wide not in wider:
+        text = f"'{mixed.wide}' is not wider than {dtype}"
+        faults.append(InputError(text, where=f"{where}.wide", allowed=", ".join(wider)))
+    if mixed.layers is not None and mixed.layers >= layers:
+        text = f"{mixed.layers} wide layers of {layers} leave none for {dtype}"
+        faults.append(InputError(text, where=f"{where}.layers", allowed=f"1 to {layers - 1}"))
+    if mixed.accuracy_drop is not None and not validation:
+        text = "the drop is measured on validation samples, and there are none"
+        hint = "data.validation = 0.1 holds some back"
+        faults.append(InputError(text, where=f"{where}.accuracy_drop", hint=hint))
+    return faults
+
+
+def ignored_faults(ignore: Sequence[str], layers: Collection[str], where: str) -> list[EdgekdError]:
+    """Names that are no layer with weights and hold none, or that leave nothing."""
+    faults: list[EdgekdError] = [
+        InputError(
+            f"no layer '{name}' with weights",
+            where=f"{where}.ignore",
+            allowed=", ".join(layers),
+            hint=nearest(name, layers),
+        )
+        for name in ignore
+        if not any(stands_in(layer, name) for layer in layers)
+    ]
+    if layers and all(any(stands_in(layer, name) for name in ignore) for layer in layers):
+        faults.append(InputError("every layer is ignored", where=f"{where}.ignore"))
+    return faults
+
+
+def stands_in(layer: str, name: str) -> bool:
+    """Whether a layer is that one or stands in the module of that name."""
+    return layer == name or layer.startswith(f"{name}.")
+
+
+def number_faults(candidate: Candidate, dtype: str, where: str) -> list[EdgekdError]:
+    """Weights that are no numbers, or beyond what fp16 holds."""
+    faults: list[EdgekdError] = []
+    for name, value in candidate.module.named_parameters():
+        if not bool(value.isfinite().all()):
+            faults.append(InputError(f"'{name}' has NaN or infinite values", where=where))
+        elif dtype == "fp16" and float(value.detach().abs().max()) > FP16_LARGEST:
+            faults.append(
+                InputError(
+                    f"'{name}' has values beyond {FP16_LARGEST:g}, which fp16 can't hold",
+                    where=where,
+                )
+            )
+    return faults

@@ -1,0 +1,207 @@
+"""Graphs whose weights are narrow and whose activations stay in float.
+
+While it is trained, each weight runs through a `NarrowWeight`; a finished graph holds the codes in
+int8 tensors behind a dequantize op, which backends store in as many bits as the codes have.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+
+from edgekd.quant import ops
+from edgekd.quant.export import replace_constant
+from edgekd.quant.inspection import layer_of
+from edgekd.quant.narrow import BITS, Narrow, NarrowWeight
+from edgekd.quant.qat import switchable
+from edgekd.quant.rewrite import DEQUANTIZE_GROUPS, constant_of, is_constant
+
+aten = torch.ops.aten
+WIDEN = aten.to.dtype
+
+
+def weighted_layers(graph: fx.GraphModule) -> dict[str, fx.Node]:
+    """The convolutions and linear layers with constant weights, by the name of their module."""
+    found: dict[str, fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.target in ops.WEIGHTED and is_constant(node.args[1]):
+            name = layer_of(node)
+            found[name if name not in found else node.name] = node
+    return found
+
+
+def narrowed(
+    graph: fx.GraphModule,
+    dtypes: Mapping[str, Narrow],
+    group: int,
+    *,
+    learned: bool = False,
+    search: bool = False,
+) -> fx.GraphModule:
+    """A copy in which the weights of the named layers run through a `NarrowWeight` each."""
+    prepared = copy.deepcopy(graph)
+    for parameter in prepared.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    for name, node in weighted_layers(prepared).items():
+        if name not in dtypes:
+            continue
+        weight: Any = node.args[1]
+        dtype = dtypes[name]
+        # Single weights have scales of their own only where they are few bits.
+        size = 0 if dtype == "int8" else group
+        lsq = learned and dtype in ("int8", "int4")
+        module = NarrowWeight(
+            constant_of(prepared, weight), dtype, size, learned=lsq, search=search
+        )
+        place = f"narrow_{node.name}"
+        prepared.add_submodule(place, module)
+        with prepared.graph.inserting_before(node):
+            narrow = prepared.graph.call_module(place, (weight,))
+        narrow.meta["val"] = weight.meta.get("val")
+        node.args = (node.args[0], narrow, *node.args[2:])
+    prepared.recompile()
+    return switchable(prepared)
+
+
+def narrow_weights(graph: fx.GraphModule) -> dict[str, NarrowWeight]:
+    """The fake quantizers of a prepared graph by their layers' names."""
+    found = {}
+    for node in graph.graph.nodes:
+        source: Any = node.args[1] if node.target in ops.WEIGHTED else None
+        if isinstance(source, fx.Node) and source.op == "call_module":
+            module = graph.get_submodule(str(source.target))
+            if isinstance(module, NarrowWeight):
+                name = layer_of(node)
+                found[name if name not in found else node.name] = module
+    return found
+
+
+def finish_narrow(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph with codes and scales in place of fake quantization."""
+    finished = copy.deepcopy(graph)
+    for node in list(finished.graph.nodes):
+        if node.op != "call_module":
+            continue
+        module = finished.get_submodule(node.target)
+        if isinstance(module, NarrowWeight):
+            _store(finished, node, module)
+            finished.delete_submodule(node.target)
+    return _cleaned(finished)
+
+
+def _store(graph: fx.GraphModule, node: fx.Node, module: NarrowWeight) -> None:
+    weight = constant_of(graph, cast(fx.Node, node.args[0])).detach()
+    with torch.no_grad():
+        codes, scales = module.coded(weight.reshape(weight.shape[0], -1, module.size))
+    stem = str(node.target)
+    graph.register_buffer(f"{stem}_codes", codes.to(torch.int8).flatten(1))
+    graph.register_buffer(f"{stem}_scales", scales.squeeze(2).float().contiguous())
+    with graph.graph.inserting_before(node):
+        parts = [graph.graph.get_attr(f"{stem}_{part}") for part in ("codes", "scales")]
+        limit = module.limit
+        plain = (*parts, None, -limit, limit, torch.int8, module.size, torch.float32)
+        value = graph.graph.call_function(DEQUANTIZE_GROUPS, plain)
+        if weight.dim() > 2:
+            value = graph.graph.call_function(aten.view.default, (value, list(weight.shape)))
+    value.meta["val"] = node.meta.get("val")
+    node.replace_all_uses_with(value)
+    graph.graph.erase_node(node)
+
+
+def as_bfloat16(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy whose weights are stored in bfloat16 and widened where they are used."""
+    finished = copy.deepcopy(graph)
+    for node in list(finished.graph.nodes):
+        if node.target not in ops.WEIGHTED or not is_constant(node.args[1]):
+            continue
+        weight = node.args[1]
+        value = constant_of(finished, weight).detach().to(torch.bfloat16)
+        name = f"{node.name}_bfloat16"
+        finished.register_buffer(name, value)
+        with finished.graph.inserting_before(node):
+            constant = finished.graph.get_attr(name)
+            wide = finished.graph.call_function(WIDEN, (constant, torch.float32))
+        wide.meta["val"] = weight.meta.get("val")
+        node.args = (node.args[0], wide, *node.args[2:])
+    return _cleaned(finished)
+
+
+def _cleaned(graph: fx.GraphModule) -> fx.GraphModule:
+    graph.graph.eliminate_dead_code()
+    finished = fx.GraphModule(graph, graph.graph)
+    for parameter in finished.parameters():
+        parameter.requires_grad_(False)
+    return finished.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """One weight as a finished graph stores it, and as its layer sees it.
+
+    `value` is float32 in the layer's shape. Of codes, `codes` are (o, k), `scales` (o, groups) and
+    `limit` the largest code; bfloat16 has none.
+    """
+
+    value: Tensor
+    codes: Tensor | None = None
+    scales: Tensor | None = None
+    limit: int = 0
+
+    @property
+    def dtype(self) -> str:
+        """Its name in a recipe."""
+        if self.codes is None:
+            return "bf16"
+        if self.limit == 1:
+            return "ternary" if bool((self.codes == 0).any()) else "binary"
+        return {127: "int8", 7: "int4"}[self.limit]
+
+    @property
+    def bits(self) -> int:
+        """All bits of it in a file, scales included."""
+        if self.codes is None or self.scales is None:
+            return 16 * self.value.numel()
+        return BITS[self.limit] * self.codes.numel() + 32 * self.scales.numel()
+
+
+def stored_weights(graph: fx.GraphModule) -> list[tuple[fx.Node, Stored]]:
+    """Every narrow weight with the node that gives the layer its value."""
+    return list(_stored(graph))
+
+
+def _stored(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, Stored]]:
+    for node in graph.graph.nodes:
+        if node.target is WIDEN and is_constant(node.args[0]):
+            yield node, Stored(constant_of(graph, node.args[0]).float())
+        elif node.target is DEQUANTIZE_GROUPS:
+            codes, scales = (constant_of(graph, each) for each in node.args[:2])
+            grid = codes.view(*scales.shape, -1).float() * scales.unsqueeze(2)
+            users = list(node.users)
+            view = users[0] if users and users[0].target is aten.view.default else None
+            value = grid.view(codes.shape if view is None else cast(Any, view.args[1]))
+            yield view or node, Stored(value, codes, scales, int(node.args[4]))
+
+
+def stored_bytes(graph: fx.GraphModule) -> int:
+    """What parameters and buffers take with each code in as many bits as it has."""
+    tensors = [*graph.parameters(), *graph.buffers()]
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    for _, each in stored_weights(graph):
+        if each.codes is not None:
+            total -= each.codes.numel() - each.codes.numel() * BITS[each.limit] // 8
+    return total
+
+
+def as_float(graph: fx.GraphModule) -> tuple[fx.GraphModule, list[Stored]]:
+    """A copy with float weights of the same values, and how each of them is stored."""
+    floating = copy.deepcopy(graph)
+    found = []
+    for node, each in stored_weights(floating):
+        user = next(iter(node.users))
+        constant = replace_constant(floating, None, user, each.value, "widened")
+        node.replace_all_uses_with(constant)
+        found.append(each)
+    return _cleaned(floating), found

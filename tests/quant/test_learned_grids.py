@@ -1,0 +1,127 @@
+"""Trained grids in the int8 graph: the same before training, and what was learned in the file."""
+
+import pytest
+import torch
+from torch import nn
+
+from edgekd.quant.inspection import float_islands
+from edgekd.quant.learned_grids import LearnedEnds, LearnedGrid, learn_grids, settle_grids
+from edgekd.quant.mixed import Int8Trial, Mixed, sensitivities, widened
+from edgekd.quant.qat import finish_qat, prepare_qat
+from edgekd.target import Scheme
+
+SCHEMES = [
+    Scheme(activations="uint8-affine", weight_bits=7),
+    Scheme(activations="int8-affine"),
+    Scheme(activations="int8-symmetric"),
+]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.activations)
+@pytest.mark.parametrize("method", ["lsq", "pact"])
+def test_learned_grids_start_where_calibration_ended(method, scheme, network, samples) -> None:
+    plain = finish_qat(prepare_qat(network, samples[:1], samples, scheme), samples[:1])
+    graph = prepare_qat(network, samples[:1], samples, scheme)
+    learn_grids(graph, method)
+    settle_grids(graph)
+    same = finish_qat(graph, samples[:1])
+    with torch.no_grad():
+        expected, found = plain(samples), same(samples)
+    # A scale may differ in its last bit, which moves a value at the edge of a step by one.
+    assert float((expected - found).abs().max()) <= 0.05 * float(expected.abs().max())
+    assert float((expected - found).abs().mean()) <= 0.005 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("method", ["lsq", "pact"])
+def test_what_is_learned_is_what_the_finished_graph_computes(method, network, samples) -> None:
+    graph = prepare_qat(network, samples[:1], samples, SCHEMES[1])
+    learn_grids(graph, method)
+    kinds = LearnedGrid if method == "lsq" else LearnedEnds
+    grids = {id(part): part for part in graph.modules() if isinstance(part, kinds)}
+    assert len(grids) > 10
+    graph.train()
+    graph(samples).square().mean().backward()
+    ratios = {n: p for n, p in graph.named_parameters() if n.endswith("ratio")}
+    assert ratios
+    with torch.no_grad():
+        for parameter in ratios.values():
+            assert parameter.grad is not None
+            assert parameter.dim() == 1
+            parameter.mul_(0.7)
+    graph.eval()
+    with torch.no_grad():
+        trained = graph(samples)
+        settle_grids(graph)
+        finished = finish_qat(graph, samples[:1])(samples)
+    assert float((trained - finished).abs().max()) <= 0.05 * float(trained.abs().max())
+
+
+def test_an_end_at_zero_stays_there_and_symmetric_ends_stay_so(network, samples) -> None:
+    for scheme in SCHEMES[1:]:
+        graph = prepare_qat(network, samples[:1], samples, scheme)
+        learn_grids(graph, "pact")
+        ends = [part for part in graph.modules() if isinstance(part, LearnedEnds)]
+        for part in ends:
+            low, high = part.ends()
+            assert float(high.detach()) > 0
+            if scheme.activations == "int8-symmetric":
+                assert float(low) == -float(high)
+            else:
+                assert float(low) <= 0
+        if scheme.activations == "int8-affine":
+            assert any(part.lower is None for part in ends)  # behind a ReLU
+            assert any(part.lower is not None for part in ends)
+
+
+def one_bad_layer() -> tuple[nn.Module, torch.Tensor]:
+    """Three layers, the second of them with one weight that is 1000 times the others."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)).eval()
+    with torch.no_grad():
+        module[1].weight[:, 0] *= 1000
+        module[0].weight[0] = 0
+        module[0].bias[0] = 1e-3
+    return module, torch.rand(32, 8)
+
+
+def test_the_layer_that_suffers_most_comes_first_and_stays_wide() -> None:
+    module, x = one_bad_layer()
+    scheme = Scheme(activations="int8-affine", per_channel=False)
+    trial = Int8Trial(prepare_qat(module, x[:1], x, scheme))
+    errors = sensitivities(trial, module, x, lambda *_: None)
+    assert next(iter(errors)) == "1"
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert widened(trial, errors, Mixed(layers=1), lambda _: 0.0, 0.0) == ("1",)
+    graph = finish_qat(prepare_qat(module, x[:1], x, scheme, floats=("1",)), x[:1])
+    assert float_islands(graph) == ["aten.linear (1)"]
+    whole = finish_qat(prepare_qat(module, x[:1], x, scheme), x[:1])
+    with torch.no_grad():
+        expected = module(x)
+        assert (graph(x) - expected).square().mean() < (whole(x) - expected).square().mean()
+
+
+def test_as_few_layers_stay_wide_as_the_drop_allows() -> None:
+    class Counting:
+        graph = nn.Identity()
+        layers = ["a", "b", "c", "d"]
+        narrowed: tuple[str, ...] = ()
+
+        def narrow(self, names) -> None:
+            self.narrowed = tuple(names)
+
+    trial = Counting()
+    errors = {"c": 0.4, "a": 0.3, "d": 0.2, "b": 0.1}
+
+    def score(_) -> float:
+        return 0.9 - 0.02 * len(trial.narrowed)
+
+    mixed = Mixed(accuracy_drop=4.0)
+    assert widened(trial, errors, mixed, score, 0.9) == ("c", "a")  # type: ignore[arg-type]
+    assert widened(trial, errors, Mixed(accuracy_drop=50), score, 0.9) == ()  # type: ignore[arg-type]
+    assert len(widened(trial, errors, Mixed(accuracy_drop=0), score, 0.9)) == 4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keys", [{}, {"layers": 1, "accuracy_drop": 1.0}])
+def test_mixed_needs_one_goal(keys) -> None:
+    with pytest.raises(ValueError, match="either 'accuracy_drop' or 'layers'"):
+        Mixed(**keys)
