@@ -47,8 +47,7 @@ class CachedLogits:
             path = self._path(view)
             found = read_tensors(path)
             if found is None or len(found[0]["logits"]) != len(self.data.train):
-                logits = self._compute(view).to(self.storage)
-                write_tensors(path, {"logits": logits}, {"teacher": self.teacher.name})
+                write_tensors(path, {"logits": self._compute(view)}, {"teacher": self.teacher.name})
                 found = read_tensors(path)
             assert found is not None
             self._views[view] = found[0]["logits"]
@@ -71,10 +70,11 @@ class CachedLogits:
         for number, part in enumerate(torch.split(inputs, BATCH)):
             parts.append(teacher_logits(self.teacher, part).float())
             self.progress("teacher's logits", min(len(inputs), (number + 1) * BATCH), len(inputs))
-        logits = torch.cat(parts)
+        logits = torch.cat(parts).to(self.storage)
         if not bool(logits.isfinite().all()):
+            kept = "" if self.storage == torch.float32 else f" in {self.storage}"
             raise InputError(
-                "gives logits that are not numbers", where=f"teacher {self.teacher.name}"
+                f"gives logits that are not numbers{kept}", where=f"teacher {self.teacher.name}"
             )
         return logits
 

@@ -24,9 +24,9 @@ class MultiTeacher(Scheme):
     sample, w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1) with CE_k the teacher's own
     cross-entropy with the label (CA-MKD, Zhang et al. 2022, equation 3). `entropy`: by sample,
     w_k in proportion to 1 / H(softmax(z_k)) (Kwon et al. 2020). `attention`: w = softmax over k of
-    (A z_s) . (B z_k) / sqrt(width), A and B learned along (after AMTML-KD, Liu et al. 2020); they
-    learn from the fused target's cross-entropy with the label, since the student's own loss would
-    favour whoever agrees with it already.
+    (A z_s + a) . (B_k z_k + b_k) / sqrt(width), all learned along (after Liu et al. 2020,
+    AMTML-KD); they learn from the fused target's cross-entropy with the label, since the student's
+    own loss would favour whoever agrees with it already.
     """
 
     fusion: Literal["mean", "weighted", "confidence", "entropy", "attention"] = "confidence"
@@ -52,12 +52,12 @@ class MultiTeacher(Scheme):
 
     def teach(self, student: nn.Module, at: Situation) -> Taught:
         with drawing(at.seed, "fusion"):
-            fusion = self._fusion(at.data.classes)
+            fusion = self._fusion(len(at.teachers), at.data.classes)
         return Taught(at.teach(student, at.teachers, fusion=fusion), f"fused by {self.fusion}")
 
-    def _fusion(self, classes: int) -> Fusion:
+    def _fusion(self, teachers: int, classes: int) -> Fusion:
         if self.fusion == "attention":
-            return ByAttention(classes, self.width)
+            return ByAttention(teachers, classes, self.width)
         made: dict[str, type[Fusion]] = {
             "mean": Equal,
             "weighted": Fusion,
@@ -95,14 +95,15 @@ class ByEntropy(Fusion):
 class ByAttention(Fusion):
     """More for the teacher whose answers the learned attention trusts for this sample."""
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, teachers: int, classes: int, width: int) -> None:
         super().__init__()
-        self.query = nn.Linear(classes, width, bias=False)
-        self.key = nn.Linear(classes, width, bias=False)
+        self.query = nn.Linear(classes, width)
+        self.keys = nn.ModuleList(nn.Linear(classes, width) for _ in range(teachers))
         self.scale = 1 / math.sqrt(width)
 
     def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
-        scores = (self.query(student) * self.key(answers)).sum(2) * self.scale
+        keys = torch.stack([key(z) for key, z in zip(self.keys, answers, strict=True)])
+        scores = (self.query(student) * keys).sum(2) * self.scale
         return torch.softmax(scores, dim=0)
 
     def own_loss(self, answers: Tensor, shares: Tensor, labels: Tensor) -> Tensor | None:
