@@ -1,16 +1,31 @@
 """`edgekd bench`: measure model files, also such that edgekd did not make, on a device."""
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, TensorInfo, sha256_of
+from edgekd.bench_options import (
+    Shape,
+    check_overrides,
+    chosen_shapes,
+    open_faults,
+    options_for,
+    tensors_of,
+)
+from edgekd.budgets import judge
 from edgekd.config import Value
-from edgekd.devices import Device, Options
-from edgekd.errors import EdgekdError, InputError, nearest, raise_all
-from edgekd.measurement import Measurement
+from edgekd.devices import Device, Options, Samples
+from edgekd.errors import EdgekdError, Faults, InputError, nearest, raise_all
+from edgekd.formats.tflite import read_tflite
+from edgekd.measurement import Judgement, Kind, Measurement
 from edgekd.measuring import measure
+from edgekd.meters.doubts import doubts
+from edgekd.meters.external import open_meter
 from edgekd.meters.latency import ratio
+from edgekd.meters.plan import static_measurements
 from edgekd.target import Target
 
 # suffix: (format, runtime, the target's table whose options run it)
@@ -25,7 +40,11 @@ EDGETPU_MARK = b"edgetpu-custom-op"
 
 
 class BenchResult(Value):
-    """One file's measurements. `ratio` is the baseline's latency over this file's: times faster."""
+    """One file's measurements. `ratio` is the baseline's latency over this file's: times faster.
+
+    `window_starts_s` and `window_medians_ms` are the windows in which its runs were taken, on the
+    device's clock. `notes` say what speaks against the run, and what was assumed.
+    """
 
     path: Path
     format: str
@@ -37,8 +56,28 @@ class BenchResult(Value):
     outputs: tuple[TensorInfo, ...]
     measurements: tuple[Measurement, ...]
     ratio: Measurement | None = None
+    budgets: tuple[Judgement, ...] = ()
     baseline: bool = False
     quick: bool = False
+    window_starts_s: tuple[float, ...] = ()
+    window_medians_ms: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Wanted(Value):
+    """How files are to be run and held against limits, besides what the target's profile says.
+
+    `options` override the profile's table of each runtime (threads, affinity, provider, delegate,
+    scope); `shapes` are for inputs that leave theirs open and for TVM libraries, which tell none.
+    `meter` is an external meter's command line, and `meter_format` what it prints.
+    """
+
+    options: Options = {}
+    shapes: tuple[Shape, ...] = ()
+    budgets: dict[str, float] = {}
+    accept: tuple[Kind, ...] = ()
+    meter: str = ""
+    meter_format: str = "watts"
 
 
 def bench(
@@ -48,35 +87,43 @@ def bench(
     *,
     quick: bool = False,
     baseline: Path | None = None,
-    options: Options | None = None,
-    inputs: Mapping[Path, Sequence[TensorInfo]] | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008  (a frozen value)
 ) -> list[BenchResult]:
     """Measure the files, interleaved with each other and with `baseline` (listed first if given).
 
-    Inputs are random with a fixed seed. `options` override the target's own table for the runtime
-    (threads, provider, delegate, scope); `inputs` tell the shapes of a TVM library, which does not
-    tell them itself. Raises `InputError` for what is no model or has no runtime on the device.
+    Inputs are random with a fixed seed. Raises `InputError` for what is no model, leaves its shapes
+    open or has no runtime on the device; all files' faults come out together.
     """
     files = [*([baseline] if baseline else []), *(path for path in paths if path != baseline)]
     if not files:
         raise InputError("no file to measure", where="bench")
-    faults: list[EdgekdError] = []
-    artifacts, tables = [], []
-    for path in files:
-        try:
-            form = _format(path)
-            tables.append({**target.backends.get(form[2], {}), **(options or {})})
-            given = tuple((inputs or {}).get(path, ()))
-            artifacts.append(_artifact(path, form, target, device, tables[-1], given))
-        except InputError as fault:
-            faults.append(fault)
-    raise_all(faults)
-    samples, rows = measure(device, artifacts, tables, target.sensors, quick=quick)
+    loaded = _loaded(files, target, device, wanted)
+    artifacts = [each.artifact for each in loaded]
+    tables = [each.options for each in loaded]
+    recorder = open_meter(wanted.meter, wanted.meter_format, device) if wanted.meter else None
+    samples, rows = measure(
+        device, artifacts, tables, target.sensors, quick=quick, recorder=recorder
+    )
     results = [
-        _result(artifact, row, device, quick) for artifact, row in zip(artifacts, rows, strict=True)
+        _result(each, taken, row, device, quick)
+        for each, taken, row in zip(loaded, samples, rows, strict=True)
     ]
-    if baseline is None:
-        return results
+    if baseline is not None:
+        results = _compared(results, samples, device)
+    return [
+        result
+        if result.baseline
+        else result.model_copy(
+            update={"budgets": tuple(judge(wanted.budgets, result.measurements, wanted.accept))}
+        )
+        for result in results
+    ]
+
+
+def _compared(
+    results: Sequence[BenchResult], samples: Sequence[Samples], device: Device
+) -> list[BenchResult]:
+    """The results with the ratio of each to the first, which is the baseline."""
     compared = [ratio(samples[0], each, device.name, device.kind) for each in samples[1:]]
     return [
         results[0].model_copy(update={"baseline": True}),
@@ -87,43 +134,40 @@ def bench(
     ]
 
 
-def bench_lines(results: Sequence[BenchResult]) -> list[str]:
-    """The results as a table in text, and below it why a value is missing."""
-    head = ("file", "p50 ms", "p90 ms", "p99 ms", "cold ms", "peak MB", "energy mJ", "faster")
-    columns = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "cold_start_ms",
-               "peak_memory_bytes", "energy_mj")  # fmt: skip
-    rows: list[Sequence[str]] = [head]
-    missing: dict[str, None] = {}
-    for result in results:
-        found = {one.metric.replace("end_to_end", "latency"): one for one in result.measurements}
-        cells = [_cell(found[name]) for name in columns]
-        for name in columns:
-            if found[name].value is None:
-                missing[f"{found[name].metric}: {found[name].reason}"] = None
-        rows.append((result.path.name, *cells, _ratio_cell(result)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    first = results[0].measurements[0]
-    stamp = [f"{results[0].device}, {first.protocol}"] if first.protocol else []
-    return [*lines, *stamp, *missing]
+@dataclass(frozen=True)
+class _Loaded:
+    """A file that the device can run, the options it runs with, and what was assumed of it."""
+
+    artifact: Artifact
+    options: Options
+    notes: tuple[str, ...]
 
 
-def _cell(one: Measurement) -> str:
-    if one.value is None:
-        return "-"
-    value = one.value / 1e6 if one.metric.endswith("_bytes") else one.value
-    mark = "" if one.kind == "measured" else f" ({one.kind})"
-    return f"{value:.4g}{mark}"
-
-
-def _ratio_cell(result: BenchResult) -> str:
-    if result.baseline:
-        return "baseline"
-    found = result.ratio
-    if found is None or found.value is None:
-        return "-"
-    interval = f" [{found.ci[0]:.3f}, {found.ci[1]:.3f}]" if found.ci else ""
-    return f"{found.value:.3f}x{interval}"
+def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wanted) -> list[_Loaded]:
+    faults: list[EdgekdError] = []
+    found: list[_Loaded] = []
+    forms: list[str] = []
+    for path in files:
+        try:
+            form = _format(path)
+            forms.append(form[1])
+            own = target.backends.get(form[2], {})
+            options = {**own, **options_for(form[1], wanted.options)}
+            found.append(_load(path, form, target, device, options, wanted.shapes))
+        except Faults as several:
+            faults += several.faults
+        except InputError as fault:
+            faults.append(fault)
+    faults += check_overrides(wanted.options, forms) if len(forms) == len(files) else []
+    known = {info.name for each in found for info in each.artifact.inputs}
+    if len(found) == len(files):
+        faults += [
+            InputError(f"no file has an input '{shape.name}'", where="--shape",
+                       allowed=", ".join(sorted(known)), hint=nearest(shape.name, known))
+            for shape in wanted.shapes if shape.name and shape.name not in known
+        ]  # fmt: skip
+    raise_all(faults)
+    return found
 
 
 def _format(path: Path) -> tuple[str, str, str]:
@@ -142,24 +186,36 @@ def _format(path: Path) -> tuple[str, str, str]:
     return FORMATS[suffix]
 
 
-def _artifact(
+def _load(
     path: Path,
     form: tuple[str, str, str],
     target: Target,
     device: Device,
-    options: dict[str, Any],
-    given: tuple[TensorInfo, ...],
-) -> Artifact:
+    options: Options,
+    shapes: Sequence[Shape],
+) -> _Loaded:
     """What the runtime says of a file; its precision is that of its inputs, as far as it shows."""
     kind, runtime, _ = form
-    if runtime == "tvm" and not given:
-        raise InputError(
-            "a TVM library does not tell the shapes of its inputs",
-            where=str(path),
-            hint="measure it in the run that compiles it, or give `inputs`",
+    outputs: tuple[TensorInfo, ...] = ()
+    if runtime == "tvm":
+        inputs = tensors_of(shapes)
+        if not inputs:
+            raise InputError(
+                "a TVM library does not tell the shapes of its inputs",
+                where=str(path),
+                hint="--shape 1,3,224,224 for each in their order; :int8 behind it for another "
+                "type than float32",
+            )
+    else:
+        inputs, outputs = device.probe(path, runtime, options)
+        inputs = _with_open_sizes(path, inputs)
+        given = chosen_shapes(inputs, shapes)
+        options = {**options, "shapes": {name: list(sizes) for name, sizes in given.items()}}
+        inputs = tuple(
+            info.model_copy(update={"shape": given.get(info.name, info.shape)}) for info in inputs
         )
-    inputs, outputs = (given, ()) if given else device.probe(path, runtime, options)
-    bare = Artifact(
+        raise_all(open_faults(inputs, str(path)))
+    artifact = Artifact(
         path=path,
         format=kind,
         runtime=runtime,
@@ -170,10 +226,23 @@ def _artifact(
         inputs=inputs,
         outputs=outputs,
     )
-    reason = device.can_run(bare)
+    reason = device.can_run(artifact)
     if reason:
         raise InputError(reason, where=str(path))
-    return bare
+    batches = [info.name for info in inputs if info.shape[:1] == (-1,)]
+    notes = tuple(f"input '{name}' has an open batch: taken as 1" for name in batches)
+    return _Loaded(artifact, options, notes)
+
+
+def _with_open_sizes(path: Path, inputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
+    """LiteRT says 1 for a size that the file leaves open; the file itself knows."""
+    if path.suffix.lower() != ".tflite":
+        return inputs
+    graph = read_tflite(path)
+    stored = {graph.tensors[key].name: graph.tensors[key].shape for key in graph.inputs}
+    return tuple(
+        info.model_copy(update={"shape": stored.get(info.name) or info.shape}) for info in inputs
+    )
 
 
 def _precision(inputs: Sequence[TensorInfo]) -> Any:
@@ -184,8 +253,11 @@ def _precision(inputs: Sequence[TensorInfo]) -> Any:
 
 
 def _result(
-    artifact: Artifact, row: tuple[Measurement, ...], device: Device, quick: bool
+    loaded: _Loaded, samples: Samples, row: tuple[Measurement, ...], device: Device, quick: bool
 ) -> BenchResult:
+    artifact = loaded.artifact
+    spans = samples.spans_s or ((0.0, 0.0),) * len(samples.windows_ms)
+    simulated = device.kind != "measured"
     return BenchResult(
         path=artifact.path,
         format=artifact.format,
@@ -195,6 +267,9 @@ def _result(
         device=device.name,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
-        measurements=row,
+        measurements=(*row, *static_measurements(artifact)),
         quick=quick,
+        window_starts_s=tuple(start for start, _ in spans),
+        window_medians_ms=tuple(statistics.median(window) for window in samples.windows_ms),
+        notes=(*loaded.notes, *(() if simulated else doubts(samples))),
     )

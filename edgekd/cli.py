@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgekd import __version__
+from edgekd.bench_command import bench
 from edgekd.board_commands import board
 from edgekd.errors import EdgekdError, Faults, InputError
 from edgekd.firmware_commands import firmware
@@ -220,32 +221,7 @@ def inspect(
         typer.echo("\n".join(inspection_lines(found)))
 
 
-@app.command()
-def bench(
-    artifact: Annotated[list[Path], typer.Argument(help="One or more model files.")],
-    target: Annotated[str, typer.Option(help="A target's name or .toml file.")] = "x86",
-    device: Device = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
-    baseline: Annotated[Path | None, typer.Option(help="Give ratios to this file.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
-) -> None:
-    """Measure files on a device, interleaved in one process."""
-    from edgekd.bench import bench as run
-    from edgekd.bench import bench_lines
-    from edgekd.devices.opening import open_device
-    from edgekd.store import write_beside
-    from edgekd.target import load_target
-
-    profile = load_target(target)
-    opened = open_device(device or "host")
-    try:
-        results = run(artifact, profile, opened, quick=quick, baseline=baseline)
-    finally:
-        opened.close()
-    if json_file:
-        tables = [result.model_dump(mode="json") for result in results]
-        write_beside(json_file, json.dumps(tables, indent=1) + "\n")
-    typer.echo("\n".join(bench_lines(results)))
+app.command()(bench)
 
 
 @app.command()

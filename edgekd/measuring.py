@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 from edgekd.artifact import Artifact
 from edgekd.devices import Device, Options, Samples
@@ -17,6 +19,25 @@ from edgekd.target import Sensors
 IDLE_SECONDS = 5.0
 
 
+class EnergyRecorder(Protocol):
+    """Reads power from `with` to its end; `now` and the trace are told in the device's clock."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        stack: TracebackType | None,
+    ) -> None: ...
+
+    def now(self) -> float:
+        """The device's clock."""
+
+    def trace(self) -> Trace | str:
+        """What was recorded, or why it does not count."""
+
+
 def measure(
     device: Device,
     artifacts: Sequence[Artifact],
@@ -25,13 +46,17 @@ def measure(
     *,
     quick: bool,
     root: Path = Path("/"),
+    recorder: EnergyRecorder | None = None,
 ) -> tuple[list[Samples], list[tuple[Measurement, ...]]]:
     """Samples and latency, memory and energy of each artifact, from one interleaved run.
 
-    Energy is read where the artifacts run: on this machine below `root`, or by the board itself.
-    Idle power is taken for some seconds before a full run and subtracted.
+    Energy is read where the artifacts run: on this machine below `root`, or by the board itself,
+    or by `recorder` (an external meter). Idle power is taken for some seconds before a full run and
+    subtracted.
     """
-    recorder, reason = _recorder(device, sensors, root)
+    reason = ""
+    if recorder is None:
+        recorder, reason = _recorder(device, sensors, root)
     trace: Trace | str = reason
     idle: float | None = None
     with ExitStack() as stack:
@@ -44,7 +69,8 @@ def measure(
     if recorder is not None:
         trace = recorder.trace()
         if isinstance(trace, Trace) and not quick:
-            idle = trace.between(begun, rested) / (rested - begun)
+            with suppress(ValueError):  # a meter that began late: idle power stays in, and is said
+                idle = trace.between(begun, rested) / (rested - begun)
     kind = device.kind
     rows = [
         (
@@ -57,9 +83,7 @@ def measure(
     return samples, rows
 
 
-def _recorder(
-    device: Device, sensors: Sensors, root: Path
-) -> tuple[Recorder | BoardRecorder | None, str]:
+def _recorder(device: Device, sensors: Sensors, root: Path) -> tuple[EnergyRecorder | None, str]:
     """What records energy beside a benchmark on a device, or None and the reason."""
     if device.name == "host":
         source, reason = open_source(sensors, root)

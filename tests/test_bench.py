@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgekd.artifact import Artifact, TensorInfo
-from edgekd.bench import bench, bench_lines
+from edgekd.bench import Wanted, bench
+from edgekd.bench_text import bench_lines
 from edgekd.devices import Samples
 from edgekd.devices.opening import open_device
 from edgekd.errors import Faults, InputError
@@ -89,8 +90,14 @@ def test_the_targets_options_reach_the_device_and_can_be_overridden(
     tmp_path: Path, target: Target
 ) -> None:
     device = Scripted()
-    bench(files(tmp_path, model="1"), target, device, quick=True, options={"threads": 2})
-    assert device.options == [{**target.backends["onnx"], "threads": 2}]
+    bench(
+        files(tmp_path, model="1"),
+        target,
+        device,
+        quick=True,
+        wanted=Wanted(options={"threads": 2}),
+    )
+    assert device.options == [{**target.backends["onnx"], "threads": 2, "shapes": {}}]
     assert target.backends["onnx"]["threads"] == 1
 
 
@@ -133,8 +140,9 @@ def test_the_table_says_why_a_value_is_missing(tmp_path: Path, target: Target) -
     assert lines[1].split() == ["slow.onnx", "6", "6", "-", "9", "1", "-", "baseline"]
     assert lines[2].split()[-3:] == ["4.000x", "[4.000,", "4.000]"]
     assert lines[3] == "scripted, quick: 6 runs in 2 windows, 0.0 s, model"
-    assert lines[4] == "latency_ms_p99: needs 662 runs, there were 6"
-    assert lines[5].startswith("energy_mj: no RAPL counter below scripted/sys")
+    assert lines[4:6] == ["slow.onnx: flash 3 B", "fast.onnx: flash 3 B"]
+    assert lines[6] == "latency_ms_p99: needs 662 runs, there were 6"
+    assert lines[7].startswith("energy_mj: no RAPL counter below scripted/sys")
 
 
 def test_no_file_is_refused(target: Target) -> None:

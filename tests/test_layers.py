@@ -16,14 +16,16 @@ TIERS = (
      "onnx_files", "teachers", "lookup", "views", "tasks", "processes"),
     ("training", "taps", "layer_pairs", "sample_weights",
      "teacher_temperature", "terms", "logits", "teaching_faults", "distillation", "lesson",
-     "fusion", "schemes", "schedules", "losses", "criteria", "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware",
+     "fusion", "schemes", "schedules", "losses", "criteria", "quant", "pruning", "lowrank",
+     "placement", "tvm_compile", "divergence", "parity", "firmware",
      "boards"),
     ("stages", "backends", "devices", "meters", "accuracy", "inspection", "budgets",
      "measuring", "compiled"),
-    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "bench", "verification",
+    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress",
+     "bench", "bench_options", "bench_text", "bench_plot", "verification",
      "methods", "doctor", "progress", "inputs", "lockfile", "depfile", "offline",
      "overruns", "firmware_build"),
-    ("cli", "__main__", "firmware_commands", "board_commands"),
+    ("cli", "__main__", "firmware_commands", "board_commands", "bench_command"),
 )  # fmt: skip
 
 # Within these folders each file is one method, and no method knows another.

@@ -78,13 +78,9 @@ class Graph:
         return sum(tensor.constant_bytes or 0 for tensor in self.tensors.values())
 
 
-def live_peak(graph: Graph) -> tuple[int | None, str]:
-    """The most bytes of computed tensors that are alive at once, or None with the reason.
-
-    A tensor lives from the operator that makes it (inputs: from the start) to its last reader
-    (outputs: to the end). An allocator that packs perfectly and never computes in place needs just
-    this much, so a real arena can be smaller (in place) or larger (fragmentation).
-    """
+def lifetimes(graph: Graph) -> dict[str, tuple[int, int]]:
+    """The first and the last step at which each computed tensor is needed: from the operator that
+    makes it (inputs: from the start) to its last reader (outputs: to the end)."""
     first = dict.fromkeys(graph.inputs, 0)
     last = dict.fromkeys(graph.inputs, 0)
     for step, op in enumerate(graph.ops):
@@ -98,14 +94,23 @@ def live_peak(graph: Graph) -> tuple[int | None, str]:
     for key in graph.outputs:
         if key in first:
             last[key] = len(graph.ops)
+    return {key: (begin, last[key]) for key, begin in first.items()}
+
+
+def live_peak(graph: Graph) -> tuple[int | None, str]:
+    """The most bytes of computed tensors that are alive at once, or None with the reason.
+
+    An allocator that packs perfectly and never computes in place needs just this much, so a real
+    arena can be smaller (in place) or larger (fragmentation).
+    """
     change = [0] * (len(graph.ops) + 2)
-    for key, begin in first.items():
+    for key, (begin, end) in lifetimes(graph).items():
         tensor = graph.tensors.get(key)
         size = tensor.bytes if tensor is not None else None
         if size is None:
             return None, f"the file does not say the size of tensor '{key}'"
         change[begin] += size
-        change[last[key] + 1] -= size
+        change[end + 1] -= size
     peak = live = 0
     for delta in change:
         live += delta

@@ -1,0 +1,115 @@
+"""The command line of `edgekd bench`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def bench(
+    artifact: Annotated[list[Path], typer.Argument(help="One or more model files.")],
+    target: Annotated[str, typer.Option(help="A target's name or .toml file.")] = "x86",
+    device: Annotated[
+        str | None, typer.Option(help="host, ssh://BOARD, or emulated://NAME.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
+    baseline: Annotated[Path | None, typer.Option(help="Give ratios to this file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Instead of the profile's.")] = None,
+    affinity: Annotated[str | None, typer.Option(help="Processors to keep to: 2,3.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="ONNX Runtime's: cpu, cuda, xnnpack, or a full name.")
+    ] = None,
+    delegate: Annotated[str | None, typer.Option(help="A shared library for LiteRT.")] = None,
+    delegate_option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE; repeatable.")
+    ] = None,
+    kernels: Annotated[str | None, typer.Option(help="LiteRT's: optimized or reference.")] = None,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Time quantizing and layout too.")
+    ] = False,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="x=1,3,224,224[:DTYPE], for open sizes; repeatable.")
+    ] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="latency_ms=5; repeatable.")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="simulated or estimated may satisfy a budget.")
+    ] = None,
+    meter: Annotated[str | None, typer.Option(help="A command that prints SECONDS WATTS.")] = None,
+    meter_format: Annotated[
+        str, typer.Option(help="watts, nvidia-smi, tegrastats or tegrastats:RAIL+RAIL.")
+    ] = "watts",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the samples: .svg or .html.")] = None,
+) -> None:
+    """Measure files on a device, interleaved in one process, and hold them against budgets."""
+    from edgekd.bench import bench as run
+    from edgekd.bench_plot import check_plot, write_plot
+    from edgekd.bench_text import bench_lines
+    from edgekd.budgets import EXIT_CODES, run_verdict
+    from edgekd.devices.opening import open_device
+    from edgekd.store import write_beside
+    from edgekd.target import load_target
+
+    options = {
+        "threads": threads, "affinity": affinity, "provider": provider, "delegate": delegate,
+        "delegate_options": delegate_option, "kernels": kernels,
+        "scope": "end-to-end" if end_to_end else None,
+    }  # fmt: skip
+    wanted = _wanted(options, shape or [], budget or [], accept or [])
+    wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
+    if plot is not None:
+        check_plot(plot)
+    profile = load_target(target)
+    opened = open_device(device or "host")
+    try:
+        results = run(artifact, profile, opened, quick=quick, baseline=baseline, wanted=wanted)
+    finally:
+        opened.close()
+    if json_file:
+        tables = [result.model_dump(mode="json") for result in results]
+        write_beside(json_file, json.dumps(tables, indent=1) + "\n")
+    if plot is not None:
+        write_plot(results, plot)
+    typer.echo("\n".join(bench_lines(results)))
+    verdict = run_verdict([judgement for result in results for judgement in result.budgets])
+    raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _wanted(
+    options: dict[str, Any], shapes: list[str], budgets: list[str], accept: list[str]
+) -> Any:
+    """The words as values; all faults come out together."""
+    from edgekd.bench import Wanted
+    from edgekd.bench_options import parse_affinity, parse_pairs, parse_shape
+    from edgekd.budgets import check_accept, parse_budget
+    from edgekd.errors import EdgekdError, InputError, raise_all
+
+    faults: list[EdgekdError] = list(check_accept(accept))
+
+    def attempt(check: Any, *words: Any) -> Any:
+        try:
+            return check(*words)
+        except EdgekdError as error:
+            faults.append(error)
+            return None
+
+    given = {key: value for key, value in options.items() if value}
+    if "affinity" in given:
+        given["affinity"] = attempt(parse_affinity, given["affinity"])
+    if "delegate_options" in given:
+        given["delegate_options"] = attempt(
+            parse_pairs, given["delegate_options"], "--delegate-option"
+        )
+    if given.get("kernels", "optimized") not in ("optimized", "reference"):
+        allowed = "optimized, reference"
+        faults.append(InputError(f"'{given['kernels']}'", where="--kernels", allowed=allowed))
+    found = [attempt(parse_shape, text) for text in shapes]
+    limits = [attempt(parse_budget, text) for text in budgets]
+    raise_all(faults)
+    return Wanted(
+        options=given,
+        shapes=tuple(found),
+        budgets=dict(limits),
+        accept=tuple(accept),
+    )

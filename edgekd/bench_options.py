@@ -1,0 +1,137 @@
+"""What `edgekd bench` is told of running: shapes, threads, delegates, providers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekd.artifact import TensorInfo
+from edgekd.config import Value
+from edgekd.errors import InputError, nearest
+
+DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+
+CONCERNS: Mapping[str, tuple[str, ...]] = {
+    "provider": ("onnxruntime",),
+    "delegate": ("litert", "edgetpu"),
+    "delegate_options": ("litert", "edgetpu"),
+    "kernels": ("litert",),
+}
+"""Which runtimes follow an option; the others are for all."""
+
+_SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:[,x]\d+)*)(?::(?P<dtype>\w+))?")
+
+
+class Shape(Value):
+    """A shape that the user gives; without a name it is for a model's only input."""
+
+    name: str
+    sizes: tuple[int, ...]
+    dtype: str = ""
+
+
+def parse_shape(text: str) -> Shape:
+    """`x=1,3,224,224`, `1x3x224x224` or `ids=1,128:int64`. Raises `InputError` for what is none."""
+    found = _SHAPE.fullmatch(text.strip())
+    if not found:
+        allowed = "[INPUT=]SIZE,SIZE,...[:DTYPE], as in x=1,3,224,224"
+        raise InputError(f"'{text}' is no shape", where="--shape", allowed=allowed)
+    sizes = tuple(int(size) for size in re.split("[,x]", found["sizes"]))
+    if 0 in sizes:
+        raise InputError(f"'{text}' has a size of 0", where="--shape", allowed="sizes from 1 up")
+    dtype = found["dtype"] or ""
+    if dtype and dtype not in DTYPES:
+        raise InputError(f"unknown type '{dtype}'", where="--shape", allowed=", ".join(DTYPES),
+                         hint=nearest(dtype, DTYPES))  # fmt: skip
+    return Shape(name=found["name"] or "", sizes=sizes, dtype=dtype)
+
+
+def parse_affinity(text: str) -> list[int]:
+    """Processors' numbers, `2,3` or `0-3`. Raises `InputError` for what is none."""
+    found: list[int] = []
+    for part in text.split(","):
+        low, _, high = part.strip().partition("-")
+        if not low.isdigit() or (high and not high.isdigit()):
+            allowed = "processors by number: 2,3 or 0-3"
+            raise InputError(f"'{text}' names no processors", where="--affinity", allowed=allowed)
+        found += range(int(low), int(high or low) + 1)
+    return sorted(set(found))
+
+
+def parse_pairs(texts: Sequence[str], where: str) -> dict[str, str]:
+    """`KEY=VALUE` words as a table."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"'{text}' sets nothing", where=where, allowed="KEY=VALUE")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def options_for(runtime: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides that a runtime follows."""
+    return {
+        key: value for key, value in overrides.items() if runtime in CONCERNS.get(key, (runtime,))
+    }
+
+
+def check_overrides(overrides: Mapping[str, Any], runtimes: Sequence[str]) -> list[InputError]:
+    """A fault for each override that none of the files' runtimes follows."""
+    return [
+        InputError(
+            f"no file here runs in {' or '.join(CONCERNS[key])}",
+            where=f"--{key.replace('_', '-').removesuffix('s')}",
+        )
+        for key in overrides
+        if key in CONCERNS and not set(CONCERNS[key]) & set(runtimes)
+    ]
+
+
+def chosen_shapes(
+    infos: Sequence[TensorInfo], shapes: Sequence[Shape]
+) -> dict[str, tuple[int, ...]]:
+    """Which of the given shapes are for these inputs, by the inputs' names.
+
+    Raises `InputError` for a shape without a name where there is more than one input.
+    """
+    found = {}
+    for shape in shapes:
+        names = [info.name for info in infos]
+        if not shape.name and len(names) != 1:
+            raise InputError(
+                f"it has {len(names)} inputs, and the shape names none",
+                where="--shape",
+                allowed=", ".join(names),
+                hint=f"--shape {names[0] if names else 'x'}={_text(shape.sizes)}",
+            )
+        name = shape.name or names[0]
+        if name in names:
+            found[name] = shape.sizes
+    return found
+
+
+def open_faults(infos: Sequence[TensorInfo], where: str) -> list[InputError]:
+    """A fault for each input with an open size besides the first, which is taken as a batch of
+    one."""
+    return [
+        InputError(
+            f"the sizes of input '{info.name}' are open: {_text(info.shape)}",
+            where=where,
+            hint=f"--shape {info.name}={_text(max(size, 1) for size in info.shape)} (or what is "
+            "right)",
+        )
+        for info in infos
+        if any(size < 0 for size in info.shape[1:])
+    ]
+
+
+def tensors_of(shapes: Sequence[Shape]) -> tuple[TensorInfo, ...]:
+    """Inputs by the given shapes alone, for a library that does not tell its own."""
+    return tuple(
+        TensorInfo(name=one.name or f"input{i}", shape=one.sizes, dtype=one.dtype or "float32")
+        for i, one in enumerate(shapes)
+    )
+
+
+def _text(sizes: Any) -> str:
+    return ",".join("?" if size < 0 else str(size) for size in sizes)

@@ -1,0 +1,86 @@
+"""A picture of the samples of `edgekd bench`: how they went over time, and how they are spread."""
+
+from collections.abc import Sequence
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from edgekd.bench import BenchResult
+from edgekd.errors import InputError
+from edgekd.store import write_beside
+
+SUFFIXES = (".svg", ".html")
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "edgekd", "text.parse_math": False, "font.size": 9.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.4,
+    "legend.frameon": False,
+}  # fmt: skip
+
+
+def check_plot(path: Path) -> None:
+    """Refuse a file that is no picture, before anything is measured."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(
+            f"'{path.suffix}' is no picture", where=f"--plot {path}", allowed=", ".join(SUFFIXES)
+        )
+
+
+def write_plot(results: Sequence[BenchResult], path: Path) -> None:
+    """Draw the results that have samples as SVG, or as a page that has it inside."""
+    check_plot(path)
+    picture = draw(results)
+    if path.suffix.lower() == ".html":
+        title = escape(" and ".join(result.path.name for result in results))
+        picture = (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+            f'<body style="max-width:60em;margin:auto">{picture[picture.index("<svg") :]}</body>'
+            "</html>\n"
+        )
+    write_beside(path, picture)
+
+
+def draw(results: Sequence[BenchResult]) -> str:
+    """SVG: the median of each window over time, and the share of runs that took at most so long."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(9, 3.8))
+        FigureCanvasSVG(figure)
+        over_time, spread = figure.subplots(1, 2)
+        begin = min((one for result in results for one in result.window_starts_s), default=0.0)
+        for result in results:
+            _one(over_time, spread, result, begin)
+        over_time.set_xlabel("time since the first window (s)")
+        over_time.set_ylabel("median of a window (ms)")
+        over_time.set_ylim(bottom=0)
+        spread.set_xlabel(_axis(results))
+        spread.set_ylabel("runs that took at most so long (%)")
+        spread.set_ylim(0, 102)
+        spread.legend(loc="lower right")
+        figure.suptitle(results[0].device if results else "", fontsize=10)
+        figure.tight_layout()
+        stream = StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def _one(over_time: Any, spread: Any, result: BenchResult, begin: float) -> None:
+    first = next((row for row in result.measurements if row.samples), None)
+    if first is None:
+        return
+    starts = [start - begin for start in result.window_starts_s]
+    label = f"{result.path.name} (baseline)" if result.baseline else result.path.name
+    over_time.plot(starts, result.window_medians_ms, ".-", linewidth=1, markersize=4)
+    ordered = sorted(first.samples)
+    shares = [100 * (rank + 1) / len(ordered) for rank in range(len(ordered))]
+    spread.step(ordered, shares, where="post", linewidth=1.4, label=label)
+
+
+def _axis(results: Sequence[BenchResult]) -> str:
+    whole = any(row.metric.startswith("end_to_end") for one in results for row in one.measurements)
+    return f"{'end-to-end ' if whole else ''}latency of one inference (ms)"

@@ -1,0 +1,79 @@
+"""The results of `edgekd bench` as text."""
+
+from collections.abc import Sequence
+
+from edgekd.bench import BenchResult
+from edgekd.measurement import Judgement, Measurement
+from edgekd.report.numbers import metric_text
+
+STATIC = {
+    "size_bytes": "flash",
+    "planned_memory_bytes": "planned memory",
+    "micro_arena_bytes": "the micro runtime's arena",
+    "on_chip_bytes": "cached on the chip",
+    "off_chip_bytes": "streamed to it",
+    "energy_estimate_mj": "energy",
+}
+"""What needs no run, as it is called in the table's second part."""
+
+
+def bench_lines(results: Sequence[BenchResult]) -> list[str]:
+    """The results as a table in text, and below it why a value is missing."""
+    head = ("file", "p50 ms", "p90 ms", "p99 ms", "cold ms", "peak MB", "energy mJ", "faster")
+    columns = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "cold_start_ms",
+               "peak_memory_bytes", "energy_mj")  # fmt: skip
+    rows: list[Sequence[str]] = [head]
+    missing: dict[str, None] = {}
+    for result in results:
+        found = {one.metric.replace("end_to_end", "latency"): one for one in result.measurements}
+        cells = [_cell(found[name]) for name in columns]
+        for one in result.measurements:
+            if one.value is None and one.metric.replace("end_to_end", "latency") in columns:
+                missing[f"{one.metric}: {one.reason}"] = None
+        rows.append((result.path.name, *cells, _ratio_cell(result)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    first = results[0].measurements[0]
+    stamp = [f"{results[0].device}, {first.protocol}"] if first.protocol else []
+    notes = [f"note: {result.path.name}: {note}" for result in results for note in result.notes]
+    judged = [
+        f"budget: {result.path.name}: {_judgement(one)}"
+        for result in results
+        for one in result.budgets
+    ]
+    static = [_static(result) for result in results]
+    return [*lines, *stamp, *static, *missing, *notes, *judged]
+
+
+def _static(result: BenchResult) -> str:
+    """What a file tells without being run, in one line."""
+    cells = []
+    for row in result.measurements:
+        if row.metric in STATIC and row.value is not None:
+            mark = "" if row.kind == "measured" else f" ({row.kind})"
+            cells.append(f"{STATIC[row.metric]} {metric_text(row.metric, row.value)}{mark}")
+    return f"{result.path.name}: {', '.join(cells)}"
+
+
+def _judgement(one: Judgement) -> str:
+    value = "not known" if one.value is None else f"{one.value:.4g} ({one.kind})"
+    why = f": {one.reason}" if one.reason else ""
+    return f"{one.metric} {value}, limit {one.limit:g}: {one.verdict}{why}"
+
+
+def _cell(one: Measurement) -> str:
+    if one.value is None:
+        return "-"
+    value = one.value / 1e6 if one.metric.endswith("_bytes") else one.value
+    mark = "" if one.kind == "measured" else f" ({one.kind})"
+    return f"{value:.4g}{mark}"
+
+
+def _ratio_cell(result: BenchResult) -> str:
+    if result.baseline:
+        return "baseline"
+    found = result.ratio
+    if found is None or found.value is None:
+        return "-"
+    interval = f" [{found.ci[0]:.3f}, {found.ci[1]:.3f}]" if found.ci else ""
+    return f"{found.value:.3f}x{interval}"

@@ -1,0 +1,42 @@
+"""How large an arena for a graph's computed tensors has to be, by a plan of their lifetimes."""
+
+from collections.abc import Sequence
+
+from edgekd.formats.graph import Graph, lifetimes
+
+ALIGNMENT = 64
+"""Bytes; TFLite's kDefaultTensorAlignment."""
+
+Block = tuple[int, int, int, int]  # offset, end, first step, last step
+
+
+def planned_arena(graph: Graph, alignment: int = ALIGNMENT) -> tuple[int | None, str]:
+    """Bytes of an arena planned greedily by size, or None with the reason.
+
+    The largest tensor is placed first, each at the lowest offset where it overlaps none that is
+    alive at the same time: Pisarchyk and Lee, "Efficient memory management for deep neural net
+    inference" (2020), algorithm 3, which TFLite's ArenaPlanner follows. What kernels take besides
+    (im2col, packed weights) is not in the file.
+    """
+    tensors = []
+    for key, (first, last) in lifetimes(graph).items():
+        tensor = graph.tensors.get(key)
+        size = tensor.bytes if tensor is not None else None
+        if size is None:
+            return None, f"the file does not say the size of tensor '{key}'"
+        tensors.append((-(-size // alignment) * alignment, first, last))
+    placed: list[Block] = []
+    for size, first, last in sorted(tensors, key=lambda one: (-one[0], one[1])):
+        alive = sorted(block for block in placed if block[2] <= last and first <= block[3])
+        offset = _lowest_gap(alive, size)
+        placed.append((offset, offset + size, first, last))
+    return max((block[1] for block in placed), default=0), ""
+
+
+def _lowest_gap(alive: Sequence[Block], size: int) -> int:
+    offset = 0
+    for begin, end, _, _ in alive:
+        if begin - offset >= size:
+            return offset
+        offset = max(offset, end)
+    return offset

@@ -1,0 +1,80 @@
+"""Multiply-accumulates of a model file, counted from its operators' shapes.
+
+One product and one sum of a convolution or a matrix product; element-wise work counts none.
+"""
+
+import math
+
+from edgekd.formats.graph import Graph, Op
+
+# TFLite: weights are (out, height, width, in), depthwise (1, height, width, out), dense (out, in).
+# ONNX: (out, in / groups, height, width); for a transposed convolution (in, out / groups, ...).
+CONVOLUTIONS = {"CONV_2D": 1, "CONV_3D": 1, "Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+"""Each with the position of its weights among its inputs."""
+
+TRANSPOSED = {"TRANSPOSE_CONV": (2, 1), "ConvTranspose": (0, 1)}
+"""Each with the positions of its input and of its weights."""
+
+PRODUCTS = {"FULLY_CONNECTED": 0, "BATCH_MATMUL": 0, "MatMul": 0, "Gemm": 0, "MatMulInteger": 0,
+            "QLinearMatMul": 0}  # fmt: skip
+"""Each with the position of its left factor."""
+
+RECURRENT = ("LSTM", "GRU", "RNN", "UNIDIRECTIONAL_SEQUENCE_LSTM", "WHILE", "Loop", "Scan", "If")
+
+
+def count_macs(graph: Graph) -> tuple[int | None, str]:
+    """Multiply-accumulates of one inference, or None with the reason. An open first size of a
+    tensor counts as one."""
+    total = 0
+    for op in graph.ops:
+        if op.op in RECURRENT:
+            return None, f"{op.op} '{op.name}': how often its body runs is not counted"
+        counted = _macs(graph, op)
+        if counted is None:
+            return None, f"the file does not say the shapes of {op.op} '{op.name}'"
+        total += counted
+    return total, ""
+
+
+def _macs(graph: Graph, op: Op) -> int | None:
+    if op.op in CONVOLUTIONS:
+        output, weights = (
+            _shape(graph, op.outputs[0]),
+            _shape(graph, op.inputs[CONVOLUTIONS[op.op]]),
+        )
+        return _times(output, weights[1:] if weights else None)
+    if op.op == "DEPTHWISE_CONV_2D":
+        output, weights = _shape(graph, op.outputs[0]), _shape(graph, op.inputs[1])
+        return _times(output, weights[1:3] if weights else None)
+    if op.op in TRANSPOSED:
+        source, where = TRANSPOSED[op.op]
+        given, weights = _shape(graph, op.inputs[source]), _shape(graph, op.inputs[where])
+        if op.op == "TRANSPOSE_CONV":  # (out, height, width, in): the input's depth is counted once
+            return _times(given, weights[:3] if weights else None)
+        return _times(given, weights[1:] if weights else None)
+    if op.op in PRODUCTS:
+        left = _shape(graph, op.inputs[PRODUCTS[op.op]])
+        output = _shape(graph, op.outputs[0])
+        if left is None or output is None:
+            return None
+        if op.op == "FULLY_CONNECTED":
+            weights = _shape(graph, op.inputs[1])
+            return _times(output, weights[-1:] if weights else None)
+        turned = op.op == "Gemm" and op.attributes.get("transA") == 1
+        turned = turned or (op.op == "BATCH_MATMUL" and bool(op.attributes.get("adj_x")))
+        return _times(output, left[-2:-1] if turned else left[-1:])
+    return 0
+
+
+def _shape(graph: Graph, key: str) -> tuple[int, ...] | None:
+    tensor = graph.tensors.get(key)
+    if tensor is None or tensor.shape is None:
+        return None
+    shape = tensor.shape
+    return (1, *shape[1:]) if shape[:1] == (-1,) else shape
+
+
+def _times(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> int | None:
+    if first is None or second is None or min((*first, *second), default=1) < 0:
+        return None
+    return math.prod(first) * math.prod(second)

@@ -1,0 +1,39 @@
+"""What speaks against a run that was not invalid: its conditions, held against what they ought."""
+
+from edgekd.devices import Samples
+
+HOT_CELSIUS = 80.0
+"""Most boards begin to throttle at 80 to 85 degrees."""
+
+
+def doubts(samples: Samples) -> tuple[str, ...]:
+    """A sentence for each condition under which times are larger or less steady than they could
+    be. They do not make a run invalid; one that throttled is."""
+    if samples.invalid or not samples.windows_ms:
+        return ()
+    told, found = samples.conditions, []
+    governor = told.get("governor", "")
+    if governor not in ("", "performance"):
+        found.append(f"the governor is '{governor}': clocks change with the load")
+    if told.get("warm_up_settled") == "no":
+        found.append("the warm-up did not settle: windows still differed by more than 2 %")
+    load = _number(told.get("load", ""))
+    if load is not None and load >= 1.0:
+        found.append(f"the machine was busy with other work before (load {load:g})")
+    now, highest = (
+        _number(told.get(key, "")) for key in ("frequency_khz", "highest_frequency_khz")
+    )
+    if now is not None and highest and now < 0.9 * highest and governor == "performance":
+        found.append(f"the clock was {now / 1e3:g} MHz, and {highest / 1e3:g} MHz is the highest")
+    heat = [_number(told.get(key, "")) for key in ("temperature_c", "temperature_c_after")]
+    hottest = max((each for each in heat if each is not None), default=0.0)
+    if hottest >= HOT_CELSIUS:
+        found.append(f"it was {hottest:g} degrees Celsius warm, close to throttling")
+    return tuple(found)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

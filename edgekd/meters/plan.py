@@ -1,0 +1,93 @@
+"""What a file tells without being run: its size, planned memory, an estimate of energy."""
+
+from pathlib import Path
+
+from edgekd.artifact import Artifact
+from edgekd.errors import InputError
+from edgekd.firmware.arena import measure_arena
+from edgekd.formats.arena import planned_arena
+from edgekd.formats.graph import Graph
+from edgekd.formats.macs import count_macs
+from edgekd.formats.onnx_file import read_onnx
+from edgekd.formats.onnx_shapes import with_shapes
+from edgekd.formats.tflite import read_tflite
+from edgekd.measurement import Measurement
+from edgekd.meters.energy import estimated_energy
+
+FORMULA = "formula"
+MICRO_BYTES = 4_000_000
+"""A larger file is no microcontroller's, and trying it out there would take long."""
+
+MICRO_SECONDS = 20.0
+UNREAD = "only .onnx and .tflite files tell their operators"
+
+
+def static_measurements(artifact: Artifact) -> list[Measurement]:
+    """`size_bytes`, `planned_memory_bytes` (unless its compiler told it), `micro_arena_bytes` of a
+    TFLite file, and `energy_estimate_mj`; unavailable with the reason where a file does not say
+    it."""
+    size = Measurement(
+        metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
+    )
+    graph, reason = _graph(artifact.path)
+    rows = [size, _energy(artifact, graph, reason)]
+    if "planned_memory_bytes" not in artifact.facts:
+        rows.append(_planned(graph, reason))
+    if artifact.format == "tflite":
+        rows.append(_micro(artifact))
+    return rows
+
+
+def _graph(path: Path) -> tuple[Graph | None, str]:
+    try:
+        if path.suffix == ".tflite":
+            return read_tflite(path), ""
+        if path.suffix == ".onnx":
+            return with_shapes(read_onnx(path), path), ""
+    except InputError as error:
+        return None, error.message
+    return None, UNREAD
+
+
+def _planned(graph: Graph | None, reason: str) -> Measurement:
+    planned = None
+    if graph is not None:
+        planned, reason = planned_arena(graph)
+    return _estimate(
+        "planned_memory_bytes",
+        planned,
+        reason,
+        "lifetimes of the file's own tensors, placed greedily by size; not what kernels take "
+        "besides",
+    )
+
+
+def _energy(artifact: Artifact, graph: Graph | None, reason: str) -> Measurement:
+    macs = None
+    if graph is not None:
+        macs, reason = count_macs(graph)
+    if graph is None or macs is None:
+        return _estimate("energy_estimate_mj", None, reason, "")
+    ends = (*graph.inputs, *graph.outputs)
+    moved = sum(graph.tensors[key].bytes or 0 for key in ends if key in graph.tensors)
+    return estimated_energy(macs, graph.parameter_bytes + moved, artifact.precision)
+
+
+def _micro(artifact: Artifact) -> Measurement:
+    """The micro runtime's arena, under a name of its own: no board's memory was measured."""
+    if artifact.bytes > MICRO_BYTES:
+        why = f"the file is larger than {MICRO_BYTES} bytes: no microcontroller's"
+        return _estimate("micro_arena_bytes", None, why, "")
+    found = measure_arena(artifact.path, MICRO_SECONDS)
+    return found.model_copy(update={"metric": "micro_arena_bytes"})
+
+
+def _estimate(metric: str, value: float | None, reason: str, protocol: str) -> Measurement:
+    return Measurement(
+        metric=metric,
+        value=None if value is None else float(value),
+        kind="unavailable" if value is None else "estimated",
+        device=FORMULA,
+        reason=reason if value is None else "",
+        protocol=protocol,
+    )
