@@ -9,12 +9,26 @@ import typer
 firmware = typer.Typer(help="Models as sources for a firmware build.", no_args_is_help=True)
 
 CMAKE_FOLDER = Path(__file__).parent / "firmware" / "cmake"
+ZEPHYR_FOLDER = Path(__file__).parent / "firmware" / "zephyr"
+YOCTO_FOLDER = Path(__file__).parent / "firmware" / "yocto"
 
 
 @firmware.command("cmake-dir")
 def cmake_dir() -> None:
-    """Print the folder for CMAKE_PREFIX_PATH, in which find_package(edgekd) looks."""
+    """Print the folder for -Dedgekd_DIR, in which find_package(edgekd) looks."""
     typer.echo(str(CMAKE_FOLDER))
+
+
+@firmware.command("zephyr-dir")
+def zephyr_dir() -> None:
+    """Print the folder of the Zephyr module, for -DZEPHYR_EXTRA_MODULES."""
+    typer.echo(str(ZEPHYR_FOLDER))
+
+
+@firmware.command("yocto-dir")
+def yocto_dir() -> None:
+    """Print the folder whose classes/ has edgekd-model.bbclass, for BBPATH or a copy."""
+    typer.echo(str(YOCTO_FOLDER))
 
 
 @firmware.command("c")

@@ -170,16 +170,6 @@ def test_versions_are_compatible_within_a_minor_release(project):
     assert f"version: {__version__}" in done.stderr
 
 
-def test_the_command_prints_the_folder_of_the_package():
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekd.cli", "firmware", "cmake-dir"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == str(CMAKE_FOLDER)
-    assert (Path(done.stdout.strip()) / "edgekdConfig.cmake").is_file()
-
-
 def run_example(folder, tmp_path, *options):
     build = tmp_path / "build"
     configure = [
