@@ -46,7 +46,7 @@ def _is_integer(node: fx.Node) -> bool:
     counted with what it is fused to."""
     if node.target not in _INTEGER:
         return False
-    if node.target in ops.WEIGHTED and node.args[1].target not in DEQUANTIZE:  # type: ignore[union-attr]
+    if node.target in ops.WEIGHTED and node.args[1].target not in DEQUANTIZE:  # type: ignore[union-attr, operator]
         return False
     inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
     reads = all(

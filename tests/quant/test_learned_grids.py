@@ -74,14 +74,15 @@ def test_an_end_at_zero_stays_there_and_symmetric_ends_stay_so(network, samples)
 
 
 def one_bad_layer() -> tuple[nn.Module, torch.Tensor]:
-    """Three layers, the second of them with one weight that is 1000 times the others."""
+    """The first of three layers has one weight so large that all others round to zero; what it is
+    multiplied with is always zero."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)).eval()
+    x = torch.rand(32, 8)
     with torch.no_grad():
-        module[1].weight[:, 0] *= 1000
-        module[0].weight[0] = 0
-        module[0].bias[0] = 1e-3
-    return module, torch.rand(32, 8)
+        module[0].weight[0, 0] = 1000.0
+        x[:, 0] = 0.0
+    return module, x
 
 
 def test_the_layer_that_suffers_most_comes_first_and_stays_wide() -> None:
@@ -89,15 +90,15 @@ def test_the_layer_that_suffers_most_comes_first_and_stays_wide() -> None:
     scheme = Scheme(activations="int8-affine", per_channel=False)
     trial = Int8Trial(prepare_qat(module, x[:1], x, scheme))
     errors = sensitivities(trial, module, x, lambda *_: None)
-    assert next(iter(errors)) == "1"
+    assert next(iter(errors)) == "0"
     assert list(errors.values()) == sorted(errors.values(), reverse=True)
-    assert widened(trial, errors, Mixed(layers=1), lambda _: 0.0, 0.0) == ("1",)
-    graph = finish_qat(prepare_qat(module, x[:1], x, scheme, floats=("1",)), x[:1])
-    assert float_islands(graph) == ["aten.linear (1)"]
+    assert widened(trial, errors, Mixed(layers=1), lambda _: 0.0, 0.0) == ("0",)
+    graph = finish_qat(prepare_qat(module, x[:1], x, scheme, floats=("0",)), x[:1])
+    assert float_islands(graph) == ["aten.linear (0)"]
     whole = finish_qat(prepare_qat(module, x[:1], x, scheme), x[:1])
     with torch.no_grad():
         expected = module(x)
-        assert (graph(x) - expected).square().mean() < (whole(x) - expected).square().mean()
+        assert (graph(x) - expected).abs().mean() < 0.1 * (whole(x) - expected).abs().mean()
 
 
 def test_as_few_layers_stay_wide_as_the_drop_allows() -> None:
