@@ -1,6 +1,6 @@
 """How large an arena for a graph's computed tensors has to be, by a plan of their lifetimes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgekd.formats.graph import Graph, lifetimes
 
@@ -24,13 +24,19 @@ def planned_arena(graph: Graph, alignment: int = ALIGNMENT) -> tuple[int | None,
         size = tensor.bytes if tensor is not None else None
         if size is None:
             return None, f"the file does not say the size of tensor '{key}'"
-        tensors.append((-(-size // alignment) * alignment, first, last))
+        tensors.append((size, first, last))
+    return arena_of_blocks(tensors, alignment), ""
+
+
+def arena_of_blocks(blocks: Iterable[tuple[int, int, int]], alignment: int = ALIGNMENT) -> int:
+    """The same for blocks of bytes, each with its first and last step."""
+    aligned = [(-(-size // alignment) * alignment, first, last) for size, first, last in blocks]
     placed: list[Block] = []
-    for size, first, last in sorted(tensors, key=lambda one: (-one[0], one[1])):
+    for size, first, last in sorted(aligned, key=lambda one: (-one[0], one[1])):
         alive = sorted(block for block in placed if block[2] <= last and first <= block[3])
         offset = _lowest_gap(alive, size)
         placed.append((offset, offset + size, first, last))
-    return max((block[1] for block in placed), default=0), ""
+    return max((block[1] for block in placed), default=0)
 
 
 def _lowest_gap(alive: Sequence[Block], size: int) -> int:

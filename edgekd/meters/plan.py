@@ -13,6 +13,7 @@ from edgekd.formats.onnx_shapes import with_shapes
 from edgekd.formats.tflite import read_tflite
 from edgekd.measurement import Measurement
 from edgekd.meters.energy import estimated_energy
+from edgekd.meters.onnxruntime_plan import measure_plan
 
 FORMULA = "formula"
 MICRO_BYTES = 4_000_000
@@ -32,7 +33,7 @@ def static_measurements(artifact: Artifact) -> list[Measurement]:
     graph, reason = _graph(artifact.path)
     rows = [size, _energy(artifact, graph, reason)]
     if "planned_memory_bytes" not in artifact.facts:
-        rows.append(_planned(graph, reason))
+        rows.append(_planned(artifact, graph, reason))
     if artifact.format == "tflite":
         rows.append(_micro(artifact))
     return rows
@@ -49,8 +50,12 @@ def _graph(path: Path) -> tuple[Graph | None, str]:
     return None, UNREAD
 
 
-def _planned(graph: Graph | None, reason: str) -> Measurement:
+def _planned(artifact: Artifact, graph: Graph | None, reason: str) -> Measurement:
     planned = None
+    if artifact.format == "onnx":
+        found = measure_plan(artifact.path)
+        if found.value is not None or graph is None:
+            return found
     if graph is not None:
         planned, reason = planned_arena(graph)
     return _estimate(

@@ -1,0 +1,120 @@
+"""What ONNX Runtime allocates for activations, by its own optimized graph and its own profile.
+
+The optimizer fuses QDQ pairs and activations, so that a file's own tensors say too much; the sizes
+of what each node wrote are in the profile of one run. It runs in a process of its own, with a limit
+of time: `python -m edgekd.meters.onnxruntime_plan MODEL` prints one line of JSON.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import EdgekdError, ToolError
+from edgekd.formats.arena import arena_of_blocks
+from edgekd.measurement import Measurement
+from edgekd.processes import how_it_ended, run_tool
+
+TIME_LIMIT_S = 60.0
+PROTOCOL = (
+    "lifetimes in ONNX Runtime's optimized graph, sizes from its profile of one run on this "
+    "machine, placed greedily by size"
+)
+
+
+def measure_plan(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
+    """`planned_memory_bytes` of an ONNX file as ONNX Runtime runs it here, estimated; unavailable
+    with the reason where it does not run."""
+    if not find_spec("onnxruntime"):
+        return _unavailable("onnxruntime is not installed: pip install 'edgekd[onnx]'")
+    argv = [sys.executable, "-m", "edgekd.meters.onnxruntime_plan", str(model.resolve())]
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
+            log, code = run_tool(argv, Path(folder), limit_s, "onnxruntime", str(model))
+    except ToolError as error:
+        return _unavailable(error.message)
+    lines = log.strip().splitlines()
+    if code or not lines or not lines[-1].startswith("{"):
+        last = lines[-1] if lines else "it said nothing"
+        return _unavailable(f"onnxruntime failed ({how_it_ended(code)}): {last}")
+    return Measurement(
+        metric="planned_memory_bytes",
+        value=float(json.loads(lines[-1])["bytes"]),
+        kind="estimated",
+        device="host",
+        protocol=PROTOCOL,
+        conditions={"onnxruntime": version("onnxruntime")},
+    )
+
+
+def _unavailable(reason: str) -> Measurement:
+    return Measurement(
+        metric="planned_memory_bytes", value=None, kind="unavailable", device="host", reason=reason
+    )
+
+
+def planned_bytes(model: Path, folder: Path) -> int:
+    """Run the model once with its profiler on, and plan what its nodes wrote."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    feeds = {value.name: _zeros(value) for value in session.get_inputs()}
+    session.run(None, feeds)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    sizes = {
+        event["name"].removesuffix("_kernel_time"): int(event["args"]["output_size"])
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    }
+    graph = onnx.load(folder / "optimized.onnx", load_external_data=False).graph
+    given = sum(array.nbytes for array in feeds.values())
+    return arena_of_blocks(_blocks(graph, sizes, given))
+
+
+def _zeros(value: Any) -> Any:
+    import numpy as np
+
+    kind = value.type.removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+    shape = [size if isinstance(size, int) and size > 0 else 1 for size in value.shape]
+    return np.zeros(shape, dtype)
+
+
+def _blocks(graph: Any, sizes: dict[str, int], given: int) -> list[tuple[int, int, int]]:
+    """Bytes, first and last step of the inputs and of what each node wrote."""
+    last: dict[str, int] = {}
+    for step, node in enumerate(graph.node):
+        last.update((name, step) for name in (*node.output, *node.input))
+    last.update((value.name, len(graph.node)) for value in graph.output)
+    ends = [last.get(value.name, 0) for value in graph.input]
+    blocks = [(given, 0, max(ends, default=0))]
+    for step, node in enumerate(graph.node):
+        end = max((last[name] for name in node.output if name), default=step)
+        blocks.append((sizes.get(node.name, 0), step, end))
+    return blocks
+
+
+def main(path: str) -> None:
+    """Print the plan of one model."""
+    with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
+        try:
+            found = planned_bytes(Path(path), Path(folder))
+        except EdgekdError as error:
+            sys.exit(str(error))
+    sys.stdout.write(json.dumps({"bytes": found}) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
