@@ -19,7 +19,7 @@ from edgekd.inputs import recipe_inputs, recipe_key
 from edgekd.networks import content_hash
 from edgekd.plan import Plan
 from edgekd.recipe import Recipe
-from edgekd.report.values import Report
+from edgekd.report.values import ArtifactReport, Report
 from edgekd.store import code_key, key_of, write_beside
 from edgekd.target import Target, load_target
 
@@ -59,8 +59,18 @@ def lock_of(plan: Plan, report: Report) -> Lock:
         code=code_key(),
         tools=tools(report, [one.versions for one in artifacts]),
         machine=platform.machine(),
-        outputs={one.path: sha256_of(request.out / one.path) for one in (*baselines, *artifacts)},
+        outputs={
+            path: sha256_of(request.out / path)
+            for one in (*baselines, *artifacts)
+            for path in paths_of(one)
+        },
     )
+
+
+def paths_of(artifact: ArtifactReport) -> list[str]:
+    """An artifact's file and its companions', relative to the run's folder."""
+    folder = artifact.path.rpartition("/")[0]
+    return [artifact.path, *(f"{folder}/{name}" for name in artifact.companions)]
 
 
 def _with_budgets(plan: Plan) -> Recipe:

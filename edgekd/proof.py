@@ -8,7 +8,7 @@ is measured in the same process, so that "times faster" compares like with like.
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,10 @@ def _proved(
     found = plan.store.find("proof", key) if plan.request.resume else None
     if found is None:
         proofs = [_outputs(plan, target, place, each, original, progress) for each in everything]
+        proofs = [
+            _inherited(each.artifact, proof, everything, proofs)
+            for each, proof in zip(everything, proofs, strict=True)
+        ]
         costs = _costs(plan, target, place, [each.artifact for each in everything], progress)
         tables = [
             _report(each.artifact, proof, cost).model_dump(mode="json")
@@ -189,6 +193,32 @@ def _proved(
         found = plan.store.publish("proof", key, write)
     tables = json.loads((found / "reports.json").read_text())
     return [ArtifactReport.model_validate(table) for table in tables]
+
+
+SAME_NUMBERS = "computes_as"
+"""The fact that names the file (by SHA-256) whose outputs another one is defined to give."""
+
+
+def _inherited(
+    artifact: Artifact, proof: "_Proof", everything: Sequence[Compiled], proofs: Sequence["_Proof"]
+) -> "_Proof":
+    """A file that can't run here takes the accuracy, as an estimate, of the one that it was made
+    of, where its compiler keeps every number as it is."""
+    source = artifact.facts.get(SAME_NUMBERS)
+    if source is None or proof.accuracy.value is not None:
+        return proof
+    for each, other in zip(everything, proofs, strict=True):
+        if each.artifact.sha256 == source and other.accuracy.value is not None:
+            told = {
+                "kind": "estimated",
+                "protocol": f"that of {each.artifact.path.name}, whose arithmetic it keeps",
+            }
+            return replace(
+                proof,
+                accuracy=other.accuracy.model_copy(update=told),
+                drop=other.drop.model_copy(update=told),
+            )
+    return proof
 
 
 def _judged(
@@ -227,6 +257,7 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
         versions=artifact.versions,
         lineage=artifact.lineage,
         facts=artifact.facts,
+        companions=artifact.companions,
         notes=artifact.notes,
         reasons=_reasons(proof),
     )

@@ -178,6 +178,7 @@ class ArtifactReport(Measured):
     versions: dict[str, str] = {}
     lineage: tuple[str, ...] = ()
     facts: dict[str, float | str] = {}
+    companions: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 
 
