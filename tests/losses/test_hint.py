@@ -66,11 +66,6 @@ def test_a_regressor_can_be_asked_for_where_channels_agree():
     assert isinstance(prepared((4,), (4,), regressor="always").regressor, nn.Linear)
 
 
-def test_a_batch_of_one_and_equal_features_give_zero():
-    features = torch.randn(1, 3, 4, 4)
-    assert float(prepared((3, 4, 4), (3, 4, 4))(features, features)) == 0.0
-
-
 def test_maps_and_vectors_can_not_be_bridged():
     with pytest.raises(
         ValueError, match=r"\(4, 2, 2\) and teacher features \(4,\) can't be bridged"
