@@ -129,13 +129,17 @@ def network_of(graph: Graph, where: str) -> Network:
         raise InputError(
             f"it has {len(graph.ops)} operators", where=where, allowed=f"up to {MAX_OPERATORS}"
         )
-    arrays = _Arrays(graph, where)
-    inputs = tuple(arrays.computed(key, f"input {n}") for n, key in enumerate(graph.inputs))
+    arrays = _Arrays(graph)
+    inputs = tuple(
+        arrays.computed(key, f"{where}: input {n}") for n, key in enumerate(graph.inputs)
+    )
     if not inputs or len({one.index for one in inputs}) != len(inputs):
         raise InputError("it has no input, or one twice", where=where)
     made = {one.index for one in inputs}
     nodes = tuple(_node(op, index, arrays, made, where) for index, op in enumerate(graph.ops))
-    outputs = tuple(arrays.computed(key, f"output {n}") for n, key in enumerate(graph.outputs))
+    outputs = tuple(
+        arrays.computed(key, f"{where}: output {n}") for n, key in enumerate(graph.outputs)
+    )
     produced = {one.index for node in nodes for one in node.outputs}
     if not outputs or any(one.index not in produced for one in outputs):
         raise InputError("an output that no operator computes, or none at all", where=where)
@@ -178,9 +182,8 @@ def graph_dtype(graph: Graph, key: str) -> str:
 class _Arrays:
     """The checked tensors, each once."""
 
-    def __init__(self, graph: Graph, where: str) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.where = where
         self._index = {key: number for number, key in enumerate(graph.tensors)}
         self._made: dict[str, Array] = {}
 
@@ -195,7 +198,7 @@ class _Arrays:
     def computed(self, key: str, place: str) -> Array:
         """An int8 tensor with one scale and no constant behind it."""
         if not key:
-            raise InputError("a tensor is left out", where=f"{self.where}: {place}")
+            raise InputError("a tensor is left out", where=place)
         if key not in self._made:
             tensor = self.graph.tensors[key]
             shape = _shape(tensor, place)

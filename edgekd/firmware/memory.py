@@ -57,17 +57,11 @@ def plan_memory(blocks: Sequence[Block]) -> Plan:
     """
     if any(block.size < 1 or block.last < block.first for block in blocks):
         raise ValueError("a block needs a size, and ends no earlier than it begins")
-    bound = live_bound(blocks)
-    best: tuple[int, list[int]] | None = None
-    for order in _orders(blocks):
-        offsets = _first_fit(blocks, order)
-        height = _height(blocks, offsets)
-        if best is None or height < best[0]:
-            best = height, offsets
-        if best[0] == bound:
-            break
-    if best is None:
+    if not blocks:
         return Plan((), 0, 0)
+    bound = live_bound(blocks)
+    tried = [_first_fit(blocks, order) for order in _orders(blocks)]
+    best = min((_height(blocks, offsets), offsets) for offsets in tried)
     if best[0] > bound and len(blocks) <= SEARCH_BLOCKS:
         best = _search(blocks, best, bound)
     return Plan(tuple(best[1]), best[0], bound)

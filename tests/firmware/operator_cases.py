@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from tflite_files import O, T, integers, tflite
 
 CASES: dict[str, Callable[[], bytes]] = {}
@@ -51,7 +52,9 @@ def convolution(
     axis = 3 if depth else 0
     channels = filter_shape[axis]
     scales = [0.01 + 0.002 * n for n in range(channels)] if per_channel else 0.013
-    weights = T(filter_shape, scales, 0, chance().integers(-largest, largest + 1, filter_shape), axis=axis)
+    weights = T(
+        filter_shape, scales, 0, chance().integers(-largest, largest + 1, filter_shape), axis=axis
+    )
     others = [weights]
     if bias:
         others.append(integers(chance().integers(-24 * largest, 24 * largest, channels)))
@@ -154,7 +157,9 @@ case("fully connected, scales")(lambda: dense(True, (1, 20), (1, 9)))
 case("fully connected, rows, no bias")(lambda: dense(False, (2, 3, 8), (2, 3, 5), False))
 
 
-def pair(kind: str, shape: Sequence[int], values: Any, second: Sequence[int], **options: Any) -> bytes:
+def pair(
+    kind: str, shape: Sequence[int], values: Any, second: Sequence[int], **options: Any
+) -> bytes:
     table = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}[kind]
     constant = T(second, 0.021, -4, values)
     wide = np.broadcast_shapes(tuple(shape), tuple(second))
@@ -186,7 +191,9 @@ def pool(kind: str, padding: int, **options: Any) -> bytes:
     out = (1, 3, 4, 3) if padding == 0 else (1, 2, 3, 3)
     fields = {"strideH": 2, "strideW": 2, "filterHeight": 3, "filterWidth": 2, "padding": padding}
     grid = (0.05, 4)
-    return single(kind, T((1, 6, 7, 3), *grid), T(out, *grid), (), "Pool2DOptions", **fields, **options)
+    return single(
+        kind, T((1, 6, 7, 3), *grid), T(out, *grid), (), "Pool2DOptions", **fields, **options
+    )
 
 
 for _kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
@@ -249,7 +256,9 @@ case("QUANTIZE")(
 )
 
 
-def moved(kind: str, shape: Any, out: Any, others: Sequence[T], table: str = "", **options: Any) -> bytes:
+def moved(
+    kind: str, shape: Any, out: Any, others: Sequence[T], table: str = "", **options: Any
+) -> bytes:
     grid = (0.05, 7)
     return single(kind, T(shape, *grid), T(out, *grid), others, table, **options)
 
@@ -265,10 +274,10 @@ case("RESHAPE between")(
         [3],
     )
 )
-case("TRANSPOSE")(
-    lambda: moved("TRANSPOSE", (2, 3, 4, 5), (2, 5, 3, 4), [integers([0, 3, 1, 2])])
+case("TRANSPOSE")(lambda: moved("TRANSPOSE", (2, 3, 4, 5), (2, 5, 3, 4), [integers([0, 3, 1, 2])]))
+case("PAD")(
+    lambda: moved("PAD", (1, 3, 4, 2), (1, 6, 5, 4), [integers([[0, 0], [1, 2], [0, 1], [2, 0]])])
 )
-case("PAD")(lambda: moved("PAD", (1, 3, 4, 2), (1, 6, 5, 4), [integers([[0, 0], [1, 2], [0, 1], [2, 0]])]))
 case("PADV2")(
     lambda: moved(
         "PADV2", (1, 3, 4, 2), (1, 4, 4, 2),
@@ -310,9 +319,8 @@ case("RESIZE_NEAREST_NEIGHBOR")(
 
 def inputs_for(content: bytes, count: int = 6) -> np.ndarray:
     """Random inputs, the first of which counts through all int8 values."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    size = int(np.prod(Interpreter(model_content=content).get_input_details()[0]["shape"]))
+    shape = schema.Model.GetRootAs(content, 0).Subgraphs(0).Tensors(0).ShapeAsNumpy()
+    size = int(np.prod(shape))
     values = chance().integers(-128, 128, (count, size)).astype(np.int8)
     values[0] = (np.arange(size) % 256 - 128).astype(np.int8)
     return values

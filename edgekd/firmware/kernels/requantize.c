@@ -1,6 +1,6 @@
 /* TFLite's requantization with double rounding. Right shifts of negative numbers are arithmetic. */
 
-_Static_assert((-2 >> 1) == -1, "needs arithmetic right shifts");
+_Static_assert((~INT32_C(1) >> 1) == -1, "needs arithmetic right shifts");
 
 /* a * b / 2^31, rounded; b is a multiplier in [0, 2^31). */
 static inline int32_t high_multiply(int32_t a, int32_t b)

@@ -1,0 +1,62 @@
+"""Every operator as C, bit for bit against LiteRT's reference kernels and the micro runtime's."""
+
+import shutil
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from operator_cases import CASES, inputs_for
+from tflite_files import by_litert, by_micro
+
+from edgekd.firmware import hosted
+from edgekd.firmware.generate import generate
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+
+MICRO_ONLY = {
+    "ELU": "not among LiteRT's reference kernels",
+    "conv grouped, no bias": "LiteRT wants a bias",
+    "sum": "LiteRT 2.3 wraps where the sum leaves int8",
+}
+LITERT_ONLY = {
+    "RELU6": "the micro runtime wants one scale at both ends",
+    "RELU_N1_TO_1": "the micro runtime does not have it",
+}
+
+
+def computed(name, folder, flags):
+    content = CASES[name]()
+    (folder / "model.tflite").write_bytes(content)
+    _, source = generate(folder / "model.tflite").write(folder)
+    x = inputs_for(content)
+    return content, x, hosted.run(hosted.build(source, folder, flags), x)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operator_in_c_gives_the_bytes_of_the_reference_kernels(name, tmp_path):
+    content, x, found = computed(name, tmp_path, ("-O0",))
+    assert len(np.unique(found)) > 1 or name == "SUB with itself"
+    if name not in MICRO_ONLY:
+        assert np.array_equal(found, by_litert(content, x))
+    if name not in LITERT_ONLY and find_spec("tflite_micro"):
+        assert np.array_equal(found, by_micro(content, x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_no_operator_leaves_its_memory_or_overflows(name, tmp_path):
+    computed(name, tmp_path, ("-O1", *hosted.SANITIZERS))
+
+
+@pytest.mark.parametrize(("arithmetic", "oracle"), [("micro", by_micro), ("litert", by_litert)])
+@pytest.mark.parametrize("name", ["fully connected, one scale", "fully connected, scales"])
+def test_fully_connected_layers_match_whom_the_user_names(arithmetic, oracle, name, tmp_path):
+    """The two differ in about one output of six hundred, so many inputs are needed."""
+    if oracle is by_micro:
+        pytest.importorskip("tflite_micro")
+    content = CASES[name]()
+    (tmp_path / "model.tflite").write_bytes(content)
+    _, source = generate(tmp_path / "model.tflite", arithmetic=arithmetic).write(tmp_path)
+    x = np.random.default_rng(3).integers(-128, 128, (3000, 20)).astype(np.int8)
+    found = hosted.run(hosted.build(source, tmp_path, ("-O1",)), x)
+    assert np.array_equal(found, oracle(content, x))
