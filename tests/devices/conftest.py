@@ -1,6 +1,7 @@
 """A small ONNX model and what describes it."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,3 +168,12 @@ def fake_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("edgekd.boards.image.IMPORTED", ("json",))
     monkeypatch.setattr("edgekd.boards.image.versions", lambda: {"numpy": "2.0"})
     return tools
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with nothing installed: no numpy, no runtime."""
+    folder = tmp_path_factory.mktemp("bare") / "environment"
+    command = [sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(folder)]
+    subprocess.run(command, check=True)
+    return folder / "bin" / "python"

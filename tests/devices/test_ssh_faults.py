@@ -49,15 +49,6 @@ def opened(url: str, **session: object) -> Iterator[AgentDevice]:
         device.close()
 
 
-@pytest.fixture(scope="session")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with nothing installed: no numpy, no runtime."""
-    folder = tmp_path_factory.mktemp("bare") / "environment"
-    command = [sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(folder)]
-    subprocess.run(command, check=True)
-    return folder / "bin" / "python"
-
-
 @pytest.fixture
 def runtime(bare_python: Path) -> Iterator[Callable[[str], Path]]:
     """A Python whose `onnxruntime` does that when a model is loaded."""

@@ -1,0 +1,208 @@
+"""`edgekd compress`, `bench` and `doctor` with --device ssh://...: a real server, real runtimes."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ssh_server import Server, free_port
+
+from edgekd import cli
+from edgekd.backends import Board
+from edgekd.devices import ssh
+from edgekd.devices.opening import open_device
+
+RECIPE = """
+[model]
+factory = "edgekd.models.resnet:resnet8"
+arguments = { channels = 1, widths = [8, 16, 16] }
+
+[data]
+source = "digits"
+
+[calibration]
+samples = 16
+
+[[stages]]
+kind = "distill"
+epochs = 1
+
+[[stages]]
+kind = "quantize"
+method = "qat"
+epochs = 1
+
+[budgets]
+latency_ms = 1000.0
+size_kb = 500
+"""
+
+TARGET = """
+name = "pc"
+title = "A PC"
+summary = "Any x86-64 processor"
+[hardware]
+architecture = "x86_64"
+cpu = "any"
+cores = 2
+memory_bytes = 1000000000
+[quantization]
+activations = "uint8-affine"
+weight_bits = 7
+[backends.onnx]
+threads = 1
+[sensors]
+energy = "rapl"
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def edgekd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line: exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgekd", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def compress(edgekd: Run, tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any], str]]:
+    """Compresses for a target of this machine's kind; exit code, report, stderr."""
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "pc.toml").write_text(TARGET)
+
+    def run(device: str, *more: str) -> tuple[int, dict[str, Any], str]:
+        names = [str(tmp_path / name) for name in ("recipe.toml", "pc.toml", "out")]
+        code, _, err = edgekd(
+            "compress", names[0], "--target", names[1], "--out", names[2], "--quick",
+            "--device", device, *more,
+        )  # fmt: skip
+        report = tmp_path / "out" / "report.json"
+        return code, json.loads(report.read_text()) if report.exists() else {}, err
+
+    return run
+
+
+@pytest.mark.slow
+def test_compress_proves_its_files_on_the_board_with_the_hosts_accuracy(
+    board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]]
+) -> None:
+    code, report, err = compress(board.url)
+    assert code == 0, err
+    (target,) = report["targets"]
+    (artifact,) = target["artifacts"]
+    assert target["device"] == "ssh://board"
+    assert artifact["parity"]["verdict"] == "pass"
+    rows = {row["metric"]: row for row in artifact["measurements"]}
+    for metric in ("accuracy", "latency_ms_p90", "cold_start_ms", "peak_memory_bytes"):
+        assert rows[metric]["kind"] == "measured", rows[metric]
+        assert rows[metric]["device"] == "ssh://board"
+    assert rows["energy_mj"]["value"] is None
+    assert rows["energy_mj"]["reason"]
+    (judged,) = [each for each in artifact["budgets"] if each["metric"].startswith("latency")]
+    assert judged["verdict"] == "pass"
+    host = compress("host")[1]["targets"][0]["artifacts"][0]
+    assert host["sha256"] == artifact["sha256"]
+    assert host["accuracy"] == artifact["accuracy"]
+    assert host["parity"] == artifact["parity"]
+
+
+@pytest.mark.slow
+def test_a_board_that_computes_something_else_fails_parity_by_name(
+    board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A board whose runtime is off: every second class is 10 % too large."""
+    wrong = tmp_path / "agent.py"
+    right = "return (y.astype(np.float32)"
+    text = ssh.AGENT.read_text()
+    assert text.count(right) == 1
+    distorted = "y = y * np.where(np.arange(y.shape[-1]) % 2, 1.1, 1.0)\n        "
+    wrong.write_text(text.replace(right, distorted + right))
+    monkeypatch.setattr(ssh, "AGENT", wrong)
+    monkeypatch.setattr(ssh.open_ssh, "__kwdefaults__", {"agent": wrong})
+    code, report, _ = compress(board.url)
+    (artifact,) = report["targets"][0]["artifacts"]
+    assert code == 1
+    assert artifact["parity"]["verdict"] == "fail"
+    assert artifact["parity"]["max_lsb"] > 2
+    assert artifact["parity"]["first_difference"]
+
+
+def test_a_board_of_another_kind_is_refused_before_any_training(
+    board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], tmp_path: Path
+) -> None:
+    another = TARGET.replace("x86_64", "aarch64").replace("weight_bits = 7", "")
+    (tmp_path / "arm.toml").write_text(another.replace('"pc"', '"arm"').replace("rapl", "none"))
+    code, _, err = compress(board.url, "--target", str(tmp_path / "arm.toml"))
+    assert code == 2
+    assert "error: --device: ssh://board is x86_64, and arm is aarch64" in err
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_an_unreachable_board_stops_the_plan(board: Server, edgekd: Run, tmp_path: Path) -> None:
+    board.configure(port=free_port())
+    arguments = ("--target", "x86", "--out", str(tmp_path / "out"), "--device", board.url)
+    code, _, err = edgekd("compress", *arguments)
+    assert code == 3
+    assert "error: ssh://board: connection refused" in err
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_what_a_board_lacks_is_told_in_the_plan(
+    board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], bare_python: Path
+) -> None:
+    code, _, err = compress(board.url_with(bare_python), "--dry-run")
+    assert code == 0, err
+    lack = "note: ssh://board has no onnxruntime: files of 'onnx' are not run (pip install onnx"
+    assert lack in err
+
+
+def test_doctor_tells_what_a_board_has(board: Server, edgekd: Run) -> None:
+    code, out, _ = edgekd("doctor", "--device", board.url, "--json")
+    assert code == 0
+    found = {row["name"]: row for row in json.loads(out)}
+    assert found["architecture"]["found"] == "x86_64"
+    assert found["onnxruntime"]["found"].startswith("onnxruntime ")
+    assert found["tensorrt"]["found"] or "JetPack" in found["tensorrt"]["hint"]
+    assert found["free space"]["found"].endswith(" GB")
+    assert found["RAPL"]["found"] or found["RAPL"]["hint"]
+    assert {"memory", "python", "numpy", "instructions", "governor"} <= set(found)
+
+
+def test_a_board_is_measured_from_the_command_line(
+    board: Server, edgekd: Run, onnx_file: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / "result.json"
+    arguments = ("bench", str(onnx_file), "--device", board.url, "--quick", "--json", str(result))
+    code, out, err = edgekd(*arguments)
+    assert code == 0, err
+    assert "convolution.onnx" in out
+    assert '"ssh://board"' in result.read_text()
+
+
+def test_an_engine_is_built_on_the_board(board: Server, onnx_file: Path, tmp_path: Path) -> None:
+    """A stand-in for trtexec on the board's side, by the interface that the backend uses."""
+    tool = tmp_path / "trtexec"
+    tool.write_text('#!/bin/sh\ncp "${1#--onnx=}" "${2#--saveEngine=}" && echo built\n')
+    tool.chmod(0o755)
+    device = open_device(board.url, limit_s=60.0)
+    on_board = Board(device.execute, device.send, device.fetch)
+    there = on_board.send(onnx_file)
+    engine = there.rpartition("/")[0] + "/.model.engine.partial"
+    code, out, _ = on_board.execute([str(tool), f"--onnx={there}", f"--saveEngine={engine}"], 60.0)
+    assert (code, out) == (0, "built\n")
+    on_board.fetch(engine, tmp_path / "model.engine")
+    assert (tmp_path / "model.engine").read_bytes() == onnx_file.read_bytes()
+    device.close()
+    assert not Path(there).exists()
