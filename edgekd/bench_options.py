@@ -18,6 +18,9 @@ CONCERNS: Mapping[str, tuple[str, ...]] = {
 }
 """Which runtimes follow an option; the others are for all."""
 
+FLAGS = {"delegate_options": "--delegate-option"}
+"""The options that the command line calls otherwise."""
+
 _SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:[,x]\d+)*)(?::(?P<dtype>\w+))?")
 
 
@@ -80,7 +83,7 @@ def check_overrides(overrides: Mapping[str, Any], runtimes: Sequence[str]) -> li
     return [
         InputError(
             f"no file here runs in {' or '.join(CONCERNS[key])}",
-            where=f"--{key.replace('_', '-').removesuffix('s')}",
+            where=FLAGS.get(key, f"--{key}"),
         )
         for key in overrides
         if key in CONCERNS and not set(CONCERNS[key]) & set(runtimes)

@@ -36,6 +36,19 @@ def static_measurements(artifact: Artifact) -> list[Measurement]:
         rows.append(_planned(artifact, graph, reason))
     if artifact.format == "tflite":
         rows.append(_micro(artifact))
+    if artifact.format == "tflite-edgetpu":
+        rows += _edgetpu(artifact)
+    return rows
+
+
+def _edgetpu(artifact: Artifact) -> list[Measurement]:
+    """Parameters cached on the chip and those streamed to it, as the compiler told them."""
+    rows = []
+    for metric, fact in (("on_chip_bytes", "cached_bytes"), ("off_chip_bytes", "streamed_bytes")):
+        value = artifact.facts.get(fact)
+        number = float(value) if value is not None else None
+        why = "only the compiler's log tells it, and the file was compiled elsewhere"
+        rows.append(_estimate(metric, number, why, "the Edge TPU compiler's log"))
     return rows
 
 

@@ -1,0 +1,132 @@
+"""The words of bench's command line, and files that leave their shapes open."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekd.artifact import TensorInfo
+from edgekd.bench import Wanted, bench
+from edgekd.bench_options import (
+    check_overrides,
+    chosen_shapes,
+    open_faults,
+    options_for,
+    parse_affinity,
+    parse_pairs,
+    parse_shape,
+)
+from edgekd.devices.opening import open_device
+from edgekd.errors import InputError
+from edgekd.target import load_target
+
+
+def info(name: str, *sizes: int) -> TensorInfo:
+    return TensorInfo(name=name, shape=sizes, dtype="float32")
+
+
+def test_shapes_are_read_with_and_without_names_and_types() -> None:
+    assert parse_shape("1x3x224x224").sizes == (1, 3, 224, 224)
+    named = parse_shape("ids=1,128:int64")
+    assert (named.name, named.sizes, named.dtype) == ("ids", (1, 128), "int64")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("1,three", "'1,three' is no shape"), ("1,0", "has a size of 0"), ("", "is no shape"),
+     ("1,2:int9", "unknown type 'int9'")],
+)  # fmt: skip
+def test_what_is_no_shape_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_shape(text)
+
+
+def test_processors_are_listed_or_ranged() -> None:
+    assert parse_affinity("2, 0-1") == [0, 1, 2]
+    with pytest.raises(InputError, match="names no processors"):
+        parse_affinity("all")
+
+
+def test_pairs_are_a_table() -> None:
+    assert parse_pairs(["a=1", "b=x=y"], "--o") == {"a": "1", "b": "x=y"}
+    with pytest.raises(InputError, match="sets nothing"):
+        parse_pairs(["a"], "--o")
+
+
+def test_an_option_goes_to_the_runtimes_that_follow_it() -> None:
+    wanted = {"threads": 2, "provider": "cuda", "kernels": "reference"}
+    assert options_for("onnxruntime", wanted) == {"threads": 2, "provider": "cuda"}
+    assert options_for("litert", wanted) == {"threads": 2, "kernels": "reference"}
+    (fault,) = check_overrides(wanted, ["onnxruntime", "tvm"])
+    assert str(fault) == "--kernels: no file here runs in litert"
+
+
+def test_open_sizes_are_asked_for_and_a_batch_is_not() -> None:
+    assert open_faults([info("x", -1, 3, 8, 8)], "m") == []
+    (fault,) = open_faults([info("x", -1, 3, -1, -1)], "m")
+    assert fault.message == "the sizes of input 'x' are open: ?,3,?,?"
+    assert fault.hint.startswith("--shape x=1,3,1,1")
+
+
+def test_a_shape_without_a_name_is_for_the_only_input() -> None:
+    one, two = info("a", -1, 4), info("b", -1, 4)
+    assert chosen_shapes([one], [parse_shape("2,4")]) == {"a": (2, 4)}
+    assert chosen_shapes([one, two], [parse_shape("b=2,4")]) == {"b": (2, 4)}
+    with pytest.raises(InputError, match="it has 2 inputs, and the shape names none"):
+        chosen_shapes([one, two], [parse_shape("2,4")])
+
+
+@pytest.fixture
+def open_onnx(tmp_path: Path) -> Path:
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    shapes = [helper.make_tensor_value_info(n, kinds.FLOAT, ("n", "w")) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "r", shapes[:1], shapes[1:])
+    path = tmp_path / "open.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+def test_an_open_shape_is_refused_and_a_given_one_is_measured(open_onnx: Path) -> None:
+    device, target = open_device("host", limit_s=60.0), load_target("x86")
+    try:
+        with pytest.raises(InputError, match=r"sizes of input 'x' are open: \?,\?"):
+            bench([open_onnx], target, device, quick=True)
+        wanted = Wanted(shapes=(parse_shape("x=1,4"), parse_shape("z=1")))
+        with pytest.raises(InputError, match="no file has an input 'z'"):
+            bench([open_onnx], target, device, quick=True, wanted=wanted)
+    finally:
+        device.close()
+
+
+def test_the_command_measures_judges_and_draws(open_onnx: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgekd.cli", "bench", str(open_onnx), "--quick"]
+    command += ["--shape", "4,250", "--threads", "1", "--affinity", "0"]
+    command += ["--budget", "latency_us=0.001", "--json", "out.json", "--plot", "out.svg"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "limit 0.001: fail: above the limit" in done.stdout
+    (table,) = json.loads((tmp_path / "out.json").read_text())
+    assert table["inputs"][0]["shape"] == [4, 250]
+    assert table["budgets"][0]["verdict"] == "fail"
+    rows = {row["metric"]: row for row in table["measurements"]}
+    assert rows["latency_ms_p50"]["conditions"]["affinity"] == "0"
+    assert len(table["window_medians_ms"]) == len(table["window_starts_s"]) >= 5
+    picture = (tmp_path / "out.svg").read_text()
+    assert "open.onnx" in picture
+    assert "median of a window (ms)" in picture
+
+
+def test_wrong_words_are_all_told_before_anything_runs(open_onnx: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgekd.cli", "bench", str(open_onnx), "--affinity", "x"]
+    command += ["--shape", "0", "--budget", "latency=1", "--accept", "measured"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 4
+    plot = [*command[:5], "--plot", "x.png"]
+    done = subprocess.run(plot, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'.png' is no picture" in done.stderr
