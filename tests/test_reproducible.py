@@ -1,4 +1,4 @@
-"""One build in two folders, compared byte by byte, and what `verify` says when a file is touched."""
+"""One build in two folders, byte by byte, and what `verify` says when one of its files changes."""
 
 import json
 import os

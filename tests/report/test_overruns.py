@@ -1,0 +1,99 @@
+import pytest
+from synthetic_report import lsb_parity, synthetic_report
+
+from edgekd.measurement import Judgement
+from edgekd.overruns import best_micro_file, overrun_lines
+from edgekd.report.values import (
+    ArtifactReport,
+    Dataset,
+    Report,
+    TargetReport,
+    TeacherReport,
+)
+
+
+def judgement(metric, limit, value, verdict, reason=""):
+    kind = "unavailable" if value is None else "measured"
+    return Judgement(
+        metric=metric, limit=limit, value=value, kind=kind, verdict=verdict, reason=reason
+    )
+
+
+def artifact(*budgets, path="artifacts/m4/model.c", format="c", precision="int8"):
+    reasons = {"accuracy_drop": "x", "agreement_with_teacher": "x", "parity": "x"}
+    return ArtifactReport(
+        path=path, format=format, runtime="c", precision=precision, sha256="0", bytes=1,
+        accuracy=0.5, accuracy_drop=None, agreement_with_teacher=None, parity=None,
+        budgets=budgets, reasons=reasons,
+    )  # fmt: skip
+
+
+def report(*artifacts):
+    reasons = {"accuracy": "x", "parameters": "x", "macs": "x", "bytes": "x"}
+    return Report(
+        verdict="fail",
+        seed=0,
+        versions={},
+        data=Dataset(name="d", classes=2, train=1, validation=1, test=1),
+        teacher=TeacherReport(
+            accuracy=None, parameters=None, macs=None, bytes=None, reasons=reasons
+        ),
+        stages=(),
+        targets=(
+            TargetReport(name="m4", baseline=None, artifacts=artifacts, reasons={"baseline": "x"}),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "line"),
+    [
+        (
+            judgement("size_kib", 4, 19.6, "fail", "above the limit"),
+            "m4: model.c: size_kib = 19.6 is 15.6 over its limit of 4; "
+            "try a smaller student, or a larger 'amount' in a prune stage",
+        ),
+        (
+            judgement("accuracy", 0.9, 0.85, "fail", "below the limit"),
+            "m4: model.c: accuracy = 0.85 is 0.05 below its limit of 0.9; "
+            "try more epochs, method = 'qat' in the quantize stage, or less pruning",
+        ),
+        (
+            judgement("latency_ms", 5, 4.9, "fail", "the interval's upper end, 5.2, is above"),
+            "m4: model.c: latency_ms = 4.9 misses its limit of 5: the interval's upper end, 5.2, "
+            "is above; try a smaller student, a larger 'amount' in a prune stage, or a faster "
+            "target",
+        ),
+        (
+            judgement("memory_kib", 64, None, "unverified", "no micro runtime"),
+            "m4: model.c: memory_kib <= 64 is not verified: no micro runtime",
+        ),
+    ],
+)
+def test_a_broken_budget_is_one_line_with_by_how_much_and_what_to_try(one, line):
+    assert overrun_lines(report(artifact(judgement("size_mb", 9, 1, "pass"), one))) == [line]
+
+
+def test_outputs_that_stray_are_a_line_of_their_own():
+    whole = synthetic_report()
+    target = whole.targets[0]
+    parity = lsb_parity((1, *[0] * 11, 9), "fail").model_copy(update={"reason": "off by 118 LSB"})
+    stray = target.artifacts[0].model_copy(update={"parity": parity, "budgets": ()})
+    target = target.model_copy(update={"artifacts": (stray,)})
+    name = stray.path.rpartition("/")[2]
+    assert overrun_lines(whole.model_copy(update={"targets": (target,)})) == [
+        f"{target.name}: {name}: its outputs stray: off by 118 LSB"
+    ]
+
+
+def test_plain_c_is_made_of_the_tflite_file_and_the_array_of_velas():
+    files = [
+        artifact(path="model.onnx", format="onnx"),
+        artifact(path="half.tflite", format="tflite", precision="fp16"),
+        artifact(path="model.tflite", format="tflite"),
+        artifact(path="model_vela.tflite", format="vela"),
+    ]
+    assert best_micro_file(tuple(files), "c").path == "model.tflite"
+    assert best_micro_file(tuple(files), "tflm").path == "model_vela.tflite"
+    assert best_micro_file(tuple(files[:3]), "tflm").path == "model.tflite"
+    assert best_micro_file(tuple(files[:2]), "c") is None

@@ -1,0 +1,115 @@
+import shutil
+
+import pytest
+
+from edgekd.errors import InputError
+from edgekd.inputs import recipe_inputs, recipe_key, watched_files
+from edgekd.recipe import licence_text, load_recipe, recipe_hash
+
+RECIPE = """
+[model]
+factory = "edgekd.models.resnet:resnet8"
+weights = "parts/w.safetensors"
+[[teachers]]
+keras = "parts/saved"
+[data]
+source = "d.npz"
+[metadata]
+name = "x"
+licence_file = "LICENCE"
+[[stages]]
+kind = "quantize"
+[budgets]
+size_kib = 4
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "one"
+    (folder / "parts" / "saved").mkdir(parents=True)
+    for name in ("parts/w.safetensors", "parts/saved/a.pb", "parts/saved/b", "d.npz", "LICENCE"):
+        (folder / name).write_text(name)
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+def loaded(folder):
+    return load_recipe(folder / "recipe.toml")
+
+
+def test_every_file_that_a_recipe_names_is_an_input(project):
+    assert {name: path.name for name, path in recipe_inputs(loaded(project)).items()} == {
+        "model.weights": "w.safetensors",
+        "teachers.1.keras": "saved",
+        "data.source": "d.npz",
+        "metadata.licence_file": "LICENCE",
+    }
+
+
+def test_the_users_own_factory_is_an_input_and_edgekds_is_not(project):
+    (project / "mine.py").write_text("def make(): ...")
+    text = RECIPE.replace("edgekd.models.resnet:resnet8", "mine:make")
+    (project / "recipe.toml").write_text(text)
+    found = recipe_inputs(loaded(project))
+    assert found["factory mine:make"] == project / "mine.py"
+
+
+def test_a_build_watches_the_files_inside_of_folders_and_the_targets(project):
+    watched = watched_files(loaded(project), project / "recipe.toml", ["cortex-m4"])
+    names = {path.name for path in watched}
+    assert {"recipe.toml", "w.safetensors", "a.pb", "b", "d.npz", "cortex-m4.toml"} <= names
+    assert "saved" not in names
+    assert all(path.is_absolute() for path in watched)
+
+
+def test_the_key_is_the_same_wherever_the_recipe_lies(project, tmp_path):
+    shutil.copytree(project, tmp_path / "deeper" / "two")
+    first, second = loaded(project), loaded(tmp_path / "deeper" / "two")
+    assert recipe_key(first, 0) == recipe_key(second, 0)
+    moved = tmp_path / "three"
+    shutil.copytree(project, moved)
+    (moved / "parts").rename(moved / "other")
+    text = RECIPE.replace("parts/", "other/")
+    (moved / "recipe.toml").write_text(text)
+    assert recipe_key(loaded(moved), 0) == recipe_key(first, 0)
+
+
+@pytest.mark.parametrize("name", ["parts/w.safetensors", "parts/saved/b", "d.npz", "LICENCE"])
+def test_the_key_changes_with_every_file(project, name):
+    before = recipe_key(loaded(project), 0)
+    (project / name).write_text("changed")
+    assert recipe_key(loaded(project), 0) != before
+
+
+def test_the_key_changes_with_the_recipe_and_the_seed(project):
+    before = recipe_key(loaded(project), 0)
+    assert recipe_key(loaded(project), 1) != before
+    (project / "recipe.toml").write_text(RECIPE.replace("size_kib = 4", "size_kib = 5"))
+    assert recipe_key(loaded(project), 0) != before
+
+
+def test_the_recipes_hash_in_the_model_is_of_what_decides_its_bytes(project):
+    before = recipe_hash(loaded(project), 0)
+    (project / "recipe.toml").write_text(RECIPE.replace("size_kib = 4", "size_kib = 5"))
+    assert recipe_hash(loaded(project), 0) == before
+    (project / "recipe.toml").write_text(RECIPE.replace('"quantize"', '"distill"'))
+    assert recipe_hash(loaded(project), 0) != before
+    assert recipe_hash(loaded(project), 3) != recipe_hash(loaded(project), 0)
+
+
+def test_a_licence_is_text_or_a_file_of_text(project):
+    assert licence_text(loaded(project)) == "LICENCE"
+    (project / "LICENCE").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"metadata.licence_file .*not readable"):
+        licence_text(loaded(project))
+    (project / "LICENCE").write_text("x" * 100_001)
+    with pytest.raises(InputError, match="100,001 characters are no licence"):
+        licence_text(loaded(project))
+    (project / "LICENCE").unlink()
+    with pytest.raises(InputError, match="not readable"):
+        licence_text(loaded(project))
+    both = RECIPE.replace('name = "x"', 'licence = "MIT"')
+    (project / "recipe.toml").write_text(both)
+    with pytest.raises(InputError, match="'licence' or 'licence_file', not both"):
+        loaded(project)

@@ -1,0 +1,108 @@
+import json
+
+import pytest
+
+from edgekd.artifact import sha256_of
+from edgekd.errors import InputError
+from edgekd.inputs import recipe_key
+from edgekd.lockfile import NAME, Lock, check_lock, read_lock, target_key
+from edgekd.recipe import load_recipe
+from edgekd.target import load_target
+
+RECIPE = """
+[model]
+factory = "edgekd.models.resnet:resnet8"
+[data]
+source = "d.npz"
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "model.c").write_text("int x;")
+    (tmp_path / "d.npz").write_text("data")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    lock = Lock(
+        recipe=recipe_key(recipe, 0),
+        seed=0,
+        data="0",
+        targets={"cortex-m4": target_key(load_target("cortex-m4"))},
+        inputs={"data.source": sha256_of(tmp_path / "d.npz")},
+        code="0",
+        tools={"edgekd-no-such-tool": "1"},
+        machine="x86_64",
+        outputs={"artifacts/model.c": sha256_of(tmp_path / "artifacts" / "model.c")},
+    )
+    (tmp_path / NAME).write_text(lock.model_dump_json(by_alias=True))
+    return tmp_path
+
+
+def checked(run):
+    lock = read_lock(run)
+    assert lock is not None
+    faults, lines = check_lock(run, lock, load_recipe(run / "recipe.toml"))
+    return [fault.message for fault in faults], lines
+
+
+def test_a_run_that_nobody_touched_holds_and_another_tool_is_told(run):
+    faults, lines = checked(run)
+    assert faults == []
+    assert lines == [
+        "edgekd.lock: 1 outputs, 1 inputs and 1 targets hold",
+        "edgekd.lock: edgekd-no-such-tool was 1, here it is missing",
+    ] or lines[0].endswith("hold")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("artifacts/model.c", "the output 'artifacts/model.c' has the hash"),
+        ("d.npz", "the input 'data.source' has the hash"),
+    ],
+)
+def test_what_was_changed_is_named(run, name, words):
+    (run / name).write_text("other")
+    faults, _ = checked(run)
+    assert any(fault.startswith(words) for fault in faults)
+
+
+def test_what_is_gone_is_named(run):
+    (run / "artifacts" / "model.c").unlink()
+    faults, lines = checked(run)
+    assert faults == ["the output 'artifacts/model.c' is gone"]
+    assert not any(line.endswith("hold") for line in lines)
+
+
+def test_another_recipe_beside_the_lock_is_noticed(run):
+    (run / "recipe.toml").write_text(RECIPE + "limit = 5\n")
+    faults, _ = checked(run)
+    assert any(fault.startswith("the recipe 'recipe.toml' has the hash") for fault in faults)
+
+
+def test_an_output_outside_of_the_folder_is_never_read(run):
+    table = json.loads((run / NAME).read_text())
+    table["outputs"] = {"../../etc/passwd": "0"}
+    (run / NAME).write_text(json.dumps(table))
+    faults, _ = checked(run)
+    assert faults == ["the output '../../etc/passwd' is gone"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not a readable lock"),
+        ("[]", "not a lock of edgekd"),
+        ('{"schema": 2}', "schema"),
+        ('{"sceed": 1}', "unknown key 'sceed'"),
+    ],
+)
+def test_a_damaged_lock_is_one_clear_error(run, content, words):
+    (run / NAME).write_text(content)
+    with pytest.raises(InputError, match=words):
+        read_lock(run)
+
+
+def test_a_run_without_a_lock_has_none(tmp_path):
+    assert read_lock(tmp_path) is None
