@@ -59,7 +59,7 @@ def write_tflite(name: str, folder: Path) -> Path:
     if path.is_file():
         return path
     module, samples = trained(name)
-    target = load_target("coral-usb")
+    target = load_target("cortex-m4")
     whole = Candidate(module, samples[:1])
     graph = calibrate(module, samples[:1], samples, target.quantization)
     made = folder / name

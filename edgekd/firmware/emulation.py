@@ -1,8 +1,8 @@
 """Generated C on an emulated Cortex-M: qemu's boards, bare metal, semihosting.
 
-qemu counts one instruction as one nanosecond (`-icount shift=0`), so the processor's own timer
-tells the instructions of an inference to some forty: `simulated`, and no cycles, since neither the
-pipeline nor the memory's wait states are modelled.
+qemu lets an instruction take 64 nanoseconds (`-icount shift=6`), longer than a tick of the
+processor's own timer, which therefore tells the instructions of an inference one by one:
+`simulated`, and no cycles, since neither the pipeline nor the memory's wait states are modelled.
 """
 
 import shutil
@@ -25,6 +25,7 @@ WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werro
 OPTIMIZATION = "-O2"
 BUILD_SECONDS = 120.0
 RUN_SECONDS = 600.0
+ICOUNT_SHIFT = 6
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def run(image: Image, inputs: np.ndarray) -> Run:
         (folder / "inputs").write_bytes(np.ascontiguousarray(inputs, np.int8).tobytes())
         command = (
             QEMU, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none",
-            "-icount", "shift=0", "-semihosting-config", "enable=on,target=native",
+            "-icount", f"shift={ICOUNT_SHIFT}", "-semihosting-config", "enable=on,target=native",
             "-kernel", str(image.path.resolve()),
         )  # fmt: skip
         _run(command, RUN_SECONDS, folder)
@@ -178,9 +179,9 @@ def run(image: Image, inputs: np.ndarray) -> Run:
         stack = int.from_bytes((folder / "stack").read_bytes(), "little")
     if len(ticks) != len(inputs):
         raise ToolError(f"{len(ticks)} of {len(inputs)} inferences", where=image.path.name)
-    tick = 1_000_000_000 / board.clock_hz
-    instructions = tuple(round(int(one) * tick) for one in ticks)
-    return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(tick)), stack)
+    per_tick = 1_000_000_000 / board.clock_hz / 2**ICOUNT_SHIFT
+    instructions = tuple(round(int(one) * per_tick) for one in ticks)
+    return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(per_tick)), stack)
 
 
 def _run(command: Sequence[str], limit: float, folder: Path | None = None) -> str:
