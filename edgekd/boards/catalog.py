@@ -61,9 +61,10 @@ def create_board(name: str) -> tuple[Board, bool]:
     _check_name(name)
     raise_all(missing(TOOLS))
     recipe = recipe_of(name)
+    key = recipe.key
     with alone(created_folder()):
         found = {board.name: board for board in list_boards()}.get(name)
-        if found is not None and found.key == recipe.key:
+        if found is not None and found.key == key:
             return found, False
         if found is not None:
             stop_board(found)
@@ -71,7 +72,7 @@ def create_board(name: str) -> tuple[Board, bool]:
         with written_beside(folder) as beside:
             kernel = build(recipe, name, beside)
             record = {
-                "name": name, "key": recipe.key, "processor": recipe.processor,
+                "name": name, "key": key, "processor": recipe.processor,
                 "emulator": recipe.emulator, "kernel": kernel, "packages": recipe.packages,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }  # fmt: skip
