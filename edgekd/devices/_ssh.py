@@ -124,7 +124,6 @@ class SshTransport:
         return content
 
     def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
-        begun = time.monotonic()
         process = self._open_watched(limit_s, "--", *command)
         try:
             out = process.read_all(MOST_OUTPUT, limit_s + 15)
@@ -133,8 +132,6 @@ class SshTransport:
             return 124, "", f"{command[0]}: did not end within {limit_s:g} s"
         finally:
             process.close()
-        if status == -9 and time.monotonic() - begun > limit_s:
-            status = 124  # it had to be killed
         text = out.decode(errors="replace")
         return (128 - status if status < 0 else status), text, process.errors()
 
@@ -150,11 +147,13 @@ class SshTransport:
         self._there.clear()
 
     def _open_watched(self, limit_s: float, *arguments: str) -> Process:
-        """The agent's watcher in the session's folder, kept to the limit where that works."""
+        """The agent's watcher in the session's folder, which ends what it watches at the limit;
+        `timeout`, where it works there, is for a watcher that hangs itself."""
         place = self._place()
         agent = self.put(self._agent)
-        limit = ["timeout", "-k", "10", str(int(limit_s) + 1)] if place.limits else []
+        limit = ["timeout", "-k", "10", str(int(limit_s) + 30)] if place.limits else []
         watcher = [*limit, place.python, "-u", agent, "--watch", str(SILENCE_SECONDS)]
+        watcher += ["--limit", f"{limit_s:g}"]
         return self._open(scripts.AGENT, place.session, *watcher, *arguments, watched=True)
 
     def _open(self, script: str, *parameters: str, watched: bool = False) -> Process:

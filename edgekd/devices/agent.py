@@ -862,8 +862,9 @@ def listen(lines: queue.Queue[bytes | None], parent: int) -> None:
             lines.put(line)
 
 
-def watch(argv: list[str], silence_s: float, fed: bool) -> int:
-    """Run a command; kill it and its group when stdin ends or says nothing for that long.
+def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool) -> int:
+    """Run a command; kill it and its group when stdin ends or says nothing for that long, or after
+    the limit, which gives the exit status 124.
 
     A connection that is gone ends stdin; one that hangs sends no more of the empty lines by which
     the client shows that it lives. `fed` hands stdin on, without those. Returns the exit status,
@@ -881,14 +882,16 @@ def watch(argv: list[str], silence_s: float, fed: bool) -> int:
         sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
     waiting, begun, heard = b"", False, time.monotonic()
+    last = heard + limit_s
     try:
         if child.stdin is not None:
             os.set_blocking(child.stdin.fileno(), False)
         while child.poll() is None:
             to = [child.stdin] if waiting and child.stdin is not None else []
-            left = heard + silence_s - time.monotonic()
+            now = time.monotonic()
+            left = min(heard + silence_s, last) - now
             if left <= 0:
-                return 3
+                return 124 if now >= last else 3
             ready, writable, _ = select.select([wake] if to else [wake, 0], to, [], left)
             if wake in ready and set(os.read(wake, 64)) - {signal.SIGCHLD}:
                 return 3
@@ -920,11 +923,12 @@ def main() -> None:
     parser.add_argument(
         "--watch", type=float, help="end when stdin is silent for that many seconds"
     )
+    parser.add_argument("--limit", type=float, default=86400.0, help="with --watch: seconds in all")
     parser.add_argument("command", nargs="*", help="with --watch: run this instead of the agent")
     given = parser.parse_args()
     if given.watch:
         itself = [sys.executable, "-u", os.path.abspath(__file__), "--pin", str(given.pin)]
-        sys.exit(watch(given.command or itself, given.watch, fed=not given.command))
+        sys.exit(watch(given.command or itself, given.watch, given.limit, fed=not given.command))
     parent = os.getppid()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints is not an answer

@@ -37,7 +37,7 @@ class Server:
     `home` takes the place of the user's: its .ssh/config calls the server `board`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *settings: str) -> None:
         self.folder, self.home = folder, folder / "home"
         self.cache = folder / "cache"
         self.port = free_port()
@@ -51,7 +51,7 @@ class Server:
             f"AuthorizedKeysFile {authorized}", "PasswordAuthentication no", "StrictModes no",
             "KbdInteractiveAuthentication no", "UsePAM no", "PidFile none", "LogLevel ERROR",
             "PermitRootLogin prohibit-password", "MaxSessions 20",
-            "SetEnv SHLVL=1",  # bash then leaves the user's ~/.bashrc alone
+            *(settings or ["SetEnv SHLVL=1"]),  # bash then leaves the user's ~/.bashrc alone
         ]  # fmt: skip
         (folder / "sshd_config").write_text("\n".join(lines) + "\n")
         self.configure()
@@ -246,9 +246,9 @@ def kill(pid: int) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path, *settings: str) -> Iterator[Server]:
     """A server that runs until the block ends."""
-    server = Server(folder)
+    server = Server(folder, *settings)
     server.start()
     try:
         yield server

@@ -1,6 +1,7 @@
 """A board over ssh: a real OpenSSH server on this machine, with real runtimes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ssh_server import Proxy, Server, until
+from ssh_server import Proxy, Server, missing_server, serving, until
 
 from edgekd.artifact import Artifact
 from edgekd.devices import _session
@@ -208,3 +209,26 @@ def test_external_data_outside_of_the_models_folder_is_refused(
     split.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match="external data lies elsewhere"):
         device.probe(split, "onnxruntime", {})
+
+
+APPLETS = ("cat", "find", "mkdir", "mv", "rm", "sh", "sha256sum", "sleep", "tail", "timeout",
+           "touch", "uname", "wc", "df")  # fmt: skip
+
+
+def test_a_board_with_nothing_but_busybox_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Artifact, inputs: np.ndarray
+) -> None:
+    busybox = shutil.which("busybox")
+    if missing_server() or not busybox:
+        pytest.skip(missing_server() or "no busybox here: apt install busybox-static")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in APPLETS:
+        (tools / name).symlink_to(busybox)
+    with serving(tmp_path / "sshd", f"SetEnv SHLVL=1 PATH={tools}") as server:
+        monkeypatch.setenv("HOME", str(server.home))
+        device = open_device(server.url, limit_s=60.0)
+        assert device.infer(artifact, inputs, {}).shape == (5, 4, 8, 8)
+        assert device.execute(["sleep", "60"], 1)[0] == 124
+        device.close()
+        assert server.left() == []
