@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekd.artifact import OpPlacement, TensorInfo
 from edgekd.config import Value
-from edgekd.errors import InputError, nearest
+from edgekd.errors import EdgekdError, InputError, nearest
 from edgekd.formats.graph import Graph, Op, Tensor, live_peak
 from edgekd.formats.library import read_library
 from edgekd.formats.onnx_file import read_onnx
@@ -71,6 +71,9 @@ def inspect_artifact(path: Path, target: Target | None = None) -> Inspection:
     graph = with_shapes(stored, path) if suffix == ".onnx" else stored
     activation_bytes, reason = live_peak(graph)
     placements, facts, notes = _for_target(graph, suffix, target, activation_bytes)
+    if suffix == ".tflite" and target is not None and "vela" in target.backends:
+        placements, facts, told = _by_vela(path, graph, target)
+        notes += told
     return Inspection(
         path=path,
         format=suffix.removeprefix("."),
@@ -178,6 +181,24 @@ def _for_target(
     return placements, facts, notes
 
 
+def _by_vela(
+    path: Path, graph: Graph, target: Target
+) -> tuple[tuple[OpPlacement, ...], dict[str, float | str], list[str]]:
+    """What Vela maps of a file, or a note why it can't be asked."""
+    from edgekd.backends.vela import NPU_OP, Vela, examine
+
+    if NPU_OP in graph.counts:
+        return (), {}, ["Vela made this file: its NPU operators are commands already"]
+    missing = Vela().missing()
+    if missing:
+        return (), {}, [f"what the NPU maps is not known: {missing[0]}; {missing[0].hint}"]
+    try:
+        placements, facts = examine(path, target.backends["vela"])
+    except EdgekdError as error:
+        return (), {}, [f"Vela: {error.message}"]
+    return placements, facts, []
+
+
 def inspection_lines(found: Inspection) -> list[str]:
     """An inspection as the lines that the terminal shows."""
     lines = [f"{found.path} ({found.format}, {found.file_bytes:,} bytes)"]
@@ -214,7 +235,8 @@ def _placement_lines(found: Inspection) -> list[str]:
     if not found.placements:
         return []
     counts = Counter(one.placement for one in found.placements)
-    lines = ["placement (estimated): " + ", ".join(f"{n} {unit}" for unit, n in counts.items())]
+    kind = found.facts.get("kind", "estimated")
+    lines = [f"placement ({kind}): " + ", ".join(f"{n} {unit}" for unit, n in counts.items())]
     left = [one for one in found.placements if one.placement == "cpu"]
     lines += [f"  on the CPU: {one.op} '{one.name}': {one.reason}" for one in left[:SHOWN]]
     if len(left) > SHOWN:

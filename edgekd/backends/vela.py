@@ -60,9 +60,8 @@ class Vela:
         self, artifact: Artifact, target: Target, options: dict[str, Any]
     ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
         """What Vela itself maps of that file, and its facts: `kind` is `simulated`."""
-        with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
-            found = _compile(artifact, VelaOptions(**options), Path(work))
-        return found.placements, found.facts
+        _refuse_format(artifact)
+        return examine(artifact.path, options)
 
     def follow(
         self,
@@ -73,9 +72,10 @@ class Vela:
         board: Board | None = None,
     ) -> list[Artifact]:
         """`*_vela.tflite`; a float file is refused, since the NPU computes in integers only."""
+        _refuse_format(artifact)
         path = folder / f"{artifact.path.stem}_vela.tflite"
         with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
-            found = _compile(artifact, VelaOptions(**options), Path(work))
+            found = _compile(artifact.path, VelaOptions(**options), Path(work))
             partial = path.with_name(f".{path.name}.partial")
             shutil.copyfile(found.path, partial)
             partial.replace(path)
@@ -170,17 +170,29 @@ class _Compiled:
 _CONDITIONS = ("accelerator_config", "system_config", "memory_mode")
 
 
-def _compile(artifact: Artifact, options: VelaOptions, work: Path) -> _Compiled:
-    """Run Vela in a folder of its own; the result's file lies in there."""
+def examine(
+    path: Path, options: Mapping[str, Any]
+) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
+    """Where Vela puts each operator of an int8 TFLite file, and its facts. Raises as `follow`."""
+    with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
+        found = _compile(path, VelaOptions(**options), Path(work))
+    return found.placements, found.facts
+
+
+def _refuse_format(artifact: Artifact) -> None:
     if artifact.format != "tflite":
         raise InputError(
             f"Vela takes a TFLite file, not {artifact.format}", where=str(artifact.path)
         )
-    graph = read_tflite(artifact.path)
-    _refuse_float(graph, artifact.path)
+
+
+def _compile(path: Path, options: VelaOptions, work: Path) -> _Compiled:
+    """Run Vela in a folder of its own; the result's file lies in there."""
+    graph = read_tflite(path)
+    _refuse_float(graph, path)
     source = work / "model.tflite"  # its name is written into the result
-    shutil.copyfile(artifact.path, source)
-    where = str(artifact.path)
+    shutil.copyfile(path, source)
+    where = str(path)
     hint = "raise time_limit_seconds in [backends.vela]"
     argv = _command(source, options, work)
     log, code = run_tool(argv, work, options.time_limit_seconds, "vela", where, hint)

@@ -11,6 +11,7 @@ from edgekd.backends.tflite import Tflite
 from edgekd.backends.vela import DEVICE, Vela, read_summary
 from edgekd.errors import InputError, ToolError
 from edgekd.formats.tflite import read_tflite
+from edgekd.inspection import inspect_artifact, inspection_lines
 from edgekd.options import VelaOptions
 from edgekd.target import load_target
 
@@ -179,6 +180,17 @@ def test_what_does_not_fit_is_noted_with_its_numbers(tflite_file, tmp_path):
     assert len(notes) == 2
     assert f"{int(made.facts['arena_bytes']):,} bytes of 64" in notes[0]
     assert f"{made.bytes:,} bytes of 128 of flash" in notes[1]
+
+
+def test_inspect_shows_what_vela_maps_or_why_it_was_not_asked(tflite_file, follow):
+    target = load_target("ethos-u55")
+    found = inspect_artifact(tflite_file("FLOOR"), target)
+    assert [one.placement for one in found.placements] == ["npu", "cpu", "npu"]
+    lines = inspection_lines(found)
+    assert "placement (simulated): 2 npu, 1 cpu" in lines
+    assert "  on the CPU: FLOOR 't1': Unsupported opType" in lines
+    made = follow(tflite_file())
+    assert "Vela made this file" in inspect_artifact(made.path, target).notes[-1]
 
 
 @pytest.mark.slow
