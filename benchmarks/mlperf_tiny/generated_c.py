@@ -67,7 +67,7 @@ def on(
     if cmsis_nn:
         from edgekd.firmware.cmsis_nn import flags_of, sources_of
 
-        options = {"cmsis_nn": cpu}
+        options = {"cmsis_nn": "mve" if cpu == "cortex-m55" else "dsp"}
         build = {"further": sources_of(Path(cmsis_nn)), "flags": flags_of(Path(cmsis_nn))}
     generated = generate(path, **options)
     _, source = generated.write(work)

@@ -17,6 +17,7 @@ from edgekd.artifact import Artifact, OpPlacement, sha256_of
 from edgekd.backends import Board
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.firmware import emulation
+from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.measurement import Measurement
@@ -43,7 +44,7 @@ class PlainC:
         self, artifact: Artifact, target: Target, options: dict[str, Any]
     ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
         """Every operator as C on the processor; one without a kernel, or in float, is refused."""
-        generated = _generated(artifact, COptions(**options))
+        generated = _generated(artifact, target, COptions(**options))
         facts: dict[str, float | str] = {"kind": "estimated"}
         return artifact.placements, facts | dict(generated.numbers)
 
@@ -56,9 +57,9 @@ class PlainC:
         board: Board | None = None,
     ) -> list[Artifact]:
         """`NAME.c`, with `NAME.h` as its companion, and what they cost on the target."""
-        generated = _generated(artifact, COptions(**options))
+        generated = _generated(artifact, target, COptions(**options))
         header, source = generated.write(folder)
-        measurements = costs(generated, source, target)
+        measurements = costs(generated, source, target, COptions(**options).cmsis_nn)
         return [
             artifact.model_copy(
                 update={
@@ -77,16 +78,21 @@ class PlainC:
         ]
 
 
-def _generated(artifact: Artifact, options: COptions) -> Generated:
+def _generated(artifact: Artifact, target: Target, options: COptions) -> Generated:
     if artifact.format != "tflite":
         raise InputError(
             f"C is made from a TFLite file, not {artifact.format}", where=str(artifact.path)
         )
     facts = facts_in(artifact.path)
-    return generate(artifact.path, options.name, facts, arithmetic=options.arithmetic)
+    variant = variant_of(target.hardware) if options.cmsis_nn else ""
+    return generate(
+        artifact.path, options.name, facts, arithmetic=options.arithmetic, cmsis_nn=variant
+    )
 
 
-def costs(generated: Generated, source: Path, target: Target) -> tuple[Measurement, ...]:
+def costs(
+    generated: Generated, source: Path, target: Target, cmsis_nn: str = ""
+) -> tuple[Measurement, ...]:
     """Memory, flash and instructions; what needs an absent tool is estimated or unavailable."""
     arena = float(generated.numbers["arena_bytes"])
     missing = emulation.missing_tools()
@@ -105,15 +111,20 @@ def costs(generated: Generated, source: Path, target: Target) -> tuple[Measureme
         -128, 128, (RUNS, generated.numbers["input_bytes"]), np.int8
     )
     with tempfile.TemporaryDirectory(prefix="edgekd-c-") as work:
-        image = emulation.build(source, cpu, Path(work))
+        library = Path(cmsis_nn)
+        further = sources_of(library) if cmsis_nn else ()
+        flags = flags_of(library) if cmsis_nn else ()
+        image = emulation.build(source, cpu, Path(work), further=further, flags=flags)
         found = emulation.run(image, inputs)
     machine = f"qemu {emulation.BOARDS[cpu].machine}"
-    protocol = f"arena {arena:.0f} and stack {found.stack_bytes}, painted and run on {machine}"
-    flags = " ".join((*emulation.BOARDS[cpu].flags, emulation.OPTIMIZATION))
+    optimized = " ".join((*emulation.BOARDS[cpu].flags, emulation.OPTIMIZATION))
     instructions = float(np.median(found.instructions))
     return (
-        _told("memory_bytes", arena + found.stack_bytes, "simulated", protocol, machine),
-        _told("size_bytes", float(image.flash_bytes), "measured", f"code and constants, {flags}"),
+        _told("memory_bytes", arena, "measured", "the arena; the stack comes on top"),
+        _told("stack_bytes", float(found.stack_bytes), "simulated", "painted, and run", machine),
+        _told(
+            "size_bytes", float(image.flash_bytes), "measured", f"code and constants, {optimized}"
+        ),
         _told("instructions", instructions, "simulated", f"median of {RUNS} inferences", machine),
     )
 

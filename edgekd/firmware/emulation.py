@@ -58,7 +58,8 @@ BOARDS = {
 
 @dataclass(frozen=True)
 class Image:
-    """A linked program. `flash_bytes` is the model's own share: its code and its constants."""
+    """A linked program. `flash_bytes` is the model's share: its code and constants, and what it
+    calls of libraries."""
 
     path: Path
     cpu: str
@@ -115,18 +116,22 @@ def build(
     fails.
     """
     board = board_of(cpu)
-    objects = folder / f"{source.stem}.o"
+    model = folder / f"{source.stem}.o"
     common = (COMPILER, *board.flags, "-mthumb", OPTIMIZATION, *flags, f"-I{source.parent}")
-    _run((*common, *WARNINGS, "-c", str(source), "-o", str(objects)), BUILD_SECONDS)
+    _run((*common, *WARNINGS, "-c", str(source), "-o", str(model)), BUILD_SECONDS)
+    harness = tuple(folder / f"edgekd_{name}.o" for name in ("start", "run"))
+    for made in harness:
+        code = BARE / f"{made.stem.removeprefix('edgekd_')}.c"
+        macros = (*_macros(source.stem), f"-I{BARE}")
+        _run((*common, "-std=gnu11", *macros, "-c", str(code), "-o", str(made)), BUILD_SECONDS)
     linked = folder / f"{source.stem}.elf"
     command = (
-        *common, "-std=gnu11", "-nostartfiles", *_macros(source.stem), *_regions(board),
-        f"-I{BARE}", f"-T{BARE / 'link.ld'}", "-Wl,--gc-sections", "-ffunction-sections",
-        str(BARE / "start.c"), str(BARE / "run.c"), str(objects), *map(str, further),
-        "-lc", "-lgcc", "-o", str(linked),
+        *common, "-nostartfiles", *_regions(board), f"-T{BARE / 'link.ld'}", "-Wl,--gc-sections",
+        "-ffunction-sections", *map(str, (*harness, model, *further)), "-lc", "-lgcc",
+        "-o", str(linked),
     )  # fmt: skip
     _run(command, BUILD_SECONDS)
-    return Image(linked, cpu, _flash_of(objects))
+    return Image(linked, cpu, _flash_of(linked) - sum(_flash_of(made) for made in harness))
 
 
 def _macros(name: str) -> tuple[str, ...]:
@@ -153,9 +158,9 @@ def _regions(board: Board) -> tuple[str, ...]:
     )
 
 
-def _flash_of(objects: Path) -> int:
-    """Code and constants of an object file: `size` counts constants to the text."""
-    words = _run((SIZE, str(objects)), BUILD_SECONDS).splitlines()[1].split()
+def _flash_of(path: Path) -> int:
+    """Code and constants of an object file or a program: `size` counts constants to the text."""
+    words = _run((SIZE, str(path)), BUILD_SECONDS).splitlines()[1].split()
     return int(words[0]) + int(words[1])
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from edgekd.errors import InputError, nearest
+from edgekd.firmware.cmsis_nn import CmsisNn, with_cmsis_nn
 from edgekd.firmware.emit import Program, body, header, summary
 from edgekd.firmware.facts import Facts, check_name, name_from
 from edgekd.firmware.graph import Network, read_network
@@ -52,9 +53,15 @@ class Generated:
 
 
 def generate(
-    path: Path, name: str = "", facts: Facts | None = None, *, arithmetic: Arithmetic = "micro"
+    path: Path,
+    name: str = "",
+    facts: Facts | None = None,
+    *,
+    arithmetic: Arithmetic = "micro",
+    cmsis_nn: CmsisNn = "",
 ) -> Generated:
-    """C for the int8 network in a TFLite file; `name` begins its files and functions.
+    """C for the int8 network in a TFLite file; `name` begins its files and functions,
+    and `cmsis_nn` names the kind of core for which CMSIS-NN is called.
 
     Raises:
         InputError: the file is corrupt, not int8 throughout, or has an operator without a kernel;
@@ -62,7 +69,7 @@ def generate(
     """
     name = check_name(name) if name else name_from(path.stem)
     network = _matching(read_network(path), arithmetic)
-    program = program_of(network, str(path), name, facts or Facts())
+    program = program_of(network, str(path), name, facts or Facts(), cmsis_nn)
     return Generated(name, header(program), body(program), summary(program))
 
 
@@ -73,8 +80,11 @@ def _matching(network: Network, arithmetic: Arithmetic) -> Network:
     return replace(network, nodes=tuple(nodes))
 
 
-def program_of(network: Network, where: str, name: str, facts: Facts) -> Program:
+def program_of(
+    network: Network, where: str, name: str, facts: Facts, cmsis_nn: CmsisNn = ""
+) -> Program:
     """Every call and the place of every tensor; the file's own arithmetic, nothing rounded anew."""
     network = absorb_padding(network)
-    steps = tuple(step for node in network.nodes for step in lower(node))
+    plain = [step for node in network.nodes for step in lower(node)]
+    steps = tuple(with_cmsis_nn(plain, cmsis_nn))
     return Program(name, network, steps, lay_out(network, steps, where), facts)

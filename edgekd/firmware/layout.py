@@ -1,7 +1,7 @@
 """Which memory each tensor of a lowered network has: what shares it, how long it lives, where."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgekd.errors import InputError
 from edgekd.firmware.graph import Array, Network
@@ -14,16 +14,16 @@ MAX_ARENA = 1 << 30
 @dataclass(frozen=True)
 class Layout:
     """`offsets` by tensor, constants not among them. `bound_bytes` is the largest sum of memories
-    in use at once, below which no plan can go."""
+    in use at once, below which no plan can go; `scratch` are offsets by step."""
 
     offsets: dict[int, int]
     arena_bytes: int
     bound_bytes: int
-    scratch_offset: int | None = None
+    scratch: dict[int, int] = field(default_factory=dict)
 
 
-def lay_out(network: Network, steps: Sequence[Step], where: str, scratch: int = 0) -> Layout:
-    """Offsets for all computed tensors, and for `scratch` bytes that every step may use.
+def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
+    """Offsets for all computed tensors, and for what steps want for themselves.
 
     Raises `InputError` if the arena would pass 1 GiB.
     """
@@ -49,15 +49,15 @@ def lay_out(network: Network, steps: Sequence[Step], where: str, scratch: int = 
         touch(array, len(steps))
     keys = list(first)
     blocks = [Block(size[key], first[key], last[key]) for key in keys]
-    if scratch:
-        blocks.append(Block(scratch, 0, max(len(steps) - 1, 0)))
+    wanting = [number for number, step in enumerate(steps) if step.scratch]
+    blocks += [Block(steps[number].scratch or 0, number, number) for number in wanting]
     plan: Plan = plan_memory(blocks)
     if plan.arena_bytes > MAX_ARENA:
         raise InputError(f"it needs {plan.arena_bytes} bytes of memory", where=where)
     at = dict(zip(keys, plan.offsets, strict=False))
     offsets = {array.index: at[root.of(array)] for array in root.arrays.values()}
-    place = plan.offsets[-1] if scratch else None
-    return Layout(offsets, plan.arena_bytes, plan.bound_bytes, place)
+    scratch = dict(zip(wanting, plan.offsets[len(keys) :], strict=True))
+    return Layout(offsets, plan.arena_bytes, plan.bound_bytes, scratch)
 
 
 class _Roots:

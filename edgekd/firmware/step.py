@@ -23,7 +23,9 @@ class Step:
     """`kernel(&parameters, inputs..., output)`.
 
     `parameters` fill the kernel's struct in this order: numbers, lists of numbers and tables.
-    `in_place` are positions of inputs whose memory the output may take, if they end there.
+    `needs` are kernels whose C it uses; a step with `scratch` gets that many bytes of the arena
+    for itself, handed over as pointer and size. `in_place` are positions of inputs whose memory
+    the output may take, if they end there.
     """
 
     kernel: str
@@ -33,6 +35,7 @@ class Step:
     about: str
     in_place: tuple[int, ...] = ()
     needs: tuple[str, ...] = field(default=())
+    scratch: int | None = None
 
 
 def weights_table(array: Array) -> Table:

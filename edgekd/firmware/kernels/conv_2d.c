@@ -4,7 +4,7 @@ typedef struct {
     const int8_t *weights;
     const int32_t *bias;
     const int32_t *multiplier;
-    const int8_t *shift;
+    const shift_type *shift;
     int32_t batches, input_height, input_width, input_channels;
     int32_t filter_height, filter_width, group_inputs;
     int32_t output_height, output_width, output_channels, group_outputs;

@@ -5,7 +5,7 @@ typedef struct {
     const int8_t *weights;
     const int32_t *bias;
     const int32_t *multiplier;
-    const int8_t *shift;
+    const shift_type *shift;
     int32_t rows, inputs, outputs, step;
     int32_t input_offset, output_offset, low, high;
 } fully_connected_layer;
