@@ -27,7 +27,7 @@ labels = ["none", "left", "right", "both"]
 kind = "quantize"
 method = "calibrate"
 """
-TARGETS = ("cortex-m4", "ethos-u55")
+SHIPPED = Path(__file__).parent.parent / "targets"
 
 
 def edgekd(*arguments, cwd):
@@ -47,13 +47,16 @@ def write_inputs(folder):
     np.savez(folder / "data.npz", **rows, **labels)
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "LICENCE.txt").write_text("Do as you like.\n")
+    text = (SHIPPED / "ethos-u55.toml").read_text()
+    text = text.replace('name = "ethos-u55"', 'name = "npu"', 1)
+    (folder / "targets").mkdir()
+    (folder / "targets" / "npu.toml").write_text(text + "\n[backends.c]\n")
 
 
-def build(folder, out, targets=TARGETS, recipe="recipe.toml"):
-    names = [word for name in targets for word in ("--target", name)]
+def build(folder, out):
     return edgekd(
-        "compress", recipe, *names, "--out", out, "--quick", "--offline", "--no-progress",
-        "--depfile", "deps.d", cwd=folder,
+        "compress", "recipe.toml", "--target", "npu", "--out", out, "--quick", "--offline",
+        "--no-progress", "--depfile", "deps.d", cwd=folder,
     )  # fmt: skip
 
 
@@ -80,7 +83,7 @@ def test_every_file_and_the_lock_are_the_same_bytes(builds):
     names = [[path.relative_to(run) for path in files_of(run)] for run in (first, second)]
     assert names[0] == names[1]
     made = {path.name for path in names[0]}
-    assert {"model.tflite", "model_vela.tflite", "teacher.tflite"} <= made
+    assert {"model.tflite", "model_vela.tflite", "model.c", "model.h", "teacher.tflite"} <= made
     for path in (*names[0], Path("edgekd.lock")):
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
 
@@ -89,7 +92,7 @@ def test_sources_made_of_them_are_the_same_bytes(builds, tmp_path):
     for number, (_, run) in enumerate(builds):
         for kind in ("tflm", "c"):
             out = tmp_path / str(number) / kind
-            model = run / "artifacts" / "cortex-m4" / "model.tflite"
+            model = run / "artifacts" / "npu" / "model.tflite"
             done = edgekd(
                 "firmware", kind, str(model), "--out", str(out), "--name", "hook", cwd=tmp_path
             )
@@ -113,9 +116,9 @@ def test_the_lock_names_inputs_tools_and_outputs(builds):
     (_, run), _ = builds
     lock = json.loads((run / "edgekd.lock").read_text())
     assert set(lock["inputs"]) == {"data.source", "metadata.licence_file"}
-    assert set(lock["targets"]) == set(TARGETS)
+    assert set(lock["targets"]) == {"npu"}
     assert {"edgekd", "python", "torch", "litert-torch", "ethos-u-vela"} <= set(lock["tools"])
-    made = {f"artifacts/cortex-m4/{name}" for name in ("model.tflite", "model.c", "model.h")}
+    made = {f"artifacts/npu/{name}" for name in ("model.tflite", "model.c", "model.h")}
     assert set(lock["outputs"]) >= made
     assert lock["seed"] == 7
 
@@ -124,7 +127,7 @@ def test_the_dependency_file_names_every_input(builds):
     folder, _ = builds[0]
     text = (folder / "deps.d").read_text()
     assert text.startswith("run/edgekd.lock:")
-    for name in ("recipe.toml", "data.npz", "LICENCE.txt", "cortex-m4.toml", "ethos-u55.toml"):
+    for name in ("recipe.toml", "data.npz", "LICENCE.txt", "npu.toml"):
         assert name in text
 
 
@@ -132,9 +135,9 @@ def test_verify_holds_the_run_against_its_lock(builds):
     folder, run = builds[0]
     done = edgekd("verify", str(run), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "2 inputs and 2 targets hold" in done.stdout
+    assert "2 inputs and 1 targets hold" in done.stdout
     for path, words in (
-        (run / "artifacts" / "ethos-u55" / "model_vela.tflite", "model_vela.tflite'"),
+        (run / "artifacts" / "npu" / "model_vela.tflite", "model_vela.tflite'"),
         (folder / "data.npz", "the input 'data.source'"),
         (folder / "LICENCE.txt", "the input 'metadata.licence_file'"),
         (run / "recipe.toml", "the recipe 'recipe.toml'"),
@@ -151,8 +154,11 @@ def test_verify_holds_the_run_against_its_lock(builds):
 def test_a_budget_that_is_broken_fails_the_build_with_its_numbers(builds):
     folder, _ = builds[0]
     done = edgekd(
-        "compress", "recipe.toml", "--target", "cortex-m4", "--out", "run", "--quick",
+        "compress", "recipe.toml", "--target", "npu", "--out", "run", "--quick",
         "--budget", "size_kib=4", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 1
     assert "size_kib" in done.stdout
+    (line,) = [one for one in done.stderr.splitlines() if "model.tflite: size_kib" in one]
+    assert line.startswith("error: npu: model.tflite: size_kib = ")
+    assert "over its limit of 4; try a smaller student" in line

@@ -56,6 +56,19 @@ def test_it_is_a_follower_of_tflite():
     assert Vela().missing() == []
 
 
+def test_a_missing_vela_is_told_with_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setattr("edgekd.backends.vela.find_spec", lambda name: None)
+    faults = Vela().missing()
+    assert [fault.message for fault in faults] == [
+        "ai-edge-litert is not installed",
+        "ethos-u-vela is not installed",
+    ]
+    assert [fault.hint for fault in faults] == [
+        "pip install 'edgekd[tflite]'",
+        "pip install 'edgekd[ethos]'",
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_target_compiles_a_convolution_to_the_npu_alone(name, follow, tflite_file):
     made = follow(tflite_file(), name)

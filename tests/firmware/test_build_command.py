@@ -1,0 +1,69 @@
+"""What `edgekd firmware build` refuses before anything is trained; `test_cmake` builds with it."""
+
+import pytest
+from typer.testing import CliRunner
+
+from edgekd.cli import app
+from edgekd.errors import EdgekdError, InputError
+from edgekd.recipe import default_recipe
+
+
+def build(*options, target="cortex-m4", name="hook", out="out"):
+    arguments = ["firmware", "build", str(default_recipe()), "--target", target, "--name", name]
+    return CliRunner().invoke(app, [*arguments, "--out", str(out), *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "my-model"}, "'my-model' can't begin the names of C functions"),
+        ({"name": "int"}, "'int' can't begin the names of C functions"),
+        ({"target": "cortex-m5"}, "unknown target 'cortex-m5'"),
+    ],
+)
+def test_a_wrong_name_or_target_is_refused(options, words, tmp_path):
+    result = build(out=tmp_path / "out", **options)
+    assert isinstance(result.exception, InputError)
+    assert words in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--output", "rust"), "unknown output 'rust' (allowed: c, tflm)"),
+        (("--budget", "size_kb"), "'size_kb' is no budget"),
+        (("--accept", "guessed"), "'guessed' can't be accepted"),
+        (("--set", "nothing"), "'nothing' sets nothing"),
+        (("--budget", "memory_mib=2"), "allows more than the 655,360 bytes of cortex-m4"),
+    ],
+)
+def test_wrong_options_are_refused(options, words, tmp_path):
+    result = build(*options, out=tmp_path / "out")
+    assert isinstance(result.exception, EdgekdError)
+    assert words in str(result.exception)
+
+
+def test_a_target_without_tflite_is_refused(tmp_path, monkeypatch):
+    text = """
+name = "no-tflite"
+title = "t"
+summary = "s"
+[hardware]
+architecture = "x86_64"
+cpu = "c"
+cores = 1
+memory_bytes = 1
+[quantization]
+activations = "uint8-affine"
+[backends.onnx]
+"""
+    (tmp_path / "no-tflite.toml").write_text(text)
+    result = build(target=str(tmp_path / "no-tflite.toml"), out=tmp_path / "out")
+    assert "no-tflite has no TFLite backend" in str(result.exception)
+
+
+def test_a_folder_whose_name_make_cannot_write_is_refused(tmp_path):
+    result = build("--depfile", "d", out=tmp_path / "a:b")
+    assert isinstance(result.exception, InputError)
+    assert "a colon in the name can't be written for make" in str(result.exception)
