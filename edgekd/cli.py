@@ -166,18 +166,21 @@ def methods(
     """List every loss, criterion and stage with its paper, or explain one."""
     from dataclasses import asdict
 
-    from edgekd.methods import KINDS, find_method, list_methods
+    from edgekd.methods import KINDS, find_method, list_methods, methods_of
 
-    found = list_methods(name) if name is None or name in KINDS else find_method(name)
+    listing = name is None or name in KINDS
     if as_json:
-        _print_json([asdict(method) for method in found])
-    elif name is None or name in KINDS:
-        rows = [(each.kind, each.name, each.summary, each.paper) for each in found]
+        whole = methods_of(name) if name is None or name in KINDS else find_method(name)
+        _print_json([asdict(method) for method in whole])
+    elif listing:
+        rows = [(each.kind, each.name, each.summary, each.paper) for each in list_methods(name)]
         _print_rows([("kind", "name", "what it does", "paper"), *rows])
     else:
-        for method in found:
+        for method in find_method(str(name)):
             typer.echo(f"{method.kind} {method.name}  {method.paper}\n\n{method.text}\n")
             _print_rows([("parameter", "type", "default"), *method.parameters])
+            if method.recipe:
+                typer.echo(f"\n{method.recipe}")
 
 
 @app.command()
@@ -240,6 +243,25 @@ def report(
         return
     page = compare_runs(folder, out or Path("comparison.html"))
     typer.echo(str(page))
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A .huffman file of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="Where the model goes.")] = None,
+) -> None:
+    """Bring an entropy-coded model back, bit for bit."""
+    from edgekd.errors import InputError
+    from edgekd.quant.packed_onnx import unpack as unpacked
+    from edgekd.store import write_beside
+
+    try:
+        content = unpacked(file.read_bytes(), str(file))
+    except OSError as error:
+        raise InputError(f"not readable: {error.strerror}", where=str(file)) from None
+    path = out or file.with_name(file.name.removesuffix(".huffman") + ".unpacked.onnx")
+    write_beside(path, content)
+    typer.echo(f"{path}: {len(content):,} bytes")
 
 
 @app.command()

@@ -1,19 +1,48 @@
-"""What `edgekd methods` shows: every registered method, from its own signature and docstring."""
+"""What `edgekd methods` shows: every registered method, from its own signature and docstring.
 
+The list is read from the source files, so that nothing is imported for it; one method is imported
+to be shown whole.
+"""
+
+import ast
 import inspect
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgekd.errors import InputError, nearest
-from edgekd.registry import CRITERIA, DIAGNOSTICS, LOSSES, SCHEMES, STAGES, TASKS, Entry, Registry
+from edgekd.registry import (
+    CRITERIA,
+    DIAGNOSTICS,
+    LOSSES,
+    SCHEDULES,
+    SCHEMES,
+    STAGES,
+    TASKS,
+    Entry,
+    Registry,
+)
+from edgekd.snippets import snippet
 
 KINDS = {
-    registry.kind: registry for registry in (STAGES, SCHEMES, LOSSES, CRITERIA, TASKS, DIAGNOSTICS)
+    registry.kind: registry
+    for registry in (STAGES, SCHEMES, LOSSES, SCHEDULES, CRITERIA, TASKS, DIAGNOSTICS)
 }
 
 
 @dataclass(frozen=True)
+class Listed:
+    """One line of the list."""
+
+    kind: str
+    name: str
+    summary: str
+    paper: str
+
+
+@dataclass(frozen=True)
 class Method:
-    """One method as it is listed; `parameters` are name, type and default as text."""
+    """One method as it is shown; `parameters` are name, type and default as text, `recipe` is the
+    part of a recipe that uses it."""
 
     kind: str
     name: str
@@ -21,9 +50,10 @@ class Method:
     paper: str
     parameters: tuple[tuple[str, str, str], ...]
     text: str
+    recipe: str
 
 
-def list_methods(kind: str | None = None) -> list[Method]:
+def list_methods(kind: str | None = None) -> list[Listed]:
     """Every method of one kind, or of all; an unknown kind is refused."""
     if kind is not None and kind not in KINDS:
         raise InputError(
@@ -33,7 +63,7 @@ def list_methods(kind: str | None = None) -> list[Method]:
             hint=nearest(kind, KINDS),
         )
     registries = [KINDS[kind]] if kind else list(KINDS.values())
-    return [_method(registry, name) for registry in registries for name in registry.names()]
+    return [_listed(registry, name) for registry in registries for name in registry.names()]
 
 
 def find_method(name: str) -> list[Method]:
@@ -50,6 +80,36 @@ def find_method(name: str) -> list[Method]:
     return found
 
 
+def methods_of(kind: str | None = None) -> list[Method]:
+    """The same as `list_methods`, each method whole."""
+    return [_method(KINDS[each.kind], each.name) for each in list_methods(kind)]
+
+
+def _listed(registry: Registry, name: str) -> Listed:
+    """From the source of a method of ours; one of another package is imported."""
+    path = registry.folder / f"{name.replace('-', '_')}.py"
+    found = _registered(path) if path.is_file() else None
+    if found is None:
+        entry = registry.get(name)
+        return Listed(registry.kind, name, entry.summary, entry.paper)
+    text, paper = found
+    return Listed(registry.kind, name, text.split("\n")[0], paper)
+
+
+def _registered(path: Path) -> tuple[str, str] | None:
+    """The docstring and the paper of what a file registers, where both are plain to see."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        for mark in node.decorator_list:
+            if isinstance(mark, ast.Call) and getattr(mark.func, "attr", "") == "register":
+                papers = [k.value for k in mark.keywords if k.arg == "paper"]
+                paper = getattr(papers[0], "value", None) if papers else ""
+                text = ast.get_docstring(node)
+                return (text, paper) if text and isinstance(paper, str) else None
+    return None
+
+
 def _method(registry: Registry, name: str) -> Method:
     entry = registry.get(name)
     return Method(
@@ -58,8 +118,20 @@ def _method(registry: Registry, name: str) -> Method:
         entry.summary,
         entry.paper,
         tuple(_parameters(entry)),
-        inspect.getdoc(entry.make) or "",
+        _text(registry, entry),
+        snippet(registry.kind, entry),
     )
+
+
+def _text(registry: Registry, entry: Entry) -> str:
+    """The method's docstring; for a loss, what its kind compares stands behind it."""
+    text = inspect.getdoc(entry.make) or ""
+    if registry.kind != "loss" or not isinstance(entry.make, type):
+        return text
+    kind = next(
+        (each for each in entry.make.__mro__[1:] if each.__module__ == registry.package), None
+    )
+    return f"{text}\n\n{(inspect.getdoc(kind) or '').split(chr(10))[0]}" if kind else text
 
 
 def _parameters(entry: Entry) -> list[tuple[str, str, str]]:

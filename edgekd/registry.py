@@ -11,6 +11,8 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekd.errors import InputError, nearest
@@ -55,10 +57,18 @@ class Registry:
 
         return decorate
 
+    @property
+    def folder(self) -> Path:
+        """Where the package's files are, found without importing it."""
+        spec = find_spec(self.package)
+        places = spec.submodule_search_locations if spec is not None else None
+        if not places:
+            raise ModuleNotFoundError(f"no package {self.package}", name=self.package)
+        return Path(next(iter(places)))
+
     def names(self) -> list[str]:
         """Every name, sorted, without importing any method."""
-        package = importlib.import_module(self.package)
-        files = (module.name for module in pkgutil.iter_modules(package.__path__))
+        files = (module.name for module in pkgutil.iter_modules([str(self.folder)]))
         packaged = {name.replace("_", "-") for name in files if not name.startswith("_")}
         return sorted(packaged | {point.name for point in entry_points(group=self.package)})
 

@@ -23,7 +23,7 @@ TIERS = (
      "measuring", "compiled"),
     ("report", "onnx_alone", "plan", "pipeline", "proof", "compress",
      "bench", "bench_options", "bench_text", "bench_plot", "verification",
-     "methods", "doctor", "progress", "inputs", "lockfile", "depfile", "offline",
+     "methods", "snippets", "doctor", "progress", "inputs", "lockfile", "depfile", "offline",
      "overruns", "firmware_build"),
     ("cli", "__main__", "firmware_commands", "board_commands", "bench_command"),
 )  # fmt: skip

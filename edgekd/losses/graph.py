@@ -1,6 +1,6 @@
 """Graph networks: node embeddings, edge weights and the pooled output, on a budget of edges."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ class Graph(DepthsLoss):
     """
 
     least = 1
+    example: ClassVar[dict[str, Any]] = {
+        "student": ["nodes", "edges", "pooled"],
+        "teacher": ["nodes", "edges", "pooled"],
+    }
 
     def __init__(
         self,

@@ -16,8 +16,6 @@ class SegmentationPairs(FeatureLoss):
     first, so that one node stands for a patch. Channel counts need not agree.
     """
 
-    outputs_will_do = True
-
     def __init__(self, patch: int = 2) -> None:
         above_zero(patch=patch)
         super().__init__()

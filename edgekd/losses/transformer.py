@@ -11,8 +11,9 @@ from edgekd.registry import LOSSES
 
 @LOSSES.register(paper="https://arxiv.org/abs/1909.10351")
 class Transformer(DepthsLoss):
-    """sum of |W F_s - F_t|^2 over embeddings and hidden states + sum of |A_s - A_t|^2 over the
-    attention matrices + `logits` T^2 KL(softmax(z_t / T) || softmax(z_s / T)); means of elements.
+    """sum |W F_s - F_t|^2 + sum |A_s - A_t|^2 + T^2 KL(softmax(z_t / T) || softmax(z_s / T)).
+
+    By the weights `hidden`, `attention` and `logits`; the mean of the elements each.
 
     Jiao et al. 2020 (TinyBERT), equations 7 to 11. Layers that give (L, D) or a patch embedding
     (D, H, W) are hidden states, bridged by a linear layer W shared by layers of the same widths

@@ -9,10 +9,9 @@ EXTREME = 65536
 
 @SCHEDULES.register()
 class BatchSize(Schedule):
-    """T = start (reference / B)^(1/4), B the samples in the batch, `reference` the batch size that
-    `start` was chosen for.
+    """T = start (reference / B)^(1/4), B the samples in the batch.
 
-    With kl's T^2 the logits' gradient grows with T, its variance with T^2 / B.
+    `reference` is the batch size that `start` was chosen for. With kl's T^2 the logits' gradient grows with T, its variance with T^2 / B.
     """
 
     for_weights = False
