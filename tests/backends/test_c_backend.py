@@ -1,0 +1,126 @@
+"""The backend that follows TFLite with C, and the files that belong to one artifact."""
+
+import pytest
+
+from edgekd.artifact import Artifact, sha256_of
+from edgekd.backends.c import PlainC
+from edgekd.compiled import kept, publish_artifact
+from edgekd.errors import Faults, InputError
+from edgekd.firmware import emulation
+from edgekd.store import Store
+from edgekd.target import load_target, parse_target
+
+TARGET = load_target("cortex-m4")
+
+
+def tflite_artifact(path, **changes):
+    values = {
+        "path": path, "format": "tflite", "runtime": "litert", "precision": "int8",
+        "target": "cortex-m4", "sha256": sha256_of(path), "bytes": path.stat().st_size,
+        "inputs": (), "outputs": (),
+    } | changes  # fmt: skip
+    return Artifact(**values)
+
+
+@pytest.fixture
+def no_tools(monkeypatch):
+    gone = InputError("no arm-none-eabi-gcc here")
+    monkeypatch.setattr(emulation, "missing_tools", lambda: [gone])
+
+
+def test_it_writes_the_source_with_its_header_as_companion(tflite_file, tmp_path, no_tools):
+    folder = tmp_path / "out"
+    artifact = tflite_artifact(tflite_file())
+    (made,) = PlainC().follow(artifact, TARGET, {"name": "kws"}, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["kws.c", "kws.h"]
+    assert (made.format, made.runtime, made.path) == ("c", "c", folder / "kws.c")
+    assert made.sha256 == sha256_of(folder / "kws.c")
+    assert made.companions == {"kws.h": sha256_of(folder / "kws.h")}
+    assert made.lineage[-1] == "compiled to C"
+
+
+def test_without_the_tools_memory_is_known_flash_estimated_and_instructions_not_had(
+    tflite_file, tmp_path, no_tools
+):
+    """Input 64 and output 128 bytes; constants: 32 weights, 8 biases, multipliers and shifts, and a
+    table of 256 for the RELU that follows in place."""
+    (made,) = PlainC().follow(tflite_artifact(tflite_file()), TARGET, {}, tmp_path / "out")
+    memory, size, instructions = made.measurements
+    assert (memory.metric, memory.value, memory.kind) == ("memory_bytes", 64.0 + 128.0, "measured")
+    assert (size.metric, size.kind) == ("size_bytes", "estimated")
+    assert size.value == 32 + 8 * 4 + 8 * 4 + 8 + 256
+    assert (instructions.value, instructions.kind) == (None, "unavailable")
+    assert instructions.reason == "no arm-none-eabi-gcc here"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(emulation.missing_tools()), reason="needs the cross compiler and qemu")
+def test_with_them_the_model_is_compiled_run_and_counted(tflite_file, tmp_path):
+    (made,) = PlainC().follow(tflite_artifact(tflite_file()), TARGET, {}, tmp_path / "out")
+    told = {one.metric: one for one in made.measurements}
+    assert told["memory_bytes"].kind == "measured"
+    assert told["size_bytes"].kind == "measured"
+    assert told["size_bytes"].value > 360
+    assert told["stack_bytes"].kind == told["instructions"].kind == "simulated"
+    assert told["instructions"].value > 16 * 32  # a multiplication each
+
+
+def test_what_does_not_fit_is_noted(tflite_file, tmp_path, no_tools):
+    hardware = TARGET.hardware.model_copy(update={"memory_bytes": 100, "storage_bytes": 90})
+    small = TARGET.model_copy(update={"hardware": hardware})
+    (made,) = PlainC().follow(tflite_artifact(tflite_file()), small, {}, tmp_path / "out")
+    assert made.notes == (
+        "does not fit: 192 bytes of 100 of memory",
+        "does not fit: 360 bytes of 90 of flash",
+    )
+
+
+def test_the_check_alone_gives_the_numbers(tflite_file):
+    _, facts = PlainC().check_artifact(tflite_artifact(tflite_file()), TARGET, {})
+    assert facts["kind"] == "estimated"
+    assert facts["arena_bytes"] == 192
+
+
+def test_an_operator_without_a_kernel_and_another_format_are_refused(tflite_file, tmp_path):
+    with pytest.raises(InputError, match="operator 1: COS has no C kernel"):
+        PlainC().check_artifact(tflite_artifact(tflite_file("COS")), TARGET, {})
+    onnx = tflite_artifact(tflite_file(), format="onnx")
+    with pytest.raises(InputError, match="C is made from a TFLite file, not onnx"):
+        PlainC().follow(onnx, TARGET, {}, tmp_path)
+
+
+def test_a_target_with_c_needs_tflite_before_it():
+    table = TARGET.model_dump(mode="json")
+    del table["backends"]["tflite"]
+    with pytest.raises(InputError, match="backend 'c' follows 'tflite', which is not among"):
+        parse_target(table, "mine")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"name": "2x"}, "name"), ({"arithmetic": "float"}, "arithmetic"), ({"size": 1}, "size")],
+)
+def test_options_that_mean_nothing_are_refused(options, message):
+    table = TARGET.model_dump(mode="json")
+    table["backends"]["c"] = options
+    with pytest.raises((InputError, Faults), match=message):
+        parse_target(table, "mine")
+
+
+def test_companions_are_kept_published_and_checked_with_their_file(tflite_file, tmp_path, no_tools):
+    store, calls = Store(tmp_path / "store"), []
+
+    def make(folder):
+        calls.append(folder)
+        return PlainC().follow(tflite_artifact(tflite_file()), TARGET, {}, folder)
+
+    (first,) = kept(store, "c", "key", make)
+    (again,) = kept(store, "c", "key", make)
+    assert len(calls) == 1
+    published = publish_artifact(again, tmp_path / "artifacts")
+    assert published.path.with_name("model.h").read_bytes() == (
+        first.path.with_name("model.h").read_bytes()
+    )
+    first.path.with_name("model.h").write_text("changed")
+    kept(store, "c", "key", make)
+    assert len(calls) == 2

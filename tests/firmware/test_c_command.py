@@ -1,0 +1,34 @@
+"""`edgekd firmware c` as a build calls it."""
+
+import json
+import subprocess
+import sys
+
+from operator_cases import CASES
+
+EDGEKD = [sys.executable, "-m", "edgekd.cli", "firmware", "c"]
+
+
+def run(*words):
+    return subprocess.run([*EDGEKD, *map(str, words)], capture_output=True, text=True)
+
+
+def test_it_writes_two_files_and_their_numbers(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(CASES["pad into conv"]())
+    done = run(tmp_path / "m.tflite", "--out", tmp_path / "out", "--name", "kws", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["files"] == [str(tmp_path / "out" / name) for name in ("kws.h", "kws.c")]
+    assert told["arena_bytes"] == told["arena_bound_bytes"] == 180
+    assert (tmp_path / "out" / "kws.c").is_file()
+
+
+def test_a_damaged_file_is_one_line_and_exit_code_2(tmp_path):
+    content = CASES["pad into conv"]()
+    (tmp_path / "m.tflite").write_bytes(content[: len(content) // 2])
+    done = run(tmp_path / "m.tflite", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {tmp_path / 'm.tflite'}: a truncated or corrupt TFLite")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
