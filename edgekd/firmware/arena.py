@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgekd.errors import ToolError
+from edgekd.formats.tflite import read_tflite
 from edgekd.measurement import Measurement
 from edgekd.processes import how_it_ended, run_tool
 
@@ -26,9 +27,13 @@ def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
 
     It is measured on this machine, whose pointers are 8 bytes; a 32-bit core needs a little less,
     never more. Unavailable, with the reason, without tflite-micro or if the model does not run.
+    Raises `InputError` for a damaged file.
     """
     if not find_spec("tflite_micro"):
         return _unavailable("tflite-micro is not installed: pip install 'edgekd[tflm]'")
+    foreign = [op for op in read_tflite(model).counts if op.startswith("CUSTOM")]
+    if foreign:
+        return _unavailable(f"tflite-micro on this machine has no {', '.join(foreign)}")
     argv = [sys.executable, "-m", "edgekd.firmware.arena", str(model.resolve())]
     try:
         with tempfile.TemporaryDirectory(prefix="edgekd-tflm-") as folder:

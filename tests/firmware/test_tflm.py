@@ -188,6 +188,26 @@ def test_a_runtime_that_crashes_hangs_or_is_missing_leaves_a_reason(
     assert "pip install 'edgekd[tflm]'" in measure_arena(tflite_file()).reason
 
 
+def test_an_npus_own_operator_is_not_for_the_runtime_of_this_machine(tflite_file):
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    from ai_edge_litert import schema_py_generated as schema
+
+    path = tflite_file()
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model.operatorCodes[1].builtinCode = schema.BuiltinOperator.CUSTOM
+    model.operatorCodes[1].deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    model.operatorCodes[1].customCode = "ethos-u"
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    found = measure_arena(path)
+    assert (found.value, found.kind) == (None, "unavailable")
+    assert found.reason == "tflite-micro on this machine has no CUSTOM ethos-u"
+    assert micro_sources(path, found, "m").ops == ("CONV_2D", "CUSTOM ethos-u")
+
+
 def test_the_command_writes_the_sources_and_refuses_a_damaged_file(tflite_file, tmp_path):
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
     out = tmp_path / "out"
