@@ -7,7 +7,9 @@ from typing import Literal
 from edgekd.config import Value
 from edgekd.measurement import Measurement
 
-Precision = Literal["fp32", "fp16", "int8", "bf16", "int4", "ternary", "binary", "mixed"]
+Precision = Literal[
+    "fp32", "fp16", "int8", "bf16", "int4", "ternary", "binary", "clustered", "mixed"
+]  # fmt: skip
 """What weights are stored in; all but the first three have float activations and narrow weights,
 "mixed" of several widths."""
 Placement = Literal["cpu", "gpu", "edgetpu", "npu", "unsupported"]

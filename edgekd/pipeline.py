@@ -187,7 +187,8 @@ def _with_follower(
     plan: Plan, target: Target, name: str, backend: Any, made: list[Compiled]
 ) -> list[Compiled]:
     """Add what a follower makes; a file that it could not compile here keeps what it says of it."""
-    options, result = target.backends[name], []
+    options: dict[str, Any] = target.backends.get(name, {})
+    result: list[Compiled] = []
     with _board(plan.request.device) as (board, has):
         for each in made:
             if each.artifact.format != backend.follows:

@@ -270,17 +270,21 @@ def typed_stage(number: int, table: dict[str, Any]) -> Stage:
 
 def _check_order(stages: Sequence[Stage], collect: _Collector) -> None:
     for number, stage in enumerate(stages, 1):
-        if stage.kind == "quantize" and number < len(stages):
+        if stage.kind in LAST and number < len(stages):
             after = stages[number].kind
             collect.faults.append(
                 InputError(
-                    f"'{after}' after 'quantize': a quantized model can't be changed any more",
+                    f"'{after}' after '{stage.kind}': {LAST[stage.kind]} can't be changed any more",
                     where=f"stages.{number + 1}",
-                    allowed="quantize as the last stage",
-                    hint="move the quantize stage to the end; it can train with method = 'qat'",
+                    allowed=f"{stage.kind} as the last stage",
+                    hint=f"move the {stage.kind} stage to the end; it can train by itself",
                 )
             )
             return
+
+
+LAST = {"quantize": "a quantized model", "cluster": "a model with shared weights"}
+"""The stages that nothing can follow, and what they leave."""
 
 
 def _start(network: Network, recipe: Recipe, data: Data, seed: int) -> Candidate:
@@ -331,18 +335,24 @@ def _planned_target(
         where = f"stages.{number} ({stage.kind})"
         found = collect.attempt(stage.check, plan.start, context, where)
         collect.faults.extend(found or [])
-        key = stage_key(key, stage, target)
+        content = collect.attempt(stage.content, plan.request.recipe.folder)
+        key = stage_key(key, stage, target, content or "")
         cached = plan.request.resume and plan.store.find(stage.kind, key) is not None
         planned.append(PlannedStage(stage.kind, stage, key, stage.cost(context), cached))
-    backends = _backends(plan, target, collect)
+    backends = _backends(plan, target, stages, collect)
     _check_precision(target, stages, collect)
     _check_fit(plan, target, collect)
     return PlannedTarget(target, tuple(planned), backends, _budgets(plan.request, target))
 
 
-def _backends(plan: Plan, target: Target, collect: _Collector) -> dict[str, Backend]:
+def _backends(
+    plan: Plan, target: Target, stages: Sequence[Stage], collect: _Collector
+) -> dict[str, Backend]:
+    """The target's, and those that a stage asks for besides."""
     backends = {}
-    for name, options in target.backends.items():
+    asked = [name for stage in stages for name in getattr(stage, "followers", ())]
+    for name in dict.fromkeys([*target.backends, *asked]):
+        options = target.backends.get(name, {})
         where = f"target {target.name}: backends.{name}"
         entry = collect.attempt(BACKENDS.get, name, where)
         if entry is None:
@@ -418,11 +428,12 @@ def start_key(plan: Plan) -> str:
     )
 
 
-def stage_key(previous: str, stage: Stage, target: Target) -> str:
-    """Of what came before, the stage's own table, and the target's facts that it reads."""
+def stage_key(previous: str, stage: Stage, target: Target, content: str = "") -> str:
+    """Of what came before, the stage's own table with what the files in it hold, and the target's
+    facts that it reads."""
     facts = target.model_dump(mode="json", include=set(stage.target_facts))
     table = stage.model_dump(mode="json")  # type: ignore[attr-defined]
-    return key_of(previous, table, facts)
+    return key_of(previous, table, facts, *([content] if content else []))
 
 
 def _warnings(plan: Plan) -> tuple[str, ...]:

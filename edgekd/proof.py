@@ -49,10 +49,16 @@ COSTS = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "peak_memory_byte
 TOLERANCE = {
     "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,
     "bf16": 1e-3, "int4": 5e-2, "ternary": 5e-2, "binary": 5e-2, "mixed": 5e-2,
+    "clustered": 1e-3,
 }  # fmt: skip
 """How far a file with float outputs may lie from its module, relative to the largest output; int8
 ones have float outputs where the last layers stay in float, and rounding adds up before them. For
 matrices of a few bits ONNX Runtime's MatMulNBits rounds the activations to int8 as well."""
+
+STORED = "huffman"
+"""The runtime of files that are only kept: they are judged by their size alone."""
+
+STORED_REASON = "kept for flash: it gives the ONNX file back bit for bit, whose numbers hold"
 
 MAKERS = {
     "onnxruntime": "onnx", "litert": "tflite", "tvm": "tvm", "edgetpu": "edgetpu", "c": "c",
@@ -224,7 +230,10 @@ def _inherited(
 def _judged(
     plan: Plan, planned: PlannedTarget, report: ArtifactReport, path: str
 ) -> ArtifactReport:
-    budgets = judge(planned.budgets, report.measurements, plan.request.accept)  # type: ignore[arg-type]
+    limits = planned.budgets
+    if report.runtime == STORED:
+        limits = {name: limit for name, limit in limits.items() if name.startswith("size")}
+    budgets = judge(limits, report.measurements, plan.request.accept)  # type: ignore[arg-type]
     return report.model_copy(update={"budgets": tuple(budgets), "path": path})
 
 
@@ -307,7 +316,7 @@ def _outputs(
 ) -> _Proof:
     artifact, device = each.artifact, place.device
     progress(f"run {artifact.path.name} on {device.name}", 0, 1)
-    reason = device.can_run(artifact)
+    reason = STORED_REASON if artifact.runtime == STORED else device.can_run(artifact)
     if each.is_baseline and place.reason:
         reason = "the teacher's file is for the target's own kind of machine only"
     if reason:

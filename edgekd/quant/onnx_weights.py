@@ -70,7 +70,27 @@ def _stored(stem: str, name: str, each: Stored, transposed: bool) -> tuple[list[
             f"{stem}_bf16", TensorProto.BFLOAT16, value.shape, raw.tobytes(), raw=True
         )
         return [tensor], [helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT)]
+    if each.centroids is not None:
+        return _picked(stem, name, each, transposed)
     return _dequantized(stem, name, each, transposed)
+
+
+def _picked(stem: str, name: str, each: Stored, transposed: bool) -> tuple[list[Any], list[Any]]:
+    """Gather from the centroids; ONNX Runtime does it once, when it loads the file."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    assert each.codes is not None
+    assert each.centroids is not None
+    codes = each.codes.numpy().T if transposed else each.codes.numpy()
+    tensors = [
+        numpy_helper.from_array(np.ascontiguousarray(codes), f"{stem}_index"),
+        numpy_helper.from_array(each.centroids.numpy(), f"{stem}_centroids"),
+    ]
+    wide = f"{stem}_wide"
+    return tensors, [
+        helper.make_node("Cast", [tensors[0].name], [wide], to=TensorProto.INT32),
+        helper.make_node("Gather", [tensors[1].name, wide], [name], axis=0),
+    ]
 
 
 def _dequantized(

@@ -5,14 +5,15 @@ int8 tensors behind a dequantize op, which backends store in as many bits as the
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from edgekd.quant import ops
+from edgekd.quant.clusters import SharedWeight
 from edgekd.quant.export import replace_constant
 from edgekd.quant.inspection import layer_of
 from edgekd.quant.narrow import BITS, Narrow, NarrowWeight
@@ -48,20 +49,12 @@ def narrowed(
     for name, node in weighted_layers(prepared).items():
         if name not in dtypes:
             continue
-        weight: Any = node.args[1]
-        dtype = dtypes[name]
+        dtype, weight = dtypes[name], constant_of(prepared, _weight(node))
         # Single weights have scales of their own only where they are few bits.
         size = 0 if dtype == "int8" else group
         lsq = learned and dtype in ("int8", "int4")
-        module = NarrowWeight(
-            constant_of(prepared, weight), dtype, size, learned=lsq, search=search
-        )
-        place = f"narrow_{node.name}"
-        prepared.add_submodule(place, module)
-        with prepared.graph.inserting_before(node):
-            narrow = prepared.graph.call_module(place, (weight,))
-        narrow.meta["val"] = weight.meta.get("val")
-        node.args = (node.args[0], narrow, *node.args[2:])
+        module = NarrowWeight(weight, dtype, size, learned=lsq, search=search)
+        _insert(prepared, node, module)
     prepared.recompile()
     return switchable(prepared)
 
@@ -88,7 +81,11 @@ def finish_narrow(graph: fx.GraphModule) -> fx.GraphModule:
         module = finished.get_submodule(node.target)
         if isinstance(module, NarrowWeight):
             _store(finished, node, module)
-            finished.delete_submodule(node.target)
+        elif isinstance(module, SharedWeight):
+            _share(finished, node, module)
+        else:
+            continue
+        finished.delete_submodule(node.target)
     return _cleaned(finished)
 
 
@@ -129,6 +126,48 @@ def as_bfloat16(graph: fx.GraphModule) -> fx.GraphModule:
     return _cleaned(finished)
 
 
+def shared(graph: fx.GraphModule, layers: Collection[str], bits: int) -> fx.GraphModule:
+    """A copy in which the weights of the named layers run through a `SharedWeight` each."""
+    prepared = copy.deepcopy(graph)
+    for parameter in prepared.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    for name, node in weighted_layers(prepared).items():
+        if name in layers:
+            _insert(prepared, node, SharedWeight(constant_of(prepared, _weight(node)), bits))
+    prepared.recompile()
+    return switchable(prepared)
+
+
+def _weight(layer: fx.Node) -> fx.Node:
+    return cast(fx.Node, layer.args[1])
+
+
+def _insert(graph: fx.GraphModule, layer: fx.Node, module: nn.Module) -> None:
+    """Run a layer's weight through a module."""
+    weight, place = _weight(layer), f"narrow_{layer.name}"
+    graph.add_submodule(place, module)
+    with graph.graph.inserting_before(layer):
+        narrow = graph.graph.call_module(place, (weight,))
+    narrow.meta["val"] = weight.meta.get("val")
+    layer.args = (layer.args[0], narrow, *layer.args[2:])
+
+
+def _share(graph: fx.GraphModule, node: fx.Node, module: SharedWeight) -> None:
+    stem = str(node.target)
+    graph.register_buffer(f"{stem}_index", module.index.clone())
+    graph.register_buffer(f"{stem}_centroids", module.table().detach().clone())
+    with graph.graph.inserting_before(node):
+        table = graph.graph.get_attr(f"{stem}_centroids")
+        index = graph.graph.get_attr(f"{stem}_index")
+        wide = graph.graph.call_function(WIDEN, (index, torch.int64))
+        flat = graph.graph.call_function(aten.flatten.using_ints, (wide,))
+        picked = graph.graph.call_function(aten.index_select.default, (table, 0, flat))
+        value = graph.graph.call_function(aten.view.default, (picked, list(module.index.shape)))
+    value.meta["val"] = node.meta.get("val")
+    node.replace_all_uses_with(value)
+    graph.graph.erase_node(node)
+
+
 def _cleaned(graph: fx.GraphModule) -> fx.GraphModule:
     graph.graph.eliminate_dead_code()
     finished = fx.GraphModule(graph, graph.graph)
@@ -142,17 +181,21 @@ class Stored:
     """One weight as a finished graph stores it, and as its layer sees it.
 
     `value` is float32 in the layer's shape. Of codes, `codes` are (o, k), `scales` (o, groups) and
-    `limit` the largest code; bfloat16 has none.
+    `limit` the largest code; bfloat16 has none. Clustered weights have `codes` of the layer's shape
+    into `centroids`.
     """
 
     value: Tensor
     codes: Tensor | None = None
     scales: Tensor | None = None
     limit: int = 0
+    centroids: Tensor | None = None
 
     @property
     def dtype(self) -> str:
         """Its name in a recipe."""
+        if self.centroids is not None:
+            return "clustered"
         if self.codes is None:
             return "bf16"
         if self.limit == 1:
@@ -161,7 +204,9 @@ class Stored:
 
     @property
     def bits(self) -> int:
-        """All bits of it in a file, scales included."""
+        """All bits of it in a file, scales and centroids included."""
+        if self.codes is not None and self.centroids is not None:
+            return 8 * self.codes.numel() + 32 * self.centroids.numel()
         if self.codes is None or self.scales is None:
             return 16 * self.value.numel()
         return BITS[self.limit] * self.codes.numel() + 32 * self.scales.numel()
@@ -175,7 +220,11 @@ def stored_weights(graph: fx.GraphModule) -> list[tuple[fx.Node, Stored]]:
 def _stored(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, Stored]]:
     for node in graph.graph.nodes:
         if node.target is WIDEN and is_constant(node.args[0]):
-            yield node, Stored(constant_of(graph, node.args[0]).float())
+            value = constant_of(graph, node.args[0])
+            if value.dtype is torch.bfloat16:
+                yield node, Stored(value.float())
+        elif node.target is aten.index_select.default:
+            yield from _clustered(graph, node)
         elif node.target is DEQUANTIZE_GROUPS:
             codes, scales = (constant_of(graph, each) for each in node.args[:2])
             grid = codes.view(*scales.shape, -1).float() * scales.unsqueeze(2)
@@ -185,12 +234,24 @@ def _stored(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, Stored]]:
             yield view or node, Stored(value, codes, scales, int(node.args[4]))
 
 
+def _clustered(graph: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, Stored]]:
+    source: Any = node.args[2]
+    while isinstance(source, fx.Node) and source.args and not is_constant(source):
+        source = source.args[0]
+    if not (is_constant(node.args[0]) and is_constant(source)):
+        return
+    table, codes = constant_of(graph, cast(fx.Node, node.args[0])), constant_of(graph, source)
+    if codes.dtype is torch.uint8:
+        value = table[codes.long()]
+        yield next(iter(node.users)), Stored(value, codes, centroids=table)
+
+
 def stored_bytes(graph: fx.GraphModule) -> int:
     """What parameters and buffers take with each code in as many bits as it has."""
     tensors = [*graph.parameters(), *graph.buffers()]
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     for _, each in stored_weights(graph):
-        if each.codes is not None:
+        if each.codes is not None and each.centroids is None:
             total -= each.codes.numel() - each.codes.numel() * BITS[each.limit] // 8
     return total
 

@@ -1,0 +1,73 @@
+"""Entropy-coded ONNX for flash: a smaller file that gives `model.onnx` back bit for bit."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgekd.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.backends import Board
+from edgekd.errors import EdgekdError, MissingPackage
+from edgekd.quant.packed_onnx import Packed, pack
+from edgekd.registry import BACKENDS
+from edgekd.target import Target
+
+WHERE = "backends.huffman"
+
+
+@BACKENDS.register(paper="https://arxiv.org/abs/1510.00149")
+class Huffman:
+    """Huffman-coded integer weights behind an ONNX file; `edgekd unpack` brings it back."""
+
+    follows = "onnx"
+
+    def missing(self) -> list[EdgekdError]:
+        """A fault where onnx is not installed."""
+        return [] if find_spec("onnx") else [MissingPackage("onnx", "onnx", where=WHERE)]
+
+    def check_artifact(
+        self, artifact: Artifact, target: Target, options: dict[str, Any]
+    ) -> tuple[Sequence[OpPlacement], dict[str, float | str]]:
+        """Where its operators run does not change; its facts are measured on the file."""
+        return artifact.placements, _facts(pack(artifact.path.read_bytes(), str(artifact.path)))
+
+    def follow(
+        self,
+        artifact: Artifact,
+        target: Target,
+        options: dict[str, Any],
+        folder: Path,
+        board: Board | None = None,
+    ) -> list[Artifact]:
+        """`model.onnx.huffman`, decoded once and compared with what it was made of."""
+        packed = pack(artifact.path.read_bytes(), str(artifact.path))
+        path = folder / f"{artifact.path.name}.huffman"
+        beside = folder / f".{path.name}.writing"
+        beside.write_bytes(packed.data)
+        beside.replace(path)
+        note = (
+            f"for flash: edgekd unpack gives {artifact.path.name} back, bit for bit (checked); "
+            "what that file computes is what this one holds"
+        )
+        changes: dict[str, Any] = {
+            "path": path,
+            "format": "onnx-huffman",
+            "runtime": "huffman",
+            "sha256": sha256_of(path),
+            "bytes": path.stat().st_size,
+            "notes": (note,),
+            "facts": _facts(packed),
+        }
+        return [artifact.model_copy(update=changes)]
+
+
+def _facts(packed: Packed) -> dict[str, float | str]:
+    """Measured sizes: of the file against the ONNX one, and against one with float weights."""
+    floating = packed.original + 3 * packed.weights
+    return {
+        "kind": "measured",
+        "onnx_bytes": packed.original,
+        "ratio_to_onnx": round(packed.original / len(packed.data), 3),
+        "ratio_to_fp32": round(floating / len(packed.data), 3),
+        "bits_per_weight": round(8 * packed.coded / max(1, packed.weights), 3),
+    }

@@ -1,0 +1,105 @@
+"""Weights that share a few values, and their entropy coding: Deep Compression's last two steps."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from edgekd.candidate import Candidate
+from edgekd.distillation import Teaching, check_teaching, teach
+from edgekd.errors import EdgekdError, InputError
+from edgekd.quant.export import export_graph
+from edgekd.quant.faults import ignored_faults, number_faults, stands_in, storing
+from edgekd.quant.support import operators, unsupported
+from edgekd.quant.weight_only import finish_narrow, shared, stored_weights, weighted_layers
+from edgekd.registry import STAGES
+from edgekd.stages import Context
+
+
+@STAGES.register(paper="https://arxiv.org/abs/1510.00149")
+class Cluster(Teaching):
+    """Let the weights of each layer share 2^`bits` values, and train those with the teachers.
+
+    k-means finds the values; zeros of an earlier pruning stay zeros. Each is then trained with the
+    sum of its weights' gradients for `epochs` (may be 0); layers in `ignore` keep their weights.
+    The onnx backend stores a byte a weight and the values; the huffman backend, which this stage
+    asks for, codes that file again for flash, from which `edgekd unpack` brings it back bit for
+    bit. Nothing is computed faster.
+    """
+
+    target_facts: ClassVar[tuple[str, ...]] = ("unsupported_ops",)
+    followers: ClassVar[tuple[str, ...]] = ("huffman",)
+
+    kind: Literal["cluster"] = "cluster"
+    bits: int = Field(default=5, ge=1, le=8)
+    ignore: tuple[str, ...] = ()
+    epochs: int = Field(default=5, ge=0)
+
+    def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
+        """Every reason why this clustering can't work on such a model."""
+        if candidate.form != "float":
+            return [InputError(f"the model is {candidate.form} already", where=where)]
+        faults = number_faults(candidate, "clustered", where)
+        found = operators(candidate, where)
+        faults += unsupported(found, context.target.unsupported_ops, where)
+        layers = list(weighted_layers(export_graph(candidate.module, candidate.example, where)))
+        if not layers:
+            faults.append(InputError("no layer has weights to share", where=where))
+        faults += ignored_faults(self.ignore, layers, where)
+        if not storing(context.target):
+            faults.append(
+                InputError(
+                    f"no backend of {context.target.name} stores shared weights "
+                    f"({', '.join(context.target.backends)}): it would be a simulation only",
+                    where=where,
+                    allowed="a target with the onnx backend",
+                )
+            )
+        if self.epochs:
+            faults += check_teaching(
+                self,
+                candidate.module,
+                data=context.data,
+                teachers=context.teachers,
+                where=where,
+            )
+        return faults
+
+    def cost(self, context: Context) -> str:
+        """The number of values and the training."""
+        training = f"{self.epochs} epochs of {len(context.data.train):,} samples"
+        return f"{2**self.bits} values a layer, then {training}"
+
+    def run(self, candidate: Candidate, context: Context) -> Candidate:
+        """A graph whose layers read their weights from tables."""
+        whole = export_graph(candidate.module, candidate.example)
+        layers = [
+            layer
+            for layer in weighted_layers(whole)
+            if not any(stands_in(layer, name) for name in self.ignore)
+        ]
+        context.progress("clustering", 0, 1)
+        graph = shared(whole, layers, self.bits)
+        context.progress("clustering", 1, 1)
+        if self.epochs:
+            fields = {name: getattr(self, name) for name in Teaching.model_fields}
+            teach(
+                graph,
+                Teaching.model_validate(fields),
+                data=context.data,
+                teachers=context.teachers,
+                work=context.work,
+                seed=context.seed,
+                progress=context.progress,
+                cache=context.cache,
+                where="cluster",
+            )
+        finished = finish_narrow(graph)
+        found = [each for _, each in stored_weights(finished)]
+        zeros = sum(int((each.value == 0).sum()) for each in found)
+        every = sum(each.value.numel() for each in found)
+        tables = sum(each.centroids.numel() for each in found if each.centroids is not None)
+        line = (
+            f"cluster: {every:,} weights of {len(found)} layers share {tables:,} values, "
+            f"{zeros / every:.1%} of them zeros, {self.epochs} epochs trained; activations in float"
+        )
+        return candidate.after(finished, line, "weights")
