@@ -73,7 +73,7 @@ def _copied(path: Path, final: Path) -> None:
         beside = final.with_name(f".{final.name}.{os.getpid()}.writing")
         try:
             beside.unlink(missing_ok=True)
-            shutil.copyfile(path, beside)
+            shutil.copy(path, beside)  # with its mode: a companion may be a script
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)

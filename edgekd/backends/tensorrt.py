@@ -78,8 +78,8 @@ class TensorRt:
         folder: Path,
         board: Board | None = None,
     ) -> list[Artifact]:
-        """The ONNX file for TensorRT's parser, the script that builds its engine, and the engine
-        itself if a board with trtexec is given."""
+        """The ONNX file for TensorRT's parser, beside it the script that builds its engine, and the
+        engine itself if a board with trtexec is given."""
         settings = TensorrtOptions(**options)
         placements, facts = self.check_artifact(artifact, target, options)
         model = _with_float_biases(artifact, folder)
@@ -87,10 +87,8 @@ class TensorRt:
         command = build_arguments(model.name, engine, artifact.precision, settings)
         script = _write_script(folder / SCRIPT, command, settings)
         common = {"runtime": "tensorrt", "placements": placements, "facts": facts}
-        made = [
-            _changed(artifact, model, {**common, "format": "tensorrt-onnx"}),
-            _changed(artifact, script, {**common, "format": "script", "notes": (_how_to(model),)}),
-        ]
+        beside = {"companions": {script.name: sha256_of(script)}, "notes": (_how_to(model),)}
+        made = [_changed(artifact, model, {**common, **beside, "format": "tensorrt-onnx"})]
         trtexec = _find_trtexec(board, settings) if board is not None else ""
         if board is None or not trtexec:
             return made

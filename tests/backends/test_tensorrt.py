@@ -141,17 +141,17 @@ def test_it_follows_onnx():
 
 
 def test_without_a_board_the_file_for_the_parser_and_the_script_are_made(artifact, follow):
-    model, script = follow(artifact())
+    (model,) = follow(artifact())
     assert (model.path.name, model.format) == ("model_tensorrt.onnx", "tensorrt-onnx")
-    assert (script.path.name, script.format) == ("build_engine.sh", "script")
-    assert script.facts == {"kind": "estimated", "int8_ops": 1, "int32_biases": 1}
-    assert os.access(script.path, os.X_OK)
-    assert script.sha256 == sha256_of(script.path)
+    assert model.facts == {"kind": "estimated", "int8_ops": 1, "int32_biases": 1}
+    script = model.path.with_name("build_engine.sh")
+    assert model.companions == {script.name: sha256_of(script)}
+    assert os.access(script, os.X_OK)
 
 
 def test_int32_biases_become_the_float_ones_that_they_stand_for(artifact, follow):
     source = artifact()
-    model, _ = follow(source)
+    (model,) = follow(source)
     made = onnx.load(model.path)
     assert [node.op_type for node in made.graph.node].count("DequantizeLinear") == 2
     (bias,) = [one for one in made.graph.initializer if one.name == "db"]
@@ -184,10 +184,12 @@ def test_another_quantization_is_refused_by_the_node_and_nothing_is_written(
 
 def test_the_script_is_the_same_twice_and_quotes_any_name(artifact, follow, tmp_path):
     name = "it's $(touch owned) a;model"
-    first = follow(artifact(name=name))[1].path.read_bytes()
-    assert follow(artifact(name=name))[1].path.read_bytes() == first
-    trtexec = _stand_in(tmp_path / "bin")
     script = tmp_path / "out" / "build_engine.sh"
+    follow(artifact(name=name))
+    first = script.read_bytes()
+    follow(artifact(name=name))
+    assert script.read_bytes() == first
+    trtexec = _stand_in(tmp_path / "bin")
     env = {"PATH": "/usr/bin:/bin", "TRTEXEC": str(trtexec)}
     done = subprocess.run([script], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -196,7 +198,7 @@ def test_the_script_is_the_same_twice_and_quotes_any_name(artifact, follow, tmp_
 
 
 def test_the_script_says_what_is_missing_on_the_board(artifact, follow):
-    script = follow(artifact())[1].path
+    script = follow(artifact())[0].path.with_name("build_engine.sh")
     env = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run([script], env=env, capture_output=True, text=True)
     assert done.returncode == 3
@@ -222,7 +224,7 @@ def test_a_board_builds_the_engine_and_its_log_is_read(artifact, follow, tmp_pat
         return str(place / path.name)
 
     board = Board(_execute, send=send)
-    _, _, engine = follow(artifact(), board, trtexec=str(trtexec))
+    _, engine = follow(artifact(), board, trtexec=str(trtexec))
     assert engine.path.read_text() == "engine\n"
     assert (engine.format, engine.runtime) == ("tensorrt", "tensorrt")
     assert (place / "layers.json").is_file()
@@ -236,7 +238,7 @@ def test_a_board_builds_the_engine_and_its_log_is_read(artifact, follow, tmp_pat
 
 def test_a_board_without_trtexec_leaves_it_at_the_script(artifact, follow):
     made = follow(artifact(), Board(_execute), trtexec="/nowhere/trtexec")
-    assert [one.format for one in made] == ["tensorrt-onnx", "script"]
+    assert [one.format for one in made] == ["tensorrt-onnx"]
 
 
 @pytest.mark.parametrize(
