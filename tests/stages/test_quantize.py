@@ -1,5 +1,6 @@
 """The quantize stage on scikit-learn's digits."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from edgekd.candidate import Candidate
 from edgekd.data.load import load_data
 from edgekd.data.samples import Data
 from edgekd.models.resnet import resnet8
+from edgekd.quant.weight_only import stored_weights
 from edgekd.recipe import DataTable
 from edgekd.stages import Context
+from edgekd.stages.cluster import Cluster
 from edgekd.stages.quantize import Quantize
 from edgekd.target import load_target
 from edgekd.training import Training, evaluate, fit, label_loss, predict
@@ -195,3 +198,66 @@ def test_the_plan_says_what_it_will_cost(data: Data, trained: nn.Module) -> None
     expected = f"{start}, then 2 epochs of {len(data.train):,} samples"
     assert Quantize(method="qat", epochs=2).cost(context) == expected
     assert Quantize(dtype="fp16").cost(context) == "to fp16, no training"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "made",
+    [
+        Quantize(dtype="int4", method="qat", epochs=2, batch_size=32),
+        Quantize(dtype="int4", method="lsq", epochs=2, batch_size=32),
+        Quantize(method="lsq", epochs=2, batch_size=32),
+        Quantize(method="pact", epochs=2, batch_size=32),
+        Cluster(bits=3, epochs=2, batch_size=32),
+    ],
+    ids=["int4-qat", "int4-lsq", "int8-lsq", "int8-pact", "cluster"],
+)
+def test_a_run_that_was_killed_ends_like_an_unbroken_one(
+    made: Any, data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    candidate = Candidate(trained, data.example)
+    whole = made.run(candidate, context_of(data, trained, tmp_path / "a"))
+
+    def kill(what: str, done: int, total: int) -> None:
+        if what == "training" and done > total / 2:
+            raise KeyboardInterrupt
+
+    broken = dataclasses.replace(context_of(data, trained, tmp_path / "b"), progress=kill)
+    with pytest.raises(KeyboardInterrupt):
+        made.run(candidate, broken)
+    resumed = made.run(candidate, context_of(data, trained, tmp_path / "b"))
+    expected = whole.module.state_dict()
+    assert expected
+    for name, value in resumed.module.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert resumed.lineage == whole.lineage
+
+
+def test_narrow_weights_are_said_to_be_weights_alone(
+    data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    result = ran(data, trained, tmp_path, dtype="int4", group=16)
+    assert result.form == "weights"
+    assert (
+        "quantize: int4 weights, a scale for 16 weights at most by calibrate"
+        in (result.lineage[-1])
+    )
+    assert result.lineage[-1].endswith("bytes of weights, activations in float")
+    assert evaluate(result.module, data.test) > evaluate(trained, data.test) - 0.05
+    cost = Quantize(dtype="int4").cost(context_of(data, trained, Path("unused")))
+    assert cost.endswith("(tflite, tvm: the float model)")
+
+
+def test_the_most_sensitive_layers_stay_wide_and_are_named(
+    data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    result = ran(data, trained, tmp_path, dtype="binary", mixed={"layers": 3, "wide": "float"})
+    assert "; float stay (output error alone): " in result.lineage[-1]
+    assert result.lineage[-1].count(" stay ") == 1
+    kinds = [each.dtype for _, each in stored_weights(result.module)]
+    assert kinds == ["binary"] * 7
+    worse = ran(data, trained, tmp_path, dtype="binary")
+    x = data.train.x[:64]
+    with torch.no_grad():
+        expected = trained(x)
+        assert (result.module(x) - expected).norm() < (worse.module(x) - expected).norm()
