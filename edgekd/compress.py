@@ -19,6 +19,7 @@ from edgekd.budgets import check_accept, parse_budget, run_verdict
 from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, publish_artifact
 from edgekd.cost import layer_costs, totals
+from edgekd.diagnosing import cost_findings, network_findings
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
 from edgekd.lockfile import write_lock
 from edgekd.onnx_alone import files_of
@@ -213,7 +214,11 @@ def _target(
         suffix = baseline.artifact.path.suffix
         baseline = _published(baseline, folder, f"teacher{suffix}")
     made = [_published(each, folder) for each in made]
-    return prove(plan, planned, made, baseline, original, progress)
+    report = prove(plan, planned, made, baseline, original, progress)
+    found = cost_findings(plan, report, staged.reports)
+    if not plan.alone:
+        found = (*network_findings(plan, staged.floating), *found)
+    return report.model_copy(update={"diagnostics": found})
 
 
 def _compiled(
@@ -347,4 +352,13 @@ def resolved_recipe(request: Request) -> str:
         table["metadata"]["licence_file"] = os.path.relpath(licence, request.out)
     for network in (table["model"], table.get("student", {}), *table.get("teachers", ())):
         moved(network)
+    for stage in table["stages"]:
+        scheme = stage.get("scheme")
+        if not isinstance(scheme, dict):
+            continue
+        for network in scheme.get("assistants", ()):
+            moved(network)
+        public = scheme.get("public", {})
+        if str(public.get("source", "")).endswith(".npz"):
+            public["source"] = os.path.relpath(recipe.folder / public["source"], request.out)
     return tomli_w.dumps(table)

@@ -4,7 +4,7 @@
 backends and budgets what is wrong. All faults come out together.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from edgekd.data import load_data
 from edgekd.data.calibration import calibration_samples
 from edgekd.data.samples import Data
 from edgekd.devices.opening import lacks, misfit, open_device
+from edgekd.diagnostics import Diagnostic, OfNetworks, diagnostics_of
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
 from edgekd.networks import load_network, network_key
 from edgekd.onnx_alone import check_onnx_alone, is_onnx_alone
@@ -86,6 +87,7 @@ class Plan:
     calibration: torch.Tensor
     targets: tuple[PlannedTarget, ...]
     warnings: tuple[str, ...]
+    diagnostics: dict[str, Diagnostic] = field(default_factory=dict)
 
     @property
     def alone(self) -> bool:
@@ -191,6 +193,9 @@ def make_plan(request: Request) -> Plan:
     if is_onnx_alone(recipe):
         start = Candidate(BlackBox(original), data.example)
     assert start is not None
+    asked, faults = diagnostics_of(recipe.report.diagnostics, data, "report.diagnostics")
+    collect.faults.extend(faults)
+    collect.faults.extend(_without_network(recipe, asked))
     calibration = collect.attempt(calibration_samples, recipe.calibration, data, request.seed)
     raise_all(collect.faults)
     assert calibration is not None
@@ -204,6 +209,7 @@ def make_plan(request: Request) -> Plan:
         calibration,
         (),
         (),
+        asked,
     )
     planned = [
         _planned_target(plan, target, [stage for stage in stages if stage], collect)
@@ -213,6 +219,20 @@ def make_plan(request: Request) -> Plan:
     return Plan(
         **{**vars(plan), "targets": tuple(planned), "warnings": (*_warnings(plan), *(told or ()))}
     )
+
+
+def _without_network(recipe: Recipe, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
+    """Diagnostics that look into networks, where there is nothing but a file."""
+    if not is_onnx_alone(recipe):
+        return []
+    return [
+        InputError(
+            f"'{name}' looks into a network, and an ONNX file alone is none",
+            where="report.diagnostics",
+        )
+        for name, diagnostic in asked.items()
+        if isinstance(diagnostic, OfNetworks)
+    ]
 
 
 def _check_labels(recipe: Recipe, data: Data) -> None:

@@ -7,7 +7,7 @@ is measured in the same process, so that "times faster" compares like with like.
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,14 @@ from edgekd.accuracy import (
 )
 from edgekd.artifact import Artifact
 from edgekd.boards.root import missing_tools
+from edgekd.blame import blame
 from edgekd.budgets import judge
 from edgekd.compiled import Compiled
 from edgekd.devices import Device
 from edgekd.devices._user_mode import open_user_mode
 from edgekd.devices.opening import open_device
+from edgekd.diagnosing import file_findings
+from edgekd.diagnostics import Finding
 from edgekd.errors import EdgekdError
 from edgekd.firmware.emulation import BOARDS
 from edgekd.firmware.emulation import missing_tools as cortex_m_tools
@@ -175,6 +178,7 @@ def _proved(
         code_key(),
         [each.artifact.model_dump(mode="json", exclude={"path"}) for each in everything],
         [plan.data.sha256, plan.original.key, plan.request.device, plan.request.quick],
+        plan.request.recipe.report.model_dump(mode="json"),
         [target.model_dump(mode="json", exclude={"budgets"}), platform.platform()],
     )
     found = plan.store.find("proof", key) if plan.request.resume else None
@@ -268,6 +272,7 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
         facts=artifact.facts,
         companions=artifact.companions,
         notes=artifact.notes,
+        diagnostics=proof.findings,
         reasons=_reasons(proof),
     )
 
@@ -304,6 +309,7 @@ class _Proof:
     reference: np.ndarray | None = None
     reason: str = ""
     further: tuple[Measurement, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 def _outputs(
@@ -332,14 +338,51 @@ def _outputs(
         accuracy_measurement(scores, device.name, place.kind, task.metric),
         drop_measurement(original.scores, scores, device.name, place.kind, task.metric),
         _agreement(task, outputs, original.outputs),
-        None if reference is None else _parity(target, each, inputs, outputs, reference, task),
+        None
+        if reference is None
+        else blame(
+            device,
+            artifact,
+            options_for(target, artifact),
+            inputs,
+            _parity(target, each, inputs, outputs, reference, task),
+        ),
         reference,
         NO_REFERENCE if reference is None else "",
         (
             *_further(place, task, outputs, original.y),
             *_played(target, place, artifact, task),
         ),
+        _diagnosed(plan, target, place, each, outputs, original),
     )
+
+
+def _diagnosed(
+    plan: Plan,
+    target: Target,
+    place: Place,
+    each: Compiled,
+    outputs: np.ndarray,
+    original: Original,
+) -> tuple[Finding, ...]:
+    """The diagnostics of a deployed file; the teacher's own file has none."""
+    if each.is_baseline:
+        return ()
+    run = _runner(target, place, each.artifact)
+    name = each.artifact.path.name
+    return file_findings(plan, name, place.kind, outputs, original.outputs, run)
+
+
+def _runner(
+    target: Target, place: Place, artifact: Artifact
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The file as a function of inputs (B, ...)."""
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        outputs = place.device.infer(artifact, x.numpy(), options_for(target, artifact))
+        return torch.from_numpy(np.ascontiguousarray(outputs))
+
+    return run
 
 
 def _agreement(task: Task, outputs: np.ndarray, others: np.ndarray) -> float:
@@ -365,11 +408,7 @@ def _played(
     target: Target, place: Place, artifact: Artifact, task: Task
 ) -> tuple[Measurement, ...]:
     """What the task finds by letting the file act."""
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        outputs = place.device.infer(artifact, x.numpy(), options_for(target, artifact))
-        return torch.from_numpy(np.ascontiguousarray(outputs))
-
+    run = _runner(target, place, artifact)
     return tuple(
         mean_measurement(
             metric, values.numpy(), place.device.name, place.kind, f"{len(values)} episodes"

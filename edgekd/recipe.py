@@ -94,6 +94,13 @@ class Metadata(Value):
         return self
 
 
+class ReportTable(Value):
+    """What the report says beside accuracy and cost: diagnostics by name, or in tables with their
+    `name` and parameters."""
+
+    diagnostics: tuple[str | dict[str, Any], ...] = ()
+
+
 class Recipe(Value):
     """A whole recipe. `stages` stay tables here; the plan makes each by its `kind`."""
 
@@ -105,6 +112,7 @@ class Recipe(Value):
     stages: tuple[dict[str, Any], ...] = ()
     budgets: dict[str, float] = {}
     metadata: Metadata = Metadata()
+    report: ReportTable = ReportTable()
     seed: int = 0
     _folder: Path = PrivateAttr(default=Path())
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from edgekd.artifact import OpPlacement, Precision
 from edgekd.config import Value
+from edgekd.diagnostics import Finding
 from edgekd.errors import nearest
 from edgekd.measurement import Judgement, Kind, Measurement, Verdict
 from edgekd.parity import Parity
@@ -180,6 +181,7 @@ class ArtifactReport(Measured):
     facts: dict[str, float | str] = {}
     companions: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+    diagnostics: tuple[Finding, ...] = ()
 
 
 class TargetReport(Reasoned):
@@ -193,6 +195,7 @@ class TargetReport(Reasoned):
     baseline: ArtifactReport | None
     artifacts: tuple[ArtifactReport, ...]
     notes: tuple[str, ...] = ()
+    diagnostics: tuple[Finding, ...] = ()
 
 
 class Report(Value):

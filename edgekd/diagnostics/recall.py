@@ -1,0 +1,46 @@
+"""Which classes are found, and which are lost."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from edgekd.data.samples import Data
+from edgekd.diagnostics import NEEDS_LABELS, Line, OfOutputs, Outputs, Plot, labelled_rows
+from edgekd.registry import DIAGNOSTICS
+from edgekd.tasks import Task
+
+
+@DIAGNOSTICS.register(paper="per-class recall")
+@dataclass(frozen=True)
+class Recall(OfOutputs):
+    """Of each class's samples the share that is told so."""
+
+    def fault(self, task: Task, data: Data) -> str:
+        return "" if task.labels_rows else f"'recall' {NEEDS_LABELS.format(task.name)}"
+
+    def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
+        sides = [
+            recalls(*labelled_rows(outputs.task, side, outputs.y), outputs.data.classes)
+            for side in (outputs.student, outputs.teacher)
+        ]
+        names = outputs.data.labels or tuple(map(str, range(outputs.data.classes)))
+        lines = [
+            Line(
+                name=f"class {name}",
+                student=mine,
+                teacher=theirs,
+                reason="" if mine is not None else "no test sample of this class",
+            )
+            for name, mine, theirs in zip(names, *sides, strict=True)
+        ]
+        return lines, None
+
+
+def recalls(rows: Tensor, labels: Tensor, classes: int) -> list[float | None]:
+    """Each class's recall; None for one without a sample."""
+    right = rows.argmax(1) == labels
+    found: list[float | None] = []
+    for label in range(classes):
+        members = right[labels == label]
+        found.append(float(members.double().mean()) if len(members) else None)
+    return found

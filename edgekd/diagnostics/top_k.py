@@ -1,0 +1,44 @@
+"""Whether the label is among the first few."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from edgekd.data.samples import Data
+from edgekd.diagnostics import NEEDS_LABELS, Line, OfOutputs, Outputs, Plot, labelled_rows
+from edgekd.registry import DIAGNOSTICS
+from edgekd.tasks import Task
+
+
+@DIAGNOSTICS.register(paper="Russakovsky et al. 2015, ImageNet")
+@dataclass(frozen=True)
+class TopK(OfOutputs):
+    """The share of samples whose label is among the k largest logits, for each of `k`."""
+
+    k: tuple[int, ...] = (1, 3, 5)
+
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"k must be 1 or more, found {self.k}")
+
+    def fault(self, task: Task, data: Data) -> str:
+        if not task.labels_rows:
+            return f"'top-k' {NEEDS_LABELS.format(task.name)}"
+        most = max(self.k)
+        return f"k = {most} of {data.classes} classes" if most > data.classes else ""
+
+    def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
+        lines = []
+        for k in self.k:
+            shares = [
+                top_k(*labelled_rows(outputs.task, side, outputs.y), k)
+                for side in (outputs.student, outputs.teacher)
+            ]
+            lines.append(Line(name=f"top-{k}", student=shares[0], teacher=shares[1]))
+        return lines, None
+
+
+def top_k(rows: Tensor, labels: Tensor, k: int) -> float:
+    """The share of rows (R, classes) whose label (R,) is among the k largest."""
+    best = rows.topk(k, dim=1).indices
+    return float((best == labels[:, None]).any(1).double().mean())
