@@ -1,0 +1,52 @@
+"""Train the teachers of the examples with their targets alone, each as its recipe describes it.
+
+    python examples/train_teachers.py [NAME ...]
+
+The weights are written beside the recipe; the test set is looked at once, at the end.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from edgekd.data import load_data
+from edgekd.data.samples import Data, Samples
+from edgekd.networks import load_network
+from edgekd.recipe import load_recipe
+from edgekd.training import Training, evaluate, fit, label_loss
+
+FOLDER = Path(__file__).parent
+EPOCHS = {"detection": 80, "segmentation": 40, "keypoints": 30, "ctc": 40, "language_model": 40}
+SLOWER = {"language_model": 3e-3, "regression": 1e-3}
+
+
+def shown(samples: Samples) -> Samples:
+    """The samples as the teacher sees them."""
+    return Samples(samples.shown, samples.y, task=samples.task)
+
+
+def train(name: str) -> float:
+    """Train one example's teacher; its accuracy on the test set."""
+    recipe = load_recipe(FOLDER / name / "recipe.toml")
+    data = load_data(recipe.data, recipe.folder)
+    parts = [shown(part) for part in (data.train, data.validation, data.test)]
+    data = Data(data.name, *parts, classes=data.classes)
+    torch.manual_seed(0)
+    untrained = recipe.model.model_copy(update={"weights": None})
+    module = load_network(untrained, recipe.folder, "model")
+    training = Training(
+        epochs=EPOCHS.get(name, 40), batch_size=64, learning_rate=SLOWER.get(name, 5e-3)
+    )
+    with tempfile.TemporaryDirectory() as work:
+        fit(module, label_loss(training, data.task), training, data=data, work=Path(work))
+    save_file(module.state_dict(), FOLDER / name / "teacher.safetensors")
+    return evaluate(module, data.test)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # every one of these is small
+    for wanted in sys.argv[1:] or sorted(path.parent.name for path in FOLDER.glob("*/recipe.toml")):
+        print(f"{wanted}: {train(wanted):.4f} on the test set", flush=True)
