@@ -1,6 +1,7 @@
 """`edgekd firmware build`: from a recipe to sources in one step, as a build system calls it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,20 @@ def check_build(request: Request, name: str, output: str) -> None:
             )
 
 
+def narrowed(request: Request, output: str) -> Request:
+    """The same for the backends alone that the sources are made with: no ONNX, no TVM."""
+    wanted = ("tflite", "c") if output == "c" else ("tflite", "vela")
+    targets = tuple(
+        target.model_copy(
+            update={
+                "backends": {key: target.backends[key] for key in wanted if key in target.backends}
+            }
+        )
+        for target in request.targets
+    )
+    return replace(request, targets=targets)
+
+
 def build(
     request: Request, name: str, output: str, folder: Path, say: Callable[[str], None]
 ) -> tuple[Report, Sequence[Path]]:
@@ -42,7 +57,7 @@ def build(
     link a model that breaks its budgets.
     """
     check_build(request, name, output)
-    report = compress(request, lambda *_: None, say)
+    report = compress(narrowed(request, output), lambda *_: None, say)
     assert report is not None
     if report.verdict != "pass":
         return report, ()

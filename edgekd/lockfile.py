@@ -54,7 +54,7 @@ def lock_of(plan: Plan, report: Report) -> Lock:
         recipe=recipe_key(_with_budgets(plan), request.seed),
         seed=request.seed,
         data=plan.data.sha256,
-        targets={target.name: target_key(target) for target in request.targets},
+        targets={target.name: target_key(_whole(target)) for target in request.targets},
         inputs=_hashes(request.recipe),
         code=code_key(),
         tools=tools(report, [one.versions for one in artifacts]),
@@ -81,6 +81,14 @@ def _with_budgets(plan: Plan) -> Recipe:
 
 def _hashes(recipe: Recipe) -> dict[str, str]:
     return {name: content_hash(path) for name, path in recipe_inputs(recipe).items()}
+
+
+def _whole(target: Target) -> Target:
+    """The profile as its name loads it; a build may have left backends out of it."""
+    try:
+        return load_target(target.name)
+    except EdgekdError:  # given by its path
+        return target
 
 
 def target_key(target: Target) -> str:

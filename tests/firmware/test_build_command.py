@@ -1,5 +1,7 @@
 """What `edgekd firmware build` refuses before anything is trained; `test_cmake` builds with it."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -67,3 +69,18 @@ def test_a_folder_whose_name_make_cannot_write_is_refused(tmp_path):
     result = build("--depfile", "d", out=tmp_path / "a:b")
     assert isinstance(result.exception, InputError)
     assert "a colon in the name can't be written for make" in str(result.exception)
+
+
+def test_only_the_backends_that_the_sources_are_made_with_are_built():
+    from edgekd.compress import prepare
+    from edgekd.firmware_build import narrowed
+
+    request = prepare(
+        recipe=default_recipe(), targets=["raspberry-pi-5", "ethos-u55"], out=Path("runs/x")
+    )
+    for output, names in (
+        ("c", [["tflite"], ["tflite"]]),
+        ("tflm", [["tflite"], ["tflite", "vela"]]),
+    ):
+        targets = narrowed(request, output).targets
+        assert [list(target.backends) for target in targets] == names
