@@ -22,8 +22,8 @@ from edgekd.accuracy import (
     scores_of,
 )
 from edgekd.artifact import Artifact
-from edgekd.boards.root import missing_tools
 from edgekd.blame import blame
+from edgekd.boards.root import missing_tools
 from edgekd.budgets import judge
 from edgekd.compiled import Compiled
 from edgekd.devices import Device
