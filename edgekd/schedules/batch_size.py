@@ -11,7 +11,8 @@ EXTREME = 65536
 class BatchSize(Schedule):
     """T = start (reference / B)^(1/4), B the samples in the batch.
 
-    `reference` is the batch size that `start` was chosen for. With kl's T^2 the logits' gradient grows with T, its variance with T^2 / B.
+    `reference` is the batch size that `start` was chosen for. With kl's T^2 the logits' gradient
+    grows with T, its variance with T^2 / B.
     """
 
     for_weights = False
