@@ -1,6 +1,11 @@
 import subprocess
 import sys
 
+import pytest
+
+from edgekd.boards.root import RUNTIMES, make_base
+from edgekd.errors import InputError
+
 SCRIPT = """
 import socket, threading
 from edgekd.errors import InputError
@@ -24,3 +29,13 @@ def test_only_this_machine_can_be_reached():
     assert len(lines) == 2
     assert "a connection to 192.0.2.1, and --offline forbids it" in lines[0]
     assert "edgekd data fetch" in lines[0]
+
+
+def test_an_emulators_files_are_not_fetched(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEKD_OFFLINE", "1")
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path))
+    monkeypatch.setattr("edgekd.boards.root.versions", lambda: dict.fromkeys(RUNTIMES, "1"))
+    with pytest.raises(InputError) as caught:
+        make_base()
+    assert "--offline forbids fetching them" in str(caught.value)
+    assert caught.value.hint == "make them first: edgekd board create NAME"

@@ -61,12 +61,22 @@ def make_base() -> Path:
     base = boards_folder() / f"base-{key}"
     with alone(boards_folder()):
         if not base.is_dir():
+            _refuse_offline(base)
             with written_beside(base) as folder:
                 _install_debian(folder)
                 _install_wheels(folder, packages)
                 if bare:
                     _install_wheels(folder, ["--no-deps", *bare])
     return base
+
+
+def _refuse_offline(base: Path) -> None:
+    if os.environ.get("EDGEKD_OFFLINE"):
+        raise InputError(
+            f"the emulator's files ({base.name}) are not here, and --offline forbids fetching them",
+            where="emulated board",
+            hint="make them first: edgekd board create NAME",
+        )
 
 
 def create_root(name: str) -> Path:
