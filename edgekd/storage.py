@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -158,9 +157,3 @@ def _restore_tensors(
     missing = set(skeleton.state_dict()) - set(tensors)
     if missing:
         raise ToolError(f"a stored stage lacks {', '.join(sorted(missing))}")
-
-
-def same_outputs(first: nn.Module, second: nn.Module, example: Tensor) -> bool:
-    """Whether two modules give the same numbers for one input, to the bit."""
-    with torch.no_grad():
-        return torch.equal(first(example), second(example))
