@@ -151,6 +151,27 @@ def test_verify_holds_the_run_against_its_lock(builds):
         assert words in done.stderr
 
 
+def test_the_report_tells_measured_simulated_and_estimated_apart(builds):
+    _, run = builds[0]
+    (target,) = json.loads((run / "report.json").read_text())["targets"]
+    found = {
+        (artifact["format"], one["metric"]): one["kind"]
+        for artifact in target["artifacts"]
+        for one in artifact["measurements"]
+    }
+    assert found["tflite", "memory_bytes"] == "measured"  # by the micro runtime
+    assert found["vela", "memory_bytes"] == "simulated"
+    assert found["vela", "latency_ms_p90"] == "simulated"
+    assert found["vela", "accuracy"] == "estimated"  # that of the file it was made of
+    assert found["tflite", "accuracy"] == "simulated"
+    budgets = {
+        (artifact["format"], one["metric"])
+        for artifact in target["artifacts"]
+        for one in artifact["budgets"]
+    }
+    assert {("vela", "size_bytes"), ("vela", "memory_bytes")} <= budgets  # although nobody asked
+
+
 def test_a_budget_that_is_broken_fails_the_build_with_its_numbers(builds):
     folder, _ = builds[0]
     done = edgekd(
