@@ -1,12 +1,17 @@
 """The backend that follows TFLite with C, and the files that belong to one artifact."""
 
+import shutil
+
+import numpy as np
 import pytest
 
 from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends.c import PlainC
+from edgekd.backends.tflite import Tflite
 from edgekd.compiled import kept, publish_artifact
 from edgekd.errors import Faults, InputError
-from edgekd.firmware import emulation
+from edgekd.firmware import emulation, hosted
+from edgekd.firmware.generate import generate
 from edgekd.store import Store
 from edgekd.target import load_target, parse_target
 
@@ -124,3 +129,40 @@ def test_companions_are_kept_published_and_checked_with_their_file(tflite_file, 
     first.path.with_name("model.h").write_text("changed")
     kept(store, "c", "key", make)
     assert len(calls) == 2
+
+
+def by_reference(path, inputs):
+    """(N, bytes) from LiteRT's reference kernels."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kernels = OpResolverType.BUILTIN_REF
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kernels)
+    interpreter.allocate_tensors()
+    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for row in inputs:
+        interpreter.set_tensor(entry["index"], row.reshape(entry["shape"]))
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(exit_["index"]).reshape(-1).copy())
+    return np.stack(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@pytest.mark.parametrize("name", ["resnet", "ds-cnn", "sensor"])
+def test_a_students_c_gives_the_bytes_of_the_reference_kernels(name, compiled, tmp_path):
+    path = compiled(Tflite(), name).path
+    generated = generate(path, "student", arithmetic="litert")
+    _, source = generated.write(tmp_path)
+    size = generated.numbers["input_bytes"]
+    x = np.random.default_rng(0).integers(-128, 128, (50, size)).astype(np.int8)
+    program = hosted.build(source, tmp_path, ("-O1", *hosted.SANITIZERS))
+    found = hosted.run(program, x)
+    assert np.array_equal(found, by_reference(path, x))
+    assert len(np.unique(found)) > 8
+
+
+@pytest.mark.slow
+def test_a_student_that_stays_partly_in_float_is_refused_by_the_operators_name(compiled):
+    with pytest.raises(InputError, match=r"operator \d+: [A-Z_]+ computes in float"):
+        generate(compiled(Tflite(), "transformer").path)
