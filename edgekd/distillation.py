@@ -59,6 +59,10 @@ class Teaching(Training):
         given = table["label_weight"]
         return {**table, "label_weight": _label_schedule(given).bounds[1], "label_schedule": given}
 
+    def content(self, folder: Path) -> str:
+        """A hash of what the files that its table names hold, relative to `folder`."""
+        return ""
+
     @property
     def label_schedule_made(self) -> Schedule | None:
         """What changes `label_weight`, if anything does."""

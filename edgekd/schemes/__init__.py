@@ -119,6 +119,18 @@ class Situation:
         smoothing = self.teaching.label_smoothing
         return self.data.task.label_loss(module(batch.x).float(), batch.y, smoothing)
 
+    def learn_labels(self, network: nn.Module, phase: str) -> nn.Module:
+        """Train a network in place from the labels alone: one phase of a scheme."""
+        weights = self.teaching.sample_weights
+        alone = self.with_(
+            losses=(),
+            label_weight=1.0,
+            label_schedule=None,
+            calibrate_teachers=False,
+            sample_weights="equal" if weights == "disagreement" else weights,
+        )
+        return alone.teach(network, (), phase)
+
     @property
     def length(self) -> str:
         """What the plan prints of one phase."""
@@ -148,6 +160,10 @@ class Scheme(Value):
     @abstractmethod
     def cost(self, at: Situation) -> str:
         """What the plan prints of it, after a check without faults."""
+
+    def content(self, folder: Path) -> str:
+        """A hash of what its files and networks hold, relative to the recipe's `folder`."""
+        return ""
 
     @abstractmethod
     def teach(self, student: nn.Module, at: Situation) -> Taught:

@@ -25,7 +25,9 @@ class Comparison(nn.Module):
         self.at = at
         terms, _ = terms_of(at.teaching.losses, at.where)
         self.terms: Sequence[Term] = [term for term in terms if term.weight]
-        self.learned = nn.ModuleList([term.learned for term in self.terms])
+        self.labelling = at.teaching.label_schedule_made
+        parts: list[nn.Module] = [term.learned for term in self.terms]
+        self.learned = nn.ModuleList([*parts, self.labelling] if self.labelling else parts)
 
     def forward(
         self, student: Tensor, teacher: Tensor, batch: Batch, labels: Tensor | None = None
@@ -45,16 +47,25 @@ class Comparison(nn.Module):
                 value = term.loss(compared.logits, compared.answers[0], compared.labels)
             else:
                 value = term.loss(student, teacher)
-            told = self.labels(student, labels)
+            told = self.labels(student, batch, labels)
             total = total + term.weighted(value, moment, told, {None: student})
         return total
 
-    def labels(self, student: Tensor, labels: Tensor, weight: float | None = None) -> Tensor:
-        """The task's own loss, by `label_weight` if no weight is given."""
+    def labels(
+        self,
+        student: Tensor,
+        batch: Batch,
+        labels: Tensor | None = None,
+        weight: float | None = None,
+    ) -> Tensor:
+        """The task's own loss, by `label_weight` or its schedule if no weight is given."""
         teaching = self.at.teaching
-        share = teaching.label_weight if weight is None else weight
+        share: float | Tensor = teaching.label_weight if weight is None else weight
         if not share:
             return student.new_zeros(())
+        if weight is None and self.labelling is not None:
+            share = self.labelling(Moment(batch.step, batch.steps, batch.total, len(student)))
+        labels = batch.y if labels is None else labels
         return share * self.at.data.task.label_loss(
             student.float(), labels, teaching.label_smoothing
         )

@@ -9,6 +9,7 @@ from edgekd.terms import terms_of
 def answer_faults(at: Situation, scheme: str) -> list[EdgekdError]:
     """Losses that can't be made, that read layers, or none at all."""
     terms, faults = terms_of(at.teaching.losses, at.where)
+    faults += weighting_faults(at, scheme)
     for term in terms:
         reads = "layers" if term.reads_features or term.tapped else ""
         if isinstance(term.loss, OutputLoss) or (
@@ -23,6 +24,17 @@ def answer_faults(at: Situation, scheme: str) -> list[EdgekdError]:
         hint = 'set losses = [{ name = "kl", temperature = 3.0 }]'
         message = f"no loss: '{scheme}' has nothing to compare answers by"
         faults.append(InputError(message, where=at.where, hint=hint))
+    return faults
+
+
+def weighting_faults(at: Situation, scheme: str, *keys: str) -> list[EdgekdError]:
+    """Keys of the teaching that a scheme with a loss of its own doesn't read."""
+    faults: list[EdgekdError] = []
+    for key in ("sample_weights", "calibrate_teachers", *keys):
+        if getattr(at.teaching, key) != type(at.teaching).model_fields[key].default:
+            place = f"{at.where}: {key.replace('_schedule', '_weight')}"
+            message = f"'{scheme}' has a loss of its own, which doesn't read it"
+            faults.append(InputError(message, where=place, hint="leave it out"))
     return faults
 
 

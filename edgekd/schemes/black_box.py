@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
-from edgekd.schemes._faults import answer_faults, class_faults
+from edgekd.schemes._faults import answer_faults, class_faults, weighting_faults
 from edgekd.schemes._networks import answering
 from edgekd.teachers import Teacher
 
@@ -38,6 +38,7 @@ class BlackBox(Scheme):
         if self.answers == "logits":
             return answer_faults(at, "black-box") or at.check(student, at.teachers)
         faults = class_faults(at, "black-box with labels")
+        faults += weighting_faults(at, "black-box with labels", "label_schedule")
         if "losses" in at.teaching.model_fields_set and at.teaching.losses:
             message = "labels have no logits to compare: the loss is cross-entropy with them"
             hint = 'set losses = [], or scheme.answers = "logits"'

@@ -37,7 +37,7 @@ class BornAgain(Scheme):
         if self.first == "teachers":
             at.teach(student, at.teachers, "generation-0")
         else:
-            at.fit(student, at.label_loss, "generation-0")
+            at.learn_labels(student, "generation-0")
         for number in range(1, self.generations + 1):
             before = as_teacher(student, f"generation {number - 1}")
             student = fresh(student, at.seed, "generation", number)

@@ -93,7 +93,7 @@ class DataFree(Scheme):
                 mine = module(x.detach()).float()
                 labels = theirs.detach().argmax(1)
                 total: Tensor = comparison(mine, theirs, batch, labels)
-                total = total + comparison.labels(mine, labels)
+                total = total + comparison.labels(mine, batch, labels)
                 if learns:
                     total = total + self._asking(theirs, inner, module, x)
                     total = total + self.statistics * far

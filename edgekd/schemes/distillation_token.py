@@ -12,7 +12,7 @@ from edgekd.logits import Answers
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
-from edgekd.schemes._faults import answer_faults, class_faults
+from edgekd.schemes._faults import answer_faults, class_faults, weighting_faults
 from edgekd.taps import Taps, layer_names, no_such_layer
 from edgekd.terms import shapes_at
 from edgekd.training import Batch, evaluating
@@ -38,12 +38,18 @@ class DistillationToken(Scheme):
         faults = class_faults(at, "distillation-token")
         if self.targets == "soft":
             faults += answer_faults(at, "distillation-token")
-        elif "losses" in at.teaching.model_fields_set and at.teaching.losses:
+        else:
+            faults += self._hard_faults(at)
+        faults = faults or at.check(student, at.teachers)
+        return faults or self._head_faults(student, at)
+
+    def _hard_faults(self, at: Situation) -> list[EdgekdError]:
+        faults = weighting_faults(at, "distillation-token by hard targets", "label_schedule")
+        if "losses" in at.teaching.model_fields_set and at.teaching.losses:
             message = "hard targets are classes: the loss is cross-entropy with them"
             hint = 'set losses = [], or scheme.targets = "soft"'
             faults.append(InputError(message, where=f"{at.where}: losses", hint=hint))
-        faults = faults or at.check(student, at.teachers)
-        return faults or self._head_faults(student, at)
+        return faults
 
     def _head_faults(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         known, place = layer_names(student), f"{at.where}: scheme"
@@ -86,7 +92,7 @@ class DistillationToken(Scheme):
             def loss(module: nn.Module, batch: Batch) -> Tensor:
                 module(batch.x)
                 token = taps.outputs[self.token].float()
-                total: Tensor = comparison.labels(taps.outputs[self.classes], batch.y)
+                total: Tensor = comparison.labels(taps.outputs[self.classes], batch)
                 theirs = [answers.of(number, batch) for number in range(len(at.teachers))]
                 weights = torch.tensor([t.weight for t in at.teachers], device=token.device)
                 if self.targets == "soft":

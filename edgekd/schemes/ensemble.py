@@ -42,8 +42,7 @@ class Ensemble(Scheme):
         teachers: list[Teacher] = []
         for number in range(1, self.members + 1):
             member = fresh(self._structure(student, at), at.seed, "member", number)
-            one = at.with_(seed=at.seed + number)
-            one.fit(member, at.label_loss, f"member-{number}")
+            at.with_(seed=at.seed + number).learn_labels(member, f"member-{number}")
             teachers.append(as_teacher(member, f"member {number}"))
         if self.with_teachers:
             teachers += at.teachers

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,6 +75,9 @@ class Federated(Scheme):
                 hint = "fewer clients, or a larger concentration"
                 faults.append(InputError(message, where=f"{place}.concentration", hint=hint))
         return faults or at.check(student, [as_teacher(student, "a client")])
+
+    def content(self, folder: Path) -> str:
+        return "" if self.public is None else load_data(self.public, folder).train.sha256
 
     def cost(self, at: Situation) -> str:
         learners = self.clients + 1 if self.digest else 1

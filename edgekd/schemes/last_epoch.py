@@ -8,7 +8,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
-from edgekd.schemes._faults import answer_faults, class_faults
+from edgekd.schemes._faults import answer_faults, class_faults, weighting_faults
 from edgekd.schemes._networks import as_teacher
 from edgekd.training import Batch
 
@@ -28,6 +28,7 @@ class LastEpoch(Scheme):
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         faults = answer_faults(at, "last-epoch") + class_faults(at, "last-epoch")
+        faults += weighting_faults(at, "last-epoch", "label_schedule")
         if "label_weight" in at.teaching.model_fields_set:
             message = "'last-epoch' sets the labels' share itself, by epoch"
             hint = "leave label_weight out; scheme.share is the answers' share at the end"
@@ -51,12 +52,12 @@ class LastEpoch(Scheme):
             share = self.share * (epoch + 1) / at.teaching.epochs
             before, known = memory.recall(batch.index)
             memory.keep(batch.index, answers)
-            label = comparison.labels(answers, batch.y, weight=1.0)
+            label = comparison.labels(answers, batch, weight=1.0)
             if not bool(known.any()):
                 return label
             kept = comparison(answers[known], before[known], batch, batch.y[known])
             part = share * float(known.float().mean())
-            rest = comparison.labels(answers[known], batch.y[known], weight=part)
+            rest = comparison.labels(answers[known], batch, batch.y[known], weight=part)
             total: Tensor = label - rest + part * kept
             return total
 

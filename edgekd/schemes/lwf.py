@@ -65,7 +65,7 @@ class LwF(Scheme):
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             logits = module(batch.x).float()
             weight = None if old else 1.0
-            total = comparison.labels(among(logits, decided), batch.y, weight)
+            total = comparison.labels(among(logits, decided), batch, weight=weight)
             if old:
                 theirs = answers.of(0, batch)[:, list(old)]
                 total = total + comparison(logits[:, list(old)], theirs, batch, theirs.argmax(1))

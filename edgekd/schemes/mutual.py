@@ -54,7 +54,7 @@ class Mutual(Scheme):
             total = batch.x.new_zeros(())
             for answer in answers:
                 others = [other for other in answers if other is not answer]
-                total = total + comparison.labels(answer, batch.y)
+                total = total + comparison.labels(answer, batch)
                 total = total + mean([comparison(answer, each, batch) for each in others])
             return total
 

@@ -64,9 +64,9 @@ class OnTheFly(Scheme):
                 features = taps.outputs[layer]
                 answers = [own, *(branch(features).float() for branch in branches)]
                 together = ensemble(torch.stack(answers), gate(pooled(features)))
-                total = comparison.labels(together, batch.y)
+                total = comparison.labels(together, batch)
                 for answer in answers:
-                    total = total + comparison.labels(answer, batch.y)
+                    total = total + comparison.labels(answer, batch)
                     total = total + comparison(answer, together, batch)
                 return total
 

@@ -69,12 +69,12 @@ class OwnTeacher(Scheme):
 
             def loss(module: nn.Module, batch: Batch) -> Tensor:
                 deepest = module(batch.x).float()
-                total = comparison.labels(deepest, batch.y, weight=1.0)
+                total = comparison.labels(deepest, batch, weight=1.0)
                 goal = pooled(taps.outputs[layers[-1]].float()).detach()
                 for name, part in zip(layers[:-1], heads, strict=True):
                     head = cast(Head, part)
                     features, answer = head(taps.outputs[name].float())
-                    total = total + comparison.labels(answer, batch.y)
+                    total = total + comparison.labels(answer, batch)
                     total = total + comparison(answer, deepest, batch)
                     total = total + self.feature_weight * torch.mean((features - goal) ** 2)
                 return total

@@ -1,10 +1,12 @@
 """Progressive: teacher to assistants to student, each step a smaller one."""
 
+from pathlib import Path
+
 from pydantic import Field
 from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.networks import load_network
+from edgekd.networks import load_network, network_key
 from edgekd.recipe import Network
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
@@ -43,6 +45,9 @@ class Progressive(Scheme):
             before = as_teacher(assistant, f"assistant {number}")
             teachers = [*teachers, before] if self.dense else [before]
         return faults or at.check(student, teachers)
+
+    def content(self, folder: Path) -> str:
+        return " ".join(network_key(network, folder) for network in self.assistants)
 
     def cost(self, at: Situation) -> str:
         count = len(self.assistants)

@@ -50,6 +50,9 @@ class Stage(Protocol):
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why this stage can't work on such a model; nothing is trained or changed."""
 
+    def content(self, folder: Path) -> str:
+        """A hash of what the files that its table names hold, relative to the recipe's folder."""
+
     def cost(self, context: Context) -> str:
         """What the plan prints of it: '12 epochs of 60,000 samples'."""
 

@@ -1,6 +1,7 @@
 """Distil: the candidate learns by a scheme, its structure stays as it is."""
 
 import copy
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgekd.candidate import Candidate
@@ -54,6 +55,13 @@ class Distill(Teaching):
         note = f" ({taught.note})" if taught.note else ""
         line = f"distill{how}: {self.epochs} epochs with {names}{note}"
         return candidate.after(taught.module, line)
+
+    def content(self, folder: Path) -> str:
+        """Of the scheme's own networks and files; nothing where the check refuses it."""
+        try:
+            return self._scheme("").content(folder)
+        except EdgekdError:
+            return ""
 
     @property
     def name(self) -> str:
