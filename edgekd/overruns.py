@@ -14,20 +14,25 @@ ADVICE = (
 
 
 def overrun_lines(report: Report) -> list[str]:
-    """A line for each budget that is broken or unverified, and for each failed parity check."""
-    lines = []
+    """A line for each budget that is broken, of the target's files the one that breaks it most, and
+    for each failed parity check. Only where nothing is broken, for what is not verified."""
+    worst: dict[tuple[str, str, str], tuple[float, str]] = {}
+    strays = []
     for target in report.targets:
         for artifact in target.artifacts:
             where = f"{target.name}: {artifact.path.rpartition('/')[2]}"
-            lines += [line for one in artifact.budgets if (line := _line(where, one))]
+            for one in artifact.budgets:
+                key = (one.verdict, target.name, one.metric)
+                beyond = abs((one.value or 0.0) - one.limit)
+                if one.verdict != "pass" and (key not in worst or beyond > worst[key][0]):
+                    worst[key] = (beyond, _line(where, one))
             if artifact.parity and artifact.parity.verdict == "fail":
-                lines.append(f"{where}: its outputs stray: {artifact.parity.reason}")
-    return lines
+                strays.append(f"{where}: its outputs stray: {artifact.parity.reason}")
+    broken = [line for (verdict, _, _), (_, line) in worst.items() if verdict == "fail"]
+    return [*broken, *strays] or [line for _, line in worst.values()]
 
 
 def _line(where: str, one: Judgement) -> str:
-    if one.verdict == "pass":
-        return ""
     if one.verdict == "unverified":
         return f"{where}: {one.metric} <= {one.limit:g} is not verified: {one.reason}"
     tried = next((words for start, words in ADVICE if one.metric.startswith(start)), "")
