@@ -177,7 +177,8 @@ def diagnostics_of(
         reason = diagnostic.fault(data.task, data)
         if reason or name in made:
             faults.append(InputError(reason or f"'{name}' is asked for twice", where=place))
-        made[name] = diagnostic
+        else:
+            made[name] = diagnostic
     return made, faults
 
 

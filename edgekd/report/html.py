@@ -7,6 +7,7 @@ from typing import Any
 
 from edgekd.parity import Parity
 from edgekd.report import numbers, plots
+from edgekd.report.findings import shown
 from edgekd.report.terminal import (
     artifact_remarks,
     found_text,
@@ -47,6 +48,7 @@ def html(report: Report) -> str:
         more_layers=len(changes) - SHOWN_LAYERS,
         most_macs=most,
         remarks=remarks(report),
+        findings=list(shown(report)),
     )
 
 

@@ -170,6 +170,32 @@ def latency_curves(curves: Sequence[Curve], name: str, title: str) -> str:
     return _svg(figure, name, title)
 
 
+@_styled
+def lines(
+    curves: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    across: str,
+    up: str,
+    name: str,
+    title: str,
+    diagonal: bool = False,
+) -> str:
+    """Curves (label, x, y) with their points marked, the teacher's dashed; `diagonal` draws where
+    y equals x."""
+    figure, axes = _figure((5.2, 2.9))
+    if diagonal:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
+    for number, (label, x, y) in enumerate(curves, 1):
+        teacher = label == "teacher"
+        axes.plot(
+            x, y, color=colour(0 if teacher else number), linewidth=1.6, marker="o", markersize=4,
+            linestyle="--" if teacher else "-", label=label,
+        )  # fmt: skip
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    _place_legend(figure, axes, len(curves), 3, handlelength=1.4)
+    return _svg(figure, name, title)
+
+
 def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
