@@ -1,0 +1,81 @@
+"""The example of each task, from its recipe to the compiled files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from edgekd.compress import compress, prepare
+from edgekd.plan import make_plan
+from edgekd.recipe import load_recipe
+from edgekd.registry import TASKS
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/recipe.toml"))
+METRICS = {
+    "detection": "F1 at IoU 0.5", "segmentation": "mean IoU", "keypoints": "PCK", "ctc": "1 - CER",
+    "language_model": "token accuracy", "regression": "within tolerance", "graph": "top-1",
+    "policy": "action agreement", "cross_modal": "top-1", "time_series": "top-1",
+}  # fmt: skip
+FURTHER = {
+    "segmentation": "pixel_accuracy", "keypoints": "distance_cells", "ctc": "exact_match",
+    "language_model": "cross_entropy_nats", "regression": "absolute_error",
+    "policy": "episode_return",
+}  # fmt: skip
+FLOAT = {"language_model": "hybrid", "graph": "hybrid"}
+"""Attention and products of two activations stay in float between int8 layers."""
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """This machine with the ONNX and TFLite backends, without TVM and without budgets."""
+    text = (ROOT / "targets" / "x86.toml").read_text()
+    text = re.sub(r"\[backends\.tvm\][^\[]*", "", text).split("[budgets]")[0]
+    path = tmp_path_factory.mktemp("targets") / "pc.toml"
+    path.write_text(text.replace('name = "x86"', 'name = "pc"'))
+    return str(path)
+
+
+def request_of(name: str, target: str, out: Path, *settings: str):
+    recipe = ROOT / "examples" / name / "recipe.toml"
+    return prepare(recipe=recipe, targets=[target], out=out, settings=settings, quick=True)
+
+
+def test_every_task_has_an_example():
+    used = {METRICS[name] for name in EXAMPLES}
+    assert sorted(EXAMPLES) == sorted(METRICS)
+    assert used == {TASKS.get(name).make.metric for name in TASKS.names()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_read_and_its_teacher_lies_beside_it(name):
+    recipe = load_recipe(ROOT / "examples" / name / "recipe.toml")
+    assert recipe.model.weights is not None
+    assert (recipe.folder / recipe.model.weights).is_file()
+    assert [stage["kind"] for stage in recipe.stages] == ["distill", "quantize"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_from_its_recipe_to_the_compiled_files(name, target, tmp_path):
+    request = request_of(name, target, tmp_path, "stage.distill.epochs=1")
+    planned = make_plan(request)
+    assert planned.data.task.metric == METRICS[name]
+    report = compress(request, lambda *_: None, lambda _: None)
+    assert report is not None
+    assert report.data.metric == METRICS[name]
+    (found,) = report.targets
+    assert {one.format for one in found.artifacts} == {"onnx", "tflite"}
+    for one in found.artifacts:
+        assert one.precision == "int8"
+        assert one.accuracy is not None
+        assert one.accuracy_ci is not None
+        assert one.agreement_with_teacher is not None
+        assert one.parity is not None
+        assert one.parity.verdict == "pass", one.parity
+        metrics = {each.metric: each.value for each in one.measurements}
+        if name in FURTHER:
+            assert metrics[FURTHER[name]] is not None
+        islands = "operators stay in float" in " ".join(one.lineage)
+        assert islands == (name in FLOAT), one.lineage
+    assert (tmp_path / "report.html").read_text().count(METRICS[name]) >= (METRICS[name] != "top-1")
