@@ -153,9 +153,7 @@ class BoardTransport:
         if self._control is None:
             try:
                 self._running = self._stack.enter_context(machine_for(self.board))
-                self._control, self._files = control_link(
-                    self.board, self._running, self._limit_s
-                )
+                self._control, self._files = control_link(self.board, self._running, self._limit_s)
             except BaseException:
                 self._stack.close()
                 raise
