@@ -29,6 +29,9 @@ def snippet(kind: str, entry: Entry) -> str:
     if kind == "task":
         task = {"name": entry.name, **keys} if keys else entry.name
         return _section("data", {"source": "mypackage.data:datasets", "task": task})
+    if kind == "diagnostic":
+        wish = {"name": entry.name, **keys} if keys else entry.name
+        return _section("report", {"diagnostics": [wish]})
     return ""
 
 

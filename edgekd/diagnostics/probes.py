@@ -20,8 +20,7 @@ POOLED = 4
 @DIAGNOSTICS.register(paper="https://arxiv.org/abs/1610.01644")
 @dataclass(frozen=True)
 class Probes(OfNetworks):
-    """Test accuracy of a linear classifier on each layer's outputs, and how early it is near its
-    best.
+    """Test accuracy of a linear classifier on each layer, and how early it is near its best.
 
     Alain & Bengio 2017: layers in order of execution, at most `layers` of them evenly spread; maps
     are averaged to 4 x 4 cells. The classifier is ridge regression on one-hot labels, solved
