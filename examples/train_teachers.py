@@ -19,7 +19,7 @@ from edgekd.recipe import load_recipe
 from edgekd.training import Training, evaluate, fit, label_loss
 
 FOLDER = Path(__file__).parent
-EPOCHS = {"detection": 80, "segmentation": 40, "keypoints": 30, "ctc": 40, "language_model": 40}
+EPOCHS = {"detection": 50, "segmentation": 20, "keypoints": 30, "language_model": 15}
 SLOWER = {"language_model": 3e-3, "regression": 1e-3}
 
 
