@@ -7,8 +7,10 @@ from pathlib import Path
 from edgekd.artifact import OpPlacement, TensorInfo
 from edgekd.config import Value
 from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.formats.arena import planned_arena
 from edgekd.formats.graph import Graph, Op, Tensor, live_peak
 from edgekd.formats.library import read_library
+from edgekd.formats.macs import count_macs
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.formats.onnx_shapes import with_shapes
 from edgekd.formats.program import read_program
@@ -89,8 +91,20 @@ def inspect_artifact(path: Path, target: Target | None = None) -> Inspection:
         placements=placements,
         notes=(*_shape_notes(graph, suffix), *notes),
         reasons={"activation_bytes": reason} if reason else {},
-        facts={**graph.facts, "activation_bytes_kind": "estimated", **facts},
+        facts={
+            **graph.facts,
+            "activation_bytes_kind": "estimated",
+            **({} if suffix == ".pt2" else _planned(graph)),
+            **facts,
+        },
     )
+
+
+def _planned(graph: Graph) -> dict[str, float | str]:
+    """An arena planned for the file's tensors, and multiply-accumulates, where the file says
+    enough."""
+    found = {"planned_arena_bytes": planned_arena(graph)[0], "macs": count_macs(graph)[0]}
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def info_of(tensor: Tensor) -> TensorInfo:

@@ -37,6 +37,7 @@ from edgekd.firmware.emulation import missing_tools as cortex_m_tools
 from edgekd.measurement import Kind, Measurement
 from edgekd.measuring import measure
 from edgekd.meters.latency import ratio
+from edgekd.meters.plan import static_measurements
 from edgekd.parity import Parity, compare, first_difference
 from edgekd.plan import Plan, PlannedTarget
 from edgekd.quant.inspection import output_scale
@@ -265,6 +266,7 @@ def _report(artifact: Artifact, proof: "_Proof", costs: Sequence[Measurement]) -
             *proof.further,
             size,
             *_told(costs, tuple(told.values())),
+            *_told_by_the_file(artifact, (*costs, *told.values())),
         ),
         placements=artifact.placements,
         versions=artifact.versions,
@@ -283,6 +285,14 @@ def _told(costs: Sequence[Measurement], of_the_tool: Sequence[Measurement]) -> l
     told = [one for one in of_the_tool if one.metric not in known]
     named = {one.metric for one in told}
     return [*(one for one in costs if one.metric not in named), *told]
+
+
+def _told_by_the_file(artifact: Artifact, known: Sequence[Measurement]) -> list[Measurement]:
+    """Planned memory and estimated energy, where nothing else has told them."""
+    if artifact.path.suffix not in (".onnx", ".tflite"):
+        return []
+    named = {"size_bytes", *(one.metric for one in known if one.value is not None)}
+    return [one for one in static_measurements(artifact) if one.metric not in named]
 
 
 def _reasons(proof: "_Proof") -> dict[str, str]:

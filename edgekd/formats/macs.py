@@ -4,6 +4,7 @@ One product and one sum of a convolution or a matrix product; element-wise work 
 """
 
 import math
+from collections.abc import Sequence
 
 from edgekd.formats.graph import Graph, Op
 
@@ -39,26 +40,26 @@ def count_macs(graph: Graph) -> tuple[int | None, str]:
 def _macs(graph: Graph, op: Op) -> int | None:
     if op.op in CONVOLUTIONS:
         output, weights = (
-            _shape(graph, op.outputs[0]),
-            _shape(graph, op.inputs[CONVOLUTIONS[op.op]]),
+            _shape(graph, op.outputs, 0),
+            _shape(graph, op.inputs, CONVOLUTIONS[op.op]),
         )
         return _times(output, weights[1:] if weights else None)
     if op.op == "DEPTHWISE_CONV_2D":
-        output, weights = _shape(graph, op.outputs[0]), _shape(graph, op.inputs[1])
+        output, weights = _shape(graph, op.outputs, 0), _shape(graph, op.inputs, 1)
         return _times(output, weights[1:3] if weights else None)
     if op.op in TRANSPOSED:
         source, where = TRANSPOSED[op.op]
-        given, weights = _shape(graph, op.inputs[source]), _shape(graph, op.inputs[where])
+        given, weights = _shape(graph, op.inputs, source), _shape(graph, op.inputs, where)
         if op.op == "TRANSPOSE_CONV":  # (out, height, width, in): the input's depth is counted once
             return _times(given, weights[:3] if weights else None)
         return _times(given, weights[1:] if weights else None)
     if op.op in PRODUCTS:
-        left = _shape(graph, op.inputs[PRODUCTS[op.op]])
-        output = _shape(graph, op.outputs[0])
+        left = _shape(graph, op.inputs, PRODUCTS[op.op])
+        output = _shape(graph, op.outputs, 0)
         if left is None or output is None:
             return None
         if op.op == "FULLY_CONNECTED":
-            weights = _shape(graph, op.inputs[1])
+            weights = _shape(graph, op.inputs, 1)
             return _times(output, weights[-1:] if weights else None)
         turned = op.op == "Gemm" and op.attributes.get("transA") == 1
         turned = turned or (op.op == "BATCH_MATMUL" and bool(op.attributes.get("adj_x")))
@@ -66,8 +67,9 @@ def _macs(graph: Graph, op: Op) -> int | None:
     return 0
 
 
-def _shape(graph: Graph, key: str) -> tuple[int, ...] | None:
-    tensor = graph.tensors.get(key)
+def _shape(graph: Graph, keys: Sequence[str], position: int) -> tuple[int, ...] | None:
+    """The shape of one of an operator's tensors, None where the file does not say it."""
+    tensor = graph.tensors.get(keys[position]) if position < len(keys) else None
     if tensor is None or tensor.shape is None:
         return None
     shape = tensor.shape
