@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError, nearest
 from edgekd.logits import teacher_logits
-from edgekd.losses import ResponseLoss
+from edgekd.losses import FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.taps import layer_names, no_such_layer
 from edgekd.tasks import Task
 from edgekd.teachers import Teacher
@@ -130,6 +130,9 @@ def row_faults(teaching: "Teaching", data: Data, taught: bool, where: str) -> li
 
 def _meaning_fault(term: Term, task: Task) -> InputError | None:
     loss = term.loss
+    if isinstance(loss, OutputLoss | FeatureLoss) and loss.tasks and task.name not in loss.tasks:
+        message = f"'{term.name}' is for {' and '.join(loss.tasks)}, the data's task is {task.name}"
+        return InputError(message, where=term.where)
     if not isinstance(loss, ResponseLoss):
         return None
     if not task.has_rows:

@@ -314,7 +314,8 @@ KL = {"name": "kl"}
         ({**KL, "weight": {"schedule": "balanced", "layer": "nowhere"}}, "no layer 'nowhere'"),
         ({"name": "ctc"}, "needs logits \\(frames, classes\\)"),
         ({"name": "keypoint"}, "needs heatmaps"),
-        ({"name": "detection-rank"}, "needs a grid of boxes"),
+        ({"name": "detection-rank"}, "is for detection, the data's task is classification"),
+        ({"name": "detection-features", "layers": "auto"}, "is for detection, the data's task"),
         ({"name": "cross-modal", "temperature": -1.0}, "temperature must be above 0"),
     ],
 )

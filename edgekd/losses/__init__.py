@@ -63,9 +63,13 @@ class ResponseLoss(nn.Module):
 
 
 class OutputLoss(nn.Module):
-    """Compares outputs (B, ...) of one shape, knowing the targets (B, ...) of the data's task."""
+    """Compares outputs (B, ...) of one shape, knowing the targets (B, ...) of the data's task.
+
+    `tasks` are those whose outputs or targets it reads; none named means any of a fitting shape.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    tasks: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, outputs: Shape, targets: Shape, inputs: Shape) -> None:
         """Make what is learned for these shapes of one sample; `ValueError` where they are not what
@@ -86,6 +90,7 @@ class FeatureLoss(nn.Module):
 
     outputs_will_do: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+    tasks: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
         """Make what is learned for these shapes; `ValueError` where they can't be bridged."""

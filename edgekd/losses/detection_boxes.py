@@ -17,6 +17,8 @@ class DetectionBoxes(OutputLoss):
     or has the target's box. Images without a target count nothing.
     """
 
+    tasks = ("detection",)
+
     def __init__(self, margin: float = 0.0) -> None:
         not_negative(margin=margin)
         super().__init__()

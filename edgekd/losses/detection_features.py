@@ -18,6 +18,7 @@ class DetectionFeatures(FeatureLoss):
     """
 
     needs = ("targets",)
+    tasks = ("detection",)
 
     def __init__(self, foreground: float = 1.0, background: float = 0.0) -> None:
         not_negative(foreground=foreground, background=background)
@@ -34,8 +35,6 @@ class DetectionFeatures(FeatureLoss):
             self.regressor = nn.Conv2d(student[0], teacher[0], 1)
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Tensor) -> Tensor:
-        if targets.ndim != 3 or targets.shape[2] != 5:
-            raise ValueError("needs targets (B, M, 5) of the task detection")
         size = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
         guess = self.regressor(pooled(student, size))
         apart = ((guess - pooled(teacher, size)) ** 2).mean(1)

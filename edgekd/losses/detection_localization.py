@@ -17,6 +17,8 @@ class DetectionLocalization(OutputLoss):
     over cells by weight, and over the four.
     """
 
+    tasks = ("detection",)
+
     def __init__(self, temperature: float = 1.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()

@@ -17,6 +17,8 @@ class DetectionRank(OutputLoss):
     its object logit plus the log-probability of its best class.
     """
 
+    tasks = ("detection",)
+
     def __init__(self, temperature: float = 1.0) -> None:
         above_zero(temperature=temperature)
         super().__init__()

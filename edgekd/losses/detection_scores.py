@@ -18,6 +18,8 @@ class DetectionScores(OutputLoss):
     as far as the teacher sees an object there.
     """
 
+    tasks = ("detection",)
+
     def __init__(self, classes: float = 1.0, temperature: float = 1.0) -> None:
         not_negative(classes=classes)
         above_zero(temperature=temperature)

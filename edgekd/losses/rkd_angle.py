@@ -24,8 +24,9 @@ class RKDAngle(FeatureLoss):
         count = len(student)
         if count < 3:
             return 0.0 * student.sum()
-        # A triplet with a sample twice has the same cosine (0 or 1) on both sides: it adds nothing.
-        total = F.smooth_l1_loss(_cosines(student), _cosines(teacher), reduction="sum")
+        apart = F.smooth_l1_loss(_cosines(student), _cosines(teacher), reduction="none")
+        # Where j is one of i and k there is no edge and both cosines are 0; i must not be k either.
+        total = apart.sum() - apart.diagonal(dim1=1, dim2=2).sum()
         return total / (count * (count - 1) * (count - 2))
 
 
