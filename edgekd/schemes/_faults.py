@@ -1,30 +1,49 @@
 """What several schemes refuse in the same words."""
 
+import os
+
 from edgekd.errors import EdgekdError, InputError
-from edgekd.losses import FeatureLoss, OutputLoss
+from edgekd.losses import DepthsLoss, FeatureLoss, OutputLoss
 from edgekd.schemes import Situation
-from edgekd.terms import terms_of
+from edgekd.terms import Term, terms_of
 
 
 def answer_faults(at: Situation, scheme: str) -> list[EdgekdError]:
     """Losses that can't be made, that read layers, or none at all."""
     terms, faults = terms_of(at.teaching.losses, at.where)
     faults += weighting_faults(at, scheme)
-    for term in terms:
-        reads = "layers" if term.reads_features or term.tapped else ""
-        if isinstance(term.loss, OutputLoss) or (
-            isinstance(term.loss, FeatureLoss) and term.loss.needs
-        ):
-            reads = "more than class logits"
-        if reads:
-            message = f"'{term.name}' reads {reads}, and '{scheme}' compares answers alone"
-            hint = "use a loss on logits, such as kl"
-            faults.append(InputError(message, where=term.where, hint=hint))
+    faults += [fault for term in terms for fault in _beyond_answers(term, scheme)]
     if not faults and not any(term.weight for term in terms):
         hint = 'set losses = [{ name = "kl", temperature = 3.0 }]'
         message = f"no loss: '{scheme}' has nothing to compare answers by"
         faults.append(InputError(message, where=at.where, hint=hint))
     return faults
+
+
+def layer_faults(at: Situation, scheme: str) -> list[EdgekdError]:
+    """Losses that read more than answers, where whoever teaches has no layers to show."""
+    terms, _ = terms_of(at.teaching.losses, at.where)
+    return [fault for term in terms for fault in _beyond_answers(term, scheme)]
+
+
+def _beyond_answers(term: Term, scheme: str) -> list[EdgekdError]:
+    reads = "layers" if term.reads_features or term.tapped else ""
+    if isinstance(term.loss, OutputLoss | DepthsLoss) or (
+        isinstance(term.loss, FeatureLoss) and term.loss.needs
+    ):
+        reads = "more than class logits"
+    if not reads:
+        return []
+    message = f"'{term.name}' reads {reads}, and '{scheme}' compares answers alone"
+    return [InputError(message, where=term.where, hint="use a loss on logits, such as kl")]
+
+
+def one_process_faults(at: Situation, scheme: str) -> list[EdgekdError]:
+    """Several processes, where a scheme keeps something that only one of them would know."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return []
+    message = f"'{scheme}' trains in one process, and there are several"
+    return [InputError(message, where=at.where, hint="start it without torchrun")]
 
 
 def weighting_faults(at: Situation, scheme: str, *keys: str) -> list[EdgekdError]:
