@@ -13,7 +13,7 @@ from edgekd.artifact import Artifact
 from edgekd.compress import prepare
 from edgekd.data.load import load_data
 from edgekd.errors import EdgekdError
-from edgekd.models.resnet import resnet20
+from edgekd.models.resnet import resnet8
 from edgekd.pipeline import compile_candidate, run_stages
 from edgekd.plan import Plan, make_plan, start_key
 from edgekd.recipe import DataTable
@@ -41,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small trained network's."""
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
-    module = resnet20(channels=1, widths=tuple(WIDTHS))
+    module = resnet8(channels=1, widths=tuple(WIDTHS))
     training = Training(epochs=6, batch_size=32, learning_rate=3e-3)
     data = load_data(DataTable(**DATA), Path())
     fit(module, label_loss(training), training, data=data, work=folder)
@@ -52,7 +52,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan_of(folder: Path, weights: Path, *stages: dict[str, Any], **changes: Any) -> Plan:
     recipe = {
         "model": {
-            "factory": "edgekd.models.resnet:resnet20",
+            "factory": "edgekd.models.resnet:resnet8",
             "arguments": {"channels": 1, "widths": WIDTHS},
             "weights": str(weights),
         },
@@ -85,10 +85,11 @@ def quantize(**keys: Any) -> dict[str, Any]:
 
 PRUNE = {"kind": "prune", **SHORT}
 CASES: dict[str, tuple[dict[str, Any], str, float]] = {
-    "neurons of movement": (
+    "channels of movement": (
         {**PRUNE, "criterion": "movement", "amount": 0.3, "epochs": 3}, "fp32", 0.6),
     "blocks": (
-        {**PRUNE, "granularity": "blocks", "criterion": "taylor", "amount": 0.3}, "fp32", 0.6),
+        {**PRUNE, "granularity": "blocks", "criterion": "taylor", "amount": 0.6,
+         "allocation": "global"}, "fp32", 0.6),
     "weight blocks": (
         {**PRUNE, "granularity": "4x4", "amount": 0.3, "ignore": ["stem", "classifier"]},
         "fp32", 0.8),
@@ -99,7 +100,7 @@ CASES: dict[str, tuple[dict[str, Any], str, float]] = {
     "int4 trained": (quantize(dtype="int4", method="qat"), "int4", 0.8),
     "int4 lsq": (quantize(dtype="int4", method="lsq"), "int4", 0.8),
     "int4 mixed": (
-        quantize(dtype="int4", mixed={"accuracy_drop": 0.0}), "mixed", 0.85),
+        quantize(dtype="int4", mixed={"layers": 3}), "mixed", 0.85),
     "ternary": (quantize(dtype="ternary", method="qat", group=0, ignore=["stem"]), "ternary", 0.6),
     "binary": (quantize(dtype="binary", method="qat", mixed={"layers": 4}), "mixed", 0.6),
     "int8 lsq": (quantize(method="lsq"), "int8", 0.85),
@@ -176,8 +177,8 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "int4 has no method 'pact'": ([quantize(dtype="int4", method="pact")], {}),
     "'int8' is not wider than int8 (allowed: float)": (
         [quantize(mixed={"wide": "int8", "layers": 1})], {}),
-    "22 wide layers of 22 leave none for int8 (allowed: 1 to 21)": (
-        [quantize(mixed={"layers": 22})], {}),
+    "10 wide layers of 10 leave none for int8 (allowed: 1 to 9)": (
+        [quantize(mixed={"layers": 10})], {}),
     "fp16 has no mixed precision": ([quantize(dtype="fp16", mixed={"layers": 1})], {}),
     "give either 'accuracy_drop' or 'layers'": ([quantize(mixed={})], {}),
     "no layer 'stem.O' with weights": ([quantize(ignore=["stem.O"])], {}),
@@ -192,6 +193,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow  # each plan exports the network
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_cannot_work_is_refused_by_the_plan(
     message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -199,7 +201,7 @@ def test_what_cannot_work_is_refused_by_the_plan(
     stages, changes = REFUSED[message]
     torch.manual_seed(0)
     path = tmp_path / "model.safetensors"
-    save_file(resnet20(channels=1, widths=tuple(WIDTHS)).state_dict(), path)
+    save_file(resnet8(channels=1, widths=tuple(WIDTHS)).state_dict(), path)
     with pytest.raises(EdgekdError) as caught:
         plan_of(tmp_path / "run", path, *stages, **changes)
     assert message in str(caught.value)
