@@ -134,7 +134,7 @@ def teach(
     terms = paired(asked, student, teachers)
     folder = cache or work / "logits"
     wanted = teachers if terms else ()
-    answers = Answers(wanted, data, seed, folder, progress, storage)
+    answers = Answers(wanted, data, folder, progress, storage)
     lesson = Lesson(teaching, terms, answers, data, fusion)
     if teaching.calibrate_teachers:
         lesson.calibrate()

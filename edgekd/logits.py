@@ -32,12 +32,11 @@ class CachedLogits:
         self,
         teacher: Teacher,
         data: Data,
-        seed: int,
         folder: Path,
         progress: Callable[[str, int, int], None],
         storage: torch.dtype = torch.float32,
     ) -> None:
-        self.teacher, self.data, self.seed = teacher, data, seed
+        self.teacher, self.data = teacher, data
         self.folder, self.progress, self.storage = folder, progress, storage
         self._views: dict[int, Tensor] = {}
 
@@ -55,7 +54,7 @@ class CachedLogits:
 
     def _path(self, view: int) -> Path:
         data = self.data
-        variant = repr((data.augmentation, self.seed, view)) if data.augmentation.active else ""
+        variant = repr((data.augmentation, view)) if data.augmentation.active else ""
         parts = [self.teacher.key, data.train.sha256, variant]
         if self.storage != torch.float32:
             parts.append(str(self.storage))
@@ -65,7 +64,7 @@ class CachedLogits:
 
     def _compute(self, view: int) -> Tensor:
         paired = self.data.train.paired
-        inputs = view_of(self.data, view, self.seed) if paired is None else paired
+        inputs = view_of(self.data, view) if paired is None else paired
         parts = []
         for number, part in enumerate(torch.split(inputs, BATCH)):
             parts.append(teacher_logits(self.teacher, part).float())
@@ -89,13 +88,12 @@ class Answers:
         self,
         teachers: Sequence[Teacher],
         data: Data,
-        seed: int,
         folder: Path,
         progress: Callable[[str, int, int], None],
         storage: torch.dtype = torch.float32,
     ) -> None:
         self.teachers = teachers
-        self._cached = [CachedLogits(t, data, seed, folder, progress, storage) for t in teachers]
+        self._cached = [CachedLogits(t, data, folder, progress, storage) for t in teachers]
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -248,7 +248,7 @@ class _Run:
         order = torch.randperm(len(self.data.train), generator=shuffle)[: self.used]
         views = fixed_views(self.data)
         view = self.done % views if views else None
-        inputs = self.data.train.x if view is None else view_of(self.data, view, self.seed)
+        inputs = self.data.train.x if view is None else view_of(self.data, view)
         self.module.train()
         self.companions.train()
         self.losses.clear()

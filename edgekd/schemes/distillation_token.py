@@ -84,7 +84,7 @@ class DistillationToken(Scheme):
     def teach(self, student: nn.Module, at: Situation) -> Taught:
         comparison = Comparison(at)
         folder = at.cache or at.work / "logits"
-        answers = Answers(at.teachers, at.data, at.seed, folder, at.progress)
+        answers = Answers(at.teachers, at.data, folder, at.progress)
         with ExitStack() as stack:
             stack.enter_context(answers.answering())
             taps = stack.enter_context(Taps(student, [self.token, self.classes]))

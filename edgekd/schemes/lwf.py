@@ -23,14 +23,14 @@ class LwF(Scheme):
     Li & Hoiem 2016, equation 1: label loss on the new samples + losses(z[old], z_before[old]), with
     z_before from the frozen network as it was before the task, asked about the *new* samples: none
     of the old is kept. The recipe's `losses` are theirs (kl at temperature 2), `label_weight` the
-    new labels'. `labels_among` says between which classes a label decides: "seen" so far, for one
-    classifier over all, or the "task"'s own, as with the paper's separate heads. `tasks` are groups
+    new labels'. `labels_among` says between which classes a label decides: the "task"'s own, as with the
+    paper's separate heads, or all "seen" so far, which forgets more. `tasks` are groups
     of classes in order; the student knows the first `known` of them already. No teacher is needed.
     """
 
     tasks: Tasks = ()
     known: int = Field(default=0, ge=0)
-    labels_among: Literal["seen", "task"] = "seen"
+    labels_among: Literal["seen", "task"] = "task"
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         faults = task_order_faults(self.tasks, self.known, at, "lwf") + answer_faults(at, "lwf")
@@ -58,7 +58,7 @@ class LwF(Scheme):
         old: tuple[int, ...],
     ) -> None:
         before = as_teacher(student, f"before task {number + 1}")
-        answers = Answers([before], at.data, at.seed, at.work / "logits", at.progress)
+        answers = Answers([before], at.data, at.work / "logits", at.progress)
         comparison = Comparison(at)
         decided = task if self.labels_among == "task" else (*old, *task)
 
