@@ -30,6 +30,8 @@ def make_files(folder: Path, widths: tuple[int, ...] = (32, 64, 128)) -> dict[st
     }
     for kind, candidate in candidates.items():
         for end, backend in (("onnx", Onnx()), ("tflite", Tflite())):
+            if wanted[f"{kind}.{end}"].exists():
+                continue
             made = folder / f"made-{kind}-{end}"
             made.mkdir(exist_ok=True)
             (artifact,) = backend.compile(candidate, target, target.backends[end], made)
