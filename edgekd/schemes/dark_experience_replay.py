@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from edgekd.errors import EdgekdError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
-from edgekd.schemes._faults import weighting_faults
+from edgekd.schemes._faults import one_process_faults, weighting_faults
 from edgekd.schemes._tasks import Tasks, of_task, task_order_faults, told
 from edgekd.training import Batch
 from edgekd.views import stream
@@ -34,6 +34,7 @@ class DarkExperienceReplay(Scheme):
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         faults = task_order_faults(self.tasks, self.known, at, "dark-experience-replay")
+        faults += one_process_faults(at, "dark-experience-replay")
         faults += weighting_faults(at, "dark-experience-replay", "label_schedule")
         return faults or at.with_(losses=(), label_weight=1.0).check(student, ())
 

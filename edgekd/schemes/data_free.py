@@ -12,7 +12,12 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
-from edgekd.schemes._faults import answer_faults, class_faults, layer_teacher_faults
+from edgekd.schemes._faults import (
+    answer_faults,
+    class_faults,
+    layer_teacher_faults,
+    one_process_faults,
+)
 from edgekd.schemes._generator import Generator
 from edgekd.schemes._networks import differentiable, drawing, frozen
 from edgekd.schemes._norm_statistics import NormStatistics, norms_of
@@ -50,7 +55,7 @@ class DataFree(Scheme):
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         why = "sends gradients through the teacher"
         faults = layer_teacher_faults(at, "data-free", why) + class_faults(at, "data-free")
-        faults = faults or answer_faults(at, "data-free")
+        faults = faults or answer_faults(at, "data-free") + one_process_faults(at, "data-free")
         if faults:
             return faults
         teacher = at.teachers[0].module

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
-from edgekd.schemes._faults import class_faults, layer_teacher_faults
+from edgekd.schemes._faults import class_faults, layer_teacher_faults, one_process_faults
 from edgekd.schemes._generator import roll
 from edgekd.schemes._networks import differentiable, drawing, frozen
 from edgekd.schemes._norm_statistics import NormStatistics, norms_of
@@ -49,7 +49,7 @@ class DeepInversion(Scheme):
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         why = "sends gradients through the teacher"
         faults = layer_teacher_faults(at, "deep-inversion", why)
-        faults = faults or class_faults(at, "deep-inversion")
+        faults += class_faults(at, "deep-inversion") + one_process_faults(at, "deep-inversion")
         if faults:
             return faults
         teacher = at.teachers[0].module

@@ -8,7 +8,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
-from edgekd.schemes._faults import answer_faults, class_faults, weighting_faults
+from edgekd.schemes._faults import answer_faults, class_faults, one_process_faults, weighting_faults
 from edgekd.schemes._networks import as_teacher
 from edgekd.training import Batch
 
@@ -28,6 +28,7 @@ class LastEpoch(Scheme):
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         faults = answer_faults(at, "last-epoch") + class_faults(at, "last-epoch")
+        faults += one_process_faults(at, "last-epoch")
         faults += weighting_faults(at, "last-epoch", "label_schedule")
         if "label_weight" in at.teaching.model_fields_set:
             message = "'last-epoch' sets the labels' share itself, by epoch"

@@ -15,7 +15,7 @@ from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
-from edgekd.schemes._faults import class_faults, layer_teacher_faults
+from edgekd.schemes._faults import class_faults, layer_faults, layer_teacher_faults
 from edgekd.schemes._networks import answering, drawing
 from edgekd.schemes._stand_in import only
 from edgekd.teachers import Teacher
@@ -39,7 +39,7 @@ class Specialists(Scheme):
     epochs: PositiveInt = 3
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = class_faults(at, "specialists")
+        faults = class_faults(at, "specialists") + layer_faults(at, "specialists")
         faults = faults or layer_teacher_faults(at, "specialists", "trains copies of the teacher")
         if faults:
             return faults

@@ -96,6 +96,18 @@ def test_mutual_learning_is_labels_plus_the_mean_divergence_from_the_peers(tmp_p
     assert close(after, expected)
 
 
+def test_the_labels_weight_follows_its_schedule_in_a_scheme_too(tmp_path):
+    wish = {"name": "linear", "start": 0.25, "end": 1.0}
+    student, peer = layers(), fresh(layers(), 3, "peer", 0)
+    each = [(student(X), peer(X)), (peer(X), student(X))]
+    total = sum(0.25 * F.cross_entropy(own, Y) + kl(own, other) for own, other in each)
+    teaching = {"label_weight": wish}
+    losses, _ = one_step(
+        "mutual", tmp_path, student, epochs=2, with_teacher=False, teaching=teaching
+    )
+    assert losses[0] == pytest.approx(float(total), rel=1e-5)
+
+
 def test_peers_learn_and_the_teacher_whose_copy_is_one_does_not(tmp_path):
     teacher, student = Network(layers(1)), layers()
     before = state(teacher.module)

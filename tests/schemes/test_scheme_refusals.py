@@ -72,6 +72,14 @@ REFUSED = [
     ("ensemble", {"network": "teacher"}, BLACK_BOX, "copies the teacher's structure, but the tea"),
     ("specialists", {}, BLACK_BOX, "trains copies of the teacher, but the teacher box is a black"),
     ("specialists", {"specialists": 3}, {}, "3 groups of 4 classes .allowed: up to 2"),
+    ("specialists", {}, {"teaching": {"losses": (HINT,)}}, "'hint' reads layers, and 'speciali"),
+    (
+        "mutual",
+        {},
+        {"teaching": {"sample_weights": "disagreement"}},
+        "sample_weights: 'mutual' h",
+    ),
+    ("mutual", {}, {"teaching": {"calibrate_teachers": True}}, "calibrate_teachers: 'mutual' has"),
     ("mutual", {"peers": 0, "with_teacher": False}, {}, "scheme.peers: there are no peers"),
     ("mutual", {}, BLACK_BOX, "lets a copy of the teacher learn, but the teacher box is a black"),
     ("on-the-fly", {}, {"student": plain()}, "scheme.layer: the network has no sequence of b"),
@@ -175,6 +183,15 @@ def test_what_a_scheme_lacks_is_refused(name, keys, changes, expected, tmp_path)
     told = [f"{fault} -> {fault.hint}" for fault in faults]
     assert any(re.search(expected, line, re.DOTALL) for line in told), told
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["last-epoch", "dark-experience-replay", "data-free", "deep-inversion"]
+)
+def test_several_processes_are_refused_where_one_has_to_know_all(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    faults = scheme(name).check(network(), situation(name, tmp_path))
+    assert f"'{name}' trains in one process, and there are several" in str(faults[0])
 
 
 @pytest.mark.parametrize(
