@@ -23,9 +23,9 @@ class LwF(Scheme):
     Li & Hoiem 2016, equation 1: label loss on the new samples + losses(z[old], z_before[old]), with
     z_before from the frozen network as it was before the task, asked about the *new* samples: none
     of the old is kept. The recipe's `losses` are theirs (kl at temperature 2), `label_weight` the
-    new labels'. `labels_among` says between which classes a label decides: the "task"'s own, as with the
-    paper's separate heads, or all "seen" so far, which forgets more. `tasks` are groups
-    of classes in order; the student knows the first `known` of them already. No teacher is needed.
+    new labels'. `labels_among` says between which classes a label decides: the "task"'s own, as
+    with the paper's separate heads, or all "seen" so far, which forgets more. `tasks` are groups of
+    classes in order; the student knows the first `known` of them already. No teacher is needed.
     """
 
     tasks: Tasks = ()
