@@ -1,8 +1,10 @@
 """The agent where Python or numpy is old: on Python 3.8, and with tflite-runtime on numpy 1."""
 
 import ast
+import functools
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,25 +23,33 @@ from edgekd.store import cache_folder
 OLD_PACKAGES = ("tflite-runtime==2.14.0", "numpy==1.26.4")
 
 
-def pythons() -> list[str]:
-    """Every other Python from 3.8 up that this machine has."""
+@functools.cache
+def pythons() -> dict[tuple[int, ...], str]:
+    """Every Python from 3.8 up that this machine has, by its version, the oldest first."""
     named = [shutil.which(f"python3.{minor}") for minor in range(8, 14)]
-    kept = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))
-    return [str(path) for path in [*filter(None, named), *kept]]
+    kept = Path.home().glob(".pyenv/versions/3.*/bin/python3")
+    found = {}
+    for python in map(str, [*filter(None, named), *kept]):  # what is kept wins over its slow stub
+        told = re.search(r"(?:python|versions/)(3)\.(\d+)", python)
+        if told and int(told[2]) >= 8:
+            found[int(told[1]), int(told[2])] = python
+    found[sys.version_info[:2]] = sys.executable
+    return {version: found[version] for version in sorted(found) if runs(found[version], version)}
 
 
-def version_of(python: str) -> tuple[int, ...]:
+def runs(python: str, version: tuple[int, ...]) -> bool:
+    """Whether it is there and what its name says: a name may be a stub that chooses none."""
     script = "import sys; print(*sys.version_info[:2])"
-    done = subprocess.run([python, "-c", script], capture_output=True, text=True)
-    return tuple(map(int, done.stdout.split())) if done.returncode == 0 else ()
+    done = subprocess.run([python, "-I", "-S", "-c", script], capture_output=True, text=True)
+    return done.stdout.split() == [str(number) for number in version]
 
 
 @pytest.fixture(scope="session")
-def oldest() -> str:
-    found = {version: python for python in pythons() if (version := version_of(python)) >= (3, 8)}
-    if not found or min(found) >= sys.version_info[:2]:
+def oldest() -> tuple[tuple[int, ...], str]:
+    version, python = next(iter(pythons().items()))
+    if version >= sys.version_info[:2]:
         pytest.skip("no older Python here")
-    return found[min(found)]
+    return version, python
 
 
 def test_the_agent_is_python_3_8() -> None:
@@ -63,14 +73,17 @@ def test_the_agent_is_python_3_8() -> None:
             assert {alias.name for alias in node.names} <= set(sys.stdlib_module_names)
 
 
-def test_an_older_python_runs_the_agent_and_tells_what_is_missing(oldest: str) -> None:
+def test_an_older_python_runs_the_agent_and_tells_what_is_missing(
+    oldest: tuple[tuple[int, ...], str],
+) -> None:
+    version, python = oldest
     lines = '{"command": "hello"}\n{"command": "clock"}\n' + json.dumps(
         {"command": "load", "runtime": "onnxruntime", "path": str(AGENT)}
     )
-    command = [oldest, "-I", "-S", str(AGENT)]  # without whatever is installed there
+    command = [python, "-I", "-S", str(AGENT)]  # without whatever is installed there
     done = subprocess.run(command, input=lines + "\n", capture_output=True, text=True, timeout=60)
     hello, clock, missing = map(json.loads, done.stdout.splitlines())
-    assert tuple(map(int, hello["ok"]["python"].split(".")[:2])) == version_of(oldest)
+    assert tuple(map(int, hello["ok"]["python"].split(".")[:2])) == version
     assert set(hello["ok"]["runtimes"].values()) == {""}
     assert hello["ok"]["numpy"] == ""
     assert hello["ok"]["install"]["litert"].startswith("pip install")
@@ -80,8 +93,10 @@ def test_an_older_python_runs_the_agent_and_tells_what_is_missing(oldest: str) -
     assert done.returncode == 0
 
 
-def test_the_watcher_ends_what_it_watches_on_an_older_python(oldest: str) -> None:
-    command = [oldest, str(AGENT), "--watch", "60", "--", "sleep", "600"]
+def test_the_watcher_ends_what_it_watches_on_an_older_python(
+    oldest: tuple[tuple[int, ...], str],
+) -> None:
+    command = [oldest[1], str(AGENT), "--watch", "60", "--", "sleep", "600"]
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert watcher.stdin is not None
     watcher.stdin.close()
@@ -91,18 +106,17 @@ def test_the_watcher_ends_what_it_watches_on_an_older_python(oldest: str) -> Non
 @pytest.fixture(scope="session")
 def old_environment() -> Path:
     """Python with tflite-runtime 2.14 and numpy 1.26, kept in the cache by what is in it."""
-    fitting = [
-        python for python in [sys.executable, *pythons()] if (3, 9) <= version_of(python) < (3, 12)
-    ]
+    fitting = [(version, python) for version, python in pythons().items()
+               if (3, 9) <= version < (3, 12)]  # fmt: skip
     if not fitting:
         pytest.skip("tflite-runtime needs a Python from 3.9 to 3.11")
-    content = json.dumps([OLD_PACKAGES, version_of(fitting[0])])
-    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    version, base = fitting[-1]
+    key = hashlib.sha256(json.dumps([OLD_PACKAGES, version]).encode()).hexdigest()[:16]
     folder = cache_folder() / "environments" / f"tflite-runtime-{key}"
     python = folder / "bin" / "python"
     if not (folder / "whole").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([fitting[0], "-m", "venv", str(folder)], check=True)
+        subprocess.run([base, "-m", "venv", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
         done = subprocess.run([*pip, *OLD_PACKAGES], capture_output=True, text=True)
         if done.returncode:

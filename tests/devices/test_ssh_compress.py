@@ -138,6 +138,7 @@ def test_a_board_that_computes_something_else_fails_parity_by_name(
     assert artifact["parity"]["first_difference"].startswith("ssh://board alone: its onnxruntime")
 
 
+@pytest.mark.slow
 def test_a_board_of_another_kind_is_refused_before_any_training(
     board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_an_unreachable_board_stops_the_plan(board: Server, edgekd: Run, tmp_pat
     assert not (tmp_path / "out" / "stages").exists()
 
 
+@pytest.mark.slow
 def test_what_a_board_lacks_is_told_in_the_plan(
     board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], bare_python: Path
 ) -> None:
