@@ -1,10 +1,13 @@
 """MLPerf Tiny's four architectures as generated C on emulated Cortex-M4, M7 and M55.
 
-`python generated_c.py [--inputs 50] [--cmsis-nn FOLDER]`: bit-exactness against the micro runtime
-and LiteRT's reference kernels, arena against both bounds, flash, stack and instructions.
+`python generated_c.py [--inputs 50] [--cmsis-nn FOLDER [--cmsis-inputs 50]]`: bit-exactness against
+the micro runtime and LiteRT's reference kernels, arena against both bounds, flash, stack and
+instructions.
 """
 
 import argparse
+import re
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -21,23 +24,52 @@ from networks import NETWORKS, write_tflite  # noqa: E402
 from tflite_files import by_litert, by_micro  # noqa: E402
 
 from edgekd.firmware import emulation, hosted  # noqa: E402
-from edgekd.firmware.arena import measure_arena  # noqa: E402
-from edgekd.firmware.generate import generate  # noqa: E402
+from edgekd.firmware.cmsis_nn import flags_of, sources_of  # noqa: E402
+from edgekd.firmware.generate import Generated, generate  # noqa: E402
 from edgekd.formats.graph import live_peak  # noqa: E402
 from edgekd.formats.tflite import read_tflite  # noqa: E402
+
+ALLOCATIONS = """
+import sys
+from tflite_micro import runtime
+runtime.Interpreter.from_file(sys.argv[1], arena_size=8 << 20).print_allocations()
+"""
+
+
+def micro_arena(path: Path) -> int:
+    """What the micro runtime's own recording allocator says that it takes of its arena."""
+    command = [sys.executable, "-c", ALLOCATIONS, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"Arena allocation total (\d+) bytes", done.stdout + done.stderr)
+    assert found, done.stderr
+    return int(found[1])
 
 
 def differences(found: np.ndarray, expected: np.ndarray) -> int:
     return int((found != expected).sum())
 
 
-def row_of(path: Path, count: int, cmsis_nn: str, work: Path) -> dict[str, Any]:
+def library(folder: Path, cpu: str, work: Path) -> list[Path]:
+    """CMSIS-NN's objects for one processor."""
+    made = work / f"cmsis-{cpu}"
+    made.mkdir()
+    sources = [str(path.resolve()) for path in sources_of(folder)]
+    options = [*emulation.board_of(cpu).flags, "-mthumb", emulation.OPTIMIZATION]
+    command = [emulation.COMPILER, *options, *flags_of(folder.resolve()), "-c", *sources]
+    subprocess.run(command, cwd=made, check=True)
+    return sorted(made.glob("*.o"))
+
+
+def row_of(path: Path, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """What holds on every processor, the inputs and the micro runtime's outputs."""
     content = path.read_bytes()
     plain = generate(path)
-    x = np.random.default_rng(0).integers(-128, 128, (count, plain.numbers["input_bytes"]), np.int8)
+    size = plain.numbers["input_bytes"]
+    x = np.random.default_rng(0).integers(-128, 128, (count, size), np.int8)
     micro, litert = by_micro(content, x), by_litert(content, x)
-    _, source = generate(path, arithmetic="litert").write(work / "litert")
-    as_litert = hosted.run(hosted.build(source, work / "litert"), x)
+    with tempfile.TemporaryDirectory() as work:
+        _, source = generate(path, arithmetic="litert").write(Path(work))
+        as_litert = hosted.run(hosted.build(source, Path(work)), x)
     row: dict[str, Any] = {
         "inputs": count,
         "outputs_compared": int(micro.size),
@@ -47,33 +79,21 @@ def row_of(path: Path, count: int, cmsis_nn: str, work: Path) -> dict[str, Any]:
         "arena_bytes": plain.numbers["arena_bytes"],
         "arena_bound_bytes": plain.numbers["arena_bound_bytes"],
         "largest_live_tensors_bytes": live_peak(read_tflite(path))[0],
-        "micro_runtime_arena_bytes": measure_arena(path).value,
+        "micro_runtime_arena_bytes": micro_arena(path),
         "constant_bytes": plain.numbers["constant_bytes"],
         "tflite_bytes": len(content),
     }
-    for cpu in emulation.BOARDS:
-        row[cpu] = on(path, cpu, "", x, micro, work / cpu)
-        if cmsis_nn:
-            row[f"{cpu}, CMSIS-NN"] = on(path, cpu, cmsis_nn, x, micro, work / f"{cpu}-cmsis")
-    return row
+    return row, x, micro
 
 
-def on(
-    path: Path, cpu: str, cmsis_nn: str, x: np.ndarray, expected: np.ndarray, work: Path
-) -> dict[str, Any]:
-    work.mkdir(parents=True)
-    options: dict[str, Any] = {}
-    build: dict[str, Any] = {}
-    if cmsis_nn:
-        from edgekd.firmware.cmsis_nn import flags_of, sources_of
-
-        options = {"cmsis_nn": "mve" if cpu == "cortex-m55" else "dsp"}
-        build = {"further": sources_of(Path(cmsis_nn)), "flags": flags_of(Path(cmsis_nn))}
-    generated = generate(path, **options)
-    _, source = generated.write(work)
-    image = emulation.build(source, cpu, work, **build)
-    found = emulation.run(image, x)
+def on(generated: Generated, cpu: str, x: np.ndarray, expected: np.ndarray, **build: Any) -> Any:
+    """One processor's numbers."""
+    with tempfile.TemporaryDirectory() as work:
+        _, source = generated.write(Path(work))
+        image = emulation.build(source, cpu, Path(work), **build)
+        found = emulation.run(image, x)
     return {
+        "inputs": len(x),
         "differences": differences(found.outputs, expected),
         "flash_bytes": image.flash_bytes,
         "arena_bytes": generated.numbers["arena_bytes"],
@@ -86,27 +106,36 @@ def on(
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--inputs", type=int, default=50)
-    arguments.add_argument("--cmsis-nn", default="")
+    arguments.add_argument("--cmsis-nn", type=Path, default=None)
+    arguments.add_argument("--cmsis-inputs", type=int, default=50)
     arguments.add_argument("--files", type=Path, default=None)
     given = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        files = given.files or Path(folder)
-        rows = {
-            name: row_of(
-                write_tflite(name, files), given.inputs, given.cmsis_nn, Path(folder) / f"{name}-c"
-            )
-            for name in NETWORKS
-        }
-    boards = {cpu: f"qemu {board.machine}" for cpu, board in emulation.BOARDS.items()}
     tools = {
         "compiler": emulation.version(),
         "optimization": emulation.OPTIMIZATION,
         "tflite-micro": version("tflite-micro"),
-        "boards": boards,
+        "boards": {cpu: f"qemu {board.machine}" for cpu, board in emulation.BOARDS.items()},
         "instructions": "simulated: counted by the emulator, one by one",
         "weights": "random, seeded; calibrated to int8",
     }
-    write_result(__file__, {"tools": tools, "networks": rows})
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        objects = {}
+        if given.cmsis_nn:
+            objects = {cpu: library(given.cmsis_nn, cpu, Path(folder)) for cpu in emulation.BOARDS}
+        for name in NETWORKS:
+            path = write_tflite(name, given.files or Path(folder))
+            rows[name], x, expected = row_of(path, given.inputs)
+            for cpu in emulation.BOARDS:
+                rows[name][cpu] = on(generate(path), cpu, x, expected)
+                if objects:
+                    generated = generate(path, cmsis_nn="mve" if cpu == "cortex-m55" else "dsp")
+                    few = given.cmsis_inputs
+                    rows[name][f"{cpu}, CMSIS-NN"] = on(
+                        generated, cpu, x[:few], expected[:few],
+                        further=objects[cpu], flags=flags_of(given.cmsis_nn),
+                    )  # fmt: skip
+            write_result(__file__, {"tools": tools, "networks": rows})
 
 
 if __name__ == "__main__":
