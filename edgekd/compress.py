@@ -240,7 +240,7 @@ def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
     """The trained model itself, compiled by the target's first backend; None for a black box."""
     module = plan.original.module
     first = next(iter(planned.backends))
-    if module is None or plan.data.train.paired is not None:
+    if module is None or plan.data.train.paired is not None or not plan.request.baseline:
         return None
     candidate = Candidate(module, plan.start.example)
     key = key_of("baseline", plan.original.key, start_key(plan))

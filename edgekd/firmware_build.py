@@ -35,7 +35,8 @@ def check_build(request: Request, name: str, output: str) -> None:
 
 
 def narrowed(request: Request, output: str) -> Request:
-    """The same for the backends alone that the sources are made with: no ONNX, no TVM."""
+    """The same for the backends alone that the sources are made with: no ONNX, no TVM, and no file
+    of the uncompressed teacher."""
     wanted = ("tflite", "c") if output == "c" else ("tflite", "vela")
     targets = tuple(
         target.model_copy(
@@ -45,7 +46,7 @@ def narrowed(request: Request, output: str) -> Request:
         )
         for target in request.targets
     )
-    return replace(request, targets=targets)
+    return replace(request, targets=targets, baseline=False)
 
 
 def build(

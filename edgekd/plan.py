@@ -38,7 +38,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for; budgets of the recipe and of `--budget` are merged."""
+    """What the command line asked for; budgets of the recipe and of `--budget` are merged.
+    `baseline` is whether the uncompressed teacher is compiled and measured beside the files."""
 
     recipe: Recipe
     targets: tuple[Target, ...]
@@ -50,6 +51,7 @@ class Request:
     quick: bool = False
     resume: bool = True
     cache: Path | None = None
+    baseline: bool = True
 
 
 @dataclass(frozen=True)
