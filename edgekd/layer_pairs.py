@@ -63,9 +63,7 @@ def pairs_of(student: nn.Module, teacher: nn.Module, asked: Pairing, where: str)
                 hint="name the layers: student = ..., teacher = ...",
             )
     count = min(len(mine), len(theirs), asked.pairs or len(mine))
-    return list(
-        zip(_taken(mine, count, asked.map), _taken(theirs, count, asked.map), strict=True)
-    )
+    return list(zip(_taken(mine, count, asked.map), _taken(theirs, count, asked.map), strict=True))
 
 
 def _taken(names: Sequence[str], count: int, by: Map) -> list[str]:
