@@ -97,6 +97,10 @@ def bench(
     files = [*([baseline] if baseline else []), *(path for path in paths if path != baseline)]
     if not files:
         raise InputError("no file to measure", where="bench")
+    if wanted.meter and device.kind != "measured":
+        raise InputError(
+            f"{device.name} is emulated: a meter would read this machine's power", where="--meter"
+        )
     loaded = _loaded(files, target, device, wanted)
     artifacts = [each.artifact for each in loaded]
     tables = [each.options for each in loaded]

@@ -145,6 +145,23 @@ def test_the_table_says_why_a_value_is_missing(tmp_path: Path, target: Target) -
     assert lines[7].startswith("energy_mj: no RAPL counter below scripted/sys")
 
 
+def test_a_meter_is_refused_where_nothing_is_measured(tmp_path: Path, target: Target) -> None:
+    emulated = Scripted()
+    emulated.kind = "simulated"
+    with pytest.raises(InputError, match="a meter would read this machine's power"):
+        bench(files(tmp_path, model="1"), target, emulated, wanted=Wanted(meter="cat"))
+
+
+def test_a_budget_is_held_against_all_but_the_baseline(tmp_path: Path, target: Target) -> None:
+    slow, fast = files(tmp_path, slow="6.0", fast="1.5")
+    wanted = Wanted(budgets={"latency_ms_p50": 2.0})
+    found = bench([fast], target, Scripted(), quick=True, baseline=slow, wanted=wanted)
+    assert [[one.verdict for one in result.budgets] for result in found] == [[], ["pass"]]
+    assert bench_lines(found)[-1] == (
+        "budget: fast.onnx: latency_ms_p50 1.5 (measured), limit 2: pass"
+    )
+
+
 def test_no_file_is_refused(target: Target) -> None:
     with pytest.raises(InputError, match="no file to measure"):
         bench([], target, Scripted())

@@ -242,13 +242,15 @@ def energy_measurement(
 def estimated_energy(macs: int, bytes_moved: int, precision: Precision) -> Measurement:
     """`energy_estimate_mj` from operations and bytes: an order of magnitude, under a name of its
     own so that no gate takes it for energy."""
-    picojoules = macs * PICOJOULES_PER_MAC[precision] + bytes_moved * PICOJOULES_PER_BYTE
+    # What is only stored in fewer bits is computed in float.
+    arithmetic = precision if precision in PICOJOULES_PER_MAC else "fp32"
+    picojoules = macs * PICOJOULES_PER_MAC[arithmetic] + bytes_moved * PICOJOULES_PER_BYTE
     return Measurement(
         metric="energy_estimate_mj",
         value=picojoules / 1e9,
         kind="estimated",
         device="formula",
-        protocol=f"{macs} MACs in {precision} and {bytes_moved} bytes at 45 nm (Horowitz 2014)",
+        protocol=f"{macs} MACs in {arithmetic} and {bytes_moved} bytes at 45 nm (Horowitz 2014)",
     )
 
 
