@@ -85,21 +85,25 @@ def litert_tool(path: Path) -> Callable[[], float]:
     return measure
 
 
+PAIRS = [
+    ("onnxruntime", "fp32.onnx", {"its documentation's loop": onnxruntime_loop}),
+    ("onnxruntime", "int8.onnx", {"its documentation's loop": onnxruntime_loop}),
+    ("litert", "fp32.tflite", {"its benchmark tool": litert_tool, "a loop": litert_loop}),
+    ("litert", "int8.tflite", {"its benchmark tool": litert_tool, "a loop": litert_loop}),
+]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--files", type=Path, default=Path("runs/bench-files"))
+    parser.add_argument("--only", nargs="*", default=[], help="names of files")
     options = parser.parse_args()
-    files = make_files(options.files)
+    chosen = [pair for pair in PAIRS if not options.only or pair[1] in options.only]
+    files = make_files(options.files, *(name for _, name, _ in chosen))
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     load, found = os.getloadavg()[0], {}
-    pairs = [
-        ("onnxruntime", "fp32.onnx", {"its documentation's loop": onnxruntime_loop}),
-        ("onnxruntime", "int8.onnx", {"its documentation's loop": onnxruntime_loop}),
-        ("litert", "fp32.tflite", {"its benchmark tool": litert_tool, "a loop": litert_loop}),
-        ("litert", "int8.tflite", {"its benchmark tool": litert_tool, "a loop": litert_loop}),
-    ]
-    for runtime, name, others in pairs:
+    for runtime, name, others in chosen:
         mine = ours(files[name], runtime)
         theirs = {what: make(files[name]) for what, make in others.items()}
         mine(), [other() for other in theirs.values()]

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--board", default="raspberry-pi-5")
     parser.add_argument("--files", type=Path, default=Path("runs/bench-files"))
     options = parser.parse_args()
-    files = make_files(options.files)
+    files = make_files(options.files, "int8.tflite", "int8.onnx")
     chosen = [files["int8.tflite"], files["int8.onnx"]]
     target, found, load = load_target(options.board), [], os.getloadavg()[0]
     for _ in range(options.sessions):

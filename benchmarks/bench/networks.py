@@ -12,28 +12,29 @@ from edgekd.quant.calibration import calibrate
 from edgekd.target import load_target
 
 
-def make_files(folder: Path, widths: tuple[int, ...] = (32, 64, 128)) -> dict[str, Path]:
-    """`fp32.onnx`, `int8.onnx`, `fp32.tflite` and `int8.tflite` of the same network, made once."""
-    wanted = {f"{kind}.{end}": folder / f"{kind}.{end}"
-              for kind in ("fp32", "int8") for end in ("onnx", "tflite")}  # fmt: skip
+def make_files(folder: Path, *names: str) -> dict[str, Path]:
+    """Of `fp32.onnx`, `int8.onnx`, `fp32.tflite` and `int8.tflite` those that are named, all of the
+    same network; what is there already is kept."""
+    wanted = {name: folder / name for name in names}
     if all(path.exists() for path in wanted.values()):
         return wanted
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module = resnet8(channels=3, widths=widths).eval()
+    module = resnet8(channels=3, widths=(32, 64, 128)).eval()
     x = torch.rand(32, 3, 32, 32)
     target = load_target("x86")
-    candidates = {
-        "fp32": Candidate(module, x[:1]),
-        "int8": Candidate(calibrate(module, x[:1], x, target.quantization), x[:1], "int8"),
-    }
-    for kind, candidate in candidates.items():
-        for end, backend in (("onnx", Onnx()), ("tflite", Tflite())):
-            if wanted[f"{kind}.{end}"].exists():
-                continue
-            made = folder / f"made-{kind}-{end}"
-            made.mkdir(exist_ok=True)
-            (artifact,) = backend.compile(candidate, target, target.backends[end], made)
-            artifact.path.rename(wanted[f"{kind}.{end}"])
+    for name, path in wanted.items():
+        if path.exists():
+            continue
+        kind, end = name.split(".")
+        backend = {"onnx": Onnx, "tflite": Tflite}[end]()
+        made = folder / f"made-{kind}-{end}"
+        made.mkdir(exist_ok=True)
+        candidate = Candidate(module, x[:1])
+        if kind == "int8":
+            graph = calibrate(module, x[:1], x, target.quantization)
+            candidate = Candidate(graph, x[:1], "int8")
+        (artifact,) = backend.compile(candidate, target, target.backends[end], made)
+        artifact.path.rename(path)
     return wanted

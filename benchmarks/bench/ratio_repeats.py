@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--files", type=Path, default=Path("runs/bench-files"))
     options = parser.parse_args()
-    files = make_files(options.files)
+    files = make_files(options.files, "fp32.onnx", "int8.onnx")
     load = os.getloadavg()[0]
     pairs = [one(files["fp32.onnx"], files["int8.onnx"], options.quick)
              for _ in range(options.processes)]  # fmt: skip
