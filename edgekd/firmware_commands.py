@@ -39,14 +39,19 @@ def plain_c(
     arithmetic: Annotated[
         str, typer.Option(help="micro or litert: whose fully connected layers are matched.")
     ] = "micro",
+    cmsis_nn: Annotated[
+        str, typer.Option(help="dsp or mve: call CMSIS-NN for cores that have these instructions.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Write an int8 network as C11: no heap, no runtime, one static arena."""
+    from edgekd.firmware.cmsis_nn import check_variant
     from edgekd.firmware.generate import check_arithmetic, generate
     from edgekd.firmware.stored_facts import facts_in
 
     known = check_arithmetic(arithmetic)
-    generated = generate(model, name, facts_in(model), arithmetic=known)
+    variant = check_variant(cmsis_nn)
+    generated = generate(model, name, facts_in(model), arithmetic=known, cmsis_nn=variant)
     paths = generated.write(out)
     if as_json:
         files = {"files": [str(path) for path in paths]}

@@ -8,7 +8,7 @@ memory it wants; if that is more than was planned, or the library refuses, plain
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,6 +23,15 @@ HEADER = "arm_nnfunctions.h"
 CORE_HEADER = "cmsis_compiler.h"
 MVE_BLOCK = 124
 """Channels that CMSIS-NN's depthwise kernel takes at once on MVE (CH_IN_BLOCK_MVE)."""
+
+
+def check_variant(name: str) -> CmsisNn:
+    """The variant of that name, or none for no name; another one is refused."""
+    for known in get_args(CmsisNn):
+        if name == known:
+            found: CmsisNn = known
+            return found
+    raise InputError(f"unknown instructions '{name}'", where="--cmsis-nn", allowed="dsp, mve")
 
 
 def variant_of(hardware: Hardware) -> CmsisNn:

@@ -10,7 +10,7 @@ from operator_cases import CASES, inputs_for
 
 from edgekd.errors import InputError
 from edgekd.firmware import emulation, hosted
-from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
+from edgekd.firmware.cmsis_nn import check_variant, flags_of, sources_of, variant_of
 from edgekd.firmware.generate import generate
 from edgekd.target import load_target
 
@@ -66,6 +66,13 @@ def test_plain_c_includes_nothing_of_the_library(tmp_path):
 @pytest.mark.parametrize(("target", "variant"), [("cortex-m4", "dsp"), ("cortex-m55", "mve")])
 def test_the_target_says_which_instructions_there_are(target, variant):
     assert variant_of(load_target(target).hardware) == variant
+
+
+def test_an_unknown_variant_is_refused_and_none_is_plain_c():
+    assert check_variant("") == ""
+    assert check_variant("mve") == "mve"
+    with pytest.raises(InputError, match=r"unknown instructions 'neon' \(allowed: dsp, mve\)"):
+        check_variant("neon")
 
 
 def test_a_core_without_either_is_refused():
