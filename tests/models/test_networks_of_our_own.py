@@ -29,6 +29,14 @@ CASES = {
         6,
     ),
     "autoencoder:autoencoder": ({}, (640,), 640),
+    "distilled_transformer:distilled_transformer": ({}, (1, 28, 28), 10),
+    "grid_detector:grid_detector": ({}, (1, 32, 32), (15, 8, 8)),
+    "segmenter:segmenter": ({}, (1, 24, 24), (11, 24, 24)),
+    "segmenter:heatmaps": ({}, (1, 24, 24), (4, 12, 12)),
+    "string_reader:string_reader": ({}, (1, 8, 40), (20, 11)),
+    "language_model:language_model": ({}, (32,), (32, 37)),
+    "graph_network:graph_network": ({}, (16, 18), 4),
+    "mlp:mlp": ({}, (10,), 1),
 }
 # MLPerf Tiny v1's reference models, as Keras counts their parameters.
 MLPERF_TINY = {
@@ -66,12 +74,13 @@ def test_mlperf_tinys_networks_have_its_number_of_values(name: str, count: int) 
 @pytest.mark.parametrize("name", CASES)
 def test_every_network_exports_with_a_free_batch_and_the_same_outputs(name: str) -> None:
     module, (_, shape, classes) = make(name), CASES[name]
+    wanted = classes if isinstance(classes, tuple) else (classes,)
     example = torch.rand(2, *shape)
     free = ({0: torch.export.Dim.AUTO},)
     program = torch.export.export(module, (example,), dynamic_shapes=free)
     x = torch.rand(3, *shape)
     outputs = program.module()(x)
-    assert outputs.shape == (3, classes)
+    assert outputs.shape == (3, *wanted)
     torch.testing.assert_close(outputs, module(x))
 
 
@@ -79,7 +88,7 @@ def test_every_network_exports_with_a_free_batch_and_the_same_outputs(name: str)
 def test_modules_have_tidy_names_and_parameters_all_get_gradients(name: str) -> None:
     module = make(name)
     for path, _ in module.named_modules():
-        assert re.fullmatch(r"([a-z]+\d?(\.|$)|\d+(\.|$))*", path)
+        assert re.fullmatch(r"([a-z_]+\d?(\.|$)|\d+(\.|$))*", path)
     module.train()
     module(torch.rand(4, *CASES[name][1])).square().sum().backward()
     missing = [path for path, parameter in module.named_parameters() if parameter.grad is None]
@@ -139,3 +148,22 @@ def test_shapes_that_can_not_be_made_are_refused(
     with pytest.raises(InputError) as caught:
         call(f"edgekd.models.{factory}", arguments, Path(), "student")
     assert message in str(caught.value)
+
+
+def test_a_language_model_looks_back_only_and_stays_within_its_table() -> None:
+    model, tokens = make("language_model:language_model"), torch.randint(0, 37, (1, 32)).float()
+    before = model(tokens)
+    tokens[0, 20] = (tokens[0, 20] + 1) % 37
+    after = model(tokens)
+    torch.testing.assert_close(after[:, :20], before[:, :20])
+    assert not torch.equal(after[:, 20:], before[:, 20:])
+    torch.testing.assert_close(model(tokens * 0 - 2), model(tokens * 0))
+
+
+def test_a_graph_network_does_not_mind_the_order_of_the_nodes() -> None:
+    model, edges = make("graph_network:graph_network"), torch.rand(16, 16).round()
+    edges = torch.triu(edges, 1) + torch.triu(edges, 1).T
+    features, order = torch.rand(16, 2), torch.randperm(16)
+    one = torch.cat([features, edges], 1)
+    other = torch.cat([features[order], edges[order][:, order]], 1)
+    torch.testing.assert_close(model(one[None]), model(other[None]))
