@@ -161,6 +161,11 @@ class Scheme(Value):
     def cost(self, at: Situation) -> str:
         """What the plan prints of it, after a check without faults."""
 
+    @property
+    def reads_losses(self) -> bool:
+        """Whether the recipe's `losses` are compared at all, or it has only a loss of its own."""
+        return True
+
     def content(self, folder: Path) -> str:
         """A hash of what its files and networks hold, relative to the recipe's `folder`."""
         return ""

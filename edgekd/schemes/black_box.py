@@ -49,6 +49,10 @@ class BlackBox(Scheme):
             faults.append(InputError(message, where=place, allowed="0 up to below 1"))
         return faults or self._hard(at).check(student, at.teachers)
 
+    @property
+    def reads_losses(self) -> bool:
+        return self.answers == "logits"
+
     def cost(self, at: Situation) -> str:
         kept = "chosen classes" if self.answers == "labels" else f"logits kept in {self.storage}"
         return f"{at.length}, learning from {at.names}: {kept}"

@@ -5,7 +5,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._faults import one_process_faults, weighting_faults
@@ -34,9 +34,18 @@ class DarkExperienceReplay(Scheme):
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         faults = task_order_faults(self.tasks, self.known, at, "dark-experience-replay")
+        for key in ("losses", "label_weight"):
+            if key in at.teaching.model_fields_set and getattr(at.teaching, key):
+                message = "'dark-experience-replay' has a loss of its own, with alpha and beta"
+                hint = "set losses = []" if key == "losses" else "leave it out"
+                faults.append(InputError(message, where=f"{at.where}: {key}", hint=hint))
         faults += one_process_faults(at, "dark-experience-replay")
         faults += weighting_faults(at, "dark-experience-replay", "label_schedule")
         return faults or at.with_(losses=(), label_weight=1.0).check(student, ())
+
+    @property
+    def reads_losses(self) -> bool:
+        return False
 
     def cost(self, at: Situation) -> str:
         count = len(self.tasks) - self.known

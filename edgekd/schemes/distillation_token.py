@@ -78,6 +78,10 @@ class DistillationToken(Scheme):
             if tuple(shape) != wanted
         ]
 
+    @property
+    def reads_losses(self) -> bool:
+        return self.targets == "soft"
+
     def cost(self, at: Situation) -> str:
         return f"{at.length}, the token learning from {at.names} by {self.targets} targets"
 

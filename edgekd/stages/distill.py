@@ -51,6 +51,7 @@ class Distill(Teaching):
         scheme, at = self._scheme("distill"), self._situation(context, "distill")
         taught = scheme.teach(copy.deepcopy(candidate.module), at)
         names = ", ".join(str(table["name"]) for table in self.losses) or "labels only"
+        names = names if scheme.reads_losses else "its own loss"
         how = "" if self.name == "offline" else f" by {self.name}"
         note = f" ({taught.note})" if taught.note else ""
         line = f"distill{how}: {self.epochs} epochs with {names}{note}"

@@ -95,8 +95,8 @@ TABLES: dict[str, dict[str, Any]] = {
     "federated": {"clients": 2, "rounds": 2, "public_share": 0.25},
     "distillation-token": {"targets": "hard"},
 }
-WITHOUT_LOSSES = ("black-box", "distillation-token")
-WITHOUT_LABEL_WEIGHT = ("last-epoch",)
+WITHOUT_LOSSES = ("black-box", "distillation-token", "dark-experience-replay")
+WITHOUT_LABEL_WEIGHT = ("last-epoch", "dark-experience-replay")
 
 
 def keys_for(name: str, **keys: Any) -> dict[str, Any]:

@@ -139,6 +139,12 @@ REFUSED = [
     ("lwf", {"tasks": [[0, 1], [2, 7]]}, {}, r"tasks.2: there is no class 7 .allowed: 0 to 3"),
     ("lwf", {"tasks": [[0, 1], [1, 2]]}, {}, "tasks.2: class 1 comes twice"),
     ("lwf", {"known": 2}, {}, "scheme.known: all 2 tasks are known already"),
+    (
+        "dark-experience-replay",
+        {},
+        {"teaching": {"losses": ({"name": "kl"},)}},
+        "losses: 'dark-experience-replay' has a loss of its own",
+    ),
     ("dark-experience-replay", {"tasks": []}, {}, "0 tasks: nothing is learned after"),
     ("dark-experience-replay", {"tasks": [[0], []]}, {}, "tasks.2: no training sample has its"),
     ("federated", {"public_share": 0.0}, {}, "scheme.public: there is no public set"),
