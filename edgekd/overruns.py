@@ -1,6 +1,7 @@
 """A broken budget in one line: by how much, and what to try. What a build log ends with."""
 
 from edgekd.measurement import Judgement
+from edgekd.parity import Parity
 from edgekd.report.values import ArtifactReport, Report
 
 # By what a budget's name begins with; the first that fits.
@@ -27,9 +28,16 @@ def overrun_lines(report: Report) -> list[str]:
                 if one.verdict != "pass" and (key not in worst or beyond > worst[key][0]):
                     worst[key] = (beyond, _line(where, one))
             if artifact.parity and artifact.parity.verdict == "fail":
-                strays.append(f"{where}: its outputs stray: {artifact.parity.reason}")
+                strays.append(f"{where}: its outputs stray: {_strayed(artifact.parity)}")
     broken = [line for (verdict, _, _), (_, line) in worst.items() if verdict == "fail"]
     return [*broken, *strays] or [line for _, line in worst.values()]
+
+
+def _strayed(parity: Parity) -> str:
+    """How far, and how far was allowed."""
+    if parity.max_lsb is None:
+        return parity.reason or f"{parity.max_relative} relative, {parity.tolerance:g} allowed"
+    return f"{parity.max_lsb:g} LSB away from {parity.reference}, {parity.tolerance:g} allowed"
 
 
 def _line(where: str, one: Judgement) -> str:
