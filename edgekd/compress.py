@@ -16,12 +16,12 @@ import torch
 import edgekd
 from edgekd.accuracy import accuracy_measurement
 from edgekd.budgets import check_accept, parse_budget, run_verdict
+from edgekd.builds.lockfile import write_lock
 from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, publish_artifact
 from edgekd.cost import layer_costs, totals
 from edgekd.diagnosing import cost_findings, network_findings
 from edgekd.errors import EdgekdError, Faults, InputError, raise_all
-from edgekd.lockfile import write_lock
 from edgekd.onnx_alone import files_of
 from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for

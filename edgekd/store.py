@@ -18,35 +18,23 @@ from typing import Any
 
 from edgekd.errors import InputError, ToolError
 
-# What a stage's result depends on besides its inputs: the code of these parts of the package.
-CODE_THAT_COMPUTES = (
-    "training.py",
-    "checkpoint.py",
-    "views.py",
-    "distillation.py",
-    "lesson.py",
-    "fusion.py",
-    "schemes",
-    "terms.py",
-    "logits.py",
-    "taps.py",
-    "candidate.py",
-    "storage.py",
-    "cost.py",
-    "networks.py",
-    "losses",
-    "criteria",
-    "quant",
-    "pruning",
-    "lowrank",
-    "stages",
-    "data",
-    "models",
-    "teachers",
-    "teachers.py",
-    "backends",
-    "kernels",
-    "tvm_compile",
+# A result depends on all of the package's code but these parts, which only ask for it, measure it
+# or show it.
+COMPUTES_NOTHING = (
+    "cli",
+    "bench",
+    "builds",
+    "boards",
+    "devices",
+    "meters",
+    "report",
+    "budgets.py",
+    "compress.py",
+    "doctor.py",
+    "methods.py",
+    "progress.py",
+    "snippets.py",
+    "verification.py",
 )
 
 
@@ -69,12 +57,10 @@ def code_key() -> str:
     """A hash of the package's code that computes results, so that a change of it is noticed."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in CODE_THAT_COMPUTES:
-        place = root / name
-        files = [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
-        for file in files:
-            if file.exists():
-                digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    for file in sorted(root.rglob("*")):
+        name = file.relative_to(root)
+        if file.suffix in (".py", ".c", ".h") and name.parts[0] not in COMPUTES_NOTHING:
+            digest.update(str(name).encode() + file.read_bytes())
     return digest.hexdigest()[:24]
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.artifact import Artifact, sha256_of
+from edgekd.builds.lockfile import check_lock, read_lock
 from edgekd.data import load_data
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
-from edgekd.lockfile import check_lock, read_lock
 from edgekd.parity import compare
 from edgekd.recipe import load_recipe
 from edgekd.report.files import load_report

@@ -14,18 +14,14 @@ TIERS = (
     ("store", "storage", "options", "factories", "formats", "artifact", "measurement", "candidate",
      "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
      "onnx_files", "teachers", "lookup", "views", "tasks", "processes"),
-    ("training", "taps", "layer_pairs", "sample_weights",
-     "teacher_temperature", "terms", "logits", "teaching_faults", "distillation", "lesson",
-     "fusion", "schemes", "schedules", "losses", "criteria", "quant", "pruning", "lowrank",
-     "placement", "tvm_compile", "divergence", "parity", "firmware",
+    ("training", "taps", "teaching", "schemes", "schedules", "losses", "criteria", "quant",
+     "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware",
      "boards"),
     ("stages", "backends", "devices", "meters", "diagnostics", "accuracy", "inspection", "budgets",
      "measuring", "blame", "compiled"),
-    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "diagnosing",
-     "bench", "bench_options", "bench_text", "bench_plot", "verification",
-     "methods", "snippets", "doctor", "progress", "inputs", "lockfile", "depfile", "offline",
-     "overruns", "firmware_build"),
-    ("cli", "__main__", "firmware_commands", "board_commands", "bench_command"),
+    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "diagnosing", "bench",
+     "builds", "verification", "methods", "snippets", "doctor", "progress"),
+    ("cli", "__main__"),
 )  # fmt: skip
 
 # Within these folders each file is one method, and no method knows another.

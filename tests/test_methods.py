@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from edgekd.candidate import Candidate
 from edgekd.cli import app
-from edgekd.distillation import check_teaching
 from edgekd.errors import InputError
 from edgekd.methods import KINDS, find_method, list_methods
 from edgekd.plan import typed_stage
@@ -20,6 +19,7 @@ from edgekd.schemes import scheme_of
 from edgekd.stages import Context
 from edgekd.target import load_target
 from edgekd.tasks import task_of
+from edgekd.teaching.distillation import check_teaching
 
 RUN = CliRunner()
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from edgekd.data.samples import Data, Samples
-from edgekd.distillation import Teaching, teach
 from edgekd.models.resnet import resnet8
+from edgekd.teaching.distillation import Teaching, teach
 from edgekd.training import evaluate
 
 torch.set_num_threads(1)

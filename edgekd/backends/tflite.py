@@ -63,7 +63,7 @@ class Tflite:
         if candidate.metadata:
             write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
         graph = read_tflite(path)
-        precision: Precision = "fp32" if candidate.form == "float" else candidate.form
+        precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
         images = candidate.example.dim() == 4
         return [
             Artifact(

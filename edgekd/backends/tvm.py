@@ -81,7 +81,7 @@ class Tvm:
         beside = folder / f".{LIBRARY}.writing"
         shutil.copyfile(built.library, beside)
         beside.replace(path)
-        precision: Precision = "fp32" if candidate.form == "float" else candidate.form
+        precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
         return [
             Artifact(
                 path=path,

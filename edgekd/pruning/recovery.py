@@ -9,9 +9,9 @@ from torch import nn
 
 from edgekd.criteria import Criterion
 from edgekd.data.samples import Data
-from edgekd.distillation import Teaching, teach
 from edgekd.pruning.scoring import Scores, score
 from edgekd.teachers import Teacher
+from edgekd.teaching.distillation import Teaching, teach
 
 Progress = Callable[[str, int, int], None]
 OnStep = Callable[[int, int], None]

@@ -21,11 +21,11 @@ from torch import nn
 
 from edgekd.config import Value, parse
 from edgekd.data.samples import Data
-from edgekd.distillation import Teaching, check_teaching, teach
 from edgekd.errors import EdgekdError, InputError
-from edgekd.fusion import Fusion
 from edgekd.registry import SCHEMES
 from edgekd.teachers import Teacher
+from edgekd.teaching.distillation import Teaching, check_teaching, teach
+from edgekd.teaching.fusion import Fusion
 from edgekd.training import Batch, OnStep, Progress, StepLoss, fit
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.lesson import Compared
 from edgekd.losses import ResponseLoss
 from edgekd.schedules import Moment
 from edgekd.schemes import Situation
-from edgekd.terms import Term, terms_of
+from edgekd.teaching.lesson import Compared
+from edgekd.teaching.terms import Term, terms_of
 from edgekd.training import Batch
 
 

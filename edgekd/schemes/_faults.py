@@ -5,7 +5,7 @@ import os
 from edgekd.errors import EdgekdError, InputError
 from edgekd.losses import DepthsLoss, FeatureLoss, OutputLoss
 from edgekd.schemes import Situation
-from edgekd.terms import Term, terms_of
+from edgekd.teaching.terms import Term, terms_of
 
 
 def answer_faults(at: Situation, scheme: str) -> list[EdgekdError]:

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.logits import Answers
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
 from edgekd.schemes._faults import answer_faults, class_faults, weighting_faults
 from edgekd.taps import Taps, layer_names, no_such_layer
-from edgekd.terms import shapes_at
+from edgekd.teaching.logits import Answers
+from edgekd.teaching.terms import shapes_at
 from edgekd.training import Batch, evaluating
 
 

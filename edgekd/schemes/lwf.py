@@ -6,13 +6,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError
-from edgekd.logits import Answers
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
 from edgekd.schemes._faults import answer_faults
 from edgekd.schemes._networks import as_teacher
 from edgekd.schemes._tasks import Tasks, among, of_task, task_order_faults, told
+from edgekd.teaching.logits import Answers
 from edgekd.training import Batch
 
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.fusion import Fusion
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._faults import class_faults
 from edgekd.schemes._networks import drawing
+from edgekd.teaching.fusion import Fusion
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/2201.00007")

@@ -5,7 +5,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.layer_pairs import blocks_of
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
@@ -13,7 +12,8 @@ from edgekd.schemes._cut import pooled, rest_behind, width_of
 from edgekd.schemes._faults import answer_faults, class_faults
 from edgekd.schemes._networks import as_teacher, drawing, fresh
 from edgekd.taps import Taps
-from edgekd.terms import shapes_at
+from edgekd.teaching.layer_pairs import blocks_of
+from edgekd.teaching.terms import shapes_at
 from edgekd.training import Batch, evaluating
 
 

@@ -7,7 +7,6 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.layer_pairs import blocks_of
 from edgekd.losses import Shape
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
@@ -16,7 +15,8 @@ from edgekd.schemes._cut import pooled, width_of
 from edgekd.schemes._faults import answer_faults, class_faults
 from edgekd.schemes._networks import as_teacher, drawing
 from edgekd.taps import Taps, layer_names, no_such_layer
-from edgekd.terms import shapes_at
+from edgekd.teaching.layer_pairs import blocks_of
+from edgekd.teaching.terms import shapes_at
 from edgekd.training import Batch, evaluating
 
 

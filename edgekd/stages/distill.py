@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgekd.candidate import Candidate
-from edgekd.distillation import Teaching
 from edgekd.errors import EdgekdError, Faults, InputError
 from edgekd.registry import STAGES
 from edgekd.schemes import Scheme, Situation, scheme_of
 from edgekd.stages import Context
+from edgekd.teaching.distillation import Teaching
 
 
 @STAGES.register(paper="https://arxiv.org/abs/1503.02531")

@@ -12,7 +12,6 @@ from torch import nn
 from edgekd.candidate import Candidate
 from edgekd.config import Value
 from edgekd.cost import totals
-from edgekd.distillation import Teaching, check_teaching, teach
 from edgekd.errors import EdgekdError, InputError
 from edgekd.lowrank.covariance import Moments, input_moments
 from edgekd.lowrank.factorize import (
@@ -31,6 +30,7 @@ from edgekd.pruning.faults import float_faults, ignore_faults
 from edgekd.pruning.steps import kept_structure, step_folder
 from edgekd.registry import STAGES
 from edgekd.stages import Context
+from edgekd.teaching.distillation import Teaching, check_teaching, teach
 from edgekd.training import evaluate
 
 Spectra = dict[tuple[str, Method], Spectrum]

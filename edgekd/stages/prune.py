@@ -11,7 +11,6 @@ from edgekd.candidate import Candidate
 from edgekd.config import build
 from edgekd.cost import totals
 from edgekd.criteria import Criterion
-from edgekd.distillation import Teaching, check_teaching
 from edgekd.errors import EdgekdError, InputError
 from edgekd.pruning.blocks import (
     branch_energy,
@@ -44,6 +43,7 @@ from edgekd.pruning.structured import (
 from edgekd.pruning.weights import Masks, kernels
 from edgekd.registry import CRITERIA, STAGES
 from edgekd.stages import Context
+from edgekd.teaching.distillation import Teaching, check_teaching
 
 
 @STAGES.register(paper="https://arxiv.org/abs/2301.12900")

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgekd.candidate import Candidate
-from edgekd.distillation import Teaching, check_teaching, teach
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
@@ -40,6 +39,7 @@ from edgekd.quant.weight_only import (
 )
 from edgekd.registry import STAGES
 from edgekd.stages import Context
+from edgekd.teaching.distillation import Teaching, check_teaching, teach
 from edgekd.training import OnStep, evaluate
 
 SAMPLES = 256

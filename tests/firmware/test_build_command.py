@@ -72,8 +72,8 @@ def test_a_folder_whose_name_make_cannot_write_is_refused(tmp_path):
 
 
 def test_only_the_backends_that_the_sources_are_made_with_are_built():
+    from edgekd.builds.firmware import narrowed
     from edgekd.compress import prepare
-    from edgekd.firmware_build import narrowed
 
     request = prepare(
         recipe=default_recipe(), targets=["raspberry-pi-5", "ethos-u55"], out=Path("runs/x")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekd import __version__
-from edgekd.firmware_commands import CMAKE_FOLDER
+from edgekd.cli.firmware import CMAKE_FOLDER
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "firmware"
 STAND_IN = """#!{python}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.firmware_commands import CMAKE_FOLDER, YOCTO_FOLDER, ZEPHYR_FOLDER
+from edgekd.cli.firmware import CMAKE_FOLDER, YOCTO_FOLDER, ZEPHYR_FOLDER
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 SNIPPETS = Path(__file__).parents[2] / "examples" / "firmware" / "ci"

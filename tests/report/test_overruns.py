@@ -1,8 +1,8 @@
 import pytest
 from synthetic_report import lsb_parity, synthetic_report
 
+from edgekd.builds.overruns import best_micro_file, overrun_lines
 from edgekd.measurement import Judgement
-from edgekd.overruns import best_micro_file, overrun_lines
 from edgekd.report.values import (
     ArtifactReport,
     Dataset,

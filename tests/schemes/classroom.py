@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
-from edgekd.distillation import Teaching
 from edgekd.models.distilled_transformer import distilled_transformer
 from edgekd.models.resnet import resnet8
 from edgekd.schemes import Scheme, Situation, scheme_of
+from edgekd.teaching.distillation import Teaching
 
 torch.set_num_threads(1)
 

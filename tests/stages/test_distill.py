@@ -11,12 +11,12 @@ from edgekd.candidate import Candidate
 from edgekd.checkpoint import read_tensors
 from edgekd.config import build
 from edgekd.data.samples import Data, Samples
-from edgekd.distillation import Teaching
 from edgekd.errors import InputError
 from edgekd.models.resnet import resnet8
 from edgekd.registry import LOSSES, STAGES
 from edgekd.stages import Context
 from edgekd.stages.distill import Distill
+from edgekd.teaching.distillation import Teaching
 from edgekd.training import CHECKPOINT, Training, evaluate, fit, label_loss
 
 torch.set_num_threads(1)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from edgekd.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
-from edgekd.teacher_temperature import fitted_temperature
+from edgekd.teaching.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
+from edgekd.teaching.temperature import fitted_temperature
 
 
 def test_rare_classes_count_as_much_as_frequent_ones_together():

@@ -27,7 +27,7 @@ labels = ["none", "left", "right", "both"]
 kind = "quantize"
 method = "calibrate"
 """
-SHIPPED = Path(__file__).parent.parent / "targets"
+SHIPPED = Path(__file__).parent.parent.parent / "targets"
 
 
 def edgekd(*arguments, cwd):

@@ -9,7 +9,7 @@ from edgekd.errors import InputError
 SCRIPT = """
 import socket, threading
 from edgekd.errors import InputError
-from edgekd.offline import forbid_network
+from edgekd.builds.offline import forbid_network
 server = socket.create_server(("127.0.0.1", 0))
 forbid_network()
 client = socket.create_connection(server.getsockname())

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from edgekd.artifact import sha256_of
+from edgekd.builds.inputs import recipe_key
+from edgekd.builds.lockfile import NAME, Lock, check_lock, read_lock, target_key
 from edgekd.errors import InputError
-from edgekd.inputs import recipe_key
-from edgekd.lockfile import NAME, Lock, check_lock, read_lock, target_key
 from edgekd.recipe import load_recipe
 from edgekd.target import load_target
 

@@ -117,13 +117,13 @@ def build(
     ] = None,
 ) -> None:
     """Compress a model and write its sources, offline; a broken budget fails in one line."""
+    from edgekd.builds.depfile import depfile_text
+    from edgekd.builds.firmware import build as build_sources
+    from edgekd.builds.firmware import check_build
+    from edgekd.builds.inputs import watched_files
+    from edgekd.builds.offline import forbid_network
+    from edgekd.builds.overruns import overrun_lines
     from edgekd.compress import prepare
-    from edgekd.depfile import depfile_text
-    from edgekd.firmware_build import build as build_sources
-    from edgekd.firmware_build import check_build
-    from edgekd.inputs import watched_files
-    from edgekd.offline import forbid_network
-    from edgekd.overruns import overrun_lines
     from edgekd.store import write_beside
 
     request = prepare(

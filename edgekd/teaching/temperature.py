@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.data.samples import Data
-from edgekd.logits import BATCH, teacher_logits
 from edgekd.teachers import Teacher
+from edgekd.teaching.logits import BATCH, teacher_logits
 
 LEAST, MOST = 0.05, 20.0
 HALVINGS = 40

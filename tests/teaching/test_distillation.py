@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
-from edgekd.distillation import Teaching, check_teaching, teach
 from edgekd.errors import Faults, InputError
-from edgekd.fusion import merge
 from edgekd.losses.hint import Hint
 from edgekd.losses.kl import KL
 from edgekd.models.resnet import resnet8
+from edgekd.teaching.distillation import Teaching, check_teaching, teach
+from edgekd.teaching.fusion import merge
 from edgekd.training import evaluate
 
 torch.set_num_threads(1)

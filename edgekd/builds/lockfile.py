@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from edgekd.artifact import sha256_of
+from edgekd.builds.inputs import recipe_inputs, recipe_key
 from edgekd.config import Value, parse
 from edgekd.errors import EdgekdError, InputError
-from edgekd.inputs import recipe_inputs, recipe_key
 from edgekd.networks import content_hash
 from edgekd.plan import Plan
 from edgekd.recipe import Recipe

@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
+from edgekd.builds.inputs import recipe_inputs, recipe_key, watched_files
 from edgekd.errors import InputError
-from edgekd.inputs import recipe_inputs, recipe_key, watched_files
 from edgekd.recipe import licence_text, load_recipe, recipe_hash
 
 RECIPE = """

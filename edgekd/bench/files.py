@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, TensorInfo, sha256_of
-from edgekd.bench_options import (
+from edgekd.bench.options import (
     Shape,
     check_overrides,
     chosen_shapes,

@@ -43,9 +43,9 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="Draw the samples: .svg or .html.")] = None,
 ) -> None:
     """Measure files on a device, interleaved in one process, and hold them against budgets."""
-    from edgekd.bench import bench as run
-    from edgekd.bench_plot import check_plot, write_plot
-    from edgekd.bench_text import bench_lines
+    from edgekd.bench.files import bench as run
+    from edgekd.bench.plot import check_plot, write_plot
+    from edgekd.bench.text import bench_lines
     from edgekd.budgets import EXIT_CODES, run_verdict
     from edgekd.devices.opening import open_device
     from edgekd.store import write_beside
@@ -80,8 +80,8 @@ def _wanted(
     options: dict[str, Any], shapes: list[str], budgets: list[str], accept: list[str]
 ) -> Any:
     """The words as values; all faults come out together."""
-    from edgekd.bench import Wanted
-    from edgekd.bench_options import parse_affinity, parse_pairs, parse_shape
+    from edgekd.bench.files import Wanted
+    from edgekd.bench.options import parse_affinity, parse_pairs, parse_shape
     from edgekd.budgets import check_accept, parse_budget
     from edgekd.errors import EdgekdError, InputError, raise_all
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgekd import __version__
-from edgekd.bench_command import bench
-from edgekd.board_commands import board
+from edgekd.cli.bench import bench
+from edgekd.cli.board import board
+from edgekd.cli.firmware import firmware
 from edgekd.errors import EdgekdError, Faults, InputError
-from edgekd.firmware_commands import firmware
 
 # ONNX Runtime and NNCF would send telemetry; both read these before they are first imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -80,12 +80,12 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a model for one or more targets, and hold the files against budgets."""
+    from edgekd.builds.depfile import depfile_text
+    from edgekd.builds.inputs import watched_files
+    from edgekd.builds.offline import forbid_network
+    from edgekd.builds.overruns import overrun_lines
     from edgekd.compress import compress as run
     from edgekd.compress import prepare
-    from edgekd.depfile import depfile_text
-    from edgekd.inputs import watched_files
-    from edgekd.offline import forbid_network
-    from edgekd.overruns import overrun_lines
     from edgekd.progress import progress_bars
     from edgekd.recipe import default_recipe
     from edgekd.report.terminal import print_report

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.samples import Data, Samples
-from edgekd.distillation import Teaching, check_teaching, teach
 from edgekd.losses import DepthsLoss, FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.models.resnet import resnet8
 from edgekd.models.transformer import transformer
@@ -21,7 +20,8 @@ from edgekd.tasks.segmentation import Segmentation
 from edgekd.tasks.tokens import Tokens
 from edgekd.teachers.module import ModuleTeacher
 from edgekd.teachers.outputs import Outputs
-from edgekd.terms import terms_of
+from edgekd.teaching.distillation import Teaching, check_teaching, teach
+from edgekd.teaching.terms import terms_of
 
 torch.set_num_threads(1)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -279,7 +279,9 @@ def test_a_calibrated_teachers_logits_are_divided_by_its_temperature(tmp_path, m
         for parameter in sharp.classifier.parameters():
             parameter.mul_(4.0)
     fitted = {"plain": 1.0, "sharp": 4.0}
-    monkeypatch.setattr("edgekd.lesson.teacher_temperature", lambda t, data: fitted[t.name])
+    monkeypatch.setattr(
+        "edgekd.teaching.lesson.teacher_temperature", lambda t, data: fitted[t.name]
+    )
     ends = []
     for name, module in (("plain", network), ("sharp", sharp)):
         plan = teaching({"name": "mse-logits"}, calibrate_teachers=True)

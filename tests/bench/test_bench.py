@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgekd.artifact import Artifact, TensorInfo
-from edgekd.bench import Wanted, bench
-from edgekd.bench_text import bench_lines
+from edgekd.bench.files import Wanted, bench
+from edgekd.bench.text import bench_lines
 from edgekd.devices import Samples
 from edgekd.devices.opening import open_device
 from edgekd.errors import Faults, InputError

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from edgekd.builds.overruns import best_micro_file
 from edgekd.compress import compress
 from edgekd.errors import InputError
 from edgekd.firmware.arena import measure_arena
@@ -12,7 +13,6 @@ from edgekd.firmware.facts import check_name
 from edgekd.firmware.generate import generate
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.firmware.tflm import micro_sources
-from edgekd.overruns import best_micro_file
 from edgekd.plan import Request
 from edgekd.report.values import Report
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.depfile import depfile_text, escaped
+from edgekd.builds.depfile import depfile_text, escaped
 from edgekd.errors import InputError
 
 NAMES = (

@@ -10,13 +10,9 @@ from torch import nn
 
 from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError, raise_all
-from edgekd.fusion import Fusion
-from edgekd.lesson import Lesson
-from edgekd.logits import Answers
-from edgekd.sample_weights import SampleWeights
 from edgekd.schedules import Balance, Schedule, is_scheduled, schedule_for_weight
 from edgekd.teachers import Teacher
-from edgekd.teaching_faults import (
+from edgekd.teaching.faults import (
     data_faults,
     feature_faults,
     logit_faults,
@@ -25,7 +21,11 @@ from edgekd.teaching_faults import (
     task_faults,
     weight_faults,
 )
-from edgekd.terms import paired, terms_of
+from edgekd.teaching.fusion import Fusion
+from edgekd.teaching.lesson import Lesson
+from edgekd.teaching.logits import Answers
+from edgekd.teaching.sample_weights import SampleWeights
+from edgekd.teaching.terms import paired, terms_of
 from edgekd.training import OnStep, Progress, Training, fit
 from edgekd.views import stream
 

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.samples import Data
-from edgekd.fusion import Fusion, merge
-from edgekd.logits import Answers
 from edgekd.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss
-from edgekd.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
 from edgekd.schedules import Moment
 from edgekd.taps import Taps
 from edgekd.tasks import NO_LABEL, Task
-from edgekd.teacher_temperature import teacher_temperature
 from edgekd.teachers import Teacher
 from edgekd.teachers.module import ModuleTeacher
 from edgekd.teachers.outputs import Outputs
-from edgekd.terms import Term, bridge, fit_outputs, source_of
+from edgekd.teaching.fusion import Fusion, merge
+from edgekd.teaching.logits import Answers
+from edgekd.teaching.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
+from edgekd.teaching.temperature import teacher_temperature
+from edgekd.teaching.terms import Term, bridge, fit_outputs, source_of
 from edgekd.training import Batch, evaluating
 
 if TYPE_CHECKING:
-    from edgekd.distillation import Teaching
+    from edgekd.teaching.distillation import Teaching
 
 
 class Lesson:

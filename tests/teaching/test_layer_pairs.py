@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from edgekd.errors import InputError
-from edgekd.layer_pairs import (
+from edgekd.models.resnet import resnet8
+from edgekd.models.transformer import transformer
+from edgekd.taps import Taps
+from edgekd.teaching.layer_pairs import (
     Pairing,
     attention_in,
     blocks_of,
@@ -13,9 +16,6 @@ from edgekd.layer_pairs import (
     pairs_of,
     values_in,
 )
-from edgekd.models.resnet import resnet8
-from edgekd.models.transformer import transformer
-from edgekd.taps import Taps
 
 torch.set_num_threads(1)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edgekd.bench import BenchResult
+from edgekd.bench.files import BenchResult
 from edgekd.measurement import Judgement, Measurement
 from edgekd.report.numbers import metric_text
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgekd.artifact import TensorInfo
-from edgekd.bench import Wanted, bench
-from edgekd.bench_options import (
+from edgekd.bench.files import Wanted, bench
+from edgekd.bench.options import (
     check_overrides,
     chosen_shapes,
     open_faults,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from edgekd.config import Value, build, parse
 from edgekd.errors import EdgekdError, Faults, InputError
-from edgekd.layer_pairs import Map, Pairing, attention_in, embedding_of, pairs_of, values_in
 from edgekd.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss, Shape
 from edgekd.registry import LOSSES
 from edgekd.schedules import (
@@ -29,6 +28,14 @@ from edgekd.schedules import (
 )
 from edgekd.taps import Taps
 from edgekd.teachers import Teacher
+from edgekd.teaching.layer_pairs import (
+    Map,
+    Pairing,
+    attention_in,
+    embedding_of,
+    pairs_of,
+    values_in,
+)
 from edgekd.training import evaluating
 
 

@@ -1,0 +1,1 @@
+"""`edgekd bench`: what it is told, what it runs, and how its results are shown."""

@@ -1,0 +1,1 @@
+"""What one step of a teaching compares: the losses of a recipe, teachers' answers, layers."""
