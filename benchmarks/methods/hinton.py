@@ -26,7 +26,7 @@ from dated import write_result
 from setting import big_teacher, samples
 
 from edgekd.data.samples import Data, Samples
-from edgekd.distillation import Teaching, teach
+from edgekd.teaching.distillation import Teaching, teach
 from edgekd.training import evaluate, predict
 
 COUNT, MISSING, SEEDS = 6000, 3, (0, 1, 2)

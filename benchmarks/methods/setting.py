@@ -11,7 +11,6 @@ from torch import nn
 from edgekd.candidate import Candidate
 from edgekd.data import load_data
 from edgekd.data.samples import Data
-from edgekd.distillation import Teaching, teach
 from edgekd.models.resnet import resnet8, resnet14
 from edgekd.recipe import DataTable
 from edgekd.stages import Context
@@ -19,6 +18,7 @@ from edgekd.stages.distill import Distill
 from edgekd.target import load_target
 from edgekd.teachers.module import ModuleTeacher
 from edgekd.teachers.outputs import Outputs
+from edgekd.teaching.distillation import Teaching, teach
 
 HERE = Path(__file__).parent
 BIG = HERE.parent / "fashion_mnist" / "teacher.safetensors"
