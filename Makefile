@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
+# A process for each core, one thread in each; a file's tests stay together and share what they made.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo test test-slow lint format benchmark clean
 
@@ -9,10 +11,10 @@ demo: $(STAMP)
 	$(BIN)/edgekd compress --target x86 --quick --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(TESTS) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
