@@ -8,6 +8,7 @@ import ast
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from edgekd.errors import InputError, nearest
 from edgekd.registry import (
@@ -138,9 +139,23 @@ def _parameters(entry: Entry) -> list[tuple[str, str, str]]:
     return [
         (
             name,
-            inspect.formatannotation(parameter.annotation).replace("typing.", ""),
+            _type(parameter.annotation),
             "required" if parameter.default is parameter.empty else repr(parameter.default),
         )
         for name, parameter in entry.parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
+
+
+def _type(annotation: object) -> str:
+    """A type as a reader knows it: `Annotated[int, Gt(gt=0)]` is an int above 0."""
+    bounds = [_bound(each) for each in getattr(annotation, "__metadata__", ())]
+    plain = get_args(annotation)[0] if bounds else annotation
+    text = inspect.formatannotation(plain).replace("typing.", "")
+    return ", ".join([text, *filter(None, bounds)])
+
+
+def _bound(mark: object) -> str:
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    found = [f"{word} {getattr(mark, key)}" for key, word in words.items() if hasattr(mark, key)]
+    return ", ".join(found)

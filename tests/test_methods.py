@@ -6,7 +6,7 @@ import sys
 import tomllib
 
 import pytest
-from test_terms import data, resnet, situation, teacher_of
+from teaching_cases import data, resnet, situation, teacher_of
 from typer.testing import CliRunner
 
 from edgekd.candidate import Candidate
@@ -104,3 +104,8 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match="unknown method 'krd'") as caught:
         find_method("krd")
     assert caught.value.hint == "did you mean 'crd'?"
+
+
+def test_types_are_told_in_words():
+    (mutual,) = find_method("mutual")
+    assert ("peers", "int, at least 0", "1") in mutual.parameters

@@ -178,7 +178,8 @@ def methods(
     else:
         for method in find_method(str(name)):
             typer.echo(f"{method.kind} {method.name}  {method.paper}\n\n{method.text}\n")
-            _print_rows([("parameter", "type", "default"), *method.parameters])
+            if method.parameters:
+                _print_rows([("parameter", "type", "default"), *method.parameters])
             if method.recipe:
                 typer.echo(f"\n{method.recipe}")
 
