@@ -8,9 +8,9 @@ import typer
 
 firmware = typer.Typer(help="Models as sources for a firmware build.", no_args_is_help=True)
 
-CMAKE_FOLDER = Path(__file__).parent / "firmware" / "cmake"
-ZEPHYR_FOLDER = Path(__file__).parent / "firmware" / "zephyr"
-YOCTO_FOLDER = Path(__file__).parent / "firmware" / "yocto"
+CMAKE_FOLDER = Path(__file__).parent.parent / "firmware" / "cmake"
+ZEPHYR_FOLDER = Path(__file__).parent.parent / "firmware" / "zephyr"
+YOCTO_FOLDER = Path(__file__).parent.parent / "firmware" / "yocto"
 
 
 @firmware.command("cmake-dir")

@@ -97,7 +97,7 @@ def test_mutual_learning_is_labels_plus_the_mean_divergence_from_the_peers(tmp_p
 
 
 def test_the_labels_weight_follows_its_schedule_in_a_scheme_too(tmp_path):
-    wish = {"name": "linear", "start": 0.25, "end": 1.0}
+    wish = {"schedule": "linear", "start": 0.25, "end": 1.0}
     student, peer = layers(), fresh(layers(), 3, "peer", 0)
     each = [(student(X), peer(X)), (peer(X), student(X))]
     total = sum(0.25 * F.cross_entropy(own, Y) + kl(own, other) for own, other in each)
