@@ -1,20 +1,23 @@
-# make demo | test | test-slow | lint | benchmark: each sets up .venv first, with every backend and test tool.
+# make demo | test | test-slow | test-long | lint | benchmark: each sets up .venv first, with every backend and test tool.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 # A process for each core, one thread in each; a file's tests stay together and share what they made.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow lint format benchmark clean
+.PHONY: demo test test-slow test-long lint format benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/edgekd compress --target x86 --quick --out runs/demo
 
 test: $(STAMP)
-	$(TESTS) -m "not slow"
+	$(TESTS) -m "not slow and not long"
 
 test-slow: $(STAMP)
-	$(TESTS) -m slow
+	$(TESTS) -m "slow and not long"
+
+test-long: $(STAMP)
+	$(TESTS) -m long
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

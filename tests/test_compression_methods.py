@@ -110,7 +110,7 @@ CASES: dict[str, tuple[dict[str, Any], str, float]] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_ends_in_a_file_that_computes_what_was_trained(
     name: str, weights: Path, tmp_path: Path
@@ -139,7 +139,7 @@ def test_a_recipe_ends_in_a_file_that_computes_what_was_trained(
     assert all(each.cached for each in again.stages)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_deep_compression_gives_its_file_back_bit_for_bit(weights: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow  # each plan exports the network
+@pytest.mark.long  # each plan exports the network
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_cannot_work_is_refused_by_the_plan(
     message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

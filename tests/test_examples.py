@@ -55,7 +55,7 @@ def test_an_example_is_read_and_its_teacher_lies_beside_it(name):
     assert [stage["kind"] for stage in recipe.stages] == ["distill", "quantize"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_from_its_recipe_to_the_compiled_files(name, target, tmp_path):
     request = request_of(name, target, tmp_path, "stage.distill.epochs=1")

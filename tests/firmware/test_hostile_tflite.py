@@ -51,7 +51,7 @@ def test_damaged_files_are_refused_with_exit_code_2_or_become_c(tmp_path):
     assert 0 < len(accepted) < count / 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_damaged_files_neither_crash_nor_hang_nor_give_c_that_leaves_its_memory(
     tmp_path,
 ):

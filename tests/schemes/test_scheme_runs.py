@@ -107,7 +107,7 @@ def write(folder: Path, name: str) -> Path:
     return recipe
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_a_recipe_leads_to_a_compiled_file(name, tmp_path, monkeypatch, capsys):
     recipe, out = write(tmp_path, name), tmp_path / "out"
