@@ -135,10 +135,15 @@ TABLES = {
     "fsp": {"student": ["stages.0", "stages.1"], "teacher": ["stages.0", "stages.1"]},
 }
 SAME_WIDTH = ("gram", "fsp")
+# What other tasks or networks need is taught in tests/teaching, and a judge that learns along
+# (adversarial) makes a loss that need not fall.
+ELSEWHERE = ("adversarial", "cross", "ctc", "detection", "graph", "keypoint", "minilm", "policy",
+             "regression", "review", "segmentation", "sequence", "transformer", "crd")  # fmt: skip
+ON_DIGITS = [name for name in LOSSES.names() if not name.startswith(ELSEWHERE)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOSSES.names())
+@pytest.mark.parametrize("name", ON_DIGITS)
 def test_every_loss_goes_down_on_real_data(name, digits, teacher, tmp_path):
     few = Data("digits", *[Samples(p.x[:320], p.y[:320]) for p in (digits.train,) * 3], 10)
     table = {"name": name, **TABLES.get(name, {})}
