@@ -82,6 +82,8 @@ def start(place: Path, out: str, cache: str = "") -> subprocess.Popen[str]:
         [sys.executable, "-m", "edgekd.cli", *COMMAND, out],
         cwd=place,
         env=environment,
+        # Ctrl-C counts also where the tests run in the background, which ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

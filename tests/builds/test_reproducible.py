@@ -97,7 +97,8 @@ def test_sources_made_of_them_are_the_same_bytes(builds, tmp_path):
                 "firmware", kind, str(model), "--out", str(out), "--name", "hook", cwd=tmp_path
             )
             assert done.returncode == 0, done.stderr
-            assert '#define HOOK_NAME "crane hook"' in next(out.glob("hook*.h")).read_text()
+            headers = "".join(each.read_text() for each in out.glob("hook*.h"))
+            assert '#define HOOK_NAME "crane hook"' in headers
     for kind in ("tflm", "c"):
         first, second = (tmp_path / str(number) / kind for number in (0, 1))
         for path in sorted(first.iterdir()):
@@ -143,7 +144,7 @@ def test_verify_holds_the_run_against_its_lock(builds):
         (run / "recipe.toml", "the recipe 'recipe.toml'"),
     ):
         before = path.read_bytes()
-        changed = before.replace(b"seed = 7", b"seed = 8\n[budgets]\nsize_kb = 1.0")
+        changed = before.replace(b"seed = 7", b"seed = 8")
         path.write_bytes(changed if path.name == "recipe.toml" else before + b"\0")
         done = edgekd("verify", str(run), cwd=folder)
         path.write_bytes(before)
