@@ -97,11 +97,19 @@ def finish(place: Path, out: str) -> dict:
     return json.loads((place / out / "report.json").read_text())
 
 
+def there(folder: Path, pattern: str) -> bool:
+    """Whether a file of that pattern is there; folders may vanish while they are looked through."""
+    try:
+        return bool(list(folder.glob(pattern)))
+    except FileNotFoundError:
+        return False
+
+
 def kill_when(place: Path, out: str, pattern: str) -> None:
     """SIGKILL as soon as a file of that pattern is in the output folder."""
     process = start(place, out)
     try:
-        while not list((place / out).glob(pattern)):
+        while not there(place / out, pattern):
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
     finally:

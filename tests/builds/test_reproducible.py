@@ -144,7 +144,7 @@ def test_verify_holds_the_run_against_its_lock(builds):
         (run / "recipe.toml", "the recipe 'recipe.toml'"),
     ):
         before = path.read_bytes()
-        changed = before.replace(b"seed = 7", b"seed = 8")
+        changed = before.replace(b"crane hook", b"tower hook")
         path.write_bytes(changed if path.name == "recipe.toml" else before + b"\0")
         done = edgekd("verify", str(run), cwd=folder)
         path.write_bytes(before)
