@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgekd.config import Value
 from edgekd.measurement import Measurement
@@ -60,6 +60,13 @@ class Artifact(Value):
     facts: dict[str, float | str] = {}
     companions: dict[str, str] = {}
     measurements: tuple[Measurement, ...] = ()
+
+    def made_into(self, path: Path, step: str = "", **changes: Any) -> "Artifact":
+        """The artifact of a file that was made from this one's: its path, hash and size are those
+        of `path`, its lineage ends with `step` if there is one, and `changes` replace fields."""
+        own = {"path": path, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+        lineage = (*self.lineage, step) if step else self.lineage
+        return self.model_copy(update={**own, "lineage": lineage, **changes})
 
 
 def sha256_of(path: Path) -> str:

@@ -61,19 +61,15 @@ class PlainC:
         header, source = generated.write(folder)
         measurements = costs(generated, source, target, COptions(**options).cmsis_nn)
         return [
-            artifact.model_copy(
-                update={
-                    "path": source,
-                    "format": "c",
-                    "runtime": "c",
-                    "sha256": sha256_of(source),
-                    "bytes": source.stat().st_size,
-                    "companions": {header.name: sha256_of(header)},
-                    "facts": {**artifact.facts, **dict(generated.numbers)},
-                    "measurements": measurements,
-                    "lineage": (*artifact.lineage, "compiled to C"),
-                    "notes": (*artifact.notes, *_notes(measurements, target)),
-                }
+            artifact.made_into(
+                source,
+                "compiled to C",
+                format="c",
+                runtime="c",
+                companions={header.name: sha256_of(header)},
+                facts={**artifact.facts, **dict(generated.numbers)},
+                measurements=measurements,
+                notes=(*artifact.notes, *_notes(measurements, target)),
             )
         ]
 

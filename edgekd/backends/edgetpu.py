@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.artifact import Artifact, OpPlacement
 from edgekd.backends import Board
 from edgekd.errors import EdgekdError, InputError, MissingPackage, ToolError
 from edgekd.formats.graph import Graph
@@ -89,19 +89,15 @@ class EdgeTpu:
         placements, measured = read_log(log, graph, estimated)
         compiled = read_tflite(path)
         return [
-            artifact.model_copy(
-                update={
-                    "path": path,
-                    "format": "edgetpu",
-                    "runtime": "edgetpu",
-                    "sha256": sha256_of(path),
-                    "bytes": path.stat().st_size,
-                    "placements": placements,
-                    "facts": {**facts, **measured, "compiled_ops": len(compiled.ops)},
-                    "versions": {**artifact.versions, COMPILER: _version(log)},
-                    "lineage": (*artifact.lineage, f"compiled by {COMPILER}"),
-                    "notes": (*artifact.notes, *_notes(placements, measured)),
-                }
+            artifact.made_into(
+                path,
+                f"compiled by {COMPILER}",
+                format="edgetpu",
+                runtime="edgetpu",
+                placements=placements,
+                facts={**facts, **measured, "compiled_ops": len(compiled.ops)},
+                versions={**artifact.versions, COMPILER: _version(log)},
+                notes=(*artifact.notes, *_notes(placements, measured)),
             )
         ]
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.artifact import Artifact, OpPlacement
 from edgekd.backends import Board
 from edgekd.errors import EdgekdError, MissingPackage
 from edgekd.quant.packed_onnx import Packed, pack
@@ -49,16 +49,15 @@ class Huffman:
             f"for flash: edgekd unpack gives {artifact.path.name} back, bit for bit (checked); "
             "what that file computes is what this one holds"
         )
-        changes: dict[str, Any] = {
-            "path": path,
-            "format": "onnx-huffman",
-            "runtime": "huffman",
-            "sha256": sha256_of(path),
-            "bytes": path.stat().st_size,
-            "notes": (note,),
-            "facts": _facts(packed),
-        }
-        return [artifact.model_copy(update=changes)]
+        return [
+            artifact.made_into(
+                path,
+                format="onnx-huffman",
+                runtime="huffman",
+                notes=(note,),
+                facts=_facts(packed),
+            )
+        ]
 
 
 def _facts(packed: Packed) -> dict[str, float | str]:

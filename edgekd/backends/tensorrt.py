@@ -86,17 +86,30 @@ class TensorRt:
         engine = f"{artifact.path.stem}.engine"
         command = build_arguments(model.name, engine, artifact.precision, settings)
         script = _write_script(folder / SCRIPT, command, settings)
-        common = {"runtime": "tensorrt", "placements": placements, "facts": facts}
-        beside = {"companions": {script.name: sha256_of(script)}, "notes": (_how_to(model),)}
-        made = [_changed(artifact, model, {**common, **beside, "format": "tensorrt-onnx"})]
+        prepared = artifact.made_into(
+            model,
+            f"prepared for TensorRT as {model.name}",
+            format="tensorrt-onnx",
+            runtime="tensorrt",
+            placements=placements,
+            facts=facts,
+            companions={script.name: sha256_of(script)},
+            notes=(_how_to(model),),
+        )
         trtexec = _find_trtexec(board, settings) if board is not None else ""
         if board is None or not trtexec:
-            return made
+            return [prepared]
         log, layers = _build(board, trtexec, model, folder / engine, artifact, settings)
-        found = {**facts, **read_log(log), **layer_precisions(layers)}
-        versions = {**artifact.versions, "tensorrt": _version(log)}
-        update = {**common, "format": "tensorrt", "facts": found, "versions": versions}
-        return [*made, _changed(artifact, folder / engine, update)]
+        built = artifact.made_into(
+            folder / engine,
+            f"prepared for TensorRT as {engine}",
+            format="tensorrt",
+            runtime="tensorrt",
+            placements=placements,
+            facts={**facts, **read_log(log), **layer_precisions(layers)},
+            versions={**artifact.versions, "tensorrt": _version(log)},
+        )
+        return [prepared, built]
 
 
 def _refuse(graph: Graph, path: Path) -> None:
@@ -330,15 +343,3 @@ def _version(log: str) -> str:
 
 def _how_to(model: Path) -> str:
     return f"copy {SCRIPT} and {model.name} to the board and run the script there"
-
-
-def _changed(artifact: Artifact, path: Path, update: dict[str, Any]) -> Artifact:
-    return artifact.model_copy(
-        update={
-            "path": path,
-            "sha256": sha256_of(path),
-            "bytes": path.stat().st_size,
-            "lineage": (*artifact.lineage, f"prepared for TensorRT as {path.name}"),
-            **update,
-        }
-    )

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.artifact import Artifact, OpPlacement
 from edgekd.backends import Board
 from edgekd.errors import EdgekdError, InputError, MissingPackage, ToolError
 from edgekd.formats.graph import Graph, Op
@@ -81,21 +81,17 @@ class Vela:
             partial.replace(path)
         told = version("ethos-u-vela")
         return [
-            artifact.model_copy(
-                update={
-                    "path": path,
-                    "format": "vela",
-                    "runtime": "ethos-u",
-                    "sha256": sha256_of(path),
-                    "bytes": path.stat().st_size,
-                    "placements": found.placements,
-                    # Arm: the NPU's results are those of TFLite's reference kernels, to the bit.
-                    "facts": {**artifact.facts, **found.facts, "computes_as": artifact.sha256},
-                    "measurements": found.measurements(),
-                    "versions": {**artifact.versions, "ethos-u-vela": told},
-                    "lineage": (*artifact.lineage, f"compiled by Vela {told}"),
-                    "notes": (*artifact.notes, *found.notes(target)),
-                }
+            artifact.made_into(
+                path,
+                f"compiled by Vela {told}",
+                format="vela",
+                runtime="ethos-u",
+                placements=found.placements,
+                # Arm: the NPU's results are those of TFLite's reference kernels, to the bit.
+                facts={**artifact.facts, **found.facts, "computes_as": artifact.sha256},
+                measurements=found.measurements(),
+                versions={**artifact.versions, "ethos-u-vela": told},
+                notes=(*artifact.notes, *found.notes(target)),
             )
         ]
 
