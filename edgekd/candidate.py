@@ -1,7 +1,8 @@
 """The model between two stages: a float module or a quantized graph, and what was done to it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -15,21 +16,27 @@ class Candidate:
     "float", and a graph of quantize and dequantize ops (what `convert_pt2e` returns, weights
     folded to int8) once it is "int8". "fp16" keeps the float module and asks the backends for
     half precision; "weights" is a graph whose weights alone are narrow (bf16, int4, ternary ...).
+    `source` is the module, or what reads it from where it is kept once somebody asks for it.
     `example` is one real input with a batch of one. `lineage` has a line for each stage that was
     applied. `metadata` is what files that can carry it say of the model.
     """
 
-    module: nn.Module
+    source: nn.Module | Callable[[], nn.Module]
     example: Tensor
     form: Literal["float", "fp16", "int8", "weights"] = "float"
     lineage: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network itself."""
+        return self.source if isinstance(self.source, nn.Module) else self.source()
+
     def after(self, module: nn.Module, line: str, form: str | None = None) -> "Candidate":
         """The candidate that a stage returns: the new module, with one more line of lineage."""
         return replace(
             self,
-            module=module,
+            source=module,
             lineage=(*self.lineage, line),
             form=form or self.form,  # type: ignore[arg-type]
         )

@@ -6,14 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 import torch
 
-import edgekd
 from edgekd.accuracy import accuracy_measurement
 from edgekd.budgets import check_accept, parse_budget, run_verdict
 from edgekd.builds.lockfile import write_lock
@@ -25,7 +24,7 @@ from edgekd.errors import EdgekdError, Faults, InputError, raise_all
 from edgekd.onnx_alone import files_of
 from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for
-from edgekd.plan import Plan, PlannedTarget, Request, make_plan, start_key
+from edgekd.plan import Plan, PlannedTarget, Request, keep_plan, make_plan, start_key
 from edgekd.proof import Original, prove
 from edgekd.recipe import default_recipe, load_recipe
 from edgekd.report.files import write_report
@@ -40,8 +39,9 @@ from edgekd.report.values import (
     TeacherReport,
 )
 from edgekd.stages import Progress
-from edgekd.store import cache_folder, key_of, write_beside
+from edgekd.store import cache_folder, code_key, key_of, write_beside
 from edgekd.target import Target, load_target
+from edgekd.versions import installed_versions
 
 Say = Callable[[str], None]
 
@@ -113,20 +113,6 @@ def _unlike(targets: Sequence[Target]) -> list[Target]:
     return list({target.name: target for target in targets}.values())
 
 
-PACKAGES = (
-    "torch",
-    "torchao",
-    "nncf",
-    "onnx",
-    "onnxruntime",
-    "litert-torch",
-    "ai-edge-litert",
-    "apache-tvm",
-    "torch-pruning",
-    "numpy",
-)
-
-
 def compress(
     request: Request, progress: Progress, say: Say, *, dry_run: bool = False
 ) -> Report | None:
@@ -137,6 +123,7 @@ def compress(
         say(line)
     if dry_run:
         return None
+    keep_plan(plan)
     original = _original(plan)
     stages: dict[str, StageReport] = {}
     targets: list[TargetReport] = []
@@ -156,7 +143,7 @@ def compress(
     report = Report(
         verdict=_verdict(targets),
         seed=request.seed,
-        versions=_versions(),
+        versions=installed_versions(),
         name=plan.data.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["edgekd", *sys.argv[1:]]),
@@ -248,11 +235,18 @@ def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
 
 
 def _original(plan: Plan) -> Original:
-    """The trained model's outputs on the test set, in batches."""
+    """The trained model's outputs on the test set, kept by content."""
     test = plan.data.test
-    with torch.no_grad():
-        parts = [plan.original.logits(x) for x in torch.split(test.shown, 500)]
-    return Original(torch.cat(parts).numpy(), test.y.numpy(), plan.data.task)
+    key = key_of(code_key(), torch.__version__, plan.original.key, plan.data.sha256)
+    found = plan.store.find("original", key) if plan.request.resume else None
+    if found is None:
+        with torch.no_grad():
+            parts = [plan.original.logits(x) for x in torch.split(test.shown, 500)]
+        outputs = torch.cat(parts).numpy()
+        found = plan.store.publish(
+            "original", key, lambda folder: np.save(folder / "outputs.npy", outputs)
+        )
+    return Original(np.load(found / "outputs.npy"), test.y.numpy(), plan.data.task)
 
 
 def _verdict(targets: Sequence[TargetReport]) -> Any:
@@ -321,16 +315,6 @@ def _layers(plan: Plan, staged: Staged) -> Layers:
         before=costs(plan.start.module, example) if original is None else costs(original, shown),
         after=costs(staged.floating.module, example),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"edgekd": edgekd.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def resolved_recipe(request: Request) -> str:

@@ -24,8 +24,6 @@ from edgekd.cost import totals
 from edgekd.devices.opening import open_device
 from edgekd.networks import load_network
 from edgekd.plan import Plan, PlannedStage, PlannedTarget
-from edgekd.quant.storage import load_graph, save_graph
-from edgekd.quant.weight_only import stored_bytes
 from edgekd.recipe import licence_text, recipe_hash
 from edgekd.report.values import StageReport
 from edgekd.stages import Progress
@@ -106,6 +104,8 @@ def run_stage(
 def weight_bytes(candidate: Candidate) -> int:
     """Bytes of all parameters and buffers as files hold them: half for fp16, packed codes."""
     if candidate.form == "weights":
+        from edgekd.quant.weight_only import stored_bytes
+
         return stored_bytes(cast(fx.GraphModule, candidate.module))
     tensors = [*candidate.module.parameters(), *candidate.module.buffers()]
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -114,6 +114,8 @@ def weight_bytes(candidate: Candidate) -> int:
 
 def _save_candidate(candidate: Candidate, folder: Path) -> None:
     if candidate.form in GRAPHS:
+        from edgekd.quant.storage import save_graph
+
         save_graph(candidate.module, folder / "graph.pt2")
     else:
         save_module(candidate.module, folder)
@@ -122,14 +124,18 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
 
 
 def _load_candidate(plan: Plan, folder: Path) -> Candidate:
+    """What a stage left; its module is read when it is needed, which a later stage may spare."""
     about = json.loads((folder / "candidate.json").read_text())
-    if about["form"] in GRAPHS:
-        return _restored(load_graph(folder / "graph.pt2"), plan, about)
-    skeleton = load_network(plan.start_network, plan.request.recipe.folder, "student")
-    return _restored(load_module(skeleton, folder), plan, about)
 
+    @functools.cache
+    def module() -> nn.Module:
+        if about["form"] in GRAPHS:
+            from edgekd.quant.storage import load_graph
 
-def _restored(module: nn.Module, plan: Plan, about: dict[str, Any]) -> Candidate:
+            return load_graph(folder / "graph.pt2")
+        skeleton = load_network(plan.start_network, plan.request.recipe.folder, "student")
+        return load_module(skeleton, folder)
+
     return Candidate(module, plan.start.example, about["form"], tuple(about["lineage"]))
 
 

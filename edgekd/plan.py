@@ -32,6 +32,7 @@ from edgekd.stages import Context, Progress, Stage
 from edgekd.store import Store, check_writable, code_key, key_of
 from edgekd.target import Target, fits, hard_limits
 from edgekd.teachers import Teacher, load_teacher
+from edgekd.versions import installed_versions
 
 R = TypeVar("R")
 
@@ -67,12 +68,13 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class PlannedTarget:
-    """What happens for one target, in order."""
+    """What happens for one target, in order; `key` names all that its checks depend on."""
 
     target: Target
     stages: tuple[PlannedStage, ...]
     backends: dict[str, Backend]
     budgets: dict[str, float]
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -351,40 +353,60 @@ def _planned_target(
         alone = tuple(PlannedStage(stage.kind, stage, "", cost, False) for stage in stages)
         return PlannedTarget(target, alone, {}, _budgets(plan.request, target))
     context = plan.context(target, plan.request.out / "stages" / "unfinished", lambda *_: None)
-    key = start_key(plan)
-    planned = []
-    for number, stage in enumerate(stages, 1):
-        where = f"stages.{number} ({stage.kind})"
-        found = collect.attempt(stage.check, plan.start, context, where)
-        collect.faults.extend(found or [])
+    key, planned = start_key(plan), []
+    for stage in stages:
         content = collect.attempt(stage.content, plan.request.recipe.folder)
         key = stage_key(key, stage, target, content or "")
         cached = plan.request.resume and plan.store.find(stage.kind, key) is not None
         planned.append(PlannedStage(stage.kind, stage, key, stage.cost(context), cached))
-    backends = _backends(plan, target, stages, collect)
+    backends = _backends(target, stages, collect)
+    key = key_of(key, target.model_dump(mode="json"), list(backends), installed_versions())
+    if not plan.request.resume or plan.store.find(PASSED, key) is None:
+        _check(plan, target, context, stages, backends, collect)
+    return PlannedTarget(target, tuple(planned), backends, _budgets(plan.request, target), key)
+
+
+PASSED = "plan"
+"""What the store calls the checks that were passed: they export the network several times."""
+
+
+def keep_plan(plan: Plan) -> None:
+    """Remember that the checks of each target were passed, for a run of the same."""
+    for planned in plan.targets:
+        if planned.key and plan.store.find(PASSED, planned.key) is None:
+            plan.store.publish(PASSED, planned.key, lambda folder: None)
+
+
+def _check(
+    plan: Plan,
+    target: Target,
+    context: Context,
+    stages: Sequence[Stage],
+    backends: Mapping[str, Backend],
+    collect: _Collector,
+) -> None:
+    """Ask stages and backends what is wrong."""
+    for number, stage in enumerate(stages, 1):
+        where = f"stages.{number} ({stage.kind})"
+        collect.faults.extend(collect.attempt(stage.check, plan.start, context, where) or [])
+    for name, backend in backends.items():
+        if not backend.missing() and not getattr(backend, "follows", ""):
+            collect.attempt(backend.check, plan.start, target, target.backends.get(name, {}))
     _check_precision(target, stages, collect)
     _check_fit(plan, target, collect)
-    return PlannedTarget(target, tuple(planned), backends, _budgets(plan.request, target))
 
 
-def _backends(
-    plan: Plan, target: Target, stages: Sequence[Stage], collect: _Collector
-) -> dict[str, Backend]:
+def _backends(target: Target, stages: Sequence[Stage], collect: _Collector) -> dict[str, Backend]:
     """The target's, and those that a stage asks for besides."""
     backends = {}
     asked = [name for stage in stages for name in getattr(stage, "followers", ())]
     for name in dict.fromkeys([*target.backends, *asked]):
-        options = target.backends.get(name, {})
         where = f"target {target.name}: backends.{name}"
         entry = collect.attempt(BACKENDS.get, name, where)
-        if entry is None:
-            continue
-        backend: Backend = entry.make()
-        missing = backend.missing()
-        collect.faults.extend(missing)
-        if not missing and not getattr(backend, "follows", ""):
-            collect.attempt(backend.check, plan.start, target, options)
-        backends[name] = backend
+        if entry is not None:
+            backend: Backend = entry.make()
+            collect.faults.extend(backend.missing())
+            backends[name] = backend
     return backends
 
 

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Collection
 from contextlib import redirect_stdout
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -13,12 +13,9 @@ from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.export import export_graph, quiet
 from edgekd.quant.quantizer import TargetQuantizer, weight_limit
+from edgekd.quant.ranges import Ranges
 from edgekd.quant.rewrite import finish, fold_weights, is_weight
 from edgekd.target import Scheme
-
-Ranges = Literal["minmax", "mean-minmax"]
-"""minmax: the extremes over all samples; mean-minmax: the mean of each sample's extremes, which
-clips what is rare."""
 
 
 def calibrate(

@@ -5,6 +5,7 @@ Everything that is quantized starts here, so calibration, training and backends 
 
 import copy
 import operator
+import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,25 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
+
+
+def switchable(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph in eval mode, its `train` and `eval` working again, which the exporter disables."""
+    whole: Any = graph
+    whole.train = types.MethodType(_train, graph)
+    whole.eval = types.MethodType(_eval, graph)
+    return _train(graph, False)
+
+
+def _train(self: fx.GraphModule, mode: bool = True) -> fx.GraphModule:
+    """An exported graph has nothing that trains differently but its observers."""
+    for part in self.modules():
+        part.training = mode
+    return self
+
+
+def _eval(self: fx.GraphModule) -> fx.GraphModule:
+    return _train(self, False)
 
 
 def _export(module: nn.Module, example: Tensor, where: str) -> torch.export.ExportedProgram:

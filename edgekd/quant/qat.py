@@ -4,15 +4,13 @@ Jacob et al. 2018, section 3; the batch norms are folded before (section 3.2), s
 batch statistics left to freeze. Ranges start from real samples and stand still at the end.
 """
 
-import types
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
 
-from edgekd.quant.export import export_graph, quiet
+from edgekd.quant.export import export_graph, quiet, switchable
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer
 from edgekd.quant.rewrite import finish
 from edgekd.target import Scheme
@@ -38,28 +36,9 @@ def prepare_qat(
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with quiet():
-        prepared = prepare_qat_pt2e(graph, TargetQuantizer(scheme, floats))
+        prepared = switchable(prepare_qat_pt2e(graph, TargetQuantizer(scheme, floats)))
     _set_ranges(prepared, samples)
-    return switchable(prepared)
-
-
-def switchable(graph: fx.GraphModule) -> fx.GraphModule:
-    """The graph in eval mode, its `train` and `eval` working again, which the exporter disables."""
-    whole: Any = graph
-    whole.train = types.MethodType(_train, graph)
-    whole.eval = types.MethodType(_eval, graph)
-    return _train(graph, False)
-
-
-def _train(self: fx.GraphModule, mode: bool = True) -> fx.GraphModule:
-    """An exported graph has nothing that trains differently but its observers."""
-    for part in self.modules():
-        part.training = mode
-    return self
-
-
-def _eval(self: fx.GraphModule) -> fx.GraphModule:
-    return _train(self, False)
+    return prepared.eval()
 
 
 def activations(graph: nn.Module) -> list[ActivationFakeQuantize]:
@@ -71,7 +50,7 @@ def _set_ranges(graph: fx.GraphModule, samples: Tensor) -> None:
     """The mean of the batches' extremes, before anything is rounded."""
     found = activations(graph)
     constants = [part.activation_post_process.averaging_constant for part in found]
-    _train(graph)
+    graph.train()
     with torch.no_grad():
         for part in found:
             part.disable_fake_quant()
@@ -92,7 +71,7 @@ def freeze_ranges(graph: nn.Module) -> None:
 
 def finish_qat(graph: fx.GraphModule, example: Tensor) -> fx.GraphModule:
     """The trained graph with integers in place of fake quantization."""
-    _train(graph, False)
+    graph.eval()
     with torch.no_grad(), quiet():
         graph(example)  # the weights' ranges, as the last step of the optimizer left them
         converted = convert_pt2e(graph, fold_quantize=False)

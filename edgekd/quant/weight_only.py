@@ -14,10 +14,9 @@ from torch import Tensor, fx, nn
 
 from edgekd.quant import ops
 from edgekd.quant.clusters import SharedWeight
-from edgekd.quant.export import replace_constant
+from edgekd.quant.export import replace_constant, switchable
 from edgekd.quant.inspection import layer_of
 from edgekd.quant.narrow import BITS, Narrow, NarrowWeight
-from edgekd.quant.qat import switchable
 from edgekd.quant.rewrite import DEQUANTIZE_GROUPS, constant_of, is_constant
 
 aten = torch.ops.aten

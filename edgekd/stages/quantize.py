@@ -12,7 +12,6 @@ from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
-from edgekd.quant.calibration import Ranges, calibrate
 from edgekd.quant.export import export_graph
 from edgekd.quant.faults import (
     WEIGHTS_ALONE,
@@ -25,10 +24,9 @@ from edgekd.quant.faults import (
     target_faults,
 )
 from edgekd.quant.inspection import float_islands
-from edgekd.quant.learned_grids import learn_grids, settle_grids
-from edgekd.quant.mixed import Int8Trial, Mixed, NarrowTrial, Trial, Wide, sensitivities, widened
+from edgekd.quant.mixed import Mixed, Trial, Wide, sensitivities, widened
 from edgekd.quant.narrow import Narrow
-from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
+from edgekd.quant.ranges import Ranges
 from edgekd.quant.support import operators, unsupported
 from edgekd.quant.weight_only import (
     as_bfloat16,
@@ -129,9 +127,13 @@ class Quantize(Teaching):
             return self._int8(candidate, context)
         return self._weights(candidate, context)
 
-    # Full int8.
+    # Full int8. torchao and NNCF take seconds to import: not before they are used.
 
     def _int8(self, candidate: Candidate, context: Context) -> Candidate:
+        from edgekd.quant.calibration import calibrate
+        from edgekd.quant.qat import prepare_qat
+        from edgekd.quant.trials import Int8Trial
+
         samples, scheme = calibration_of(context), context.target.quantization
         module, example = candidate.module, candidate.example
         context.progress("calibrating", 0, 1)
@@ -163,6 +165,9 @@ class Quantize(Teaching):
     def _trained_int8(
         self, candidate: Candidate, context: Context, floats: Sequence[str]
     ) -> GraphModule:
+        from edgekd.quant.learned_grids import learn_grids, settle_grids
+        from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
+
         samples, scheme = calibration_of(context), context.target.quantization
         graph = prepare_qat(candidate.module, candidate.example, samples, scheme, floats=floats)
         if self.method in ("lsq", "pact"):
@@ -196,6 +201,8 @@ class Quantize(Teaching):
         self, whole: GraphModule, candidate: Candidate, context: Context
     ) -> tuple[dict[str, Narrow], str]:
         """What each layer's weights become, and what is said of it."""
+        from edgekd.quant.trials import NarrowTrial
+
         narrow: Narrow = self.dtype  # type: ignore[assignment]
         dtypes = dict.fromkeys(self._kept(weighted_layers(whole)), narrow)
         if self.mixed is None:

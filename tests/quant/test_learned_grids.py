@@ -6,8 +6,9 @@ from torch import nn
 
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.learned_grids import LearnedEnds, LearnedGrid, learn_grids, settle_grids
-from edgekd.quant.mixed import Int8Trial, Mixed, sensitivities, widened
+from edgekd.quant.mixed import Mixed, sensitivities, widened
 from edgekd.quant.qat import finish_qat, prepare_qat
+from edgekd.quant.trials import Int8Trial
 from edgekd.target import Scheme
 
 SCHEMES = [

@@ -1,0 +1,75 @@
+"""Graphs in which any set of layers can be made narrow, to measure what each of them costs."""
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import fx
+from torchao.quantization.pt2e.fake_quantize import FakeQuantize
+
+from edgekd.quant import ops
+from edgekd.quant.inspection import layer_of
+from edgekd.quant.mixed import Wide
+from edgekd.quant.narrow import LIMIT, NarrowWeight
+from edgekd.quant.quantizer import fused_clamp
+from edgekd.quant.weight_only import narrow_weights
+
+
+class Int8Trial:
+    """A graph prepared for quantization-aware training, its ranges set."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = graph
+        self._own: dict[str, list[FakeQuantize]] = {}
+        for node in graph.graph.nodes:
+            if node.target in ops.WEIGHTED:
+                found = self._quantizers(node)
+                if found:
+                    self._own.setdefault(layer_of(node), []).extend(found)
+        self.layers = list(self._own)
+        owned = {id(each) for found in self._own.values() for each in found}
+        self._every = [part for part in graph.modules() if isinstance(part, FakeQuantize)]
+        self._rest = [part for part in self._every if id(part) not in owned]
+        for part in self._every:
+            part.disable_observer()
+
+    def _quantizers(self, layer: fx.Node) -> list[FakeQuantize]:
+        last = fused_clamp(layer) or layer
+        nodes: list[Any] = [*layer.args[:2], *last.users]
+        modules = [
+            self.graph.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"
+        ]
+        return [module for module in modules if isinstance(module, FakeQuantize)]
+
+    def narrow(self, names: Collection[str]) -> None:
+        """Alone a layer is measured in a float network; otherwise sums and pools are int8 too."""
+        for part in self._every:
+            part.disable_fake_quant()
+        for part in self._rest if len(names) > 1 else ():
+            part.enable_fake_quant()
+        for name in names:
+            for part in self._own[name]:
+                part.enable_fake_quant()
+
+
+class NarrowTrial:
+    """A graph of narrow weights; wide ones are `wide`."""
+
+    def __init__(self, graph: fx.GraphModule, wide: Wide) -> None:
+        self.graph = graph
+        self._weights = narrow_weights(graph)
+        self._dtypes = {name: each.dtype for name, each in self._weights.items()}
+        self._wide = wide
+        self.layers = list(self._weights)
+
+    def narrow(self, names: Collection[str]) -> None:
+        """Set every weight's width."""
+        for name, each in self._weights.items():
+            self._set(each, name in names, name)
+
+    def _set(self, weight: NarrowWeight, narrow: bool, name: str) -> None:
+        weight.enabled = narrow or self._wide != "float"
+        if narrow:
+            weight.dtype = self._dtypes[name]
+        elif self._wide != "float":
+            weight.dtype = self._wide
+        weight.limit = LIMIT[weight.dtype]

@@ -1,0 +1,70 @@
+"""What the plan asks, and what it need not ask again."""
+
+import numpy as np
+import pytest
+
+from edgekd.compress import prepare
+from edgekd.errors import EdgekdError, InputError
+from edgekd.plan import keep_plan, make_plan
+from edgekd.stages.quantize import Quantize
+
+RECIPE = """
+[model]
+factory = "edgekd.models.resnet:resnet8"
+arguments = {{ channels = 1, widths = [8, 16, 16] }}
+[data]
+source = "few.npz"
+[calibration]
+samples = 8
+[[stages]]
+kind = "quantize"
+ranges = "{ranges}"
+"""
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Plans the recipe for x86, its ranges and other words of the command line given."""
+    y = np.arange(20) % 10
+    x = np.random.default_rng(0).random((20, 1, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+
+    def plan(ranges: str = "minmax", target: str = "x86", **words: object):
+        (tmp_path / "r.toml").write_text(RECIPE.format(ranges=ranges))
+        given = {"recipe": tmp_path / "r.toml", "targets": [target], "out": tmp_path / "out"}
+        return make_plan(prepare(**given, **words))
+
+    return plan
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """From here on the stage refuses whatever it is asked."""
+
+    def begin() -> None:
+        fault = InputError("asked again", where="stages.1")
+        monkeypatch.setattr(Quantize, "check", lambda *_: [fault])
+
+    return begin
+
+
+def test_checks_that_were_passed_are_not_run_again_for_the_same_plan(planned, refusing):
+    keep_plan(planned())
+    refusing()
+    assert planned().targets[0].stages[0].kind == "quantize"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"ranges": "mean-minmax"}, {"target": "raspberry-pi-5"}, {"resume": False}, {"seed": 1}],
+)
+def test_whatever_the_checks_depend_on_has_them_run_again(planned, refusing, other):
+    keep_plan(planned())
+    refusing()
+    with pytest.raises(EdgekdError, match="asked again"):
+        planned(**other)
+
+
+def test_a_plan_alone_leaves_nothing_behind(planned, tmp_path):
+    planned()
+    assert not (tmp_path / "out" / "stages").exists()
