@@ -1,7 +1,6 @@
 """Compiled files by content: made once, checked by their hashes, put where the user looks."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from edgekd.artifact import Artifact, sha256_of
 from edgekd.candidate import Candidate
-from edgekd.store import Store, disk_errors
+from edgekd.store import Store, file_beside
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,5 @@ def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifa
 
 
 def _copied(path: Path, final: Path) -> None:
-    with disk_errors(final.parent):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        beside = final.with_name(f".{final.name}.{os.getpid()}.writing")
-        try:
-            beside.unlink(missing_ok=True)
-            shutil.copy(path, beside)  # with its mode: a companion may be a script
-            beside.replace(final)
-        finally:
-            beside.unlink(missing_ok=True)
+    with file_beside(final) as beside:
+        shutil.copy(path, beside)  # with its mode: a companion may be a script

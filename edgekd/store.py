@@ -122,17 +122,46 @@ class Store:
         return final
 
 
-def write_beside(path: Path, content: str | bytes) -> None:
-    """Write a whole file under another name in the same folder, then rename it into place."""
-    raw = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
+@contextmanager
+def file_beside(path: Path) -> Iterator[Path]:
+    """A free name in the same folder for a file that the block writes: renamed to `path` when the
+    block ends well, removed when it does not."""
+    beside = _beside(path)
     with disk_errors(path.parent):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(raw)
+            beside.unlink(missing_ok=True)
+            yield beside
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """The same for a folder, which is there and empty; one that has the name `path` already is
+    replaced."""
+    beside = _beside(path)
+    with disk_errors(path.parent):
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            yield beside
+            if path.exists():
+                shutil.rmtree(path)
+            beside.rename(path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.writing")
+
+
+def write_beside(path: Path, content: str | bytes) -> None:
+    """Write a whole file under another name in the same folder, then rename it into place."""
+    with file_beside(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def check_writable(folder: Path) -> None:

@@ -3,7 +3,20 @@ import errno
 import pytest
 
 from edgekd.errors import InputError, ToolError
-from edgekd.store import Store, check_writable, disk_errors, key_of, write_beside
+from edgekd.store import (
+    Store,
+    check_writable,
+    disk_errors,
+    file_beside,
+    folder_beside,
+    key_of,
+    write_beside,
+)
+
+
+def stopped_half_way(path):
+    path.write_text("half")
+    raise KeyboardInterrupt
 
 
 def test_the_same_values_give_the_same_key_and_others_another():
@@ -14,12 +27,8 @@ def test_the_same_values_give_the_same_key_and_others_another():
 def test_a_step_is_found_only_once_it_is_whole(tmp_path):
     store = Store(tmp_path)
 
-    def fails(folder):
-        (folder / "half").write_text("half")
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        store.publish("distill", "k", fails)
+        store.publish("distill", "k", lambda folder: stopped_half_way(folder / "half"))
     assert store.find("distill", "k") is None
     assert list((tmp_path / "unfinished").iterdir()) == []
     store.publish("distill", "k", lambda folder: (folder / "whole").write_text("whole"))
@@ -54,6 +63,24 @@ def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
     write_beside(tmp_path / "a.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_a_file_that_a_tool_did_not_finish_leaves_the_old_one_as_it_was(tmp_path):
+    write_beside(tmp_path / "model.tflite", "old")
+    with pytest.raises(KeyboardInterrupt), file_beside(tmp_path / "model.tflite") as beside:
+        stopped_half_way(beside)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
+    assert (tmp_path / "model.tflite").read_text() == "old"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    for content in ("old", "new"):
+        with folder_beside(tmp_path / "board") as beside:
+            (beside / content).write_text(content)
+    with pytest.raises(KeyboardInterrupt), folder_beside(tmp_path / "board") as beside:
+        stopped_half_way(beside / "half")
+    assert [path.name for path in tmp_path.iterdir()] == ["board"]
+    assert [path.name for path in (tmp_path / "board").iterdir()] == ["new"]
 
 
 def test_what_a_killed_process_left_beside_is_swept_away(tmp_path):

@@ -21,6 +21,7 @@ from edgekd.options import EdgetpuOptions
 from edgekd.placement.edgetpu import edgetpu_placements
 from edgekd.processes import run_tool
 from edgekd.registry import BACKENDS
+from edgekd.store import file_beside
 from edgekd.target import Target
 
 COMPILER = "edgetpu_compiler"
@@ -83,9 +84,8 @@ class EdgeTpu:
         with tempfile.TemporaryDirectory(prefix="edgekd-edgetpu-") as work:
             log, made = _compile(compiler, artifact.path, Path(work), settings.time_limit_seconds)
             path = folder / f"{artifact.path.stem}_edgetpu.tflite"
-            partial = path.with_name(f".{path.name}.partial")
-            shutil.copyfile(made, partial)
-            partial.replace(path)
+            with file_beside(path) as beside:
+                shutil.copyfile(made, beside)
         placements, measured = read_log(log, graph, estimated)
         compiled = read_tflite(path)
         return [

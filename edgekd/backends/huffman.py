@@ -10,6 +10,7 @@ from edgekd.backends import Board
 from edgekd.errors import EdgekdError, MissingPackage
 from edgekd.quant.packed_onnx import Packed, pack
 from edgekd.registry import BACKENDS
+from edgekd.store import write_beside
 from edgekd.target import Target
 
 WHERE = "backends.huffman"
@@ -42,9 +43,7 @@ class Huffman:
         """`model.onnx.huffman`, decoded once and compared with what it was made of."""
         packed = pack(artifact.path.read_bytes(), str(artifact.path))
         path = folder / f"{artifact.path.name}.huffman"
-        beside = folder / f".{path.name}.writing"
-        beside.write_bytes(packed.data)
-        beside.replace(path)
+        write_beside(path, packed.data)
         note = (
             f"for flash: edgekd unpack gives {artifact.path.name} back, bit for bit (checked); "
             "what that file computes is what this one holds"

@@ -21,6 +21,7 @@ from edgekd.formats.onnx_file import read_onnx
 from edgekd.options import TensorrtOptions
 from edgekd.placement.tensorrt import is_bias, quantization_faults, quantized_ops
 from edgekd.registry import BACKENDS
+from edgekd.store import file_beside, write_beside
 from edgekd.target import Target
 
 SCRIPT = "build_engine.sh"
@@ -153,9 +154,7 @@ def _with_float_biases(artifact: Artifact, folder: Path) -> Path:
         if one.name not in used:
             graph.initializer.remove(one)
     path = folder / f"{artifact.path.stem}_tensorrt.onnx"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(model.SerializeToString(deterministic=True))
-    partial.replace(path)
+    write_beside(path, model.SerializeToString(deterministic=True))
     return path
 
 
@@ -227,10 +226,9 @@ fi
 exec "$trtexec" \\
     {quoted}
 """
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.chmod(0o755)
-    partial.replace(path)
+    with file_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+        beside.chmod(0o755)
     return path
 
 

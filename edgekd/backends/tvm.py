@@ -30,6 +30,7 @@ from edgekd.options import TvmOptions
 from edgekd.quant.export import export_graph, quiet
 from edgekd.quant.support import place
 from edgekd.registry import BACKENDS
+from edgekd.store import file_beside
 from edgekd.target import Target
 from edgekd.tvm_compile import cache, cuda
 from edgekd.tvm_compile.isa import cuda_target, has_half, host_runs, isa_of, llvm_target
@@ -78,9 +79,8 @@ class Tvm:
             Path(chosen.cache) if chosen.cache else cache.default_folder(),
         )
         path = folder / LIBRARY
-        beside = folder / f".{LIBRARY}.writing"
-        shutil.copyfile(built.library, beside)
-        beside.replace(path)
+        with file_beside(path) as beside:
+            shutil.copyfile(built.library, beside)
         precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
         return [
             Artifact(

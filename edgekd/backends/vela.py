@@ -26,6 +26,7 @@ from edgekd.measurement import Measurement
 from edgekd.options import VelaOptions
 from edgekd.processes import how_it_ended, run_tool
 from edgekd.registry import BACKENDS
+from edgekd.store import file_beside
 from edgekd.target import Target
 
 NPU_OP = "CUSTOM ethos-u"
@@ -76,9 +77,8 @@ class Vela:
         path = folder / f"{artifact.path.stem}_vela.tflite"
         with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
             found = _compile(artifact.path, VelaOptions(**options), Path(work))
-            partial = path.with_name(f".{path.name}.partial")
-            shutil.copyfile(found.path, partial)
-            partial.replace(path)
+            with file_beside(path) as beside:
+                shutil.copyfile(found.path, beside)
         told = version("ethos-u-vela")
         return [
             artifact.made_into(

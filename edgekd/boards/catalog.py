@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgekd.boards.folders import alone, boards_folder, missing, written_beside
+from edgekd.boards.folders import alone, boards_folder, missing
 from edgekd.boards.image import build, recipe_of
 from edgekd.boards.link import Link
 from edgekd.boards.machine import TOOLS, Machine, Running, emulator_version, start
 from edgekd.boards.monitor import Monitor
 from edgekd.errors import InputError, ToolError, nearest, raise_all
-from edgekd.store import write_beside
+from edgekd.store import folder_beside, write_beside
 
 NOTHING_RUNS = "is not running"
 
@@ -69,7 +69,7 @@ def create_board(name: str) -> tuple[Board, bool]:
         if found is not None:
             stop_board(found)
         folder = created_folder() / name
-        with written_beside(folder) as beside:
+        with folder_beside(folder) as beside:
             kernel = build(recipe, name, beside)
             record = {
                 "name": name, "key": key, "processor": recipe.processor,

@@ -1,16 +1,15 @@
-"""Where boards lie, and how a folder or a tool's result becomes whole or nothing."""
+"""Where boards lie, and what makes them: one process at a time, with tools of the system."""
 
 import contextlib
 import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgekd.errors import EdgekdError, InputError, ToolError
-from edgekd.store import cache_folder, disk_errors
+from edgekd.store import cache_folder
 
 BUILD_SECONDS = 1800.0
 
@@ -60,20 +59,3 @@ def alone(folder: Path) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def written_beside(folder: Path) -> Iterator[Path]:
-    """A folder beside, renamed when the block ends well, removed when it does not. One that is
-    there already is replaced."""
-    with disk_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            yield beside
-            beside.chmod(0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)

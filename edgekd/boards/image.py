@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekd.artifact import sha256_of
 from edgekd.boards.archive import Entry, entries_of, write_archive
-from edgekd.boards.folders import alone, boards_folder, run_tool, written_beside
+from edgekd.boards.folders import alone, boards_folder, run_tool
 from edgekd.boards.link import Link
 from edgekd.boards.machine import (
     KERNEL_OPTIONS,
@@ -22,6 +22,7 @@ from edgekd.boards.machine import (
 from edgekd.boards.processors import PROCESSORS, hardware_of
 from edgekd.boards.root import DEBIAN, PYTHON, SUITE, make_base, short_key, versions
 from edgekd.errors import ToolError
+from edgekd.store import folder_beside
 
 GUEST = Path(__file__).with_name("guest.py")
 KERNEL_PACKAGE = "linux-image-arm64"
@@ -105,7 +106,7 @@ def make_kernel() -> Path:
     final = boards_folder() / f"kernel-{SUITE}-{short_key([KERNEL_PACKAGE, MODULES])}"
     with alone(boards_folder()):
         if not final.is_dir():
-            with written_beside(final) as folder:
+            with folder_beside(final) as folder:
                 _unpack_kernel(folder)
     return final
 

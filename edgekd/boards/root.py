@@ -15,9 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgekd.boards.folders import alone, boards_folder, missing, run_tool, written_beside
+from edgekd.boards.folders import alone, boards_folder, missing, run_tool
 from edgekd.boards.processors import hardware_of, system_files
 from edgekd.errors import EdgekdError, InputError, raise_all
+from edgekd.store import folder_beside
 
 SUITE = "bookworm"
 DEBIAN = (
@@ -62,7 +63,7 @@ def make_base() -> Path:
     with alone(boards_folder()):
         if not base.is_dir():
             _refuse_offline(base)
-            with written_beside(base) as folder:
+            with folder_beside(base) as folder:
                 _install_debian(folder)
                 _install_wheels(folder, packages)
                 if bare:
@@ -92,7 +93,7 @@ def create_root(name: str) -> Path:
     board = boards_folder() / f"{name}-{short_key([base.name, system])}"
     with alone(boards_folder()):
         if not board.is_dir():
-            with written_beside(board) as folder:
+            with folder_beside(board) as folder:
                 shutil.copytree(base, folder, True, None, os.link, dirs_exist_ok=True)
                 for path, text in system.items():
                     (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from edgekd.checkpoint import read_tensors, sha256_of_state, write_tensors
 from edgekd.storage import load_module, save_module
+from edgekd.store import folder_beside
 
 Make = Callable[[], nn.Module]
 
@@ -43,11 +43,8 @@ def kept_structure(folder: Path, before: nn.Module, make: Make) -> nn.Module:
     if folder.is_dir():
         return load_module(copy.deepcopy(before), folder)
     made = make()
-    beside = folder.with_suffix(".writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    save_module(made, beside)
-    beside.rename(folder)
+    with folder_beside(folder) as beside:
+        save_module(made, beside)
     return made
 
 

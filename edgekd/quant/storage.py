@@ -1,7 +1,7 @@
 """A quantized graph on disk: a torch.export program, read back through the same guarded loader as
 a program from outside, so nothing in it is unpickled or executed."""
 
-import os
+import io
 from pathlib import Path
 from typing import cast
 
@@ -13,24 +13,27 @@ from edgekd.programs import load_program
 from edgekd.quant.export import exported
 from edgekd.quant.rewrite import QUANTIZE  # importing it registers the operators that are stored
 from edgekd.quant.weight_only import stored_weights
+from edgekd.store import write_beside
 
 
 def save_graph(module: nn.Module, path: Path) -> None:
-    """Write a quantized graph as .pt2, beside first and then renamed."""
+    """Write a quantized graph as .pt2, beside first and then renamed.
+
+    PyTorch writes into memory: given a path, it would put the name beside into the file, and given
+    a stream, a full disk would end the process.
+    """
     graph = cast(fx.GraphModule, module)
     program = exported(graph, example_of(graph))
     # Traces name the files of whoever exported; they are of no use to who loads.
     for node in program.graph.nodes:
         for key in ("stack_trace", "from_node", "source_fn_stack", "nn_module_stack"):
             node.meta.pop(key, None)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.writing.pt2")
+    whole = io.BytesIO()
     try:
-        torch.export.save(program, beside)
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:
+        torch.export.save(program, whole)
+    except RuntimeError as error:
         raise ToolError(f"can't be written: {error}", where=str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    write_beside(path, whole.getvalue())
 
 
 def load_graph(path: Path) -> fx.GraphModule:

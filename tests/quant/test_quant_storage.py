@@ -1,5 +1,7 @@
 """A quantized graph that was written and read back."""
 
+import zipfile
+
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,7 @@ def test_nothing_is_left_beside_the_file_and_no_path_is_in_it(path):
     content = path.read_bytes()
     assert b"site-packages" not in content
     assert str(path.parent).encode() not in content
+    assert {name.partition("/")[0] for name in zipfile.ZipFile(path).namelist()} == {"archive"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
