@@ -6,7 +6,6 @@ instructions.
 """
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,25 +23,20 @@ from networks import NETWORKS, write_tflite  # noqa: E402
 from tflite_files import by_litert, by_micro  # noqa: E402
 
 from edgekd.firmware import emulation, hosted  # noqa: E402
+from edgekd.firmware.arena import measure_arena  # noqa: E402
 from edgekd.firmware.cmsis_nn import flags_of, sources_of  # noqa: E402
 from edgekd.firmware.generate import Generated, generate  # noqa: E402
 from edgekd.formats.graph import live_peak  # noqa: E402
 from edgekd.formats.tflite import read_tflite  # noqa: E402
 
-ALLOCATIONS = """
-import sys
-from tflite_micro import runtime
-runtime.Interpreter.from_file(sys.argv[1], arena_size=8 << 20).print_allocations()
-"""
 
-
-def micro_arena(path: Path) -> int:
-    """What the micro runtime's own recording allocator says that it takes of its arena."""
-    command = [sys.executable, "-c", ALLOCATIONS, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = re.search(r"Arena allocation total (\d+) bytes", done.stdout + done.stderr)
-    assert found, done.stderr
-    return int(found[1])
+def micro_arena(path: Path) -> dict[str, Any]:
+    """The arena in which the micro runtime runs it, and what its allocator counts of that."""
+    found = measure_arena(path)
+    if found.value is None:
+        raise AssertionError(found.reason)
+    counted = int(found.conditions["counted_by_its_allocator"])
+    return {"micro_runtime_arena_bytes": int(found.value), "counted_by_its_allocator": counted}
 
 
 def differences(found: np.ndarray, expected: np.ndarray) -> int:
@@ -79,7 +73,7 @@ def row_of(path: Path, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarr
         "arena_bytes": plain.numbers["arena_bytes"],
         "arena_bound_bytes": plain.numbers["arena_bound_bytes"],
         "largest_live_tensors_bytes": live_peak(read_tflite(path))[0],
-        "micro_runtime_arena_bytes": micro_arena(path),
+        **micro_arena(path),
         "constant_bytes": plain.numbers["constant_bytes"],
         "tflite_bytes": len(content),
     }

@@ -156,18 +156,6 @@ def test_the_same_model_gives_the_same_text_from_anywhere(tflite_file, tmp_path)
     assert first == second
 
 
-def test_the_smallest_arena_is_what_the_runtime_itself_accepts(tflite_file):
-    runtime = pytest.importorskip("tflite_micro", reason="tflite-micro is not installed").runtime
-    path = tflite_file()
-    found = measure_arena(path)
-    assert (found.kind, found.reason) == ("measured", "")
-    content, size = path.read_bytes(), int(found.value)
-    assert 64 + 128 < size < 65536  # input and output at least
-    runtime.Interpreter.from_bytes(content, arena_size=size).invoke()
-    with pytest.raises(RuntimeError):
-        runtime.Interpreter.from_bytes(content, arena_size=size - 16)
-
-
 def test_a_runtime_that_crashes_hangs_or_is_missing_leaves_a_reason(
     tflite_file, tmp_path, monkeypatch
 ):
