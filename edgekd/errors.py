@@ -2,9 +2,10 @@
 
 EdgekdError
 ├── InputError           2  what the user gave is wrong
-│   ├── Faults           2  several such, found in one pass
+│   ├── Faults           2  several, found in one pass; 3 if none of them is the user's
 │   └── MissingPackage   2  an optional dependency is not installed
 └── ToolError            3  a compiler, runtime, device or disk failed
+    └── MissingRuntime   3  a device lacks what runs a file
 """
 
 import difflib
@@ -40,11 +41,13 @@ class InputError(EdgekdError):
 
 
 class Faults(InputError):
-    """Every fault of one input, so that the user mends them all at once."""
+    """Every fault of one input, so that the user mends them all at once. What is the user's own
+    decides the exit code: it has to be mended first."""
 
     def __init__(self, faults: Sequence[EdgekdError]) -> None:
         super().__init__(f"{len(faults)} faults")
         self.faults = tuple(faults)
+        self.exit_code = min((fault.exit_code for fault in faults), default=type(self).exit_code)
 
     def __str__(self) -> str:
         return "\n".join(str(fault) for fault in self.faults)
@@ -65,6 +68,10 @@ class ToolError(EdgekdError):
     """A compiler, a runtime, a device or the disk failed at something that should have worked."""
 
     exit_code = 3
+
+
+class MissingRuntime(ToolError):
+    """A device lacks what runs a file; the hint is how to install it there."""
 
 
 def raise_all(faults: Sequence[EdgekdError]) -> None:

@@ -18,7 +18,14 @@ from edgekd.bench.options import (
 from edgekd.budgets import judge
 from edgekd.config import Value
 from edgekd.devices import Device, Options, Samples
-from edgekd.errors import EdgekdError, Faults, InputError, nearest, raise_all
+from edgekd.errors import (
+    EdgekdError,
+    Faults,
+    InputError,
+    MissingRuntime,
+    nearest,
+    raise_all,
+)
 from edgekd.formats.tflite import read_tflite
 from edgekd.measurement import Judgement, Kind, Measurement
 from edgekd.measuring import measure
@@ -91,8 +98,9 @@ def bench(
 ) -> list[BenchResult]:
     """Measure the files, interleaved with each other and with `baseline` (listed first if given).
 
-    Inputs are random with a fixed seed. Raises `InputError` for what is no model, leaves its shapes
-    open or has no runtime on the device; all files' faults come out together.
+    Inputs are random with a fixed seed. Raises `InputError` for what is no model or leaves its
+    shapes open, `MissingRuntime` for what the device has no runtime for; all files' faults come out
+    together.
     """
     files = [*([baseline] if baseline else []), *(path for path in paths if path != baseline)]
     if not files:
@@ -160,7 +168,7 @@ def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wante
             found.append(_load(path, form, target, device, options, wanted.shapes))
         except Faults as several:
             faults += several.faults
-        except InputError as fault:
+        except (InputError, MissingRuntime) as fault:
             faults.append(fault)
     faults += check_overrides(wanted.options, forms) if len(forms) == len(files) else []
     known = {info.name for each in found for info in each.artifact.inputs}
@@ -232,7 +240,8 @@ def _load(
     )
     reason = device.can_run(artifact)
     if reason:
-        raise InputError(reason, where=str(path))
+        there = device.hello().runtimes.get(runtime)
+        raise (InputError if there else MissingRuntime)(reason, where=str(path))
     batches = [info.name for info in inputs if info.shape[:1] == (-1,)]
     notes = tuple(f"input '{name}' has an open batch: taken as 1" for name in batches)
     return _Loaded(artifact, options, notes)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.boards.folders import alone, boards_folder, missing
+from edgekd.boards.guard import Guard
 from edgekd.boards.image import build, recipe_of
 from edgekd.boards.link import Link
 from edgekd.boards.machine import TOOLS, Machine, Running, emulator_version, start
@@ -19,7 +21,8 @@ from edgekd.boards.monitor import Monitor
 from edgekd.errors import InputError, ToolError, nearest, raise_all
 from edgekd.store import folder_beside, write_beside
 
-NOTHING_RUNS = "is not running"
+FIRST_SECONDS = 60.0
+"""How long a board may take for its first answer before it is asked again."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def start_board(board: Board) -> tuple[Running, bool]:
         running = start(board.machine)
         table = {"pid": running.pid, "folder": str(running.folder)}
         write_beside(board.folder / "running.json", json.dumps(table) + "\n")
+        running.keep()
     return running, True
 
 
@@ -167,8 +171,9 @@ def running_board(board: Board) -> Running | None:
 
 @contextlib.contextmanager
 def machine_for(board: Board) -> Iterator[Running]:
-    """The board for one session: the one that runs, for this session alone, or a fresh one, which
-    ends with the session also when its client is killed. Raises `ToolError` if it is in use."""
+    """The board for one session: the one that runs, for this session alone, or a fresh one. When
+    the client is killed the first is paused and the second ends. Raises `ToolError` if it is in
+    use."""
     running = running_board(board)
     if running is None:
         check_emulator(board)
@@ -190,25 +195,41 @@ def machine_for(board: Board) -> Iterator[Running]:
                 hint=f"wait, or 'edgekd board stop {board.name}': each session then has its own",
             ) from None
         with Monitor(running.monitor_path) as monitor:
+            guard = Guard(running.folder, running.pid, "pause", [lock.fileno()])
             monitor.ask("cont")
             try:
                 yield running
             finally:
                 with contextlib.suppress(ToolError):
                     monitor.ask("stop")
+                guard.let_go()
 
 
 def control_link(board: Board, running: Running, limit_s: float) -> tuple[Link, str]:
     """The board's first port, and the folder there for files. A machine of this session's own ends
-    when the port is let go."""
-    link = Link(running.port_path(0), f"emulated://{board.name}", limit_s)
+    when the port is let go; on a kept one, what a killed session left is removed."""
+    name = f"emulated://{board.name}"
+    try:
+        link, files = _introduced(Link(running.port_path(0), name, min(FIRST_SECONDS, limit_s)))
+    except ToolError:  # the rest of a killed session may have swallowed the question
+        time.sleep(0.2)
+        link, files = _introduced(Link(running.port_path(0), name, limit_s))
+    link.limit_s = limit_s
+    try:
+        link.ask("fresh" if running_board(board) == running else "once")
+    except BaseException:
+        link.close()
+        raise
+    return link, files
+
+
+def _introduced(link: Link) -> tuple[Link, str]:
+    """The same link and the board's folder for files, once it has answered this very question."""
     try:
         nonce = os.urandom(8).hex()
         answer: dict[str, Any] = {}
         while answer.get("nonce") != nonce:
             answer = link.ask("hello", nonce=nonce)
-        if running_board(board) != running:
-            link.ask("once")
     except BaseException:
         link.close()
         raise

@@ -7,7 +7,7 @@ to an agent until that ends, which is told by a line that starts with a zero byt
 board powers off when its first port is let go, so that it never outlives who started it.
 Standard library only, nothing of edgekd imported.
 """
-# ruff: noqa: PTH103, PTH105, PTH108, PTH113, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH103, PTH105, PTH108, PTH112, PTH113, PTH118, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import json
 import mmap
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,21 @@ def end(port: Port, request: Table) -> Table:
     return {}
 
 
+def fresh(port: Port, request: Table) -> Table:
+    """End and remove what a session left that was killed: its agents, its files, half ones."""
+    for number, other in enumerate(port.board.ports):
+        if other is not port:
+            end(port, {"port": number})
+    for name in os.listdir(port.board.files):
+        path = os.path.join(port.board.files, name)
+        if name.startswith("session-"):
+            shutil.rmtree(path, ignore_errors=True)
+        elif os.path.isdir(path):
+            remove(port, {"paths": [os.path.join(path, one) for one in os.listdir(path)
+                                    if one.endswith(".part")]})  # fmt: skip
+    return {}
+
+
 def tidy(port: Port, request: Table) -> Table:
     """Write zeros over free memory, so that a saved board is small."""
     with open("/proc/sys/vm/drop_caches", "w") as stream:
@@ -226,7 +242,7 @@ def agent(port: Port, request: Table) -> None:
 
 
 ANSWERED = {"put": put, "remove": remove, "execute": execute, "hello": hello, "once": once,
-            "end": end, "tidy": tidy}  # fmt: skip
+            "end": end, "fresh": fresh, "tidy": tidy}  # fmt: skip
 LONG = {"agent": agent, "get": get}
 """What answers by itself."""
 

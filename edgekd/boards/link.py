@@ -18,7 +18,7 @@ class Link:
 
     def __init__(self, path: Path, name: str, limit_s: float = 120.0) -> None:
         self.name = name
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._rest = b""
         self._socket = socket.socket(socket.AF_UNIX)
         try:
@@ -33,8 +33,8 @@ class Link:
         own words, when it is gone, or when it takes too long."""
         line = json.dumps({"do": wanted, **request}).encode() + b"\n"
         try:
-            self.send(line + content, self._limit_s)
-            answer = json.loads(self.line(self._limit_s))
+            self.send(line + content, self.limit_s)
+            answer = json.loads(self.line(self.limit_s))
         except EOFError:
             raise ToolError("the board has ended", where=self.name) from None
         except TimeoutError:
@@ -95,7 +95,7 @@ class Link:
         parts: list[bytes] = []
         left = size
         while left:
-            block = self._rest or self._block(time.monotonic() + self._limit_s)
+            block = self._rest or self._block(time.monotonic() + self.limit_s)
             parts.append(block[:left])
             self._rest = block[left:]
             left -= len(parts[-1])
@@ -122,7 +122,7 @@ class Link:
 
     def _silent(self, wanted: str) -> ToolError:
         return ToolError(
-            f"no answer to '{wanted}' within {self._limit_s:g} s: the board hangs, or this machine "
+            f"no answer to '{wanted}' within {self.limit_s:g} s: the board hangs, or this machine "
             "is very busy",
             where=self.name,
         )

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekd.boards.folders import run_tool
+from edgekd.boards.guard import Guard, stands_for
 from edgekd.boards.monitor import Monitor
 from edgekd.errors import ToolError
 
@@ -50,11 +51,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class Running:
-    """A machine that was started: its process and the folder of its sockets."""
+    """A machine that was started: its process and the folder of its sockets.
+
+    `guard` ends it if this process is killed; `keep` has it live on.
+    """
 
     pid: int
     folder: Path
     process: subprocess.Popen[bytes] | None = field(default=None, compare=False, repr=False)
+    guard: Guard | None = field(default=None, compare=False, repr=False)
 
     @property
     def monitor_path(self) -> Path:
@@ -74,11 +79,12 @@ class Running:
 
     def alive(self) -> bool:
         """Whether the process is there and is this machine's, not a later one of that number."""
-        try:
-            command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-        return str(self.folder).encode() in command
+        return stands_for(self.pid, self.folder)
+
+    def keep(self) -> None:
+        """Let it run on when this process ends."""
+        if self.guard is not None:
+            self.guard.let_go()
 
     def stop(self) -> None:
         """End it, by the monitor if that answers, and remove its sockets."""
@@ -88,6 +94,7 @@ class Running:
             os.kill(self.pid, signal.SIGKILL)
             _gone(self, 5.0)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.keep()
 
 
 def _gone(running: Running, limit_s: float) -> bool:
@@ -111,7 +118,8 @@ def emulator_version() -> str:
 
 
 def start(machine: Machine) -> Running:
-    """Start it; it is paused if it comes from a saved state. Raises `ToolError`."""
+    """Start it; it is paused if it comes from a saved state, and ends with this process unless it
+    is kept. Raises `ToolError`."""
     folder = Path(tempfile.mkdtemp(prefix="edgekd-board-"))
     if len(str(folder)) > LONGEST_SOCKET:
         folder.rmdir()
@@ -125,7 +133,7 @@ def start(machine: Machine) -> Running:
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ToolError(f"does not start: {error.strerror}", where=QEMU) from None
-    running = Running(process.pid, folder, process)
+    running = Running(process.pid, folder, process, Guard(folder, process.pid, "end"))
     try:
         _wait_for_sockets(process, running)
         if machine.state is not None:

@@ -67,7 +67,8 @@ class Device(Protocol):
         self, path: Path, runtime: str, options: Options
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
         """Inputs and outputs of a file, as the runtime there tells them; unknown sizes are -1.
-        Raises `InputError` for a missing runtime or a file that it can't load."""
+        Raises `MissingRuntime` for one that is not there, `InputError` for a file that it can't
+        load."""
 
     def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
         """Float outputs (N, ...) for float inputs (N, ...), in batches of the artifact's own size;

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from edgekd.artifact import TensorInfo
-from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.errors import EdgekdError, InputError, MissingRuntime, ToolError
 
 LONGEST_WORDS = 2000
 
@@ -148,14 +148,15 @@ def checked(kind: type[R], answer: Any, place: str) -> R:
 
 
 def fault_of(error: Any, place: str) -> EdgekdError:
-    """The agent's own fault as one of ours: a wrong file or option is the user's, exit code 2."""
+    """The agent's own fault as one of ours: a wrong file or option is the user's, exit code 2; what
+    a device lacks is the device's, exit code 3."""
     if not isinstance(error, dict):
         return ToolError("the agent failed without a reason", where=place)
     message, hint = (printable(str(error.get(key, ""))) for key in ("message", "hint"))
-    ours = InputError if error.get("kind") in ("bad-model", "bad-request") else ToolError
-    if error.get("kind") == "missing-runtime":
-        ours = InputError
-    return ours(message, where=place, hint=hint)
+    kinds: dict[str, type[EdgekdError]] = {
+        "bad-model": InputError, "bad-request": InputError, "missing-runtime": MissingRuntime,
+    }  # fmt: skip
+    return kinds.get(str(error.get("kind")), ToolError)(message, where=place, hint=hint)
 
 
 def milliseconds(nanoseconds: int) -> float:

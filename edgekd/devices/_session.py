@@ -29,7 +29,7 @@ from edgekd.devices._replies import (
 )
 from edgekd.devices._samples import no_samples, samples_of, threads_of
 from edgekd.devices._transport import Channel, Disconnected, Transport
-from edgekd.errors import EdgekdError, ToolError
+from edgekd.errors import EdgekdError, MissingRuntime, ToolError
 from edgekd.measurement import Kind
 from edgekd.store import write_beside
 
@@ -310,6 +310,8 @@ class AgentDevice:
         """The `ok` of the answer. After a fault of the device, the shared agent is ended."""
         try:
             return self._converse(channel, request, place)
+        except MissingRuntime:  # a sound answer
+            raise
         except ToolError:
             if channel is self._channel:
                 self._drop()

@@ -228,6 +228,7 @@ class LocalTransport:
 
     def open_channel(self, pin: int) -> Channel:
         command = [*self._interpreter, str(self._agent), "--pin", str(pin)]
+        command += ["--scratch", self._folder.name]  # which it removes if we are killed
         return ProcessChannel(command, self._environment)
 
     def close(self) -> None:

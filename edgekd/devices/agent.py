@@ -23,6 +23,7 @@ import platform
 import queue
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,9 @@ if TYPE_CHECKING:  # Python 3.8 can't subscript these
     Table = dict[str, Any]
     Arrays = list[Any]
     Info = dict[str, Any]  # name, shape, dtype, scale, zero_point of one input or output
+
+
+EDGETPU_LIBRARY = "libedgetpu.so.1"
 
 
 class Fault(Exception):
@@ -79,7 +83,32 @@ def keep_to(processors: list[int]) -> None:
         raise Fault("bad-request", message) from None
 
 
-class OnnxRuntime:
+class Model:
+    """What each runtime's class below does for a model that is loaded."""
+
+    inputs: Arrays
+    outputs: Arrays
+
+    def feed(self, arrays: Arrays) -> None:
+        """Hand over the inputs, so that `run` is the model alone."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """One inference."""
+        raise NotImplementedError
+
+    def fetch(self) -> Arrays:
+        """The outputs of the last inference."""
+        raise NotImplementedError
+
+    def whole(self, arrays: Arrays) -> Arrays:
+        """One inference as a program in Python asks for it: arrays in, arrays out."""
+        self.feed(arrays)
+        self.run()
+        return self.fetch()
+
+
+class OnnxRuntime(Model):
     """An ONNX file in an ONNX Runtime session."""
 
     providers = {
@@ -122,7 +151,6 @@ class OnnxRuntime:
         return {"name": value.name, "shape": shape, "dtype": dtype}
 
     def feed(self, arrays: Arrays) -> None:
-        """Bind the inputs, so that `run` is the model alone."""
         self.arrays = arrays  # bound without a copy: they have to live
         self.binding = self.session.io_binding()
         for info, array in zip(self.inputs, arrays):
@@ -131,15 +159,17 @@ class OnnxRuntime:
             self.binding.bind_output(info["name"], "cpu")
 
     def run(self) -> None:
-        """One inference."""
         self.session.run_with_iobinding(self.binding)
 
     def fetch(self) -> Arrays:
-        """The outputs of the last inference."""
         return list(self.binding.copy_outputs_to_cpu())
 
+    def whole(self, arrays: Arrays) -> Arrays:  # nobody binds for a single inference
+        feeds = {info["name"]: array for info, array in zip(self.inputs, arrays)}
+        return list(self.session.run(None, feeds))
 
-class LiteRT:
+
+class LiteRT(Model):
     """A TFLite file in LiteRT's interpreter, or in tflite-runtime's, its predecessor."""
 
     def __init__(self, path: str, options: Table) -> None:
@@ -154,9 +184,8 @@ class LiteRT:
             try:
                 delegates = [litert.load_delegate(delegate, options.get("delegate_options", {}))]
             except (OSError, ValueError) as error:
-                raise Fault(
-                    "missing-runtime", f"the delegate {delegate} did not load: {error}"
-                ) from error
+                kind = "missing-runtime" if delegate == EDGETPU_LIBRARY else "bad-request"
+                raise Fault(kind, f"the delegate {delegate} did not load: {error}") from error
         reference = options.get("kernels") == "reference"
         self.interpreter = litert.Interpreter(
             model_path=path,
@@ -206,10 +235,10 @@ class EdgeTPU(LiteRT):
     """A TFLite file compiled for the Edge TPU, through its delegate."""
 
     def __init__(self, path: str, options: Table) -> None:
-        super().__init__(path, dict({"delegate": "libedgetpu.so.1"}, **options))
+        super().__init__(path, dict({"delegate": EDGETPU_LIBRARY}, **options))
 
 
-class TVM:
+class TVM(Model):
     """A library exported from Relax. It doesn't tell its shapes: `options` has to."""
 
     def __init__(self, path: str, options: Table) -> None:
@@ -239,7 +268,7 @@ class TVM:
         return [item.numpy() for item in ([self.result] if single else self.result)]
 
 
-class TensorRT:
+class TensorRT(Model):
     """A serialized TensorRT engine; device memory through the CUDA runtime's C interface."""
 
     def __init__(self, path: str, options: Table) -> None:
@@ -337,7 +366,7 @@ def version_of(runtime: str) -> str:
 def has_edgetpu() -> bool:
     """Whether the Edge TPU's delegate is installed where libraries are looked for."""
     try:
-        ctypes.CDLL("libedgetpu.so.1")
+        ctypes.CDLL(EDGETPU_LIBRARY)
     except OSError:
         return False
     return True
@@ -427,7 +456,7 @@ def from_model(y: Any, info: Info) -> Any:
 
     if y.dtype.kind in "iu" and info.get("scale"):
         return (y.astype(np.float32) - info.get("zero_point", 0)) * np.float32(info["scale"])
-    return y.astype(np.float32)
+    return y.astype(np.float32, copy=False)
 
 
 def infer_all(
@@ -724,9 +753,8 @@ class Agent:
             floats = [x.transpose(0, 3, 1, 2).copy() if x.ndim == 4 else x for x in floats]
 
         def run() -> None:
-            model.feed([to_model(x, info, layout) for x, info in zip(floats, model.inputs)])
-            model.run()
-            for y, info in zip(model.fetch(), model.outputs):
+            ready = [to_model(x, info, layout) for x, info in zip(floats, model.inputs)]
+            for y, info in zip(model.whole(ready), model.outputs):
                 from_model(y, info)
 
         return run
@@ -843,12 +871,14 @@ def perform(agent: Agent, line: bytes) -> Table:
         signal.alarm(0)
 
 
-def listen(lines: queue.Queue[bytes | None], parent: int) -> None:
-    """Queue the lines of stdin; end the process soon after stdin ends or the parent is gone."""
+def listen(lines: queue.Queue[bytes | None], parent: int, scratch: str) -> None:
+    """Queue the lines of stdin; end the process soon after stdin ends or the parent is gone, and
+    remove the folder that was lent to it: nobody else is left who would."""
     rest = b""
     while True:
         ready, _, _ = select.select([0], [], [], 1.0)
         if os.getppid() != parent:
+            forget(scratch)
             os._exit(3)
         if not ready:
             continue
@@ -856,10 +886,17 @@ def listen(lines: queue.Queue[bytes | None], parent: int) -> None:
         if not block:
             lines.put(None)
             time.sleep(5)  # for an answer that is nearly there
+            forget(scratch)
             os._exit(3)
         *whole, rest = (rest + block).split(b"\n")
         for line in whole:
             lines.put(line)
+
+
+def forget(scratch: str) -> None:
+    """Remove a folder with all that is in it, if one is named."""
+    if scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool) -> int:
@@ -919,6 +956,7 @@ def main() -> None:
     """Answer until stdin ends."""
     parser = argparse.ArgumentParser(description="edgekd's agent: JSON lines on stdin and stdout")
     parser.add_argument("--pin", type=int, default=0, help="keep to that many processors")
+    parser.add_argument("--scratch", default="", help="a folder to remove when stdin ends")
     parser.add_argument("--root", default="", help="where /sys and /proc are read (tests)")
     parser.add_argument(
         "--watch", type=float, help="end when stdin is silent for that many seconds"
@@ -941,11 +979,12 @@ def main() -> None:
         answers.flush()
 
     lines: queue.Queue[bytes | None] = queue.Queue()
-    threading.Thread(target=listen, args=(lines, parent), daemon=True).start()
+    threading.Thread(target=listen, args=(lines, parent, given.scratch), daemon=True).start()
     agent = Agent(answer, given.root)
     for line in iter(lines.get, None):
         if line.strip():
             answer(perform(agent, line))
+    forget(given.scratch)
 
 
 if __name__ == "__main__":

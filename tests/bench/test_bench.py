@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgekd.bench.files import Wanted, bench
 from edgekd.bench.text import bench_lines
 from edgekd.devices import Samples
 from edgekd.devices.opening import open_device
-from edgekd.errors import Faults, InputError
+from edgekd.errors import Faults, InputError, MissingRuntime
 from edgekd.target import Target, load_target
 
 INFO = TensorInfo(name="x", shape=(1, 4), dtype="float32")
@@ -27,6 +28,9 @@ class Scripted:
 
     def __init__(self) -> None:
         self.options: list[dict[str, Any]] = []
+
+    def hello(self) -> Any:
+        return SimpleNamespace(runtimes={"tensorrt": ""})
 
     def can_run(self, artifact: Artifact) -> str:
         return "" if artifact.runtime != "tensorrt" else "scripted has no tensorrt"
@@ -118,6 +122,18 @@ def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path, target: Targe
         ("model.so", "a TVM library does not tell the shapes of its inputs"),
     ]
     assert caught.value.faults[2].hint == "did you mean '.onnx'?"
+    assert caught.value.exit_code == 2, "what is the user's has to be mended first"
+
+
+def test_what_the_device_lacks_is_the_devices_fault(tmp_path: Path, target: Target) -> None:
+    engines = [tmp_path / "one.engine", tmp_path / "two.plan"]
+    for engine in engines:
+        engine.write_text("1")
+    with pytest.raises(MissingRuntime, match=r"one\.engine: scripted has no tensorrt"):
+        bench(engines[:1], target, Scripted())
+    with pytest.raises(Faults) as caught:
+        bench(engines, target, Scripted())
+    assert caught.value.exit_code == 3
 
 
 def test_a_file_compiled_for_the_edge_tpu_goes_to_its_delegate(

@@ -18,7 +18,7 @@ from edgekd.artifact import Artifact, OpPlacement
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.host import AGENT, open_host
 from edgekd.devices.opening import open_device
-from edgekd.errors import InputError, ToolError
+from edgekd.errors import InputError, MissingRuntime, ToolError
 
 SHORT = {"protocol": {"seconds": 0.1, "runs": 20, "warmup_s": 0.02, "window_s": 0.02}}
 
@@ -121,9 +121,10 @@ def test_a_missing_runtime_is_named_with_the_way_to_install_it(
 ) -> None:
     if host.hello().runtimes["tensorrt"]:
         pytest.skip("TensorRT is here")
-    with pytest.raises(InputError, match="no tensorrt") as caught:
+    with pytest.raises(MissingRuntime, match="no tensorrt") as caught:
         host.probe(onnx_file, "tensorrt", {})
     assert "JetPack" in caught.value.hint
+    assert caught.value.exit_code == 3
     there = artifact.model_copy(update={"runtime": "tensorrt"})
     assert host.can_run(there).startswith("host has no tensorrt")
 

@@ -1,0 +1,95 @@
+"""A small process beside an emulated machine, for the case that the one that uses it is killed: it
+then ends the machine and removes its folder, or pauses a machine that is kept.
+
+Its stdin is written by its user. What stands there when that ends decides: a word, and it was let
+go; nothing, and its user has died. It runs by its path, on the standard library alone.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+Then = Literal["end", "pause"]
+
+NOTICED_S = 0.5
+"""Before a kept machine is paused, for its side to notice that nobody is there any more."""
+
+QUIT_S = 5.0
+
+
+class Guard:
+    """The user's end of it. `held` are open files (a lock) that it keeps as long as it lives."""
+
+    def __init__(self, folder: Path, pid: int, then: Then, held: Sequence[int] = ()) -> None:
+        command = [sys.executable, "-I", "-S", __file__, str(folder), str(pid), then]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, pass_fds=tuple(held),
+        )  # fmt: skip
+
+    def let_go(self) -> None:
+        """Its user has seen to the machine itself."""
+        with contextlib.suppress(ValueError):  # it was before
+            self._process.communicate(b"done")
+
+
+def stands_for(pid: int, folder: Path) -> bool:
+    """Whether the process is there and is that folder's machine, not a later one of its number."""
+    try:
+        return str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _told(folder: Path, command: str) -> bool:
+    """Whether the machine's monitor has followed a command."""
+    lines = [{"execute": "qmp_capabilities"}, {"execute": command}]
+    with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(QUIT_S)
+        one.connect(str(folder / "q"))
+        one.sendall(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        with one.makefile("rb") as answers:
+            done = 0
+            for line in answers:
+                done += "return" in json.loads(line)
+                if done == len(lines):
+                    return True
+    return False
+
+
+def _pause(folder: Path, pid: int) -> None:
+    time.sleep(NOTICED_S)
+    while stands_for(pid, folder) and not _told(folder, "stop"):
+        time.sleep(0.2)
+
+
+def _end(folder: Path, pid: int) -> None:
+    _told(folder, "quit")
+    deadline = time.monotonic() + QUIT_S
+    while stands_for(pid, folder) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if stands_for(pid, folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(folder: str, pid: str, then: str) -> None:
+    """Wait for the user's end, and see to the machine if nobody did."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # what ends its user is what it is there for
+    if not sys.stdin.buffer.read():
+        (_pause if then == "pause" else _end)(Path(folder), int(pid))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
