@@ -25,7 +25,7 @@ def listening(path):
     return server
 
 
-def monitor(server):
+def monitor(server, status):
     while True:
         stream = server.accept()[0].makefile("rwb")
         stream.write(b'{"QMP": {}}\n')
@@ -39,8 +39,10 @@ def monitor(server):
             elif name == "query-migrate":
                 answer = {"return": {"status": "completed"}}
             elif name == "query-status":
-                answer = {"return": {"status": "paused"}}
-            elif name not in ("qmp_capabilities", "stop", "cont", "quit"):
+                answer = {"return": {"status": status}}
+            elif name in ("stop", "cont"):
+                status = "paused" if name == "stop" else "running"
+            elif name not in ("qmp_capabilities", "quit"):
                 answer = {"error": {"desc": f"no command {name}"}}
             stream.write(b'{"event": "NOISE"}\n' + json.dumps(answer).encode() + b"\n")
             stream.flush()
@@ -102,7 +104,8 @@ def main():
                        stdout=subprocess.DEVNULL)  # fmt: skip
     paths = re.findall(r"path=([^,]+),", line)
     serve(paths)
-    monitor(listening(re.search(r"unix:([^,]+),", line)[1]))
+    status = "paused" if "-incoming" in line else "running"
+    monitor(listening(re.search(r"unix:([^,]+),", line)[1]), status)
 
 
 main()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,21 +24,32 @@ from edgekd.boards.catalog import (
     stop_board,
 )
 from edgekd.boards.machine import Machine, command_of
+from edgekd.boards.monitor import Monitor
 from edgekd.devices.opening import open_device
 from edgekd.errors import Faults, InputError, ToolError
 
 
-def emulators() -> list[int]:
-    """Processes of the fake, by what stands on their command line."""
+def processes(*words: str) -> list[int]:
+    """Those on whose command line all of that stands."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if b"fake_qemu" in line and b"icount" in line:
+        if all(word.encode() in line for word in words):
             found.append(int(folder.name))
     return found
+
+
+def emulators() -> list[int]:
+    """Processes of the fake."""
+    return processes("fake_qemu", "icount")
+
+
+def guards(folder: Path) -> list[int]:
+    """Those that watch over a machine."""
+    return processes("guard.py", str(folder))
 
 
 @pytest.fixture
@@ -158,24 +170,89 @@ def test_removing_a_board_stops_it_first(board: Board) -> None:
         remove_board("raspberry-pi-5")
 
 
-def test_a_board_ends_when_its_client_is_killed(board: Board) -> None:
+CLIENT = """
+from edgekd.devices.opening import open_device
+board = open_device("emulated://raspberry-pi-5")
+there = board._transport.scratch("left.bin")
+board._transport.write(there, b"left")
+board.hello()
+print(board._transport._running.folder, there, flush=True)
+import time
+time.sleep(100)
+"""
+
+
+def killed_client() -> tuple[Path, Path]:
+    """The folders of the machine and of the file on the board that a client used until it was
+    killed, with an agent that still runs there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout is not None
+        folder, there = client.stdout.readline().split()
+        assert len(emulators()) == 1
+        assert Path(there).read_bytes() == b"left"
+        client.kill()
+    return Path(folder), Path(there)
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+def test_a_board_ends_with_its_folder_when_its_client_is_killed(board: Board) -> None:
+    folder, _ = killed_client()
+    until(lambda: not emulators(), "the emulator ends")
+    until(lambda: not folder.exists(), "its sockets are removed")
+    assert guards(folder) == []
+
+
+def test_a_kept_board_is_paused_when_its_client_is_killed_and_the_next_one_tidies_up(
+    board: Board,
+) -> None:
+    def status() -> str:
+        with Monitor(running.monitor_path) as monitor:
+            return str(monitor.ask("query-status")["status"])
+
+    running, _ = start_board(board)
+    try:
+        assert guards(running.folder) == [], "what is kept has none"
+        folder, there = killed_client()
+        assert folder == running.folder
+        until(lambda: status() == "paused", "it is paused: it takes no core")
+        until(lambda: guards(folder) == [], "the guard ends")
+        assert there.exists()
+        device = open_device("emulated://raspberry-pi-5", limit_s=60.0)
+        assert device.execute(["echo", "hello"], 10)[1] == "hello\n"
+        assert not there.parent.exists()
+        assert device.hello().machine == os.uname().machine
+        device.close()
+        assert status() == "paused"
+    finally:
+        stop_board(board)
+    assert not folder.exists()
+
+
+def test_a_machine_ends_when_who_starts_it_is_killed_meanwhile(board: Board) -> None:
     code = (
-        "from edgekd.devices.opening import open_device\n"
-        "board = open_device('emulated://raspberry-pi-5')\n"
-        "print(board.execute(['echo', 'hello'], 10)[1].strip(), flush=True)\n"
-        "import time; time.sleep(100)\n"
+        "from edgekd.boards import machine\n"
+        "from edgekd.boards.catalog import find_board\n"
+        "def wait(process, running):\n"
+        "    print(running.folder, flush=True)\n"
+        "    import time; time.sleep(100)\n"
+        "machine._wait_for_sockets = wait\n"
+        "machine.start(find_board('raspberry-pi-5').machine)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
     ) as client:
         assert client.stdout is not None
-        assert client.stdout.readline() == "hello\n"
-        assert len(emulators()) == 1
+        folder = Path(client.stdout.readline().strip())
         client.kill()
-    deadline = time.monotonic() + 20
-    while emulators() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert emulators() == []
+    until(lambda: not emulators() and not folder.exists(), "nothing is left of it")
 
 
 def test_the_commands_list_and_remove(board: Board) -> None:

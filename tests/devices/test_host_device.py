@@ -252,13 +252,17 @@ def test_nothing_is_left_after_the_client_is_killed(tmp_path: Path) -> None:
         "from edgekd.devices.host import open_host\n"
         "device = open_host()\n"
         "device.hello()\n"
-        "print(device._channel._process.pid, flush=True)\n"
+        "folder = device._transport._folder.name\n"
+        "open(folder + '/inputs.npy', 'w').close()\n"
+        "print(device._channel._process.pid, folder, flush=True)\n"
         "import time; time.sleep(600)\n"
     )
     client = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None
-    agent = int(client.stdout.readline())
+    pid, folder = client.stdout.readline().split()
+    agent = int(pid)
     assert alive(agent)
+    assert Path(folder).exists()
     client.kill()
     client.wait()
     client.stdout.close()
@@ -266,6 +270,7 @@ def test_nothing_is_left_after_the_client_is_killed(tmp_path: Path) -> None:
     while alive(agent) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(agent)
+    assert not Path(folder).exists()
 
 
 def test_closing_ends_the_agent_and_removes_its_files(
