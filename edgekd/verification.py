@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.artifact import Artifact, sha256_of
-from edgekd.builds.lockfile import check_lock, read_lock
+from edgekd.builds.lock_check import check_lock
+from edgekd.builds.lockfile import read_lock
 from edgekd.data import load_data
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
@@ -16,53 +17,70 @@ from edgekd.report.files import load_report
 from edgekd.report.values import ArtifactReport, Report
 
 
-def verify_run(folder: Path) -> list[str]:
+def verify_run(folder: Path, sources: Path | None = None) -> list[str]:
     """Check hashes, lineage and parity of a run: a line for each thing that holds.
 
-    Every file's hash is taken anew, its lineage must be the stages' own lines, and what this
-    machine can run is run over the test set once more and held against the reference outputs that
-    were kept. Raises every fault found, at once.
+    The hash of every file and of its companions is taken anew, its lineage must be the stages' own
+    lines, and what this machine can run is run over the test set once more and held against the
+    reference outputs that were kept. `sources` is where `edgekd firmware build` put what the lock
+    knows of it. Raises every fault found, at once.
     """
     report = load_report(folder)
     faults: list[EdgekdError] = []
     lines: list[str] = []
     for target in report.targets:
         for artifact in [*([target.baseline] if target.baseline else []), *target.artifacts]:
-            fault = _hash_fault(folder, artifact) or _lineage_fault(report, artifact)
-            if fault:
-                faults.append(fault)
-            else:
-                lines.append(f"{artifact.path}: hash and lineage hold")
+            found = _hash_faults(folder, artifact) or _lineage_faults(report, artifact)
+            faults += found
+            if not found:
+                lines.append(f"{artifact.path}: {_held(artifact)} and lineage hold")
     lock = read_lock(folder)
     if lock is not None:
         recipe = load_recipe(folder / "recipe.toml")
-        changed, told = check_lock(folder, lock, recipe)
+        changed, told = check_lock(folder, lock, recipe, sources)
         faults, lines = [*faults, *changed], [*lines, *told]
+    elif sources is not None:
+        faults.append(InputError("the run has no lock that knows sources", where=str(folder)))
     raise_all(faults)
     return lines + _parity_lines(folder, report)
 
 
-def _hash_fault(folder: Path, artifact: ArtifactReport) -> InputError | None:
-    path = folder / artifact.path
-    if not path.is_file():
-        return InputError("the report's file is gone", where=str(path))
-    found = sha256_of(path)
-    if found != artifact.sha256:
-        return InputError(
-            f"its SHA-256 is {found[:16]}..., the report says {artifact.sha256[:16]}...",
-            where=str(path),
-            hint="the file was changed after the run; compress again",
-        )
-    return None
+def _held(artifact: ArtifactReport) -> str:
+    count = len(artifact.companions)
+    return f"hash, those of {count} companions" if count else "hash"
 
 
-def _lineage_fault(report: Report, artifact: ArtifactReport) -> InputError | None:
+def _hash_faults(folder: Path, artifact: ArtifactReport) -> list[EdgekdError]:
+    """A fault for the file itself and for each companion that is gone or was changed."""
+    beside = artifact.path.rpartition("/")[0]
+    told = {artifact.path: artifact.sha256} | {
+        f"{beside}/{name}": key for name, key in artifact.companions.items()
+    }
+    faults: list[EdgekdError] = []
+    for name, key in told.items():
+        path = folder / name
+        if not path.is_file():
+            faults.append(InputError("the report's file is gone", where=str(path)))
+            continue
+        found = sha256_of(path)
+        if found != key:
+            faults.append(
+                InputError(
+                    f"its SHA-256 is {found[:16]}..., the report says {key[:16]}...",
+                    where=str(path),
+                    hint="the file was changed after the run; compress again",
+                )
+            )
+    return faults
+
+
+def _lineage_faults(report: Report, artifact: ArtifactReport) -> list[EdgekdError]:
     """A line of lineage that no stage of the report has; what followers add comes last."""
     known = [stage.line for stage in report.stages]
     strange = [line for line in artifact.lineage if line not in known and "compiled" not in line]
     if strange:
-        return InputError(f"no stage of the report did '{strange[0]}'", where=artifact.path)
-    return None
+        return [InputError(f"no stage of the report did '{strange[0]}'", where=artifact.path)]
+    return []
 
 
 def _parity_lines(folder: Path, report: Report) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from edgekd.builds.lockfile import lock_sources
 from edgekd.builds.overruns import best_micro_file
 from edgekd.compress import compress
 from edgekd.errors import InputError
@@ -55,7 +56,7 @@ def build(
     """Compress for one target and write its sources into `folder`; nothing if a budget is broken.
 
     Sources appear only for a run that passed, so that a build that goes on after an error can't
-    link a model that breaks its budgets.
+    link a model that breaks its budgets; their hashes go into the run's lock.
     """
     check_build(request, name, output)
     report = compress(narrowed(request, output), lambda *_: None, say)
@@ -71,6 +72,10 @@ def build(
         )
     model = request.out / chosen.path
     facts = facts_in(model)
+    paths: Sequence[Path]
     if output == "c":
-        return report, generate(model, name, facts).write(folder)
-    return report, micro_sources(model, measure_arena(model), name, facts).write(folder)
+        paths = generate(model, name, facts).write(folder)
+    else:
+        paths = micro_sources(model, measure_arena(model), name, facts).write(folder)
+    lock_sources(request.out, paths)
+    return report, paths

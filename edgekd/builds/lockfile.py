@@ -6,6 +6,7 @@ The same inputs, tools and seed give the same bytes: there is no time, path or a
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,8 @@ TOOLS = ("safetensors", "scikit-learn", "ethos-u-vela", "tflite-micro", "litert-
 
 class Lock(Value):
     """What `edgekd.lock` holds. Hashes are SHA-256, keys of tables 24 digits of one; `inputs` are
-    named as the recipe names them, `outputs` by their path in the run's folder."""
+    named as the recipe names them, `outputs` by their path in the run's folder, companions among
+    them, and `sources` (of `edgekd firmware build`) by name: they may lie anywhere."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -43,6 +45,7 @@ class Lock(Value):
     tools: dict[str, str]
     machine: str
     outputs: dict[str, str]
+    sources: dict[str, str] = {}
 
 
 def lock_of(plan: Plan, report: Report) -> Lock:
@@ -101,11 +104,12 @@ def tools(report: Report, made_with: list[dict[str, str]]) -> dict[str, str]:
     found = {"python": ".".join(map(str, sys.version_info[:3])), **report.versions}
     for versions in made_with:
         found.update(versions)
-    found.update(_installed(TOOLS))
+    found.update(installed(TOOLS))
     return dict(sorted(found.items()))
 
 
-def _installed(names: tuple[str, ...]) -> dict[str, str]:
+def installed(names: tuple[str, ...]) -> dict[str, str]:
+    """The versions of those of these packages that are installed."""
     found = {}
     for name in names:
         try:
@@ -117,10 +121,21 @@ def _installed(names: tuple[str, ...]) -> dict[str, str]:
 
 def write_lock(plan: Plan, report: Report) -> Path:
     """Write the lock into the run's folder, last of all; its path."""
-    path = plan.request.out / NAME
-    table = lock_of(plan, report).model_dump(mode="json", by_alias=True)
-    write_beside(path, json.dumps(table, indent=1, sort_keys=True) + "\n")
-    return path
+    return _write(plan.request.out, lock_of(plan, report))
+
+
+def _write(folder: Path, lock: Lock) -> Path:
+    table = lock.model_dump(mode="json", by_alias=True)
+    write_beside(folder / NAME, json.dumps(table, indent=1, sort_keys=True) + "\n")
+    return folder / NAME
+
+
+def lock_sources(folder: Path, paths: Sequence[Path]) -> None:
+    """Add the hashes of generated sources to the lock of the run that they were made of."""
+    lock = read_lock(folder)
+    if lock is None:
+        raise InputError("the run has no lock", where=str(folder), hint="edgekd compress")
+    _write(folder, lock.model_copy(update={"sources": {p.name: sha256_of(p) for p in paths}}))
 
 
 def read_lock(folder: Path) -> Lock | None:
@@ -135,83 +150,3 @@ def read_lock(folder: Path) -> Lock | None:
     if not isinstance(table, dict):
         raise InputError("not a lock of edgekd", where=str(path))
     return parse(Lock, table, str(path))
-
-
-def check_lock(folder: Path, lock: Lock, recipe: Recipe) -> tuple[list[EdgekdError], list[str]]:
-    """What no longer is as the lock says, and a line for each thing that is.
-
-    Outputs, inputs and targets that differ are faults; other tools are told and are none, since the
-    files are what they were.
-    """
-    path = str(folder / NAME)
-    faults: list[EdgekdError] = []
-    faults += _differing("output", lock.outputs, _outputs(folder, lock), path)
-    recipe_now = recipe_key(recipe, lock.seed)
-    faults += _differing("recipe", {"recipe.toml": lock.recipe}, {"recipe.toml": recipe_now}, path)
-    present, known = _present(recipe), _targets(lock)
-    elsewhere = [
-        name for name in lock.inputs if name.startswith("factory ") and name not in present
-    ]
-    elsewhere += [name for name in lock.targets if name not in known]
-    inputs = {name: key for name, key in lock.inputs.items() if name not in elsewhere}
-    targets = {name: key for name, key in lock.targets.items() if name not in elsewhere}
-    faults += _differing("input", inputs, present, path)
-    faults += _differing("target", targets, known, path)
-    lines = [f"{NAME}: {name} is not found from here and not checked" for name in elsewhere]
-    if not faults:
-        lines.append(
-            f"{NAME}: {len(lock.outputs)} outputs, {len(inputs)} inputs and "
-            f"{len(targets)} targets hold"
-        )
-    now = {"python": ".".join(map(str, sys.version_info[:3])), **_installed(tuple(lock.tools))}
-    lines += [
-        f"{NAME}: {name} was {then}, here it is {now.get(name, 'missing')}"
-        for name, then in lock.tools.items()
-        if now.get(name) != then
-    ]
-    return faults, lines
-
-
-def _outputs(folder: Path, lock: Lock) -> dict[str, str]:
-    root = folder.resolve()
-    found = {}
-    for name in lock.outputs:
-        path = (folder / name).resolve()
-        if path.is_relative_to(root) and path.is_file():
-            found[name] = sha256_of(path)
-    return found
-
-
-def _present(recipe: Recipe) -> dict[str, str]:
-    return {
-        name: content_hash(path) for name, path in recipe_inputs(recipe).items() if path.exists()
-    }
-
-
-def _targets(lock: Lock) -> dict[str, str]:
-    found = {}
-    for name in lock.targets:
-        try:
-            found[name] = target_key(load_target(name))
-        except EdgekdError:
-            continue
-    return found
-
-
-def _differing(
-    kind: str, then: dict[str, str], now: dict[str, str], where: str
-) -> list[EdgekdError]:
-    faults: list[EdgekdError] = []
-    for name in sorted(then):
-        if name not in now:
-            faults.append(InputError(f"the {kind} '{name}' is gone", where=where))
-        elif now[name] != then[name]:
-            faults.append(
-                InputError(
-                    f"the {kind} '{name}' has the hash {now[name][:16]}..., "
-                    f"the lock says {then[name][:16]}...",
-                    where=where,
-                    hint="it was changed after the run; compress again",
-                )
-            )
-    return faults

@@ -266,11 +266,16 @@ def unpack(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    sources: Annotated[
+        Path | None, typer.Option(help="The folder of what `edgekd firmware build` wrote, too.")
+    ] = None,
+) -> None:
     """Check a finished run's hashes, lineage and parity."""
     from edgekd.verification import verify_run
 
-    for line in verify_run(folder):
+    for line in verify_run(folder, sources):
         typer.echo(line)
 
 

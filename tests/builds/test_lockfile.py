@@ -4,7 +4,8 @@ import pytest
 
 from edgekd.artifact import sha256_of
 from edgekd.builds.inputs import recipe_key
-from edgekd.builds.lockfile import NAME, Lock, check_lock, read_lock, target_key
+from edgekd.builds.lock_check import check_lock
+from edgekd.builds.lockfile import NAME, Lock, lock_sources, read_lock, target_key
 from edgekd.errors import InputError
 from edgekd.recipe import load_recipe
 from edgekd.target import load_target
@@ -21,6 +22,7 @@ source = "d.npz"
 def run(tmp_path):
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "model.c").write_text("int x;")
+    (tmp_path / "artifacts" / "model.h").write_text("extern int x;")
     (tmp_path / "d.npz").write_text("data")
     (tmp_path / "recipe.toml").write_text(RECIPE)
     recipe = load_recipe(tmp_path / "recipe.toml")
@@ -33,16 +35,19 @@ def run(tmp_path):
         code="0",
         tools={"edgekd-no-such-tool": "1"},
         machine="x86_64",
-        outputs={"artifacts/model.c": sha256_of(tmp_path / "artifacts" / "model.c")},
+        outputs={
+            f"artifacts/{name}": sha256_of(tmp_path / "artifacts" / name)
+            for name in ("model.c", "model.h")
+        },
     )
     (tmp_path / NAME).write_text(lock.model_dump_json(by_alias=True))
     return tmp_path
 
 
-def checked(run):
+def checked(run, sources=None):
     lock = read_lock(run)
     assert lock is not None
-    faults, lines = check_lock(run, lock, load_recipe(run / "recipe.toml"))
+    faults, lines = check_lock(run, lock, load_recipe(run / "recipe.toml"), sources)
     return [fault.message for fault in faults], lines
 
 
@@ -50,15 +55,16 @@ def test_a_run_that_nobody_touched_holds_and_another_tool_is_told(run):
     faults, lines = checked(run)
     assert faults == []
     assert lines == [
-        "edgekd.lock: 1 outputs, 1 inputs and 1 targets hold",
+        "edgekd.lock: 2 outputs, 1 inputs and 1 targets hold",
         "edgekd.lock: edgekd-no-such-tool was 1, here it is missing",
-    ] or lines[0].endswith("hold")
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("artifacts/model.c", "the output 'artifacts/model.c' has the hash"),
+        ("artifacts/model.h", "the output 'artifacts/model.h' has the hash"),
         ("d.npz", "the input 'data.source' has the hash"),
     ],
 )
@@ -68,11 +74,69 @@ def test_what_was_changed_is_named(run, name, words):
     assert any(fault.startswith(words) for fault in faults)
 
 
-def test_what_is_gone_is_named(run):
-    (run / "artifacts" / "model.c").unlink()
+@pytest.mark.parametrize("name", ["artifacts/model.c", "artifacts/model.h"])
+def test_what_is_gone_is_named(name, run):
+    (run / name).unlink()
     faults, lines = checked(run)
-    assert faults == ["the output 'artifacts/model.c' is gone"]
+    assert faults == [f"the output '{name}' is gone"]
     assert not any(line.endswith("hold") for line in lines)
+
+
+def test_what_has_come_among_the_artifacts_is_named(run):
+    (run / "artifacts" / "other-target").mkdir()
+    (run / "artifacts" / "other-target" / "model.bin").write_text("of an earlier run")
+    (run / "artifacts" / "elsewhere").symlink_to(run.parent)
+    (run / "notes.txt").write_text("not among the artifacts")
+    faults, _ = checked(run)
+    assert faults == [
+        "the lock does not know 'artifacts/elsewhere'",
+        "the lock does not know 'artifacts/other-target/model.bin'",
+    ]
+
+
+@pytest.fixture
+def sources(run):
+    folder = run / "generated"
+    folder.mkdir()
+    paths = [folder / "hook.h", folder / "hook.c"]
+    for path in paths:
+        path.write_text(path.name)
+    lock_sources(run, paths)
+    return folder
+
+
+def test_sources_that_were_built_are_locked_and_checked_where_they_lie(run, sources):
+    faults, lines = checked(run)
+    assert faults == []
+    assert "edgekd.lock: 2 sources not checked: name their --sources DIR" in lines
+    faults, lines = checked(run, sources)
+    assert faults == []
+    assert "edgekd.lock: 2 sources hold" in lines
+    (sources / "hook.c").write_text("changed")
+    (sources / "hook.h").unlink()
+    faults, _ = checked(run, sources)
+    assert [fault[:28] for fault in faults] == [
+        "the source 'hook.c' has the ",
+        "the source 'hook.h' is gone",
+    ]
+
+
+def test_sources_of_a_run_that_made_none_can_not_be_checked(run):
+    faults, _ = checked(run, run)
+    assert faults == ["the lock names no sources"]
+
+
+def test_sources_are_never_read_outside_of_their_folder(run, sources):
+    table = json.loads((run / NAME).read_text())
+    table["sources"] = {"../d.npz": sha256_of(run / "d.npz")}
+    (run / NAME).write_text(json.dumps(table))
+    faults, _ = checked(run, sources)
+    assert faults == ["the source '../d.npz' is gone"]
+
+
+def test_a_run_without_a_lock_can_not_lock_sources(tmp_path):
+    with pytest.raises(InputError, match="the run has no lock"):
+        lock_sources(tmp_path, [])
 
 
 def test_another_recipe_beside_the_lock_is_noticed(run):
@@ -83,7 +147,7 @@ def test_another_recipe_beside_the_lock_is_noticed(run):
 
 def test_an_output_outside_of_the_folder_is_never_read(run):
     table = json.loads((run / NAME).read_text())
-    table["outputs"] = {"../../etc/passwd": "0"}
+    table["outputs"]["../../etc/passwd"] = "0"
     (run / NAME).write_text(json.dumps(table))
     faults, _ = checked(run)
     assert faults == ["the output '../../etc/passwd' is gone"]

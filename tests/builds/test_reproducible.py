@@ -139,6 +139,7 @@ def test_verify_holds_the_run_against_its_lock(builds):
     assert "2 inputs and 1 targets hold" in done.stdout
     for path, words in (
         (run / "artifacts" / "npu" / "model_vela.tflite", "model_vela.tflite'"),
+        (run / "artifacts" / "npu" / "model.h", "the output 'artifacts/npu/model.h'"),
         (folder / "data.npz", "the input 'data.source'"),
         (folder / "LICENCE.txt", "the input 'metadata.licence_file'"),
         (run / "recipe.toml", "the recipe 'recipe.toml'"),
@@ -150,6 +151,12 @@ def test_verify_holds_the_run_against_its_lock(builds):
         path.write_bytes(before)
         assert done.returncode == 2, path
         assert words in done.stderr
+    left = run / "artifacts" / "npu" / "of_an_earlier_run.tflite"
+    left.write_bytes(b"")
+    done = edgekd("verify", str(run), cwd=folder)
+    left.unlink()
+    assert done.returncode == 2
+    assert "the lock does not know 'artifacts/npu/of_an_earlier_run.tflite'" in done.stderr
 
 
 def test_the_report_tells_measured_simulated_and_estimated_apart(builds):

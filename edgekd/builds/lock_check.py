@@ -1,0 +1,131 @@
+"""`edgekd verify` against the lock: what was changed since, is gone, or has come."""
+
+import sys
+from pathlib import Path
+
+from edgekd.artifact import sha256_of
+from edgekd.builds.inputs import recipe_inputs, recipe_key
+from edgekd.builds.lockfile import NAME, Lock, installed, target_key
+from edgekd.errors import EdgekdError, InputError
+from edgekd.networks import content_hash
+from edgekd.recipe import Recipe
+from edgekd.target import load_target
+
+
+def check_lock(
+    folder: Path, lock: Lock, recipe: Recipe, sources: Path | None = None
+) -> tuple[list[EdgekdError], list[str]]:
+    """What no longer is as the lock says, and a line for each thing that is. `sources` is the
+    folder of what `edgekd firmware build` wrote; without it they are not looked at.
+
+    Outputs, inputs, targets and sources that differ are faults, and so are files among the
+    artifacts that the lock does not name: what is packed by a pattern would take them along. Other
+    tools are told and are no faults, since the files are what they were.
+    """
+    path = str(folder / NAME)
+    faults: list[EdgekdError] = []
+    faults += _differing("output", lock.outputs, _outputs(folder, lock), path)
+    faults += _unknown(folder, lock)
+    recipe_now = recipe_key(recipe, lock.seed)
+    faults += _differing("recipe", {"recipe.toml": lock.recipe}, {"recipe.toml": recipe_now}, path)
+    present, known = _present(recipe), _targets(lock)
+    elsewhere = [
+        name for name in lock.inputs if name.startswith("factory ") and name not in present
+    ]
+    elsewhere += [name for name in lock.targets if name not in known]
+    inputs = {name: key for name, key in lock.inputs.items() if name not in elsewhere}
+    targets = {name: key for name, key in lock.targets.items() if name not in elsewhere}
+    faults += _differing("input", inputs, present, path)
+    faults += _differing("target", targets, known, path)
+    if sources is not None:
+        faults += _source_faults(sources, lock, path)
+    lines = [f"{NAME}: {name} is not found from here and not checked" for name in elsewhere]
+    if lock.sources and sources is None:
+        lines.append(f"{NAME}: {len(lock.sources)} sources not checked: name their --sources DIR")
+    if not faults:
+        lines.append(
+            f"{NAME}: {len(lock.outputs)} outputs, {len(inputs)} inputs and "
+            f"{len(targets)} targets hold"
+        )
+        if sources is not None:
+            lines.append(f"{NAME}: {len(lock.sources)} sources hold")
+    now = {"python": ".".join(map(str, sys.version_info[:3])), **installed(tuple(lock.tools))}
+    lines += [
+        f"{NAME}: {name} was {then}, here it is {now.get(name, 'missing')}"
+        for name, then in lock.tools.items()
+        if now.get(name) != then
+    ]
+    return faults, lines
+
+
+def _outputs(folder: Path, lock: Lock) -> dict[str, str]:
+    root = folder.resolve()
+    found = {}
+    for name in lock.outputs:
+        path = (folder / name).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            found[name] = sha256_of(path)
+    return found
+
+
+def _unknown(folder: Path, lock: Lock) -> list[EdgekdError]:
+    """Files in the artifacts' folders that no line of the lock names."""
+    tops = sorted({name.partition("/")[0] for name in lock.outputs if "/" in name} - {"", ".."})
+    found = (path for top in tops for path in sorted((folder / top).rglob("*")))
+    extra = [path for path in found if path.is_symlink() or not path.is_dir()]
+    return [
+        InputError(
+            f"the lock does not know '{name}'",
+            where=str(folder / NAME),
+            hint="it is not of this run: remove it, or compress into a folder of its own",
+        )
+        for name in (path.relative_to(folder).as_posix() for path in extra)
+        if name not in lock.outputs
+    ]
+
+
+def _source_faults(sources: Path, lock: Lock, where: str) -> list[EdgekdError]:
+    if not lock.sources:
+        return [
+            InputError(
+                "the lock names no sources", where=where, hint="edgekd firmware build writes them"
+            )
+        ]
+    paths = {name: sources / name for name in lock.sources if name == Path(name).name}
+    now = {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
+    return _differing("source", lock.sources, now, where)
+
+
+def _present(recipe: Recipe) -> dict[str, str]:
+    return {
+        name: content_hash(path) for name, path in recipe_inputs(recipe).items() if path.exists()
+    }
+
+
+def _targets(lock: Lock) -> dict[str, str]:
+    found = {}
+    for name in lock.targets:
+        try:
+            found[name] = target_key(load_target(name))
+        except EdgekdError:
+            continue
+    return found
+
+
+def _differing(
+    kind: str, then: dict[str, str], now: dict[str, str], where: str
+) -> list[EdgekdError]:
+    faults: list[EdgekdError] = []
+    for name in sorted(then):
+        if name not in now:
+            faults.append(InputError(f"the {kind} '{name}' is gone", where=where))
+        elif now[name] != then[name]:
+            faults.append(
+                InputError(
+                    f"the {kind} '{name}' has the hash {now[name][:16]}..., "
+                    f"the lock says {then[name][:16]}...",
+                    where=where,
+                    hint="it was changed after the run; compress again",
+                )
+            )
+    return faults
