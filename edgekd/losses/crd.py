@@ -10,6 +10,10 @@ from edgekd.losses import FeatureLoss, Shape, above_zero
 from edgekd.losses._shapes import Layout, channels_first, shape_channels_first
 from edgekd.registry import LOSSES
 
+DENSE = 8
+"""Up to so many times the rows that are asked for, products with all rows cost less than gathering
+those: a row is read once for the whole batch."""
+
 
 @LOSSES.register(paper="https://arxiv.org/abs/1910.10699")
 class CRD(FeatureLoss):
@@ -87,7 +91,12 @@ class _Bank(nn.Module):
         """The other side's embeddings (B, width) against these at (B, 1 + negatives), the first of
         which belongs to the sample itself."""
         count, negatives = len(self.rows), rows.shape[1] - 1
-        scores = torch.exp((self.rows[rows] @ embedded.unsqueeze(2)).squeeze(2) / temperature)
+        if count <= DENSE * rows.shape[1]:
+            all_rows = self.rows.clone()  # `update` changes them before the backward pass
+            products = (embedded @ all_rows.mT).gather(1, rows)
+        else:
+            products = (self.rows[rows] @ embedded.unsqueeze(2)).squeeze(2)
+        scores = torch.exp(products / temperature)
         if not bool(self.scale):
             self.scale.copy_(scores.detach().mean() * count)
         scores = scores / self.scale

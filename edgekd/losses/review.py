@@ -1,5 +1,7 @@
 """Knowledge review: what deep layers know is fused into shallow ones before they are compared."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,23 +67,50 @@ class _Fusion(nn.Module):
         """What is compared (B, outputs, *size), and what the next shallower layer takes over."""
         mixed: Tensor = self.inward(features)
         if self.attention is not None and below is not None:
+            own, deeper = torch.sigmoid(self._scores(self.attention, mixed, below)).split(1, dim=1)
             below = F.interpolate(below, mixed.shape[2:], mode="nearest")
-            shares = torch.sigmoid(self.attention(torch.cat([mixed, below], dim=1)))
-            mixed = mixed * shares[:, :1] + below * shares[:, 1:]
+            mixed = torch.addcmul(mixed * own, below, deeper)
         if mixed.shape[2:] != size:
             mixed = F.interpolate(mixed, size, mode="nearest")
         return self.outward(mixed), mixed
 
+    @staticmethod
+    def _scores(attention: nn.Conv2d, mixed: Tensor, below: Tensor) -> Tensor:
+        """The 1 x 1 convolution of both, (B, 2, H, W): matrix products, since a convolution to two
+        channels is slow, and of `below` before it is enlarged."""
+        count = len(mixed)
+        own, deeper = attention.weight.flatten(1).expand(count, -1, -1).chunk(2, dim=2)
+        low = torch.bmm(deeper, below.flatten(2)).view(count, 2, *below.shape[2:])
+        high = torch.bmm(own, mixed.flatten(2)).view(count, 2, *mixed.shape[2:])
+        bias: Tensor = attention.bias.view(2, 1, 1)  # type: ignore[union-attr]
+        scores: Tensor = high + bias + F.interpolate(low, mixed.shape[2:], mode="nearest")
+        return scores
+
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
-    """Maps (B, C, H, W) of one shape -> the weighted squared error on all levels."""
-    total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
-    for level in LEVELS:
-        if level >= student.shape[2]:
-            continue
-        weight /= 2
-        size = (level, level)
-        mine, theirs = (F.adaptive_avg_pool2d(each, size) for each in (student, teacher))
-        total = total + weight * F.mse_loss(mine, theirs)
-        weights += weight
-    return total / weights
+    """Maps (B, C, H, W) of one shape -> the weighted squared error on all levels.
+
+    Averages are linear, so those of the difference are taken, of all levels in one product.
+    """
+    error = F.mse_loss(student, teacher)
+    averages, shares = _pyramid(student.shape[2], student.shape[3])
+    if len(shares):
+        cells = (student - teacher).flatten(2) @ averages.to(student)
+        error = error + (cells.square() @ shares.to(student)).mean()
+    return error / (2 - 0.5 ** len(_levels(student.shape[2])))  # 1 + 1/2 + 1/4 and so on
+
+
+def _levels(height: int) -> list[int]:
+    return [level for level in LEVELS if level < height]
+
+
+@lru_cache(maxsize=64)
+def _pyramid(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """(H W, cells), what averages a flattened map on the cells of all levels, and each cell's share
+    of its level's weight (cells,)."""
+    averages, shares = [torch.empty(height * width, 0)], [torch.empty(0)]
+    for number, level in enumerate(_levels(height), 1):
+        down, across = (F.adaptive_avg_pool1d(torch.eye(n), level) for n in (height, width))
+        averages.append(torch.einsum("hl,wm->hwlm", down, across).flatten(2).flatten(0, 1))
+        shares.append(torch.full((level * level,), 0.5**number / level**2))
+    return torch.cat(averages, dim=1), torch.cat(shares)

@@ -6,13 +6,18 @@ from torch.nn import functional as F
 from edgekd.losses import FeatureLoss
 from edgekd.registry import LOSSES
 
+ONE_PLACE = 1e-14
+"""Squared distance, in shares of the squared norms, below which float32 can't tell two samples
+apart: there is no direction from one to the other."""
+
 
 @LOSSES.register(paper="https://arxiv.org/abs/1904.05068")
 class RKDAngle(FeatureLoss):
     """Huber of cos(angle at j between i and k), the mean over triplets of different samples.
 
     Park et al. 2019, equations 9 and 10. Features are flattened and may differ in size; without a
-    layer, logits are compared. Fewer than three samples have no angle: zero.
+    layer, logits are compared. Fewer than three samples have no angle: zero. Two samples in one
+    place have no direction: their cosines are 0.
     """
 
     outputs_will_do = True
@@ -31,7 +36,17 @@ class RKDAngle(FeatureLoss):
 
 
 def _cosines(features: Tensor) -> Tensor:
-    """(B, ...) -> (B, B, B), at [j, i, k] the cosine of the angle at j."""
-    flat = features.flatten(1)
-    edges = F.normalize(flat.unsqueeze(0) - flat.unsqueeze(1), dim=2)
-    return edges @ edges.mT
+    """(B, ...) -> (B, B, B), at [j, i, k] the cosine of the angle at j.
+
+    By the law of cosines from all squared distances, so that no (B, B, D) edges are made. Squared
+    distances come from a Gram matrix, and both differences cancel digits: float64 keeps float32's.
+    """
+    flat = features.flatten(1).double()
+    flat = flat - flat.detach().mean(0)  # distances stay, and less cancels
+    gram = flat @ flat.mT
+    norms = gram.diagonal().unsqueeze(1) + gram.diagonal()
+    squares = norms - 2 * gram
+    alike = squares <= ONE_PLACE * norms
+    inverse = squares.masked_fill(alike, 1.0).rsqrt().masked_fill(alike, 0.0).to(features.dtype)
+    products = (squares.unsqueeze(2) + squares.unsqueeze(1) - squares).to(features.dtype)
+    return products * inverse.unsqueeze(2) * (inverse.unsqueeze(1) / 2)

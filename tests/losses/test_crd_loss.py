@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.losses import crd
 from edgekd.losses.crd import CRD
 
 
@@ -83,3 +84,18 @@ def test_training_brings_pairs_together():
         optimizer.step()
         values.append(value.item())
     assert sum(values[-5:]) < 0.7 * sum(values[:5])
+
+
+def test_products_with_all_rows_and_with_gathered_ones_are_the_same(monkeypatch):
+    found = []
+    for dense in (0, 8):
+        monkeypatch.setattr(crd, "DENSE", dense)
+        torch.manual_seed(4)
+        loss = made(samples=9, negatives=4)
+        student = torch.randn(3, 2, requires_grad=True)
+        for _ in range(2):  # the second looks at what the first has changed
+            value = loss(student, torch.randn(3, 2), index=torch.tensor([0, 4, 7]))
+        value.backward()
+        found.append((value.item(), student.grad))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)

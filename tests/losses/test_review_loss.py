@@ -57,3 +57,32 @@ def test_two_attention_maps_share_out_the_student_and_the_deeper_features():
 def test_vectors_have_no_context():
     with pytest.raises(ValueError, match="needs maps"):
         Review().prepare([(4,), (4,)], [(4,), (4,)])
+
+
+@pytest.mark.parametrize("size", [(14, 14), (7, 5), (5, 7), (4, 4), (3, 3)])
+def test_the_context_loss_is_that_of_adaptive_averages_and_so_is_its_gradient(size):
+    torch.manual_seed(1)
+    student = torch.randn(2, 3, *size, requires_grad=True)
+    teacher = torch.randn(2, 3, *size)
+    expected, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
+    for level in (each for each in (4, 2, 1) if each < size[0]):
+        weight /= 2
+        mine, theirs = (F.adaptive_avg_pool2d(side, level) for side in (student, teacher))
+        expected = expected + weight * F.mse_loss(mine, theirs)
+        weights += weight
+    (wanted,) = torch.autograd.grad(expected / weights, student)
+    value = hierarchical_context(student, teacher)
+    assert value.item() == pytest.approx(expected.item() / weights, rel=1e-6)
+    assert torch.allclose(torch.autograd.grad(value, student)[0], wanted, atol=1e-8)
+
+
+def test_the_attention_is_a_convolution_of_both_with_the_deeper_features_enlarged():
+    torch.manual_seed(2)
+    loss = Review(width=3)
+    loss.prepare([(2, 4, 4), (2, 2, 2)], [(2, 4, 4), (2, 2, 2)])
+    fusion = loss.fusions[0].eval()
+    own, below = torch.randn(2, 2, 4, 4), torch.randn(2, 3, 2, 2)
+    _, mixed = fusion(own, below, torch.Size((4, 4)))
+    inward, large = fusion.inward(own), F.interpolate(below, (4, 4), mode="nearest")
+    shares = torch.sigmoid(fusion.attention(torch.cat([inward, large], dim=1)))
+    assert torch.allclose(mixed, inward * shares[:, :1] + large * shares[:, 1:], atol=1e-6)
