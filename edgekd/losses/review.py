@@ -67,9 +67,9 @@ class _Fusion(nn.Module):
         """What is compared (B, outputs, *size), and what the next shallower layer takes over."""
         mixed: Tensor = self.inward(features)
         if self.attention is not None and below is not None:
-            own, deeper = torch.sigmoid(self._scores(self.attention, mixed, below)).split(1, dim=1)
+            shares = torch.sigmoid(self._scores(self.attention, mixed, below))
             below = F.interpolate(below, mixed.shape[2:], mode="nearest")
-            mixed = torch.addcmul(mixed * own, below, deeper)
+            mixed = torch.addcmul(mixed * shares[:, :1], below, shares[:, 1:])
         if mixed.shape[2:] != size:
             mixed = F.interpolate(mixed, size, mode="nearest")
         return self.outward(mixed), mixed
