@@ -15,7 +15,6 @@ from edgekd.compiled import Compiled, kept
 from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError
 from edgekd.onnx_files import describe_onnx
-from edgekd.quant.onnx_calibration import calibrate_onnx
 from edgekd.recipe import Recipe
 from edgekd.stages import Stage
 from edgekd.store import Store, code_key, key_of
@@ -71,6 +70,8 @@ def files_of(
         return [_artifact(copy, onnx.load(path), target, ())]
 
     def calibrated(folder: Path) -> list[Artifact]:
+        from edgekd.quant.onnx_calibration import calibrate_onnx
+
         corrected: bool = stages[0].bias_correction  # type: ignore[attr-defined]
         model = calibrate_onnx(path, samples, target.quantization, bias_correction=corrected)
         write_onnx(model, folder / "model.onnx")
