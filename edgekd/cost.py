@@ -176,6 +176,11 @@ def _plain_kernels() -> Iterator[None]:
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Books every operation on the layer that is running."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing compiles here, and telling the compiler to stay away imports it: a second."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.running: list[str] = [""]
