@@ -22,6 +22,7 @@ import os
 import platform
 import queue
 import re
+import resource
 import select
 import shutil
 import signal
@@ -971,6 +972,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints is not an answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when this ends
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file
     if given.pin:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-given.pin :])
 

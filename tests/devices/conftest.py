@@ -131,6 +131,41 @@ def requantize_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def endless_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound TFLite file that crashes LiteRT 2.3 and tflite-runtime 2.14 as they prepare it: an IF
+    whose branch is an IF whose branch is itself, so that the stack runs out."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    flatbuffers = pytest.importorskip("flatbuffers")
+
+    def tensor(name: str, kind: int, shape: list[int]) -> object:
+        found = schema.TensorT()
+        found.name, found.type, found.shape = name.encode(), kind, shape
+        return found
+
+    def graph(inputs: list[int]) -> object:
+        found, branch, choice = schema.SubGraphT(), schema.OperatorT(), schema.IfOptionsT()
+        kinds = schema.TensorType
+        found.tensors = [tensor("condition", kinds.BOOL, [1]), tensor("x", kinds.FLOAT32, [1, 4]),
+                         tensor("y", kinds.FLOAT32, [1, 4])]  # fmt: skip
+        found.inputs, found.outputs, found.operators = inputs, [2], [branch]
+        branch.inputs, branch.outputs = [0, 1], [2]
+        branch.builtinOptionsType, branch.builtinOptions = schema.BuiltinOptions.IfOptions, choice
+        choice.thenSubgraphIndex = choice.elseSubgraphIndex = 1
+        return found
+
+    code, model = schema.OperatorCodeT(), schema.ModelT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.IF
+    code.version = 1
+    model.version, model.operatorCodes, model.buffers = 3, [code], [schema.BufferT()]
+    model.subgraphs = [graph([0, 1]), graph([1])]
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path = tmp_path_factory.mktemp("endless") / "endless.tflite"
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
 @pytest.fixture
 def tflite(requantize_file: Path, make_artifact: Callable[..., Artifact]) -> Artifact:
     return make_artifact(

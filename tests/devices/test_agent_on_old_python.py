@@ -18,6 +18,7 @@ from edgekd.artifact import Artifact
 from edgekd.devices._session import AgentDevice
 from edgekd.devices._transport import LocalTransport
 from edgekd.devices.host import AGENT
+from edgekd.errors import ToolError
 from edgekd.store import cache_folder
 
 OLD_PACKAGES = ("tflite-runtime==2.14.0", "numpy==1.26.4")
@@ -169,6 +170,14 @@ def test_tflite_runtime_is_timed_with_its_cold_start_and_peak_memory(
     assert sum(map(len, samples.windows_ms)) >= 20
     assert samples.cold_ms is not None
     assert samples.peak_memory_bytes is not None, samples.memory_reason
+
+
+@pytest.mark.slow
+def test_a_real_model_that_crashes_tflite_runtime_is_an_error(
+    old: AgentDevice, endless_file: Path
+) -> None:
+    with pytest.raises(ToolError, match=r"crashed \(signal 11, SIGSEGV\) on old board"):
+        old.probe(endless_file, "litert", {})
 
 
 @pytest.fixture

@@ -196,6 +196,20 @@ def test_a_runtime_that_crashes_is_an_error_that_names_the_file(
     device.close()
 
 
+def test_a_real_model_that_crashes_litert_leaves_the_device_usable(
+    host: AgentDevice, endless_file: Path, artifact: Artifact, inputs: np.ndarray,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.chdir(tmp_path)  # where a core dump would lie
+    for _ in range(2):
+        with pytest.raises(ToolError, match=r"crashed \(signal 11, SIGSEGV\) on host") as caught:
+            host.probe(endless_file, "litert", {})
+        assert caught.value.where == str(endless_file)
+    assert len(host.infer(artifact, inputs, {})) == len(inputs), "a new agent is started"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_runtime_that_hangs_is_killed(
     artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,15 +1,14 @@
 """`edgekd compress`, `bench` and `doctor` with --device ssh://...: a real server, real runtimes."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_target import SMALL_TARGET
 from ssh_server import Server, free_port
 
-from edgekd import cli
 from edgekd.backends import Board
 from edgekd.devices import ssh
 from edgekd.devices.opening import open_device
@@ -39,50 +38,19 @@ latency_ms = 1000.0
 size_kb = 500
 """
 
-TARGET = """
-name = "pc"
-title = "A PC"
-summary = "Any x86-64 processor"
-[hardware]
-architecture = "x86_64"
-cpu = "any"
-cores = 2
-memory_bytes = 1000000000
-[quantization]
-activations = "uint8-affine"
-weight_bits = 7
-[backends.onnx]
-threads = 1
-[sensors]
-energy = "rapl"
-"""
+TARGET = SMALL_TARGET + '[sensors]\nenergy = "rapl"\n'
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def edgekd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line: exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgekd", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture
 def compress(edgekd: Run, tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """Compresses for a target of this machine's kind; exit code, report, stderr."""
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    (tmp_path / "pc.toml").write_text(TARGET)
+    (tmp_path / "small.toml").write_text(TARGET)
 
     def run(device: str, *more: str) -> tuple[int, dict[str, Any], str]:
-        names = [str(tmp_path / name) for name in ("recipe.toml", "pc.toml", "out")]
+        names = [str(tmp_path / name) for name in ("recipe.toml", "small.toml", "out")]
         code, _, err = edgekd(
             "compress", names[0], "--target", names[1], "--out", names[2], "--quick",
             "--device", device, *more,
@@ -143,7 +111,7 @@ def test_a_board_of_another_kind_is_refused_before_any_training(
     board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], tmp_path: Path
 ) -> None:
     another = TARGET.replace("x86_64", "aarch64").replace("weight_bits = 7", "")
-    (tmp_path / "arm.toml").write_text(another.replace('"pc"', '"arm"').replace("rapl", "none"))
+    (tmp_path / "arm.toml").write_text(another.replace('"small"', '"arm"').replace("rapl", "none"))
     code, _, err = compress(board.url, "--target", str(tmp_path / "arm.toml"))
     assert code == 2
     assert "error: --device: ssh://board is x86_64, and arm is aarch64" in err

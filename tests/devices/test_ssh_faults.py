@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from ssh_server import Proxy, Server, all_processes, command_of, free_port, kill, new_key, until
 
-from edgekd import cli
 from edgekd.artifact import Artifact
 from edgekd.devices import _session
 from edgekd.devices._session import AgentDevice
@@ -22,17 +21,13 @@ from edgekd.errors import EdgekdError, InputError, ToolError
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def told(edgekd: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """Runs the command line, which has to fail with that exit code, and returns its errors."""
 
     def run(*arguments: str, code: int = 3) -> str:
-        monkeypatch.setattr(sys, "argv", ["edgekd", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr().err
-        assert ended.value.code == code, said
+        ended, _, said = edgekd(*arguments)
+        assert ended == code, said
         assert said.count("error: ") == 1, said
-        assert "Traceback" not in said
         return said
 
     return run
@@ -287,6 +282,13 @@ def test_a_model_that_crashes_the_runtime(
     said = told("bench", str(onnx_file), "--device", board.url_with(runtime(body)))
     assert f"error: {onnx_file}: the runtime crashed (signal 11, SIGSEGV) on ssh://board" in said
     assert "hint: its last words: kernel panic in conv" in said
+
+
+def test_a_real_model_that_crashes_a_real_runtime(
+    board: Server, endless_file: Path, told: Callable[..., str]
+) -> None:
+    said = told("bench", str(endless_file), "--device", board.url)
+    assert f"error: {endless_file}: the runtime crashed (signal 11, SIGSEGV) on ssh://board" in said
 
 
 CLIENT = """
