@@ -1,5 +1,6 @@
-"""Model files that several tests read, small and made once."""
+"""What several tests share: the command line, and a model file, small and made once."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +70,19 @@ def tflite_file(tmp_path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def edgekd(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line: exit code, stdout and stderr. A traceback is a failure."""
+    from edgekd import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgekd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return int(ended.value.code or 0), out, err
+
+    return run

@@ -1,7 +1,6 @@
 """What is wrong with the user's input is told in one clear error, before any work, with exit 2."""
 
 import importlib.util
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import tomli_w
 import torch
 from safetensors.torch import save_file
 
-from edgekd import cli
 from edgekd.models.resnet import resnet8
 
 RECIPE = """
@@ -29,7 +27,7 @@ arguments = { channels = 1, classes = 7 }
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
+def refused(tmp_path, edgekd):
     """Runs `edgekd compress` on a recipe and returns what it wrote to stderr."""
 
     def run(*options, model="", data="digits", rest="", target="x86", text=None, code=2):
@@ -37,13 +35,9 @@ def refused(tmp_path, monkeypatch, capsys):
         recipe.write_text(
             RECIPE.format(model=model, data=data, rest=rest) if text is None else text
         )
-        arguments = ["compress", str(recipe), "--target", target, "--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", ["edgekd", *arguments, *options])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr().err
-        assert ended.value.code == code, told
-        assert "Traceback" not in told
+        arguments = ("compress", recipe, "--target", target, "--out", tmp_path / "out")
+        ended, _, told = edgekd(*arguments, *options)
+        assert ended == code, told
         assert told.startswith("error: ")
         assert not (tmp_path / "out" / "artifacts").exists()
         return told
@@ -104,13 +98,11 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(refused):
     assert "did you mean 'digits'?" in refused(data="digit")
 
 
-def test_a_missing_recipe_is_one_error(monkeypatch, capsys, tmp_path):
-    missing = str(tmp_path / "none.toml")
-    monkeypatch.setattr(sys, "argv", ["edgekd", "compress", missing, "--target", "x86"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == f"error: {missing}: no such file\n"
+def test_a_missing_recipe_is_one_error(edgekd, tmp_path):
+    missing = tmp_path / "none.toml"
+    code, _, told = edgekd("compress", missing, "--target", "x86")
+    assert code == 2
+    assert told == f"error: {missing}: no such file\n"
 
 
 def test_missing_weights_are_refused(refused):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_target import SMALL_TARGET
 
 RECIPE = """
 [model]
@@ -41,23 +42,6 @@ epochs = 3
 batch_size = 32
 """
 
-TARGET = """
-name = "small"
-title = "Small"
-summary = "Any x86-64 processor, ONNX Runtime only"
-channel_multiple = 4
-[hardware]
-architecture = "x86_64"
-cpu = "any"
-cores = 2
-memory_bytes = 1000000000
-[quantization]
-activations = "uint8-affine"
-weight_bits = 7
-[backends.onnx]
-threads = 1
-"""
-
 COMMAND = ("compress", "r.toml", "--target", "small.toml", "--quick", "--out")
 
 
@@ -68,7 +52,7 @@ def place(tmp_path):
     x = random.random((200, 1, 8, 8), dtype=np.float32) + y[:, None, None, None] / 10
     np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
     (tmp_path / "r.toml").write_text(RECIPE)
-    (tmp_path / "small.toml").write_text(TARGET)
+    (tmp_path / "small.toml").write_text(SMALL_TARGET)
     return tmp_path
 
 

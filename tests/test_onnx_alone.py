@@ -1,13 +1,11 @@
 """An ONNX file alone is calibrated, proved and verified; whatever needs a module is refused."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from edgekd import cli
 from edgekd.models.resnet import resnet8
 
 RECIPE = """
@@ -42,22 +40,23 @@ def place(tmp_path_factory):
     return folder
 
 
-def run(place, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["edgekd", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code
+@pytest.fixture
+def compress(place, edgekd):
+    """Compresses that file; exit code and stderr."""
 
+    def run(stages, target="x86", out="out"):
+        (place / "r.toml").write_text(RECIPE + stages)
+        options = ("--target", target, "--quick", "--out", place / out)
+        code, _, err = edgekd("compress", place / "r.toml", *options)
+        return code, err
 
-def compress(place, monkeypatch, stages, target="x86", out="out"):
-    (place / "r.toml").write_text(RECIPE + stages)
-    options = ("--target", target, "--quick", "--out", str(place / out))
-    return run(place, monkeypatch, "compress", str(place / "r.toml"), *options)
+    return run
 
 
 @pytest.mark.slow
-def test_a_file_alone_becomes_int8_and_is_measured(place, monkeypatch):
-    assert compress(place, monkeypatch, QUANTIZE) in (0, 1)
+def test_a_file_alone_becomes_int8_and_is_measured(place, compress, edgekd):
+    code, err = compress(QUANTIZE)
+    assert code in (0, 1), err
     report = json.loads((place / "out" / "report.json").read_text())
     (artifact,) = report["targets"][0]["artifacts"]
     assert artifact["precision"] == "int8"
@@ -65,25 +64,28 @@ def test_a_file_alone_becomes_int8_and_is_measured(place, monkeypatch):
     assert artifact["parity"] is None
     assert "no graph in PyTorch" in artifact["reasons"]["parity"]
     assert artifact["agreement_with_teacher"] > 0.5
-    assert run(place, monkeypatch, "verify", str(place / "out")) == 0
+    code, _, err = edgekd("verify", place / "out")
+    assert code == 0, err
 
 
 @pytest.mark.slow
-def test_an_untouched_file_is_measured_as_it_is(place, monkeypatch):
-    assert compress(place, monkeypatch, "", out="same") in (0, 1)
+def test_an_untouched_file_is_measured_as_it_is(place, compress):
+    code, err = compress("", out="same")
+    assert code in (0, 1), err
     report = json.loads((place / "same" / "report.json").read_text())
     (artifact,) = report["targets"][0]["artifacts"]
     assert artifact["sha256"] == report["targets"][0]["baseline"]["sha256"]
     assert artifact["accuracy_drop"] == 0.0
 
 
-def test_a_stage_that_needs_a_module_is_refused(place, monkeypatch, capsys):
-    assert compress(place, monkeypatch, '[[stages]]\nkind = "distill"\n') == 2
-    told = capsys.readouterr().err
+def test_a_stage_that_needs_a_module_is_refused(compress):
+    code, told = compress('[[stages]]\nkind = "distill"\n')
+    assert code == 2
     assert "stages.1: 'distill' needs a module to train" in told
     assert "hint: give [student] a factory to train" in told
 
 
-def test_a_target_without_onnx_is_refused(place, monkeypatch, capsys):
-    assert compress(place, monkeypatch, QUANTIZE, target="coral-usb") == 2
-    assert "an ONNX file alone runs with the onnx backend only" in capsys.readouterr().err
+def test_a_target_without_onnx_is_refused(compress):
+    code, told = compress(QUANTIZE, target="coral-usb")
+    assert code == 2
+    assert "an ONNX file alone runs with the onnx backend only" in told

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from small_target import SMALL_TARGET
 
-from edgekd import cli
 from edgekd.recipe import TEACHER
 from edgekd.registry import SCHEMES
 
@@ -31,23 +30,6 @@ learning_rate = 5e-3
 {keys}
 
 {rest}
-"""
-
-TARGET = """
-name = "small"
-title = "Small"
-summary = "Any x86-64 processor, ONNX Runtime only"
-channel_multiple = 4
-[hardware]
-architecture = "x86_64"
-cpu = "any"
-cores = 2
-memory_bytes = 1000000000
-[quantization]
-activations = "uint8-affine"
-weight_bits = 7
-[backends.onnx]
-threads = 1
 """
 
 STUDENT = """factory = "edgekd.models.resnet:resnet8"
@@ -102,21 +84,19 @@ def write(folder: Path, name: str) -> Path:
     rest = TEACHERS if name == "multi-teacher" else ""
     recipe = folder / "r.toml"
     recipe.write_text(RECIPE.format(student=student, epochs=epochs, keys=named, rest=rest))
-    (folder / "small.toml").write_text(TARGET)
+    (folder / "small.toml").write_text(SMALL_TARGET)
     shutil.copy(TEACHER, folder / "teacher.safetensors")
     return recipe
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
-def test_a_recipe_leads_to_a_compiled_file(name, tmp_path, monkeypatch, capsys):
+def test_a_recipe_leads_to_a_compiled_file(name, tmp_path, monkeypatch, edgekd):
     recipe, out = write(tmp_path, name), tmp_path / "out"
-    target = ["--target", str(tmp_path / "small.toml"), "--out", str(out), "--quick"]
     monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "argv", ["edgekd", "compress", str(recipe), *target])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0, capsys.readouterr().err
+    target = ("--target", tmp_path / "small.toml", "--out", out, "--quick")
+    code, _, err = edgekd("compress", recipe, *target)
+    assert code == 0, err
     report = json.loads((out / "report.json").read_text())
     (artifact,) = [a for a in report["targets"][0]["artifacts"] if not a.get("baseline")]
     assert (out / artifact["path"]).is_file()
