@@ -148,14 +148,6 @@ def teacher_of(network: nn.Module) -> ModuleTeacher:
     return ModuleTeacher("big", "k1", 1.0, network.requires_grad_(False), Outputs())
 
 
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
 def faults(*losses: dict, on: tuple | None = None, **keys) -> str:
     student, teacher, samples = on or (resnet(4), resnet(8), data())
     found = check_teaching(

@@ -128,14 +128,6 @@ def scheme(name: str, **keys: Any) -> Scheme:
     return scheme_of({"name": name, **{**TABLES[name], **keys}}, "scheme")
 
 
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
 def hooks_of(module: nn.Module) -> list[str]:
     """The layers with any hook on them."""
     return [

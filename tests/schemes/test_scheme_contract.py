@@ -6,12 +6,11 @@ from classroom import (
     TABLES,
     hooks_of,
     network,
-    same,
     scheme,
     situation,
-    state,
     student_for,
 )
+from states import same, state
 
 from edgekd.registry import SCHEMES
 

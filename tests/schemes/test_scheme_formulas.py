@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from classroom import CLASSES, TABLES, Box, Network, keys_for, samples, scheme, situation, state
+from classroom import CLASSES, TABLES, Box, Network, keys_for, samples, scheme, situation
+from states import state
 from torch import Tensor, nn
 from torch.nn import functional as F
 

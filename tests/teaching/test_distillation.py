@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from states import same, state
 from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
@@ -75,14 +76,6 @@ def teaching(*losses: dict, **keys) -> Teaching:
 HINT = {"name": "hint", "student": "stages.1", "weight": 0.5}
 ATTENTION = {"name": "attention", "student": "stages.0", "teacher": "stages.0", "weight": 0.5}
 KL_TABLE = {"name": "kl", "weight": 0.9, "temperature": 2.0}
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def faults(student: nn.Module, plan: Teaching, on: Data | None = None, teachers=None) -> list[str]:

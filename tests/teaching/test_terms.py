@@ -5,14 +5,13 @@ import re
 
 import pytest
 import torch
+from states import same, state
 from teaching_cases import (
     LINEAR,
     data,
     faults,
     resnet,
-    same,
     situation,
-    state,
     table,
     teacher_of,
     teaching,
