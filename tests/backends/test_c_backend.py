@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from litert_reference import by_litert
 
 from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends.c import PlainC
@@ -131,22 +132,6 @@ def test_companions_are_kept_published_and_checked_with_their_file(tflite_file, 
     assert len(calls) == 2
 
 
-def by_reference(path, inputs):
-    """(N, bytes) from LiteRT's reference kernels."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    kernels = OpResolverType.BUILTIN_REF
-    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kernels)
-    interpreter.allocate_tensors()
-    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
-    rows = []
-    for row in inputs:
-        interpreter.set_tensor(entry["index"], row.reshape(entry["shape"]))
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(exit_["index"]).reshape(-1).copy())
-    return np.stack(rows)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 @pytest.mark.parametrize("name", ["resnet", "ds-cnn", "sensor"])
@@ -158,7 +143,7 @@ def test_a_students_c_gives_the_bytes_of_the_reference_kernels(name, compiled, t
     x = np.random.default_rng(0).integers(-128, 128, (50, size)).astype(np.int8)
     program = hosted.build(source, tmp_path, ("-O1", *hosted.SANITIZERS))
     found = hosted.run(program, x)
-    assert np.array_equal(found, by_reference(path, x))
+    assert np.array_equal(found, by_litert(path.read_bytes(), x))
     assert len(np.unique(found)) > 8
 
 

@@ -105,22 +105,6 @@ def _operator(op: O, index: int) -> Any:
     return operator
 
 
-def by_litert(content: bytes, inputs: np.ndarray) -> np.ndarray:
-    """(N, bytes) from LiteRT's reference kernels for (N, bytes)."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    kernels = OpResolverType.BUILTIN_REF
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
-    interpreter.allocate_tensors()
-    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
-    rows = []
-    for row in inputs:
-        interpreter.set_tensor(entry["index"], row.reshape(entry["shape"]))
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(exit_["index"]).reshape(-1).copy())
-    return np.stack(rows)
-
-
 def by_micro(content: bytes, inputs: np.ndarray) -> np.ndarray:
     """(N, bytes) from TensorFlow Lite Micro's kernels for (N, bytes)."""
     from tflite_micro import runtime

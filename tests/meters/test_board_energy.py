@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from device_files import write
 
 from edgekd.devices._session import AgentDevice
 from edgekd.devices._transport import Channel, LocalTransport, ProcessChannel
@@ -30,13 +31,6 @@ class Rooted(LocalTransport):
     def open_channel(self, pin: int) -> Channel:
         command = [*self._interpreter, str(self._agent), "--root", str(self._root)]
         return ProcessChannel(command, self._environment)
-
-
-def write(root: Path, files: dict[str, object]) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from device_files import write
 
 from edgekd.devices import Samples
 from edgekd.meters.energy import (
@@ -17,13 +18,6 @@ from edgekd.meters.energy import (
     open_source,
 )
 from edgekd.target import Sensors
-
-
-def write(root: Path, files: dict[str, object]) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
 
 
 @pytest.fixture
