@@ -27,7 +27,7 @@ def zephyr_dir() -> None:
 
 @firmware.command("yocto-dir")
 def yocto_dir() -> None:
-    """Print the folder whose classes/ has edgekd-model.bbclass, for BBPATH or a copy."""
+    """Print the folder whose classes/ has edgekd_model.bbclass, for BBPATH or a copy."""
     typer.echo(str(YOCTO_FOLDER))
 
 

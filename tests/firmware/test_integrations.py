@@ -1,30 +1,18 @@
 """What can be checked of build systems that are not here: syntax, and the commands they call."""
 
-import re
-import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from edgekd_options import check, options_of
 
 from edgekd.cli.firmware import CMAKE_FOLDER, YOCTO_FOLDER, ZEPHYR_FOLDER
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 SNIPPETS = Path(__file__).parents[2] / "examples" / "firmware" / "ci"
-CLASS = YOCTO_FOLDER / "classes" / "edgekd-model.bbclass"
-
-
-def options_of(*command):
-    """Every option that a command of edgekd's has, read from its own help."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edgekd.cli", *command, "--help"],
-        capture_output=True,
-        text=True,
-        env={"COLUMNS": "200", "PATH": "/usr/bin"},
-    )
-    return set(re.findall(r"--[a-z][a-z-]*", done.stdout))
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +22,6 @@ def known():
         "verify": options_of("verify"),
         "firmware build": options_of("firmware", "build"),
     }
-
-
-def check(line, known):
-    words = shlex.split(line)
-    assert words[0] == "edgekd"
-    name = " ".join(words[1:3]) if words[1] == "firmware" else words[1]
-    used = {word for word in words if word.startswith("--")}
-    assert used <= known[name], used - known[name]
 
 
 def test_the_github_workflow_is_sound_and_gates_on_budgets(known):
@@ -66,6 +46,28 @@ def test_the_gitlab_job_is_sound_and_gates_on_budgets(known):
     assert "allow_failure" not in job
 
 
+SCHEMAS = {"github-actions.yml": "vendor.github-workflows", "gitlab-ci.yml": "vendor.gitlab-ci"}
+
+
+def against_schema(path, schema):
+    """What `check-jsonschema` says of a file, by the schema that its package carries."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(find_spec("check_jsonschema") is None, reason="needs check-jsonschema")
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_snippet_is_what_its_systems_published_schema_allows(name, tmp_path):
+    done = against_schema(SNIPPETS / name, SCHEMAS[name])
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (SNIPPETS / name).read_text()
+    worse = text.replace("timeout-minutes: 60", "timeout-minutes: [60]")
+    worse = worse.replace("when: always", "when: sometimes")
+    assert worse != text
+    (tmp_path / name).write_text(worse)
+    assert against_schema(tmp_path / name, SCHEMAS[name]).returncode == 1
+
+
 def test_both_snippets_run_the_same_commands():
     first = yaml.safe_load((SNIPPETS / "github-actions.yml").read_text())
     second = yaml.safe_load((SNIPPETS / "gitlab-ci.yml").read_text())
@@ -74,65 +76,6 @@ def test_both_snippets_run_the_same_commands():
     assert [run.split() for run in runs] == [
         run.split() for run in second["model-budgets"]["script"]
     ]
-
-
-def shell_functions():
-    return re.findall(r"^(\w+)\(\) \{\n(.*?)^\}", CLASS.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def expanded(text, values):
-    """Bitbake's ${VAR} replaced, as it does before the shell sees it."""
-    return re.sub(r"\$\{(\w+)\}", lambda found: values.get(found[1], ""), text)
-
-
-def test_the_yocto_class_is_sound_shell_and_calls_what_there_is(known):
-    functions = dict(shell_functions())
-    assert set(functions) == {"edgekd_model_do_compile", "edgekd_model_do_install"}
-    for body in functions.values():
-        done = subprocess.run(
-            ["sh", "-n"], input=expanded(body, {}), capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    joined = functions["edgekd_model_do_compile"].replace("\\\n", " ")
-    lines = [line.strip() for line in joined.splitlines() if line.strip().startswith("edgekd ")]
-    assert len(lines) == 2
-    for line in lines:
-        check(line.replace("$options", ""), known)
-
-
-def test_the_yocto_class_packs_what_the_run_made_and_stops_at_a_failure(tmp_path):
-    values = {
-        "EDGEKD_RECIPE": "r.toml", "EDGEKD_TARGET": "cortex-a53", "EDGEKD_NAME": "hook",
-        "EDGEKD_BUDGETS": "size_kib=4 accuracy_drop=1", "EDGEKD_ACCEPT": "simulated",
-        "EDGEKD_SOURCES": "c", "B": str(tmp_path / "b"), "D": str(tmp_path / "d"),
-        "datadir": "/usr/share", "includedir": "/usr/include",
-    }  # fmt: skip
-    tool = tmp_path / "edgekd"
-    tool.write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
-        f"mkdir -p {tmp_path}/b/run/artifacts/cortex-a53 {tmp_path}/b/sources\n"
-        f"touch {tmp_path}/b/run/artifacts/cortex-a53/model.tflite {tmp_path}/b/run/edgekd.lock\n"
-        f"touch {tmp_path}/b/sources/hook.h {tmp_path}/b/sources/hook.c\n"
-        f"[ ! -e {tmp_path}/fail ] || exit 1\n"
-    )
-    tool.chmod(0o755)
-    script = "set -e\n" + "".join(
-        f"{name}() {{\n{expanded(body, values)}}}\n" for name, body in shell_functions()
-    )
-    script += "edgekd_model_do_compile\nedgekd_model_do_install\n"
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    first, second = (tmp_path / "calls").read_text().splitlines()
-    assert first.endswith(
-        "--offline --no-progress --budget size_kib=4 --budget accuracy_drop=1 --accept simulated"
-    )
-    assert second.startswith("firmware build r.toml --target cortex-a53 --name hook")
-    made = sorted(path.name for path in (tmp_path / "d").rglob("*") if path.is_file())
-    assert made == ["edgekd.lock", "hook.c", "hook.h", "model.tflite"]
-    (tmp_path / "fail").write_text("")
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
 
 
 ZEPHYR = """
@@ -182,6 +125,31 @@ def test_the_zephyr_module_links_the_model_with_zephyrs_flags(enabled, tmp_path)
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "build" / "libhook.a").exists() == (enabled == "y")
+
+
+@pytest.mark.parametrize("value", ["y", "n"])
+def test_the_zephyr_option_is_one_that_kconfig_reads_and_sets(value, tmp_path, monkeypatch):
+    """The tree as Zephyr makes it of a module: its Kconfig in a menu of its own, and a marker."""
+    kconfiglib = pytest.importorskip("kconfiglib", reason="needs kconfiglib")
+    monkeypatch.setenv("srctree", str(tmp_path))
+    text = f"""mainmenu "Zephyr"
+menu "edgekd ({ZEPHYR_FOLDER})"
+osource "{ZEPHYR_FOLDER / "Kconfig"}"
+config ZEPHYR_EDGEKD_MODULE
+\tbool
+\tdefault y
+endmenu
+"""
+    (tmp_path / "Kconfig").write_text(text)
+    (tmp_path / "prj.conf").write_text(f"CONFIG_EDGEKD={value}\n")
+    found = kconfiglib.Kconfig("Kconfig", warn_to_stderr=False)
+    assert found.syms["EDGEKD"].str_value == "n"
+    found.load_config(str(tmp_path / "prj.conf"))
+    assert found.syms["EDGEKD"].str_value == value
+    assert found.warnings == []
+    found.write_config(str(tmp_path / ".config"))
+    told = "CONFIG_EDGEKD=y" if value == "y" else "# CONFIG_EDGEKD is not set"
+    assert told in (tmp_path / ".config").read_text().splitlines()
 
 
 @pytest.mark.parametrize(
