@@ -15,7 +15,7 @@ RESPONSES = (
 )  # fmt: skip
 
 WEIGHTS = {
-    "mse-logits": 0.3, "huber-logits": 0.3, "hint": 1.0, "attention": 50.0, "nst": 10.0, "mmd": 5.0,
+    "mse-logits": 0.3, "huber-logits": 0.3, "hint": 1.0, "attention": 5.0, "nst": 10.0, "mmd": 5.0,
     "vid": 0.5, "cosine": 1.0, "crd": 0.8, "review": 0.5, "adversarial": 0.1, "rkd-distance": 25.0,
     "rkd-angle": 50.0, "similarity": 100.0, "correlation": 10.0, "pkt": 10.0, "dkd": 0.9,
 }  # fmt: skip
@@ -50,6 +50,8 @@ def rows() -> dict[str, dict[str, Any]]:
 def _loss_row(name: str) -> dict[str, Any]:
     own: dict[str, Any] = {"name": name, "weight": WEIGHTS.get(name, 0.9)}
     make = LOSSES.get(name).make
+    if name == "dkd":
+        own.update(beta=2.0)  # the paper's choice by how sure the teacher is, from 1 to 10
     if name in RESPONSES:
         return {"losses": [own]}
     if name == "crd":

@@ -22,9 +22,9 @@ from edgekd.teaching.distillation import Teaching, teach
 
 HERE = Path(__file__).parent
 BIG = HERE.parent / "fashion_mnist" / "teacher.safetensors"
-TRAINED_ON, TAUGHT_ON, VALIDATED_ON = 5000, 1500, 500
+TRAINED_ON, TAUGHT_ON, VALIDATED_ON = 20_000, 6000, 500
 BUDGET: dict[str, Any] = {
-    "epochs": 6,
+    "epochs": 10,
     "batch_size": 64,
     "learning_rate": 5e-3,
     "weight_decay": 1e-3,
@@ -55,7 +55,7 @@ def small_teacher(work: Path) -> ModuleTeacher:
     network = resnet8(channels=1, stem_stride=2)
     path = work / "small_teacher.safetensors"
     if not path.exists():
-        plan = Teaching(epochs=6, batch_size=64, learning_rate=5e-3)
+        plan = Teaching(epochs=8, batch_size=64, learning_rate=5e-3)
         data, teachers = samples(TRAINED_ON), [big_teacher()]
         teach(network, plan, data=data, teachers=teachers, work=work / "small_teacher")
         save_file(network.state_dict(), path)
