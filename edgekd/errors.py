@@ -4,8 +4,9 @@ EdgekdError
 ├── InputError           2  what the user gave is wrong
 │   ├── Faults           2  several, found in one pass; 3 if none of them is the user's
 │   └── MissingPackage   2  an optional dependency is not installed
-└── ToolError            3  a compiler, runtime, device or disk failed
-    └── MissingRuntime   3  a device lacks what runs a file
+├── ToolError            3  a compiler, runtime, device or disk failed
+│   └── MissingRuntime   3  a device lacks what runs a file
+└── Interrupted        130  Ctrl-C, in a command that keeps nothing
 """
 
 import difflib
@@ -72,6 +73,12 @@ class ToolError(EdgekdError):
 
 class MissingRuntime(ToolError):
     """A device lacks what runs a file; the hint is how to install it there."""
+
+
+class Interrupted(EdgekdError):
+    """The user broke it off, and nothing of it is kept."""
+
+    exit_code = 130
 
 
 def raise_all(faults: Sequence[EdgekdError]) -> None:

@@ -1,10 +1,15 @@
 """The command line of `edgekd bench`."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+FULL_S, QUICK_S = 62.0, 2.0
+"""What one file takes, with its warm-up, unless it is slow."""
 
 
 def bench(
@@ -48,6 +53,7 @@ def bench(
     from edgekd.bench.text import bench_lines
     from edgekd.budgets import EXIT_CODES, run_verdict
     from edgekd.devices.opening import open_device
+    from edgekd.errors import Interrupted
     from edgekd.store import write_beside
     from edgekd.target import load_target
 
@@ -61,11 +67,15 @@ def bench(
     if plot is not None:
         check_plot(plot)
     profile = load_target(target)
-    opened = open_device(device or "host")
+    files = len({*artifact, *([baseline] if baseline else [])})
+    opened = open_device(device or "host", progress=_teller(files * (QUICK_S if quick else FULL_S)))
     try:
         results = run(artifact, profile, opened, quick=quick, baseline=baseline, wanted=wanted)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing of it counts", hint="run it again") from None
     finally:
         opened.close()
+        _teller(0.0)(0.0)
     if json_file:
         tables = [result.model_dump(mode="json") for result in results]
         write_beside(json_file, json.dumps(tables, indent=1) + "\n")
@@ -74,6 +84,17 @@ def bench(
     typer.echo("\n".join(bench_lines(results)))
     verdict = run_verdict([judgement for result in results for judgement in result.budgets])
     raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _teller(whole_s: float) -> Callable[[float], None]:
+    """Says on a terminal how far a measurement is, once a window; a bar that redraws itself would
+    disturb it. Nothing is left of a whole of none."""
+
+    def tell(seconds: float) -> None:
+        text = f"measuring: {seconds:.0f} s of about {whole_s:.0f} s" if whole_s else ""
+        typer.echo(f"\r\033[K{text}", nl=False, err=True)
+
+    return tell if sys.stderr.isatty() else lambda seconds: None
 
 
 def _wanted(

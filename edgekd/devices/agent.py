@@ -983,10 +983,14 @@ def main() -> None:
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=listen, args=(lines, parent, given.scratch), daemon=True).start()
     agent = Agent(answer, given.root)
-    for line in iter(lines.get, None):
-        if line.strip():
-            answer(perform(agent, line))
-    forget(given.scratch)
+    try:
+        for line in iter(lines.get, None):
+            if line.strip():
+                answer(perform(agent, line))
+    except BrokenPipeError:  # who asked is gone
+        sys.exit(3)
+    finally:
+        forget(given.scratch)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """The words of bench's command line, and files that leave their shapes open."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +23,7 @@ from edgekd.bench.options import (
     parse_pairs,
     parse_shape,
 )
+from edgekd.cli.bench import _teller
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError
 from edgekd.target import load_target
@@ -118,6 +124,58 @@ def test_the_command_measures_judges_and_draws(open_onnx: Path, tmp_path: Path) 
     picture = (tmp_path / "out.svg").read_text()
     assert "open.onnx" in picture
     assert "median of a window (ms)" in picture
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_nothing_is_left_of_a_measurement_that_was_ended(
+    open_onnx: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "edgekd.cli", "bench", str(open_onnx), "--shape", "4,250"]
+    command += ["--json", "out.json"]
+    client = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    until(lambda: agents(scratch), "the agent runs")
+    os.killpg(client.pid, how)  # as a terminal does: the agent is in a group of its own
+    out, err = client.communicate(timeout=20)
+    assert client.returncode == (130 if how == signal.SIGINT else -how)
+    assert out == ""
+    said = "error: interrupted: nothing of it counts\nhint: run it again\n"
+    assert err == (said if how == signal.SIGINT else "")
+    until(lambda: not agents(scratch) and not list(scratch.iterdir()), "nothing is left")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["open.onnx", "scratch"]
+
+
+def agents(scratch: Path) -> list[Path]:
+    """Processes to which a folder in there was lent."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"--scratch\0{scratch}".encode() in (folder / "cmdline").read_bytes():
+                found.append(folder)
+    return found
+
+
+def until(holds: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _teller(62.0)(5.2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    _teller(62.0)(5.2)
+    assert capsys.readouterr().err == "\r\033[Kmeasuring: 5 s of about 62 s"
+    _teller(0.0)(0.0)
+    assert capsys.readouterr().err == "\r\033[K"
 
 
 def test_wrong_words_are_all_told_before_anything_runs(open_onnx: Path, tmp_path: Path) -> None:
