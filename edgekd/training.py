@@ -73,7 +73,8 @@ class Batch:
     `x` (B, ...) as augmented, `y` (B, ...), `index` (B,) the positions in `data.train`, and `view`,
     the number of the fixed variant that `x` was drawn from: 0 without augmentation, None where
     every draw is new. `step` of `total` is counted from 0; an epoch has `steps`.
-    `paired` (B, ...) is what teachers see, where that is not `x`.
+    `paired` (B, ...) is what teachers see, where that is not `x`. `turn` counts the steps that are
+    taken with one batch, where there are several.
     """
 
     x: Tensor
@@ -84,6 +85,7 @@ class Batch:
     steps: int = 1
     total: int = 1
     paired: Tensor | None = None
+    turn: int = 0
 
     @property
     def shown(self) -> Tensor:
@@ -126,9 +128,11 @@ def fit(
     on_step: OnStep | None = None,
     companions: nn.Module | None = None,
     identity: str = "",
+    turns: int = 1,
 ) -> nn.Module:
     """Train `module` in place and return it in eval mode on the CPU.
 
+    `turns` optimizer steps are taken with each batch; what has no gradient in one stays as it is.
     `companions` are trained along (a loss's own regressor) and stay behind. `work` holds the epoch
     checkpoint; one that another module, data, seed, recipe or `identity` left there is ignored.
     Raises `InputError` naming epoch and step where the loss is no longer a number.
@@ -139,7 +143,7 @@ def fit(
     with ExitStack() as stack:
         fabric = _fabric(training.precision)
         stack.enter_context(_own_randomness(fabric.device))
-        run = _Run(fabric, module, extra, step_loss, training, data, seed, progress, on_step)
+        run = _Run(fabric, module, extra, step_loss, training, data, seed, progress, on_step, turns)
         run.restore(work / CHECKPOINT, fingerprint)
         while not run.finished:
             run.epoch()
@@ -195,8 +199,9 @@ class _Step(nn.Module):
         view: int | None,
         when: tuple[int, int, int],
         paired: Tensor | None,
+        turn: int,
     ) -> Tensor:
-        return self.step_loss(self.module, Batch(x, y, index, view, *when, paired))
+        return self.step_loss(self.module, Batch(x, y, index, view, *when, paired, turn))
 
 
 @dataclass
@@ -212,6 +217,7 @@ class _Run:
     seed: int
     progress: Progress
     on_step: OnStep | None
+    turns: int = 1
     done: int = 0
     best: float = -1.0
     accuracy: float | None = None
@@ -276,15 +282,18 @@ class _Run:
         when = (number, self.steps, self.total)
         paired = self.data.train.paired
         shown = None if paired is None else paired.index_select(0, index).to(device)
-        loss = self.step(x.to(device), y.to(device), index, view, when, shown)
-        self.fabric.backward(loss)
-        if training.clip_gradient is not None:
-            nn.utils.clip_grad_norm_(self.step.parameters(), training.clip_gradient)
-        self.stepper.step()
-        if self.on_step is not None:
-            self.on_step(number + 1, self.total)
-        self.stepper.zero_grad(set_to_none=True)
-        self.losses.append(loss.detach())
+        x, y, told = x.to(device), y.to(device), []
+        for turn in range(self.turns):
+            loss = self.step(x, y, index, view, when, shown, turn)
+            self.fabric.backward(loss)
+            if training.clip_gradient is not None:
+                nn.utils.clip_grad_norm_(self.step.parameters(), training.clip_gradient)
+            self.stepper.step()
+            if self.on_step is not None and turn == self.turns - 1:
+                self.on_step(number + 1, self.total)
+            self.stepper.zero_grad(set_to_none=True)
+            told.append(loss.detach())
+        self.losses.append(told[0] if len(told) == 1 else torch.stack(told).sum())
 
     def _refuse_nan(self) -> None:
         """Look at the losses so far: now and then, since each look waits for the device."""

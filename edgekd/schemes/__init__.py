@@ -96,6 +96,7 @@ class Situation:
         *,
         companions: nn.Module | None = None,
         identity: str = "",
+        turns: int = 1,
     ) -> nn.Module:
         """Train a module in place by a loss of the scheme's own: one phase of a scheme.
 
@@ -112,6 +113,7 @@ class Situation:
             on_step=self.on_step,
             companions=companions,
             identity=identity,
+            turns=turns,
         )
 
     def label_loss(self, module: nn.Module, batch: Batch) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """DeepInversion: images that the teacher's batch norms remember, and a student taught on them."""
 
 import math
+from contextlib import ExitStack
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -8,13 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.losses._rows import divergence
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._faults import class_faults, layer_teacher_faults, one_process_faults
 from edgekd.schemes._generator import roll
-from edgekd.schemes._networks import differentiable, drawing, frozen
+from edgekd.schemes._networks import as_teacher, differentiable, drawing, frozen
 from edgekd.schemes._norm_statistics import NormStatistics, norms_of
 from edgekd.schemes._stand_in import made, ticks
+from edgekd.teachers import Teacher
 from edgekd.training import Batch
 from edgekd.views import stream
 
@@ -28,11 +31,14 @@ class DeepInversion(Scheme):
 
     Yin et al. 2020, equations 1 to 4: each image x with its class c minimizes CE(t(x), c) +
     total_variation * TV(x) + l2 * |x|^2 + statistics * (sum over batch norms of |mean(x) - running
-    mean|_2 + |var(x) - running var|_2), shifted by up to a pixel or two a step; their Adaptive
-    variant's competition with the student is left out. `images` are made, `chunk` at a time, in
-    `iterations` steps of `rate`, begun from noise of the `mean` and `std` of the teacher's inputs.
-    The student learns on them by `label_weight` and `losses`, layers included; the last epoch's
-    weights are kept, as there is no data to choose by.
+    mean|_2 + |var(x) - running var|_2), shifted by up to `jitter` pixels a step. `images` are made,
+    `chunk` at a time, in `iterations` steps of `rate`, begun from noise of the `mean` and `std` of
+    the teacher's inputs. The student learns on them by `label_weight` and `losses`, layers
+    included; the last epoch's weights are kept, as there is no data to choose by.
+
+    `competition` above 0 is their Adaptive DeepInversion (equations 6 and 7): the images are made
+    in `rounds`, the student learns on all there are after each, and from the second round on an
+    image also minimizes competition * (1 - JS(softmax t(x), softmax s(x))), s the student as it is.
     """
 
     images: PositiveInt = 512
@@ -45,6 +51,8 @@ class DeepInversion(Scheme):
     jitter: int = Field(default=1, ge=0)
     mean: float = 0.0
     std: PositiveFloat = 1.0
+    competition: float = Field(default=0.0, ge=0.0)
+    rounds: int = Field(default=2, ge=2)
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         why = "sends gradients through the teacher"
@@ -64,30 +72,49 @@ class DeepInversion(Scheme):
             place = f"{at.where}: data '{at.data.name}'"
             hint = 'use scheme = "data-free"'
             faults.append(InputError(message, where=place, hint=hint))
+        faults += self._round_faults(at)
         return faults + at.check(student, at.teachers[:1])
 
+    def _round_faults(self, at: Situation) -> list[EdgekdError]:
+        place = f"{at.where}: scheme.rounds"
+        if not self.competition and "rounds" in self.model_fields_set:
+            message = "only images that compete with the student are made in rounds"
+            return [InputError(message, where=place, hint="set competition = 1.0")]
+        if self.competition and self.images < self.rounds:
+            message = f"{self.images} images are too few for {self.rounds} rounds"
+            return [InputError(message, where=place, allowed=f"up to {self.images}")]
+        return []
+
     def cost(self, at: Situation) -> str:
+        rounds = f", in {self.rounds} rounds" if self.competition else ""
         return (
             f"{self.images:,} images by {self.iterations} steps through {at.teachers[0].name}, "
-            f"then {at.teaching.epochs} epochs of them"
+            f"then {at.teaching.epochs} epochs of them{rounds}"
         )
 
     def teach(self, student: nn.Module, at: Situation) -> Taught:
         labels = torch.arange(self.images) % at.data.classes
-        parts = [
-            self._images(number, chosen, at)
-            for number, chosen in enumerate(torch.split(labels, self.chunk))
-        ]
-        on = at.with_(data=made(at.data, torch.cat(parts), labels), keep="last")
-        taught = on.teach(student, at.teachers[:1], "student")
-        return Taught(taught, f"on {self.images} inverted images, no data")
+        rounds = self.rounds if self.competition else 1
+        parts: list[Tensor] = []
+        for turn, wanted in enumerate(torch.tensor_split(labels, rounds), 1):
+            rival = as_teacher(student, "the student") if turn > 1 else None
+            for chosen in torch.split(wanted, self.chunk):
+                parts.append(self._images(len(parts), chosen, at, rival))
+            x = torch.cat(parts)
+            on = at.with_(data=made(at.data, x, labels[: len(x)]), keep="last")
+            on.teach(student, at.teachers[:1], "student" if turn == rounds else f"student-{turn}")
+        ending = f", in {rounds} rounds against the student" if self.competition else ""
+        return Taught(student, f"on {self.images} inverted images, no data{ending}")
 
-    def _images(self, number: int, labels: Tensor, at: Situation) -> Tensor:
+    def _images(self, number: int, labels: Tensor, at: Situation, rival: Teacher | None) -> Tensor:
         """One chunk of images (N, C, H, W) for these classes."""
         teacher, shape = at.teachers[0], tuple(at.data.example.shape[1:])
         with drawing(at.seed, "images", number):
             pixels = Pixels(self.mean + self.std * torch.randn(len(labels), *shape))
-        with frozen(teacher) as network, NormStatistics(network) as norms:
+        with ExitStack() as stack:
+            network = stack.enter_context(frozen(teacher))
+            norms = stack.enter_context(NormStatistics(network))
+            other = stack.enter_context(frozen(rival)) if rival is not None else None
 
             def loss(module: nn.Module, batch: Batch) -> Tensor:
                 drawn = torch.Generator().manual_seed(stream(at.seed, "jitter", number, batch.step))
@@ -96,7 +123,11 @@ class DeepInversion(Scheme):
                 answers, distance = norms.watch(lambda: differentiable(teacher, network, x))
                 told = F.cross_entropy(answers, labels.to(x.device))
                 prior = self.total_variation * variation(x) + self.l2 * power(x)
-                return told + prior + self.statistics * distance
+                total: Tensor = told + prior + self.statistics * distance
+                if rival is not None and other is not None:
+                    mine = differentiable(rival, other, x)
+                    total = total + self.competition * rivalry(answers, mine)
+                return total
 
             steps = min(STEPS, self.iterations)
             alone = at.with_(
@@ -111,7 +142,8 @@ class DeepInversion(Scheme):
                 patience=None,
                 keep="last",
             )
-            identity = f"{self!r} {teacher.key} {labels.tolist()}"
+            key = "" if rival is None else rival.key
+            identity = f"{self!r} {teacher.key} {key} {labels.tolist()}"
             alone.fit(pixels, loss, f"images-{number}", identity=identity)
         return pixels.values.detach().clone()
 
@@ -136,3 +168,10 @@ def variation(x: Tensor) -> Tensor:
 def power(x: Tensor) -> Tensor:
     """|x|^2, the mean over the images."""
     return x.square().sum() / len(x)
+
+
+def rivalry(theirs: Tensor, mine: Tensor) -> Tensor:
+    """1 - JS(softmax t, softmax s), JS in nats, the mean over the images."""
+    first, second = torch.log_softmax(theirs, dim=1), torch.log_softmax(mine, dim=1)
+    middle = torch.logaddexp(first, second) - math.log(2)
+    return 1 - (divergence(first, middle) + divergence(second, middle)).mean() / 2

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.networks import load_network, network_key
@@ -12,6 +13,7 @@ from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._networks import as_teacher, drawing
 from edgekd.teachers import Teacher
+from edgekd.teaching.fusion import Fusion
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1902.03393")
@@ -20,12 +22,15 @@ class Progressive(Scheme):
 
     Mirzadeh et al. 2020 (teacher assistants); every step has the recipe's `label_weight` and
     `losses`. With `dense` each learns from all that came before it (Son et al. 2021, densely guided
-    distillation, without its random dropping). `assistants` are networks, from large to small, as
-    in [student]: `{ factory = "package.module:callable", arguments = { ... } }`.
+    distillation); `drop` is the chance with which each of those is left out of a step (their
+    stochastic DGKD), while one of them stays and the others share its part. `assistants` are
+    networks, from large to small, as in [student]: `{ factory = "package.module:callable",
+    arguments = { ... } }`.
     """
 
     assistants: tuple[Network, ...] = Field(default=())
     dense: bool = False
+    drop: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
         if not self.assistants:
@@ -33,6 +38,10 @@ class Progressive(Scheme):
             message = "there is no assistant between teacher and student"
             place = f"{at.where}: scheme.assistants"
             return [InputError(message, where=place, hint=hint)]
+        if self.drop and not self.dense:
+            message = "there is one teacher a step, and none to leave out"
+            place = f"{at.where}: scheme.drop"
+            return [InputError(message, where=place, hint="set dense = true")]
         faults: list[EdgekdError] = []
         teachers = list(at.teachers)
         for number, network in enumerate(self.assistants, 1):
@@ -58,11 +67,27 @@ class Progressive(Scheme):
         teachers: list[Teacher] = list(at.teachers)
         for number, network in enumerate(self.assistants, 1):
             assistant = _load(network, number, at, at.where)
-            at.teach(assistant, teachers, f"assistant-{number}")
+            at.teach(assistant, teachers, f"assistant-{number}", fusion=self._fusion())
             before = as_teacher(assistant, f"assistant {number}")
             teachers = [*teachers, before] if self.dense else [before]
-        taught = at.teach(student, teachers, "student")
+        taught = at.teach(student, teachers, "student", fusion=self._fusion())
         return Taught(taught, f"through {len(self.assistants)} assistants")
+
+    def _fusion(self) -> Fusion | None:
+        return Dropping(self.drop) if self.drop else None
+
+
+class Dropping(Fusion):
+    """The teachers' weights, with some of them left out of a step by chance."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+        drawn = torch.rand(len(answers))
+        stays = (drawn >= self.chance) | (drawn == drawn.max())
+        return super().shares(answers, weights * stays.to(weights.device), student, labels)
 
 
 def _load(network: Network, number: int, at: Situation, where: str) -> nn.Module:
