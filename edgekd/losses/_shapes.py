@@ -17,14 +17,19 @@ def channels_first(features: Tensor, layout: Layout) -> Tensor:
     return features.movedim(-1, 1) if last else features
 
 
-def shape_channels_first(shape: Shape, layout: Layout) -> Shape:
-    """The same for one sample's shape."""
+def widths(student: Shape, teacher: Shape, layout: Layout) -> tuple[int, int]:
+    """How many channels each side has, from one sample's shapes."""
+    return _width(student, layout), _width(teacher, layout)
+
+
+def _width(shape: Shape, layout: Layout) -> int:
     last = layout == "channels-last" or (layout == "auto" and len(shape) == 2)
-    return (shape[-1], *shape[:-1]) if last else shape
+    return shape[-1 if last else 0]
 
 
-def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both (B, C, ...) pooled to the smaller of the two sizes in each direction."""
+def aligned(student: Tensor, teacher: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Both as (B, C, ...), pooled to the smaller of the two sizes in each direction."""
+    student, teacher = channels_first(student, layout), channels_first(teacher, layout)
     size = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
     return pooled(student, size), pooled(teacher, size)
 

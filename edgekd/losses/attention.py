@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.losses import FeatureLoss, Shape, above_zero
-from edgekd.losses._shapes import Layout, channels_first, refuse_unlike, same_size
+from edgekd.losses._shapes import Layout, aligned, refuse_unlike
 from edgekd.registry import LOSSES
 
 
@@ -27,9 +27,7 @@ class Attention(FeatureLoss):
         refuse_unlike(student, teacher, (2, 3))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student = channels_first(student, self.layout)
-        teacher = channels_first(teacher, self.layout)
-        student, teacher = same_size(student, teacher)
+        student, teacher = aligned(student, teacher, self.layout)
         distance: Tensor = torch.linalg.vector_norm(self._map(student) - self._map(teacher), dim=1)
         return distance.mean()
 

@@ -5,13 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.losses import FeatureLoss, Shape
-from edgekd.losses._shapes import (
-    Layout,
-    channels_first,
-    refuse_unlike,
-    same_size,
-    shape_channels_first,
-)
+from edgekd.losses._shapes import Layout, aligned, refuse_unlike, widths
 from edgekd.registry import LOSSES
 
 
@@ -30,14 +24,11 @@ class Cosine(FeatureLoss):
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
         refuse_unlike(student, teacher, (1, 2, 3))
-        inputs = shape_channels_first(student, self.layout)[0]
-        outputs = shape_channels_first(teacher, self.layout)[0]
+        inputs, outputs = widths(student, teacher, self.layout)
         if inputs != outputs:
             self.regressor = nn.Linear(inputs, outputs)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student = channels_first(student, self.layout)
-        teacher = channels_first(teacher, self.layout)
-        student, teacher = same_size(student, teacher)
+        student, teacher = aligned(student, teacher, self.layout)
         guess = self.regressor(student.movedim(1, -1))
         return torch.mean(1 - F.cosine_similarity(guess, teacher.movedim(1, -1), dim=-1))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.losses import FeatureLoss, Shape, above_zero
-from edgekd.losses._shapes import Layout, channels_first, shape_channels_first
+from edgekd.losses._shapes import Layout, channels_first, widths
 from edgekd.registry import LOSSES
 
 DENSE = 8
@@ -47,7 +47,7 @@ class CRD(FeatureLoss):
         self.banks = nn.ModuleList()
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
-        sizes = [shape_channels_first(shape, self.layout)[0] for shape in (student, teacher)]
+        sizes = widths(student, teacher, self.layout)
         self.heads = nn.ModuleList([nn.Linear(size, self.width) for size in sizes])
 
     def remember(self, samples: int) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.losses import FeatureLoss, Shape, above_zero, not_negative
-from edgekd.losses._shapes import Layout, channels_first, shape_channels_first
+from edgekd.losses._shapes import Layout, channels_first, widths
 from edgekd.registry import LOSSES
 
 
@@ -33,7 +33,7 @@ class CrossModal(FeatureLoss):
         self.bridge: nn.Module = nn.Identity()
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
-        inputs, outputs = (shape_channels_first(s, self.layout)[0] for s in (student, teacher))
+        inputs, outputs = widths(student, teacher, self.layout)
         if inputs != outputs:
             self.bridge = nn.Linear(inputs, outputs)
 

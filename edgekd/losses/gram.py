@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from edgekd.losses import FeatureLoss, Shape
-from edgekd.losses._shapes import Layout, channels_first, refuse_unlike, shape_channels_first
+from edgekd.losses._shapes import Layout, channels_first, refuse_unlike, widths
 from edgekd.registry import LOSSES
 
 
@@ -21,8 +21,7 @@ class Gram(FeatureLoss):
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
         refuse_unlike(student, teacher, (2, 3))
-        mine = shape_channels_first(student, self.layout)[0]
-        theirs = shape_channels_first(teacher, self.layout)[0]
+        mine, theirs = widths(student, teacher, self.layout)
         if mine != theirs:
             raise ValueError(f"needs as many channels on both sides, found {mine} and {theirs}")
 

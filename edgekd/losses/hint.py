@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.losses import FeatureLoss, Shape
-from edgekd.losses._shapes import (
-    Layout,
-    channels_first,
-    refuse_unlike,
-    same_size,
-    shape_channels_first,
-)
+from edgekd.losses._shapes import Layout, aligned, refuse_unlike, widths
 from edgekd.registry import LOSSES
 
 
@@ -36,15 +30,12 @@ class Hint(FeatureLoss):
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
         refuse_unlike(student, teacher, (1, 2, 3))
-        inputs = shape_channels_first(student, self.layout)[0]
-        outputs = shape_channels_first(teacher, self.layout)[0]
+        inputs, outputs = widths(student, teacher, self.layout)
         if inputs != outputs or self.when == "always":
             self.regressor = nn.Linear(inputs, outputs)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student = channels_first(student, self.layout)
-        teacher = channels_first(teacher, self.layout)
-        student, teacher = same_size(student, teacher)
+        student, teacher = aligned(student, teacher, self.layout)
         # A linear layer over the channels is a 1x1 convolution in any number of dimensions.
         guess = self.regressor(student.movedim(1, -1)).movedim(-1, 1)
         return torch.mean((guess - teacher) ** 2)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from edgekd.losses import FeatureLoss, Shape
 from edgekd.losses._kernels import discrepancy, gaussian_for, linear, polynomial, unit_channels
-from edgekd.losses._shapes import Layout, channels_first, refuse_unlike, same_size
+from edgekd.losses._shapes import Layout, aligned, refuse_unlike
 from edgekd.registry import LOSSES
 
 
@@ -31,9 +31,7 @@ class MMD(FeatureLoss):
         refuse_unlike(student, teacher, (2, 3))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student = channels_first(student, self.layout)
-        teacher = channels_first(teacher, self.layout)
-        student, teacher = same_size(student, teacher)
+        student, teacher = aligned(student, teacher, self.layout)
         mine, theirs = unit_channels(student), unit_channels(teacher)
         if self.kernel == "gaussian":
             return discrepancy(mine, theirs, gaussian_for(mine, theirs))

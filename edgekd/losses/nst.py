@@ -4,7 +4,7 @@ from torch import Tensor
 
 from edgekd.losses import FeatureLoss, Shape
 from edgekd.losses._kernels import discrepancy, polynomial, unit_channels
-from edgekd.losses._shapes import Layout, channels_first, refuse_unlike, same_size
+from edgekd.losses._shapes import Layout, aligned, refuse_unlike
 from edgekd.registry import LOSSES
 
 
@@ -24,7 +24,5 @@ class NST(FeatureLoss):
         refuse_unlike(student, teacher, (2, 3))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student = channels_first(student, self.layout)
-        teacher = channels_first(teacher, self.layout)
-        student, teacher = same_size(student, teacher)
+        student, teacher = aligned(student, teacher, self.layout)
         return discrepancy(unit_channels(student), unit_channels(teacher), polynomial)

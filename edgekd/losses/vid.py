@@ -7,13 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.losses import FeatureLoss, Shape, above_zero
-from edgekd.losses._shapes import (
-    Layout,
-    channels_first,
-    refuse_unlike,
-    same_size,
-    shape_channels_first,
-)
+from edgekd.losses._shapes import Layout, aligned, refuse_unlike, widths
 from edgekd.registry import LOSSES
 
 
@@ -37,8 +31,7 @@ class VID(FeatureLoss):
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
         refuse_unlike(student, teacher, (1, 2, 3))
-        inputs = shape_channels_first(student, self.layout)[0]
-        outputs = shape_channels_first(teacher, self.layout)[0]
+        inputs, outputs = widths(student, teacher, self.layout)
         self.mean = nn.Sequential(
             nn.Linear(inputs, outputs),
             nn.ReLU(),
@@ -51,9 +44,7 @@ class VID(FeatureLoss):
         self.spread = nn.Parameter(torch.full((outputs,), start))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student = channels_first(student, self.layout)
-        teacher = channels_first(teacher, self.layout)
-        student, teacher = same_size(student, teacher)
+        student, teacher = aligned(student, teacher, self.layout)
         guess = self.mean(student.movedim(1, -1))
         variance = F.softplus(self.spread) + 1e-5
         error = (teacher.movedim(1, -1) - guess) ** 2
