@@ -81,16 +81,14 @@ def layer_costs(module: nn.Module, example: Tensor) -> list[LayerCost]:
     operations go by the name of the module that they came from.
     """
     counter = _Counter()
-    with _in_eval(module), torch.no_grad(), _plain_kernels(), counter:
-        hooks = list(_hooks(module, counter))
-        try:
+    with contextlib.ExitStack() as hooks, _in_eval(module), torch.no_grad():
+        for hook in _hooks(module, counter):
+            hooks.enter_context(hook)
+        with _plain_kernels(), counter:
             if isinstance(module, fx.GraphModule):
                 _GraphRun(module, counter).run(example)
             else:
                 module(example)
-        finally:
-            for hook in hooks:
-                hook.remove()
     return [
         LayerCost(
             name,
@@ -132,17 +130,11 @@ def largest_layer(module: nn.Module, example: Tensor) -> int:
         values = [one for one in (*inputs, output) if isinstance(one, Tensor)]
         largest = max(largest, sum(one.numel() for one in values))
 
-    handles = [
-        part.register_forward_hook(see)
-        for part in module.modules()
-        if isinstance(part, (nn.modules.conv._ConvNd, nn.Linear))
-    ]
-    try:
-        with _in_eval(module), torch.no_grad():
-            module(example[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as hooks, _in_eval(module), torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, (nn.modules.conv._ConvNd, nn.Linear)):
+                hooks.enter_context(part.register_forward_hook(see))
+        module(example[:1])
     return largest
 
 

@@ -1,5 +1,6 @@
 """How early the task becomes separable."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -74,16 +75,12 @@ def executed(network: nn.Module, x: Tensor) -> list[str]:
     """The layers with weights whose output is one tensor, and the network's output's own, in the
     order that they run in."""
     order: list[str] = []
-    handles = []
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
-            handles.append(layer.register_forward_hook(lambda *_, name=name: order.append(name)))
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, layer in network.named_modules():
+            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+                seen = layer.register_forward_hook(lambda *_, name=name: order.append(name))
+                hooks.enter_context(seen)
+        network(x)
     return list(dict.fromkeys(order))
 
 

@@ -1,6 +1,7 @@
 """What goes into a layer, as second moments over the calibration samples."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,14 +44,11 @@ def input_moments(
 
         return hook
 
-    handles = [part.register_forward_pre_hook(watch(name)) for name, part in layers.items()]
-    try:
-        with torch.no_grad():
-            for part in torch.split(x, BATCH):
-                module(part)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(watch(name)))
+        for part in torch.split(x, BATCH):
+            module(part)
     for moments in sums.values():
         moments.patches /= moments.count
     return sums

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,17 +113,11 @@ def _shapes(module: nn.Module, example: Tensor) -> dict[str, tuple[torch.Size, t
         return hook
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    handles = [
-        part.register_forward_hook(watch(name))
-        for name, part in module.named_modules()
-        if isinstance(part, kinds)
-    ]
-    try:
-        with torch.no_grad():
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, part in module.named_modules():
+            if isinstance(part, kinds):
+                hooks.enter_context(part.register_forward_hook(watch(name)))
+        module(example)
     return seen
 
 

@@ -5,8 +5,8 @@ what is left when it goes is its shortcut. Blocks whose shortcut is a layer of i
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,9 @@ def residual_blocks(module: nn.Module, example: Tensor) -> list[Block]:
 
         return hook
 
-    with _hooked(module, watch), torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for name, part in module.named_modules():
+            hooks.enter_context(part.register_forward_hook(watch(name)))
         module(example)
     found = [
         Block(name, tuple(given[0].shape))
@@ -71,16 +73,6 @@ def _passes_on(part: nn.Module, x: Tensor) -> bool:
         for parameter in empty.parameters():
             parameter.zero_()
         return torch.equal(empty(x), x)
-
-
-@contextmanager
-def _hooked(module: nn.Module, watch: Callable[[str], Callable[..., None]]) -> Iterator[None]:
-    handles = [part.register_forward_hook(watch(name)) for name, part in module.named_modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def remove_blocks(module: nn.Module, example: Tensor, names: Sequence[str]) -> nn.Module:
@@ -108,18 +100,11 @@ def branch_energy(module: nn.Module, blocks: Sequence[Block], x: Tensor) -> dict
 
         return hook
 
-    wanted = {block.name for block in blocks}
-    handles = [
-        part.register_forward_hook(watch(name))
-        for name, part in module.named_modules()
-        if name in wanted
-    ]
-    try:
-        with torch.no_grad():
-            module(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks:
+            part = module.get_submodule(block.name)
+            hooks.enter_context(part.register_forward_hook(watch(block.name)))
+        module(x)
     return energies
 
 

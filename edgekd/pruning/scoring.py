@@ -1,7 +1,7 @@
 """Showing a model to a criterion: batches with gradients, or a training that it watches."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -112,15 +112,11 @@ def _watching(
 
         return hook
 
-    handles = [
-        parameter.register_post_accumulate_grad_hook(watch(name))  # type: ignore[no-untyped-call]
-        for name, parameter in parameters.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, parameter in parameters.items():
+            hook = parameter.register_post_accumulate_grad_hook(watch(name))  # type: ignore[no-untyped-call]
+            hooks.enter_context(hook)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _batches(data: Data, samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -149,18 +145,13 @@ def _outputs_scored(
 
         return hook
 
-    handles = [
-        part.register_forward_hook(keep(name, isinstance(part, nn.Linear | nn.LayerNorm)))
-        for name, part in module.named_modules()
-        if isinstance(part, (*KERNELS, *NORMS))
-    ]
-    try:
-        with torch.no_grad():
-            for x, _ in _batches(data, samples, seed):
-                module(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, part in module.named_modules():
+            if isinstance(part, (*KERNELS, *NORMS)):
+                hook = keep(name, isinstance(part, nn.Linear | nn.LayerNorm))
+                hooks.enter_context(part.register_forward_hook(hook))
+        for x, _ in _batches(data, samples, seed):
+            module(x)
     return {key: criterion.finish(value, value, value, counts[key]) for key, value in sums.items()}
 
 
