@@ -90,6 +90,8 @@ def micro_sources(
     the micro runtime does not have.
     """
     graph = read_tflite(path)
+    if not graph.inputs or not graph.outputs:
+        raise InputError("it has no input or no output", where=str(path))
     name = check_name(name) if name else name_from(path.stem)
     methods = {op: method_of(op, str(path)) for op in sorted(graph.counts)}
     content = read_bytes(path)

@@ -134,8 +134,8 @@ def _graph(reader: _Reader) -> Graph:
     return Graph(
         ops=tuple(ops),
         tensors=dict(zip(keys, tensors, strict=True)),
-        inputs=_keys(reader, subgraph.InputsLength(), subgraph.InputsAsNumpy, keys),
-        outputs=_keys(reader, subgraph.OutputsLength(), subgraph.OutputsAsNumpy, keys),
+        inputs=_ends(reader, subgraph.InputsLength(), subgraph.InputsAsNumpy, keys),
+        outputs=_ends(reader, subgraph.OutputsLength(), subgraph.OutputsAsNumpy, keys),
         facts={"schema_version": model.Version(), "subgraphs": model.SubgraphsLength()},
     )
 
@@ -206,6 +206,16 @@ def _keys(
     if any(not -1 <= index < len(keys) for index in indices):
         raise ValueError(f"an operator names a tensor beyond the {len(keys)} that there are")
     return tuple(keys[index] if index >= 0 else "" for index in indices)
+
+
+def _ends(
+    reader: _Reader, length: int, array: Callable[[], Any], keys: list[str]
+) -> tuple[str, ...]:
+    """The model's inputs or outputs: none of them may be left out, as an operator's may."""
+    found = _keys(reader, length, array, keys)
+    if "" in found:
+        raise ValueError("an input or output is left out")
+    return found
 
 
 def _op(reader: _Reader, index: int, op: Any, codes: list[str], keys: list[str]) -> Op:

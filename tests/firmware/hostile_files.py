@@ -2,14 +2,74 @@
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from operator_cases import CASES
+from tflite_files import O, T, integers, tflite
+
+from edgekd.formats.tflite_metadata import with_metadata
+
+WHOLE = "a whole network with metadata"
 
 WORDS = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 """What breaks lengths, offsets, shapes and scales."""
+
+
+def whole_network() -> bytes:
+    """Pad, convolution, depthwise convolution, residual sum, mean, fully connected, softmax: the
+    chain of a small classifier, with what edgekd writes about it."""
+    chance = np.random.default_rng(3)
+
+    def weights(shape: tuple[int, ...], scale: float, axis: int) -> T:
+        scales = [scale + 0.001 * n for n in range(shape[axis])]
+        return T(shape, scales, 0, chance.integers(-99, 100, shape), axis=axis)
+
+    window = {"strideH": 1, "strideW": 1, "padding": 0, "fusedActivationFunction": 1}
+    tensors = [
+        T((1, 8, 8, 3), 0.04, 3),
+        integers([[0, 0], [1, 1], [1, 1], [0, 0]]),
+        T((1, 10, 10, 3), 0.04, 3),
+        weights((4, 3, 3, 3), 0.01, 0),
+        integers([5, -6, 7, -8]),
+        T((1, 8, 8, 4), 0.1, -128),
+        weights((1, 3, 3, 4), 0.02, 3),
+        integers([1, 2, 3, 4]),
+        T((1, 8, 8, 4), 0.2, -120),
+        T((1, 8, 8, 4), 0.2, -100),
+        integers([1, 2]),
+        T((1, 4), 0.1, -110),
+        weights((5, 4), 0.01, 0),
+        integers([9, 8, 7, 6, 5]),
+        T((1, 5), 0.05, 0),
+        T((1, 5), 1 / 256, -128),
+    ]
+    ops = [
+        O("PAD", [0, 1], [2], {}, "PadOptions"),
+        O("CONV_2D", [2, 3, 4], [5], {**window, "padding": 1}, "Conv2DOptions"),
+        O("DEPTHWISE_CONV_2D", [5, 6, 7], [8], {**window, "depthMultiplier": 1},
+          "DepthwiseConv2DOptions"),
+        O("ADD", [8, 5], [9], {"fusedActivationFunction": 0}, "AddOptions"),
+        O("MEAN", [9, 10], [11], {"keepDims": False}, "ReducerOptions"),
+        O("FULLY_CONNECTED", [11, 12, 13], [14], {}, "FullyConnectedOptions"),
+        O("SOFTMAX", [14], [15], {"beta": 1.0}, "SoftmaxOptions"),
+    ]  # fmt: skip
+    facts = {"name": "hook", "version": "1", "labels": ["a", "b", "c", "d", "e"]}
+    return with_metadata(tflite(tensors, ops, [0], [15]), facts)
+
+
+def hostile_files(each: int) -> Iterator[tuple[str, bytes, bytes]]:
+    """(what it was made of, the sound file, the hostile one): `each` of either kind for every
+    operator, twelve times as many of the whole network."""
+    bases: dict[str, Callable[[], bytes]] = {**CASES, WHOLE: whole_network}
+    for seed, (name, make) in enumerate(bases.items()):
+        sound, count = make(), each * (12 if name == WHOLE else 1)
+        for hostile in (damaged, bent):
+            for content in hostile(sound, count, seed):
+                yield name, sound, content
 
 
 def damaged(content: bytes, count: int, seed: int) -> Iterator[bytes]:

@@ -86,3 +86,18 @@ def test_a_vector_that_claims_four_thousand_million_elements_is_refused_at_once(
     path.write_bytes(content)
     with pytest.raises(InputError, match="truncated or corrupt"):
         read_tflite(path)
+
+
+@pytest.mark.parametrize("end", ["inputs", "outputs"])
+def test_an_input_or_output_that_is_left_out_is_refused(end, tflite_file):
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    path = tflite_file()
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    setattr(model.subgraphs[0], end, [-1])
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    with pytest.raises(InputError, match="an input or output is left out"):
+        read_tflite(path)
