@@ -5,6 +5,7 @@ Edge TPU's compiler takes the int8 TFLite file, TensorRT takes the ONNX file. Th
 with `BACKENDS.get(follower.follows)` first and hands its artifacts over one by one.
 """
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from edgekd.artifact import Artifact, OpPlacement
 from edgekd.candidate import Candidate
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, MissingPackage
 from edgekd.target import Target
+
+
+def not_installed(where: str, *needed: tuple[str, str, str]) -> list[EdgekdError]:
+    """A fault for each module that is not here, told as (module, its package, edgekd's extra)."""
+    return [
+        MissingPackage(package, extra, where=where)
+        for module, package, extra in needed
+        if not importlib.util.find_spec(module)
+    ]
 
 
 class Backend(Protocol):

@@ -7,15 +7,14 @@ model; instructions are counted by the emulator (`simulated`).
 
 import shutil
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekd.artifact import Artifact, OpPlacement, sha256_of
-from edgekd.backends import Board
-from edgekd.errors import EdgekdError, InputError, MissingPackage
+from edgekd.backends import Board, not_installed
+from edgekd.errors import EdgekdError, InputError
 from edgekd.firmware import emulation
 from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
@@ -36,9 +35,7 @@ class PlainC:
 
     def missing(self) -> list[EdgekdError]:
         """LiteRT's schema is all that generating needs; compiler and emulator are optional."""
-        if find_spec("ai_edge_litert"):
-            return []
-        return [MissingPackage("ai-edge-litert", "tflite", where="backends.c")]
+        return not_installed("backends.c", ("ai_edge_litert", "ai-edge-litert", "tflite"))
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]

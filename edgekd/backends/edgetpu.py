@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, OpPlacement
-from edgekd.backends import Board
-from edgekd.errors import EdgekdError, InputError, MissingPackage, ToolError
+from edgekd.backends import Board, not_installed
+from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph
 from edgekd.formats.tflite import read_tflite
 from edgekd.options import EdgetpuOptions
@@ -51,11 +51,7 @@ class EdgeTpu:
 
     def missing(self) -> list[EdgekdError]:
         """LiteRT's schema is all that the static check needs; the compiler is optional."""
-        try:
-            import ai_edge_litert.schema_py_generated  # noqa: F401
-        except ImportError:
-            return [MissingPackage("ai-edge-litert", "tflite", where="backends.edgetpu")]
-        return []
+        return not_installed("backends.edgetpu", ("ai_edge_litert", "ai-edge-litert", "tflite"))
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]

@@ -1,19 +1,16 @@
 """Entropy-coded ONNX for flash: a smaller file that gives `model.onnx` back bit for bit."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, OpPlacement
-from edgekd.backends import Board
-from edgekd.errors import EdgekdError, MissingPackage
+from edgekd.backends import Board, not_installed
+from edgekd.errors import EdgekdError
 from edgekd.quant.packed_onnx import Packed, pack
 from edgekd.registry import BACKENDS
 from edgekd.store import write_beside
 from edgekd.target import Target
-
-WHERE = "backends.huffman"
 
 
 @BACKENDS.register(paper="https://arxiv.org/abs/1510.00149")
@@ -24,7 +21,7 @@ class Huffman:
 
     def missing(self) -> list[EdgekdError]:
         """A fault where onnx is not installed."""
-        return [] if find_spec("onnx") else [MissingPackage("onnx", "onnx", where=WHERE)]
+        return not_installed("backends.huffman", ("onnx", "onnx", "onnx"))
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]

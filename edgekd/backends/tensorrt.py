@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, OpPlacement, sha256_of
-from edgekd.backends import Board
-from edgekd.errors import EdgekdError, InputError, MissingPackage, ToolError
+from edgekd.backends import Board, not_installed
+from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.options import TensorrtOptions
@@ -45,11 +45,7 @@ class TensorRt:
 
     def missing(self) -> list[EdgekdError]:
         """The onnx package, which reads the file; trtexec is the board's."""
-        try:
-            import onnx  # noqa: F401
-        except ImportError:
-            return [MissingPackage("onnx", "onnx", where="backends.tensorrt")]
-        return []
+        return not_installed("backends.tensorrt", ("onnx", "onnx", "onnx"))
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]

@@ -15,8 +15,9 @@ import torch
 from torch import fx
 
 from edgekd.artifact import Artifact, OpPlacement, Precision, TensorInfo, sha256_of
+from edgekd.backends import not_installed
 from edgekd.candidate import Candidate
-from edgekd.errors import EdgekdError, MissingPackage, ToolError
+from edgekd.errors import EdgekdError, ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, Tensor
 from edgekd.formats.tflite import read_tflite
@@ -38,14 +39,11 @@ class Tflite:
 
     def missing(self) -> list[EdgekdError]:
         """A fault for each of litert-torch and ai-edge-litert that is not installed."""
-        from importlib.util import find_spec
-
-        names = {"litert_torch": "litert-torch", "ai_edge_litert": "ai-edge-litert"}
-        return [
-            MissingPackage(title, "tflite", where="backends.tflite")
-            for name, title in names.items()
-            if not find_spec(name)
-        ]
+        return not_installed(
+            "backends.tflite",
+            ("litert_torch", "litert-torch", "tflite"),
+            ("ai_edge_litert", "ai-edge-litert", "tflite"),
+        )
 
     def check(
         self, candidate: Candidate, target: Target, options: dict[str, Any]

@@ -15,7 +15,6 @@ import copy
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ import torch
 from torch import nn
 
 from edgekd.artifact import Artifact, OpPlacement, Placement, Precision, TensorInfo, sha256_of
+from edgekd.backends import not_installed
 from edgekd.candidate import Candidate
 from edgekd.config import parse
-from edgekd.errors import EdgekdError, InputError, MissingPackage
+from edgekd.errors import EdgekdError, InputError
 from edgekd.options import TvmOptions
 from edgekd.quant.export import export_graph, quiet
 from edgekd.quant.support import place
@@ -52,7 +52,7 @@ class Tvm:
 
     def missing(self) -> list[EdgekdError]:
         """TVM itself; which compiler links depends on the target and is checked with it."""
-        return [] if find_spec("tvm") else [MissingPackage("apache-tvm", "tvm", where=WHERE)]
+        return not_installed(WHERE, ("tvm", "apache-tvm", "tvm"))
 
     def check(
         self, candidate: Candidate, target: Target, options: dict[str, Any]

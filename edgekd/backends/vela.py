@@ -13,13 +13,12 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, OpPlacement
-from edgekd.backends import Board
-from edgekd.errors import EdgekdError, InputError, MissingPackage, ToolError
+from edgekd.backends import Board, not_installed
+from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph, Op
 from edgekd.formats.tflite import read_tflite
 from edgekd.measurement import Measurement
@@ -47,15 +46,11 @@ class Vela:
 
     def missing(self) -> list[EdgekdError]:
         """A fault for each of LiteRT's schema and Vela that is not installed."""
-        needed = {
-            "ai_edge_litert": ("ai-edge-litert", "tflite"),
-            "ethosu": ("ethos-u-vela", "ethos"),
-        }
-        return [
-            MissingPackage(title, extra, where="backends.vela")
-            for name, (title, extra) in needed.items()
-            if not find_spec(name)
-        ]
+        return not_installed(
+            "backends.vela",
+            ("ai_edge_litert", "ai-edge-litert", "tflite"),
+            ("ethosu", "ethos-u-vela", "ethos"),
+        )
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
