@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "tests" / "firmware")]
 
 from dated import write_result  # noqa: E402
-from networks import NETWORKS, write_tflite  # noqa: E402
+from networks import NETWORKS, pictures, write_tflite  # noqa: E402
 from tflite_files import by_litert, by_micro  # noqa: E402
 
 from edgekd.firmware import emulation, hosted  # noqa: E402
@@ -58,8 +58,8 @@ def row_of(path: Path, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarr
     """What holds on every processor, the inputs and the micro runtime's outputs."""
     content = path.read_bytes()
     plain = generate(path)
-    size = plain.numbers["input_bytes"]
-    x = np.random.default_rng(0).integers(-128, 128, (count, size), np.int8)
+    shown = pictures((plain.numbers["input_bytes"],), count, 2).numpy()
+    x = (np.rint(shown * 255) - 128).astype(np.int8)
     micro, litert = by_micro(content, x), by_litert(content, x)
     with tempfile.TemporaryDirectory() as work:
         _, source = generate(path, arithmetic="litert").write(Path(work))
@@ -67,7 +67,8 @@ def row_of(path: Path, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarr
     row: dict[str, Any] = {
         "inputs": count,
         "outputs_compared": int(micro.size),
-        "distinct_outputs": len(np.unique(micro)),
+        "distinct_output_values": len(np.unique(micro)),
+        "distinct_output_rows": len(np.unique(micro, axis=0)),
         "micro_against_litert": differences(micro, litert),
         "arithmetic_litert_against_litert": differences(as_litert, litert),
         "arena_bytes": plain.numbers["arena_bytes"],

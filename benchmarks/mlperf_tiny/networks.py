@@ -35,21 +35,45 @@ def values_of(module: nn.Module) -> int:
     return sum(one.numel() for one in kept)
 
 
+def pictures(shape: tuple[int, ...], count: int, seed: int) -> torch.Tensor:
+    """(N, ...) in [0, 1]: noise, each sample of a contrast and a brightness of its own, so that
+    what a network makes of them differs."""
+    chance = torch.Generator().manual_seed(seed)
+    per_sample = (count, *[1] * len(shape))
+    contrast = torch.rand(per_sample, generator=chance)
+    brightness = torch.rand(per_sample, generator=chance)
+    noise = torch.rand(count, *shape, generator=chance)
+    return (brightness + contrast * (noise - 0.5)).clamp(0, 1)
+
+
+def spread(module: nn.Module, samples: torch.Tensor) -> None:
+    """Scale the last layer so that each output has mean 0 and deviation 2 over the samples: random
+    weights alone give nearly the same answer to everything, which would prove nothing."""
+    last = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
+    found = module.eval()(samples)
+    deviation = found.std(0)
+    factor = 2 / deviation.clamp(min=float(deviation.median()) / 2)
+    last.weight.mul_(factor[:, None])
+    last.bias.copy_((last.bias - found.mean(0)) * factor)
+
+
 def trained(name: str) -> tuple[nn.Module, torch.Tensor]:
-    """The network with seeded weights and settled batch statistics, and 32 samples (N, ...)."""
+    """The network with seeded weights, settled batch statistics and outputs that differ, and 32
+    samples (N, ...)."""
     make, shape, values = NETWORKS[name]
     torch.manual_seed(0)
     module = make()
     if values_of(module) != values:
         raise AssertionError(f"{name} has {values_of(module)} values, not {values}")
-    samples = torch.rand(32, *shape, generator=torch.Generator().manual_seed(1))
+    samples = pictures(shape, 32, 1)
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
                 nn.init.uniform_(part.weight, 0.5, 1.5)
                 nn.init.uniform_(part.bias, -0.5, 0.5)
-        for _ in range(4):
-            module(samples)
+                part.momentum = None  # the mean of what is seen, so that once is enough
+        module.train()(samples)
+        spread(module, samples)
     return module.eval(), samples
 
 
