@@ -108,7 +108,7 @@ def scatter(
     _plain_log_ticks(axes.xaxis)
     axes.margins(x=0.16, y=0.16)
     axes.set_xlabel(axis)
-    axes.set_ylabel("accuracy on the test set (%)")
+    axes.set_ylabel("test accuracy (%)")
     axes.set_ylim(top=min(axes.get_ylim()[1], 101.5))
     _legend(figure, axes, legend)
     _label(axes, points)
@@ -204,7 +204,7 @@ def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     FigureCanvasSVG(figure)
     # Fixed margins: searching for the best ones takes longer than drawing.
     inch = 1 / size[1]
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.52 * inch, top=1 - 0.08 * inch)
+    figure.subplots_adjust(left=0.14, right=0.98, bottom=0.52 * inch, top=1 - 0.08 * inch)
     return figure, figure.add_subplot()
 
 
@@ -233,13 +233,17 @@ def _label(axes: Any, points: Sequence[Point]) -> None:
     spots = [axes.transData.transform((point.x, 100 * point.y)) for point in points]
     frame = axes.get_window_extent()
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
-    for point, (x, _) in zip(points, spots, strict=True):
+    places = []
+    for point, (x, y) in zip(points, spots, strict=True):
+        ends: tuple[tuple[float, float, str], ...] = ()
         if point.error:
             low, high = (axes.transData.transform((point.x, 100 * y))[1] for y in point.error)
             taken.append((x - 1, low, x + 1, high))
-    for point, (x, y) in zip(points, spots, strict=True):
+            ends = ((0, high - y + 4, "center"), (0, low - y - 13, "center"))
+        places.append((*_PLACES, *ends))
+    for point, (x, y), around in zip(points, spots, places, strict=True):
         width, height = 4.9 * len(point.label) + 2, 10
-        for dx, dy, anchor in _PLACES:
+        for dx, dy, anchor in around:
             left = x + dx - {"left": 0, "center": width / 2, "right": width}[anchor]
             box = (left, y + dy - 1, left + width, y + dy + height)
             inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1]
