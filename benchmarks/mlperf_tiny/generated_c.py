@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "tests" / "firmware")]
+TESTS = HERE.parent.parent / "tests"
+sys.path[:0] = [str(HERE), str(HERE.parent), str(TESTS), str(TESTS / "firmware")]
 
 from dated import write_result  # noqa: E402
+from litert_reference import by_litert  # noqa: E402
 from networks import NETWORKS, pictures, write_tflite  # noqa: E402
-from tflite_files import by_litert, by_micro  # noqa: E402
+from tflite_files import by_micro  # noqa: E402
 
 from edgekd.firmware import emulation, hosted  # noqa: E402
 from edgekd.firmware.arena import measure_arena  # noqa: E402
