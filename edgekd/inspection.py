@@ -8,7 +8,7 @@ from edgekd.artifact import OpPlacement, TensorInfo
 from edgekd.config import Value
 from edgekd.errors import EdgekdError, InputError, nearest
 from edgekd.formats.arena import planned_arena
-from edgekd.formats.graph import Graph, Op, Tensor, live_peak
+from edgekd.formats.graph import Graph, Op, info_of, live_peak
 from edgekd.formats.library import read_library
 from edgekd.formats.macs import count_macs
 from edgekd.formats.onnx_file import read_onnx
@@ -105,17 +105,6 @@ def _planned(graph: Graph) -> dict[str, float | str]:
     enough."""
     found = {"planned_arena_bytes": planned_arena(graph)[0], "macs": count_macs(graph)[0]}
     return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def info_of(tensor: Tensor) -> TensorInfo:
-    """An input or output in an artifact's terms; scale and zero point only if there is just one."""
-    return TensorInfo(
-        name=tensor.name,
-        shape=tensor.shape or (),
-        dtype=tensor.dtype,
-        scale=tensor.scales[0] if len(tensor.scales) == 1 else None,
-        zero_point=tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
-    )
 
 
 def _dtypes(graph: Graph) -> dict[str, int]:

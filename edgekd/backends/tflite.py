@@ -14,12 +14,12 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from edgekd.artifact import Artifact, OpPlacement, Precision, TensorInfo, sha256_of
+from edgekd.artifact import Artifact, OpPlacement, Precision, sha256_of
 from edgekd.backends import not_installed
 from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.firmware.arena import measure_arena
-from edgekd.formats.graph import Graph, Tensor
+from edgekd.formats.graph import Graph, info_of
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata
 from edgekd.measurement import Measurement
@@ -72,8 +72,8 @@ class Tflite:
                 target=target.name,
                 sha256=sha256_of(path),
                 bytes=path.stat().st_size,
-                inputs=tuple(_info(graph.tensors[key]) for key in graph.inputs),
-                outputs=tuple(_info(graph.tensors[key]) for key in graph.outputs),
+                inputs=tuple(info_of(graph.tensors[key]) for key in graph.inputs),
+                outputs=tuple(info_of(graph.tensors[key]) for key in graph.outputs),
                 placements=tuple(placements),
                 versions=_versions(),
                 lineage=candidate.lineage,
@@ -130,16 +130,6 @@ def _run(command: list[str], where: str) -> None:
         lines = [line for line in done.stderr.strip().split("\n") if line.strip()]
         reason = lines[-1] if lines else f"exit status {done.returncode}"
         raise ToolError(f"litert-torch failed: {reason}", where=where)
-
-
-def _info(tensor: Tensor) -> TensorInfo:
-    return TensorInfo(
-        name=tensor.name,
-        shape=tensor.shape or (),
-        dtype=tensor.dtype,
-        scale=tensor.scales[0] if len(tensor.scales) == 1 else None,
-        zero_point=tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
-    )
 
 
 def leftovers(graph: Graph, candidate: Candidate) -> list[str]:

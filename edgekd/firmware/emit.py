@@ -1,7 +1,7 @@
 """The text of model.h and model.c: the same for the same network, name and facts, whenever and
 wherever it is written. Nothing of the model file but numbers gets into it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +61,11 @@ def header(program: Program) -> str:
     ]
     ends = (("INPUT", program.network.inputs), ("OUTPUT", program.network.outputs))
     for kind, arrays in ends:
-        for label, array in zip(_labels(kind, arrays), arrays, strict=True):
+        for label, array in zip(labels(kind, len(arrays)), arrays, strict=True):
             lines += _tensor_lines(f"{macro}_{label}", array, program.layout)
     lines += ["#ifdef __cplusplus", 'extern "C" {', "#endif", ""]
     for kind, arrays in ends:
-        for label in _labels(kind, arrays):
+        for label in labels(kind, len(arrays)):
             lines += [
                 f"static inline int8_t *{name}_{label.lower()}(int8_t *arena)",
                 "{",
@@ -86,9 +86,9 @@ def header(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _labels(kind: str, arrays: Sequence[Array]) -> list[str]:
+def labels(kind: str, count: int) -> list[str]:
     """INPUT, or INPUT0, INPUT1, ... where there are several."""
-    return [kind] if len(arrays) == 1 else [f"{kind}{number}" for number in range(len(arrays))]
+    return [kind] if count == 1 else [f"{kind}{number}" for number in range(count)]
 
 
 def _tensor_lines(macro: str, array: Array, layout: Layout) -> list[str]:

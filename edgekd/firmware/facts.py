@@ -1,12 +1,10 @@
 """What is known of a model besides its arithmetic, as macros of a C header."""
 
-from dataclasses import dataclass
-
+from edgekd.config import Value
 from edgekd.errors import InputError
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Value):
     """Name and version as people call the model, the hash of the recipe that made it, its licence
     (any text), its accuracy in percent, and what its outputs mean. What is not known is left out of
     the header."""

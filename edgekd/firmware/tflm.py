@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgekd import __version__
 from edgekd.errors import InputError, nearest
-from edgekd.firmware.emit import float_text
+from edgekd.firmware.emit import float_text, labels
 from edgekd.firmware.facts import Facts, check_name, fact_lines, name_from
 from edgekd.formats.graph import Graph, Tensor, read_bytes
 from edgekd.formats.tflite import read_tflite
@@ -135,9 +135,8 @@ def _header(name: str, graph: Graph, size: int, arena: Measurement, facts: Facts
         "",
     ]
     for kind, keys in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs)):
-        for number, key in enumerate(keys):
-            label = f"{macro}_{kind}" + (str(number) if len(keys) > 1 else "")
-            lines += _tensor_lines(label, graph.tensors[key])
+        for label, key in zip(labels(kind, len(keys)), keys, strict=True):
+            lines += _tensor_lines(f"{macro}_{label}", graph.tensors[key])
     lines += [
         "#ifdef __cplusplus",
         'extern "C" {',

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.artifact import TensorInfo
 from edgekd.errors import InputError
 
 BITS: Mapping[str, int] = {
@@ -44,6 +45,17 @@ class Tensor:
         if self.shape is None or bits is None or any(size < 0 for size in self.shape):
             return None
         return (math.prod(self.shape) * bits + 7) // 8
+
+
+def info_of(tensor: Tensor) -> TensorInfo:
+    """An input or output in an artifact's terms; scale and zero point only if there is just one."""
+    return TensorInfo(
+        name=tensor.name,
+        shape=tensor.shape or (),
+        dtype=tensor.dtype,
+        scale=tensor.scales[0] if len(tensor.scales) == 1 else None,
+        zero_point=tensor.zero_points[0] if len(tensor.zero_points) == 1 else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,10 @@ def test_an_output_that_is_read_too_keeps_its_memory(made):
 
 
 def test_the_header_says_what_firmware_needs(made):
-    facts = Facts('Kitchen "v2"??/', "1.4", "ab12", "Apache-2.0\n*/", 98.25, ("on", "öff"))
+    facts = Facts(
+        name='Kitchen "v2"??/', version="1.4", recipe_hash="ab12", licence="Apache-2.0\n*/",
+        accuracy_percent=98.25, labels=("on", "öff"),
+    )  # fmt: skip
     generated = made([X, T((1, 8), 0.1, -5)], [RELU], [0], [1], name="kws", facts=facts)
     for line in (
         '#define KWS_NAME "Kitchen \\042v2\\042\\077\\077/"',
