@@ -8,26 +8,17 @@ from edgekd.data.samples import Samples
 from edgekd.devices import Device, Options
 from edgekd.errors import ToolError
 from edgekd.measurement import Kind, Measurement
+from edgekd.resampling import DRAWS, interval, means
 from edgekd.tasks import Task
 from edgekd.tasks.classification import CLASSIFICATION
-
-DRAWS = 1000
 
 
 def accuracy_measurement(
     scores: np.ndarray, device: str, kind: Kind = "measured", metric: str = "top-1"
 ) -> Measurement:
-    """The mean score (N,) of a model, with its bootstrap interval; `metric` is the mean's name.
-
-    Resampling N right-or-wrong results draws from a binomial distribution, so that is drawn from.
-    """
-    count = len(scores)
-    if not _whole(scores):
-        value, drawn = float(scores.mean()), bootstrap_means(scores)
-        return _share("accuracy", value, drawn, count, device, kind, metric)
-    right = int(scores.sum())
-    drawn = np.random.default_rng(0).binomial(count, right / count, DRAWS) / count
-    return _share("accuracy", right / count, drawn, count, device, kind, metric)
+    """The mean score (N,) of a model, with its bootstrap interval; `metric` is the mean's name."""
+    value = float(scores.mean())
+    return _share("accuracy", value, means(scores), len(scores), device, kind, metric)
 
 
 def drop_measurement(
@@ -45,7 +36,7 @@ def drop_measurement(
     count = len(scores)
     change = original.astype(np.float64) - scores.astype(np.float64)
     if not _whole(change):
-        value, drawn = 100.0 * float(change.mean()), 100.0 * bootstrap_means(change)
+        value, drawn = 100.0 * float(change.mean()), 100.0 * means(change)
         return _share("accuracy_drop", value, drawn, count, device, kind, metric)
     lost, won = int((change == 1).sum()), int((change == -1).sum())
     shares = np.array([lost, won, count - lost - won]) / count
@@ -91,24 +82,16 @@ def evaluate_artifact(
     return accuracy_measurement(scores, device.name, device.kind, task.metric), outputs
 
 
-def bootstrap_means(values: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """(draws,) means of as many values, drawn with replacement."""
-    random = np.random.default_rng(0)
-    count = len(values)
-    return np.array([values[random.integers(0, count, count)].mean() for _ in range(draws)])
-
-
 def mean_measurement(
     metric: str, values: np.ndarray, device: str, kind: Kind, protocol: str
 ) -> Measurement:
     """The mean of any values (N,) with its bootstrap interval."""
-    low, high = np.quantile(bootstrap_means(values), [0.025, 0.975])
     return Measurement(
         metric=metric,
         value=float(values.mean()),
         kind=kind,
         device=device,
-        ci=(float(low), float(high)),
+        ci=interval(means(values)),
         protocol=protocol,
     )
 
@@ -127,12 +110,11 @@ def _share(
     kind: Kind,
     metric: str,
 ) -> Measurement:
-    low, high = np.quantile(drawn, [0.025, 0.975])
     return Measurement(
         metric=name,
         value=value,
         kind=kind,
         device=device,
-        ci=(float(low), float(high)),
+        ci=interval(drawn),
         protocol=f"{metric} over {count} samples",
     )

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from torch import fx, nn
 
+from edgekd.accuracy import accuracy_measurement, scores_of
 from edgekd.backends import Backend, Board
 from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, kept
@@ -30,7 +31,7 @@ from edgekd.stages import Progress
 from edgekd.storage import load_module, save_module
 from edgekd.store import disk_errors, key_of
 from edgekd.target import Target
-from edgekd.training import evaluate
+from edgekd.training import predict
 
 FORMS = ("float", "fp16", "int8")
 """What a backend takes that does not say otherwise in its `forms`."""
@@ -78,14 +79,17 @@ def run_stage(
     started = time.perf_counter()
     with disk_errors(work):
         result = planned.stage.run(candidate, plan.context(target, work, progress))
-        accuracy = evaluate(result.module, plan.data.test)
+        outputs = predict(result.module, plan.data.test.x)
     seconds = time.perf_counter() - started
-    cost = totals(result.module, result.example)
+    task, cost = plan.data.task, totals(result.module, result.example)
+    scores = scores_of(outputs.numpy(), plan.data.test.y.numpy(), planned.kind, task)
+    accuracy = accuracy_measurement(scores, "host", metric=task.metric)
     report = StageReport(
         kind=planned.kind,
         cached=False,
         seconds=round(seconds, 2),
-        accuracy=accuracy,
+        accuracy=accuracy.value,
+        accuracy_ci=accuracy.ci,
         parameters=cost.parameters,
         macs=cost.macs,
         bytes=weight_bytes(result),

@@ -13,7 +13,7 @@ TIERS = (
     ("registry", "config"),
     ("store", "storage", "options", "factories", "formats", "artifact", "measurement", "candidate",
      "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
-     "onnx_files", "teachers", "lookup", "views", "tasks", "processes", "versions"),
+     "onnx_files", "teachers", "lookup", "views", "tasks", "processes", "versions", "resampling"),
     ("training", "taps", "teaching", "schemes", "schedules", "losses", "criteria", "quant",
      "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware",
      "boards"),

@@ -26,27 +26,46 @@ from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, Faults, InputError
 from edgekd.measurement import Kind, Measurement
 from edgekd.registry import DIAGNOSTICS
+from edgekd.resampling import interval, means
 from edgekd.tasks import Task
 
 Unit = Literal["share", "points", "nats", "samples", "joules", "grams", "inferences", ""]
 
 
 class Line(Value):
-    """One number of the student, beside the teacher's where there is one. `ci` is the student's
-    95 % interval; `reason` says why `student` is None."""
+    """One number of the student, beside the teacher's where there is one. `ci` and `teacher_ci` are
+    their 95 % intervals; `reason` says why `student` is None."""
 
     name: str
     student: FiniteFloat | None
     teacher: FiniteFloat | None = None
     ci: tuple[FiniteFloat, FiniteFloat] | None = None
+    teacher_ci: tuple[FiniteFloat, FiniteFloat] | None = None
     unit: Unit = "share"
     reason: str = ""
+
+    @classmethod
+    def mean(
+        cls, name: str, student: Tensor | None, teacher: Tensor | None = None, reason: str = ""
+    ) -> "Line":
+        """The means of scores (N,), with their bootstrap intervals; no scores give no number."""
+        (mine, ci), (theirs, teacher_ci) = map(_mean, (student, teacher))
+        return cls(
+            name=name, student=mine, teacher=theirs, ci=ci, teacher_ci=teacher_ci, reason=reason
+        )
 
     @model_validator(mode="after")
     def _a_gap_has_its_reason(self) -> "Line":
         if self.student is None and not self.reason:
             raise ValueError(f"'{self.name}' is missing: say why in its reason")
         return self
+
+
+def _mean(scores: Tensor | None) -> tuple[float | None, tuple[float, float] | None]:
+    if scores is None or not len(scores):
+        return None, None
+    values = scores.double().numpy()
+    return float(values.mean()), interval(means(values))
 
 
 class Curve(Value):

@@ -53,26 +53,22 @@ class Attacks(OfNetworks):
             "pgd": f"PGD {self.epsilon:g}",
         }
         lines = [
-            Line(
-                name=text,
-                student=mine.get(key),
-                teacher=theirs.get(key),
-                reason="" if mine else NO_GRADIENT,
-            )
+            Line.mean(text, mine.get(key), theirs.get(key), "" if mine else NO_GRADIENT)
             for key, text in names.items()
         ]
+        drawn = ("clean", *map(str, STRENGTHS))
         x = (0.0, *(self.epsilon * share for share in STRENGTHS))
         curves = [
-            Curve(name=side, x=x, y=tuple(scores[key] for key in ("clean", *map(str, STRENGTHS))))
+            Curve(name=side, x=x, y=tuple(float(scores[key].mean()) for key in drawn))
             for side, scores in found.items()
         ]
         return lines, Plot(x="epsilon (PGD)", y="accuracy", curves=tuple(curves))
 
-    def _scores(self, network: nn.Module, test: Samples, seed: int) -> dict[str, float]:
+    def _scores(self, network: nn.Module, test: Samples, seed: int) -> dict[str, Tensor]:
         low, high = (float(test.x.min()), float(test.x.max())) if self.clip else (None, None)
 
-        def score(x: Tensor) -> float:
-            return float(test.task.score(predict(network, x), test.y).mean())
+        def score(x: Tensor) -> Tensor:
+            return test.task.score(predict(network, x), test.y)
 
         def attacked(epsilon: float, steps: int) -> Tensor:
             return attack(network, test, epsilon, steps, (low, high), seed)

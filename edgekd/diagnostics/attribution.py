@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data, Samples
 from edgekd.diagnostics import Line, Networks, OfNetworks, Plot
 from edgekd.diagnostics._gradients import NO_GRADIENT, has_gradient
-from edgekd.diagnostics._resampling import interval
 from edgekd.registry import DIAGNOSTICS
 from edgekd.tasks import Task
 
@@ -47,9 +46,7 @@ class Attribution(OfNetworks):
         alike = torch.cosine_similarity(mine, theirs, dim=1)
         other = torch.cosine_similarity(mine, theirs.roll(1, 0), dim=1)
         return [
-            Line(
-                name="cosine of saliency", student=float(alike.mean()), ci=interval(alike), unit=""
-            ),
+            Line.mean("cosine of saliency", alike).model_copy(update={"unit": ""}),
             Line(name="at random: with another sample's", student=float(other.mean()), unit=""),
         ], None
 

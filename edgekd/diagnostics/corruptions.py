@@ -46,10 +46,8 @@ class Corruptions(OfOutputs):
         return lines, None
 
     def _line(self, name: str, x: Tensor, y: Tensor, outputs: Outputs) -> Line:
-        mine, theirs = (
-            float(outputs.task.score(act(x), y).mean()) for act in (outputs.run, outputs.teach)
-        )
-        return Line(name=name, student=mine, teacher=theirs)
+        mine, theirs = (outputs.task.score(act(x), y) for act in (outputs.run, outputs.teach))
+        return Line.mean(name, mine, theirs)
 
 
 def corruptions(like: Tensor, severity: float) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -20,8 +20,8 @@ class Fidelity(OfOutputs):
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
         task = outputs.task
-        agreement = task.agreement(outputs.student, outputs.teacher).double()
-        lines = [Line(name="agreement with the teacher", student=float(agreement.mean()))]
+        agreement = task.agreement(outputs.student, outputs.teacher)
+        lines = [Line.mean("agreement with the teacher", agreement)]
         mine, theirs = task.rows(outputs.student), task.rows(outputs.teacher)
         if mine is None or theirs is None:
             apart = (outputs.student.double() - outputs.teacher.double()).square().mean().sqrt()

@@ -35,11 +35,9 @@ class Groups(OfOutputs):
         mine = outputs.task.score(outputs.student, outputs.y)
         theirs = outputs.task.score(outputs.teacher, outputs.y)
         ours, other = by_group(mine, group), by_group(theirs, group)
-        lines = [
-            Line(name=f"group {names(value)}", student=ours[value], teacher=other[value])
-            for value in ours
-        ]
-        gaps = [max(side.values()) - min(side.values()) for side in (ours, other)]
+        lines = [Line.mean(f"group {names(value)}", ours[value], other[value]) for value in ours]
+        means = [[float(each.mean()) for each in side.values()] for side in (ours, other)]
+        gaps = [max(side) - min(side) for side in means]
         grown = 100 * (gaps[0] - gaps[1])
         lines.append(Line(name="gap between groups", student=gaps[0], teacher=gaps[1]))
         lines.append(Line(name="growth of the gap", student=grown, unit="points"))
@@ -69,8 +67,6 @@ def read_groups(path: Path, count: int) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def by_group(scores: Tensor, group: Tensor) -> dict[int, float]:
-    """The mean score of each group."""
-    return {
-        int(value): float(scores[group == value].mean()) for value in torch.unique(group).tolist()
-    }
+def by_group(scores: Tensor, group: Tensor) -> dict[int, Tensor]:
+    """The scores of each group."""
+    return {int(value): scores[group == value] for value in torch.unique(group).tolist()}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from edgekd.diagnostics import Line, OfOutputs, Outputs, Plot
-from edgekd.diagnostics._resampling import interval
 from edgekd.registry import DIAGNOSTICS
+from edgekd.resampling import interval, means
 
 
 @DIAGNOSTICS.register(paper="Efron 1979, bootstrap methods")
@@ -26,10 +26,16 @@ class Intervals(OfOutputs):
         mine = outputs.task.score(outputs.student, outputs.y)
         theirs = outputs.task.score(outputs.teacher, outputs.y)
         point = float(theirs.mean())
-        low, high = interval(mine, self.draws)
-        teacher_low, teacher_high = interval(theirs, self.draws)
+        sides = [means(side.double().numpy(), self.draws) for side in (mine, theirs)]
+        (low, high), (teacher_low, teacher_high) = map(interval, sides)
         return [
-            Line(name="accuracy", student=float(mine.mean()), teacher=point, ci=(low, high)),
+            Line(
+                name="accuracy",
+                student=float(mine.mean()),
+                teacher=point,
+                ci=(low, high),
+                teacher_ci=(teacher_low, teacher_high),
+            ),
             Line(name="lower end of the interval", student=low, teacher=teacher_low),
             Line(name="upper end of the interval", student=high, teacher=teacher_high),
             Line(

@@ -51,17 +51,17 @@ class Probes(OfNetworks):
                 continue
             seen = side == "teacher"
             found = self._probed(network, train, data.test, data.classes, seen)
-            for name, score in found.items():
-                lines.append(Line(name=f"{side}: {name}", student=score))
+            lines += [Line.mean(f"{side}: {name}", right) for name, right in found.items()]
+            scores = [float(right.mean()) for right in found.values()]
             depths = [number / max(1, len(found) - 1) for number in range(len(found))]
-            curves.append(Curve(name=side, x=tuple(depths), y=tuple(found.values())))
-            early = separable(list(found.values()))
+            curves.append(Curve(name=side, x=tuple(depths), y=tuple(scores)))
+            early = separable(scores)
             lines.append(Line(name=f"{side}: separable at depth", student=early, unit=""))
         return lines, Plot(x="depth", y="probe accuracy", curves=tuple(curves))
 
     def _probed(
         self, network: nn.Module, train: Samples, test: Samples, classes: int, seen: bool
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         inputs = [part.shown if seen else part.x for part in (train, test)]
         chosen = spread(executed(network, inputs[0][:2]), self.layers)
         known, asked = (features(network, x, chosen) for x in inputs)
@@ -113,8 +113,11 @@ def _pooled(output: Tensor) -> Tensor:
     return output.flatten(1)
 
 
-def probe(x: Tensor, y: Tensor, asked: Tensor, wanted: Tensor, classes: int, ridge: float) -> float:
-    """The accuracy on `asked` of one-hot ridge regression on standardized features and a bias."""
+def probe(
+    x: Tensor, y: Tensor, asked: Tensor, wanted: Tensor, classes: int, ridge: float
+) -> Tensor:
+    """1 for each of `asked` that one-hot ridge regression on standardized features and a bias gets
+    right, else 0."""
     middle, spread_ = x.mean(0), x.std(0).clamp(min=1e-8)
     x, asked = (x - middle) / spread_, (asked - middle) / spread_
     one = torch.ones(len(x), 1, dtype=x.dtype)
@@ -123,7 +126,8 @@ def probe(x: Tensor, y: Tensor, asked: Tensor, wanted: Tensor, classes: int, rid
     gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     weights = torch.linalg.solve(gram, x.T @ targets)
     told = torch.cat([asked, torch.ones(len(asked), 1, dtype=x.dtype)], 1) @ weights
-    return float((told.argmax(1) == wanted).double().mean())
+    right: Tensor = told.argmax(1) == wanted
+    return right.double()
 
 
 def separable(scores: list[float]) -> float:

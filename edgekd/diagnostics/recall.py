@@ -20,27 +20,20 @@ class Recall(OfOutputs):
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
         sides = [
-            recalls(*labelled_rows(outputs.task, side, outputs.y), outputs.data.classes)
+            told(*labelled_rows(outputs.task, side, outputs.y), outputs.data.classes)
             for side in (outputs.student, outputs.teacher)
         ]
         names = outputs.data.labels or tuple(map(str, range(outputs.data.classes)))
         lines = [
-            Line(
-                name=f"class {name}",
-                student=mine,
-                teacher=theirs,
-                reason="" if mine is not None else "no test sample of this class",
+            Line.mean(
+                f"class {name}", mine, theirs, "" if len(mine) else "no test sample of this class"
             )
             for name, mine, theirs in zip(names, *sides, strict=True)
         ]
         return lines, None
 
 
-def recalls(rows: Tensor, labels: Tensor, classes: int) -> list[float | None]:
-    """Each class's recall; None for one without a sample."""
-    right = rows.argmax(1) == labels
-    found: list[float | None] = []
-    for label in range(classes):
-        members = right[labels == label]
-        found.append(float(members.double().mean()) if len(members) else None)
-    return found
+def told(rows: Tensor, labels: Tensor, classes: int) -> list[Tensor]:
+    """For each class whether each of its samples is told so: 1 or 0; the mean is its recall."""
+    right = (rows.argmax(1) == labels).double()
+    return [right[labels == label] for label in range(classes)]

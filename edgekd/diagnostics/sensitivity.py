@@ -40,18 +40,20 @@ class Sensitivity(OfOutputs):
         return ""
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
-        shares = []
+        sides = []
         for side in (outputs.student, outputs.teacher):
             rows, labels = labelled_rows(outputs.task, side, outputs.y)
             likely = torch.log_softmax(rows, 1)[:, self.positive]
-            shares.append(sensitivity(likely, labels == self.positive, self.specificity))
-        name = f"sensitivity at specificity {self.specificity:g}"
-        return [Line(name=name, student=shares[0], teacher=shares[1])], None
+            sides.append(found(likely, labels == self.positive, self.specificity))
+        return [
+            Line.mean(f"sensitivity at specificity {self.specificity:g}", sides[0], sides[1])
+        ], None
 
 
-def sensitivity(scores: Tensor, positive: Tensor, specificity: float) -> float:
-    """The share of positives above the smallest threshold with that specificity or more."""
+def found(scores: Tensor, positive: Tensor, specificity: float) -> Tensor:
+    """1 for each positive above the smallest threshold with that specificity or more, else 0; the
+    mean is the sensitivity, its interval that of the positives at this threshold."""
     others = scores[~positive].sort().values
     least = -int(-specificity * len(others) // 1)  # so many of the others must not lie above
     threshold = others[max(0, least - 1)]
-    return float((scores[positive] > threshold).double().mean())
+    return (scores[positive] > threshold).double()

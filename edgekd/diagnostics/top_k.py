@@ -30,15 +30,15 @@ class TopK(OfOutputs):
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
         lines = []
         for k in self.k:
-            shares = [
-                top_k(*labelled_rows(outputs.task, side, outputs.y), k)
+            mine, theirs = (
+                hits(*labelled_rows(outputs.task, side, outputs.y), k)
                 for side in (outputs.student, outputs.teacher)
-            ]
-            lines.append(Line(name=f"top-{k}", student=shares[0], teacher=shares[1]))
+            )
+            lines.append(Line.mean(f"top-{k}", mine, theirs))
         return lines, None
 
 
-def top_k(rows: Tensor, labels: Tensor, k: int) -> float:
-    """The share of rows (R, classes) whose label (R,) is among the k largest."""
+def hits(rows: Tensor, labels: Tensor, k: int) -> Tensor:
+    """(R,) 1 where the label (R,) of a row (R, classes) is among the k largest, else 0."""
     best = rows.topk(k, dim=1).indices
-    return float((best == labels[:, None]).any(1).double().mean())
+    return (best == labels[:, None]).any(1).double()

@@ -12,12 +12,12 @@ from edgekd.report.values import Report
 
 @dataclass(frozen=True)
 class Shown:
-    """One finding of one target: its table's rows (name, student, interval, teacher, reason), and
-    the drawing as SVG, empty without one."""
+    """One finding of one target: its table's rows (name, student, its interval, teacher, its
+    interval, reason), and the drawing as SVG, empty without one."""
 
     target: str
     finding: Finding
-    rows: tuple[tuple[str, str, str, str, str], ...]
+    rows: tuple[tuple[str, str, str, str, str, str], ...]
     svg: str
 
 
@@ -32,12 +32,13 @@ def shown(report: Report) -> Iterator[Shown]:
             yield Shown(target.title or target.name, finding, rows, _drawn(finding, number))
 
 
-def _row(line: Line) -> tuple[str, str, str, str, str]:
-    interval = ""
-    if line.ci is not None:
-        interval = " to ".join(value_text(end, line.unit) for end in line.ci)
+def _row(line: Line) -> tuple[str, str, str, str, str, str]:
+    mine, theirs = (
+        "" if ci is None else " to ".join(value_text(end, line.unit) for end in ci)
+        for ci in (line.ci, line.teacher_ci)
+    )
     teacher = value_text(line.teacher, line.unit) if line.teacher is not None else ""
-    return line.name, value_text(line.student, line.unit), interval, teacher, line.reason
+    return line.name, value_text(line.student, line.unit), mine, teacher, theirs, line.reason
 
 
 def value_text(value: float | None, unit: str) -> str:

@@ -91,12 +91,15 @@ def _row(table: "Table", *cells: str, style: str = "") -> None:
 def _models(report: Report) -> "Table":
     data = report.data
     title = f"{report.name or 'model'} on {data.name}, {data.test:,} test samples"
-    table = _table(title, "model", "accuracy", "parameters", "MACs", "bytes", "time")
+    table = _table(
+        title, "model", "accuracy", "95 % interval", "parameters", "MACs", "bytes", "time"
+    )
     teacher = report.teacher
     _row(
         table,
         f"teacher {teacher.name}".strip(),
         percent(teacher.accuracy),
+        interval_text(teacher.accuracy_ci),
         count_text(teacher.parameters),
         count_text(teacher.macs),
         bytes_text(teacher.bytes),
@@ -107,12 +110,18 @@ def _models(report: Report) -> "Table":
             table,
             stage.kind,
             percent(stage.accuracy),
+            interval_text(stage.accuracy_ci),
             count_text(stage.parameters),
             count_text(stage.macs),
             bytes_text(stage.bytes),
             "cached" if stage.cached else f"{stage.seconds:,.0f} s",
         )
     return table
+
+
+def interval_text(ci: tuple[float, float] | None) -> str:
+    """95.1 to 97.3"""
+    return MISSING if ci is None else f"{100 * ci[0]:.1f} to {100 * ci[1]:.1f}"
 
 
 def _artifacts(report: Report, target: TargetReport, width: int) -> "Table":

@@ -140,7 +140,7 @@ class TeacherReport(Reasoned):
 
 class StageReport(Measured):
     """One stage and the candidate that it returned. `line` is its line of lineage; `bytes` are the
-    candidate's weights as stored."""
+    candidate's weights as stored; `accuracy_ci` is the accuracy's bootstrap interval at 95 %."""
 
     numbers = ("accuracy", "parameters", "macs", "bytes")
     kind: str

@@ -1,6 +1,7 @@
 """Diagnostics against numbers worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from torch import nn
 
 from edgekd.data.samples import Data, Samples
 from edgekd.diagnostics import Costs, Line, Networks, Outputs, diagnostics_of
-from edgekd.diagnostics._resampling import interval
 from edgekd.diagnostics.attacks import Attacks, attack
 from edgekd.diagnostics.attribution import Attribution, saliency
 from edgekd.diagnostics.calibration import Calibration, binned, calibration_error
@@ -19,9 +19,9 @@ from edgekd.diagnostics.groups import Groups, by_group
 from edgekd.diagnostics.intervals import Intervals
 from edgekd.diagnostics.life_cycle import LifeCycle, paid_after
 from edgekd.diagnostics.probes import Probes, probe, separable, spread
-from edgekd.diagnostics.recall import recalls
-from edgekd.diagnostics.sensitivity import sensitivity
-from edgekd.diagnostics.top_k import TopK, top_k
+from edgekd.diagnostics.recall import Recall
+from edgekd.diagnostics.sensitivity import found as found_positives
+from edgekd.diagnostics.top_k import TopK, hits
 from edgekd.errors import InputError
 from edgekd.measurement import Measurement
 from edgekd.registry import DIAGNOSTICS
@@ -51,10 +51,12 @@ def told(lines: list[Line]) -> dict[str, Line]:
 def test_top_k_and_recall_count_by_hand():
     rows, labels = LOGITS.double(), LABELS
     # Right: samples 0 and 2; the label is second in sample 1 and last in sample 3.
-    assert top_k(rows, labels, 1) == 0.5
-    assert top_k(rows, labels, 2) == 0.75
-    assert top_k(rows, labels, 3) == 1.0
-    assert recalls(rows, labels, 4) == [0.5, 0.0, 1.0, None]
+    assert hits(rows, labels, 1).tolist() == [1, 0, 1, 0]
+    assert hits(rows, labels, 2).tolist() == [1, 1, 1, 0]
+    assert hits(rows, labels, 3).tolist() == [1, 1, 1, 1]
+    lines = Recall().look(outputs(LOGITS, on=replace(data(), classes=4)))[0]
+    assert [line.student for line in lines] == [0.5, 0.0, 1.0, None]
+    assert lines[3].reason == "no test sample of this class"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_sensitivity_is_that_of_the_least_threshold_with_the_specificity(specifi
     scores = torch.tensor([0.1, 0.2, 0.6, 0.9, 0.5, 0.7])
     positive = torch.tensor([False, False, False, False, True, True])
     # Of the negatives 0.1 0.2 0.6 0.9: half are not above 0.2, three quarters not above 0.6.
-    assert sensitivity(scores, positive, specificity) == expected
+    assert float(found_positives(scores, positive, specificity).mean()) == expected
 
 
 def test_divergence_is_kl_from_the_teacher_in_nats():
@@ -102,8 +104,6 @@ def test_likelihood_and_brier_by_hand():
 
 
 def test_the_interval_is_a_binomials_and_covers_or_not():
-    low, high = interval(torch.tensor([1.0] * 75 + [0.0] * 25))
-    assert (low, high) == pytest.approx((0.665, 0.835), abs=0.02)
     better = LOGITS.clone()
     better[3] = better[0]
     covered = "the student's interval covers the teacher's point (1: yes)"
@@ -114,13 +114,16 @@ def test_the_interval_is_a_binomials_and_covers_or_not():
     lines = told(Intervals().look(apart)[0])
     assert lines[covered].student == 0.0
     assert lines["accuracy"].teacher == 1.0
+    assert lines["accuracy"].teacher_ci == (1.0, 1.0)
+    deviation = math.sqrt(0.25 / 200)  # of a binomial's share, at one half of 200
+    assert lines["accuracy"].ci == pytest.approx(
+        (0.5 - 1.96 * deviation, 0.5 + 1.96 * deviation), abs=0.01
+    )
 
 
 def test_groups_tell_how_much_the_gap_grew(tmp_path):
-    assert by_group(torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([0, 0, 5, 5])) == {
-        0: 0.5,
-        5: 1,
-    }
+    parts = by_group(torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([0, 0, 5, 5]))
+    assert {value: scores.tolist() for value, scores in parts.items()} == {0: [1, 0], 5: [1, 1]}
     np.save(tmp_path / "groups.npy", np.array([0, 1, 0, 1]))
     even = torch.nn.functional.one_hot(LABELS, 3).float()
     on = Outputs(data(), LOGITS, even, lambda x: x, lambda x: x, tmp_path)
@@ -194,9 +197,9 @@ def test_saliency_is_the_gradients_size_and_equal_networks_align():
 def test_a_probe_finds_what_is_linearly_there():
     torch.manual_seed(0)
     x, y = torch.randn(200, 4).double(), torch.arange(200) % 2
-    assert probe(x, y, x, y, 2, 1e-2) < 0.7
+    assert probe(x, y, x, y, 2, 1e-2).mean() < 0.7
     x[:, 0] += 6.0 * y
-    assert probe(x[:100], y[:100], x[100:], y[100:], 2, 1e-2) > 0.97
+    assert probe(x[:100], y[:100], x[100:], y[100:], 2, 1e-2).mean() > 0.97
     assert spread(list("abcdefg"), 3) == ["a", "d", "g"]
     assert separable([0.5, 0.895, 0.9]) == 0.5
     assert separable([0.9]) == 0.0
@@ -296,3 +299,27 @@ def test_every_diagnostic_has_its_line_and_source():
         assert entry.paper, name
         assert entry.summary.endswith(".") or entry.summary, name
     assert TopK().k == (1, 3, 5)
+
+
+@pytest.mark.parametrize("name", ["top-k", "recall", "sensitivity", "groups", "corruptions",
+                                  "fidelity", "intervals", "attacks", "probes"])  # fmt: skip
+def test_every_accuracy_has_its_interval_on_both_sides(name):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 3))
+    y = torch.arange(60) % 3
+    on = data(x=torch.randn(60, 2), y=y)
+    made, _ = diagnostics_of([{"name": name, **({"k": [1]} if name == "top-k" else {})}], on, "")
+    if name in ("attacks", "probes"):
+        lines, _ = made[name].look(Networks(on, network, network))
+    else:
+        logits = network(on.test.x).detach()
+        seen = Outputs(on, logits, logits + torch.randn(60, 3), network, network)
+        lines, _ = made[name].look(seen)
+    apart = ("gap", "growth", "depth", "KL", "end of the interval", "covers")
+    shares = [line for line in lines if not any(word in line.name for word in apart)]
+    assert shares
+    for line in shares:
+        assert line.ci is not None, line.name
+        assert line.ci[0] <= line.student <= line.ci[1]
+        if line.teacher is not None:
+            assert line.teacher_ci[0] <= line.teacher <= line.teacher_ci[1]

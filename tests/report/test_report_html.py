@@ -157,3 +157,15 @@ def test_the_templates_travel_with_the_package() -> None:
     folder = Path(edgekd.report.__file__).parent
     names = {path.name for path in folder.iterdir()}
     assert {"report.html.jinja", "comparison.html.jinja", "report.schema.json"} <= names
+
+
+def test_the_accuracies_of_files_stages_and_the_teacher_stand_with_their_intervals(
+    page: str,
+) -> None:
+    report = synthetic_report()
+    known = [report.teacher, *report.stages, *report.targets[0].artifacts]
+    known = [one for one in known if one.accuracy_ci is not None]
+    assert len(known) > 2
+    for one in known:
+        low, high = (f"{100 * end:.1f} %" for end in one.accuracy_ci)
+        assert f"{100 * one.accuracy:.2f} %<small>{low} to {high}</small>" in page

@@ -68,3 +68,9 @@ def test_a_name_in_brackets_is_no_markup() -> None:
     text = printed(synthetic_report(name="[bold]m", targets=(target,)))
     assert "[red]x.onnx" in text
     assert "[bold]m on fashion-mnist" in text
+
+
+def test_the_accuracy_of_a_stage_has_its_interval() -> None:
+    (line,) = [line for line in printed(synthetic_report()).splitlines() if "distill" in line][:1]
+    assert "93.77 %" in line
+    assert "93.3 to 94.2" in line
