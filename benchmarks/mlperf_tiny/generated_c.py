@@ -83,6 +83,28 @@ def row_of(path: Path, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarr
     return row, x, micro
 
 
+def checked_on_host(path: Path, x: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """The same C under sanitizers on every input, and what two static analysers find: every warning
+    ends this."""
+    with tempfile.TemporaryDirectory() as work:
+        _, source = generate(path).write(Path(work))
+        program = hosted.build(source, Path(work), ("-O1", *hosted.SANITIZERS))
+        found = differences(hosted.run(program, x), expected)
+        analysers = (
+            ["gcc", *hosted.WARNINGS, "-O1", "-fanalyzer", "-c", str(source), "-o", f"{source}.o"],
+            ["cppcheck", "--std=c11", "--enable=warning,portability,performance", "--inconclusive",
+             "--error-exitcode=9", "--quiet", str(source)],
+        )  # fmt: skip
+        for command in analysers:
+            subprocess.run(command, check=True, capture_output=True)
+    return {
+        "inputs": len(x),
+        "differences_under_sanitizers": found,
+        "sanitizers": "address, undefined",
+        "nothing_found_by": ["gcc -fanalyzer", "cppcheck"],
+    }
+
+
 def on(generated: Generated, cpu: str, x: np.ndarray, expected: np.ndarray, **build: Any) -> Any:
     """One processor's numbers."""
     with tempfile.TemporaryDirectory() as work:
@@ -123,6 +145,7 @@ def main() -> None:
         for name in NETWORKS:
             path = write_tflite(name, given.files or Path(folder))
             rows[name], x, expected = row_of(path, given.inputs)
+            rows[name]["on_the_host"] = checked_on_host(path, x, expected)
             for cpu in emulation.BOARDS:
                 rows[name][cpu] = on(generate(path), cpu, x, expected)
                 if objects:
