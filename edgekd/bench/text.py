@@ -23,13 +23,9 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
     columns = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "cold_start_ms",
                "peak_memory_bytes", "energy_mj")  # fmt: skip
     rows: list[Sequence[str]] = [head]
-    missing: dict[str, None] = {}
     for result in results:
         found = {one.metric.replace("end_to_end", "latency"): one for one in result.measurements}
         cells = [_cell(found[name]) for name in columns]
-        for one in result.measurements:
-            if one.value is None and one.metric.replace("end_to_end", "latency") in columns:
-                missing[f"{one.metric}: {one.reason}"] = None
         rows.append((result.path.name, *cells, _ratio_cell(result)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
@@ -42,7 +38,20 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
         for one in result.budgets
     ]
     static = [_static(result) for result in results]
-    return [*lines, *stamp, *static, *missing, *notes, *judged]
+    return [*lines, *stamp, *static, *_missing(results, columns), *notes, *judged]
+
+
+def _missing(results: Sequence[BenchResult], columns: Sequence[str]) -> list[str]:
+    """Why a cell of the table is empty: once for all files, or for each that has this reason."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for one in result.measurements:
+            if one.value is None and one.metric.replace("end_to_end", "latency") in columns:
+                found.setdefault(f"{one.metric}: {one.reason}", []).append(result.path.name)
+    return [
+        why if len(names) == len(results) else f"{', '.join(names)}: {why}"
+        for why, names in found.items()
+    ]
 
 
 def _static(result: BenchResult) -> str:

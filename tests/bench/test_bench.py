@@ -161,6 +161,16 @@ def test_the_table_says_why_a_value_is_missing(tmp_path: Path, target: Target) -
     assert lines[7].startswith("energy_mj: no RAPL counter below scripted/sys")
 
 
+def test_a_reason_that_is_not_all_files_names_its_own(tmp_path: Path, target: Target) -> None:
+    slow, fast = files(tmp_path, slow="6.0", fast="1.5")
+    first, second = bench([slow, fast], target, Scripted(), quick=True)
+    rows = [row.model_copy(update={"value": 1.0, "kind": "measured", "reason": ""})
+            if row.metric == "latency_ms_p99" else row for row in first.measurements]  # fmt: skip
+    lines = bench_lines([first.model_copy(update={"measurements": tuple(rows)}), second])
+    assert "fast.onnx: latency_ms_p99: needs 662 runs, there were 6" in lines
+    assert any(line.startswith("energy_mj: ") for line in lines)
+
+
 def test_a_meter_is_refused_where_nothing_is_measured(tmp_path: Path, target: Target) -> None:
     emulated = Scripted()
     emulated.kind = "simulated"
