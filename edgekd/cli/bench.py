@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from edgekd.errors import EdgekdError, Faults, InputError, Interrupted, raise_all
+
 FULL_S, QUICK_S = 62.0, 2.0
 """What one file takes, with its warm-up, unless it is slow."""
 
@@ -53,7 +55,6 @@ def bench(
     from edgekd.bench.text import bench_lines
     from edgekd.budgets import EXIT_CODES, run_verdict
     from edgekd.devices.opening import open_device
-    from edgekd.errors import Interrupted
     from edgekd.store import write_beside
     from edgekd.target import load_target
 
@@ -62,11 +63,13 @@ def bench(
         "delegate_options": delegate_option, "kernels": kernels,
         "scope": "end-to-end" if end_to_end else None,
     }  # fmt: skip
-    wanted = _wanted(options, shape or [], budget or [], accept or [])
+    faults: list[EdgekdError] = []
+    wanted = _wanted(options, shape or [], budget or [], accept or [], faults)
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
-        check_plot(plot)
-    profile = load_target(target)
+        _attempt(faults, check_plot, plot)
+    profile = _attempt(faults, load_target, target)
+    raise_all(faults)
     files = len({*artifact, *([baseline] if baseline else [])})
     opened = open_device(device or "host", progress=_teller(files * (QUICK_S if quick else FULL_S)))
     try:
@@ -97,37 +100,40 @@ def _teller(whole_s: float) -> Callable[[float], None]:
     return tell if sys.stderr.isatty() else lambda seconds: None
 
 
+def _attempt(faults: list[EdgekdError], check: Callable[..., Any], *words: Any) -> Any:
+    """What `check` makes of the words; None where it refuses, and its faults are kept."""
+    try:
+        return check(*words)
+    except Faults as several:
+        faults += several.faults
+    except EdgekdError as error:
+        faults.append(error)
+    return None
+
+
 def _wanted(
-    options: dict[str, Any], shapes: list[str], budgets: list[str], accept: list[str]
-) -> Any:
-    """The words as values; all faults come out together."""
+    options: dict[str, Any], shapes: list[str], budgets: list[str], accept: list[str],
+    faults: list[EdgekdError],
+) -> Any:  # fmt: skip
+    """The words as values; what is wrong with them is kept in `faults`."""
     from edgekd.bench.files import Wanted
     from edgekd.bench.options import parse_affinity, parse_pairs, parse_shape
     from edgekd.budgets import check_accept, parse_budget
-    from edgekd.errors import EdgekdError, InputError, raise_all
 
-    faults: list[EdgekdError] = list(check_accept(accept))
-
-    def attempt(check: Any, *words: Any) -> Any:
-        try:
-            return check(*words)
-        except EdgekdError as error:
-            faults.append(error)
-            return None
-
+    faults += check_accept(accept)
     given = {key: value for key, value in options.items() if value}
     if "affinity" in given:
-        given["affinity"] = attempt(parse_affinity, given["affinity"])
+        given["affinity"] = _attempt(faults, parse_affinity, given["affinity"])
     if "delegate_options" in given:
-        given["delegate_options"] = attempt(
-            parse_pairs, given["delegate_options"], "--delegate-option"
-        )
+        pairs = given["delegate_options"]
+        given["delegate_options"] = _attempt(faults, parse_pairs, pairs, "--delegate-option")
     if given.get("kernels", "optimized") not in ("optimized", "reference"):
         allowed = "optimized, reference"
         faults.append(InputError(f"'{given['kernels']}'", where="--kernels", allowed=allowed))
-    found = [attempt(parse_shape, text) for text in shapes]
-    limits = [attempt(parse_budget, text) for text in budgets]
-    raise_all(faults)
+    found = [_attempt(faults, parse_shape, text) for text in shapes]
+    limits = [_attempt(faults, parse_budget, text) for text in budgets]
+    if faults:
+        return Wanted()
     return Wanted(
         options=given,
         shapes=tuple(found),
