@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from edgekd.artifact import sha256_of
 from edgekd.errors import InputError
 from edgekd.onnx_files import external_files
 
@@ -12,6 +13,29 @@ from edgekd.onnx_files import external_files
 def plain_name(name: str) -> str:
     """A name that needs no care, with the suffix that runtimes go by."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[-100:] or "file"
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A file and what it needs beside it: (path here, name there, SHA-256) of each, itself first.
+    `folder` is a name for their content."""
+
+    folder: str
+    files: tuple[tuple[Path, str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """What the file itself is called there."""
+        return self.files[0][1]
+
+
+def shipment(file: Path) -> Shipment:
+    """What goes to a board for this file. Raises as `companions`."""
+    both = [(file, plain_name(file.name)), *companions(file)]
+    files = tuple((path, name, sha256_of(path)) for path, name in both)
+    sums = [(sha256, name) for _, name, sha256 in files]
+    joint = hashlib.sha256(repr(sums).encode()).hexdigest()
+    return Shipment(sums[0][0] if len(sums) == 1 else joint, files)
 
 
 def companions(file: Path) -> list[tuple[Path, str]]:
@@ -34,8 +58,3 @@ def companions(file: Path) -> list[tuple[Path, str]]:
             raise InputError(f"its external data '{name}' is not beside it", where=str(file))
         found.append((path, name))
     return found
-
-
-def joint_hash(sums: Sequence[tuple[str, str]]) -> str:
-    """One name for a file and its companions, from their hashes and names."""
-    return hashlib.sha256(repr(sums).encode()).hexdigest()

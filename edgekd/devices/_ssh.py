@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.artifact import sha256_of
 from edgekd.devices import _ssh_scripts as scripts
-from edgekd.devices._beside import companions, joint_hash, plain_name
+from edgekd.devices._beside import plain_name, shipment
 from edgekd.devices._replies import printable
 from edgekd.devices._ssh_connection import STALL_SECONDS, Connection, Process
 from edgekd.devices._ssh_faults import Address
@@ -82,15 +81,13 @@ class SshTransport:
         self._count = 0
 
     def put(self, file: Path) -> str:
-        files = [(file, plain_name(file.name)), *companions(file)]
-        sums = [(sha256_of(path), name) for path, name in files]
-        first = sums[0][0]
-        folder = f"{self._place().cache}/files/{first if len(sums) == 1 else joint_hash(sums)}"
-        for (path, name), (sha256, _) in zip(reversed(files), reversed(sums), strict=True):
+        sent = shipment(file)
+        folder = f"{self._place().cache}/files/{sent.folder}"
+        for path, name, sha256 in reversed(sent.files):
             there = f"{folder}/{name}"
             if self._there.get(there) != sha256:
                 self._upload(path.read_bytes(), sha256, there, str(path))
-        return f"{folder}/{files[0][1]}"
+        return f"{folder}/{sent.name}"
 
     def lend(self, file: Path) -> str:
         self._count += 1

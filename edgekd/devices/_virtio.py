@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekd.artifact import sha256_of
 from edgekd.boards.catalog import Board, control_link, machine_for
 from edgekd.boards.link import Link
 from edgekd.boards.machine import PORTS, Running
-from edgekd.devices._beside import companions, joint_hash, plain_name
+from edgekd.devices._beside import plain_name, shipment
 from edgekd.devices._transport import LONGEST_LINE, Channel, ending
 from edgekd.errors import ToolError
 
@@ -66,12 +65,10 @@ class BoardTransport:
         self._count = 0
 
     def put(self, file: Path) -> str:
-        files = [(file, plain_name(file.name)), *companions(file)]
-        sums = [(sha256_of(path), name) for path, name in files]
-        folder = sums[0][0] if len(sums) == 1 else joint_hash(sums)
-        for path, name in files:
-            self._send(f"{folder}/{name}", path)
-        return f"{self._files}/{folder}/{files[0][1]}"
+        sent = shipment(file)
+        for path, name, _ in sent.files:
+            self._send(f"{sent.folder}/{name}", path)
+        return f"{self._files}/{sent.folder}/{sent.name}"
 
     def lend(self, file: Path) -> str:
         self._count += 1
