@@ -14,7 +14,8 @@ class DIST(ResponseLoss):
 
     Huang et al. 2022, equations 8 to 10, on softmax(z / T). Between classes: each sample's row,
     averaged over the batch. Within: each class's column, averaged over classes; with a single
-    sample in the batch there is no column to correlate and the term is left out.
+    sample in the batch there is no column to correlate and the term is left out. What is constant
+    has the correlation 0; one class alone has nothing to correlate: zero.
     """
 
     temperature: float | Tensor
@@ -26,6 +27,8 @@ class DIST(ResponseLoss):
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 
     def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        if student.shape[1] < 2:
+            return 0.0 * student.sum(1)
         student = F.softmax(student / self.temperature, dim=1)
         teacher = F.softmax(teacher / self.temperature, dim=1)
         loss = self.beta * (1 - _pearson(student, teacher))

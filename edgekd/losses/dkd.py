@@ -14,7 +14,8 @@ class DKD(ResponseLoss):
     """T^2 (alpha TCKD + beta NCKD), the mean over the batch.
 
     Zhao et al. 2022, equation 7. TCKD is the KL between the binary distributions (target, not
-    target), NCKD the KL between the softmaxes over all classes but the target.
+    target), NCKD the KL between the softmaxes over all classes but the target; two classes have no
+    NCKD, and one has neither.
     """
 
     temperature: float | Tensor
@@ -27,6 +28,8 @@ class DKD(ResponseLoss):
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def each(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        if student.shape[1] < 2:
+            return 0.0 * student.sum(1)
         mine, rest = self._decoupled(student, labels)
         theirs, teachers_rest = self._decoupled(teacher, labels)
         target, others = divergence(theirs, mine), divergence(teachers_rest, rest)
