@@ -185,8 +185,10 @@ class LiteRT(Model):
             try:
                 delegates = [litert.load_delegate(delegate, options.get("delegate_options", {}))]
             except (OSError, ValueError) as error:
-                kind = "missing-runtime" if delegate == EDGETPU_LIBRARY else "bad-request"
-                raise Fault(kind, f"the delegate {delegate} did not load: {error}") from error
+                said = f"the delegate {delegate} did not load: {error}"
+                if delegate == EDGETPU_LIBRARY:  # the board's own, not one that the user named
+                    raise Fault("missing-runtime", said, RUNTIMES["edgetpu"][2]) from error
+                raise Fault("bad-request", said) from error
         reference = options.get("kernels") == "reference"
         self.interpreter = litert.Interpreter(
             model_path=path,

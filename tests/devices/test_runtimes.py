@@ -10,7 +10,7 @@ import pytest
 
 from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices._session import AgentDevice
-from edgekd.errors import InputError
+from edgekd.errors import InputError, MissingRuntime
 
 COARSE, FINE = (0.5, 3), (0.25, -1)  # scale and zero point
 
@@ -50,6 +50,16 @@ def test_litert_is_timed_and_tells_its_kernels(host: AgentDevice, tflite: Artifa
 def test_a_missing_delegate_is_named(host: AgentDevice, tflite: Artifact) -> None:
     with pytest.raises(InputError, match=r"the delegate libnowhere\.so did not load"):
         host.probe(tflite.path, "litert", {"delegate": "libnowhere.so"})
+
+
+def test_a_board_without_the_edge_tpus_library_lacks_its_runtime(
+    host: AgentDevice, tflite: Artifact
+) -> None:
+    if host.hello().runtimes["edgetpu"]:
+        pytest.skip("the Edge TPU's library is here")
+    with pytest.raises(MissingRuntime, match=r"the delegate libedgetpu\.so\.1 did not") as caught:
+        host.probe(tflite.path, "edgetpu", {})
+    assert "libedgetpu1-std from Coral's apt archive" in caught.value.hint
 
 
 BUILD_TVM = """
