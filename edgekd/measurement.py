@@ -30,6 +30,18 @@ class Measurement(Value):
     samples: tuple[float, ...] = ()
 
 
+def unavailable(metric: str, device: str, reason: str, protocol: str = "") -> Measurement:
+    """A metric without a value, and why."""
+    return Measurement(
+        metric=metric,
+        value=None,
+        kind="unavailable",
+        device=device,
+        reason=reason,
+        protocol=protocol,
+    )
+
+
 class Judgement(Value):
     """A budget held against its measurement; `kind` is that of the measurement used."""
 

@@ -1,0 +1,41 @@
+"""What compiled files cost where they run: latency, memory and energy, beside the teacher's."""
+
+from collections.abc import Sequence
+
+from edgekd.artifact import Artifact
+from edgekd.measurement import Measurement, unavailable
+from edgekd.measuring import measure
+from edgekd.meters.latency import ratio
+from edgekd.plan import Plan
+from edgekd.proof.place import Place, options_for
+from edgekd.stages import Progress
+from edgekd.target import Target
+
+COSTS = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "peak_memory_bytes", "energy_mj")
+
+
+def costs_of(
+    plan: Plan, target: Target, place: Place, artifacts: Sequence[Artifact], progress: Progress
+) -> list[tuple[Measurement, ...]]:
+    """Latency, memory and energy of every file that this place can tell them of, interleaved, and
+    how many times faster than the first one, the teacher's, each is."""
+    device = place.device
+    reasons = [place.reason or device.can_run(artifact) for artifact in artifacts]
+    runnable = [artifact for artifact, why in zip(artifacts, reasons, strict=True) if not why]
+    rows: list[tuple[Measurement, ...]] = []
+    if runnable:
+        options = [options_for(target, artifact) for artifact in runnable]
+        what = f"measure {len(runnable)} files on {device.name}"
+        progress(what, 0, 1)
+        quick = plan.request.quick
+        samples, rows = measure(device, runnable, options, target.sensors, quick=quick)
+        rows = [
+            (*row, ratio(samples[0], each, device.name, device.kind))
+            for row, each in zip(rows, samples, strict=True)
+        ]
+        progress(what, 1, 1)
+    taken = iter(rows)
+    return [
+        tuple(unavailable(metric, device.name, why) for metric in COSTS) if why else next(taken)
+        for why in reasons
+    ]

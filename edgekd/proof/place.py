@@ -1,0 +1,68 @@
+"""Where one target's files run, and with which options."""
+
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+from edgekd.artifact import Artifact
+from edgekd.boards.root import missing_tools
+from edgekd.devices import Device
+from edgekd.devices._user_mode import open_user_mode
+from edgekd.devices.opening import open_device
+from edgekd.errors import EdgekdError
+from edgekd.firmware.emulation import BOARDS
+from edgekd.firmware.emulation import missing_tools as cortex_m_tools
+from edgekd.measurement import Kind
+from edgekd.plan import Plan
+from edgekd.target import Target
+
+MAKERS = {
+    "onnxruntime": "onnx", "litert": "tflite", "tvm": "tvm", "edgetpu": "edgetpu", "c": "c",
+}  # fmt: skip
+"""Which backend's table of the target has the options of a runtime."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one target's files run. On the target's own kind of machine everything is measured;
+    elsewhere `reason` says what is missing, outputs are `simulated` and there is no cost."""
+
+    device: Device
+    reason: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What a number that comes from outputs is there."""
+        return "simulated" if self.reason else self.device.kind
+
+
+def place_for(plan: Plan, target: Target) -> Place:
+    """The device the user named, this machine, or an emulator of the target's processor."""
+    if plan.request.device:
+        return Place(open_device(plan.request.device))
+    machine = platform.machine().lower()
+    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    if target.hardware.architecture != here:
+        device, note = _emulator(target)
+        return Place(device, f"this machine is {here}; name a {target.title} by --device{note}")
+    if target.accelerators:
+        name = target.accelerators[0].name
+        return Place(open_device("host"), f"needs the {name}; run on a {target.title}")
+    return Place(open_device("host"))
+
+
+def _emulator(target: Target) -> tuple[Device, str]:
+    """The target's processor under QEMU where that is installed, else this machine."""
+    if target.hardware.architecture == "aarch64" and not missing_tools():
+        try:
+            return open_user_mode(target.name), ""
+        except EdgekdError as error:
+            return open_device("host"), f" (no emulator: {error.message})"
+    if "c" in target.backends and not cortex_m_tools() and target.hardware.cpu in BOARDS:
+        return open_device(f"cortex-m://{target.name}"), ""
+    return open_device("host"), " (no emulator installed)"
+
+
+def options_for(target: Target, artifact: Artifact) -> dict[str, Any]:
+    """The target's table for what runs a file."""
+    return target.backends.get(MAKERS.get(artifact.runtime, ""), {})
