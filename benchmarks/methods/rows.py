@@ -22,8 +22,8 @@ WEIGHTS = {
 """What brings a loss to the size of the others, from the papers where they say."""
 
 LEFT_OUT = {
-    "gram": "needs as many channels on both sides, and this student has a quarter",
-    "fsp": "needs as many channels on both sides, and this student has a quarter",
+    "gram": "needs as many channels on both sides, and this student has half",
+    "fsp": "needs as many channels on both sides, and this student has half",
     "transformer": "needs encoder blocks", "minilm": "needs encoder blocks",
     "ctc": "sequences", "sequence": "sequences", "keypoint": "heatmaps", "graph": "graphs",
     "policy": "states", "regression": "real numbers", "cross-modal": "paired inputs",

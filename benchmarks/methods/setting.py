@@ -1,4 +1,9 @@
-"""What every row shares: the samples, the small teacher, the student, and the budget."""
+"""What every row shares: the samples, the small teacher, the student, and the budget.
+
+A hundred labelled images of each class, seen forty times: few enough that the student overfits
+without a teacher, which is where methods differ. With six times as many images, seen ten times, all
+of them were within a point of the labels alone.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +27,9 @@ from edgekd.teaching.distillation import Teaching, teach
 
 HERE = Path(__file__).parent
 BIG = HERE.parent / "fashion_mnist" / "teacher.safetensors"
-TRAINED_ON, TAUGHT_ON, VALIDATED_ON = 20_000, 6000, 500
+TRAINED_ON, TAUGHT_ON, VALIDATED_ON = 20_000, 1000, 500
 BUDGET: dict[str, Any] = {
-    "epochs": 10,
+    "epochs": 40,
     "batch_size": 64,
     "learning_rate": 5e-3,
     "weight_decay": 1e-3,
@@ -65,9 +70,9 @@ def small_teacher(work: Path) -> ModuleTeacher:
 
 
 def student(seed: int) -> nn.Module:
-    """Five thousand parameters, begun from the seed."""
+    """Twenty thousand parameters, begun from the seed."""
     torch.manual_seed(seed)
-    return resnet8(channels=1, widths=(4, 8, 16), stem_stride=2)
+    return resnet8(channels=1, widths=(8, 16, 32), stem_stride=2)
 
 
 def distilled(row: dict[str, Any], context: Context, **changes: Any) -> nn.Module:
