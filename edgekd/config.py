@@ -1,7 +1,8 @@
 """TOML to frozen, typed values: all faults at once, unknown keys refused, close matches offered."""
 
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,12 +87,25 @@ def _model_in(annotation: Any) -> Any:
 
 
 def parse(model: type[V], table: Mapping[str, Any], where: str) -> V:
-    """A value from a table, or every fault in it at once."""
+    """A value from a table, or every fault in it at once; TOML can spell inf and nan, which no key
+    of ours can mean."""
+    raise_all(_not_finite(table, where))
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
         raise_all(faults_of(error, model, where))
         raise
+
+
+def _not_finite(value: Any, place: str) -> list[EdgekdError]:
+    if isinstance(value, float) and not math.isfinite(value):
+        return [InputError(f"needs a finite number, found {value}", where=place)]
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value, 1)
+    return [fault for key, part in parts for fault in _not_finite(part, f"{place}: {key}")]
 
 
 def build(entry: Entry, table: Mapping[str, Any], where: str) -> Any:
