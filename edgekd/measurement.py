@@ -1,5 +1,6 @@
 """A measured number with all that makes it believable, and the budget it is held against."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from edgekd.config import Value
@@ -30,7 +31,14 @@ class Measurement(Value):
     samples: tuple[float, ...] = ()
 
 
-def unavailable(metric: str, device: str, reason: str, protocol: str = "") -> Measurement:
+def unavailable(
+    metric: str,
+    reason: str,
+    *,
+    device: str,
+    protocol: str = "",
+    conditions: Mapping[str, str] | None = None,
+) -> Measurement:
     """A metric without a value, and why."""
     return Measurement(
         metric=metric,
@@ -39,6 +47,7 @@ def unavailable(metric: str, device: str, reason: str, protocol: str = "") -> Me
         device=device,
         reason=reason,
         protocol=protocol,
+        conditions=dict(conditions or {}),
     )
 
 

@@ -1,11 +1,15 @@
 """Vendors' tools as processes: with a time limit, and ended together with whatever they started."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgekd.errors import ToolError
 
@@ -42,6 +46,21 @@ def run_tool(
             process.wait()
         output.seek(0)
         return output.read().decode("utf-8", errors="replace"), code
+
+
+def told_by(module: str, model: Path, limit_s: float, tool: str) -> dict[str, Any]:
+    """The JSON in the last line that `python -m MODULE MODEL` prints, in a process of its own.
+
+    Raises `ToolError` with `tool`'s last words where it fails, crashes or does not end in time.
+    """
+    argv = [sys.executable, "-m", module, str(model.resolve())]
+    with tempfile.TemporaryDirectory(prefix=f"edgekd-{tool}-") as folder:
+        log, code = run_tool(argv, Path(folder), limit_s, tool, str(model))
+    lines = log.strip().splitlines() or ["it said nothing"]
+    if code or not lines[-1].startswith("{"):
+        raise ToolError(f"{tool} failed ({how_it_ended(code)}): {lines[-1]}", where=str(model))
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
 
 
 def how_it_ended(code: int) -> str:

@@ -19,7 +19,7 @@ from edgekd.firmware import emulation
 from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
 from edgekd.firmware.stored_facts import facts_in
-from edgekd.measurement import Measurement
+from edgekd.measurement import Measurement, unavailable
 from edgekd.options import COptions
 from edgekd.registry import BACKENDS
 from edgekd.target import Target
@@ -96,9 +96,7 @@ def costs(
         return (
             _told("memory_bytes", arena, "measured", "the arena; its stack comes on top"),
             _told("size_bytes", constants, "estimated", f"the constants without code: {reason}"),
-            Measurement(
-                metric="instructions", value=None, kind="unavailable", device="C", reason=reason
-            ),
+            unavailable("instructions", reason, device="C"),
         )
     inputs = np.random.default_rng(0).integers(
         -128, 128, (RUNS, generated.numbers["input_bytes"]), np.int8

@@ -1,19 +1,19 @@
 """How large TensorFlow Lite Micro's arena has to be, as the micro runtime itself has it."""
 
-import json
-import sys
-import tempfile
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgekd.errors import ToolError
 from edgekd.formats.tflite import read_tflite
-from edgekd.measurement import Measurement
-from edgekd.processes import how_it_ended, run_tool
+from edgekd.measurement import Measurement, unavailable
+from edgekd.processes import told_by
 
 TIME_LIMIT_S = 120.0
 DEVICE = "the micro runtime on this machine"
+
+_unavailable = partial(unavailable, "memory_bytes", device=DEVICE)
 
 
 def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
@@ -29,17 +29,10 @@ def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
     foreign = [op for op in read_tflite(model).counts if op.startswith("CUSTOM")]
     if foreign:
         return _unavailable(f"tflite-micro on this machine has no {', '.join(foreign)}")
-    argv = [sys.executable, "-m", "edgekd.firmware.micro_runs", str(model.resolve())]
     try:
-        with tempfile.TemporaryDirectory(prefix="edgekd-tflm-") as folder:
-            log, code = run_tool(argv, Path(folder), limit_s, "tflite-micro", str(model))
+        found = told_by("edgekd.firmware.micro_runs", model, limit_s, "tflite-micro")
     except ToolError as error:
         return _unavailable(error.message)
-    lines = log.strip().splitlines()
-    if code or not lines or not lines[-1].startswith("{"):
-        last = lines[-1] if lines else "it said nothing"
-        return _unavailable(f"tflite-micro failed ({how_it_ended(code)}): {last}")
-    found = json.loads(lines[-1])
     return Measurement(
         metric="memory_bytes",
         value=float(found["arena_bytes"]),
@@ -51,10 +44,4 @@ def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
             "pointer_bytes": "8",
             "counted_by_its_allocator": str(found["counted_bytes"]),
         },
-    )
-
-
-def _unavailable(reason: str) -> Measurement:
-    return Measurement(
-        metric="memory_bytes", value=None, kind="unavailable", device=DEVICE, reason=reason
     )

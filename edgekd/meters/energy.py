@@ -18,7 +18,7 @@ import numpy as np
 from edgekd.artifact import Precision
 from edgekd.devices import Samples
 from edgekd.errors import ToolError
-from edgekd.measurement import Measurement
+from edgekd.measurement import Measurement, unavailable
 from edgekd.target import Sensors
 
 LEAST_SECONDS = 10.0
@@ -220,9 +220,7 @@ def energy_measurement(
         idle = idle_watts or 0.0
         spent = np.array([trace.between(start, end) - idle * (end - start) for start, end in spans])
     except ValueError as error:
-        return Measurement(
-            metric="energy_mj", value=None, kind="unavailable", device=device, reason=str(error)
-        )
+        return unavailable("energy_mj", str(error), device=device)
     # Each window has one run that is not timed (it refills the caches), and energy all the same.
     runs = np.array([len(window) + 1 for window in samples.windows_ms])
     drawn = np.random.default_rng(0).integers(len(runs), size=(1000, len(runs)))

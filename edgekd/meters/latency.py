@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from edgekd.devices import Samples
-from edgekd.measurement import Kind, Measurement
+from edgekd.measurement import Kind, Measurement, unavailable
 
 LEAST_RUNS_FOR_P99 = 662
 """Fewer leave the 99th percentile to a handful of samples."""
@@ -31,7 +31,7 @@ def latency_measurements(samples: Samples, device: str, kind: Kind) -> list[Meas
     """
     stem = "latency_ms" if samples.scope == "model" else "end_to_end_ms"
     protocol, conditions = protocol_text(samples), samples.conditions
-    missing = partial(_unavailable, device=device, protocol=protocol, conditions=conditions)
+    missing = partial(unavailable, device=device, protocol=protocol, conditions=conditions)
     found = partial(Measurement, kind=kind, device=device, protocol=protocol, conditions=conditions)
     reason = samples.invalid or ("" if samples.windows_ms else "no sample was taken")
     if reason:
@@ -65,7 +65,7 @@ def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
     rounds = min(len(a.windows_ms), len(b.windows_ms))
     reason = a.invalid or b.invalid or ("" if rounds else "no sample was taken")
     if reason:
-        return _unavailable("latency_ratio", reason, device=device, protocol=protocol)
+        return unavailable("latency_ratio", reason, device=device, protocol=protocol)
     pairs = zip(a.windows_ms[:rounds], b.windows_ms[:rounds], strict=True)
     ratios = np.array([np.median(x) / np.median(y) for x, y in pairs])
     drawn = np.random.default_rng(0).integers(rounds, size=(DRAWS, rounds))
@@ -118,20 +118,6 @@ def protocol_text(samples: Samples) -> str:
     return (
         f"{'quick' if samples.quick else 'full'}: {runs} runs in "
         f"{len(samples.windows_ms)} windows, {seconds:.1f} s, {samples.scope}"
-    )
-
-
-def _unavailable(
-    metric: str, reason: str, device: str, protocol: str, conditions: dict[str, str] | None = None
-) -> Measurement:
-    return Measurement(
-        metric=metric,
-        value=None,
-        kind="unavailable",
-        device=device,
-        reason=reason,
-        protocol=protocol,
-        conditions=conditions or {},
     )
 
 

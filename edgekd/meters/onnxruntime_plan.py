@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.formats.arena import arena_of_blocks
-from edgekd.measurement import Measurement
-from edgekd.processes import how_it_ended, run_tool
+from edgekd.measurement import Measurement, unavailable
+from edgekd.processes import told_by
 
 TIME_LIMIT_S = 60.0
 PROTOCOL = (
@@ -25,35 +26,25 @@ PROTOCOL = (
     "machine, placed greedily by size"
 )
 
+_unavailable = partial(unavailable, "planned_memory_bytes", device="host")
+
 
 def measure_plan(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
     """`planned_memory_bytes` of an ONNX file as ONNX Runtime runs it here, estimated; unavailable
     with the reason where it does not run."""
     if not find_spec("onnxruntime"):
         return _unavailable("onnxruntime is not installed: pip install 'edgekd[onnx]'")
-    argv = [sys.executable, "-m", "edgekd.meters.onnxruntime_plan", str(model.resolve())]
     try:
-        with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
-            log, code = run_tool(argv, Path(folder), limit_s, "onnxruntime", str(model))
+        found = told_by("edgekd.meters.onnxruntime_plan", model, limit_s, "onnxruntime")
     except ToolError as error:
         return _unavailable(error.message)
-    lines = log.strip().splitlines()
-    if code or not lines or not lines[-1].startswith("{"):
-        last = lines[-1] if lines else "it said nothing"
-        return _unavailable(f"onnxruntime failed ({how_it_ended(code)}): {last}")
     return Measurement(
         metric="planned_memory_bytes",
-        value=float(json.loads(lines[-1])["bytes"]),
+        value=float(found["bytes"]),
         kind="estimated",
         device="host",
         protocol=PROTOCOL,
         conditions={"onnxruntime": version("onnxruntime")},
-    )
-
-
-def _unavailable(reason: str) -> Measurement:
-    return Measurement(
-        metric="planned_memory_bytes", value=None, kind="unavailable", device="host", reason=reason
     )
 
 

@@ -109,11 +109,17 @@ def _proved(
     return [ArtifactReport.model_validate(table) for table in tables]
 
 
+FOOTPRINT = ("size", "memory")
+"""Budgets of what is deployed, not of what it was made of."""
+
+
 def _judged(
     plan: Plan, planned: PlannedTarget, report: ArtifactReport, path: str
 ) -> ArtifactReport:
     limits = planned.budgets
     if report.runtime == STORED:
         limits = {name: limit for name, limit in limits.items() if name.startswith("size")}
+    if plan.request.product not in ("", report.format):
+        limits = {name: limit for name, limit in limits.items() if not name.startswith(FOOTPRINT)}
     budgets = judge(limits, report.measurements, plan.request.accept)  # type: ignore[arg-type]
     return report.model_copy(update={"budgets": tuple(budgets), "path": path})

@@ -36,6 +36,8 @@ def costs_of(
         progress(what, 1, 1)
     taken = iter(rows)
     return [
-        tuple(unavailable(metric, device.name, why) for metric in COSTS) if why else next(taken)
+        tuple(unavailable(metric, why, device=device.name) for metric in COSTS)
+        if why
+        else next(taken)
         for why in reasons
     ]

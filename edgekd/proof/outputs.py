@@ -92,7 +92,9 @@ def proof_of(
     if each.is_baseline and place.reason:
         reason = "the teacher's file is for the target's own kind of machine only"
     if reason:
-        gone = [unavailable(name, device.name, reason) for name in ("accuracy", "accuracy_drop")]
+        gone = [
+            unavailable(name, reason, device=device.name) for name in ("accuracy", "accuracy_drop")
+        ]
         return Proof(gone[0], gone[1], None, None, reason=reason)
     inputs = plan.data.test.x.numpy()
     outputs = device.infer(artifact, inputs, options_for(target, artifact))
