@@ -1,11 +1,23 @@
 """What several tests share: the command line, and a model file, small and made once."""
 
+import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _network_as_it_was():
+    """`--offline` holds for the process that it is given to, which here runs other tests next."""
+    environment, connects = dict(os.environ), (socket.socket.connect, socket.socket.connect_ex)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    socket.socket.connect, socket.socket.connect_ex = connects
 
 
 def _tensor(schema, name, shape, kind, buffer=0, scale=None, zero=0):
