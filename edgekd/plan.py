@@ -40,7 +40,9 @@ R = TypeVar("R")
 @dataclass(frozen=True)
 class Request:
     """What the command line asked for; budgets of the recipe and of `--budget` are merged.
-    `baseline` is whether the uncompressed teacher is compiled and measured beside the files."""
+    `baseline` is whether the uncompressed teacher is compiled and measured beside the files.
+    `product` is the format that alone is deployed: of files on the way to it, flash and memory are
+    not held against budgets."""
 
     recipe: Recipe
     targets: tuple[Target, ...]
@@ -53,6 +55,7 @@ class Request:
     resume: bool = True
     cache: Path | None = None
     baseline: bool = True
+    product: str = ""
 
 
 @dataclass(frozen=True)

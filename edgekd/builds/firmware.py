@@ -37,8 +37,9 @@ def check_build(request: Request, name: str, output: str) -> None:
 
 def narrowed(request: Request, output: str) -> Request:
     """The same for the backends alone that the sources are made with: no ONNX, no TVM, and no file
-    of the uncompressed teacher."""
+    of the uncompressed teacher. Budgets of flash and memory are those of the last of them."""
     wanted = ("tflite", "c") if output == "c" else ("tflite", "vela")
+    last = wanted[1] if all(wanted[1] in target.backends for target in request.targets) else ""
     targets = tuple(
         target.model_copy(
             update={
@@ -47,7 +48,7 @@ def narrowed(request: Request, output: str) -> Request:
         )
         for target in request.targets
     )
-    return replace(request, targets=targets, baseline=False)
+    return replace(request, targets=targets, baseline=False, product=last)
 
 
 def build(

@@ -85,3 +85,25 @@ def test_only_the_backends_that_the_sources_are_made_with_are_built():
     ):
         targets = narrowed(request, output).targets
         assert [list(target.backends) for target in targets] == names
+
+
+@pytest.mark.parametrize(
+    ("target", "output", "product"),
+    [
+        ("cortex-m4", "c", "c"),  # the arena of the micro runtime is not in that firmware
+        ("cortex-m4", "tflm", ""),
+        ("ethos-u55", "tflm", "vela"),
+        (
+            "raspberry-pi-5",
+            "c",
+            "",
+        ),  # its profile has no [backends.c]: the TFLite file stands for it
+    ],
+)
+def test_flash_and_memory_are_held_against_what_is_deployed(target, output, product):
+    from edgekd.builds.firmware import narrowed
+    from edgekd.compress import prepare
+
+    request = prepare(recipe=default_recipe(), targets=[target], out=Path("runs/x"))
+    assert request.product == ""
+    assert narrowed(request, output).product == product
