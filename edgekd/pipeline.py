@@ -23,6 +23,7 @@ from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, kept
 from edgekd.cost import totals
 from edgekd.devices.opening import open_device
+from edgekd.evaluation import predict
 from edgekd.networks import load_network
 from edgekd.plan import Plan, PlannedStage, PlannedTarget
 from edgekd.recipe import licence_text, recipe_hash
@@ -31,7 +32,6 @@ from edgekd.stages import Progress
 from edgekd.storage import load_module, save_module
 from edgekd.store import disk_errors, key_of
 from edgekd.target import Target
-from edgekd.training import predict
 
 FORMS = ("float", "fp16", "int8")
 """What a backend takes that does not say otherwise in its `forms`."""

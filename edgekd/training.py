@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +30,9 @@ from edgekd.checkpoint import (
     write_tensors,
 )
 from edgekd.config import Value
-from edgekd.data.samples import Data, Samples
+from edgekd.data.samples import Data
 from edgekd.errors import InputError
+from edgekd.evaluation import evaluate
 from edgekd.tasks import Task
 from edgekd.tasks.classification import CLASSIFICATION
 from edgekd.views import fixed_views, stream, view_of
@@ -157,18 +158,6 @@ def fit(
     module.zero_grad(set_to_none=True)
     module.eval()  # an exported graph's eval() returns nothing
     return module
-
-
-def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
-    """(N, ...) -> outputs (N, ...) on the CPU, in eval mode, without gradient."""
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    with evaluating(module), torch.no_grad():
-        return torch.cat([module(part.to(device)).float().cpu() for part in torch.split(x, batch)])
-
-
-def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
-    """The mean of the task's score: the share of samples whose largest logit is at the label."""
-    return float(samples.task.score(predict(module, samples.x, batch), samples.y).mean())
 
 
 def rate_share(step: int, total: int, warmup: float, schedule: str) -> float:
@@ -410,20 +399,3 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         yield
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; outside, each layer is in the mode that it was in."""
-    exported = getattr(module, "_exported_training", None)  # set by torchao's train() and eval()
-    modes = [(part, part.training) for part in module.modules()]
-    with suppress(NotImplementedError):  # an exported graph that has only one mode
-        module.eval()
-    try:
-        yield
-    finally:
-        if exported:
-            module.train()
-        elif exported is None:
-            for part, mode in modes:
-                part.training = mode

@@ -13,11 +13,12 @@ from edgekd.artifact import Artifact
 from edgekd.compress import prepare
 from edgekd.data.load import load_data
 from edgekd.errors import EdgekdError
+from edgekd.evaluation import evaluate
 from edgekd.models.resnet import resnet8
 from edgekd.pipeline import compile_candidate, run_stages
 from edgekd.plan import Plan, make_plan, start_key
 from edgekd.recipe import DataTable
-from edgekd.training import Training, evaluate, fit, label_loss
+from edgekd.training import Training, fit, label_loss
 
 torch.set_num_threads(1)
 

@@ -15,16 +15,8 @@ from edgekd.checkpoint import read_tensors
 from edgekd.config import parse
 from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.errors import InputError
-from edgekd.training import (
-    CHECKPOINT,
-    Batch,
-    Training,
-    evaluate,
-    fit,
-    label_loss,
-    predict,
-    rate_share,
-)
+from edgekd.evaluation import evaluate, predict
+from edgekd.training import CHECKPOINT, Batch, Training, fit, label_loss, rate_share
 from edgekd.views import view_of
 
 torch.set_num_threads(1)

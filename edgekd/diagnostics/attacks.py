@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data, Samples
 from edgekd.diagnostics import Curve, Line, Networks, OfNetworks, Plot
 from edgekd.diagnostics._gradients import NO_GRADIENT, has_gradient
+from edgekd.evaluation import predict
 from edgekd.registry import DIAGNOSTICS
 from edgekd.tasks import Task
-from edgekd.training import predict
 
 
 @DIAGNOSTICS.register(paper="https://arxiv.org/abs/1412.6572; https://arxiv.org/abs/1706.06083")

@@ -17,6 +17,7 @@ from edgekd.blame import blame
 from edgekd.compiled import Compiled
 from edgekd.diagnosing import file_findings
 from edgekd.diagnostics import Finding
+from edgekd.evaluation import predict
 from edgekd.measurement import Measurement, unavailable
 from edgekd.parity import Parity, compare, first_difference
 from edgekd.plan import Plan
@@ -26,7 +27,6 @@ from edgekd.stages import Progress
 from edgekd.target import Target
 from edgekd.tasks import Task
 from edgekd.tasks.classification import CLASSIFICATION
-from edgekd.training import predict
 
 TOLERANCE = {
     "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from edgekd.criteria import Criterion
 from edgekd.data.samples import Samples
 from edgekd.errors import InputError
+from edgekd.evaluation import evaluate
 from edgekd.pruning.allocation import Pool, best, global_, uniform
 from edgekd.pruning.scoring import KERNELS, NORMS, Scores
 from edgekd.pruning.structured import Wish, within
-from edgekd.training import evaluate
 
 Report = Callable[[str, int, int], None]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgekd.checkpoint import read_tensors, write_tensors
 from edgekd.criteria import Criterion
 from edgekd.errors import InputError
+from edgekd.evaluation import evaluate
 from edgekd.pruning.granularity import block_of, pattern_of
 from edgekd.pruning.recovery import Recovery
 from edgekd.pruning.scoring import Scores
@@ -33,7 +34,6 @@ from edgekd.pruning.weights import (
     pools_of,
     sparsity,
 )
-from edgekd.training import evaluate
 
 COOL_DOWN = 0.3
 """The share of a movement pruning in which the amount is reached and the masks stay."""

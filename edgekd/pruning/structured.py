@@ -12,11 +12,11 @@ from edgekd.cost import totals
 from edgekd.criteria import Criterion
 from edgekd.data.samples import Samples
 from edgekd.errors import InputError
+from edgekd.evaluation import evaluate
 from edgekd.pruning.allocation import Drops, Pool, best, by_sensitivity, global_, uniform
 from edgekd.pruning.channels import Group, channel_groups, remove_channels
 from edgekd.pruning.granularity import Removed
 from edgekd.pruning.scoring import KERNELS, Scores, unit_scores
-from edgekd.training import evaluate
 
 SHARES = (0.25, 0.5, 0.75)
 """What sensitivity is measured at."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.checkpoint import sha256_of_state
+from edgekd.evaluation import evaluating
 from edgekd.teachers import Teacher
 from edgekd.teachers.module import ModuleTeacher
 from edgekd.teachers.outputs import Outputs
-from edgekd.training import evaluating
 from edgekd.views import stream
 
 

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from edgekd.data.samples import Data, Samples
 from edgekd.errors import EdgekdError, InputError
+from edgekd.evaluation import predict
 from edgekd.schemes import Situation
 from edgekd.schemes._faults import class_faults
 from edgekd.schemes._stand_in import only
-from edgekd.training import predict
 
 Tasks = tuple[tuple[int, ...], ...]
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.evaluation import evaluating
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
@@ -15,7 +16,7 @@ from edgekd.schemes._faults import answer_faults, class_faults, weighting_faults
 from edgekd.taps import Taps, layer_names, no_such_layer
 from edgekd.teaching.logits import Answers
 from edgekd.teaching.terms import shapes_at
-from edgekd.training import Batch, evaluating
+from edgekd.training import Batch
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/2012.12877")

@@ -13,6 +13,7 @@ from edgekd.checkpoint import sha256_of_state
 from edgekd.data.load import load_data
 from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.errors import EdgekdError, InputError
+from edgekd.evaluation import predict
 from edgekd.recipe import DataTable
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
@@ -24,7 +25,6 @@ from edgekd.teachers import Teacher
 from edgekd.teachers.black_box import BlackBox
 from edgekd.teachers.logits import open_logits
 from edgekd.teachers.outputs import Outputs
-from edgekd.training import predict
 from edgekd.views import stream
 
 

@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.evaluation import evaluating
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._answers import Comparison
@@ -14,7 +15,7 @@ from edgekd.schemes._networks import as_teacher, drawing, fresh
 from edgekd.taps import Taps
 from edgekd.teaching.layer_pairs import blocks_of
 from edgekd.teaching.terms import shapes_at
-from edgekd.training import Batch, evaluating
+from edgekd.training import Batch
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1806.04606")

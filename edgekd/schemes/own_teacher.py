@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.evaluation import evaluating
 from edgekd.losses import Shape
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
@@ -17,7 +18,7 @@ from edgekd.schemes._networks import as_teacher, drawing
 from edgekd.taps import Taps, layer_names, no_such_layer
 from edgekd.teaching.layer_pairs import blocks_of
 from edgekd.teaching.terms import shapes_at
-from edgekd.training import Batch, evaluating
+from edgekd.training import Batch
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1905.08094")

@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from edgekd.checkpoint import sha256_of_state
 from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError
+from edgekd.evaluation import predict
 from edgekd.registry import SCHEMES
 from edgekd.schemes import Scheme, Situation, Taught
 from edgekd.schemes._faults import class_faults, layer_faults, layer_teacher_faults
 from edgekd.schemes._networks import answering, drawing
 from edgekd.schemes._stand_in import only
 from edgekd.teachers import Teacher
-from edgekd.training import Batch, predict
+from edgekd.training import Batch
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1503.02531")

@@ -13,6 +13,7 @@ from edgekd.candidate import Candidate
 from edgekd.config import Value
 from edgekd.cost import totals
 from edgekd.errors import EdgekdError, InputError
+from edgekd.evaluation import evaluate
 from edgekd.lowrank.covariance import Moments, input_moments
 from edgekd.lowrank.factorize import (
     Site,
@@ -31,7 +32,6 @@ from edgekd.pruning.steps import kept_structure, step_folder
 from edgekd.registry import STAGES
 from edgekd.stages import Context
 from edgekd.teaching.distillation import Teaching, check_teaching, teach
-from edgekd.training import evaluate
 
 Spectra = dict[tuple[str, Method], Spectrum]
 

@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, InputError, MissingPackage
+from edgekd.evaluation import evaluate
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.export import export_graph
@@ -38,7 +39,7 @@ from edgekd.quant.weight_only import (
 from edgekd.registry import STAGES
 from edgekd.stages import Context
 from edgekd.teaching.distillation import Teaching, check_teaching, teach
-from edgekd.training import OnStep, evaluate
+from edgekd.training import OnStep
 
 SAMPLES = 256
 WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.evaluation import evaluating
 from edgekd.losses import FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.taps import layer_names, no_such_layer
 from edgekd.tasks import Task
 from edgekd.teachers import Teacher
 from edgekd.teaching.logits import teacher_logits
 from edgekd.teaching.terms import Term, bridge, fit_outputs, paired, source_of
-from edgekd.training import evaluating
 
 if TYPE_CHECKING:
     from edgekd.teaching.distillation import Teaching

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.samples import Data
+from edgekd.evaluation import evaluating
 from edgekd.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss
 from edgekd.schedules import Moment
 from edgekd.taps import Taps
@@ -21,7 +22,7 @@ from edgekd.teaching.logits import Answers
 from edgekd.teaching.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
 from edgekd.teaching.temperature import teacher_temperature
 from edgekd.teaching.terms import Term, bridge, fit_outputs, source_of
-from edgekd.training import Batch, evaluating
+from edgekd.training import Batch
 
 if TYPE_CHECKING:
     from edgekd.teaching.distillation import Teaching

@@ -11,8 +11,9 @@ from torch import Tensor
 from edgekd.checkpoint import read_tensors, write_tensors
 from edgekd.data.samples import Data
 from edgekd.errors import InputError
+from edgekd.evaluation import evaluating
 from edgekd.teachers import Teacher
-from edgekd.training import Batch, evaluating
+from edgekd.training import Batch
 from edgekd.views import view_of
 
 BATCH = 512

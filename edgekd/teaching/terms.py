@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgekd.config import Value, build, parse
 from edgekd.errors import EdgekdError, Faults, InputError
+from edgekd.evaluation import evaluating
 from edgekd.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss, Shape
 from edgekd.registry import LOSSES
 from edgekd.schedules import (
@@ -36,7 +37,6 @@ from edgekd.teaching.layer_pairs import (
     pairs_of,
     values_in,
 )
-from edgekd.training import evaluating
 
 
 class LossTable(Value):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.errors import Faults, InputError
+from edgekd.evaluation import evaluate
 from edgekd.losses.hint import Hint
 from edgekd.losses.kl import KL
 from edgekd.models.resnet import resnet8
 from edgekd.teaching.distillation import Teaching, check_teaching, teach
 from edgekd.teaching.fusion import merge
-from edgekd.training import evaluate
 
 torch.set_num_threads(1)
 
@@ -263,7 +263,10 @@ def test_checking_changes_nothing():
         ({"name": "klm"}, "unknown loss 'klm'.*did you mean 'kl'"),
         ({"name": "kl", "temperature": 0}, "temperature must be above 0, found 0"),
         ({"name": "kl", "temperature": -2.0}, "temperature must be above 0, found -2"),
-        ({"name": "kl", "temperature": float("nan")}, "temperature: needs a finite number, found nan"),
+        (
+            {"name": "kl", "temperature": float("nan")},
+            "temperature: needs a finite number, found nan",
+        ),
         ({"name": "kl", "temprature": 2.0}, "unknown key 'temprature'.*'temperature'"),
         ({"name": "kl", "weight": -1}, "weight: .*greater than or equal to 0"),
         ({"name": "kl", "student": "stem"}, "'kl' compares logits and reads no layer"),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data.samples import Data, Samples
+from edgekd.evaluation import evaluate
 from edgekd.registry import LOSSES
 from edgekd.tasks import NO_LABEL, Task
 from edgekd.tasks.ctc import CTC
@@ -16,7 +17,6 @@ from edgekd.tasks.segmentation import Segmentation
 from edgekd.tasks.tokens import Tokens
 from edgekd.teaching.distillation import Teaching, check_teaching, teach
 from edgekd.teaching.lesson import Compared
-from edgekd.training import evaluate
 
 KL = {"name": "kl", "weight": 1.0, "temperature": 2.0}
 
