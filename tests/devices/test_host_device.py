@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from edgekd.artifact import Artifact, OpPlacement
+from edgekd.devices import agent
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.host import AGENT, open_host
 from edgekd.devices.opening import open_device
@@ -58,14 +59,25 @@ def test_samples_cover_the_time_that_they_were_taken_in(
         assert 0 < sum(window) <= (end - start) * 1000
 
 
-def test_end_to_end_takes_longer_than_the_model_alone(
-    host: AgentDevice, artifact: Artifact
-) -> None:
-    (whole,) = host.benchmark([artifact], {**SHORT, "scope": "end-to-end"}, quick=True)
+def test_end_to_end_takes_longer_than_the_model_alone(host: AgentDevice, tflite: Artifact) -> None:
+    """Its floats are quantized on the way in, and its steps are made floats on the way out."""
+    (whole,) = host.benchmark([tflite], {**SHORT, "scope": "end-to-end"}, quick=True)
     assert whole.scope == "end-to-end"
-    (model,) = host.benchmark([artifact], SHORT, quick=True)
+    (model,) = host.benchmark([tflite], SHORT, quick=True)
     assert model.scope == "model"
     assert min(map(min, whole.windows_ms)) > min(map(min, model.windows_ms))
+
+
+def test_one_call_from_arrays_to_arrays_gives_what_bound_ones_give(
+    onnx_file: Path, inputs: np.ndarray
+) -> None:
+    model = agent.load({"runtime": "onnxruntime", "path": str(onnx_file), "options": {}})
+    model.feed([inputs[:2]])
+    model.run()
+    (bound,) = model.fetch()
+    (whole,) = model.whole([inputs[2:4]])
+    assert not np.array_equal(bound, whole)
+    np.testing.assert_array_equal(model.whole([inputs[:2]])[0], bound)
 
 
 def test_peak_memory_grows_with_the_weights(
