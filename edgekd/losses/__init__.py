@@ -135,6 +135,12 @@ def above_zero(**values: float) -> None:
             raise ValueError(f"{name} must be above 0, found {value}")
 
 
+def not_all_zero(**values: float) -> None:
+    """Refuse weights that leave nothing of a loss."""
+    if not any(values.values()):
+        raise ValueError(f"{', '.join(values)}: all zero, so there is nothing to learn")
+
+
 def not_negative(**values: float) -> None:
     """Refuse a parameter that is negative or not a number."""
     for name, value in values.items():

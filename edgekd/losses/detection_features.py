@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from edgekd.losses import FeatureLoss, Shape, not_negative
+from edgekd.losses import FeatureLoss, Shape, not_all_zero, not_negative
 from edgekd.losses._grid import inside_boxes
 from edgekd.losses._shapes import pooled
 from edgekd.registry import LOSSES
@@ -22,8 +22,7 @@ class DetectionFeatures(FeatureLoss):
 
     def __init__(self, foreground: float = 1.0, background: float = 0.0) -> None:
         not_negative(foreground=foreground, background=background)
-        if not foreground + background > 0:
-            raise ValueError("foreground and background are both zero")
+        not_all_zero(foreground=foreground, background=background)
         super().__init__()
         self.foreground, self.background = foreground, background
         self.regressor: nn.Module = nn.Identity()

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.losses import ResponseLoss, above_zero, not_negative
+from edgekd.losses import ResponseLoss, above_zero, not_all_zero, not_negative
 from edgekd.losses._rows import squared
 from edgekd.registry import LOSSES
 
@@ -23,6 +23,7 @@ class DIST(ResponseLoss):
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         above_zero(temperature=temperature)
         not_negative(beta=beta, gamma=gamma)
+        not_all_zero(beta=beta, gamma=gamma)
         super().__init__()
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 

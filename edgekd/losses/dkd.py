@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.losses import ResponseLoss, above_zero, not_negative
+from edgekd.losses import ResponseLoss, above_zero, not_all_zero, not_negative
 from edgekd.losses._rows import divergence, softened, squared
 from edgekd.registry import LOSSES
 
@@ -24,6 +24,7 @@ class DKD(ResponseLoss):
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         above_zero(temperature=temperature)
         not_negative(alpha=alpha, beta=beta)
+        not_all_zero(alpha=alpha, beta=beta)
         super().__init__()
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 

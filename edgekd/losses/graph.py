@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.losses import DepthsLoss, Shape, not_negative
+from edgekd.losses import DepthsLoss, Shape, not_all_zero, not_negative
 from edgekd.registry import LOSSES
 
 Part = Literal["nodes", "edges", "pooled"]
@@ -39,6 +39,7 @@ class Graph(DepthsLoss):
         edge_budget: float = 1.0,
     ) -> None:
         not_negative(nodes=nodes, edges=edges, pooled=pooled)
+        not_all_zero(nodes=nodes, edges=edges, pooled=pooled)
         if not 0 < edge_budget <= 1:
             raise ValueError(f"edge_budget must be above 0 and at most 1, found {edge_budget}")
         if edge_budget < 1 and not {"edges", "pooled"} <= set(parts):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.losses import DepthsLoss, Shape, above_zero, not_negative
+from edgekd.losses import DepthsLoss, Shape, above_zero, not_all_zero, not_negative
 from edgekd.losses._attention_maps import is_map
 from edgekd.registry import LOSSES
 
@@ -36,8 +36,7 @@ class Transformer(DepthsLoss):
     ) -> None:
         not_negative(hidden=hidden, attention=attention, logits=logits)
         above_zero(temperature=temperature)
-        if not hidden + attention + logits > 0:
-            raise ValueError("hidden, attention and logits are all zero")
+        not_all_zero(hidden=hidden, attention=attention, logits=logits)
         super().__init__()
         self.hidden, self.attention, self.logits = hidden, attention, logits
         self.temperature = temperature

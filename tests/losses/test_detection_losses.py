@@ -112,7 +112,7 @@ def test_other_widths_and_sizes_are_bridged_and_other_outputs_refused():
     loss = DetectionFeatures()
     loss.prepare((2, 4, 4), (3, 2, 2))
     assert loss(torch.randn(1, 2, 4, 4), torch.randn(1, 3, 2, 2), targets=TARGET).ndim == 0
-    with pytest.raises(ValueError, match="foreground and background are both zero"):
+    with pytest.raises(ValueError, match="foreground, background: all zero"):
         DetectionFeatures(foreground=0.0)
     for make in (DetectionRank, DetectionScores, DetectionBoxes, DetectionLocalization):
         with pytest.raises(ValueError, match="needs a grid of boxes"):
