@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from edgekd.config import Value, parse, read_toml
 from edgekd.errors import EdgekdError, Faults, InputError, nearest, raise_all
-from edgekd.lookup import toml_files, toml_folders
+from edgekd.lookup import toml_files
 from edgekd.options import check_options
 
 Architecture = Literal["x86_64", "aarch64", "armv7", "thumb"]
@@ -136,11 +136,6 @@ def _contradictions(target: Target) -> Iterable[str]:
         yield "executes_in_place needs storage_bytes, where the constants lie"
     if "dotprod" in target.hardware.isa and target.hardware.architecture != "aarch64":
         yield "'dotprod' is an instruction of aarch64"
-
-
-def target_folders() -> list[Path]:
-    """Where names are looked up: the working directory first, then what came with the package."""
-    return toml_folders("targets")
 
 
 def target_files() -> dict[str, Path]:

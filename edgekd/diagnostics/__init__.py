@@ -206,7 +206,6 @@ def summary_of(name: str) -> str:
     return DIAGNOSTICS.get(name).summary
 
 
-NEEDS_ROWS = "compares probabilities of classes, and the outputs of {} are none"
 NEEDS_LABELS = "needs a class for every row of logits, and {} has none"
 
 
