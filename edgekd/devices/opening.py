@@ -3,7 +3,7 @@
 from typing import Any
 
 from edgekd.devices import Device
-from edgekd.errors import InputError, nearest
+from edgekd.errors import InputError, MissingRuntime, nearest
 from edgekd.registry import DEVICES
 from edgekd.target import Target
 
@@ -52,12 +52,21 @@ def misfit(device: Device, target: Target) -> InputError | None:
 
 
 def lacks(device: Device, target: Target) -> list[str]:
-    """Which of the target's runtimes are not on the device, and how to install them there."""
+    """Which of the target's runtimes are not on the device, and how to install them there.
+
+    Raises `MissingRuntime` where none is: then nothing that is made could be measured.
+    """
     hello = device.hello()
-    missing = {RUNTIMES[name]: name for name in target.backends if name in RUNTIMES}
+    wanted = {RUNTIMES[name]: name for name in target.backends if name in RUNTIMES}
+    missing = [runtime for runtime in wanted if not hello.runtimes.get(runtime)]
+    how = {runtime: hello.install.get(runtime, "no package is known") for runtime in missing}
+    if missing and len(missing) == len(wanted):
+        raise MissingRuntime(
+            f"{device.name} has no {' and no '.join(missing)}: no file of {target.name} runs there",
+            where="--device",
+            hint="; or ".join(how.values()),
+        )
     return [
-        f"{device.name} has no {runtime}: files of '{backend}' are not run "
-        f"({hello.install.get(runtime, 'no package is known')})"
-        for runtime, backend in missing.items()
-        if not hello.runtimes.get(runtime)
+        f"{device.name} has no {runtime}: files of '{wanted[runtime]}' are not run ({how[runtime]})"
+        for runtime in missing
     ]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from ssh_server import Server, free_port
 
 from edgekd.backends import Board
 from edgekd.devices import ssh
-from edgekd.devices.opening import open_device
+from edgekd.devices.opening import lacks, open_device
+from edgekd.errors import MissingRuntime
 
 RECIPE = """
 [model]
@@ -127,14 +129,31 @@ def test_an_unreachable_board_stops_the_plan(board: Server, edgekd: Run, tmp_pat
     assert not (tmp_path / "out" / "stages").exists()
 
 
-@pytest.mark.slow
-def test_what_a_board_lacks_is_told_in_the_plan(
-    board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], bare_python: Path
-) -> None:
-    code, _, err = compress(board.url_with(bare_python), "--dry-run")
-    assert code == 0, err
-    lack = "note: ssh://board has no onnxruntime: files of 'onnx' are not run (pip install onnx"
-    assert lack in err
+def test_a_board_without_any_runtime_stops_the_plan(
+    board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], bare_python: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    code, _, err = compress(board.url_with(bare_python))
+    assert code == 3
+    assert "error: --device: ssh://board has no onnxruntime: no file of small runs there" in err
+    assert "hint: pip install onnxruntime" in err
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_what_a_board_lacks_beside_what_it_has_is_told() -> None:
+    there = {"onnxruntime": "onnxruntime 1.31", "tvm": "", "litert": ""}
+    hello = SimpleNamespace(runtimes=there, install={"tvm": "pip install apache-tvm"})
+    device: Any = SimpleNamespace(name="ssh://board", hello=lambda: hello)
+    target: Any = SimpleNamespace(name="pc", backends={"onnx": {}, "tvm": {}, "c": {}})
+    assert lacks(device, target) == [
+        "ssh://board has no tvm: files of 'tvm' are not run (pip install apache-tvm)"
+    ]
+    target.backends = {"c": {}}
+    assert lacks(device, target) == []
+    target.backends = {"tvm": {}, "tflite": {}}
+    with pytest.raises(MissingRuntime, match="has no tvm and no litert: no file of pc") as caught:
+        lacks(device, target)
+    assert caught.value.hint == "pip install apache-tvm; or no package is known"
 
 
 def test_doctor_tells_what_a_board_has(board: Server, edgekd: Run) -> None:
