@@ -50,7 +50,8 @@ def run_tool(command: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Only one process makes boards at a time; the others wait and find them made."""
+    """Only one process makes boards at a time; the others wait and find them made. What one that was
+    killed left half-made is removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -58,4 +59,6 @@ def alone(folder: Path) -> Iterator[None]:
         raise InputError(f"not writable: {error.strerror}", where=str(folder)) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for half in folder.glob(".*.writing"):
+            shutil.rmtree(half, ignore_errors=True)
         yield

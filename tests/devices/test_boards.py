@@ -74,6 +74,14 @@ def test_a_board_is_created_once_for_the_same_content(
     assert emulators() == []
 
 
+def test_what_a_killed_creation_left_is_removed_by_the_next(board: Board) -> None:
+    half = board.folder.with_name(".raspberry-pi-5.4194304.writing")
+    half.mkdir()
+    (half / "archive").write_bytes(b"half")
+    assert create_board("raspberry-pi-5") == (board, False)
+    assert not half.exists()
+
+
 def test_one_core_counts_instructions_and_there_is_no_network(tmp_path: Path) -> None:
     state = tmp_path / "a 'saved' machine"
     command = command_of(Machine("cortex-a53", state=state), tmp_path)
