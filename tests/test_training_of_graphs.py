@@ -7,22 +7,17 @@ import torch
 from torch import nn
 
 from edgekd.data.samples import Data, Samples
+from edgekd.evaluation import evaluate
 from edgekd.models.resnet import resnet8
+from edgekd.teachers.module import ModuleTeacher
+from edgekd.teachers.outputs import Outputs
 from edgekd.teaching.distillation import Teaching, teach
-from edgekd.training import evaluate
 
 torch.set_num_threads(1)
 
 
-class Teacher:
-    name, key, weight = "float", "float-teacher", 1.0
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return self.module(x)
+def teacher() -> ModuleTeacher:
+    return ModuleTeacher("float", "float-teacher", 1.0, float_network(), Outputs())
 
 
 def data() -> Data:
@@ -102,7 +97,7 @@ PLAN = Teaching(
 
 @pytest.mark.slow
 def test_a_prepared_graph_learns_with_features_and_goes_on_after_a_break(tmp_path):
-    teachers = [Teacher(float_network())]
+    teachers = [teacher()]
     graph = prepared()
     start = copy.deepcopy(graph.state_dict())
     whole = teach(graph, PLAN, data=data(), teachers=teachers, work=tmp_path / "a")
@@ -135,7 +130,7 @@ def test_a_trained_graph_converts_and_answers_as_it_did(tmp_path):
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     plan = PLAN.model_copy(update={"epochs": 2})
-    graph = teach(prepared(), plan, data=data(), teachers=[Teacher(float_network())], work=tmp_path)
+    graph = teach(prepared(), plan, data=data(), teachers=[teacher()], work=tmp_path)
     before = evaluate(graph, data().test)
     converted = convert_pt2e(graph, fold_quantize=True)
     assert evaluate(converted, data().test) == pytest.approx(before, abs=0.05)

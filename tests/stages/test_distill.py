@@ -1,37 +1,27 @@
 """The distill stage, on scikit-learn's digits."""
 
 import copy
-from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.candidate import Candidate
 from edgekd.checkpoint import read_tensors
 from edgekd.config import build
 from edgekd.data.samples import Data, Samples
 from edgekd.errors import InputError
+from edgekd.evaluation import evaluate
 from edgekd.models.resnet import resnet8
 from edgekd.registry import LOSSES, STAGES
 from edgekd.stages import Context
 from edgekd.stages.distill import Distill
+from edgekd.teachers.module import ModuleTeacher
+from edgekd.teachers.outputs import Outputs
 from edgekd.teaching.distillation import Teaching
-from edgekd.training import CHECKPOINT, Training, evaluate, fit, label_loss
+from edgekd.training import CHECKPOINT, Training, fit, label_loss
 
 torch.set_num_threads(1)
-
-
-@dataclass
-class Network:
-    module: nn.Module
-    name: str = "teacher"
-    key: str = "teacher-of-digits"
-    weight: float = 1.0
-
-    def logits(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.module(x)
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +37,16 @@ def digits() -> Data:
 
 
 @pytest.fixture(scope="module")
-def teacher(digits, tmp_path_factory) -> Network:
+def teacher(digits, tmp_path_factory) -> ModuleTeacher:
     torch.manual_seed(0)
     training = Training(epochs=5, batch_size=32, learning_rate=3e-3)
     work = tmp_path_factory.mktemp("teacher")
     module = fit(resnet8(channels=1), label_loss(training), training, data=digits, work=work)
     assert evaluate(module, digits.test) > 0.95
-    return Network(module)
+    return ModuleTeacher("teacher", "teacher-of-digits", 1.0, module, Outputs())
 
 
-def context(digits: Data, teacher: Network, work) -> Context:
+def context(digits: Data, teacher: ModuleTeacher, work) -> Context:
     # No stage reads the target here, and a test needs none.
     return Context(target=None, data=digits, teachers=[teacher], work=work)
 

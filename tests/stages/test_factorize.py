@@ -7,53 +7,25 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from taught_digits import teacher
+from torch import nn
 
 from edgekd.candidate import Candidate
 from edgekd.cost import totals
-from edgekd.data.load import load_data
 from edgekd.data.samples import Data
+from edgekd.evaluation import evaluate, predict
 from edgekd.models.mobilenet_v2 import mobilenet_v2
 from edgekd.models.resnet import resnet8
-from edgekd.recipe import DataTable
 from edgekd.stages import Context
 from edgekd.stages.factorize import Factorize
 from edgekd.storage import load_module, save_module
 from edgekd.target import load_target
-from edgekd.training import Training, evaluate, fit, label_loss, predict
-
-torch.set_num_threads(1)
-
-
-class Network:
-    name, key, weight = "teacher", "key", 1.0
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def logits(self, x: Tensor) -> Tensor:
-        return predict(self.module, x)
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return load_data(DataTable(source="digits", limit=640), Path())
-
-
-@pytest.fixture(scope="module")
-def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    torch.manual_seed(0)
-    training = Training(epochs=6, batch_size=32, learning_rate=3e-3)
-    module = resnet8(channels=1)
-    return fit(
-        module, label_loss(training), training, data=data, work=tmp_path_factory.mktemp("fit")
-    )
 
 
 def ran(data: Data, module: nn.Module, work: Path, **keys: Any) -> Candidate:
     stage = Factorize(**{"batch_size": 32, "learning_rate": 1e-3, "epochs": 0, **keys})
     target = load_target("x86").model_copy(update={"channel_multiple": 4})
-    context = Context(target, data, [Network(module)], work)
+    context = Context(target, data, [teacher(module)], work)
     candidate = Candidate(module, data.example)
     assert stage.check(candidate, context, "stages.1") == []
     return stage.run(candidate, context)
@@ -116,7 +88,7 @@ def test_depthwise_layers_are_named_as_left_alone(data: Data, tmp_path: Path) ->
 )
 def test_what_cannot_work_is_said_at_once(keys: dict, message: str, data: Data) -> None:
     module = resnet8(channels=1).eval()
-    context = Context(load_target("x86"), data, [Network(module)], Path("unused"))
+    context = Context(load_target("x86"), data, [teacher(module)], Path("unused"))
     stage = Factorize(epochs=0, **keys)
     found = stage.check(Candidate(module, data.example), context, "stages.2")
     assert any(message in f"{fault} {fault.hint}" for fault in found)

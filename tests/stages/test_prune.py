@@ -5,61 +5,29 @@ from typing import Any
 
 import pytest
 import torch
+from taught_digits import teacher
 from torch import Tensor, nn
 
 import edgekd.pruning.recovery as recovery_module
 from edgekd.candidate import Candidate
 from edgekd.cost import totals
-from edgekd.data.load import load_data
 from edgekd.data.samples import Data
 from edgekd.errors import InputError
+from edgekd.evaluation import evaluate
 from edgekd.models.resnet import resnet8, resnet20
 from edgekd.models.transformer import transformer
 from edgekd.pruning.weights import block_scores, fits_pattern
-from edgekd.recipe import DataTable
 from edgekd.stages import Context
 from edgekd.stages.prune import Prune
 from edgekd.target import load_target
-from edgekd.training import Training, evaluate, fit, label_loss
-
-torch.set_num_threads(1)
 
 CRITERIA = ["magnitude-l1", "magnitude-l2", "taylor", "movement", "soft-movement",
             "distance-moved", "bn-scale", "activation-energy"]  # fmt: skip
 
 
-class Network:
-    """A teacher in memory."""
-
-    name, key, weight = "teacher", "key", 1.0
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def logits(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits: Tensor = self.module(x)
-        return logits
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return load_data(DataTable(source="digits", limit=640), Path())
-
-
-@pytest.fixture(scope="module")
-def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    torch.manual_seed(0)
-    training = Training(epochs=6, batch_size=32, learning_rate=3e-3)
-    module = resnet8(channels=1)
-    return fit(
-        module, label_loss(training), training, data=data, work=tmp_path_factory.mktemp("fit")
-    )
-
-
 def context_of(data: Data, module: nn.Module, work: Path, multiple: int = 4) -> Context:
     target = load_target("x86").model_copy(update={"channel_multiple": multiple})
-    return Context(target, data, [Network(module)], work)
+    return Context(target, data, [teacher(module)], work)
 
 
 def stage(**keys: Any) -> Prune:

@@ -6,50 +6,27 @@ from typing import Any
 
 import pytest
 import torch
+from taught_digits import teach_digits, teacher
 from torch import Tensor, fx, nn
 
 from edgekd.candidate import Candidate
-from edgekd.data.load import load_data
 from edgekd.data.samples import Data
-from edgekd.models.resnet import resnet8
+from edgekd.evaluation import evaluate, predict
 from edgekd.quant.weight_only import stored_weights
-from edgekd.recipe import DataTable
 from edgekd.stages import Context
 from edgekd.stages.cluster import Cluster
 from edgekd.stages.quantize import Quantize
 from edgekd.target import load_target
-from edgekd.training import Training, evaluate, fit, label_loss, predict
-
-torch.set_num_threads(1)
-
-
-class Network:
-    name, key, weight = "teacher", "key", 1.0
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def logits(self, x: Tensor) -> Tensor:
-        return predict(self.module, x)
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return load_data(DataTable(source="digits", limit=640), Path())
 
 
 @pytest.fixture(scope="module")
 def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    torch.manual_seed(0)
-    training = Training(epochs=6, batch_size=32, learning_rate=3e-3)
-    module = resnet8(channels=1, widths=(8, 16, 16))
-    work = tmp_path_factory.mktemp("fit")
-    return fit(module, label_loss(training), training, data=data, work=work)
+    return teach_digits(data, tmp_path_factory.mktemp("fit"), widths=(8, 16, 16))
 
 
 def context_of(data: Data, module: nn.Module, work: Path, **changes: Any) -> Context:
     target = load_target("x86").model_copy(update=changes)
-    return Context(target, data, [Network(module)], work, calibration=data.train.x[:64])
+    return Context(target, data, [teacher(module)], work, calibration=data.train.x[:64])
 
 
 def ran(data: Data, module: nn.Module, work: Path, **keys: Any) -> Candidate:
