@@ -4,6 +4,7 @@ A trained-in grid takes the place of torchao's fake quantization in the prepared
 back with the range that it has learned, so that the finished graph is made as it always is.
 """
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -36,9 +37,9 @@ class _Grid(nn.Module):
         self.fake.zero_point.copy_(zero_point)
         return self.fake
 
+    @abstractmethod
     def range(self) -> tuple[Tensor, Tensor]:
         """What the observer would have to see for the learned grid."""
-        raise NotImplementedError
 
 
 class LearnedGrid(_Grid):

@@ -41,6 +41,7 @@ class DistillationToken(Scheme):
             faults += answer_faults(at, "distillation-token")
         else:
             faults += self._hard_faults(at)
+            at = at.with_(label_weight=1.0)  # at 0 the teacher's classes still have all the weight
         faults = faults or at.check(student, at.teachers)
         return faults or self._head_faults(student, at)
 
@@ -50,6 +51,13 @@ class DistillationToken(Scheme):
             message = "hard targets are classes: the loss is cross-entropy with them"
             hint = 'set losses = [], or scheme.targets = "soft"'
             faults.append(InputError(message, where=f"{at.where}: losses", hint=hint))
+        if at.teaching.label_weight >= 1:
+            message = "a label_weight of 1 or more leaves nothing for the teacher's classes"
+            place = f"{at.where}: label_weight"
+            faults.append(InputError(message, where=place, allowed="0 up to below 1"))
+        if not at.teachers:
+            hint = "name one under [[teachers]]"
+            faults.append(InputError("there is no teacher", where=at.where, hint=hint))
         return faults
 
     def _head_faults(self, student: nn.Module, at: Situation) -> list[EdgekdError]:

@@ -173,6 +173,12 @@ REFUSED = [
         {"student": token_network(), "teaching": {"losses": ({"name": "kl"},)}},
         "hard targets are classes",
     ),
+    (
+        "distillation-token",
+        {},
+        {"student": token_network(), "teaching": {"label_weight": 1.5}},
+        "leaves nothing for the teacher's classes .allowed: 0 up to below 1",
+    ),
     *((name, {}, {"teaching": {"losses": (HINT,)}}, "'hint' reads layers, and") for name in ALONE),
     *((name, {}, {"teaching": NO_KL}, "no loss: .* has nothing to compare") for name in ALONE),
 ]
