@@ -50,8 +50,8 @@ def run_tool(command: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Only one process makes boards at a time; the others wait and find them made. What one that was
-    killed left half-made is removed."""
+    """Only one process makes boards at a time; the others wait and find them made. What one that
+    was killed left half-made is removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
