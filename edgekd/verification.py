@@ -9,12 +9,16 @@ from edgekd.artifact import Artifact, sha256_of
 from edgekd.builds.lock_check import check_lock
 from edgekd.builds.lockfile import read_lock
 from edgekd.data import load_data
+from edgekd.devices import Device
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
+from edgekd.firmware.emulation import BOARDS, missing_tools
 from edgekd.parity import compare
+from edgekd.proof.place import options_for
 from edgekd.recipe import load_recipe
 from edgekd.report.files import load_report
-from edgekd.report.values import ArtifactReport, Report
+from edgekd.report.values import ArtifactReport, Report, TargetReport
+from edgekd.target import Target, load_target
 
 
 def verify_run(folder: Path, sources: Path | None = None) -> list[str]:
@@ -88,9 +92,9 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
     data = load_data(load_recipe(folder / "recipe.toml").data, folder)
     inputs, lines = data.test.x.numpy(), list[str]()
     faults: list[EdgekdError] = []
-    device = open_device("host")
-    try:
-        for target in report.targets:
+    for target in report.targets:
+        device, profile = _device_of(target)
+        try:
             for told in target.artifacts:
                 artifact, reference = _kept(folder, told)
                 if (
@@ -101,17 +105,31 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
                 ):
                     lines.append(f"{told.path}: parity not checked: it was not run here")
                     continue
-                outputs = device.infer(artifact, inputs, {})
+                options = options_for(profile, artifact) if profile else {}
+                outputs = device.infer(artifact, inputs, options)
                 parity = told.parity
                 scale = parity.scale
                 found = compare(reference, outputs, scale, parity.tolerance, parity.reference)
                 if found.verdict == "fail":
                     faults.append(ToolError(f"parity fails now: {found.reason}", where=told.path))
                 lines.append(f"{told.path}: parity holds over {found.samples:,} samples")
-    finally:
-        device.close()
+        finally:
+            device.close()
     raise_all(faults)
     return lines
+
+
+def _device_of(report: TargetReport) -> tuple[Device, Target | None]:
+    """This machine, or the emulated Cortex-M that generated C runs on; the target's profile where
+    its name is known."""
+    try:
+        target = load_target(report.name)
+    except EdgekdError:  # it was given by its path
+        return open_device("host"), None
+    holds_c = any(artifact.runtime == "c" for artifact in report.artifacts)
+    if holds_c and target.hardware.cpu in BOARDS and not missing_tools():
+        return open_device(f"cortex-m://{target.name}"), target
+    return open_device("host"), target
 
 
 def _kept(folder: Path, told: ArtifactReport) -> tuple[Artifact | None, np.ndarray | None]:
