@@ -97,15 +97,16 @@ def parse(model: type[V], table: Mapping[str, Any], where: str) -> V:
         raise
 
 
-def _not_finite(value: Any, place: str) -> list[EdgekdError]:
+def _not_finite(value: Any, where: str, path: tuple[Any, ...] = ()) -> list[EdgekdError]:
     if isinstance(value, float) and not math.isfinite(value):
+        place = f"{where}: {'.'.join(map(str, path))}"
         return [InputError(f"needs a finite number, found {value}", where=place)]
     parts: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
         parts = value.items()
     elif isinstance(value, list | tuple):
         parts = enumerate(value, 1)
-    return [fault for key, part in parts for fault in _not_finite(part, f"{place}: {key}")]
+    return [fault for key, part in parts for fault in _not_finite(part, where, (*path, key))]
 
 
 def build(entry: Entry, table: Mapping[str, Any], where: str) -> Any:

@@ -171,6 +171,25 @@ def test_a_layer_that_is_not_there_is_refused_with_the_nearest(refused):
     assert "stages.1" in told
 
 
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ([{"name": "kl", "temperature": 0.0}], "temperature must be above 0, found 0"),
+        ([{"name": "kl", "temperature": float("inf")}], "needs a finite number, found inf"),
+        ([{"name": "kl", "weight": 0.0}], "every weight is zero: there is nothing to learn"),
+        (
+            [{"name": "hint", "student": "stages.0", "teacher": "classifier"}],
+            "student features (16, 8, 8) and teacher features (10,) can't be bridged",
+        ),
+    ],
+    ids=["no temperature", "an infinite temperature", "no weight", "no common shape"],
+)
+def test_a_loss_that_means_nothing_is_refused(refused, losses, message):
+    told = refused(rest=stage("distill", losses=losses, label_weight=0.0))
+    assert "stages.1" in told
+    assert message in told
+
+
 def test_a_stage_after_quantize_is_refused(refused):
     told = refused(rest=stage("quantize") + stage("prune", amount=0.5))
     assert "'prune' after 'quantize'" in told
