@@ -10,7 +10,11 @@ EdgekdError
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class EdgekdError(Exception):
@@ -28,6 +32,11 @@ class EdgekdError(Exception):
         self.where = where
         self.allowed = allowed
         self.hint = hint
+
+    @property
+    def faults(self) -> "tuple[EdgekdError, ...]":
+        """Each single fault that it tells: itself, or what `Faults` holds."""
+        return (self,)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -47,11 +56,31 @@ class Faults(InputError):
 
     def __init__(self, faults: Sequence[EdgekdError]) -> None:
         super().__init__(f"{len(faults)} faults")
-        self.faults = tuple(faults)
+        self._faults = tuple(faults)
         self.exit_code = min((fault.exit_code for fault in faults), default=type(self).exit_code)
+
+    @property
+    def faults(self) -> tuple[EdgekdError, ...]:
+        return self._faults
 
     def __str__(self) -> str:
         return "\n".join(str(fault) for fault in self.faults)
+
+
+class Collector:
+    """Runs checks and keeps what they complain of, so that all faults come out together."""
+
+    def __init__(self, kept: type[EdgekdError] = EdgekdError) -> None:
+        self.faults: list[EdgekdError] = []
+        self._kept = kept
+
+    def attempt(self, check: Callable[P, R], *arguments: P.args, **keys: P.kwargs) -> R | None:
+        """What the check gives; None where it refuses. An error that is not kept goes through."""
+        try:
+            return check(*arguments, **keys)
+        except self._kept as error:
+            self.faults.extend(error.faults)
+            return None
 
 
 class MissingPackage(InputError):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from edgekd.config import Value, parse
-from edgekd.errors import EdgekdError, Faults, InputError, nearest
+from edgekd.errors import EdgekdError, InputError, nearest
 
 
 class OnnxOptions(Value):
@@ -140,8 +140,6 @@ def check_options(tables: Mapping[str, Any], where: str) -> list[EdgekdError]:
 def _faults_in(model: type[Value], table: Mapping[str, Any], where: str) -> list[EdgekdError]:
     try:
         parse(model, table, where)
-    except Faults as faults:
-        return list(faults.faults)
-    except EdgekdError as fault:
-        return [fault]
+    except EdgekdError as error:
+        return list(error.faults)
     return []

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from edgekd.config import Value, parse, read_toml
-from edgekd.errors import EdgekdError, Faults, InputError, nearest, raise_all
+from edgekd.errors import EdgekdError, InputError, nearest, raise_all
 from edgekd.lookup import toml_files
 from edgekd.options import check_options
 
@@ -197,10 +197,8 @@ def parse_target(table: Mapping[str, Any], where: str, expected: str | None = No
         )
     try:
         target = parse(Target, table, where)
-    except Faults as several:
-        faults += several.faults
-    except EdgekdError as one:
-        faults.append(one)
+    except EdgekdError as error:
+        faults += error.faults
     raise_all(faults)
     return target
 

@@ -20,7 +20,6 @@ from edgekd.config import Value
 from edgekd.devices import Device, Options, Samples
 from edgekd.errors import (
     EdgekdError,
-    Faults,
     InputError,
     MissingRuntime,
     nearest,
@@ -166,10 +165,8 @@ def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wante
             own = target.backends.get(form[2], {})
             options = {**own, **options_for(form[1], wanted.options)}
             found.append(_load(path, form, target, device, options, wanted.shapes))
-        except Faults as several:
-            faults += several.faults
-        except (InputError, MissingRuntime) as fault:
-            faults.append(fault)
+        except (InputError, MissingRuntime) as error:
+            faults += error.faults
     faults += check_overrides(wanted.options, forms) if len(forms) == len(files) else []
     known = {info.name for each in found for info in each.artifact.inputs}
     if len(found) == len(files):

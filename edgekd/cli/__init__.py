@@ -12,7 +12,7 @@ from edgekd import __version__
 from edgekd.cli.bench import bench
 from edgekd.cli.board import board
 from edgekd.cli.firmware import firmware
-from edgekd.errors import EdgekdError, Faults, InputError
+from edgekd.errors import EdgekdError, InputError
 
 # ONNX Runtime and NNCF would send telemetry; both read these before they are first imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -308,8 +308,7 @@ def _print_rows(rows: list[tuple[str, ...]]) -> None:
 
 def print_error(error: EdgekdError) -> None:
     """`error:` with where, what and what is allowed, then `hint:` with the next command."""
-    faults = error.faults if isinstance(error, Faults) else (error,)
-    for fault in faults:
+    for fault in error.faults:
         typer.echo(f"error: {fault}", err=True)
         if fault.hint:
             typer.echo(f"hint: {fault.hint}", err=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.errors import EdgekdError, Faults, InputError, Interrupted, raise_all
+from edgekd.errors import Collector, InputError, Interrupted, raise_all
 
 FULL_S, QUICK_S = 62.0, 2.0
 """What one file takes, with its warm-up, unless it is slow."""
@@ -63,13 +63,14 @@ def bench(
         "delegate_options": delegate_option, "kernels": kernels,
         "scope": "end-to-end" if end_to_end else None,
     }  # fmt: skip
-    faults: list[EdgekdError] = []
-    wanted = _wanted(options, shape or [], budget or [], accept or [], faults)
+    collect = Collector()
+    wanted = _wanted(options, shape or [], budget or [], accept or [], collect)
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
-        _attempt(faults, check_plot, plot)
-    profile = _attempt(faults, load_target, target)
-    raise_all(faults)
+        collect.attempt(check_plot, plot)
+    profile = collect.attempt(load_target, target)
+    raise_all(collect.faults)
+    assert profile is not None
     files = len({*artifact, *([baseline] if baseline else [])})
     opened = open_device(device or "host", progress=_teller(files * (QUICK_S if quick else FULL_S)))
     try:
@@ -100,43 +101,33 @@ def _teller(whole_s: float) -> Callable[[float], None]:
     return tell if sys.stderr.isatty() else lambda seconds: None
 
 
-def _attempt(faults: list[EdgekdError], check: Callable[..., Any], *words: Any) -> Any:
-    """What `check` makes of the words; None where it refuses, and its faults are kept."""
-    try:
-        return check(*words)
-    except Faults as several:
-        faults += several.faults
-    except EdgekdError as error:
-        faults.append(error)
-    return None
-
-
 def _wanted(
     options: dict[str, Any], shapes: list[str], budgets: list[str], accept: list[str],
-    faults: list[EdgekdError],
+    collect: Collector,
 ) -> Any:  # fmt: skip
-    """The words as values; what is wrong with them is kept in `faults`."""
+    """The words as values; what is wrong with them is kept in `collect`."""
     from edgekd.bench.files import Wanted
     from edgekd.bench.options import parse_affinity, parse_pairs, parse_shape
     from edgekd.budgets import check_accept, parse_budget
 
-    faults += check_accept(accept)
+    collect.faults += check_accept(accept)
     given = {key: value for key, value in options.items() if value}
     if "affinity" in given:
-        given["affinity"] = _attempt(faults, parse_affinity, given["affinity"])
+        given["affinity"] = collect.attempt(parse_affinity, given["affinity"])
     if "delegate_options" in given:
         pairs = given["delegate_options"]
-        given["delegate_options"] = _attempt(faults, parse_pairs, pairs, "--delegate-option")
+        given["delegate_options"] = collect.attempt(parse_pairs, pairs, "--delegate-option")
     if given.get("kernels", "optimized") not in ("optimized", "reference"):
         allowed = "optimized, reference"
-        faults.append(InputError(f"'{given['kernels']}'", where="--kernels", allowed=allowed))
-    found = [_attempt(faults, parse_shape, text) for text in shapes]
-    limits = [_attempt(faults, parse_budget, text) for text in budgets]
-    if faults:
+        fault = InputError(f"'{given['kernels']}'", where="--kernels", allowed=allowed)
+        collect.faults.append(fault)
+    found = [collect.attempt(parse_shape, text) for text in shapes]
+    limits = [collect.attempt(parse_budget, text) for text in budgets]
+    if collect.faults:
         return Wanted()
     return Wanted(
         options=given,
         shapes=tuple(found),
-        budgets=dict(limits),
+        budgets=dict(limit for limit in limits if limit),
         accept=tuple(accept),
     )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from edgekd.config import Value, build
 from edgekd.data.samples import Data
-from edgekd.errors import EdgekdError, Faults, InputError
+from edgekd.errors import EdgekdError, InputError
 from edgekd.measurement import Kind, Measurement
 from edgekd.registry import DIAGNOSTICS
 from edgekd.resampling import interval, means
@@ -187,11 +187,8 @@ def diagnostics_of(
         name = str(table.pop("name", ""))
         try:
             diagnostic: Diagnostic = build(DIAGNOSTICS.get(name, place), table, place)
-        except Faults as several:
-            faults.extend(several.faults)
-            continue
-        except EdgekdError as fault:
-            faults.append(fault)
+        except EdgekdError as error:
+            faults.extend(error.faults)
             continue
         reason = diagnostic.fault(data.task, data)
         if reason or name in made:

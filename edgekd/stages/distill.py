@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgekd.candidate import Candidate
-from edgekd.errors import EdgekdError, Faults, InputError
+from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import STAGES
 from edgekd.schemes import Scheme, Situation, scheme_of
 from edgekd.stages import Context
@@ -35,10 +35,8 @@ class Distill(Teaching):
             ]
         try:
             scheme = self._scheme(where)
-        except Faults as several:
-            return list(several.faults)
-        except EdgekdError as fault:
-            return [fault]
+        except EdgekdError as error:
+            return list(error.faults)
         return scheme.check(candidate.module, self._situation(context, where))
 
     def cost(self, context: Context) -> str:

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from edgekd.config import Value, build, parse
-from edgekd.errors import EdgekdError, Faults, InputError
+from edgekd.errors import EdgekdError, InputError
 from edgekd.evaluation import evaluating
 from edgekd.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss, Shape
 from edgekd.registry import LOSSES
@@ -124,10 +124,8 @@ def terms_of(
     for number, table in enumerate(tables, 1):
         try:
             terms.append(_term(table, f"{where}: losses.{number}"))
-        except Faults as several:
-            faults.extend(several.faults)
-        except EdgekdError as fault:
-            faults.append(fault)
+        except EdgekdError as error:
+            faults.extend(error.faults)
     return terms, faults
 
 
