@@ -1,5 +1,6 @@
 """LiteRT and TVM on small files, against numbers worked out in NumPy."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +51,67 @@ def test_litert_is_timed_and_tells_its_kernels(host: AgentDevice, tflite: Artifa
 def test_a_missing_delegate_is_named(host: AgentDevice, tflite: Artifact) -> None:
     with pytest.raises(InputError, match=r"the delegate libnowhere\.so did not load"):
         host.probe(tflite.path, "litert", {"delegate": "libnowhere.so"})
+
+
+DELEGATE = r"""
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* TfLiteDelegate, as tensorflow/lite/core/c/common.h has it; this one takes no operator. */
+typedef struct Delegate {
+  void *data;
+  int (*prepare)(void *context, struct Delegate *self);
+  void *copy_from, *copy_to, *free_handle;
+  int64_t flags;
+  void *builder;
+} Delegate;
+static const char *mark;
+static int prepare(void *context, Delegate *self) {
+  FILE *file = fopen(mark, "a");
+  fprintf(file, "prepared\n");
+  return fclose(file);
+}
+Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count,
+                                        void (*report)(const char *)) {
+  for (size_t i = 0; i < count; i++)
+    if (!strcmp(keys[i], "mark")) mark = strdup(values[i]);
+  if (!mark) { report("no mark is set"); return NULL; }
+  Delegate *made = calloc(1, sizeof *made);
+  made->prepare = prepare;
+  return made;
+}
+void tflite_plugin_destroy_delegate(Delegate *delegate) { free(delegate); }
+"""
+
+
+@pytest.fixture(scope="session")
+def delegate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A delegate for LiteRT that leaves a mark and computes nothing."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc here: apt install gcc")
+    library = tmp_path_factory.mktemp("delegate") / "libmark.so"
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(command, input=DELEGATE, text=True, check=True)
+    return library
+
+
+def test_a_delegate_is_loaded_with_its_options(
+    host: AgentDevice, tflite: Artifact, delegate: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    chosen = {"delegate": str(delegate), "delegate_options": {"mark": str(mark), "other": "1"}}
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(host.infer(tflite, x, chosen), host.infer(tflite, x, {}))
+    assert mark.read_text() == "prepared\n"
+
+
+def test_a_delegate_that_refuses_says_why(
+    host: AgentDevice, tflite: Artifact, delegate: Path
+) -> None:
+    with pytest.raises(InputError, match=r"libmark\.so did not load: .*no mark is set"):
+        host.probe(tflite.path, "litert", {"delegate": str(delegate)})
 
 
 def test_a_board_without_the_edge_tpus_library_lacks_its_runtime(
