@@ -9,7 +9,8 @@ from edgekd.registry import Entry
 def snippet(kind: str, entry: Entry) -> str:
     """TOML for one method; empty for a kind that a recipe does not name.
 
-    A method's class may have an `example`, a mapping of keys that its table can't do without.
+    A method's class may have an `example`, a mapping of keys that its table can't do without, and a
+    scheme `around`, the recipe's other tables that it needs.
     """
     keys: dict[str, Any] = dict(getattr(entry.make, "example", {}))
     if kind == "loss":
@@ -20,7 +21,7 @@ def snippet(kind: str, entry: Entry) -> str:
         return _distilled({"name": "kl", key: table})
     if kind == "scheme":
         scheme = {"name": entry.name, **keys} if keys else entry.name
-        return _stage("distill", {"scheme": scheme})
+        return getattr(entry.make, "around", "") + _stage("distill", {"scheme": scheme})
     if kind == "criterion":
         weights = {} if getattr(entry.make, "structured", True) else {"granularity": "weights"}
         return _stage("prune", {"criterion": entry.name, "amount": 0.3, **weights, **keys})

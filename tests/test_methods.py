@@ -11,9 +11,12 @@ from typer.testing import CliRunner
 
 from edgekd.candidate import Candidate
 from edgekd.cli import app
+from edgekd.data.load import load_data
 from edgekd.errors import InputError
 from edgekd.methods import KINDS, find_method, list_methods
+from edgekd.networks import load_network
 from edgekd.plan import typed_stage
+from edgekd.recipe import DataTable, Network
 from edgekd.registry import CRITERIA, LOSSES, SCHEDULES, SCHEMES, TASKS
 from edgekd.schemes import scheme_of
 from edgekd.stages import Context
@@ -26,6 +29,9 @@ RUN = CliRunner()
 
 def of(kind: str, name: str):
     return next(method for method in find_method(name) if method.kind == kind)
+
+
+RESNET = {"factory": "edgekd.models.resnet:resnet8", "arguments": {"channels": 1}}
 
 
 def stage_of(recipe: str):
@@ -76,9 +82,17 @@ def test_the_recipe_of_a_criterion_is_accepted_by_the_plan(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SCHEMES.names())
-def test_the_recipe_of_a_scheme_names_it(name):
-    stage = stage_of(of("scheme", name).recipe)
+def test_the_recipe_of_a_scheme_is_accepted_by_the_plan(name, tmp_path):
+    recipe = tomllib.loads(of("scheme", name).recipe)
+    stage = typed_stage(1, recipe["stages"][0])
     assert type(scheme_of(stage.scheme, "here")) is SCHEMES.get(name).make
+    network = load_network(Network.model_validate(recipe.get("student", RESNET)), tmp_path, "")
+    named = [Network.model_validate({**table, "weights": None})
+             for table in recipe.get("teachers", [RESNET])]  # fmt: skip
+    teachers = [teacher_of(load_network(each, tmp_path, "").eval()) for each in named]
+    digits = load_data(DataTable(source="digits", limit=400), tmp_path)
+    context = Context(load_target("x86"), digits, teachers, tmp_path)
+    assert stage.check(Candidate(network.eval(), digits.example), context, "stages.1") == []
 
 
 @pytest.mark.parametrize("name", TASKS.names())

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -153,7 +153,14 @@ class Taught:
 
 
 class Scheme(Value):
-    """One way for teacher and student to meet; its fields are what a recipe's table may set."""
+    """One way for teacher and student to meet; its fields are what a recipe's table may set.
+
+    `example` are the keys that its table can't do without, `around` what else of a recipe it needs,
+    as TOML; `edgekd methods` shows both.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {}
+    around: ClassVar[str] = ""
 
     @abstractmethod
     def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:

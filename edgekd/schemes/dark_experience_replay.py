@@ -1,5 +1,8 @@
 """Dark experience replay: a few old samples are kept, with the answers that they got then."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -25,6 +28,8 @@ class DarkExperienceReplay(Scheme):
     first `known` of them already (their samples are not in the memory). The recipe's `losses` and
     teachers are not used.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"tasks": [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]}
 
     tasks: Tasks = ()
     known: int = Field(default=0, ge=0)

@@ -1,7 +1,7 @@
 """DeiT's distillation token: a Transformer's second token learns from the teacher."""
 
 from contextlib import ExitStack
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,12 @@ class DistillationToken(Scheme):
     edgekd.models.distilled_transformer:distilled_transformer has them; deployed, it gives their
     mean.
     """
+
+    around: ClassVar[str] = """[student]
+factory = "edgekd.models.distilled_transformer:distilled_transformer"
+arguments = { size = 8, channels = 1, patch = 2 }
+
+"""
 
     targets: Literal["hard", "soft"] = "hard"
     token: str = "distillation_head"

@@ -1,8 +1,10 @@
 """Federated: clients with data of their own; only their predictions on a public set travel."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +42,8 @@ class Federated(Scheme):
     table of its own, or `public_share` of the training samples is set apart. Clients' shares of
     each class are drawn from a Dirichlet distribution of `concentration`: small is uneven.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"clients": 2, "public_share": 0.2}
 
     clients: PositiveInt = 3
     rounds: PositiveInt = 2

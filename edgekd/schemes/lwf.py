@@ -1,6 +1,7 @@
 """Learning without forgetting: new classes are learned while the old answers are kept."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class LwF(Scheme):
     with the paper's separate heads, or all "seen" so far, which forgets more. `tasks` are groups of
     classes in order; the student knows the first `known` of them already. No teacher is needed.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"tasks": [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]}
 
     tasks: Tasks = ()
     known: int = Field(default=0, ge=0)

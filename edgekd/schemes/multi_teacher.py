@@ -1,7 +1,7 @@
 """Several teachers at once, each with its own share in every sample's target."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -28,6 +28,18 @@ class MultiTeacher(Scheme):
     AMTML-KD); they learn from the fused target's cross-entropy with the label, since the student's
     own loss would favour whoever agrees with it already.
     """
+
+    around: ClassVar[str] = """[[teachers]]
+factory = "edgekd.models.resnet:resnet14"
+arguments = { channels = 1 }
+weights = "first.safetensors"
+
+[[teachers]]
+factory = "edgekd.models.resnet:resnet8"
+arguments = { channels = 1 }
+weights = "second.safetensors"
+
+"""
 
     fusion: Literal["mean", "weighted", "confidence", "entropy", "attention"] = "confidence"
     width: PositiveInt = 32

@@ -1,6 +1,8 @@
 """Progressive: teacher to assistants to student, each step a smaller one."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -27,6 +29,10 @@ class Progressive(Scheme):
     networks, from large to small, as in [student]: `{ factory = "package.module:callable",
     arguments = { ... } }`.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "assistants": [{"factory": "edgekd.models.resnet:resnet8", "arguments": {"channels": 1}}]
+    }
 
     assistants: tuple[Network, ...] = Field(default=())
     dense: bool = False
