@@ -76,10 +76,17 @@ def _generated(artifact: Artifact, target: Target, options: COptions) -> Generat
         raise InputError(
             f"C is made from a TFLite file, not {artifact.format}", where=str(artifact.path)
         )
-    facts = facts_in(artifact.path)
-    variant = variant_of(target.hardware) if options.cmsis_nn else ""
+    return generated_for(artifact.path, target, options)
+
+
+def generated_for(model: Path, target: Target, options: COptions, name: str = "") -> Generated:
+    """The C of a TFLite file with a target's options; `name` in place of theirs."""
     return generate(
-        artifact.path, options.name, facts, arithmetic=options.arithmetic, cmsis_nn=variant
+        model,
+        name or options.name,
+        facts_in(model),
+        arithmetic=options.arithmetic,
+        cmsis_nn=variant_of(target.hardware) if options.cmsis_nn else "",
     )
 
 

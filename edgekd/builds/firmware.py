@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from edgekd.backends.c import generated_for
 from edgekd.builds.lockfile import lock_sources
 from edgekd.builds.overruns import best_micro_file
 from edgekd.compress import compress
 from edgekd.errors import InputError
 from edgekd.firmware.arena import measure_arena
 from edgekd.firmware.facts import check_name
-from edgekd.firmware.generate import generate
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.firmware.tflm import micro_sources
+from edgekd.options import COptions
 from edgekd.plan import Request
 from edgekd.report.values import Report
 
@@ -72,11 +73,12 @@ def build(
             hint='add a stage with kind = "quantize", dtype = "int8"',
         )
     model = request.out / chosen.path
-    facts = facts_in(model)
     paths: Sequence[Path]
     if output == "c":
-        paths = generate(model, name, facts).write(folder)
+        (target,) = request.targets
+        options = COptions(**target.backends.get("c", {}))
+        paths = generated_for(model, target, options, name).write(folder)
     else:
-        paths = micro_sources(model, measure_arena(model), name, facts).write(folder)
+        paths = micro_sources(model, measure_arena(model), name, facts_in(model)).write(folder)
     lock_sources(request.out, paths)
     return report, paths

@@ -7,12 +7,13 @@ import pytest
 from litert_reference import by_litert
 
 from edgekd.artifact import Artifact, sha256_of
-from edgekd.backends.c import PlainC
+from edgekd.backends.c import PlainC, generated_for
 from edgekd.backends.tflite import Tflite
 from edgekd.compiled import kept, publish_artifact
 from edgekd.errors import Faults, InputError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
+from edgekd.options import COptions
 from edgekd.store import Store
 from edgekd.target import load_target, parse_target
 
@@ -85,6 +86,17 @@ def test_the_check_alone_gives_the_numbers(tflite_file):
     _, facts = PlainC().check_artifact(tflite_artifact(tflite_file()), TARGET, {})
     assert facts["kind"] == "estimated"
     assert facts["arena_bytes"] == 192
+
+
+def test_sources_of_a_build_are_made_with_the_targets_own_options(tflite_file):
+    """Otherwise a build would link other C than what was measured."""
+    options = COptions(arithmetic="litert", cmsis_nn="/opt/cmsis-nn", name="theirs")
+    made = generated_for(tflite_file(), TARGET, options, "hook")
+    assert made.name == "hook"
+    assert '#include "arm_nnfunctions.h"' in made.source
+    plain = generated_for(tflite_file(), TARGET, COptions(name="theirs"))
+    assert plain.name == "theirs"
+    assert "arm_nnfunctions" not in plain.source
 
 
 def test_an_operator_without_a_kernel_and_another_format_are_refused(tflite_file, tmp_path):
