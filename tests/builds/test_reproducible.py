@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekd.firmware.emulation import missing_tools
+
 pytestmark = pytest.mark.slow
 
 RECIPE = """
@@ -137,6 +139,9 @@ def test_verify_holds_the_run_against_its_lock(builds):
     done = edgekd("verify", str(run), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "2 inputs and 1 targets hold" in done.stdout
+    assert "artifacts/npu/model.tflite: parity holds over 40 samples" in done.stdout
+    if not missing_tools():
+        assert "artifacts/npu/model.c: parity holds over 40 samples" in done.stdout
     for path, words in (
         (run / "artifacts" / "npu" / "model_vela.tflite", "model_vela.tflite'"),
         (run / "artifacts" / "npu" / "model.h", "the output 'artifacts/npu/model.h'"),
