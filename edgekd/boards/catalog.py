@@ -18,6 +18,7 @@ from edgekd.boards.image import build, recipe_of
 from edgekd.boards.link import Link
 from edgekd.boards.machine import TOOLS, Machine, Running, emulator_version, start
 from edgekd.boards.monitor import Monitor
+from edgekd.boards.processors import hardware_of
 from edgekd.errors import InputError, ToolError, nearest, raise_all
 from edgekd.store import folder_beside, write_beside
 
@@ -96,12 +97,16 @@ def find_board(name: str) -> Board:
     """The created board of that name. Raises `InputError` with the command that creates it."""
     boards = {board.name: board for board in list_boards()}
     if name not in boards:
-        close = nearest(name, boards)
+        hint = f"edgekd board create {name}"
+        try:
+            hardware_of(name)
+        except InputError:  # nor can it be
+            hint = nearest(name, boards) or hint
         raise InputError(
             f"no board '{name}' has been created",
             where=f"emulated://{name}",
             allowed=", ".join(boards),
-            hint=close or f"edgekd board create {name}",
+            hint=hint,
         )
     return boards[name]
 

@@ -109,6 +109,17 @@ def test_a_board_that_was_not_created_names_the_command_that_creates_it(
         open_device("emulated://../x")
 
 
+def test_a_name_near_that_of_a_board_is_asked_about_and_another_targets_is_not(
+    board: Board,
+) -> None:
+    with pytest.raises(InputError, match="has been created") as caught:
+        find_board("raspbery-pi-5")
+    assert caught.value.hint == "did you mean 'raspberry-pi-5'?"
+    with pytest.raises(InputError, match=r"has been created .*allowed: raspberry-pi-5") as caught:
+        find_board("raspberry-pi-4")
+    assert caught.value.hint == "edgekd board create raspberry-pi-4"
+
+
 def test_missing_tools_are_named_before_anything_is_made(
     fake_emulator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
