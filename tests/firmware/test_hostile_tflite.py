@@ -1,5 +1,6 @@
 """Hostile TFLite files: an error with exit code 2, or C that stays within its memory."""
 
+import contextlib
 import json
 import random
 import re
@@ -10,10 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hostile_files import WHOLE, damaged, whole_network
+from hostile_files import WHOLE, bent, damaged, whole_network
 from operator_cases import CASES
 
+from edgekd.errors import InputError
 from edgekd.firmware import hosted
+from edgekd.firmware.arena import measure_arena
 from edgekd.firmware.generate import generate
 
 WORKER = Path(__file__).parent / "hostile_worker.py"
@@ -166,6 +169,21 @@ def test_the_command_line_ends_with_2_and_one_error_for_a_damaged_file(command, 
         if done.returncode == 2:
             assert done.stderr.startswith("error: ")
             assert str(path) in done.stderr
+
+
+@pytest.mark.slow
+def test_a_micro_runtime_that_a_hostile_file_crashes_leaves_a_reason_and_no_number(tmp_path):
+    """Sound flatbuffers that say something else reach its kernels, which trust them."""
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    path, found = tmp_path / "m.tflite", []
+    for content in bent(whole_network(), 20, 5):
+        path.write_bytes(content)
+        with contextlib.suppress(InputError):  # refused before the runtime sees it
+            found.append(measure_arena(path, 60.0))
+    kinds = Counter(one.kind for one in found)
+    assert all((one.value is None) == bool(one.reason) for one in found)
+    assert kinds["measured"] > 0
+    assert kinds["unavailable"] > 0
 
 
 def test_the_whole_network_is_sound_and_says_what_it_is(tmp_path):
