@@ -20,7 +20,7 @@ from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, publish_artifact
 from edgekd.cost import layer_costs, totals
 from edgekd.diagnosing import cost_findings, network_findings
-from edgekd.errors import EdgekdError, Faults, InputError, raise_all
+from edgekd.errors import Collector, InputError, raise_all
 from edgekd.onnx_alone import files_of
 from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for
@@ -60,38 +60,30 @@ def prepare(
     quick: bool = False,
 ) -> Request:
     """What the command line asked for, checked word by word; all faults come out together."""
-    faults: list[EdgekdError] = list(check_accept(accept))
-
-    def attempt(check: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return check(*arguments)
-        except Faults as error:
-            faults.extend(error.faults)
-        except EdgekdError as error:
-            faults.append(error)
-        return None
-
+    collect = Collector()
+    collect.faults.extend(check_accept(accept))
     if not targets:
-        faults.append(
+        collect.faults.append(
             InputError(
                 "no target",
                 where="--target",
                 hint="run 'edgekd targets' for the list, then name one",
             )
         )
-    profiles = [attempt(load_target, name) for name in dict.fromkeys(targets)]
-    limits = [attempt(parse_budget, text) for text in budgets]
-    overrides = [attempt(_setting, text) for text in settings]
+    profiles = [collect.attempt(load_target, name) for name in dict.fromkeys(targets)]
+    limits = [collect.attempt(parse_budget, text) for text in budgets]
+    overrides = [collect.attempt(_setting, text) for text in settings]
     path = recipe or default_recipe()
-    loaded = attempt(load_recipe, path, dict(each for each in overrides if each))
-    raise_all(faults)
+    loaded = collect.attempt(load_recipe, path, dict(each for each in overrides if each))
+    raise_all(collect.faults)
+    assert loaded is not None
     return Request(
         recipe=loaded,
-        targets=tuple(_unlike(profiles)),
+        targets=tuple(_unlike([target for target in profiles if target])),
         out=out.resolve(),
         device=device,
         accept=tuple(accept),
-        budgets=dict(limits),
+        budgets=dict(limit for limit in limits if limit),
         seed=loaded.seed if seed is None else seed,
         quick=quick,
         resume=resume,
