@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 
 import edgekd
 from edgekd.artifact import Artifact, OpPlacement, Placement, Precision, TensorInfo, sha256_of
+from edgekd.backends import not_installed
 from edgekd.candidate import Candidate
-from edgekd.errors import EdgekdError, MissingPackage, ToolError
+from edgekd.errors import EdgekdError, ToolError
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.onnx_weights import opset_for, store_narrow
@@ -21,6 +22,7 @@ from edgekd.quant.rewrite import as_uint8
 from edgekd.quant.support import place
 from edgekd.quant.weight_only import Stored, as_float
 from edgekd.registry import BACKENDS
+from edgekd.store import write_beside
 from edgekd.target import Target
 
 OPSET = 21
@@ -34,7 +36,12 @@ class Onnx:
 
     def missing(self) -> list[EdgekdError]:
         """A fault for each of onnx, onnxscript and onnxruntime that is not installed."""
-        return _missing()
+        return not_installed(
+            "backends.onnx",
+            ("onnx", "onnx", "onnx"),
+            ("onnxscript", "onnxscript", "onnx"),
+            ("onnxruntime", "onnxruntime", "onnx"),
+        )
 
     def check(
         self, candidate: Candidate, target: Target, options: dict[str, Any]
@@ -72,13 +79,6 @@ class Onnx:
                 facts={"opset": opset_for(stored, OPSET), "input_layout": "NCHW"},
             )
         ]
-
-
-def _missing() -> list[EdgekdError]:
-    from importlib.util import find_spec
-
-    names = ("onnx", "onnxscript", "onnxruntime")
-    return [MissingPackage(n, "onnx", where="backends.onnx") for n in names if not find_spec(n)]
 
 
 def _versions() -> dict[str, str]:
@@ -205,12 +205,7 @@ def write_onnx(model: Any, path: Path) -> None:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ToolError(f"the exported ONNX file is invalid: {error}", where=str(path)) from error
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    try:
-        beside.write_bytes(model.SerializeToString(deterministic=True))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_beside(path, model.SerializeToString(deterministic=True))
 
 
 def tensors_of(model: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
