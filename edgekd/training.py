@@ -104,10 +104,6 @@ accumulates must live in buffers or parameters of the module or its companions t
 Progress = Callable[[str, int, int], None]
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    return None
-
-
 def label_loss(training: Training, task: Task = CLASSIFICATION) -> StepLoss:
     """The task's loss with the targets (plain cross-entropy), for training without a teacher."""
 
@@ -125,7 +121,7 @@ def fit(
     data: Data,
     work: Path,
     seed: int = 0,
-    progress: Progress = _silent,
+    progress: Progress = lambda *_: None,
     on_step: OnStep | None = None,
     companions: nn.Module | None = None,
     identity: str = "",
