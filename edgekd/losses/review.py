@@ -64,27 +64,26 @@ class _Fusion(nn.Module):
     def forward(
         self, features: Tensor, below: Tensor | None, size: torch.Size
     ) -> tuple[Tensor, Tensor]:
-        """What is compared (B, outputs, *size), and what the next shallower layer takes over."""
-        mixed: Tensor = self.inward(features)
+        """What is compared (B, outputs, *size), and what the next shallower layer takes over.
+
+        Channels stand last in memory meanwhile: few of them make small convolutions slow otherwise.
+        """
+        mixed: Tensor = self.inward(features.contiguous(memory_format=torch.channels_last))
         if self.attention is not None and below is not None:
             shares = torch.sigmoid(self._scores(self.attention, mixed, below))
             below = F.interpolate(below, mixed.shape[2:], mode="nearest")
             mixed = torch.addcmul(mixed * shares[:, :1], below, shares[:, 1:])
         if mixed.shape[2:] != size:
             mixed = F.interpolate(mixed, size, mode="nearest")
-        return self.outward(mixed), mixed
+        return self.outward(mixed).contiguous(), mixed
 
     @staticmethod
     def _scores(attention: nn.Conv2d, mixed: Tensor, below: Tensor) -> Tensor:
-        """The 1 x 1 convolution of both, (B, 2, H, W): matrix products, since a convolution to two
-        channels is slow, and of `below` before it is enlarged."""
-        count = len(mixed)
-        own, deeper = attention.weight.flatten(1).expand(count, -1, -1).chunk(2, dim=2)
-        low = torch.bmm(deeper, below.flatten(2)).view(count, 2, *below.shape[2:])
-        high = torch.bmm(own, mixed.flatten(2)).view(count, 2, *mixed.shape[2:])
-        bias: Tensor = attention.bias.view(2, 1, 1)  # type: ignore[union-attr]
-        scores: Tensor = high + bias + F.interpolate(low, mixed.shape[2:], mode="nearest")
-        return scores
+        """The 1 x 1 convolution of both, (B, 2, H, W), of `below` before it is enlarged."""
+        own, deeper = attention.weight.flatten(1).chunk(2, dim=1)
+        low = F.linear(below.movedim(1, -1), deeper).movedim(-1, 1)
+        high = F.linear(mixed.movedim(1, -1), own, attention.bias).movedim(-1, 1)
+        return high + F.interpolate(low, mixed.shape[2:], mode="nearest")
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
