@@ -88,7 +88,10 @@ def _energy(artifact: Artifact, graph: Graph | None, reason: str) -> Measurement
         return _estimate("energy_estimate_mj", None, reason, "")
     ends = (*graph.inputs, *graph.outputs)
     moved = sum(graph.tensors[key].bytes or 0 for key in ends if key in graph.tensors)
-    return estimated_energy(macs, graph.parameter_bytes + moved, artifact.precision)
+    # A foreign file with float inputs may compute in int8 all the same: its activations say so.
+    quantized = any(op.op == "QuantizeLinear" for op in graph.ops)
+    precision = "int8" if quantized else artifact.precision
+    return estimated_energy(macs, graph.parameter_bytes + moved, precision)
 
 
 def _micro(artifact: Artifact) -> Measurement:

@@ -38,6 +38,30 @@ def test_a_tflite_file_tells_flash_memory_and_energy(tflite_file: Callable[..., 
     assert "energy_mj" not in rows, "no gate may take an estimate for energy"
 
 
+@pytest.mark.parametrize(("quantized", "arithmetic"), [(True, "int8"), (False, "fp32")])
+def test_energy_is_of_the_arithmetic_between_a_files_float_ends(
+    tmp_path: Path, quantized: bool, arithmetic: str
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [helper.make_node("MatMul", ["d" if quantized else "x", "w"], ["y"])]
+    if quantized:
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            *nodes,
+        ]
+    info = [helper.make_tensor_value_info(name, kinds.FLOAT, (1, 64)) for name in ("x", "y")]
+    values = {"w": np.ones((64, 64), np.float32), "s": np.float32(0.1), "z": np.uint8(0)}
+    made = [onnx.numpy_helper.from_array(np.array(value), key) for key, value in values.items()]
+    graph = helper.make_graph(nodes, "dense", info[:1], info[1:], made)
+    path = tmp_path / "dense.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    row = by_name(artifact(path, "onnx", precision="fp32"))["energy_estimate_mj"]
+    assert f"{64 * 64} MACs in {arithmetic}" in row.protocol  # type: ignore[attr-defined]
+
+
 def test_the_micro_runtime_tells_its_arena(tflite_file: Callable[..., Path]) -> None:
     pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
     row = by_name(artifact(tflite_file(), "tflite"))["micro_arena_bytes"]
