@@ -218,7 +218,7 @@ def _load(
     else:
         inputs, outputs = device.probe(path, runtime, options)
         inputs = _with_open_sizes(path, inputs)
-        given = chosen_shapes(inputs, shapes)
+        given = chosen_shapes(inputs, shapes, str(path))
         options = {**options, "shapes": {name: list(sizes) for name, sizes in given.items()}}
         inputs = tuple(
             info.model_copy(update={"shape": given.get(info.name, info.shape)}) for info in inputs

@@ -91,26 +91,41 @@ def check_overrides(overrides: Mapping[str, Any], runtimes: Sequence[str]) -> li
 
 
 def chosen_shapes(
-    infos: Sequence[TensorInfo], shapes: Sequence[Shape]
+    infos: Sequence[TensorInfo], shapes: Sequence[Shape], where: str = "--shape"
 ) -> dict[str, tuple[int, ...]]:
     """Which of the given shapes are for these inputs, by the inputs' names.
 
-    Raises `InputError` for a shape without a name where there is more than one input.
+    Raises `InputError` for a shape without a name where there is more than one input, and for one
+    that an input can't have.
     """
+    own = {info.name: info.shape for info in infos}
     found = {}
     for shape in shapes:
-        names = [info.name for info in infos]
-        if not shape.name and len(names) != 1:
+        if not shape.name and len(own) != 1:
             raise InputError(
-                f"it has {len(names)} inputs, and the shape names none",
-                where="--shape",
-                allowed=", ".join(names),
-                hint=f"--shape {names[0] if names else 'x'}={_text(shape.sizes)}",
+                f"it has {len(own)} inputs, and the shape names none",
+                where=where,
+                allowed=", ".join(own),
+                hint=f"--shape {next(iter(own), 'x')}={_text(shape.sizes)}",
             )
-        name = shape.name or names[0]
-        if name in names:
-            found[name] = shape.sizes
+        name = shape.name or next(iter(own))
+        if name not in own:
+            continue
+        if not _fits(own[name], shape.sizes):
+            alone = f"--shape INPUT={_text(shape.sizes)} is for the file with that input alone"
+            raise InputError(
+                f"its input '{name}' is {_text(own[name])}, which can't be {_text(shape.sizes)}",
+                where=where,
+                hint="" if shape.name else alone,
+            )
+        found[name] = shape.sizes
     return found
+
+
+def _fits(own: Sequence[int], given: Sequence[int]) -> bool:
+    return len(own) == len(given) and all(
+        have in (-1, want) for have, want in zip(own, given, strict=True)
+    )
 
 
 def open_faults(infos: Sequence[TensorInfo], where: str) -> list[InputError]:

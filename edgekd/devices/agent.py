@@ -785,8 +785,15 @@ class Agent:
         model = load(request)
         arrays = random_inputs(model, request.get("seed", 0))
         start = time.perf_counter_ns()
-        model.feed(arrays)
-        model.run()
+        try:
+            model.feed(arrays)
+            model.run()
+        except RuntimeError as error:
+            if request["runtime"] != "tvm":
+                raise
+            shapes = ", ".join(str(list(array.shape)) for array in arrays)
+            said = f"the library does not run with inputs of {shapes}: {first_line(error)}"
+            raise Fault("bad-request", said) from error
         first = time.perf_counter_ns() - start
         for _ in range(2):
             model.run()

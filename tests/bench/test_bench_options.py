@@ -80,6 +80,12 @@ def test_a_shape_without_a_name_is_for_the_only_input() -> None:
     one, two = info("a", -1, 4), info("b", -1, 4)
     assert chosen_shapes([one], [parse_shape("2,4")]) == {"a": (2, 4)}
     assert chosen_shapes([one, two], [parse_shape("b=2,4")]) == {"b": (2, 4)}
+    closed = TensorInfo(name="c", shape=(1, 32, 32, 3), dtype="float32")
+    with pytest.raises(InputError, match=r"'c' is 1,32,32,3, which can't be 1,3,32,32") as caught:
+        chosen_shapes([closed], [parse_shape("1,3,32,32")])
+    assert "--shape INPUT=1,3,32,32 is for the file" in caught.value.hint
+    with pytest.raises(InputError, match=r"'a' is \?,4, which can't be 2,4,1"):
+        chosen_shapes([one], [parse_shape("a=2,4,1")])
     with pytest.raises(InputError, match="it has 2 inputs, and the shape names none"):
         chosen_shapes([one, two], [parse_shape("2,4")])
 
