@@ -31,8 +31,11 @@ LEFT_OUT = {
     "segmentation-pixels": "segmentations", "segmentation-holistic": "segmentations",
     "detection-rank": "detectors", "detection-scores": "detectors", "detection-boxes": "detectors",
     "detection-localization": "detectors", "detection-features": "detectors",
+    "scheme offline": "every row without a scheme", "scheme multi-teacher": "one teacher here",
+    "scheme lwf": "tasks in turn", "scheme dark-experience-replay": "tasks in turn",
+    "scheme distillation-token": "needs a Transformer with that token",
 }  # fmt: skip
-"""Losses that have no place on one class an image, or none between these two networks."""
+"""What has no place on one class an image, or none between these two networks."""
 
 
 def rows() -> dict[str, dict[str, Any]]:
@@ -90,10 +93,33 @@ def _scheduled() -> dict[str, dict[str, Any]]:
 
 def _schemes() -> dict[str, dict[str, Any]]:
     plain: dict[str, Any] = {"losses": [KL]}
+    between = {"factory": "edgekd.models.resnet:resnet8",
+               "arguments": {"channels": 1, "widths": [12, 24, 48], "stem_stride": 2}}  # fmt: skip
     return {
         "scheme mutual": {**plain, "scheme": "mutual", "label_weight": 1.0},
         "scheme born-again": {**plain, "scheme": "born-again"},
         "scheme ensemble": {**plain, "scheme": "ensemble"},
         "scheme own-teacher": {**plain, "scheme": "own-teacher"},
         "scheme black-box": {**plain, "scheme": "black-box"},
+        "scheme last-epoch": {**plain, "scheme": "last-epoch"},
+        "scheme on-the-fly": {**plain, "scheme": "on-the-fly", "label_weight": 1.0},
+        "scheme progressive": {
+            **plain,
+            "scheme": {"name": "progressive", "assistants": [between]},
+        },
+        "scheme specialists": {**plain, "scheme": "specialists"},
+        "scheme federated": {
+            **plain,
+            "scheme": {"name": "federated", "rounds": 4, "public_share": 0.2},
+        },
+        "scheme data-free": {
+            **plain,
+            "label_weight": 0.0,
+            "scheme": {"name": "data-free", "samples": 1000},
+        },
+        "scheme deep-inversion": {
+            **plain,
+            "label_weight": 0.0,
+            "scheme": {"name": "deep-inversion", "images": 256, "iterations": 100},
+        },
     }
