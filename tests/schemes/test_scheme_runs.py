@@ -51,24 +51,26 @@ ASSISTANT = """{ factory = "edgekd.models.resnet:resnet8", arguments = { channel
 HALVES = "tasks = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]"
 INPUTS = "mean = 0.3, std = 0.37"
 
-# The scheme's table, the other keys, the epochs, and the least accuracy of the deployed file.
+# The scheme's table, the other keys, the epochs, and the least accuracy of the deployed file. Seen
+# were 0.97 to 0.99 where all classes have samples; without any old class lwf (0.68) and dark
+# experience replay (0.96) would end below 0.5, and who learns nothing ends at 0.1.
 RUNS = {
-    "offline": ("", KL, 3, 0.9),
-    "multi-teacher": ("", KL, 3, 0.9),
-    "ensemble": ("members = 2", KL, 3, 0.9),
-    "specialists": ("specialists = 2, epochs = 1", KL, 3, 0.9),
-    "mutual": ("", EQUAL, 3, 0.9),
-    "on-the-fly": ("", EQUAL, 3, 0.9),
-    "born-again": ("generations = 1", EQUAL, 3, 0.9),
-    "own-teacher": ("", EQUAL, 3, 0.9),
-    "last-epoch": ("", 'losses = [{ name = "kl", temperature = 1.0 }]', 3, 0.9),
-    "progressive": (f"assistants = [{ASSISTANT}]", KL, 3, 0.9),
-    "black-box": ('answers = "labels"', "losses = []", 3, 0.9),
-    "data-free": (f"samples = 512, statistics = 1.0, {INPUTS}", KL, 5, 0.2),
-    "deep-inversion": (f"images = 80, iterations = 60, {INPUTS}", KL, 20, 0.2),
-    "lwf": (HALVES, 'label_weight = 1.0\nlosses = [{ name = "kl", weight = 4.0 }]', 2, 0.5),
-    "dark-experience-replay": (f"memory = 100, {HALVES}", "losses = []", 3, 0.7),
-    "federated": ("clients = 2, rounds = 2, local_epochs = 2, public_share = 0.4", KL, 6, 0.7),
+    "offline": ("", KL, 3, 0.94),
+    "multi-teacher": ("", KL, 3, 0.94),
+    "ensemble": ("members = 2", KL, 3, 0.94),
+    "specialists": ("specialists = 2, epochs = 1", KL, 3, 0.94),
+    "mutual": ("", EQUAL, 3, 0.94),
+    "on-the-fly": ("", EQUAL, 3, 0.94),
+    "born-again": ("generations = 1", EQUAL, 3, 0.94),
+    "own-teacher": ("", EQUAL, 3, 0.94),
+    "last-epoch": ("", 'losses = [{ name = "kl", temperature = 1.0 }]', 3, 0.94),
+    "progressive": (f"assistants = [{ASSISTANT}]", KL, 3, 0.94),
+    "black-box": ('answers = "labels"', "losses = []", 3, 0.94),
+    "data-free": (f"samples = 512, statistics = 1.0, {INPUTS}", KL, 5, 0.3),
+    "deep-inversion": (f"images = 80, iterations = 60, {INPUTS}", KL, 20, 0.25),
+    "lwf": (HALVES, 'label_weight = 1.0\nlosses = [{ name = "kl", weight = 4.0 }]', 2, 0.6),
+    "dark-experience-replay": (f"memory = 100, {HALVES}", "losses = []", 3, 0.85),
+    "federated": ("clients = 2, rounds = 2, local_epochs = 2, public_share = 0.4", KL, 6, 0.6),
     "distillation-token": ("", "losses = []\nlabel_weight = 0.5", 6, 0.6),
 }
 
