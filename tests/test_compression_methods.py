@@ -134,7 +134,7 @@ def test_a_recipe_ends_in_a_file_that_computes_what_was_trained(
         assert staged.reports[-1].bytes < 0.6 * whole
         assert artifact.bytes < 0.75 * whole + 40_000  # the graph itself
     if name == "int8 mixed":
-        assert sum("computed in float: aten.conv2d" in note for note in artifact.notes) == 2
+        assert sum("computed in float: aten." in note for note in artifact.notes) == 2
     # The second run reuses the stage and gives the same file.
     again = plan_of(tmp_path, weights, stage).targets[0]
     assert all(each.cached for each in again.stages)
