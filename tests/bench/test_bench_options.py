@@ -143,6 +143,8 @@ def test_nothing_is_left_of_a_measurement_that_was_ended(
     client = subprocess.Popen(
         command, cwd=tmp_path, env={**os.environ, "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # Ctrl-C counts also where the tests run in the background, which ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     until(lambda: agents(scratch), "the agent runs")
     os.killpg(client.pid, how)  # as a terminal does: the agent is in a group of its own
