@@ -110,7 +110,7 @@ def _schemes() -> dict[str, dict[str, Any]]:
         "scheme specialists": {**plain, "scheme": "specialists"},
         "scheme federated": {
             **plain,
-            "scheme": {"name": "federated", "rounds": 4, "public_share": 0.2},
+            "scheme": {"name": "federated", "rounds": 4, "local_epochs": 10, "public_share": 0.2},
         },
         "scheme data-free": {
             **plain,
