@@ -1,7 +1,7 @@
 """Times of an emulated board, measured in three sessions: how far apart they lie.
 
 edgekd board create raspberry-pi-5
-python benchmarks/bench/emulated_repeats.py [--sessions 3]
+python benchmarks/bench/emulated_repeats.py [--sessions 3] [--quick]
 """
 
 import argparse
@@ -22,6 +22,7 @@ from edgekd.target import load_target
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--board", default="raspberry-pi-5")
     parser.add_argument("--files", type=Path, default=Path("runs/bench-files"))
     options = parser.parse_args()
@@ -31,7 +32,7 @@ def main() -> None:
     for _ in range(options.sessions):
         begun = time.monotonic()
         device = open_device(f"emulated://{options.board}")
-        results = bench(chosen, target, device, quick=True)
+        results = bench(chosen, target, device, quick=options.quick)
         device.close()
         rows = [{row.metric: row for row in result.measurements} for result in results]
         found.append(
@@ -50,6 +51,7 @@ def main() -> None:
         __file__,
         {
             "what": "1 ns an instruction on QEMU, one core, a fresh board each session",
+            "protocol": rows[0]["latency_ms_p50"].protocol,
             "conditions": rows[0]["latency_ms_p50"].conditions,
             "kind": rows[0]["latency_ms_p50"].kind,
             "load_before": load,
