@@ -87,10 +87,10 @@ def quantize(**keys: Any) -> dict[str, Any]:
 PRUNE = {"kind": "prune", **SHORT}
 CASES: dict[str, tuple[dict[str, Any], str, float]] = {
     "channels of movement": (
-        {**PRUNE, "criterion": "movement", "amount": 0.3, "epochs": 3}, "fp32", 0.6),
+        {**PRUNE, "criterion": "movement", "amount": 0.3, "epochs": 3}, "fp32", 0.7),
     "blocks": (
         {**PRUNE, "granularity": "blocks", "criterion": "taylor", "amount": 0.6,
-         "allocation": "global"}, "fp32", 0.6),
+         "allocation": "global"}, "fp32", 0.75),
     "weight blocks": (
         {**PRUNE, "granularity": "4x4", "amount": 0.3, "ignore": ["stem", "classifier"]},
         "fp32", 0.8),
@@ -101,13 +101,13 @@ CASES: dict[str, tuple[dict[str, Any], str, float]] = {
     "int4 trained": (quantize(dtype="int4", method="qat"), "int4", 0.8),
     "int4 lsq": (quantize(dtype="int4", method="lsq"), "int4", 0.8),
     "int4 mixed": (
-        quantize(dtype="int4", mixed={"layers": 3}), "mixed", 0.85),
-    "ternary": (quantize(dtype="ternary", method="qat", group=0, ignore=["stem"]), "ternary", 0.6),
+        quantize(dtype="int4", mixed={"layers": 3}), "mixed", 0.9),
+    "ternary": (quantize(dtype="ternary", method="qat", group=0, ignore=["stem"]), "ternary", 0.7),
     "binary": (quantize(dtype="binary", method="qat", mixed={"layers": 4}), "mixed", 0.6),
-    "int8 lsq": (quantize(method="lsq"), "int8", 0.85),
-    "int8 pact": (quantize(method="pact"), "int8", 0.85),
-    "int8 mixed": (quantize(mixed={"layers": 2}), "int8", 0.85),
-    "cluster": ({"kind": "cluster", **SHORT, "bits": 4}, "clustered", 0.8),
+    "int8 lsq": (quantize(method="lsq"), "int8", 0.9),
+    "int8 pact": (quantize(method="pact"), "int8", 0.9),
+    "int8 mixed": (quantize(mixed={"layers": 2}), "int8", 0.9),
+    "cluster": ({"kind": "cluster", **SHORT, "bits": 4}, "clustered", 0.9),
 }  # fmt: skip
 
 
