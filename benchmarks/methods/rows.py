@@ -8,6 +8,8 @@ from edgekd.registry import LOSSES
 KL = {"name": "kl", "weight": 0.9, "temperature": 4.0}
 BESIDE = {"name": "kl", "weight": 0.9, "temperature": 4.0}
 LAST = {"student": "stages.2", "teacher": "stages.2"}
+WIDE = {"student": ["stages.1", "stages.2"], "teacher": ["stages.0", "stages.1"]}
+"""Layers with as many channels on both sides, for losses that bridge none."""
 
 RESPONSES = (
     "kl", "reverse-kl", "js", "mse-logits", "huber-logits", "dkd", "dist", "logit-standardized",
@@ -22,8 +24,6 @@ WEIGHTS = {
 """What brings a loss to the size of the others, from the papers where they say."""
 
 LEFT_OUT = {
-    "gram": "needs as many channels on both sides, and this student has half",
-    "fsp": "needs as many channels on both sides, and this student has half",
     "transformer": "needs encoder blocks", "minilm": "needs encoder blocks",
     "ctc": "sequences", "sequence": "sequences", "keypoint": "heatmaps", "graph": "graphs",
     "policy": "states", "regression": "real numbers", "cross-modal": "paired inputs",
@@ -59,6 +59,10 @@ def _loss_row(name: str) -> dict[str, Any]:
         return {"losses": [own]}
     if name == "crd":
         own.update(LAST, negatives=256)
+    elif name == "gram":
+        own.update(student=WIDE["student"][1], teacher=WIDE["teacher"][1])
+    elif name == "fsp":
+        own.update(WIDE)
     elif issubclass(make, DepthsLoss) or not getattr(make, "outputs_will_do", False):
         own["layers"] = "auto"
     elif issubclass(make, FeatureLoss):
