@@ -66,7 +66,7 @@ class Artifact(Value):
         of `path`, its lineage ends with `step` if there is one, and `changes` replace fields."""
         own = {"path": path, "sha256": sha256_of(path), "bytes": path.stat().st_size}
         lineage = (*self.lineage, step) if step else self.lineage
-        return self.model_copy(update={**own, "lineage": lineage, **changes})
+        return Artifact.model_validate({**dict(self), **own, "lineage": lineage, **changes})
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,8 @@
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from edgekd.artifact import Artifact
 
 MODEL = Artifact(
@@ -33,3 +35,11 @@ def test_a_packed_file_keeps_the_lineage_of_what_it_holds(tmp_path):
     made = tmp_path / "model.onnx.huffman"
     made.write_bytes(b"codes")
     assert MODEL.made_into(made).lineage == MODEL.lineage
+
+
+@pytest.mark.filterwarnings("error")
+def test_counts_among_the_facts_are_written_without_a_warning(tmp_path):
+    made = tmp_path / "model_edgetpu.tflite"
+    made.write_bytes(b"commands")
+    table = MODEL.made_into(made, facts={"compiled_ops": 3}).model_dump(mode="json")
+    assert table["facts"] == {"compiled_ops": 3.0}
