@@ -58,7 +58,9 @@ def test_an_example_is_read_and_its_teacher_lies_beside_it(name):
 @pytest.mark.long
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_from_its_recipe_to_the_compiled_files(name, target, tmp_path):
-    request = request_of(name, target, tmp_path, "stage.distill.epochs=1")
+    # One epoch on graphs leaves outputs within so small a range that rounding is many steps of it.
+    epochs = 40 if name == "graph" else 1
+    request = request_of(name, target, tmp_path, f"stage.distill.epochs={epochs}")
     planned = make_plan(request)
     assert planned.data.task.metric == METRICS[name]
     report = compress(request, lambda *_: None, lambda _: None)
