@@ -21,6 +21,7 @@ from edgekd.compiled import Compiled, publish_artifact
 from edgekd.cost import layer_costs, totals
 from edgekd.diagnosing import cost_findings, network_findings
 from edgekd.errors import Collector, InputError, raise_all
+from edgekd.installed import tool_versions
 from edgekd.onnx_alone import files_of
 from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for
@@ -41,7 +42,6 @@ from edgekd.report.values import (
 from edgekd.stages import Progress
 from edgekd.store import cache_folder, code_key, key_of, write_beside
 from edgekd.target import Target, load_target
-from edgekd.versions import installed_versions
 
 Say = Callable[[str], None]
 
@@ -135,7 +135,7 @@ def compress(
     report = Report(
         verdict=_verdict(targets),
         seed=request.seed,
-        versions=installed_versions(),
+        versions=tool_versions(),
         name=plan.data.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["edgekd", *sys.argv[1:]]),

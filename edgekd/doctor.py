@@ -1,6 +1,5 @@
 """What `edgekd doctor` looks for: runtimes, compilers, sensors, and how to get the rest."""
 
-import importlib.metadata
 import os
 import shutil
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.devices.opening import open_device
+from edgekd.installed import versions_of
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,7 @@ def _bytes(count: int | None) -> str:
 
 
 def _package(names: str, purpose: str, requirement: str) -> Finding:
-    for name in names.split("|"):
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    for name, version in versions_of(names.split("|")).items():
         return Finding(name, purpose, version, "")
     return Finding(names.split("|")[0], purpose, "", f"pip install '{requirement}'")
 

@@ -240,7 +240,7 @@ def test_a_budget_that_can_not_be_is_refused(refused, budget, message):
 def test_a_missing_backend_is_refused_with_the_command_that_brings_it(refused, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        "importlib.util.find_spec",
+        "edgekd.installed.find_spec",
         lambda name, *rest: None if name == "onnxscript" else real(name, *rest),
     )
     told = refused()

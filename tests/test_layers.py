@@ -10,10 +10,10 @@ ROOT = Path(__file__).parent.parent / "edgekd"
 # From the bottom up; a part may import its own tier and those below. A folder stands for its files.
 TIERS = (
     ("errors", "__init__"),
-    ("registry", "config"),
+    ("registry", "config", "installed"),
     ("store", "storage", "options", "factories", "formats", "artifact", "measurement", "candidate",
      "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
-     "onnx_files", "teachers", "lookup", "views", "tasks", "processes", "versions", "resampling"),
+     "onnx_files", "teachers", "lookup", "views", "tasks", "processes", "resampling"),
     ("evaluation", "training", "taps", "teaching", "schemes", "schedules", "losses", "criteria",
      "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware",
      "boards"),

@@ -5,7 +5,6 @@ Edge TPU's compiler takes the int8 TFLite file, TensorRT takes the ONNX file. Th
 with `BACKENDS.get(follower.follows)` first and hands its artifacts over one by one.
 """
 
-import importlib.util
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from edgekd.artifact import Artifact, OpPlacement
 from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, MissingPackage
+from edgekd.installed import has_module
 from edgekd.target import Target
 
 
@@ -23,7 +23,7 @@ def not_installed(where: str, *needed: tuple[str, str, str]) -> list[EdgekdError
     return [
         MissingPackage(package, extra, where=where)
         for module, package, extra in needed
-        if not importlib.util.find_spec(module)
+        if not has_module(module)
     ]
 
 

@@ -49,7 +49,7 @@ class Vela:
         return not_installed(
             "backends.vela",
             ("ai_edge_litert", "ai-edge-litert", "tflite"),
-            ("ethosu", "ethos-u-vela", "ethos"),
+            ("ethosu.vela", "ethos-u-vela", "ethos"),
         )
 
     def check_artifact(

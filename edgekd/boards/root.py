@@ -10,14 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edgekd.boards.folders import alone, boards_folder, missing, run_tool
 from edgekd.boards.processors import hardware_of, system_files
 from edgekd.errors import EdgekdError, InputError, raise_all
+from edgekd.installed import has_module, versions_of
 from edgekd.store import folder_beside
 
 SUITE = "bookworm"
@@ -50,7 +49,7 @@ def versions() -> dict[str, str]:
     """The runtimes that a board gets, with their versions here. Raises `InputError` where one that
     it can't do without is missing."""
     found = {package: _version(package) for package in RUNTIMES}
-    return found | {package: _version(package) for package in TVM if find_spec("tvm")}
+    return found | {package: _version(package) for package in TVM if has_module("tvm")}
 
 
 def make_base() -> Path:
@@ -107,13 +106,14 @@ def short_key(parts: Any) -> str:
 
 
 def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        hint = "pip install 'edgekd[onnx,tflite]'"
+    found = versions_of([package])
+    if package not in found:
         raise InputError(
-            f"{package} is not here, so its version is open", where="emulated board", hint=hint
-        ) from None
+            f"{package} is not here, so its version is open",
+            where="emulated board",
+            hint="pip install 'edgekd[onnx,tflite]'",
+        )
+    return found[package]
 
 
 def _install_debian(folder: Path) -> None:

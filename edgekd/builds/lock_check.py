@@ -5,8 +5,9 @@ from pathlib import Path
 
 from edgekd.artifact import sha256_of
 from edgekd.builds.inputs import recipe_inputs, recipe_key
-from edgekd.builds.lockfile import NAME, Lock, installed, target_key
+from edgekd.builds.lockfile import NAME, Lock, target_key
 from edgekd.errors import EdgekdError, InputError
+from edgekd.installed import versions_of
 from edgekd.networks import content_hash
 from edgekd.recipe import Recipe
 from edgekd.target import load_target
@@ -49,7 +50,7 @@ def check_lock(
         )
         if sources is not None:
             lines.append(f"{NAME}: {len(lock.sources)} sources hold")
-    now = {"python": ".".join(map(str, sys.version_info[:3])), **installed(tuple(lock.tools))}
+    now = {"python": ".".join(map(str, sys.version_info[:3])), **versions_of(lock.tools)}
     lines += [
         f"{NAME}: {name} was {then}, here it is {now.get(name, 'missing')}"
         for name, then in lock.tools.items()

@@ -7,7 +7,6 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from edgekd.artifact import sha256_of
 from edgekd.builds.inputs import recipe_inputs, recipe_key
 from edgekd.config import Value, parse
 from edgekd.errors import EdgekdError, InputError
+from edgekd.installed import versions_of
 from edgekd.networks import content_hash
 from edgekd.plan import Plan
 from edgekd.recipe import Recipe
@@ -104,19 +104,8 @@ def tools(report: Report, made_with: list[dict[str, str]]) -> dict[str, str]:
     found = {"python": ".".join(map(str, sys.version_info[:3])), **report.versions}
     for versions in made_with:
         found.update(versions)
-    found.update(installed(TOOLS))
+    found.update(versions_of(TOOLS))
     return dict(sorted(found.items()))
-
-
-def installed(names: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those of these packages that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def write_lock(plan: Plan, report: Report) -> Path:

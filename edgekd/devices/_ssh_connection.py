@@ -16,6 +16,7 @@ from edgekd.devices._ssh_faults import Address, HostKey, explained
 from edgekd.devices._ssh_scripts import command_line
 from edgekd.devices._transport import Disconnected
 from edgekd.errors import EdgekdError, MissingPackage, ToolError
+from edgekd.installed import has_module
 
 R = TypeVar("R")
 
@@ -274,7 +275,5 @@ async def _after(stdout: Any, token: bytes) -> None:
 
 def require_asyncssh() -> None:
     """Raises `MissingPackage` with the pip command where it is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("asyncssh") is None:
+    if not has_module("asyncssh"):
         raise MissingPackage("asyncssh", "ssh", where="--device")

@@ -352,18 +352,30 @@ MODULES = {
 }
 
 
+def installed(modules: list[str]) -> str:
+    """The first of these modules that is there, or an empty string; imports nothing. A folder that
+    an uninstall left behind is no module, though it can be imported."""
+    from importlib import util
+
+    for module in modules:
+        spec = util.find_spec(module)
+        if spec is not None and spec.origin is not None:
+            return module
+    return ""
+
+
 def version_of(runtime: str) -> str:
     """The installed version of a runtime's library, or an empty string; imports nothing heavy."""
-    from importlib import metadata, util
+    from importlib import metadata
 
-    for module in RUNTIMES[runtime][1]:
-        if util.find_spec(module) is not None:
-            name = DISTRIBUTIONS.get(module, module)
-            try:
-                return f"{name} {metadata.version(name)}"
-            except metadata.PackageNotFoundError:
-                return f"{name}, version unknown"
-    return ""
+    module = installed(RUNTIMES[runtime][1])
+    name = DISTRIBUTIONS.get(module, module)
+    if not name:
+        return ""
+    try:
+        return f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return f"{name}, version unknown"
 
 
 def has_edgetpu() -> bool:
@@ -376,13 +388,19 @@ def has_edgetpu() -> bool:
 
 
 def import_library(runtime: str) -> None:
-    """Import a runtime's library, so that neither its time nor its memory is the model's."""
-    from importlib import import_module, util
+    """Import a runtime's library, so that neither its time nor its memory is the model's. Raises
+    `Fault` for one that is there and does not import."""
+    from importlib import import_module
 
-    for module in RUNTIMES.get(runtime, (None, [], ""))[1]:
-        if util.find_spec(module) is not None:
+    _, modules, how = RUNTIMES.get(runtime, (None, [], ""))
+    module = installed(modules)
+    try:
+        if module:
             import_module(MODULES.get(module, module))
-            return
+    except Exception as error:  # half an installation, or one for another numpy or processor
+        raise Fault(
+            "missing-runtime", f"{runtime} does not import: {first_line(error)}", how
+        ) from error
 
 
 def load(request: Table) -> Any:
@@ -774,8 +792,7 @@ class Agent:
         import numpy as np  # noqa: F401  (part of the baseline)
 
         os.environ["TVM_NUM_THREADS"] = str(request.get("options", {}).get("threads", 1))
-        with contextlib.suppress(ImportError):  # `load` says it better
-            import_library(request.get("runtime", ""))  # so is the runtime's own library
+        import_library(request.get("runtime", ""))  # so is the runtime's own library
         baseline, reason = self._resident(), ""
         try:
             with open("/proc/self/clear_refs", "w") as stream:

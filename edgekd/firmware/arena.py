@@ -2,11 +2,11 @@
 
 from functools import partial
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from edgekd.errors import ToolError
 from edgekd.formats.tflite import read_tflite
+from edgekd.installed import has_module
 from edgekd.measurement import Measurement, unavailable
 from edgekd.processes import told_by
 
@@ -24,7 +24,7 @@ def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
     never more. Unavailable, with the reason, without tflite-micro or if the model does not run.
     Raises `InputError` for a damaged file.
     """
-    if not find_spec("tflite_micro"):
+    if not has_module("tflite_micro"):
         return _unavailable("tflite-micro is not installed: pip install 'edgekd[tflm]'")
     foreign = [op for op in read_tflite(model).counts if op.startswith("CUSTOM")]
     if foreign:

@@ -11,12 +11,12 @@ import sys
 import tempfile
 from functools import partial
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.formats.arena import arena_of_blocks
+from edgekd.installed import has_module
 from edgekd.measurement import Measurement, unavailable
 from edgekd.processes import told_by
 
@@ -32,7 +32,7 @@ _unavailable = partial(unavailable, "planned_memory_bytes", device="host")
 def measure_plan(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
     """`planned_memory_bytes` of an ONNX file as ONNX Runtime runs it here, estimated; unavailable
     with the reason where it does not run."""
-    if not find_spec("onnxruntime"):
+    if not has_module("onnxruntime"):
         return _unavailable("onnxruntime is not installed: pip install 'edgekd[onnx]'")
     try:
         found = told_by("edgekd.meters.onnxruntime_plan", model, limit_s, "onnxruntime")

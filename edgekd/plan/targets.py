@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from edgekd.backends import Backend
 from edgekd.budgets import merge_budgets
 from edgekd.errors import Collector
+from edgekd.installed import tool_versions
 from edgekd.onnx_alone import check_onnx_alone
 from edgekd.plan.checks import check_target
 from edgekd.plan.keys import stage_key, start_key
@@ -13,7 +14,6 @@ from edgekd.registry import BACKENDS
 from edgekd.stages import Stage
 from edgekd.store import key_of
 from edgekd.target import Target, hard_limits
-from edgekd.versions import installed_versions
 
 PASSED = "plan"
 """What the store calls the checks that were passed: they export the network several times."""
@@ -36,7 +36,7 @@ def planned_target(
         cached = plan.request.resume and plan.store.find(stage.kind, key) is not None
         planned.append(PlannedStage(stage.kind, stage, key, stage.cost(context), cached))
     backends = _backends(target, stages, collect)
-    key = key_of(key, target.model_dump(mode="json"), list(backends), installed_versions())
+    key = key_of(key, target.model_dump(mode="json"), list(backends), tool_versions())
     if not plan.request.resume or plan.store.find(PASSED, key) is None:
         check_target(plan, target, context, stages, backends, collect)
     return PlannedTarget(target, tuple(planned), backends, budgets_of(plan.request, target), key)

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.evaluation import evaluate
+from edgekd.installed import has_module
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.export import export_graph
@@ -282,10 +283,8 @@ class Quantize(Teaching):
         return f"{self.dtype} weights{scales}"
 
     def _missing(self, where: str) -> list[EdgekdError]:
-        from importlib.util import find_spec
-
         needed = self.dtype == "int8" and self.method == "calibrate"
-        if needed and find_spec("nncf") is None:
+        if needed and not has_module("nncf"):
             return [MissingPackage("nncf", "nncf", where=where)]
         return []
 

@@ -57,7 +57,7 @@ def test_it_is_a_follower_of_tflite():
 
 
 def test_a_missing_vela_is_told_with_the_extra_that_brings_it(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("edgekd.installed.find_spec", lambda name: None)
     faults = Vela().missing()
     assert [fault.message for fault in faults] == [
         "ai-edge-litert is not installed",

@@ -97,7 +97,7 @@ def test_an_unknown_option_has_its_nearest_name() -> None:
 
 
 def test_without_asyncssh_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("edgekd.installed.find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match="asyncssh is not installed") as caught:
         open_device("ssh://board")
     assert caught.value.hint == "pip install 'edgekd[ssh]'"

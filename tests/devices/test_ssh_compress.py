@@ -129,8 +129,6 @@ def test_an_unreachable_board_stops_the_plan(board: Server, edgekd: Run, tmp_pat
     assert not (tmp_path / "out" / "stages").exists()
 
 
-# Within the whole suite it ended with exit code 2 twice, alone never: not understood yet.
-@pytest.mark.long
 def test_a_board_without_any_runtime_stops_the_plan(
     board: Server, compress: Callable[..., tuple[int, dict[str, Any], str]], bare_python: Path,
     tmp_path: Path,

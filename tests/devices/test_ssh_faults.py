@@ -1,6 +1,7 @@
 """Faults of a board over ssh: one clear error, exit code 3, and nothing left on either side."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,20 +47,20 @@ def opened(url: str, **session: object) -> Iterator[AgentDevice]:
 
 @pytest.fixture
 def runtime(bare_python: Path) -> Iterator[Callable[[str], Path]]:
-    """A Python whose `onnxruntime` does that when a model is loaded."""
+    """A Python whose `onnxruntime` does that when a model is loaded, or when `on_import`."""
     (site,) = bare_python.parent.parent.glob("lib/python3*/site-packages")
     package = site / "onnxruntime"
 
-    def make(body: str) -> Path:
-        package.mkdir(exist_ok=True)
+    def make(body: str, on_import: bool = False) -> Path:
+        package.mkdir()
         lines = ["import ctypes, os, signal, sys, time"]
-        lines += ["def get_available_providers():", f"    {body}"]
+        lines += [body] if on_import else ["def get_available_providers():", f"    {body}"]
         (package / "__init__.py").write_text("\n".join(lines))
         return bare_python
 
     yield make
-    for file in package.rglob("*.py"):
-        file.unlink()
+    if package.exists():
+        shutil.rmtree(package)
 
 
 @pytest.fixture
@@ -148,6 +149,33 @@ def test_a_board_without_the_runtime(
         assert (
             device.can_run(artifact) == "ssh://board has no onnxruntime (pip install onnxruntime)"
         )
+
+
+def test_a_folder_that_an_uninstall_left_behind_is_no_runtime(
+    board: Server, runtime: Callable[..., Path], artifact: Artifact
+) -> None:
+    python = runtime("pass")
+    (code,) = python.parent.parent.glob("lib/python3*/site-packages/onnxruntime/__init__.py")
+    code.unlink()
+    with opened(board.url_with(python)) as device:
+        assert device.hello().runtimes["onnxruntime"] == ""
+        assert (
+            device.can_run(artifact) == "ssh://board has no onnxruntime (pip install onnxruntime)"
+        )
+
+
+@pytest.mark.parametrize("body", ["raise AttributeError('numpy 2')", "import no_such_module"])
+def test_a_runtime_that_does_not_import_is_no_fault_of_the_file(
+    board: Server,
+    runtime: Callable[..., Path],
+    onnx_file: Path,
+    told: Callable[..., str],
+    body: str,
+) -> None:
+    url = board.url_with(runtime(body, on_import=True))
+    said = told("bench", str(onnx_file), "--device", url)
+    assert "onnxruntime does not import: n" in said.lower()
+    assert "hint: pip install onnxruntime" in said
 
 
 @pytest.mark.parametrize("how", ["small disk", "file size limit"])

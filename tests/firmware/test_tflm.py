@@ -172,7 +172,7 @@ def test_a_runtime_that_crashes_hangs_or_is_missing_leaves_a_reason(
         assert found.value is None
         assert found.kind == "unavailable"
         assert words in found.reason
-    monkeypatch.setattr("edgekd.firmware.arena.find_spec", lambda name: None)
+    monkeypatch.setattr("edgekd.installed.find_spec", lambda name: None)
     assert "pip install 'edgekd[tflm]'" in measure_arena(tflite_file()).reason
 
 
