@@ -4,10 +4,12 @@ from pathlib import Path
 
 import torch
 
+from edgekd.checkpoint import sha256_of_state
 from edgekd.data.samples import Data
 from edgekd.errors import InputError
 from edgekd.networks import load_network, network_key
 from edgekd.recipe import Network
+from edgekd.store import key_of
 from edgekd.teachers.black_box import BlackBox, Predictor
 from edgekd.teachers.keras import open_keras
 from edgekd.teachers.logits import open_logits
@@ -74,4 +76,5 @@ def _module_teacher(
         raise InputError(f"'{name}' gives {type(raw).__name__}", where=where, allowed="a tensor")
     y = data.train.y[:PROBE]
     outputs = outputs_of(raw, data.classes, where, task=data.task, y=y)
-    return ModuleTeacher(name, key, network.weight, module, outputs, notes=outputs.notes)
+    drawn = key_of(key, sha256_of_state(module))  # a factory without weights draws them by the seed
+    return ModuleTeacher(name, drawn, network.weight, module, outputs, notes=outputs.notes)
