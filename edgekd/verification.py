@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.artifact import Artifact, sha256_of
+from edgekd.artifact import Artifact
+from edgekd.builds.changes import changes, hashes_of
 from edgekd.builds.lock_check import check_lock
 from edgekd.builds.lockfile import read_lock
 from edgekd.data import load_data
 from edgekd.devices import Device
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
-from edgekd.firmware.emulation import BOARDS, missing_tools
 from edgekd.parity import compare
-from edgekd.proof.place import options_for
+from edgekd.proof.place import cortex_m, options_for
 from edgekd.recipe import load_recipe
-from edgekd.report.files import load_report
+from edgekd.report.files import JSON_NAME, load_report
 from edgekd.report.values import ArtifactReport, Report, TargetReport
 from edgekd.target import Target, load_target
 
@@ -57,25 +57,10 @@ def _held(artifact: ArtifactReport) -> str:
 def _hash_faults(folder: Path, artifact: ArtifactReport) -> list[EdgekdError]:
     """A fault for the file itself and for each companion that is gone or was changed."""
     beside = artifact.path.rpartition("/")[0]
-    told = {artifact.path: artifact.sha256} | {
+    then = {artifact.path: artifact.sha256} | {
         f"{beside}/{name}": key for name, key in artifact.companions.items()
     }
-    faults: list[EdgekdError] = []
-    for name, key in told.items():
-        path = folder / name
-        if not path.is_file():
-            faults.append(InputError("the report's file is gone", where=str(path)))
-            continue
-        found = sha256_of(path)
-        if found != key:
-            faults.append(
-                InputError(
-                    f"its SHA-256 is {found[:16]}..., the report says {key[:16]}...",
-                    where=str(path),
-                    hint="the file was changed after the run; compress again",
-                )
-            )
-    return faults
+    return changes("file", then, hashes_of(folder, then), folder / JSON_NAME)
 
 
 def _lineage_faults(report: Report, artifact: ArtifactReport) -> list[EdgekdError]:
@@ -127,9 +112,8 @@ def _device_of(report: TargetReport) -> tuple[Device, Target | None]:
     except EdgekdError:  # it was given by its path
         return open_device("host"), None
     holds_c = any(artifact.runtime == "c" for artifact in report.artifacts)
-    if holds_c and target.hardware.cpu in BOARDS and not missing_tools():
-        return open_device(f"cortex-m://{target.name}"), target
-    return open_device("host"), target
+    board = cortex_m(target) if holds_c else None
+    return board or open_device("host"), target
 
 
 def _kept(folder: Path, told: ArtifactReport) -> tuple[Artifact | None, np.ndarray | None]:

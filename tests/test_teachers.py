@@ -107,7 +107,7 @@ def test_a_network_is_frozen_in_eval_mode_and_can_be_tapped(data: Data) -> None:
 
 
 def test_networks_of_other_values_have_other_keys(data: Data, tmp_path: Path) -> None:
-    """What was kept of one must not be taken for another's: a factory without weights draws them."""
+    """Kept outputs of one are not another's: a factory without weights draws them by the seed."""
     table: dict[str, Any] = {
         "factory": "edgekd.models.resnet:resnet8",
         "arguments": {"channels": 1, "widths": [8, 16, 16]},

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from edgekd.artifact import sha256_of
+from edgekd.builds.changes import changes, hashes_of
 from edgekd.builds.inputs import recipe_inputs, recipe_key
 from edgekd.builds.lockfile import NAME, Lock, target_key
 from edgekd.errors import EdgekdError, InputError
@@ -23,12 +23,12 @@ def check_lock(
     artifacts that the lock does not name: what is packed by a pattern would take them along. Other
     tools are told and are no faults, since the files are what they were.
     """
-    path = str(folder / NAME)
+    path = folder / NAME
     faults: list[EdgekdError] = []
-    faults += _differing("output", lock.outputs, _outputs(folder, lock), path)
+    faults += changes("output", lock.outputs, hashes_of(folder, lock.outputs), path)
     faults += _unknown(folder, lock)
     recipe_now = recipe_key(recipe, lock.seed)
-    faults += _differing("recipe", {"recipe.toml": lock.recipe}, {"recipe.toml": recipe_now}, path)
+    faults += changes("recipe", {"recipe.toml": lock.recipe}, {"recipe.toml": recipe_now}, path)
     present, known = _present(recipe), _targets(lock)
     elsewhere = [
         name for name in lock.inputs if name.startswith("factory ") and name not in present
@@ -36,8 +36,8 @@ def check_lock(
     elsewhere += [name for name in lock.targets if name not in known]
     inputs = {name: key for name, key in lock.inputs.items() if name not in elsewhere}
     targets = {name: key for name, key in lock.targets.items() if name not in elsewhere}
-    faults += _differing("input", inputs, present, path)
-    faults += _differing("target", targets, known, path)
+    faults += changes("input", inputs, present, path)
+    faults += changes("target", targets, known, path)
     if sources is not None:
         faults += _source_faults(sources, lock, path)
     lines = [f"{NAME}: {name} is not found from here and not checked" for name in elsewhere]
@@ -59,16 +59,6 @@ def check_lock(
     return faults, lines
 
 
-def _outputs(folder: Path, lock: Lock) -> dict[str, str]:
-    root = folder.resolve()
-    found = {}
-    for name in lock.outputs:
-        path = (folder / name).resolve()
-        if path.is_relative_to(root) and path.is_file():
-            found[name] = sha256_of(path)
-    return found
-
-
 def _unknown(folder: Path, lock: Lock) -> list[EdgekdError]:
     """Files in the artifacts' folders that no line of the lock names."""
     tops = sorted({name.partition("/")[0] for name in lock.outputs if "/" in name} - {"", ".."})
@@ -85,16 +75,16 @@ def _unknown(folder: Path, lock: Lock) -> list[EdgekdError]:
     ]
 
 
-def _source_faults(sources: Path, lock: Lock, where: str) -> list[EdgekdError]:
+def _source_faults(sources: Path, lock: Lock, path: Path) -> list[EdgekdError]:
     if not lock.sources:
         return [
             InputError(
-                "the lock names no sources", where=where, hint="edgekd firmware build writes them"
+                "the lock names no sources",
+                where=str(path),
+                hint="edgekd firmware build writes them",
             )
         ]
-    paths = {name: sources / name for name in lock.sources if name == Path(name).name}
-    now = {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
-    return _differing("source", lock.sources, now, where)
+    return changes("source", lock.sources, hashes_of(sources, lock.sources), path)
 
 
 def _present(recipe: Recipe) -> dict[str, str]:
@@ -111,22 +101,3 @@ def _targets(lock: Lock) -> dict[str, str]:
         except EdgekdError:
             continue
     return found
-
-
-def _differing(
-    kind: str, then: dict[str, str], now: dict[str, str], where: str
-) -> list[EdgekdError]:
-    faults: list[EdgekdError] = []
-    for name in sorted(then):
-        if name not in now:
-            faults.append(InputError(f"the {kind} '{name}' is gone", where=where))
-        elif now[name] != then[name]:
-            faults.append(
-                InputError(
-                    f"the {kind} '{name}' has the hash {now[name][:16]}..., "
-                    f"the lock says {then[name][:16]}...",
-                    where=where,
-                    hint="it was changed after the run; compress again",
-                )
-            )
-    return faults

@@ -58,9 +58,15 @@ def _emulator(target: Target) -> tuple[Device, str]:
             return open_user_mode(target.name), ""
         except EdgekdError as error:
             return open_device("host"), f" (no emulator: {error.message})"
-    if "c" in target.backends and not cortex_m_tools() and target.hardware.cpu in BOARDS:
-        return open_device(f"cortex-m://{target.name}"), ""
-    return open_device("host"), " (no emulator installed)"
+    board = cortex_m(target) if "c" in target.backends else None
+    return (board, "") if board else (open_device("host"), " (no emulator installed)")
+
+
+def cortex_m(target: Target) -> Device | None:
+    """The emulated microcontroller that generated C runs on, where it and its tools are here."""
+    if cortex_m_tools() or target.hardware.cpu not in BOARDS:
+        return None
+    return open_device(f"cortex-m://{target.name}")
 
 
 def options_for(target: Target, artifact: Artifact) -> dict[str, Any]:
