@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from edgekd.devices._ssh_faults import Address, HostKey, explained
 from edgekd.devices._ssh_scripts import command_line
-from edgekd.devices._transport import Disconnected
+from edgekd.devices._transport import Disconnected, status_of
 from edgekd.errors import EdgekdError, MissingPackage, ToolError
 from edgekd.installed import has_module
 
@@ -79,8 +79,7 @@ class Process:
             return -int(getattr(signal, name, signal.SIGKILL))
         if self._process.exit_status is None:
             raise Disconnected("the connection was lost", where=self._connection.url)
-        status = int(self._process.exit_status)
-        return 128 - status if 128 < status < 160 else status
+        return status_of(int(self._process.exit_status))
 
     def errors(self) -> str:
         """The last of stderr."""

@@ -5,6 +5,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ from edgekd.store import disk_errors
 
 LONGEST_LINE = 256 << 20
 """Bytes. A minute of runs of 10 us is 50 MB of samples; what is longer is no agent."""
+
+
+WATCHER = Path(__file__).with_name("agent.py")
 
 
 class Disconnected(ToolError):
@@ -104,8 +108,13 @@ def ending(code: int) -> str:
     return f"ended (exit code {code})"
 
 
+def status_of(code: int) -> int:
+    """The exit status of what a watcher ran: negative for the signal that killed it."""
+    return 128 - code if 128 < code < 160 else code
+
+
 class ProcessChannel:
-    """An agent as a child process of this one, in a process group of its own."""
+    """An agent's watcher as a child process of this one, in a process group of its own."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
@@ -151,7 +160,7 @@ class ProcessChannel:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             return "closed its output"
-        return ending(code)
+        return ending(status_of(code))
 
     def errors(self) -> str:
         self._stderr.seek(0, os.SEEK_END)
@@ -159,8 +168,7 @@ class ProcessChannel:
         return self._stderr.read().decode(errors="replace").strip()
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.terminate()  # the watcher, which ends the agent
         self._process.wait()
         self._stdout.close()
         with contextlib.suppress(BrokenPipeError):  # what was still to be sent
@@ -227,8 +235,13 @@ class LocalTransport:
         return process.returncode, out, err
 
     def open_channel(self, pin: int) -> Channel:
-        command = [*self._interpreter, str(self._agent), "--pin", str(pin)]
-        command += ["--scratch", self._folder.name]  # which it removes if we are killed
+        return self._open("--pin", str(pin))
+
+    def _open(self, *arguments: str) -> Channel:
+        """An agent behind its watcher, which ends it and removes our folder if we are killed."""
+        watcher = [sys.executable, "-I", "-u", str(WATCHER), "--watch", "inf", "--fed"]
+        watcher += ["--scratch", self._folder.name, "--"]
+        command = [*watcher, *self._interpreter, str(self._agent), *arguments]
         return ProcessChannel(command, self._environment)
 
     def close(self) -> None:

@@ -4,8 +4,8 @@
 One file for any board: the standard library, numpy, and whichever runtime the board has. Python 3.8
 up, nothing of edgekd imported. Each request is one line {"command": ..., ...}, each answer one line
 {"ok": ...} or {"error": {"kind", "message", "hint"}}; a benchmark sends {"progress": ...} between.
-It ends with its stdin, with its parent, or when a command exceeds its `limit_s`; with --watch a
-small process in front of it sees to that also when a runtime hangs. It listens on no port.
+It ends with its stdin, or when a command exceeds its `limit_s`; with --watch a small process in
+front of it ends it at once when stdin ends, also when a runtime hangs. It listens on no port.
 Times are nanoseconds of the monotonic clock.
 """
 # ruff: noqa: B905, PTH100, PTH105, PTH108, PTH109, PTH110, PTH113, PTH120, PTH123, PTH207
@@ -20,7 +20,6 @@ import glob
 import json
 import os
 import platform
-import queue
 import re
 import resource
 import select
@@ -905,41 +904,14 @@ def perform(agent: Agent, line: bytes) -> Table:
         signal.alarm(0)
 
 
-def listen(lines: queue.Queue[bytes | None], parent: int, scratch: str) -> None:
-    """Queue the lines of stdin; end the process soon after stdin ends or the parent is gone, and
-    remove the folder that was lent to it: nobody else is left who would."""
-    rest = b""
-    while True:
-        ready, _, _ = select.select([0], [], [], 1.0)
-        if os.getppid() != parent:
-            forget(scratch)
-            os._exit(3)
-        if not ready:
-            continue
-        block = os.read(0, 1 << 16)
-        if not block:
-            lines.put(None)
-            time.sleep(5)  # for an answer that is nearly there
-            forget(scratch)
-            os._exit(3)
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
-            lines.put(line)
-
-
-def forget(scratch: str) -> None:
-    """Remove a folder with all that is in it, if one is named."""
-    if scratch:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool) -> int:
+def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool, scratch: str) -> int:
     """Run a command; kill it and its group when stdin ends or says nothing for that long, or after
     the limit, which gives the exit status 124.
 
     A connection that is gone ends stdin; one that hangs sends no more of the empty lines by which
-    the client shows that it lives. `fed` hands stdin on, without those. Returns the exit status,
-    128 plus its number for a signal.
+    the client shows that it lives. `fed` hands stdin on, without those. The folder `scratch` is
+    removed when stdin ends: nobody else is left who would. Returns the exit status, 128 plus its
+    number for a signal.
     """
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -953,7 +925,7 @@ def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool) -> int:
         sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
     waiting, begun, heard = b"", False, time.monotonic()
-    last = heard + limit_s
+    last, alone = heard + limit_s, False
     try:
         if child.stdin is not None:
             os.set_blocking(child.stdin.fileno(), False)
@@ -971,6 +943,7 @@ def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool) -> int:
             if 0 in ready:
                 block = os.read(0, 1 << 16)
                 if not block:
+                    alone = True
                     return 3
                 heard = time.monotonic()
                 if fed and (
@@ -983,6 +956,8 @@ def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+        if alone and scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
@@ -990,18 +965,25 @@ def main() -> None:
     """Answer until stdin ends."""
     parser = argparse.ArgumentParser(description="edgekd's agent: JSON lines on stdin and stdout")
     parser.add_argument("--pin", type=int, default=0, help="keep to that many processors")
-    parser.add_argument("--scratch", default="", help="a folder to remove when stdin ends")
     parser.add_argument("--root", default="", help="where /sys and /proc are read (tests)")
     parser.add_argument(
         "--watch", type=float, help="end when stdin is silent for that many seconds"
     )
     parser.add_argument("--limit", type=float, default=86400.0, help="with --watch: seconds in all")
+    parser.add_argument(
+        "--scratch", default="", help="with --watch: a folder to remove when stdin ends"
+    )
+    parser.add_argument(
+        "--fed",
+        action="store_true",
+        help="with --watch: the command answers to stdin, as agents do",
+    )
     parser.add_argument("command", nargs="*", help="with --watch: run this instead of the agent")
     given = parser.parse_args()
     if given.watch:
         itself = [sys.executable, "-u", os.path.abspath(__file__), "--pin", str(given.pin)]
-        sys.exit(watch(given.command or itself, given.watch, given.limit, fed=not given.command))
-    parent = os.getppid()
+        fed = given.fed or not given.command
+        sys.exit(watch(given.command or itself, given.watch, given.limit, fed, given.scratch))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints is not an answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when this ends
@@ -1013,17 +995,13 @@ def main() -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
-    lines: queue.Queue[bytes | None] = queue.Queue()
-    threading.Thread(target=listen, args=(lines, parent, given.scratch), daemon=True).start()
     agent = Agent(answer, given.root)
     try:
-        for line in iter(lines.get, None):
+        for line in sys.stdin.buffer:
             if line.strip():
                 answer(perform(agent, line))
     except BrokenPipeError:  # who asked is gone
         sys.exit(3)
-    finally:
-        forget(given.scratch)
 
 
 if __name__ == "__main__":

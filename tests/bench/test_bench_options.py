@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from edgekd.artifact import TensorInfo
 from edgekd.bench.files import Wanted, bench
@@ -146,7 +145,7 @@ def test_nothing_is_left_of_a_measurement_that_was_ended(
         # Ctrl-C counts also where the tests run in the background, which ignores it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    until(lambda: agents(scratch), "the agent runs")
+    until(lambda: len(agents(scratch)) == 2, "the agent and its watcher run")
     os.killpg(client.pid, how)  # as a terminal does: the agent is in a group of its own
     out, err = client.communicate(timeout=20)
     assert client.returncode == (130 if how == signal.SIGINT else -how)
@@ -158,20 +157,14 @@ def test_nothing_is_left_of_a_measurement_that_was_ended(
 
 
 def agents(scratch: Path) -> list[Path]:
-    """Processes to which a folder in there was lent."""
+    """Processes whose temporary files are in there: the agent and its watcher."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"--scratch\0{scratch}".encode() in (folder / "cmdline").read_bytes():
+            told = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+            if b"agent.py" in told[0] and f"TMPDIR={scratch}\0".encode() in told[1]:
                 found.append(folder)
     return found
-
-
-def until(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.05)
 
 
 def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(

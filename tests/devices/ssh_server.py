@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from waiting import until
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
@@ -188,14 +190,6 @@ def with_shutdown(one: socket.socket) -> None:
     with suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
     one.close()
-
-
-def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    """Wait for something, or fail."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(0.02)
 
 
 def free_port() -> int:

@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from edgekd.boards.archive import Entry, entries_of, write_archive
 from edgekd.boards.catalog import (
@@ -213,13 +212,6 @@ def killed_client() -> tuple[Path, Path]:
         assert Path(there).read_bytes() == b"left"
         client.kill()
     return Path(folder), Path(there)
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.05)
 
 
 def test_a_board_ends_with_its_folder_when_its_client_is_killed(board: Board) -> None:

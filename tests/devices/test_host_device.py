@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from waiting import until
 
 from edgekd.artifact import Artifact, OpPlacement
 from edgekd.devices import agent
@@ -188,7 +188,11 @@ def fake_runtime(folder: Path, body: str) -> dict[str, str]:
     """An environment whose `onnxruntime` does that when a model is loaded."""
     package = folder / "onnxruntime"
     package.mkdir()
-    lines = ["import os, signal, sys, time", "def get_available_providers():", f"    {body}"]
+    lines = [
+        "import ctypes, os, signal, sys, time",
+        "def get_available_providers():",
+        f"    {body}",
+    ]
     (package / "__init__.py").write_text("\n".join(lines))
     return {"PYTHONPATH": str(folder)}
 
@@ -273,30 +277,44 @@ def test_an_agent_that_ends_at_once_is_a_tools_error(tmp_path: Path) -> None:
     device.close()
 
 
-def test_nothing_is_left_after_the_client_is_killed(tmp_path: Path) -> None:
-    script = (
-        "from edgekd.devices.host import open_host\n"
-        "device = open_host()\n"
-        "device.hello()\n"
-        "folder = device._transport._folder.name\n"
-        "open(folder + '/inputs.npy', 'w').close()\n"
-        "print(device._channel._process.pid, folder, flush=True)\n"
-        "import time; time.sleep(600)\n"
-    )
-    client = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+CLIENT = """
+import pathlib, sys
+from edgekd.devices.host import open_host
+device = open_host()
+device.hello()
+folder = device._transport._folder.name
+open(folder + "/inputs.npy", "w").close()
+print(folder, flush=True)
+device.probe(pathlib.Path(sys.argv[1]), "onnxruntime", {})
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["time.sleep(600)", "ctypes.PyDLL(None).sleep(600)"],
+    ids=["its runtime hangs", "its runtime hangs and holds the interpreter's lock"],
+)
+def test_nothing_is_left_after_the_client_is_killed(
+    onnx_file: Path, tmp_path: Path, body: str
+) -> None:
+    mark = tmp_path / "pid"
+    body = f"open({str(mark)!r}, 'w').write(str(os.getpid()) + '.'); {body}"
+    environment = {**os.environ, **fake_runtime(tmp_path, body)}
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(onnx_file)],
+        stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
     assert client.stdout is not None
-    pid, folder = client.stdout.readline().split()
-    agent = int(pid)
+    folder = Path(client.stdout.readline().strip())
+    until(lambda: mark.exists() and mark.read_text().endswith("."), "the agent loads the model")
+    agent = int(mark.read_text().rstrip("."))
     assert alive(agent)
-    assert Path(folder).exists()
+    assert folder.exists()
     client.kill()
     client.wait()
     client.stdout.close()
-    deadline = time.monotonic() + 20
-    while alive(agent) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive(agent)
-    assert not Path(folder).exists()
+    until(lambda: not alive(agent), "the agent is ended")
+    until(lambda: not folder.exists(), "its folder is removed")
 
 
 def test_closing_ends_the_agent_and_removes_its_files(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ssh_server import Proxy, Server, missing_server, serving, until
+from ssh_server import Proxy, Server, missing_server, serving
+from waiting import until
 
 from edgekd.artifact import Artifact
 from edgekd.devices import _session

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ssh_server import Proxy, Server, all_processes, command_of, free_port, kill, new_key, until
+from ssh_server import Proxy, Server, all_processes, command_of, free_port, kill, new_key
+from waiting import until
 
 from edgekd.artifact import Artifact
 from edgekd.devices import _session

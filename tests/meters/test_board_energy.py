@@ -8,7 +8,7 @@ import pytest
 from device_files import write
 
 from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import Channel, LocalTransport, ProcessChannel
+from edgekd.devices._transport import Channel, LocalTransport
 from edgekd.devices.host import AGENT
 from edgekd.errors import InputError, ToolError
 from edgekd.meters.board_energy import BoardRecorder, _below
@@ -29,8 +29,7 @@ class Rooted(LocalTransport):
         self._root = root
 
     def open_channel(self, pin: int) -> Channel:
-        command = [*self._interpreter, str(self._agent), "--root", str(self._root)]
-        return ProcessChannel(command, self._environment)
+        return self._open("--root", str(self._root))
 
 
 @pytest.fixture
