@@ -18,6 +18,7 @@ from edgekd.bench.options import (
 from edgekd.budgets import judge
 from edgekd.config import Value
 from edgekd.devices import Device, Options, Samples
+from edgekd.devices.opening import misfit
 from edgekd.errors import (
     EdgekdError,
     InputError,
@@ -26,7 +27,7 @@ from edgekd.errors import (
     raise_all,
 )
 from edgekd.formats.tflite import read_tflite
-from edgekd.measurement import Judgement, Kind, Measurement
+from edgekd.measurement import Judgement, Kind, Measurement, unavailable
 from edgekd.measuring import measure
 from edgekd.meters.doubts import doubts
 from edgekd.meters.external import open_meter
@@ -121,14 +122,27 @@ def bench(
     ]
     if baseline is not None:
         results = _compared(results, samples, device)
+    if not wanted.budgets:
+        return results
+    elsewhere = misfit(device, target)
     return [
-        result
-        if result.baseline
-        else result.model_copy(
-            update={"budgets": tuple(judge(wanted.budgets, result.measurements, wanted.accept))}
-        )
-        for result in results
+        result if result.baseline else _judged(result, len(row), elsewhere, wanted)
+        for result, row in zip(results, rows, strict=True)
     ]
+
+
+def _judged(
+    result: BenchResult, costs: int, elsewhere: InputError | None, wanted: Wanted
+) -> BenchResult:
+    """The result with its budgets; the first measurements are costs of the device, which count
+    only on the target's own kind of machine."""
+    counting = result.measurements
+    if elsewhere is not None:
+        message, device = elsewhere.message, result.device
+        gone = [unavailable(row.metric, message, device=device) for row in counting[:costs]]
+        counting = (*gone, *counting[costs:])
+    budgets = tuple(judge(wanted.budgets, counting, wanted.accept))
+    return result.model_copy(update={"budgets": budgets})
 
 
 def _compared(

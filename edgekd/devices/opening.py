@@ -42,7 +42,7 @@ def misfit(device: Device, target: Target) -> InputError | None:
     """Why a device is not the target: what is measured on it would not be the target's."""
     machine = device.hello().machine
     found, wanted = MACHINES.get(machine.lower(), machine), target.hardware.architecture
-    if found == wanted or wanted == "thumb":
+    if found == wanted:
         return None
     return InputError(
         f"{device.name} is {found}, and {target.name} is {wanted}",

@@ -30,7 +30,7 @@ class Scripted:
         self.options: list[dict[str, Any]] = []
 
     def hello(self) -> Any:
-        return SimpleNamespace(runtimes={"tensorrt": ""})
+        return SimpleNamespace(runtimes={"tensorrt": ""}, machine="x86_64")
 
     def can_run(self, artifact: Artifact) -> str:
         return "" if artifact.runtime != "tensorrt" else "scripted has no tensorrt"
@@ -186,6 +186,21 @@ def test_a_budget_is_held_against_all_but_the_baseline(tmp_path: Path, target: T
     assert bench_lines(found)[-1] == (
         "budget: fast.onnx: latency_ms_p50 1.5 (measured), limit 2: pass"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "machine"), [("raspberry-pi-5", "aarch64"), ("cortex-m4", "thumb")]
+)
+def test_what_is_measured_on_another_kind_of_machine_satisfies_no_budget(
+    tmp_path: Path, name: str, machine: str
+) -> None:
+    wanted = Wanted(budgets={"latency_ms": 5.0, "size_kb": 1.0})
+    model = files(tmp_path, model="1.5")
+    (result,) = bench(model, load_target(name), Scripted(), quick=True, wanted=wanted)
+    latency, size = result.budgets
+    assert (latency.verdict, latency.value) == ("unverified", None)
+    assert latency.reason == f"scripted is x86_64, and {name} is {machine}"
+    assert size.verdict == "pass"
 
 
 def test_no_file_is_refused(target: Target) -> None:
