@@ -48,12 +48,12 @@ def run_tool(
         return output.read().decode("utf-8", errors="replace"), code
 
 
-def told_by(module: str, model: Path, limit_s: float, tool: str) -> dict[str, Any]:
-    """The JSON in the last line that `python -m MODULE MODEL` prints, in a process of its own.
+def told_by(module: str, model: Path, limit_s: float, tool: str, *more: str) -> dict[str, Any]:
+    """The JSON in the last line that `python -m MODULE MODEL MORE` prints, in its own process.
 
     Raises `ToolError` with `tool`'s last words where it fails, crashes or does not end in time.
     """
-    argv = [sys.executable, "-m", module, str(model.resolve())]
+    argv = [sys.executable, "-m", module, str(model.resolve()), *more]
     with tempfile.TemporaryDirectory(prefix=f"edgekd-{tool}-") as folder:
         log, code = run_tool(argv, Path(folder), limit_s, tool, str(model))
     lines = log.strip().splitlines() or ["it said nothing"]

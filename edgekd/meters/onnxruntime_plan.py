@@ -2,13 +2,15 @@
 
 The optimizer fuses QDQ pairs and activations, so that a file's own tensors say too much; the sizes
 of what each node wrote are in the profile of one run. It runs in a process of its own, with a limit
-of time: `python -m edgekd.meters.onnxruntime_plan MODEL` prints one line of JSON.
+of time: `python -m edgekd.meters.onnxruntime_plan MODEL SHAPES` prints one line of JSON; SHAPES is
+JSON by the inputs' names, and a size that is open there too is 1.
 """
 
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,13 +31,16 @@ PROTOCOL = (
 _unavailable = partial(unavailable, "planned_memory_bytes", device="host")
 
 
-def measure_plan(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
-    """`planned_memory_bytes` of an ONNX file as ONNX Runtime runs it here, estimated; unavailable
-    with the reason where it does not run."""
+def measure_plan(
+    model: Path, shapes: Mapping[str, Sequence[int]], limit_s: float = TIME_LIMIT_S
+) -> Measurement:
+    """`planned_memory_bytes` of an ONNX file as ONNX Runtime runs it here with inputs of these
+    shapes, estimated; unavailable with the reason where it does not run."""
     if not has_module("onnxruntime"):
         return _unavailable("onnxruntime is not installed: pip install 'edgekd[onnx]'")
     try:
-        found = told_by("edgekd.meters.onnxruntime_plan", model, limit_s, "onnxruntime")
+        module, sizes = "edgekd.meters.onnxruntime_plan", json.dumps(shapes)
+        found = told_by(module, model, limit_s, "onnxruntime", sizes)
     except ToolError as error:
         return _unavailable(error.message)
     return Measurement(
@@ -48,7 +53,7 @@ def measure_plan(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
     )
 
 
-def planned_bytes(model: Path, folder: Path) -> int:
+def planned_bytes(model: Path, folder: Path, shapes: Mapping[str, Sequence[int]]) -> int:
     """Run the model once with its profiler on, and plan what its nodes wrote."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnx
@@ -61,7 +66,10 @@ def planned_bytes(model: Path, folder: Path) -> int:
     options.profile_file_prefix = str(folder / "profile")
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    feeds = {value.name: _zeros(value) for value in session.get_inputs()}
+    feeds = {
+        value.name: _zeros(value, shapes.get(value.name, value.shape))
+        for value in session.get_inputs()
+    }
     session.run(None, feeds)
     events = json.loads(Path(session.end_profiling()).read_text())
     sizes = {
@@ -74,12 +82,12 @@ def planned_bytes(model: Path, folder: Path) -> int:
     return arena_of_blocks(_blocks(graph, sizes, given))
 
 
-def _zeros(value: Any) -> Any:
+def _zeros(value: Any, sizes: Sequence[Any]) -> Any:
     import numpy as np
 
     kind = value.type.removeprefix("tensor(").removesuffix(")")
     dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
-    shape = [size if isinstance(size, int) and size > 0 else 1 for size in value.shape]
+    shape = [size if isinstance(size, int) and size > 0 else 1 for size in sizes]
     return np.zeros(shape, dtype)
 
 
@@ -97,15 +105,15 @@ def _blocks(graph: Any, sizes: dict[str, int], given: int) -> list[tuple[int, in
     return blocks
 
 
-def main(path: str) -> None:
+def main(path: str, shapes: str) -> None:
     """Print the plan of one model."""
     with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
         try:
-            found = planned_bytes(Path(path), Path(folder))
+            found = planned_bytes(Path(path), Path(folder), json.loads(shapes))
         except EdgekdError as error:
             sys.exit(str(error))
     sys.stdout.write(json.dumps({"bytes": found}) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """What a file tells without being run: its size, planned memory, an estimate of energy."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from edgekd.artifact import Artifact
 from edgekd.errors import InputError
@@ -30,12 +30,12 @@ def static_measurements(artifact: Artifact) -> list[Measurement]:
     size = Measurement(
         metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
     )
-    graph, reason = _graph(artifact.path)
+    graph, reason = _graph(artifact)
     rows = [size, _energy(artifact, graph, reason)]
     if "planned_memory_bytes" not in artifact.facts:
         rows.append(_planned(artifact, graph, reason))
     if artifact.format == "tflite":
-        rows.append(_micro(artifact))
+        rows.append(_micro(artifact, reason))
     if artifact.format == "tflite-edgetpu":
         rows += _edgetpu(artifact)
     return rows
@@ -52,21 +52,36 @@ def _edgetpu(artifact: Artifact) -> list[Measurement]:
     return rows
 
 
-def _graph(path: Path) -> tuple[Graph | None, str]:
+def _graph(artifact: Artifact) -> tuple[Graph | None, str]:
+    """What the file tells of itself; nothing where it is to run with other sizes than for one
+    sample, which it does not tell."""
+    path = artifact.path
     try:
         if path.suffix == ".tflite":
-            return read_tflite(path), ""
-        if path.suffix == ".onnx":
-            return with_shapes(read_onnx(path), path), ""
+            graph = read_tflite(path)
+        elif path.suffix == ".onnx":
+            graph = with_shapes(read_onnx(path), path)
+        else:
+            return None, UNREAD
     except InputError as error:
         return None, error.message
-    return None, UNREAD
+    given = {info.name: _of_one(info.shape) for info in artifact.inputs}
+    for key in graph.inputs:
+        tensor = graph.tensors[key]
+        if _of_one(tensor.shape or ()) != given.get(tensor.name, _of_one(tensor.shape or ())):
+            return None, f"the file leaves the sizes of '{tensor.name}' open"
+    return graph, ""
+
+
+def _of_one(shape: Sequence[int]) -> list[int]:
+    return [max(size, 1) for size in shape]
 
 
 def _planned(artifact: Artifact, graph: Graph | None, reason: str) -> Measurement:
     planned = None
     if artifact.format == "onnx":
-        found = measure_plan(artifact.path)
+        shapes = {info.name: info.shape for info in artifact.inputs}
+        found = measure_plan(artifact.path, shapes)
         if found.value is not None or graph is None:
             return found
     if graph is not None:
@@ -94,8 +109,10 @@ def _energy(artifact: Artifact, graph: Graph | None, reason: str) -> Measurement
     return estimated_energy(macs, graph.parameter_bytes + moved, precision)
 
 
-def _micro(artifact: Artifact) -> Measurement:
+def _micro(artifact: Artifact, reason: str) -> Measurement:
     """The micro runtime's arena, under a name of its own: no board's memory was measured."""
+    if reason:
+        return _estimate("micro_arena_bytes", None, reason, "")
     if artifact.bytes > MICRO_BYTES:
         why = f"the file is larger than {MICRO_BYTES} bytes: no microcontroller's"
         return _estimate("micro_arena_bytes", None, why, "")

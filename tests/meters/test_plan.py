@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.artifact import Artifact
+from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices import Samples
 from edgekd.meters.doubts import doubts
 from edgekd.meters.plan import static_measurements
@@ -90,6 +90,34 @@ def test_onnx_runtimes_plan_knows_what_its_optimizer_fuses(tmp_path: Path) -> No
     assert "profile" in row.protocol  # type: ignore[attr-defined]
     # 256 bytes each: at most two live at once, and the optimizer leaves fewer than four
     assert row.value in (512.0, 768.0)  # type: ignore[attr-defined]
+
+
+def test_memory_and_energy_are_of_the_shapes_that_were_given(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    info = [helper.make_tensor_value_info(name, kinds.FLOAT, ("n", "w")) for name in ("x", "y")]
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"], name="relu")], "r", info[:1], info[1:]
+    )
+    path = tmp_path / "open.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    given = TensorInfo(name="x", shape=(8, 1024), dtype="float32")
+    rows = by_name(artifact(path, "onnx", inputs=(given,)))
+    assert rows["planned_memory_bytes"].value == 2 * 8 * 1024 * 4  # type: ignore[attr-defined]
+    assert rows["energy_estimate_mj"].value is None  # type: ignore[attr-defined]
+    said = "the file leaves the sizes of 'x' open"
+    assert rows["energy_estimate_mj"].reason == said  # type: ignore[attr-defined]
+
+
+def test_the_micro_runtime_is_asked_for_the_files_own_shapes_only(
+    tflite_file: Callable[..., Path],
+) -> None:
+    given = TensorInfo(name="x", shape=(8, 4, 4, 4), dtype="int8")
+    row = by_name(artifact(tflite_file(), "tflite", inputs=(given,)))["micro_arena_bytes"]
+    assert (row.value, row.kind) == (None, "unavailable")  # type: ignore[attr-defined]
+    assert "sizes of 'x'" in row.reason  # type: ignore[attr-defined]
 
 
 def test_a_file_that_tells_nothing_says_so(tmp_path: Path) -> None:
