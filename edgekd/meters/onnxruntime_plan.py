@@ -56,16 +56,22 @@ def measure_plan(
 def planned_bytes(model: Path, folder: Path, shapes: Mapping[str, Sequence[int]]) -> int:
     """Run the model once with its profiler on, and plan what its nodes wrote."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnx
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    def session_of(path: Path, options: Any) -> Any:
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    optimizing, profiling = ort.SessionOptions(), ort.SessionOptions()
+    optimized = folder / "optimized.onnx"
+    optimizing.optimized_model_filepath = str(optimized)
+    session_of(model, optimizing)
+    graph = _named(optimized)
+    profiling.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    profiling.enable_profiling = True
+    profiling.profile_file_prefix = str(folder / "profile")
+    session = session_of(optimized, profiling)
     feeds = {
         value.name: _zeros(value, shapes.get(value.name, value.shape))
         for value in session.get_inputs()
@@ -77,9 +83,20 @@ def planned_bytes(model: Path, folder: Path, shapes: Mapping[str, Sequence[int]]
         for event in events
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     }
-    graph = onnx.load(folder / "optimized.onnx", load_external_data=False).graph
     given = sum(array.nbytes for array in feeds.values())
     return arena_of_blocks(_blocks(graph, sizes, given))
+
+
+def _named(file: Path) -> Any:
+    """The graph of a file, each node of which has a name now: the profile goes by it, and many
+    exporters give none."""
+    import onnx
+
+    whole = onnx.load(file, load_external_data=False)
+    for number, node in enumerate(whole.graph.node):
+        node.name = f"{number}"
+    onnx.save(whole, file)
+    return whole.graph
 
 
 def _zeros(value: Any, sizes: Sequence[Any]) -> Any:

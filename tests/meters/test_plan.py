@@ -97,9 +97,7 @@ def test_memory_and_energy_are_of_the_shapes_that_were_given(tmp_path: Path) -> 
     pytest.importorskip("onnxruntime")
     helper, kinds = onnx.helper, onnx.TensorProto
     info = [helper.make_tensor_value_info(name, kinds.FLOAT, ("n", "w")) for name in ("x", "y")]
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["y"], name="relu")], "r", info[:1], info[1:]
-    )
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "r", info[:1], info[1:])
     path = tmp_path / "open.onnx"
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
