@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from itertools import pairwise
+from math import isfinite
 from types import TracebackType
 from typing import Self
 
@@ -82,11 +83,23 @@ def reader_of(name: str) -> Callable[[str], Reading | None]:
     return readers[name]
 
 
+def words_of(command: str) -> list[str]:
+    """A program and its arguments. Raises `InputError` for what is none."""
+    allowed = "a program and its arguments"
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"{error}: {command}", where="--meter", allowed=allowed) from None
+    if not words:
+        raise InputError("no command", where="--meter", allowed=allowed)
+    return words
+
+
 class MeterRecorder:
     """Records a meter's command from `with` to its end, on the clock of a device's windows."""
 
     def __init__(self, command: str, read: Callable[[str], Reading | None], device: Device) -> None:
-        self._command = shlex.split(command)
+        self._command = words_of(command)
         self._read = read
         self._device = device
         self._points: list[tuple[float, float]] = []
@@ -103,14 +116,17 @@ class MeterRecorder:
                 self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
             )  # fmt: skip
-        except (OSError, IndexError) as error:
+        except OSError as error:
             raise ToolError(f"does not start: {error}", where="--meter") from None
         self._thread = threading.Thread(target=self._listen, name="meter", daemon=True)
         self._thread.start()
-        if not self._first.wait(FIRST_SECONDS) or self._failed:
-            self.__exit__(None, None, None)
-            why = self._failed or f"said nothing for {FIRST_SECONDS:g} s"
-            raise ToolError(why, where=f"--meter {self._command[0]}")
+        try:
+            if not self._first.wait(FIRST_SECONDS) or self._failed:
+                why = self._failed or f"said nothing for {FIRST_SECONDS:g} s"
+                raise ToolError(why, where=f"--meter {self._command[0]}")
+        except BaseException:  # Ctrl-C too: the meter is in a group of its own
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -119,7 +135,12 @@ class MeterRecorder:
         error: BaseException | None,
         stack: TracebackType | None,
     ) -> None:
-        time.sleep(0.0 if kind else self._period())  # one more reading, after the last window
+        try:
+            time.sleep(0.0 if kind else self._period())  # one more reading, after the last window
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -148,6 +169,8 @@ class MeterRecorder:
                 arrived = time.monotonic()
                 try:
                     reading = self._read(line)
+                    if reading is not None and not all(isfinite(one or 0.0) for one in reading):
+                        raise ValueError("no number")
                 except ValueError:
                     self._failed = f"said something else: {line.strip()[:80]!r}"
                     break
@@ -173,7 +196,6 @@ class MeterRecorder:
 
 
 def open_meter(command: str, name: str, device: Device) -> MeterRecorder:
-    """The recorder of a meter's command whose output has the format of that name."""
-    if not command.strip():
-        raise InputError("no command", where="--meter", allowed="a program and its arguments")
+    """The recorder of a meter's command whose output has the format of that name. Raises
+    `InputError` for what is no command or no format."""
     return MeterRecorder(command, reader_of(name), device)

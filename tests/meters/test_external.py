@@ -1,5 +1,6 @@
 """External meters: the lines that they print, and a real process that prints them."""
 
+import signal
 import sys
 import time
 from datetime import datetime
@@ -53,6 +54,8 @@ def test_an_unknown_format_is_refused() -> None:
         open_meter("true", "joules", open_device("host"))
     with pytest.raises(InputError, match="no command"):
         open_meter(" ", "watts", open_device("host"))
+    with pytest.raises(InputError, match="No closing quotation: read 'it"):
+        open_meter("read 'it", "watts", open_device("host"))
 
 
 @pytest.mark.parametrize("stamp", ["time.time()", "'-'"])
@@ -73,6 +76,8 @@ def test_a_steady_meter_gives_its_watts_in_the_devices_time(stamp: str) -> None:
     ("body", "message"),
     [
         ("print('3 W')", "said something else: '3 W'"),
+        ("print('- nan')", "said something else: '- nan'"),
+        ("print('inf 2.5')", "said something else: 'inf 2.5'"),
         ("pass", "ended without a reading"),
     ],
 )
@@ -90,6 +95,17 @@ def test_a_meter_that_does_not_start_is_a_tools_error() -> None:
         open_meter("no-such-meter", "watts", open_device("host")),
     ):
         pass
+
+
+def test_a_silent_meter_that_is_interrupted_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    meter = open_meter(command("import time; time.sleep(60)"), "watts", open_device("host"))
+    monkeypatch.setattr(meter._first, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt), meter:
+        pass
+    assert meter._process.returncode == -signal.SIGKILL
 
 
 def test_a_meter_that_goes_wrong_on_the_way_gives_no_energy() -> None:
