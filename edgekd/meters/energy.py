@@ -219,6 +219,8 @@ def energy_measurement(
             raise ValueError(reason)
         idle = idle_watts or 0.0
         spent = np.array([trace.between(start, end) - idle * (end - start) for start, end in spans])
+        if spent.sum() <= 0:  # something else ran while power at rest was taken
+            raise ValueError(f"no more power than the {idle:.3f} W that it took at rest")
     except ValueError as error:
         return unavailable("energy_mj", str(error), device=device)
     # Each window has one run that is not timed (it refills the caches), and energy all the same.

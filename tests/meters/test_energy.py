@@ -129,6 +129,12 @@ def test_idle_power_is_subtracted_and_said() -> None:
     assert "2.000 W idle subtracted" in found.protocol
 
 
+def test_a_run_that_takes_no_more_than_rest_has_no_energy() -> None:
+    found = energy_measurement(run(10.0), STEPS, "host", idle_watts=4.5)
+    assert (found.value, found.kind) == (None, "unavailable")
+    assert found.reason == "no more power than the 4.500 W that it took at rest"
+
+
 def test_short_runs_and_missing_sensors_give_no_energy() -> None:
     short = energy_measurement(run(2.0), STEPS, "host")
     assert (short.value, short.kind) == (None, "unavailable")
