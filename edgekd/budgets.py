@@ -95,6 +95,11 @@ def parse_budget(text: str, where: str = "--budget") -> tuple[str, float]:
     return name, value
 
 
+def in_words(name: str, limit: float) -> str:
+    """A budget as a person reads it."""
+    return f"{name} {'>=' if KNOWN[name].at_least else '<='} {limit:g}"
+
+
 def check_budgets(table: Mapping[str, float], where: str) -> list[EdgekdError]:
     """Every fault of a table of budgets: unknown names and units, and limits that can't be."""
     faults: list[EdgekdError] = []

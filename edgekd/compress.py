@@ -311,9 +311,7 @@ def _layers(plan: Plan, staged: Staged) -> Layers:
 
 def resolved_recipe(request: Request) -> str:
     """The recipe as it ran, every default written out; its paths start from the output folder."""
-    recipe = request.recipe.model_copy(
-        update={"seed": request.seed, "budgets": {**request.recipe.budgets, **request.budgets}}
-    )
+    recipe = request.resolved
     table = recipe.model_dump(mode="json", exclude_none=True)
 
     def moved(network: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What is wrong with the user's input is told in one clear error, before any work, with exit 2."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +236,30 @@ def test_a_model_without_int8_for_the_edge_tpu_is_refused(refused):
 )
 def test_a_budget_that_can_not_be_is_refused(refused, budget, message):
     assert message in refused("--budget", budget)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ("latncy_ms = 5", "budgets latncy_ms: unknown budget 'latncy_ms'"),
+        ("latency_ms = -5", "budgets latency_ms: a limit is above 0, found -5"),
+        ("latency_ms = 5\nlatency_us = 9", "budgets latency_us: the same budget as 'latency_ms'"),
+    ],
+)
+def test_a_budget_of_the_recipe_that_can_not_be_is_refused(refused, limits, message):
+    assert message in refused(rest=f"[budgets]\n{limits}\n")
+
+
+def test_a_budget_of_a_targets_file_that_can_not_be_is_refused(refused, tmp_path):
+    profile = Path("targets/x86.toml").read_text(encoding="utf-8")
+    own = tmp_path / "own.toml"
+    own.write_text(profile.replace('"x86"', '"own"', 1).replace("latency_ms = 50", "latncy = 50"))
+    assert "target own: budgets latncy: unknown budget" in refused(target=own)
+
+
+def test_one_limit_twice_on_the_command_line_is_refused(refused):
+    told = refused("--budget", "size_kb=5", "--budget", "size_kib=6")
+    assert "--budget size_kib: the same budget as 'size_kb'" in told
 
 
 def test_a_missing_backend_is_refused_with_the_command_that_brings_it(refused, monkeypatch):

@@ -68,3 +68,13 @@ def test_whatever_the_checks_depend_on_has_them_run_again(planned, refusing, oth
 def test_a_plan_alone_leaves_nothing_behind(planned, tmp_path):
     planned()
     assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_a_budget_of_the_command_line_takes_the_recipes_place_in_recipe_toml(planned):
+    plan = planned(settings=["budgets.latency_ms=5"], budgets=["latency_us=300", "accuracy=0.9"])
+    assert plan.request.resolved.budgets == {"latency_us": 300.0, "accuracy": 0.9}
+
+
+def test_the_plan_says_which_budgets_are_lower_limits(planned):
+    lines = planned(budgets=["latency_us=300", "accuracy=0.9"]).lines()
+    assert {"x86: budget latency_us <= 300", "x86: budget accuracy >= 0.9"} <= set(lines)

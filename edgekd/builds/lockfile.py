@@ -54,7 +54,7 @@ def lock_of(plan: Plan, report: Report) -> Lock:
     artifacts = [one for target in report.targets for one in target.artifacts]
     baselines = [target.baseline for target in report.targets if target.baseline]
     return Lock(
-        recipe=recipe_key(_with_budgets(plan), request.seed),
+        recipe=recipe_key(request.resolved, request.seed),
         seed=request.seed,
         data=plan.data.sha256,
         targets={target.name: target_key(_whole(target)) for target in request.targets},
@@ -74,12 +74,6 @@ def paths_of(artifact: ArtifactReport) -> list[str]:
     """An artifact's file and its companions', relative to the run's folder."""
     folder = artifact.path.rpartition("/")[0]
     return [artifact.path, *(f"{folder}/{name}" for name in artifact.companions)]
-
-
-def _with_budgets(plan: Plan) -> Recipe:
-    """The recipe as recipe.toml of the run has it."""
-    recipe = plan.request.recipe
-    return recipe.model_copy(update={"budgets": {**recipe.budgets, **plan.request.budgets}})
 
 
 def _hashes(recipe: Recipe) -> dict[str, str]:

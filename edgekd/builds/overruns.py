@@ -1,5 +1,6 @@
 """A broken budget in one line: by how much, and what to try. What a build log ends with."""
 
+from edgekd.budgets import in_words
 from edgekd.measurement import Judgement
 from edgekd.parity import Parity
 from edgekd.report.values import ArtifactReport, Report
@@ -42,12 +43,12 @@ def _strayed(parity: Parity) -> str:
 
 def _line(where: str, one: Judgement) -> str:
     if one.verdict == "unverified":
-        return f"{where}: {one.metric} <= {one.limit:g} is not verified: {one.reason}"
+        return f"{where}: {in_words(one.metric, one.limit)} is not verified: {one.reason}"
     tried = next((words for start, words in ADVICE if one.metric.startswith(start)), "")
     assert one.value is not None
-    least = one.metric == "accuracy"
     beyond = abs(one.value - one.limit)
-    told = f"is {beyond:.4g} {'below' if least else 'over'} its limit of {one.limit:g}"
+    side = "below" if one.value < one.limit else "over"
+    told = f"is {beyond:.4g} {side} its limit of {one.limit:g}"
     if one.reason.startswith("the interval"):
         told = f"misses its limit of {one.limit:g}: {one.reason}"
     return f"{where}: {one.metric} = {one.value:.4g} {told}; try {tried}"

@@ -80,6 +80,7 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a model for one or more targets, and hold the files against budgets."""
+    from edgekd.budgets import EXIT_CODES
     from edgekd.builds.depfile import depfile_text
     from edgekd.builds.inputs import watched_files
     from edgekd.builds.offline import forbid_network
@@ -120,11 +121,7 @@ def compress(
         print_report(report, out)
     for line in overrun_lines(report):
         typer.echo(f"{'error' if report.verdict == 'fail' else 'note'}: {line}", err=True)
-    raise typer.Exit(_exit_code(report.verdict))
-
-
-def _exit_code(verdict: str) -> int:
-    return {"pass": 0, "fail": 1, "unverified": 4}[verdict]
+    raise typer.Exit(EXIT_CODES[report.verdict])
 
 
 def _say(line: str) -> None:

@@ -117,6 +117,7 @@ def build(
     ] = None,
 ) -> None:
     """Compress a model and write its sources, offline; a broken budget fails in one line."""
+    from edgekd.budgets import EXIT_CODES
     from edgekd.builds.depfile import depfile_text
     from edgekd.builds.firmware import build as build_sources
     from edgekd.builds.firmware import check_build
@@ -146,7 +147,7 @@ def build(
     for line in overrun_lines(report):
         typer.echo(f"error: {line}", err=True)
     if report.verdict != "pass":
-        raise typer.Exit({"fail": 1, "unverified": 4}[report.verdict])
+        raise typer.Exit(EXIT_CODES[report.verdict])
     if depfile:
         write_beside(depfile, text)
     for path in paths:

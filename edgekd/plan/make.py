@@ -26,10 +26,7 @@ def make_plan(request: Request) -> Plan:
         collect.attempt(typed_stage, number, table) for number, table in enumerate(recipe.stages, 1)
     ]
     check_order([stage for stage in stages if stage], collect)
-    for target in request.targets:
-        budgets = budgets_of(request, target)
-        collect.faults.extend(check_budgets(budgets, "budgets"))
-        collect.faults.extend(check_hard_limits(budgets, hard_limits(target), target.name))
+    collect.faults.extend(_budget_faults(request))
     collect.attempt(licence_text, recipe)
     if data:
         collect.attempt(check_labels, recipe, data)
@@ -73,6 +70,22 @@ def make_plan(request: Request) -> Plan:
     return Plan(
         **{**vars(plan), "targets": tuple(planned), "warnings": (*_warnings(plan), *(told or ()))}
     )
+
+
+def _budget_faults(request: Request) -> list[EdgekdError]:
+    """Of each table by itself, since merging lets a later budget hide an earlier one; and of what
+    they come to on each target."""
+    faults = [
+        *check_budgets(request.recipe.budgets, "budgets"),
+        *check_budgets(request.budgets, "--budget"),
+    ]
+    for target in request.targets:
+        faults += check_budgets(target.budgets, f"target {target.name}: budgets")
+    if not faults:
+        for target in request.targets:
+            budgets = budgets_of(request, target)
+            faults += check_hard_limits(budgets, hard_limits(target), target.name)
+    return faults
 
 
 def _warnings(plan: Plan) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from edgekd.backends import Backend
+from edgekd.budgets import in_words, merge_budgets
 from edgekd.candidate import Candidate
 from edgekd.cost import totals
 from edgekd.data.samples import Data
@@ -20,7 +21,7 @@ from edgekd.teachers import Teacher
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for; budgets of the recipe and of `--budget` are merged.
+    """What the command line asked for; `budgets` are those of `--budget`.
     `baseline` is whether the uncompressed teacher is compiled and measured beside the files.
     `product` is the format that alone is deployed: of files on the way to it, flash and memory are
     not held against budgets."""
@@ -37,6 +38,12 @@ class Request:
     cache: Path | None = None
     baseline: bool = True
     product: str = ""
+
+    @property
+    def resolved(self) -> Recipe:
+        """The recipe as it runs, with the command line's seed and budgets in place of its own."""
+        budgets = merge_budgets(self.recipe.budgets, self.budgets)
+        return self.recipe.model_copy(update={"seed": self.seed, "budgets": budgets})
 
 
 @dataclass(frozen=True)
@@ -119,5 +126,5 @@ class Plan:
             compilers = ", ".join(planned.backends) or "nothing: it is a file already"
             lines.append(f"{name}: compile with {compilers}, then measure")
             for metric, limit in planned.budgets.items():
-                lines.append(f"{name}: budget {metric} <= {limit:g}")
+                lines.append(f"{name}: budget {in_words(metric, limit)}")
         return [*lines, *(f"note: {warning}" for warning in self.warnings)]

@@ -58,9 +58,7 @@ def _backends(target: Target, stages: Sequence[Stage], collect: Collector) -> di
 
 def budgets_of(request: Request, target: Target) -> dict[str, float]:
     """Merged budgets; flash and memory of a microcontroller are budgets even if nobody asks."""
-    return merge_budgets(
-        hard_limits(target), target.budgets, request.recipe.budgets, request.budgets
-    )
+    return merge_budgets(hard_limits(target), target.budgets, request.resolved.budgets)
 
 
 def keep_plan(plan: Plan) -> None:

@@ -68,6 +68,10 @@ def report(*artifacts):
             judgement("memory_kib", 64, None, "unverified", "no micro runtime"),
             "m4: model.c: memory_kib <= 64 is not verified: no micro runtime",
         ),
+        (
+            judgement("accuracy", 0.9, None, "unverified", "not run"),
+            "m4: model.c: accuracy >= 0.9 is not verified: not run",
+        ),
     ],
 )
 def test_a_broken_budget_is_one_line_with_by_how_much_and_what_to_try(one, line):
