@@ -27,7 +27,7 @@ from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for
 from edgekd.plan import Plan, PlannedTarget, Request, keep_plan, make_plan, start_key
 from edgekd.proof import Original, prove
-from edgekd.recipe import default_recipe, load_recipe
+from edgekd.recipe import default_recipe, load_recipe, named_files
 from edgekd.report.files import write_report
 from edgekd.report.values import (
     ArtifactReport,
@@ -314,25 +314,6 @@ def resolved_recipe(request: Request) -> str:
     recipe = request.resolved
     table = recipe.model_dump(mode="json", exclude_none=True)
 
-    def moved(network: dict[str, Any]) -> None:
-        for key in ("weights", "program", "onnx", "tflite", "keras", "logits"):
-            if key in network:
-                network[key] = os.path.relpath(recipe.folder / network[key], request.out)
-
-    if recipe.data.source.endswith(".npz"):
-        table["data"]["source"] = os.path.relpath(recipe.folder / recipe.data.source, request.out)
-    if "licence_file" in table["metadata"]:
-        licence = recipe.folder / table["metadata"]["licence_file"]
-        table["metadata"]["licence_file"] = os.path.relpath(licence, request.out)
-    for network in (table["model"], table.get("student", {}), *table.get("teachers", ())):
-        moved(network)
-    for stage in table["stages"]:
-        scheme = stage.get("scheme")
-        if not isinstance(scheme, dict):
-            continue
-        for network in scheme.get("assistants", ()):
-            moved(network)
-        public = scheme.get("public", {})
-        if str(public.get("source", "")).endswith(".npz"):
-            public["source"] = os.path.relpath(recipe.folder / public["source"], request.out)
+    for _, of, key in named_files(table):
+        of[key] = os.path.relpath(recipe.folder / of[key], request.out)
     return tomli_w.dumps(table)

@@ -12,7 +12,7 @@ from typing import Any
 from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends.onnx import Onnx, tensors_of, write_onnx
 from edgekd.compiled import Compiled, kept
-from edgekd.data.samples import Data
+from edgekd.data.samples import Data, sha256_of_tensors
 from edgekd.errors import EdgekdError, InputError
 from edgekd.onnx_files import describe_onnx
 from edgekd.recipe import Recipe
@@ -83,7 +83,7 @@ def files_of(
     if not stages:
         return Compiled(before[0], None), [Compiled(before[0], None)]
     tables = [stage.model_dump(mode="json") for stage in stages]  # type: ignore[attr-defined]
-    key = key_of("calibrated", *parts, tables, data.sha256, samples.shape)
+    key = key_of("calibrated", *parts, tables, data.sha256, sha256_of_tensors(samples))
     after = kept(store, "onnx", key, calibrated)
     return Compiled(before[0], None), [Compiled(each, None) for each in after]
 

@@ -1,6 +1,7 @@
 """What the user wants: model, teachers, data, stages in order and budgets, read from TOML."""
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ class DataTable(Value):
 
 
 class Calibration(Value):
-    """Which samples calibrate: a set of committed ids by name, or the first so many of a class."""
+    """Which samples calibrate: a set of committed ids by name or by its .toml file, or the first so
+    many of a class."""
 
     set: str | None = None
     samples: PositiveInt = 256
@@ -130,6 +132,55 @@ def load_recipe(path: Path, settings: dict[str, str] | None = None) -> Recipe:
     recipe = parse(Recipe, table, str(path))
     recipe._folder = path.resolve().parent
     return recipe
+
+
+FILES = ("weights", "program", "onnx", "tflite", "keras", "logits")
+
+
+def named_files(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every file that a recipe's table (a `Recipe` as JSON) names: its place there,
+    `teachers.1.weights`, with the table and the key that hold its path, which starts from the
+    recipe's folder."""
+    for place, network in named_networks(table):
+        yield from ((f"{place}.{key}", network, key) for key in FILES if network.get(key))
+    schemes = _schemes(table)
+    sources = [
+        ("data", table["data"]),
+        *((f"{place}.public", s.get("public")) for place, s in schemes),
+    ]
+    for place, source in sources:
+        if isinstance(source, dict) and str(source.get("source")).endswith(".npz"):
+            yield f"{place}.source", source, "source"
+    if str(table["calibration"].get("set")).endswith(".toml"):
+        yield "calibration.set", table["calibration"], "set"
+    if table["metadata"].get("licence_file"):
+        yield "metadata.licence_file", table["metadata"], "licence_file"
+    for number, diagnostic in enumerate(table["report"]["diagnostics"], 1):
+        if isinstance(diagnostic, dict) and isinstance(diagnostic.get("groups"), str):
+            yield f"report.diagnostics.{number}.groups", diagnostic, "groups"
+
+
+def named_networks(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every network of a recipe's table with its place, also a scheme's assistants."""
+    yield "model", table["model"]
+    if table.get("student"):
+        yield "student", table["student"]
+    several = [("teachers", table["teachers"])]
+    several += [(f"{place}.assistants", each.get("assistants")) for place, each in _schemes(table)]
+    for place, networks in several:
+        if isinstance(networks, list):
+            for number, network in enumerate(networks, 1):
+                if isinstance(network, dict):
+                    yield f"{place}.{number}", network
+
+
+def _schemes(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The schemes of stages that are tables; what is in them, their stages have not checked."""
+    return [
+        (f"stages.{number}.scheme", stage["scheme"])
+        for number, stage in enumerate(table["stages"], 1)
+        if isinstance(stage.get("scheme"), dict)
+    ]
 
 
 LONGEST_LICENCE = 100_000

@@ -1,9 +1,12 @@
 """What the plan asks, and what it need not ask again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from edgekd.compress import prepare
+from edgekd.builds.inputs import recipe_inputs
+from edgekd.compress import prepare, resolved_recipe
 from edgekd.errors import EdgekdError, InputError
 from edgekd.plan import keep_plan, make_plan
 from edgekd.stages.quantize import Quantize
@@ -78,3 +81,39 @@ def test_a_budget_of_the_command_line_takes_the_recipes_place_in_recipe_toml(pla
 def test_the_plan_says_which_budgets_are_lower_limits(planned):
     lines = planned(budgets=["latency_us=300", "accuracy=0.9"]).lines()
     assert {"x86: budget latency_us <= 300", "x86: budget accuracy >= 0.9"} <= set(lines)
+
+
+def test_other_samples_to_calibrate_with_are_noticed_in_a_set_of_the_same_name(planned, tmp_path):
+    def key(ids: list[int]) -> str:
+        known = f'name = "own"\ndata = "few.npz"\npreprocessing = "none"\nids = {ids}\n'
+        (tmp_path / "own.toml").write_text(known)
+        (stage,) = planned(settings=["calibration.set=own.toml"]).targets[0].stages
+        return stage.key
+
+    assert key([1, 2, 3]) == key([1, 2, 3]) != key([1, 2, 4])
+
+
+def test_recipe_toml_plans_the_same_from_the_folder_of_the_run(planned, tmp_path):
+    known = 'name = "own"\ndata = "few.npz"\npreprocessing = "none"\nids = [1, 2]\n'
+    (tmp_path / "own.toml").write_text(known)
+    np.save(tmp_path / "g.npy", np.arange(20) % 2)
+    groups = '[{ name = "groups", groups = "g.npy" }]'
+    first = planned(settings=["calibration.set=own.toml", f"report.diagnostics={groups}"])
+    run = tmp_path / "out" / "deeper"
+    run.mkdir(parents=True)
+    request = replace(first.request, out=run)
+    (run / "recipe.toml").write_text(resolved_recipe(request))
+    second = make_plan(prepare(recipe=run / "recipe.toml", targets=["x86"], out=run))
+    assert second.targets[0].stages[0].key == first.targets[0].stages[0].key
+    assert report_files(second) == report_files(first) == [tmp_path / "g.npy"]
+
+
+def report_files(plan):
+    found = recipe_inputs(plan.request.recipe)
+    return [path.resolve() for place, path in found.items() if place.startswith("report")]
+
+
+def test_a_file_of_groups_that_is_not_there_is_refused_by_the_plan(planned):
+    groups = '[{ name = "groups", groups = "g.npy" }]'
+    with pytest.raises(EdgekdError, match=r"g\.npy: no such file"):
+        planned(settings=[f"report.diagnostics={groups}"])

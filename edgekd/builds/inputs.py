@@ -9,52 +9,34 @@ from typing import Any
 import edgekd
 from edgekd.data.calibration import load_calibration
 from edgekd.networks import content_hash
-from edgekd.recipe import Network, Recipe
+from edgekd.onnx_files import external_files
+from edgekd.recipe import Recipe, named_files, named_networks
 from edgekd.store import key_of
 from edgekd.target import target_path
-
-FILES = ("weights", "program", "onnx", "tflite", "keras", "logits")
-
-
-def network_inputs(recipe: Recipe) -> dict[str, Path]:
-    """The networks' own files, by their key in the recipe: `teachers.1.weights`."""
-    networks = {"model": recipe.model, **_named_teachers(recipe)}
-    if recipe.student:
-        networks["student"] = recipe.student
-    return {
-        f"{name}.{kind}": recipe.folder / getattr(network, kind)
-        for name, network in networks.items()
-        for kind in FILES
-        if getattr(network, kind) is not None
-    }
-
-
-def _named_teachers(recipe: Recipe) -> dict[str, Network]:
-    return {f"teachers.{number}": each for number, each in enumerate(recipe.teachers, 1)}
 
 
 def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
     """Every file that a recipe names, by its key there; sources of its factories included."""
-    found = network_inputs(recipe)
-    if recipe.data.source.endswith(".npz"):
-        found["data.source"] = recipe.folder / recipe.data.source
+    table = recipe.model_dump(mode="json")
+    found = {place: recipe.folder / str(of[key]) for place, of, key in named_files(table)}
+    for place, path in list(found.items()):
+        if place.endswith(".onnx") and path.is_file():
+            found |= {f"{place} {beside.name}": beside for beside in external_files(path)}
     if recipe.calibration.set is not None:
-        found["calibration.set"] = load_calibration(recipe.calibration.set)[1]
-    if recipe.metadata.licence_file is not None:
-        found["metadata.licence_file"] = recipe.folder / recipe.metadata.licence_file
-    for factory in sorted(set(_factories(recipe))):
+        found["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
+    for factory in sorted(set(_factories(table))):
         path = source_file(factory, recipe.folder)
         if path is not None:
             found[f"factory {factory}"] = path
     return found
 
 
-def _factories(recipe: Recipe) -> Iterator[str]:
-    for network in (recipe.model, recipe.student, *recipe.teachers):
-        if network is not None and network.factory is not None:
-            yield network.factory
-    if ":" in recipe.data.source:
-        yield recipe.data.source
+def _factories(table: dict[str, Any]) -> Iterator[str]:
+    for _, network in named_networks(table):
+        if network.get("factory"):
+            yield str(network["factory"])
+    if ":" in table["data"]["source"]:
+        yield table["data"]["source"]
 
 
 def source_file(factory: str, folder: Path) -> Path | None:
@@ -79,21 +61,9 @@ def recipe_key(recipe: Recipe, seed: int) -> str:
     """A hash of all that a recipe says, its files by their content: the same wherever it lies."""
     table: dict[str, Any] = recipe.model_dump(mode="json", exclude={"seed"})
     hashes = {name: content_hash(path) for name, path in recipe_inputs(recipe).items()}
-    for name, network in (("model", table["model"]), ("student", table.get("student"))):
-        _without_paths(name, network)
-    for number, network in enumerate(table["teachers"], 1):
-        _without_paths(f"teachers.{number}", network)
-    if "data.source" in hashes:
-        table["data"]["source"] = "file"
-    if "metadata.licence_file" in hashes:
-        table["metadata"]["licence_file"] = "file"
+    for place, of, key in named_files(table):
+        of[key] = f"file {place}"
     return key_of(table, hashes, seed)
-
-
-def _without_paths(name: str, network: dict[str, Any] | None) -> None:
-    for kind in FILES:
-        if network and network.get(kind) is not None:
-            network[kind] = f"file {name}.{kind}"
 
 
 def watched_files(recipe: Recipe, recipe_path: Path, targets: list[str]) -> list[Path]:

@@ -29,16 +29,16 @@ class CalibrationSet(Value):
     ids: tuple[int, ...] = Field(min_length=1)
 
 
-def calibration_samples(calibration: Calibration, data: Data, seed: int = 0) -> Tensor:
+def calibration_samples(calibration: Calibration, data: Data, folder: Path = Path()) -> Tensor:
     """Inputs (N, ...) to calibrate with: those of `calibration.set`, or the first `samples`.
 
-    Without a set they are balanced over classes and taken in order; `seed` plays no part, so that
-    every seed is calibrated alike. A `set` is a name (./calibration, then the package's) or a
-    path in .toml. InputError for an unknown or faulty set, or one of another data set.
+    Without a set they are balanced over classes and taken in order, so that every seed is
+    calibrated alike. A `set` is a name (./calibration, then the package's) or a path in .toml from
+    the recipe's `folder`. InputError for an unknown or faulty set, or one of another data set.
     """
     if calibration.set is None:
         return data.train.x[balanced(data.task.strata(data.train.y), calibration.samples)]
-    chosen, path = load_calibration(calibration.set)
+    chosen, path = load_calibration(calibration.set, folder)
     if chosen.data != data.name:
         raise InputError(
             f"calibrates '{chosen.data}', and the data is '{data.name}'",
@@ -55,10 +55,10 @@ def calibration_samples(calibration: Calibration, data: Data, seed: int = 0) -> 
     return samples.x
 
 
-def load_calibration(name: str) -> tuple[CalibrationSet, Path]:
+def load_calibration(name: str, folder: Path = Path()) -> tuple[CalibrationSet, Path]:
     """The set of that name, or of that file when `name` is a path in .toml; and its path."""
     if name.endswith(".toml"):
-        path = Path(name)
+        path = folder / name
     else:
         files = toml_files("calibration")
         if name not in files:

@@ -55,7 +55,7 @@ def load_data(table: DataTable, folder: Path) -> Data:
             allowed="samples of shape (channels, height, width)",
         )
     return Data(
-        name=table.source,
+        name=Path(table.source).name if table.source.endswith(".npz") else table.source,
         train=train,
         validation=validation,
         test=source.test,

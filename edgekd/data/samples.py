@@ -54,11 +54,16 @@ class Samples:
     @cached_property
     def sha256(self) -> str:
         """Of the bytes of inputs and targets: the content that stage keys are made of."""
-        digest = hashlib.sha256()
-        for part in (self.x, self.y, *([] if self.paired is None else [self.paired])):
-            digest.update(str((tuple(part.shape), part.dtype)).encode())
-            digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return sha256_of_tensors(self.x, self.y, *([] if self.paired is None else [self.paired]))
+
+
+def sha256_of_tensors(*parts: Tensor) -> str:
+    """Of their shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str((tuple(part.shape), part.dtype)).encode())
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

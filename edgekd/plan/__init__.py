@@ -5,7 +5,7 @@ backends and budgets what is wrong. All faults come out together.
 """
 
 from edgekd.plan.checks import typed_stage
-from edgekd.plan.keys import start_key
+from edgekd.plan.keys import report_key, start_key
 from edgekd.plan.make import make_plan
 from edgekd.plan.planned import Plan, PlannedStage, PlannedTarget, Request
 from edgekd.plan.targets import keep_plan
@@ -17,6 +17,7 @@ __all__ = [
     "Request",
     "keep_plan",
     "make_plan",
+    "report_key",
     "start_key",
     "typed_stage",
 ]

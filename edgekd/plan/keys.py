@@ -2,8 +2,10 @@
 
 import torch
 
-from edgekd.networks import network_key
+from edgekd.data.samples import sha256_of_tensors
+from edgekd.networks import content_hash, network_key
 from edgekd.plan.planned import Plan
+from edgekd.recipe import Recipe, named_files
 from edgekd.stages import Stage
 from edgekd.store import code_key, key_of
 from edgekd.target import Target
@@ -19,7 +21,7 @@ def start_key(plan: Plan) -> str:
         network_key(plan.start_network, recipe.folder),
         [(teacher.key, teacher.weight) for teacher in plan.teachers],
         plan.data.sha256,
-        recipe.calibration.model_dump(),
+        sha256_of_tensors(plan.calibration),
     )
 
 
@@ -29,3 +31,14 @@ def stage_key(previous: str, stage: Stage, target: Target, content: str = "") ->
     facts = target.model_dump(mode="json", include=set(stage.target_facts))
     table = stage.model_dump(mode="json")  # type: ignore[attr-defined]
     return key_of(previous, table, facts, *([content] if content else []))
+
+
+def report_key(recipe: Recipe) -> str:
+    """Of the diagnostics that a recipe asks for and what the files in them hold. Raises
+    `InputError` for a file that is not there."""
+    files = [
+        content_hash(recipe.folder / table[key])
+        for place, table, key in named_files(recipe.model_dump(mode="json"))
+        if place.startswith("report.")
+    ]
+    return key_of(recipe.report.model_dump(mode="json"), files)

@@ -8,6 +8,7 @@ from edgekd.diagnostics import diagnostics_of
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.onnx_alone import is_onnx_alone
 from edgekd.plan.checks import check_device, check_labels, check_order, typed_stage, without_network
+from edgekd.plan.keys import report_key
 from edgekd.plan.planned import Plan, Request
 from edgekd.plan.start import BlackBox, start_candidate, teacher_for, teacher_networks
 from edgekd.plan.targets import budgets_of, planned_target
@@ -28,6 +29,7 @@ def make_plan(request: Request) -> Plan:
     check_order([stage for stage in stages if stage], collect)
     collect.faults.extend(_budget_faults(request))
     collect.attempt(licence_text, recipe)
+    collect.attempt(report_key, recipe)
     if data:
         collect.attempt(check_labels, recipe, data)
     start_network = recipe.student or recipe.model
@@ -47,7 +49,7 @@ def make_plan(request: Request) -> Plan:
     asked, faults = diagnostics_of(recipe.report.diagnostics, data, "report.diagnostics")
     collect.faults.extend(faults)
     collect.faults.extend(without_network(recipe, asked))
-    calibration = collect.attempt(calibration_samples, recipe.calibration, data, request.seed)
+    calibration = collect.attempt(calibration_samples, recipe.calibration, data, recipe.folder)
     raise_all(collect.faults)
     assert calibration is not None
     plan = Plan(

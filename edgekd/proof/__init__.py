@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekd.budgets import judge
 from edgekd.compiled import Compiled
-from edgekd.plan import Plan, PlannedTarget
+from edgekd.plan import Plan, PlannedTarget, report_key
 from edgekd.proof.artifact_report import report_of
 from edgekd.proof.costs import costs_of
 from edgekd.proof.outputs import STORED, Original, inherited, proof_of
@@ -82,7 +82,7 @@ def _proved(
         code_key(),
         [each.artifact.model_dump(mode="json", exclude={"path"}) for each in everything],
         [plan.data.sha256, plan.original.key, plan.request.device, plan.request.quick],
-        plan.request.recipe.report.model_dump(mode="json"),
+        report_key(plan.request.recipe),
         [target.model_dump(mode="json", exclude={"budgets"}), platform.platform()],
     )
     found = plan.store.find("proof", key) if plan.request.resume else None

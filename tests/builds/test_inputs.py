@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+import torch
 
 from edgekd.builds.inputs import recipe_inputs, recipe_key, watched_files
 from edgekd.errors import InputError
@@ -44,6 +45,47 @@ def test_every_file_that_a_recipe_names_is_an_input(project):
         "teachers.1.keras": "saved",
         "data.source": "d.npz",
         "metadata.licence_file": "LICENCE",
+    }
+
+
+FURTHER = """
+[model]
+onnx = "t.onnx"
+[calibration]
+set = "own.toml"
+[[stages]]
+kind = "distill"
+[stages.scheme]
+name = "progressive"
+assistants = [{ factory = "mine:make", weights = "w.safetensors" }]
+[[stages]]
+kind = "distill"
+scheme = { name = "federated", public = { source = "public.npz" } }
+[report]
+diagnostics = ["fidelity", { name = "groups", groups = "g.npy" }]
+"""
+
+
+def test_files_of_schemes_diagnostics_and_calibration_are_inputs_too(tmp_path):
+    model = torch.nn.Linear(64, 64).eval()
+    torch.onnx.export(model, (torch.ones(1, 64),), tmp_path / "t.onnx", dynamo=True, verbose=False)
+    assert (tmp_path / "t.onnx.data").exists()
+    ids = 'name = "own"\ndata = "d.npz"\npreprocessing = "none"\nids = [0]\n'
+    (tmp_path / "own.toml").write_text(ids)
+    (tmp_path / "mine.py").write_text("def make(): ...")
+    (tmp_path / "recipe.toml").write_text(FURTHER)
+    found = {
+        name: path.relative_to(tmp_path).as_posix()
+        for name, path in recipe_inputs(loaded(tmp_path)).items()
+    }
+    assert found == {
+        "model.onnx": "t.onnx",
+        "model.onnx t.onnx.data": "t.onnx.data",
+        "stages.1.scheme.assistants.1.weights": "w.safetensors",
+        "stages.2.scheme.public.source": "public.npz",
+        "calibration.set": "own.toml",
+        "report.diagnostics.2.groups": "g.npy",
+        "factory mine:make": "mine.py",
     }
 
 

@@ -44,7 +44,7 @@ def test_a_set_names_the_same_samples_whatever_is_held_back(digits: Data) -> Non
 
 
 def test_without_a_set_the_first_of_each_class_are_taken(digits: Data) -> None:
-    samples = calibration_samples(Calibration(samples=10), digits, seed=7)
+    samples = calibration_samples(Calibration(samples=10), digits)
     firsts = sorted(int((digits.train.y == label).nonzero()[0]) for label in range(10))
     assert torch.equal(samples, digits.train.x[firsts])
 
