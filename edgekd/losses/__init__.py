@@ -57,7 +57,10 @@ class ResponseLoss(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, labels: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """The mean over the rows; `weights` (R,) of mean one make some of them count more."""
+        """The mean over the rows, 0 where there are none; `weights` (R,) of mean one make some of
+        them count more."""
+        if not len(student):
+            return student.sum()
         values = self.each(student, teacher, labels)
         return values.mean() if weights is None else (weights * values).mean()
 

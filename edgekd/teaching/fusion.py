@@ -38,7 +38,8 @@ def merge(answers: Sequence[Tensor], weights: Sequence[float] | Tensor, loss: Lo
         return answers[0]
     temperature = loss.averaged_at if isinstance(loss, ResponseLoss) else None
     shares = torch.as_tensor(weights, dtype=torch.float32, device=answers[0].device)
-    shares = (shares / shares.sum(0)).view(len(answers), -1, *[1] * (answers[0].dim() - 1))
+    rows = shares[0].numel()  # 1, or one of each sample
+    shares = (shares / shares.sum(0)).view(len(answers), rows, *[1] * (answers[0].dim() - 1))
     stacked = torch.stack(list(answers))
     if temperature is None:
         return (shares * stacked).sum(0)

@@ -32,6 +32,6 @@ def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
 def weighted_cross_entropy(
     rows: Tensor, labels: Tensor, weights: Tensor, smoothing: float
 ) -> Tensor:
-    """The mean over rows (R, classes) of weight * cross-entropy."""
+    """The mean over rows (R, classes) of weight * cross-entropy; 0 where there are none."""
     each = F.cross_entropy(rows, labels, reduction="none", label_smoothing=smoothing)
-    return (weights * each).mean()
+    return (weights * each).sum() / max(1, len(each))

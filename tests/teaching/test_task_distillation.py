@@ -156,3 +156,17 @@ def test_unlabelled_tokens_are_left_out_of_the_distillation():
     loss = LOSSES.get("kl").make(temperature=1.0)
     found = loss(seen.logits, seen.answers[0], seen.labels)
     assert float(found) == pytest.approx(float(by_hand))
+
+
+@pytest.mark.parametrize("name", ["kl", "dkd", "dist", "logit-standardized"])
+@pytest.mark.parametrize("weights", ["equal", "inverse-frequency", "disagreement"])
+def test_a_batch_without_any_label_teaches_nothing_and_breaks_nothing(name, weights, tmp_path):
+    y = torch.full((6, 4, 4), NO_LABEL)
+    y[:2] = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
+    teaching = Teaching(
+        losses=[{"name": name}], sample_weights=weights, epochs=1, batch_size=2, keep="last"
+    )
+    teachers = [teacher(Net(0)), teacher(Net(1))]
+    student = Net(9)
+    teach(student, teaching, data=data(Segmentation(), y), teachers=teachers, work=tmp_path)
+    assert all(bool(value.isfinite().all()) for value in student.parameters())
