@@ -253,6 +253,7 @@ class _LiveTeachers:
     ) -> None:
         self._networks: dict[int, nn.Module] = {}
         self._taps: dict[int, Taps] = {}
+        self._outputs: dict[int, dict[str, Tensor]] = {}
         self.answers: dict[int, Tensor] = {}
         names: dict[int, list[str]] = {}
         for term, source in zip(terms, sources, strict=True):
@@ -272,7 +273,10 @@ class _LiveTeachers:
         with torch.no_grad():
             logits = outputs.logits(network.to(x.device)(x))
         self.answers[id(teacher)] = logits.float()
+        # A copy: a loss may run the teacher again on other inputs, and the taps see that too.
+        self._outputs[id(teacher)] = dict(self._taps[id(teacher)].outputs)
         return logits
 
     def outputs(self, teacher: Teacher) -> dict[str, Tensor]:
-        return self._taps[id(teacher)].outputs
+        """What the tapped layers gave for this step's batch."""
+        return self._outputs[id(teacher)]

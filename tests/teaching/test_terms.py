@@ -117,6 +117,19 @@ def test_auto_gives_a_loss_on_one_layer_a_regressor_for_each_pair_and_shares_its
     assert all(torch.allclose(ends[0][key], ends[1][key], atol=1e-6) for key in ends[0])
 
 
+def test_features_are_the_batchs_own_also_beside_a_loss_that_runs_the_teacher_again(tmp_path):
+    # In the first epoch `sequence` lets the teacher write; what it then looks at is no batch.
+    losses = [{"name": "sequence"}, {"name": "hint", "student": "mix"}]
+    ends = []
+    for number, order in enumerate((losses, losses[::-1])):
+        student, network, samples = situation("sequence")
+        torch.manual_seed(0)
+        plan = teaching(*order, epochs=1)
+        keys = {"data": samples, "teachers": [teacher_of(network)], "work": tmp_path / str(number)}
+        ends.append(state(teach(student, plan, **keys)))
+    assert all(torch.allclose(ends[0][key], ends[1][key], atol=1e-6) for key in ends[0])
+
+
 def test_equal_sample_weights_change_nothing_and_others_do(tmp_path):
     ends = {}
     for wish in ("equal", "inverse-frequency", "disagreement"):
