@@ -136,10 +136,12 @@ class Lesson:
         needed = None in self.sources or self.teaching.sample_weights == "disagreement"
         answers = []
         for number, teacher in enumerate(self.teachers):
-            found = self.live.run(teacher, batch.shown)
+            temperature = self.temperatures[number]
+            found = self.live.run(teacher, batch.shown, temperature)
             if needed:
-                answer = self.answers.of(number, batch) if found is None else found
-                answers.append(answer.float() / self.temperatures[number])
+                if found is None:
+                    found = self.answers.of(number, batch) / temperature
+                answers.append(found)
         return answers
 
     def _network(self, batch: Batch) -> nn.Module | None:
@@ -264,15 +266,16 @@ class _LiveTeachers:
             stack.callback(network.to, "cpu")
             self._taps[key] = stack.enter_context(Taps(network, names[key]))
 
-    def run(self, teacher: Teacher, x: Tensor) -> Tensor | None:
-        """The logits of a tapped teacher, its layers' outputs kept; None for any other one."""
+    def run(self, teacher: Teacher, x: Tensor, temperature: float) -> Tensor | None:
+        """The logits of a tapped teacher over its temperature, its layers' outputs kept; None for
+        any other one."""
         network = self._networks.get(id(teacher))
         if network is None:
             return None
         outputs = teacher.outputs if isinstance(teacher, ModuleTeacher) else Outputs()
         with torch.no_grad():
-            logits = outputs.logits(network.to(x.device)(x))
-        self.answers[id(teacher)] = logits.float()
+            logits = outputs.logits(network.to(x.device)(x)) / temperature
+        self.answers[id(teacher)] = logits
         # A copy: a loss may run the teacher again on other inputs, and the taps see that too.
         self._outputs[id(teacher)] = dict(self._taps[id(teacher)].outputs)
         return logits

@@ -143,8 +143,9 @@ def test_equal_sample_weights_change_nothing_and_others_do(tmp_path):
     assert not same(ends["equal"], ends["disagreement"])
 
 
-def test_a_calibrated_teachers_logits_are_divided_by_its_temperature(tmp_path, monkeypatch):
-    network = resnet(8)
+@pytest.mark.parametrize("name", ["mse-logits", "transformer"])
+def test_a_calibrated_teachers_logits_are_divided_by_its_temperature(name, tmp_path, monkeypatch):
+    student, network, samples = situation(name)
     sharp = copy.deepcopy(network)
     with torch.no_grad():
         for parameter in sharp.classifier.parameters():
@@ -154,11 +155,11 @@ def test_a_calibrated_teachers_logits_are_divided_by_its_temperature(tmp_path, m
         "edgekd.teaching.lesson.teacher_temperature", lambda t, data: fitted[t.name]
     )
     ends = []
-    for name, module in (("plain", network), ("sharp", sharp)):
-        plan = teaching({"name": "mse-logits"}, calibrate_teachers=True)
-        teacher = ModuleTeacher(name, name, 1.0, module.requires_grad_(False), Outputs())
-        keys = {"data": data(), "teachers": [teacher], "work": tmp_path / name}
-        ends.append(state(teach(resnet(4), plan, **keys)))
+    for title, module in (("plain", network), ("sharp", sharp)):
+        plan = teaching(table(name), calibrate_teachers=True)
+        teacher = ModuleTeacher(title, title, 1.0, module.requires_grad_(False), Outputs())
+        keys = {"data": samples, "teachers": [teacher], "work": tmp_path / title}
+        ends.append(state(teach(copy.deepcopy(student), plan, **keys)))
     assert all(torch.allclose(ends[0][key], ends[1][key], atol=1e-5) for key in ends[0])
 
 
