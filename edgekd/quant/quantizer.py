@@ -28,9 +28,6 @@ from edgekd.target import Scheme
 
 ANNOTATION = "quantization_annotation"
 
-_EPSILON = 2**-12
-"""The smallest scale: a channel that is all zeros must not overflow its int32 bias."""
-
 
 class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]
     """Follows the range of what passes while training, and leaves it alone in evaluation.
@@ -58,7 +55,7 @@ def activation_spec(scheme: Scheme) -> QuantizationSpec:
     """Per tensor, over all 256 values; symmetric ones keep their zero point at 0."""
     symmetric = scheme.activations == "int8-symmetric"
     fake_quantize = ActivationFakeQuantize.with_args(
-        observer=MovingAverageMinMaxObserver, averaging_constant=0.01, eps=_EPSILON
+        observer=MovingAverageMinMaxObserver, averaging_constant=0.01
     )
     return QuantizationSpec(
         dtype=torch.int8,
@@ -74,7 +71,7 @@ def weight_spec(scheme: Scheme) -> QuantizationSpec:
     limit = weight_limit(scheme)
     per_channel = scheme.per_channel
     observer = MovingAveragePerChannelMinMaxObserver if per_channel else MovingAverageMinMaxObserver
-    fake_quantize = FakeQuantize.with_args(observer=observer, averaging_constant=1.0, eps=_EPSILON)
+    fake_quantize = FakeQuantize.with_args(observer=observer, averaging_constant=1.0)
     return QuantizationSpec(
         dtype=torch.int8,
         observer_or_fake_quant_ctr=fake_quantize,

@@ -26,6 +26,10 @@ DEQUANTIZE_GROUPS = quantized.dequantize_per_channel_group.default
 """Narrow weights alone: codes (o, k), scales (o, groups)."""
 
 
+MOST_STEPS = 2**30
+"""The largest bias in steps of its accumulator: half of int32, the other half is the sum's."""
+
+
 def finish(graph: fx.GraphModule) -> fx.GraphModule:
     """What every converted graph goes through, whoever calibrated or trained it."""
     fold_weights(graph)
@@ -77,16 +81,41 @@ def store_biases(graph: fx.GraphModule) -> None:
     That is what integer kernels add (Jacob et al. 2018, equation 11), so the reference and every
     artifact have the same bias, and ONNX Runtime fuses the layer.
     """
-    for node in list(graph.graph.nodes):
-        if node.target not in ops.WEIGHTED or len(node.args) < 3 or not is_constant(node.args[2]):
-            continue
-        source, weight, bias = node.args[:3]
-        if source.target not in DEQUANTIZE or weight.target not in DEQUANTIZE:
-            continue
-        scale = _scale(graph, source) * _scale(graph, weight)
-        _store_bias(graph, node, bias, scale)
+    layers = _with_bias(graph)
+    for _, source, weight, bias in layers:
+        _make_room(graph, source, weight, constant_of(graph, bias).detach().double())
+    for node, source, weight, bias in layers:
+        _store_bias(graph, node, bias, _scale(graph, source) * _scale(graph, weight))
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def _with_bias(graph: fx.GraphModule) -> list[tuple[fx.Node, ...]]:
+    """The layers that have a bias and compute in integers: (layer, input, weight, bias)."""
+    return [
+        (node, *node.args[:3])
+        for node in graph.graph.nodes
+        if node.target in ops.WEIGHTED and len(node.args) > 2 and is_constant(node.args[2])
+        if all(each.target in DEQUANTIZE for each in node.args[:2])
+    ]
+
+
+def _make_room(graph: fx.GraphModule, source: fx.Node, weight: fx.Node, bias: Tensor) -> None:
+    """Widen the weights' scales by which a bias would not fit: those of channels whose weights are
+    zeros, or next to nothing beside the bias."""
+    scale, integers = _scale(graph, weight), constant_of(graph, weight.args[0])  # type: ignore[arg-type]
+    least = bias.abs() / (_scale(graph, source).double() * MOST_STEPS)
+    if len(scale) == 1:
+        least = least.max().reshape(1)
+    wider = torch.maximum(scale, least.float())
+    if torch.equal(wider, scale):
+        return
+    share = (scale / wider).view(-1, *[1] * (integers.dim() - 1))
+    stem = f"{weight.name}_wider"
+    with graph.graph.inserting_before(weight):
+        values = _constant(graph, stem, (integers * share).round().to(integers.dtype))
+        each = _constant(graph, f"{stem}_scale", wider) if is_constant(weight.args[1]) else None
+    weight.args = (values, float(wider) if each is None else each, *weight.args[2:])
 
 
 def _scale(graph: fx.GraphModule, node: fx.Node) -> Tensor:

@@ -83,15 +83,28 @@ def test_a_weight_scale_is_the_largest_weight_over_the_largest_integer(per_chann
     assert weight_limit(scheme) == {8: 127, 7: 63}[bits]
 
 
-def test_a_channel_of_zeros_has_a_scale_that_its_bias_can_be_divided_by():
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+def test_weights_next_to_nothing_have_a_scale_that_their_bias_can_be_divided_by(size, per_channel):
     layer = nn.Linear(3, 2)
     with torch.no_grad():
-        layer.weight[0] = 0.0
+        layer.weight[0 if per_channel else ...] *= size
         layer.bias[0] = 5.0
     x = ranged(0, 1)
-    graph = quantized(layer, x)
-    assert weight_scales(graph)[0] == pytest.approx(2**-12)
+    graph = quantized(layer, x, Scheme(activations="int8-affine", per_channel=per_channel))
+    assert weight_scales(graph)[0] == pytest.approx(5.0 * 255 / 2**30)
     assert torch.allclose(graph(x)[:, 0], torch.tensor(5.0), atol=grids(graph)[-1][0])
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_the_grids_follow_the_numbers_however_small_or_large_they_are(size):
+    x = ranged(-1, 1)
+    plain, scaled = nn.Linear(3, 2), nn.Linear(3, 2)
+    with torch.no_grad():
+        for mine, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+            mine.copy_(theirs * size)
+    expected = quantized(plain, x)(x)
+    assert torch.allclose(quantized(scaled, x)(x) / size, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh()])
