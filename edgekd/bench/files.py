@@ -33,7 +33,7 @@ from edgekd.meters.doubts import doubts
 from edgekd.meters.external import open_meter
 from edgekd.meters.latency import ratio
 from edgekd.meters.plan import static_measurements
-from edgekd.target import Target
+from edgekd.target import Target, load_target
 
 # suffix: (format, runtime, the target's table whose options run it)
 FORMATS = {
@@ -89,7 +89,7 @@ class Wanted(Value):
 
 def bench(
     paths: Sequence[Path],
-    target: Target,
+    target: Target | None,
     device: Device,
     *,
     quick: bool = False,
@@ -98,6 +98,8 @@ def bench(
 ) -> list[BenchResult]:
     """Measure the files, interleaved with each other and with `baseline` (listed first if given).
 
+    A target's profile has the options and sensors, and only on its own kind of machine do costs
+    satisfy a budget; where none is named the files run as on x86, and limits are the device's own.
     Inputs are random with a fixed seed. Raises `InputError` for what is no model or leaves its
     shapes open, `MissingRuntime` for what the device has no runtime for; all files' faults come out
     together.
@@ -109,12 +111,13 @@ def bench(
         raise InputError(
             f"{device.name} is emulated: a meter would read this machine's power", where="--meter"
         )
-    loaded = _loaded(files, target, device, wanted)
+    profile = target or load_target("x86")
+    loaded = _loaded(files, profile, device, wanted)
     artifacts = [each.artifact for each in loaded]
     tables = [each.options for each in loaded]
     recorder = open_meter(wanted.meter, wanted.meter_format, device) if wanted.meter else None
     samples, rows = measure(
-        device, artifacts, tables, target.sensors, quick=quick, recorder=recorder
+        device, artifacts, tables, profile.sensors, quick=quick, recorder=recorder
     )
     results = [
         _result(each, taken, row, device, quick)
@@ -124,7 +127,7 @@ def bench(
         results = _compared(results, samples, device)
     if not wanted.budgets:
         return results
-    elsewhere = misfit(device, target)
+    elsewhere = misfit(device, target) if target else None
     return [
         result if result.baseline else _judged(result, len(row), elsewhere, wanted)
         for result, row in zip(results, rows, strict=True)

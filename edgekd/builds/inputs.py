@@ -25,9 +25,9 @@ def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
     if recipe.calibration.set is not None:
         found["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
     for factory in sorted(set(_factories(table))):
-        path = source_file(factory, recipe.folder)
-        if path is not None:
-            found[f"factory {factory}"] = path
+        source = source_file(factory, recipe.folder)
+        if source is not None:
+            found[f"factory {factory}"] = source
     return found
 
 

@@ -16,7 +16,9 @@ FULL_S, QUICK_S = 62.0, 2.0
 
 def bench(
     artifact: Annotated[list[Path], typer.Argument(help="One or more model files.")],
-    target: Annotated[str, typer.Option(help="A target's name or .toml file.")] = "x86",
+    target: Annotated[
+        str | None, typer.Option(help="A target's name or .toml file; none: the device as it is.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="host, ssh://BOARD, or emulated://NAME.")
     ] = None,
@@ -68,9 +70,8 @@ def bench(
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
         collect.attempt(check_plot, plot)
-    profile = collect.attempt(load_target, target)
+    profile = collect.attempt(load_target, target) if target else None
     raise_all(collect.faults)
-    assert profile is not None
     files = len({*artifact, *([baseline] if baseline else [])})
     opened = open_device(device or "host", progress=_teller(files * (QUICK_S if quick else FULL_S)))
     try:

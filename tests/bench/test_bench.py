@@ -203,6 +203,17 @@ def test_what_is_measured_on_another_kind_of_machine_satisfies_no_budget(
     assert size.verdict == "pass"
 
 
+def test_where_no_target_is_named_a_limit_is_the_devices_own(tmp_path: Path) -> None:
+    class Elsewhere(Scripted):
+        def hello(self) -> Any:
+            return SimpleNamespace(runtimes={}, machine="aarch64")
+
+    wanted = Wanted(budgets={"latency_ms": 5.0})
+    model = files(tmp_path, model="1.5")
+    (result,) = bench(model, None, Elsewhere(), quick=True, wanted=wanted)
+    assert [judged.verdict for judged in result.budgets] == ["pass"]
+
+
 def test_no_file_is_refused(target: Target) -> None:
     with pytest.raises(InputError, match="no file to measure"):
         bench([], target, Scripted())
