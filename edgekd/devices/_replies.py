@@ -19,6 +19,7 @@ def printable(text: str) -> str:
 
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
 Size = Annotated[int, Field(ge=0, lt=1 << 63)]
+Count = Annotated[int, Field(gt=-1 << 63, lt=1 << 63)]
 Words = Annotated[str, Field(max_length=LONGEST_WORDS), AfterValidator(printable)]
 Table = Annotated[dict[Words, Words], Field(max_length=256)]
 List = Annotated[tuple[Words, ...], Field(max_length=1024)]
@@ -93,9 +94,11 @@ class Benchmarked(Reply):
 
 
 class Looked(Reply):
-    """Small system files by path."""
+    """Small system files by path, each in one line."""
 
-    files: dict[Words, Annotated[str, Field(max_length=4096)]] = Field(max_length=4096)
+    files: dict[Words, Annotated[str, Field(max_length=4096), AfterValidator(printable)]] = Field(
+        max_length=4096
+    )
 
 
 class Clock(Reply):
@@ -107,7 +110,7 @@ class Clock(Reply):
 class Recorded(Reply):
     """Moments, and what stood in each of the recorded files then."""
 
-    points: tuple[tuple[Nanoseconds, tuple[int | None, ...]], ...]
+    points: tuple[tuple[Nanoseconds, tuple[Count | None, ...]], ...]
 
 
 class Cold(Reply):
@@ -141,7 +144,7 @@ def checked(kind: type[R], answer: Any, place: str) -> R:
         return kind.model_validate(answer)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = printable(".".join(str(part) for part in first["loc"]))
         raise ToolError(
             f"the agent's answer is malformed: {key}: {first['msg']}", where=place
         ) from None

@@ -19,10 +19,14 @@ def samples_of(
     reply: Benchmarked, which: int, loaded: Loaded, cold: Cold, options: Options, quick: bool,
     scope: Scope,
 ) -> Samples:  # fmt: skip
-    """Those of one of the models of a benchmark. Raises `ToolError` for a window without a run."""
-    windows = reply.windows_ns[which]
+    """Those of one of the models of a benchmark. Raises `ToolError` for windows that can't be."""
+    windows, spans = reply.windows_ns[which], reply.spans_ns[which]
     if not windows or not all(windows):
         raise ToolError("the agent sent a window without a run")
+    if not all(map(all, windows)):
+        raise ToolError("the agent sent a run that took no time")
+    if len(spans) != len(windows):
+        raise ToolError(f"the agent sent {len(windows)} windows, and when {len(spans)} were")
     after = {f"{key}_after": reply.after[key] for key in ("temperature_c",) if key in reply.after}
     conditions = {
         **reply.before,
@@ -41,6 +45,6 @@ def samples_of(
         quick=quick,
         invalid=reply.invalid,
         scope=scope,
-        spans_s=tuple((start / 1e9, end / 1e9) for start, end in reply.spans_ns[which]),
+        spans_s=tuple((start / 1e9, end / 1e9) for start, end in spans),
         memory_reason=cold.reason,
     )

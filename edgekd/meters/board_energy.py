@@ -46,9 +46,14 @@ class BoardRecorder:
             root = Path(folder)
             for name, text in files.items():
                 path = _below(root, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-                if text.strip().isdigit():
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text, encoding="utf-8")
+                except OSError:  # a file in a file
+                    raise ToolError(
+                        f"a sensor's file can't be {name!r}", where="the board"
+                    ) from None
+                if text.isascii() and text.isdigit():
                     self._values[path] = int(text)
             self._source, reason = open_source(sensors, root, self._number)
             self.reason = reason.replace(folder, device.name)
@@ -87,11 +92,13 @@ class BoardRecorder:
             joules.append(self._source.joules(moment))
         if len(seconds) < 2:
             return f"{self._device.name} recorded nothing"
+        if seconds != sorted(seconds):
+            return f"{self._device.name} recorded moments that are not in their order"
         return Trace(np.array(seconds), np.array(joules), self._source.name)
 
     def _number(self, path: Path) -> int:
         if path not in self._values:
-            raise ToolError("no number", where=path.name)
+            raise ToolError("no number, or readable by root alone", where=path.name)
         return self._values[path]
 
 
