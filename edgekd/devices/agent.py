@@ -635,12 +635,14 @@ def window(run: Callable[[], None], seconds: float, least: int) -> Arrays:
             return taken
 
 
-def warm_up(run: Callable[[], None], protocol: Table) -> bool:
-    """Run until the medians of two windows agree; False if they did not within the limit."""
+def warm_up(run: Callable[[], None], protocol: Table, tick: Callable[[int], None]) -> bool:
+    """Run until the medians of two windows agree; False if they did not within the limit. `tick`
+    is called after each window, with 0."""
     start, before = time.perf_counter(), 0.0
     count = 0
     while True:
         taken = window(run, protocol["warmup_window_s"], 1)
+        tick(0)
         count += len(taken) + 1
         now = median(taken)
         spent = time.perf_counter() - start
@@ -703,14 +705,7 @@ class Agent:
         x = np.load(request["input"], allow_pickle=False)
         os.unlink(request["input"])
         layout, output = request.get("input_layout", ""), request.get("output_index", 0)
-        last = [time.monotonic()]
-
-        def tick(done: int) -> None:  # a sign of life: an emulator may take minutes
-            if time.monotonic() > last[0] + 1:
-                last[0] = time.monotonic()
-                self.answer({"progress": done, "least": len(x)})
-                signal.alarm(int(request.get("limit_s", 0)))
-
+        tick = self._sign_of_life(request, len(x), 1.0)
         y = infer_all(model, x, layout, output, request.get("batch", 64), tick)
         partial = request["output"] + ".part"
         try:
@@ -721,6 +716,19 @@ class Agent:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
         return {"shape": list(y.shape)}
+
+    def _sign_of_life(self, request: Table, least: int, every_s: float) -> Callable[[int], None]:
+        """Says how much is done, not more often than that, and winds the alarm up again: what is
+        slow, or many, does not hang."""
+        last = [time.monotonic()]
+
+        def tick(done: int) -> None:
+            if time.monotonic() >= last[0] + every_s:
+                last[0] = time.monotonic()
+                self.answer({"progress": done, "least": least})
+                signal.alarm(int(request.get("limit_s", 0)))
+
+        return tick
 
     def benchmark(self, request: Table) -> Table:
         """Windows of single runs of several models, interleaved: A B A B."""
@@ -736,17 +744,16 @@ class Agent:
         before = conditions(self.root)
         gc.collect()
         gc.disable()
-        settled = [warm_up(run, protocol) for run in runs]
+        tick = self._sign_of_life(request, protocol["windows"], 0.0)
+        settled = [warm_up(run, protocol, tick) for run in runs]
         windows: Arrays = [[] for _ in runs]
         spans: Arrays = [[] for _ in runs]
-        least = protocol["windows"]
         while not all(self._enough(each, protocol) for each in windows):
             for which, run in enumerate(runs):
                 start = time.perf_counter_ns()
                 windows[which].append(window(run, protocol["window_s"], 1))
                 spans[which].append([start, time.perf_counter_ns()])
-            self.answer({"progress": len(windows[0]), "least": least})
-            signal.alarm(int(request.get("limit_s", 0)))
+            tick(len(windows[0]))
         gc.enable()
         after = conditions(self.root)
         return {

@@ -226,6 +226,17 @@ def test_a_real_model_that_crashes_litert_leaves_the_device_usable(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_many_warm_ups_are_no_silence(artifact: Artifact) -> None:
+    told: list[float] = []
+    protocol = {"warmup_s": 1.0, "warmup_limit_s": 1.0, "window_s": 0.01, "seconds": 0.05}
+    device = open_host(limit_s=3.0, progress=told.append)
+    samples = device.benchmark([artifact] * 4, {"protocol": protocol}, quick=True)
+    device.close()
+    assert len(samples) == 4
+    assert sum(seconds < 3.0 for seconds in told) > 5
+    assert max(told) > 4.0
+
+
 def test_a_runtime_that_hangs_is_killed(
     artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
