@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,14 @@ import torch
 from waiting import until
 
 from edgekd.artifact import Artifact, OpPlacement
+from edgekd.bench.files import Wanted, bench
+from edgekd.bench.options import parse_shape
 from edgekd.devices import agent
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.host import AGENT, open_host
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, MissingRuntime, ToolError
+from edgekd.target import load_target
 
 SHORT = {"protocol": {"seconds": 0.1, "runs": 20, "warmup_s": 0.02, "window_s": 0.02}}
 
@@ -383,3 +388,36 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_inputs_are_made_of_every_shape_and_refused_of_types_that_hold_no_numbers() -> None:
+    def made(shape: list[int], dtype: str) -> Any:
+        return SimpleNamespace(inputs=[{"name": "x", "shape": shape, "dtype": dtype}])
+
+    shapes = [
+        agent.random_inputs(made(shape, "float32"), 0)[0].shape for shape in ([], [1], [-1, 3])
+    ]
+    assert shapes == [(), (1,), (1, 3)]
+    assert set(agent.random_inputs(made([100], "bool"), 0)[0].tolist()) == {False, True}
+    for dtype in ("bfloat16", "int4", "string", "seq(float)", "bytes_"):
+        with pytest.raises(agent.Fault, match="no such numbers can be made") as caught:
+            agent.random_inputs(made([1], dtype), 0)
+        assert caught.value.answer["error"]["kind"] == "bad-request"
+
+
+def test_a_given_shape_that_a_file_can_not_run_with_is_the_users_fault(
+    host: AgentDevice, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    ends = [helper.make_tensor_value_info(name, kinds.FLOAT, ("n",)) for name in ("x", "y")]
+    weight = onnx.numpy_helper.from_array(np.ones(3, np.float32), "w")
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    graph = helper.make_graph(nodes, "add", ends[:1], ends[1:], [weight])
+    path = tmp_path / "add.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    wanted = Wanted(shapes=(parse_shape("x=5"),))
+    with pytest.raises(InputError, match=r"it does not run with inputs of \[5\]: ") as caught:
+        bench([path], load_target("x86"), host, quick=True, wanted=wanted)
+    assert caught.value.exit_code == 2
