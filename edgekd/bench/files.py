@@ -104,9 +104,11 @@ def bench(
     shapes open, `MissingRuntime` for what the device has no runtime for; all files' faults come out
     together.
     """
-    files = [*([baseline] if baseline else []), *(path for path in paths if path != baseline)]
-    if not files:
-        raise InputError("no file to measure", where="bench")
+    others = [path for path in paths if path != baseline]
+    if not others:
+        what = "no file to measure" if baseline is None else "no file but the baseline"
+        raise InputError(what, where="bench")
+    files = [*([baseline] if baseline else []), *others]
     if wanted.meter and device.kind != "measured":
         raise InputError(
             f"{device.name} is emulated: a meter would read this machine's power", where="--meter"

@@ -21,6 +21,7 @@ CONCERNS: Mapping[str, tuple[str, ...]] = {
 FLAGS = {"delegate_options": "--delegate-option"}
 """The options that the command line calls otherwise."""
 
+_PROCESSORS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:[,x]\d+)*)(?::(?P<dtype>\w+))?")
 
 
@@ -50,14 +51,15 @@ def parse_shape(text: str) -> Shape:
 
 def parse_affinity(text: str) -> list[int]:
     """Processors' numbers, `2,3` or `0-3`. Raises `InputError` for what is none."""
-    found: list[int] = []
+    found: set[int] = set()
     for part in text.split(","):
-        low, _, high = part.strip().partition("-")
-        if not low.isdigit() or (high and not high.isdigit()):
+        ends = _PROCESSORS.fullmatch(part.strip())
+        low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
+        if low > high:
             allowed = "processors by number: 2,3 or 0-3"
             raise InputError(f"'{text}' names no processors", where="--affinity", allowed=allowed)
-        found += range(int(low), int(high or low) + 1)
-    return sorted(set(found))
+        found |= set(range(low, high + 1))
+    return sorted(found)
 
 
 def parse_pairs(texts: Sequence[str], where: str) -> dict[str, str]:

@@ -57,6 +57,7 @@ def bench(
     from edgekd.bench.text import bench_lines
     from edgekd.budgets import EXIT_CODES, run_verdict
     from edgekd.devices.opening import open_device
+    from edgekd.meters.external import check_meter
     from edgekd.store import write_beside
     from edgekd.target import load_target
 
@@ -67,6 +68,9 @@ def bench(
     }  # fmt: skip
     collect = Collector()
     wanted = _wanted(options, shape or [], budget or [], accept or [], collect)
+    collect.attempt(check_meter, meter, meter_format)
+    if json_file is not None and json_file.is_dir():
+        collect.faults.append(InputError("it is a folder", where=f"--json {json_file}"))
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
         collect.attempt(check_plot, plot)

@@ -195,6 +195,15 @@ class MeterRecorder:
             return recording.now() - time.monotonic()
 
 
+def check_meter(command: str | None, name: str) -> None:
+    """Refuse what is no command or no format, and a format without a command."""
+    reader_of(name)
+    if command is not None:
+        words_of(command)
+    elif name != "watts":
+        raise InputError(f"no meter prints '{name}'", where="--meter-format", hint="add --meter")
+
+
 def open_meter(command: str, name: str, device: Device) -> MeterRecorder:
     """The recorder of a meter's command whose output has the format of that name. Raises
     `InputError` for what is no command or no format."""

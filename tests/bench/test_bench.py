@@ -219,6 +219,15 @@ def test_no_file_is_refused(target: Target) -> None:
         bench([], target, Scripted())
 
 
+def test_a_baseline_alone_is_held_against_nothing_and_refused(
+    tmp_path: Path, target: Target
+) -> None:
+    (model,) = files(tmp_path, model="6.0")
+    wanted = Wanted(budgets={"latency_ms": 0.001})
+    with pytest.raises(InputError, match="no file but the baseline"):
+        bench([model], target, Scripted(), baseline=model, wanted=wanted)
+
+
 def test_a_foreign_onnx_file_is_measured_on_the_host(tmp_path: Path, target: Target) -> None:
     onnx = pytest.importorskip("onnx")
     helper, kinds = onnx.helper, onnx.TensorProto

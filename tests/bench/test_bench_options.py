@@ -50,8 +50,9 @@ def test_what_is_no_shape_is_refused(text: str, message: str) -> None:
 
 def test_processors_are_listed_or_ranged() -> None:
     assert parse_affinity("2, 0-1") == [0, 1, 2]
-    with pytest.raises(InputError, match="names no processors"):
-        parse_affinity("all")
+    for text in ("all", "3-1", "²", "0-99999999", ""):
+        with pytest.raises(InputError, match=f"'{text}' names no processors"):
+            parse_affinity(text)
 
 
 def test_pairs_are_a_table() -> None:
@@ -182,9 +183,9 @@ def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(
 def test_wrong_words_are_all_told_before_anything_runs(open_onnx: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgekd.cli", "bench", str(open_onnx), "--affinity", "x"]
     command += ["--shape", "0", "--budget", "latency=1", "--accept", "measured"]
-    command += ["--plot", "x.png", "--target", "x87"]
+    command += ["--plot", "x.png", "--target", "x87", "--json", ".", "--meter", "read 'it"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.count("error:") == 6
+    assert done.stderr.count("error:") == 8
     assert "'.png' is no picture" in done.stderr
     assert "did you mean 'x86'?" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, ToolError
 from edgekd.meters.energy import Trace
-from edgekd.meters.external import open_meter, read_nvidia_smi, read_watts, reader_of
+from edgekd.meters.external import check_meter, open_meter, read_nvidia_smi, read_watts, reader_of
 
 STREAM = "import time\nwhile 1: print({line}, flush=True); time.sleep(0.01)"
 
@@ -56,6 +56,12 @@ def test_an_unknown_format_is_refused() -> None:
         open_meter(" ", "watts", open_device("host"))
     with pytest.raises(InputError, match="No closing quotation: read 'it"):
         open_meter("read 'it", "watts", open_device("host"))
+
+
+def test_a_format_without_a_meter_is_refused() -> None:
+    check_meter(None, "watts")
+    with pytest.raises(InputError, match="no meter prints 'tegrastats:VDD_IN'"):
+        check_meter(None, "tegrastats:VDD_IN")
 
 
 @pytest.mark.parametrize("stamp", ["time.time()", "'-'"])
