@@ -176,6 +176,7 @@ class AgentDevice:
     ) -> list[Samples]:
         if self._no_times:
             return [no_samples(self._no_times, quick) for _ in artifacts]
+        self._drop()  # its models take memory, and an Edge TPU serves one process at a time
         try:
             return self._benchmark(artifacts, options, quick)
         except Disconnected as error:

@@ -58,7 +58,10 @@ DELEGATE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* TfLiteDelegate, as tensorflow/lite/core/c/common.h has it; this one takes no operator. */
+#include <fcntl.h>
+#include <sys/file.h>
+/* TfLiteDelegate, as tensorflow/lite/core/c/common.h has it; this one takes no operator. With
+   `alone` it is like an Edge TPU: one process at a time may hold it, for as long as it lives. */
 typedef struct Delegate {
   void *data;
   int (*prepare)(void *context, struct Delegate *self);
@@ -67,6 +70,7 @@ typedef struct Delegate {
   void *builder;
 } Delegate;
 static const char *mark;
+static int held = -1;
 static int prepare(void *context, Delegate *self) {
   FILE *file = fopen(mark, "a");
   fprintf(file, "prepared\n");
@@ -76,6 +80,10 @@ Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count
                                         void (*report)(const char *)) {
   for (size_t i = 0; i < count; i++)
     if (!strcmp(keys[i], "mark")) mark = strdup(values[i]);
+    else if (!strcmp(keys[i], "alone") && held < 0) {
+      held = open(values[i], O_CREAT | O_RDWR, 0600);
+      if (flock(held, LOCK_EX | LOCK_NB)) { report("held by another process"); return NULL; }
+    }
   if (!mark) { report("no mark is set"); return NULL; }
   Delegate *made = calloc(1, sizeof *made);
   made->prepare = prepare;
@@ -105,6 +113,19 @@ def test_a_delegate_is_loaded_with_its_options(
     x = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype(np.float32)
     np.testing.assert_array_equal(host.infer(tflite, x, chosen), host.infer(tflite, x, {}))
     assert mark.read_text() == "prepared\n"
+
+
+def test_a_device_that_one_process_may_hold_is_given_to_each_in_its_turn(
+    host: AgentDevice, tflite: Artifact, delegate: Path, tmp_path: Path
+) -> None:
+    own = {"mark": str(tmp_path / "mark"), "alone": str(tmp_path / "alone")}
+    chosen = {"delegate": str(delegate), "delegate_options": own}
+    x = np.zeros((2, 3, 2, 4), np.float32)
+    host.probe(tflite.path, "litert", chosen)
+    one, other = host.benchmark([tflite, tflite], chosen, quick=True)
+    assert one.windows_ms
+    assert other.windows_ms
+    assert len(host.infer(tflite, x, chosen)) == 2
 
 
 def test_a_delegate_that_refuses_says_why(
