@@ -22,7 +22,8 @@ Scope = Literal["model", "end-to-end"]
 class Samples:
     """What one benchmark of one artifact gave.
 
-    `windows_ms` are the latencies of single inferences, in the windows they were taken in;
+    `windows_ms` are the latencies of single inferences, in the windows they were taken in; of a
+    very fast model they are some of them, and `counts` says how many runs each window had.
     `cold_ms` is load plus first inference in a process of its own. `conditions` has governor,
     threads, affinity, temperature and versions; `invalid` says why the run does not count (it
     throttled), if so. `scope` is what one latency covers: the model alone, or end-to-end (with
@@ -39,6 +40,12 @@ class Samples:
     scope: Scope = "model"
     spans_s: tuple[tuple[float, float], ...] = ()
     memory_reason: str = ""
+    counts: tuple[int, ...] = ()
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """How many were timed in each window."""
+        return self.counts or tuple(map(len, self.windows_ms))
 
 
 class Recording(Protocol):

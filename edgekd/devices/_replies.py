@@ -83,9 +83,11 @@ class Inferred(Reply):
 
 
 class Benchmarked(Reply):
-    """Per model its windows of single runs, and when each window began and ended."""
+    """Per model its windows of single runs, how many each had (of many not all are told), and when
+    it began and ended."""
 
     windows_ns: tuple[tuple[tuple[Nanoseconds, ...], ...], ...]
+    counts: tuple[tuple[Size, ...], ...]
     spans_ns: tuple[tuple[tuple[Nanoseconds, Nanoseconds], ...], ...]
     settled: tuple[bool, ...]
     before: Table

@@ -20,13 +20,15 @@ def samples_of(
     scope: Scope,
 ) -> Samples:  # fmt: skip
     """Those of one of the models of a benchmark. Raises `ToolError` for windows that can't be."""
-    windows, spans = reply.windows_ns[which], reply.spans_ns[which]
+    windows, spans, counts = reply.windows_ns[which], reply.spans_ns[which], reply.counts[which]
     if not windows or not all(windows):
         raise ToolError("the agent sent a window without a run")
     if not all(map(all, windows)):
         raise ToolError("the agent sent a run that took no time")
     if len(spans) != len(windows):
         raise ToolError(f"the agent sent {len(windows)} windows, and when {len(spans)} were")
+    if len(counts) != len(windows) or any(map(int.__lt__, counts, map(len, windows))):
+        raise ToolError("the agent sent more runs than it counted")
     after = {f"{key}_after": reply.after[key] for key in ("temperature_c",) if key in reply.after}
     conditions = {
         **reply.before,
@@ -38,6 +40,7 @@ def samples_of(
         "interleaved": str(len(reply.windows_ns)),
     }
     return Samples(
+        counts=counts,
         windows_ms=tuple(tuple(milliseconds(run) for run in window) for window in windows),
         cold_ms=milliseconds(cold.load_ns + cold.first_ns),
         peak_memory_bytes=cold.peak_bytes,

@@ -217,7 +217,8 @@ class AgentDevice:
             reply = checked(Benchmarked, self._ask(channel, request, places), places)
         finally:
             channel.close()
-        if not len(reply.windows_ns) == len(reply.spans_ns) == len(reply.settled) == len(loaded):
+        told = (reply.windows_ns, reply.counts, reply.spans_ns, reply.settled)
+        if {len(each) for each in told} != {len(loaded)}:
             raise ToolError("the agent answered for another number of models", where=places)
         scope: Scope = "end-to-end" if request["end_to_end"] else "model"
         return [

@@ -16,7 +16,7 @@ from edgekd.errors import ToolError
 from edgekd.store import disk_errors
 
 LONGEST_LINE = 256 << 20
-"""Bytes. A minute of runs of 10 us is 50 MB of samples; what is longer is no agent."""
+"""Bytes. A minute of samples takes 6 MB a file at most; what is longer is no agent."""
 
 
 WATCHER = Path(__file__).with_name("agent.py")

@@ -224,7 +224,7 @@ def energy_measurement(
     except ValueError as error:
         return unavailable("energy_mj", str(error), device=device)
     # Each window has one run that is not timed (it refills the caches), and energy all the same.
-    runs = np.array([len(window) + 1 for window in samples.windows_ms])
+    runs = np.array(samples.runs) + 1
     drawn = np.random.default_rng(0).integers(len(runs), size=(1000, len(runs)))
     low, high = np.quantile(spent[drawn].sum(1) / runs[drawn].sum(1), [0.025, 0.975])
     subtracted = f"{idle_watts:.3f} W idle subtracted" if idle_watts else "idle power included"

@@ -231,6 +231,24 @@ def test_a_real_model_that_crashes_litert_leaves_the_device_usable(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_a_very_fast_model_a_share_of_the_runs_is_told_and_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agent, "MOST_KEPT", 100)
+    model: Any = SimpleNamespace(inputs=[], feed=lambda arrays: None, run=lambda: None)
+    here = agent.Agent(lambda message: None, "")
+    here.models[0] = model
+    protocol = {"warmup_runs": 1, "warmup_s": 0.0, "warmup_window_s": 0.0, "warmup_limit_s": 0.0,
+                "settled": 1.0, "windows": 3, "window_s": 0.02, "runs": 1, "seconds": 0.0,
+                "limit_s": 0.0}  # fmt: skip
+    told = here.benchmark({"models": [0], "protocol": protocol})
+    (windows,), (counts,) = told["windows_ns"], told["counts"]
+    assert len(windows) == len(counts) == 3
+    assert 50 < len(windows[0]) <= 100 < counts[0]
+    step = -(-counts[0] // 100)
+    assert [len(window) for window in windows] == [-(-count // step) for count in counts]
+
+
 def test_many_warm_ups_are_no_silence(artifact: Artifact) -> None:
     told: list[float] = []
     protocol = {"warmup_s": 1.0, "warmup_limit_s": 1.0, "window_s": 0.01, "seconds": 0.05}

@@ -28,7 +28,13 @@ class Board:
 
 
 def benchmarked(windows: list[list[int]], spans: int) -> Benchmarked:
-    told = {"windows_ns": [windows], "spans_ns": [[(0, 1)] * spans], "settled": [True]}
+    counts = [[1 for _ in windows]]
+    told = {
+        "windows_ns": [windows],
+        "spans_ns": [[(0, 1)] * spans],
+        "counts": counts,
+        "settled": [1],
+    }
     return checked(Benchmarked, {**told, "before": {}, "after": {}}, "ssh://board")
 
 
@@ -38,6 +44,7 @@ def benchmarked(windows: list[list[int]], spans: int) -> Benchmarked:
         ([[5], []], 2, "a window without a run"),
         ([[5], [5, 0]], 2, "a run that took no time"),
         ([[5], [5]], 3, "2 windows, and when 3 were"),
+        ([[5], [5, 6]], 2, "more runs than it counted"),
     ],
 )
 def test_windows_that_can_not_be_are_refused(

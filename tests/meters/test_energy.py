@@ -123,6 +123,11 @@ def test_only_the_models_own_windows_are_charged() -> None:
     assert "idle power included" in found.protocol
 
 
+def test_runs_that_are_counted_and_not_told_are_charged() -> None:
+    found = energy_measurement(run(10.0, counts=(99, 99)), STEPS, "host")
+    assert found.value == pytest.approx(1000 * (30 + 50) / 200)
+
+
 def test_idle_power_is_subtracted_and_said() -> None:
     found = energy_measurement(run(10.0), STEPS, "host", idle_watts=2.0)
     assert found.value == pytest.approx(1000 * (80 - 40) / 20)

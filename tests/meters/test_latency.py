@@ -3,7 +3,13 @@
 import pytest
 
 from edgekd.devices import Samples
-from edgekd.meters.latency import LEAST_RUNS_FOR_P99, latency_measurements, quantiles, ratio
+from edgekd.meters.latency import (
+    LEAST_RUNS_FOR_P99,
+    latency_measurements,
+    protocol_text,
+    quantiles,
+    ratio,
+)
 
 
 def samples(*windows: tuple[float, ...], **more: object) -> Samples:
@@ -28,6 +34,11 @@ def test_quantiles_extremes_and_deviation_are_those_worked_out_by_hand() -> None
         "latency_ms_mad": 2.5,
         "cold_start_ms": 12.5,
     }
+
+
+def test_runs_that_are_counted_and_not_told_are_in_the_protocol() -> None:
+    taken = samples((1.0, 3.0), (2.0, 2.0), counts=(2000, 4000))
+    assert protocol_text(taken) == "full: 6000 runs in 2 windows, 12.0 s, model"
 
 
 def test_p99_needs_enough_runs() -> None:
