@@ -40,7 +40,7 @@ from edgekd.report.values import (
     TeacherReport,
 )
 from edgekd.stages import Progress
-from edgekd.store import cache_folder, code_key, key_of, write_beside
+from edgekd.store import alone_in, cache_folder, code_key, key_of, write_beside
 from edgekd.target import Target, load_target
 
 Say = Callable[[str], None]
@@ -115,6 +115,12 @@ def compress(
         say(line)
     if dry_run:
         return None
+    with alone_in(request.out):
+        return _run(plan, lines, progress)
+
+
+def _run(plan: Plan, lines: list[str], progress: Progress) -> Report:
+    request = plan.request
     keep_plan(plan)
     original = _original(plan)
     stages: dict[str, StageReport] = {}

@@ -6,6 +6,7 @@ work folder, where the same step finds its checkpoints again.
 """
 
 import errno
+import fcntl
 import functools
 import hashlib
 import json
@@ -110,16 +111,50 @@ class Store:
         beside = self.root / "unfinished" / f"{name}-{key}.{os.getpid()}.writing"
         with disk_errors(beside):
             for left in beside.parent.glob(f"{name}-{key}.*.writing"):
-                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+                if not _runs(int(left.name.split(".")[-2])):  # of a process that was killed
+                    shutil.rmtree(left, ignore_errors=True)
             beside.mkdir(parents=True)
             try:
                 write(beside)
                 shutil.rmtree(final, ignore_errors=True)
-                beside.rename(final)
+                try:
+                    beside.rename(final)
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:  # another process was faster: it is the same
+                        raise
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(self.root / "unfinished" / f"{name}-{key}", ignore_errors=True)
         return final
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process other than this one."""
+    return process != os.getpid() and Path(f"/proc/{process}").exists()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a second run in the same folder while the block lasts; a killed one does not count.
+    The processes that `torchrun` starts are one run."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        if os.environ.get("RANK", "0") == "0":
+            _lock(opened, folder)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _lock(opened: int, folder: Path) -> None:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            "another run of edgekd is at work in this folder",
+            where=str(folder),
+            hint="wait until it ends, or choose another folder with --out",
+        ) from None
 
 
 @contextmanager

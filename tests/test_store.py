@@ -1,10 +1,12 @@
 import errno
+import os
 
 import pytest
 
 from edgekd.errors import InputError, ToolError
 from edgekd.store import (
     Store,
+    alone_in,
     check_writable,
     disk_errors,
     file_beside,
@@ -84,7 +86,32 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_what_a_killed_process_left_beside_is_swept_away(tmp_path):
-    left = tmp_path / "unfinished" / "distill-k.1.writing"
+    left = tmp_path / "unfinished" / "distill-k.99999999.writing"
     left.mkdir(parents=True)
     Store(tmp_path).publish("distill", "k", lambda folder: None)
     assert not left.exists()
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    others = tmp_path / "unfinished" / f"distill-k.{os.getppid()}.writing"
+    others.mkdir(parents=True)
+    Store(tmp_path).publish("distill", "k", lambda folder: None)
+    assert others.exists()
+
+
+def test_a_step_that_another_process_finished_first_is_taken_as_it_is(tmp_path, monkeypatch):
+    def faster(path, **options):
+        if path == tmp_path / "distill-k":
+            path.mkdir()
+            (path / "theirs").touch()
+
+    monkeypatch.setattr("edgekd.store.shutil.rmtree", faster)
+    done = Store(tmp_path).publish("distill", "k", lambda folder: (folder / "mine").touch())
+    assert [path.name for path in done.iterdir()] == ["theirs"]
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lasts(tmp_path):
+    with alone_in(tmp_path), pytest.raises(InputError, match="another run of edgekd is at work"):
+        alone_in(tmp_path).__enter__()
+    with alone_in(tmp_path):
+        pass
