@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edgekd.artifact import Artifact, sha256_of
 from edgekd.candidate import Candidate
-from edgekd.store import Store, file_beside
+from edgekd.installed import tool_versions
+from edgekd.store import Store, code_key, file_beside, key_of
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Compiled:
 
 
 def kept(
-    store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]], resume: bool = True
+    store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]]
 ) -> list[Artifact]:
-    """Artifacts from the store, their files checked against their hashes, or made and published."""
-    found = store.find(f"compile-{name}", key) if resume else None
+    """Artifacts from the store, their files checked against their hashes, or made and published.
+    `key` says what they are made of; the code and the packages that make them are added to it."""
+    key = key_of(key, code_key(), tool_versions())
+    found = store.find(f"compile-{name}", key)
     if found:
         artifacts = [_moved(artifact, found) for artifact in _read_artifacts(found)]
         if all(_intact(artifact) for artifact in artifacts):

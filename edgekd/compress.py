@@ -236,7 +236,7 @@ def _original(plan: Plan) -> Original:
     """The trained model's outputs on the test set, kept by content."""
     test = plan.data.test
     key = key_of(code_key(), torch.__version__, plan.original.key, plan.data.sha256)
-    found = plan.store.find("original", key) if plan.request.resume else None
+    found = plan.store.find("original", key)
     if found is None:
         with torch.no_grad():
             parts = [plan.original.logits(x) for x in torch.split(test.shown, 500)]

@@ -1,8 +1,10 @@
 """What is installed here: modules that can be imported, packages and their versions."""
 
+import shutil
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 import edgekd
 
@@ -17,6 +19,8 @@ RESULTS_DEPEND_ON = (
     "apache-tvm",
     "torch-pruning",
     "numpy",
+    "ethos-u-vela",
+    "tflite-micro",
 )
 
 
@@ -44,3 +48,14 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 def tool_versions() -> dict[str, str]:
     """edgekd's own version and those of the packages that its results depend on."""
     return {"edgekd": edgekd.__version__, **versions_of(RESULTS_DEPEND_ON)}
+
+
+def tools_here(names: Iterable[str]) -> dict[str, tuple[str, int, int] | None]:
+    """Of each of these commands its file with its size and time, None where it is not on the PATH:
+    another one is noticed without asking it for its version."""
+    found = {name: shutil.which(name) for name in names}
+    stats = {path: Path(path).stat() for path in found.values() if path}
+    return {
+        name: (path, stats[path].st_size, stats[path].st_mtime_ns) if path else None
+        for name, path in found.items()
+    }

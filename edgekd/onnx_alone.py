@@ -17,7 +17,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.onnx_files import describe_onnx
 from edgekd.recipe import Recipe
 from edgekd.stages import Stage
-from edgekd.store import Store, code_key, key_of
+from edgekd.store import Store, key_of
 from edgekd.target import Target
 
 
@@ -78,7 +78,7 @@ def files_of(
         line = f"quantize: int8 by NNCF on {len(samples)} samples"
         return [_artifact(folder / "model.onnx", model, target, (line,))]
 
-    parts = [code_key(), sha256_of(path), target.model_dump(mode="json")]
+    parts = [sha256_of(path), target.model_dump(mode="json")]
     before = kept(store, "onnx", key_of("original", *parts), original)
     if not stages:
         return Compiled(before[0], None), [Compiled(before[0], None)]

@@ -6,8 +6,6 @@ recipe does nothing again, and one that was killed goes on where it stopped.
 
 import functools
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from edgekd.compiled import Compiled, kept
 from edgekd.cost import totals
 from edgekd.devices.opening import open_device
 from edgekd.evaluation import predict
+from edgekd.installed import tools_here
 from edgekd.networks import load_network
 from edgekd.plan import Plan, PlannedStage, PlannedTarget
 from edgekd.recipe import licence_text, recipe_hash
@@ -67,15 +66,12 @@ def run_stage(
     plan: Plan, target: Target, planned: PlannedStage, candidate: Candidate, progress: Progress
 ) -> tuple[Candidate, StageReport]:
     """One stage: from the store if it was done before, else run and published."""
-    found = plan.store.find(planned.kind, planned.key) if plan.request.resume else None
+    found = plan.store.find(planned.kind, planned.key)
     if found:
         restored = _load_candidate(plan, found)
         report = StageReport.model_validate_json((found / "report.json").read_text())
         return restored, report.model_copy(update={"cached": True})
     work = plan.store.work(planned.kind, planned.key)
-    if not plan.request.resume:
-        shutil.rmtree(work, ignore_errors=True)
-        work = plan.store.work(planned.kind, planned.key)
     started = time.perf_counter()
     with disk_errors(work):
         result = planned.stage.run(candidate, plan.context(target, work, progress))
@@ -188,7 +184,6 @@ def compiled(
         name,
         key_of(key, name, target.model_dump(mode="json"), dict(candidate.metadata)),
         lambda folder: backend.compile(candidate, target, target.backends[name], folder),
-        plan.request.resume,
     )
     return [Compiled(artifact, candidate) for artifact in artifacts]
 
@@ -198,6 +193,7 @@ def _with_follower(
 ) -> list[Compiled]:
     """Add what a follower makes; a file that it could not compile here keeps what it says of it."""
     options: dict[str, Any] = target.backends.get(name, {})
+    tools = tools_here(getattr(backend, "tools", ()))
     result: list[Compiled] = []
     with _board(plan.request.device) as (board, has):
         for each in made:
@@ -205,9 +201,9 @@ def _with_follower(
                 result.append(each)
                 continue
             facts = target.model_dump(mode="json")
-            key = key_of(each.artifact.sha256, name, facts, os.environ["PATH"], has)
+            key = key_of(each.artifact.sha256, name, facts, tools, has)
             make = functools.partial(backend.follow, each.artifact, target, options, board=board)
-            artifacts = kept(plan.store, name, key, make, plan.request.resume)
+            artifacts = kept(plan.store, name, key, make)
             if not artifacts:
                 each = _judged(each, name, *backend.check_artifact(each.artifact, target, options))
             result.append(each)

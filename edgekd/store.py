@@ -88,19 +88,24 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 class Store:
-    """Finished steps under one folder, by key."""
+    """Finished steps under one folder, by key. Without `resume` only what this store itself has
+    published is found."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, resume: bool = True) -> None:
+        self.root, self.resume = root, resume
+        self._published: set[Path] = set()
 
     def find(self, name: str, key: str) -> Path | None:
         """The folder of a finished step, or None."""
         folder = self.root / f"{name}-{key}"
-        return folder if folder.is_dir() else None
+        known = self.resume or folder in self._published
+        return folder if known and folder.is_dir() else None
 
     def work(self, name: str, key: str) -> Path:
         """Where an unfinished step keeps what it needs to go on after a kill."""
         folder = self.root / "unfinished" / f"{name}-{key}"
+        if not self.resume:
+            shutil.rmtree(folder, ignore_errors=True)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -125,6 +130,7 @@ class Store:
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(self.root / "unfinished" / f"{name}-{key}", ignore_errors=True)
+        self._published.add(final)
         return final
 
 

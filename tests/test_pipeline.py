@@ -7,10 +7,14 @@ import torch
 from torch import nn
 
 from edgekd.accuracy import accuracy_measurement
+from edgekd.artifact import Artifact, sha256_of
 from edgekd.candidate import Candidate
+from edgekd.compiled import Compiled
 from edgekd.data.samples import Data, Samples
-from edgekd.pipeline import run_stage
+from edgekd.pipeline import _with_follower, run_stage
+from edgekd.proof.place import Place
 from edgekd.store import Store
+from edgekd.target import load_target
 
 
 class Guess(nn.Module):
@@ -31,7 +35,7 @@ def plan(tmp_path):
     return SimpleNamespace(
         data=Data("own", samples, samples, samples, classes=2),
         store=Store(tmp_path / "store"),
-        request=SimpleNamespace(resume=True),
+        request=SimpleNamespace(device=None),
         context=lambda *given: None,
         start=SimpleNamespace(example=x[:1]),
     )
@@ -50,3 +54,52 @@ def test_a_stages_accuracy_has_its_bootstrap_interval_and_the_test_set_runs_once
     assert report.accuracy_ci == pytest.approx((0.655, 0.845), abs=0.02)
     _, again = run_stage(plan, None, planned, candidate, lambda what, done, total: None)
     assert again == report.model_copy(update={"cached": True})
+
+
+class Vendor:
+    """Makes nothing where its compiler is not on the PATH."""
+
+    follows = "tflite"
+    tools = ("vendors-compiler",)
+    asked = 0
+
+    def follow(self, artifact, target, options, folder, board=None):
+        self.asked += 1
+        return []
+
+    def check_artifact(self, artifact, target, options):
+        return (), {}
+
+
+def test_a_vendors_compiler_that_was_installed_since_is_asked(plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    backend = Vendor()
+    made = [Compiled(file_of("model.tflite", tmp_path), None)]
+    for _ in range(2):
+        _with_follower(plan, load_target("coral-usb"), "edgetpu", backend, made)
+    assert backend.asked == 1
+    (tmp_path / "vendors-compiler").touch(mode=0o755)
+    for _ in range(2):
+        _with_follower(plan, load_target("coral-usb"), "edgetpu", backend, made)
+    assert backend.asked == 2
+
+
+def file_of(name, folder):
+    (folder / name).write_bytes(b"1")
+    return Artifact(
+        path=folder / name, format="tflite", runtime="litert", precision="int8", target="t",
+        sha256=sha256_of(folder / name), bytes=1, inputs=(), outputs=(),
+    )  # fmt: skip
+
+
+def test_what_was_proved_elsewhere_or_on_another_device_is_not_taken_over():
+    device = SimpleNamespace(name="host", kind="measured")
+    board = SimpleNamespace(
+        name="ssh://b", kind="measured", hello=lambda: SimpleNamespace(runtimes={"litert": "2.3"})
+    )
+    places = [Place(device), Place(device, "no emulator installed"), Place(board)]
+    assert [place.facts for place in places] == [
+        ("host", "measured", "", {}),
+        ("host", "simulated", "no emulator installed", {}),
+        ("ssh://b", "measured", "", {"litert": "2.3"}),
+    ]

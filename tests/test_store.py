@@ -115,3 +115,13 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lasts(tmp_pa
         alone_in(tmp_path).__enter__()
     with alone_in(tmp_path):
         pass
+
+
+def test_without_resume_only_what_this_run_made_is_found(tmp_path):
+    Store(tmp_path).publish("distill", "k", lambda folder: None)
+    (Store(tmp_path).work("prune", "k") / "checkpoint").touch()
+    anew = Store(tmp_path, resume=False)
+    assert anew.find("distill", "k") is None
+    assert list(anew.work("prune", "k").iterdir()) == []
+    made = anew.publish("distill", "k", lambda folder: None)
+    assert anew.find("distill", "k") == made

@@ -76,7 +76,8 @@ class Board:
 
 @runtime_checkable
 class Follower(Protocol):
-    """A backend that turns an artifact of the backend named in `follows` into its own."""
+    """A backend that turns an artifact of the backend named in `follows` into its own. Commands of
+    this machine that it would use are named in `tools`, if any: with others it is asked again."""
 
     follows: str
 

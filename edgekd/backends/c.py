@@ -32,6 +32,7 @@ class PlainC:
     """C sources without a runtime, made from the int8 TFLite file."""
 
     follows = "tflite"
+    tools = tuple(emulation.TOOLS)
 
     def missing(self) -> list[EdgekdError]:
         """LiteRT's schema is all that generating needs; compiler and emulator are optional."""

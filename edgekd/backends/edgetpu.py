@@ -48,6 +48,7 @@ class EdgeTpu:
     """The Edge TPU compiler, which turns the int8 TFLite file into one for the accelerator."""
 
     follows = "tflite"
+    tools = (COMPILER,)
 
     def missing(self) -> list[EdgekdError]:
         """LiteRT's schema is all that the static check needs; the compiler is optional."""

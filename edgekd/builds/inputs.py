@@ -19,9 +19,9 @@ def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
     """Every file that a recipe names, by its key there; sources of its factories included."""
     table = recipe.model_dump(mode="json")
     found = {place: recipe.folder / str(of[key]) for place, of, key in named_files(table)}
-    for place, path in list(found.items()):
-        if place.endswith(".onnx") and path.is_file():
-            found |= {f"{place} {beside.name}": beside for beside in external_files(path)}
+    for place, file in list(found.items()):
+        if place.endswith(".onnx") and file.is_file():
+            found |= {f"{place} {beside.name}": beside for beside in external_files(file)}
     if recipe.calibration.set is not None:
         found["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
     for factory in sorted(set(_factories(table))):

@@ -25,7 +25,7 @@ from edgekd.store import code_key, key_of, write_beside
 from edgekd.target import Target, load_target
 
 NAME = "edgekd.lock"
-TOOLS = ("safetensors", "scikit-learn", "ethos-u-vela", "tflite-micro", "litert-converter")
+TOOLS = ("safetensors", "scikit-learn", "litert-converter")
 
 
 class Lock(Value):

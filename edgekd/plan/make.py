@@ -1,5 +1,7 @@
 """From a request to its plan, or to all faults at once."""
 
+from dataclasses import replace
+
 from edgekd.budgets import check_budgets, check_hard_limits
 from edgekd.candidate import Candidate
 from edgekd.data import load_data
@@ -69,9 +71,7 @@ def make_plan(request: Request) -> Plan:
         for target in request.targets
     ]
     raise_all(_once(collect.faults))
-    return Plan(
-        **{**vars(plan), "targets": tuple(planned), "warnings": (*_warnings(plan), *(told or ()))}
-    )
+    return replace(plan, targets=tuple(planned), warnings=(*_warnings(plan), *(told or ())))
 
 
 def _budget_faults(request: Request) -> list[EdgekdError]:

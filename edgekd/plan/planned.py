@@ -1,6 +1,7 @@
 """What was asked for, and what will happen: a request and the plan that is made of it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -89,10 +90,10 @@ class Plan:
         """Whether this is an ONNX file with no module behind it."""
         return is_onnx_alone(self.request.recipe)
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """Where finished stages of this output folder are."""
-        return Store(self.request.out / "stages")
+        return Store(self.request.out / "stages", self.request.resume)
 
     def context(self, target: Target, work: Path, progress: Progress) -> Context:
         """What a stage of this plan may use."""

@@ -33,11 +33,11 @@ def planned_target(
     for stage in stages:
         content = collect.attempt(stage.content, plan.request.recipe.folder)
         key = stage_key(key, stage, target, content or "")
-        cached = plan.request.resume and plan.store.find(stage.kind, key) is not None
+        cached = plan.store.find(stage.kind, key) is not None
         planned.append(PlannedStage(stage.kind, stage, key, stage.cost(context), cached))
     backends = _backends(target, stages, collect)
     key = key_of(key, target.model_dump(mode="json"), list(backends), tool_versions())
-    if not plan.request.resume or plan.store.find(PASSED, key) is None:
+    if plan.store.find(PASSED, key) is None:
         check_target(plan, target, context, stages, backends, collect)
     return PlannedTarget(target, tuple(planned), backends, budgets_of(plan.request, target), key)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekd.budgets import judge
 from edgekd.compiled import Compiled
+from edgekd.installed import tool_versions
 from edgekd.plan import Plan, PlannedTarget, report_key
 from edgekd.proof.artifact_report import report_of
 from edgekd.proof.costs import costs_of
@@ -84,8 +85,9 @@ def _proved(
         [plan.data.sha256, plan.original.key, plan.request.device, plan.request.quick],
         report_key(plan.request.recipe),
         [target.model_dump(mode="json", exclude={"budgets"}), platform.platform()],
+        [place.facts, tool_versions()],
     )
-    found = plan.store.find("proof", key) if plan.request.resume else None
+    found = plan.store.find("proof", key)
     if found is None:
         proofs = [proof_of(plan, target, place, each, original, progress) for each in everything]
         proofs = [

@@ -35,6 +35,13 @@ class Place:
         """What a number that comes from outputs is there."""
         return "simulated" if self.reason else self.device.kind
 
+    @property
+    def facts(self) -> tuple[str, str, str, dict[str, str]]:
+        """What results depend on besides this machine; of a board also its runtimes."""
+        remote = self.device.kind == "measured" and self.device.name != "host"
+        runtimes = dict(self.device.hello().runtimes) if remote else {}
+        return self.device.name, self.kind, self.reason, runtimes
+
 
 def place_for(plan: Plan, target: Target) -> Place:
     """The device the user named, this machine, or an emulator of the target's processor."""

@@ -144,6 +144,17 @@ def test_companions_are_kept_published_and_checked_with_their_file(tflite_file, 
     assert len(calls) == 2
 
 
+def test_files_of_other_packages_are_made_again(tflite_file, tmp_path, no_tools, monkeypatch):
+    def make(folder):
+        return PlainC().follow(tflite_artifact(tflite_file()), TARGET, {}, folder)
+
+    store = Store(tmp_path / "store")
+    (first,) = kept(store, "c", "key", make)
+    monkeypatch.setattr("edgekd.compiled.tool_versions", lambda: {"litert-torch": "0.0"})
+    (second,) = kept(store, "c", "key", make)
+    assert first.path != second.path
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 @pytest.mark.parametrize("name", ["resnet", "ds-cnn", "sensor"])
