@@ -51,6 +51,14 @@ class Samples:
         paired = None if self.paired is None else self.paired[index]
         return Samples(self.x[index], self.y[index], self.rows[index], paired, self.task)
 
+    def some(self, count: int) -> "Samples":
+        """Up to so many of them, the same ones each time, in their order; drawn evenly, since a
+        set's first samples may all be of one class."""
+        if count >= len(self):
+            return self
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        return self.take(drawn[:count].sort().values)
+
     @cached_property
     def sha256(self) -> str:
         """Of the bytes of inputs and targets: the content that stage keys are made of."""

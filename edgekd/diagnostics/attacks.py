@@ -40,7 +40,7 @@ class Attacks(OfNetworks):
         return ""
 
     def look(self, networks: Networks) -> tuple[list[Line], Plot | None]:
-        test = networks.data.test.take(torch.arange(min(self.samples, len(networks.data.test))))
+        test = networks.data.test.some(self.samples)
         found = {
             side: self._scores(network, test, networks.seed)
             for side, network in (("student", networks.student), ("teacher", networks.teacher))

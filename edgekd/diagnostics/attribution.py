@@ -36,7 +36,7 @@ class Attribution(OfNetworks):
         return ""
 
     def look(self, networks: Networks) -> tuple[list[Line], Plot | None]:
-        test = networks.data.test.take(torch.arange(min(self.samples, len(networks.data.test))))
+        test = networks.data.test.some(self.samples)
         reason = "" if networks.teacher is not None else "the teacher is a black box"
         if not reason and not has_gradient(networks.student, test):
             reason = NO_GRADIENT

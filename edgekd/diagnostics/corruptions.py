@@ -39,7 +39,8 @@ class Corruptions(OfOutputs):
         return ""
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
-        x, y = outputs.data.test.x[: self.samples], outputs.y[: self.samples]
+        test = outputs.data.test.some(self.samples)
+        x, y = test.x, test.y
         lines = [self._line("unchanged", x, y, outputs)]
         for name, change in corruptions(x, self.severity).items():
             lines.append(self._line(name, change(x), y, outputs))

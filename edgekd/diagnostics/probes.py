@@ -44,7 +44,7 @@ class Probes(OfNetworks):
 
     def look(self, networks: Networks) -> tuple[list[Line], Plot | None]:
         data = networks.data
-        train = data.train.take(torch.arange(min(self.samples, len(data.train))))
+        train = data.train.some(self.samples)
         lines, curves = [], []
         for side, network in (("student", networks.student), ("teacher", networks.teacher)):
             if network is None:

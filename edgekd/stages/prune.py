@@ -193,7 +193,7 @@ class Prune(Teaching):
     ) -> nn.Module:
         criterion, wish = self._criterion("prune"), self._wish(context)
         if self.granularity == "blocks" and criterion.reads == "outputs":
-            x = context.data.train.x[: self.samples]
+            x = context.data.train.some(self.samples).x
             blocks = wanted_blocks(module, candidate.example, wish)
             scored, scores = module, branch_energy(module, blocks, x)
         else:

@@ -220,6 +220,21 @@ def test_probes_read_every_layer_with_weights_in_order():
     assert not network[0]._forward_hooks, "no hook stays"
 
 
+def test_a_part_of_a_set_in_the_order_of_its_classes_has_samples_of_all_of_them():
+    torch.manual_seed(0)
+    y = torch.arange(3).repeat_interleave(400)
+    on = data(x=torch.randn(1200, 2) + 5.0 * torch.eye(3)[y, :2], y=y)
+    network = nn.Sequential(nn.Linear(2, 3))
+    (line, _), _ = Probes(samples=300).look(Networks(on, network, None))
+    assert line.student is not None
+    assert line.student > 0.95
+    part = on.test.some(300)
+    assert torch.bincount(part.y).tolist() == pytest.approx([100, 100, 100], abs=25)
+    assert torch.equal(part.x, on.test.x[part.rows])
+    assert torch.equal(part.rows, part.rows.unique())
+    assert on.test.some(1200) is on.test
+
+
 @pytest.mark.parametrize(
     ("training", "before", "after", "count", "reason"),
     [
