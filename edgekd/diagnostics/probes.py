@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from edgekd.data.samples import Data, Samples
 from edgekd.diagnostics import Curve, Line, Networks, OfNetworks, Plot
 from edgekd.registry import DIAGNOSTICS
-from edgekd.taps import Taps
+from edgekd.taps import Taps, layer_kinds
 from edgekd.tasks import Task
 from edgekd.tasks.classification import Classification
+
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 POOLED = 4
 """Maps are averaged to at most so many cells a side before they are probed."""
@@ -51,6 +54,10 @@ class Probes(OfNetworks):
                 continue
             seen = side == "teacher"
             found = self._probed(network, train, data.test, data.classes, seen)
+            if not found:
+                reason = "it has no layer with weights that could be read"
+                lines.append(Line(name=f"{side}: probes", student=None, reason=reason))
+                continue
             lines += [Line.mean(f"{side}: {name}", right) for name, right in found.items()]
             scores = [float(right.mean()) for right in found.values()]
             depths = [number / max(1, len(found) - 1) for number in range(len(found))]
@@ -72,12 +79,14 @@ class Probes(OfNetworks):
 
 
 def executed(network: nn.Module, x: Tensor) -> list[str]:
-    """The layers with weights whose output is one tensor, and the network's output's own, in the
-    order that they run in."""
+    """The layers with weights by name, in the order that they run in."""
+    if isinstance(network, GraphModule):  # its layers are names in its nodes' metadata
+        kinds = [kind.__name__ for kind in WEIGHTED]
+        return [name for name, kind in layer_kinds(network).items() if kind in kinds]
     order: list[str] = []
     with ExitStack() as hooks, torch.no_grad():
         for name, layer in network.named_modules():
-            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+            if name and isinstance(layer, WEIGHTED):
                 seen = layer.register_forward_hook(lambda *_, name=name: order.append(name))
                 hooks.enter_context(seen)
         network(x)

@@ -218,6 +218,16 @@ def test_probes_read_every_layer_with_weights_in_order():
     assert plot is not None
     assert plot.curves[0].x == (0.0, 1.0)
     assert not network[0]._forward_hooks, "no hook stays"
+    exported = torch.export.export(network, (on.test.x,)).module()
+    assert Probes().look(Networks(on, exported, None))[0] == lines
+
+
+def test_a_network_without_layers_to_probe_says_so():
+    on = data(x=torch.randn(60, 2), y=torch.arange(60) % 3)
+    for network in (nn.Linear(2, 3), nn.Flatten()):
+        (line,), _ = Probes().look(Networks(on, network, None))
+        assert line.student is None
+        assert line.reason == "it has no layer with weights that could be read"
 
 
 def test_a_part_of_a_set_in_the_order_of_its_classes_has_samples_of_all_of_them():
