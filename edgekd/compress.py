@@ -152,6 +152,7 @@ def _run(plan: Plan, lines: list[str], progress: Progress) -> Report:
         stages=tuple(stages.values()),
         layers=_layers(plan, staged),
         targets=tuple(targets),
+        notes=plan.warnings,
     )
     write_beside(request.out / "recipe.toml", resolved_recipe(request))
     done = [_told(stage) for stage in report.stages]

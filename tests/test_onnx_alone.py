@@ -73,6 +73,7 @@ def test_an_untouched_file_is_measured_as_it_is(place, compress):
     code, err = compress("", out="same")
     assert code in (0, 1), err
     report = json.loads((place / "same" / "report.json").read_text())
+    assert report["notes"] == ["--quick: measured briefly, so times are less sure"]
     (artifact,) = report["targets"][0]["artifacts"]
     assert artifact["sha256"] == report["targets"][0]["baseline"]["sha256"]
     assert artifact["accuracy_drop"] == 0.0

@@ -71,7 +71,7 @@ def make_plan(request: Request) -> Plan:
         for target in request.targets
     ]
     raise_all(_once(collect.faults))
-    return replace(plan, targets=tuple(planned), warnings=(*_warnings(plan), *(told or ())))
+    return replace(plan, targets=tuple(planned), warnings=(*_warnings(request), *(told or ())))
 
 
 def _budget_faults(request: Request) -> list[EdgekdError]:
@@ -90,11 +90,8 @@ def _budget_faults(request: Request) -> list[EdgekdError]:
     return faults
 
 
-def _warnings(plan: Plan) -> tuple[str, ...]:
-    shared = set()
-    if plan.request.quick:
-        shared.add("--quick: short measurements, stamped so in the report")
-    return tuple(sorted(shared))
+def _warnings(request: Request) -> tuple[str, ...]:
+    return ("--quick: measured briefly, so times are less sure",) if request.quick else ()
 
 
 def _once(faults: list[EdgekdError]) -> list[EdgekdError]:
