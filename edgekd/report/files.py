@@ -17,9 +17,10 @@ DIGITS = 6
 
 
 def rounded(tree: Any, digits: int = DIGITS) -> Any:
-    """The same tables with every float at so many significant digits."""
+    """The same tables with every float at so many significant digits; a count stays whole."""
     if isinstance(tree, float):
-        return float(f"{tree:.{digits}g}") if math.isfinite(tree) else tree
+        kept = not math.isfinite(tree) or tree.is_integer()
+        return tree if kept else float(f"{tree:.{digits}g}")
     if isinstance(tree, dict):
         return {key: rounded(value, digits) for key, value in tree.items()}
     if isinstance(tree, list):

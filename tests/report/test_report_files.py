@@ -58,9 +58,9 @@ def test_the_parts_that_scripts_rely_on_are_there() -> None:
     assert missing["reasons"]["accuracy"] == "no Edge TPU is attached"
 
 
-def test_floats_keep_six_digits_and_integers_all_of_theirs() -> None:
-    tables = {"a": [0.123456789, 1234567], "b": 1.23456789e-7}
-    assert rounded(tables) == {"a": [0.123457, 1234567], "b": 1.23457e-7}
+def test_floats_keep_six_digits_and_whole_numbers_all_of_theirs() -> None:
+    tables = {"a": [0.123456789, 1234567, 1093608.0], "b": 1.23456789e-7}
+    assert rounded(tables) == {"a": [0.123457, 1234567, 1093608.0], "b": 1.23457e-7}
 
 
 @pytest.mark.parametrize(
