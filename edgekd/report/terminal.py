@@ -18,7 +18,7 @@ from edgekd.report.numbers import (
     percent,
     times,
 )
-from edgekd.report.values import ArtifactReport, Report, TargetReport
+from edgekd.report.values import ArtifactReport, Report, StageReport, TargetReport, TeacherReport
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,10 @@ COLUMNS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (110, ("accuracy", "agrees", "bytes", "p50", "p90", "smaller", "faster", "parity")),
     (88, ("accuracy", "bytes", "p50", "p90", "faster", "parity")),
     (0, ("accuracy", "bytes", "p50", "faster")),
+)
+MODEL_COLUMNS: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (96, ("accuracy", "95 % interval", "parameters", "MACs", "bytes", "time")),
+    (0, ("accuracy", "parameters", "bytes", "time")),
 )
 """The columns that fit into so many characters, the widest first."""
 STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
@@ -45,7 +49,7 @@ def print_report(
     if width is None and not console.is_terminal:
         console.width = PIPE_WIDTH
     targets = (_artifacts(report, target, console.width) for target in report.targets)
-    for table in (_models(report), *targets):
+    for table in (_models(report, console.width), *targets):
         console.print(table)
     if any(artifact.budgets for _, artifact in _pairs(report)):
         console.print(_budgets(report))
@@ -88,35 +92,29 @@ def _row(table: "Table", *cells: str, style: str = "") -> None:
     table.add_row(*(Text(cell) for cell in cells), style=style)
 
 
-def _models(report: Report) -> "Table":
-    data = report.data
+def _models(report: Report, width: int) -> "Table":
+    data, teacher = report.data, report.teacher
     title = f"{report.name or 'model'} on {data.name}, {data.test:,} test samples"
-    table = _table(
-        title, "model", "accuracy", "95 % interval", "parameters", "MACs", "bytes", "time"
-    )
-    teacher = report.teacher
-    _row(
-        table,
-        f"teacher {teacher.name}".strip(),
-        percent(teacher.accuracy),
-        interval_text(teacher.accuracy_ci),
-        count_text(teacher.parameters),
-        count_text(teacher.macs),
-        bytes_text(teacher.bytes),
-        "",
-    )
+    columns = next(columns for least, columns in MODEL_COLUMNS if width >= least)
+    table = _table(title, "model", *columns)
+    rows = [(f"teacher {teacher.name}".strip(), _model_cells(teacher, ""))]
     for stage in report.stages:
-        _row(
-            table,
-            stage.kind,
-            percent(stage.accuracy),
-            interval_text(stage.accuracy_ci),
-            count_text(stage.parameters),
-            count_text(stage.macs),
-            bytes_text(stage.bytes),
-            "cached" if stage.cached else f"{stage.seconds:,.0f} s",
-        )
+        time = "cached" if stage.cached else f"{stage.seconds:,.0f} s"
+        rows.append((stage.kind, _model_cells(stage, time)))
+    for name, cells in rows:
+        _row(table, name, *(cells[column] for column in columns))
     return table
+
+
+def _model_cells(model: TeacherReport | StageReport, time: str) -> dict[str, str]:
+    return {
+        "accuracy": percent(model.accuracy),
+        "95 % interval": interval_text(model.accuracy_ci),
+        "parameters": count_text(model.parameters),
+        "MACs": count_text(model.macs),
+        "bytes": bytes_text(model.bytes),
+        "time": time,
+    }
 
 
 def interval_text(ci: tuple[float, float] | None) -> str:

@@ -56,6 +56,11 @@ def test_no_line_is_wider_than_the_terminal_and_the_speed_up_is_in_it(width: int
     assert "faster" in text or width < 60
 
 
+def test_no_header_is_broken_in_a_narrow_terminal() -> None:
+    lines = [line.split() for line in printed(synthetic_report(), 60).splitlines()]
+    assert ["model", "accuracy", "parameters", "bytes", "time"] in lines
+
+
 def test_a_long_path_stays_in_one_piece() -> None:
     stream = io.StringIO()
     folder = Path("/" + "folder/" * 30)
