@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_valid
 
 from edgekd.config import Value, parse, read_toml
 from edgekd.errors import InputError, nearest
-from edgekd.store import key_of
+from edgekd.store import key_of, write_beside
 
 
 class Network(Value):
@@ -265,9 +265,8 @@ def write_example(folder: Path) -> Path:
     path = folder / "recipe.toml"
     if path.exists():
         raise InputError("there is a recipe already", where=str(path), hint="choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for source, name in ((default_recipe(), "recipe.toml"), (TEACHER, TEACHER.name)):
-        (folder / name).write_bytes(source.read_bytes())
+    for source, to in ((TEACHER, folder / TEACHER.name), (default_recipe(), path)):
+        write_beside(to, source.read_bytes())  # the recipe last: it says that all is there
     return path
 
 

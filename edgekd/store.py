@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,12 @@ def code_key() -> str:
     return digest.hexdigest()[:24]
 
 
+NOT_WRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Turn the operating system's complaints about a folder into one clear error."""
@@ -77,12 +84,12 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 where=str(error.filename or folder),
                 hint="free some space and run the same command again: it goes on from there",
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in NOT_WRITABLE:
             raise InputError(
                 f"not writable: {error.strerror}",
                 where=str(error.filename or folder),
                 allowed="a folder that you may write to",
-                hint="choose another one with --out",
+                hint="choose another one",
             ) from None
         raise
 
@@ -207,5 +214,7 @@ def write_beside(path: Path, content: str | bytes) -> None:
 
 def check_writable(folder: Path) -> None:
     """Refuse an output folder that can't be written to, before any work is done for it."""
-    write_beside(folder / ".edgekd", "a folder of edgekd\n")
-    (folder / ".edgekd").unlink()
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"a folder of edgekd")

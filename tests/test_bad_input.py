@@ -9,6 +9,8 @@ import tomli_w
 import torch
 from safetensors.torch import save_file
 
+from edgekd.errors import InputError
+from edgekd.firmware.generate import Generated
 from edgekd.models.resnet import resnet8
 
 RECIPE = """
@@ -278,7 +280,44 @@ def test_an_output_that_can_not_be_written_is_refused(refused, tmp_path):
     told = refused()
     assert f"{tmp_path / 'out'}" in told
     assert "not writable" in told
-    assert "choose another one with --out" in told
+    assert "choose another one" in told
+
+
+def test_a_place_for_a_benchs_files_that_can_not_be_written_is_told_before_it(edgekd, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    files = ("--json", tmp_path / "file" / "x.json", "--plot", tmp_path / "file" / "x.svg")
+    code, _, told = edgekd("bench", "gone.onnx", *files, "--target", "gone")
+    assert code == 2
+    assert told.count("not writable") == 2
+    assert "unknown target 'gone'" in told, "nothing was opened yet"
+
+
+def test_a_recipe_to_start_from_needs_a_folder_that_can_be_written(edgekd, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    code, _, told = edgekd("init", tmp_path / "file" / "mine")
+    assert code == 2
+    assert "not writable: Not a directory" in told
+
+
+def test_a_recipe_to_start_from_that_was_not_finished_is_written_again(
+    edgekd, tmp_path, monkeypatch
+):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    code, _, told = edgekd("init", tmp_path)
+    assert code == 3
+    assert "the disk is full" in told
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert edgekd("init", tmp_path)[0] == 0
+
+
+def test_sources_need_a_folder_that_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match="not writable: Not a directory"):
+        Generated("net", "", "", {}).write(tmp_path / "file" / "src")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def bench(
     from edgekd.budgets import EXIT_CODES, run_verdict
     from edgekd.devices.opening import open_device
     from edgekd.meters.external import check_meter
-    from edgekd.store import write_beside
+    from edgekd.store import check_writable, write_beside
     from edgekd.target import load_target
 
     options = {
@@ -74,6 +74,9 @@ def bench(
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
         collect.attempt(check_plot, plot)
+    for written in (json_file, plot):
+        if written is not None:
+            collect.attempt(check_writable, written.parent)
     profile = collect.attempt(load_target, target) if target else None
     raise_all(collect.faults)
     files = len({*artifact, *([baseline] if baseline else [])})
@@ -85,12 +88,12 @@ def bench(
     finally:
         opened.close()
         _teller(0.0)(0.0)
+    typer.echo("\n".join(bench_lines(results)))
     if json_file:
         tables = [result.model_dump(mode="json") for result in results]
         write_beside(json_file, json.dumps(tables, indent=1) + "\n")
     if plot is not None:
         write_plot(results, plot)
-    typer.echo("\n".join(bench_lines(results)))
     verdict = run_verdict([judgement for result in results for judgement in result.budgets])
     raise typer.Exit(EXIT_CODES[verdict])
 

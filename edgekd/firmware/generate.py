@@ -45,7 +45,6 @@ class Generated:
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """NAME.h and NAME.c in a folder, which is made; each is written beside and renamed."""
-        folder.mkdir(parents=True, exist_ok=True)
         paths = folder / f"{self.name}.h", folder / f"{self.name}.c"
         for path, text in zip(paths, (self.header, self.source), strict=True):
             write_beside(path, text)

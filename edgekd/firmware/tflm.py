@@ -68,7 +68,6 @@ class MicroSources:
 
     def write(self, folder: Path) -> tuple[Path, Path, Path]:
         """NAME_model.h, NAME_model.c and NAME_resolver.h, each written beside and renamed."""
-        folder.mkdir(parents=True, exist_ok=True)
         texts = {
             folder / f"{self.name}_model.h": self.header,
             folder / f"{self.name}_model.c": self.source,
