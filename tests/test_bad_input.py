@@ -52,6 +52,14 @@ def stage(kind, **keys):
     return "[[stages]]\n" + tomli_w.dumps({"kind": kind, **keys})
 
 
+def test_no_command_at_all_shows_the_help_and_half_a_command_is_told(edgekd):
+    code, shown, told = edgekd()
+    assert (code, told) == (0, "")
+    assert "compress  Compress a model" in shown
+    for group in ("firmware", "board", "data"):
+        assert edgekd(group) == (2, "", "error: Missing command.\nhint: see 'edgekd --help'\n")
+
+
 def test_an_unknown_key_is_refused_with_the_nearest(refused):
     told = refused(rest="sorce = 1\n")
     assert "data.sorce: unknown key 'sorce'" in told

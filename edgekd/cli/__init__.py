@@ -23,7 +23,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="edgekd",
     help="Compress a trained model for an edge device and measure the deployed file.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -276,7 +275,7 @@ def verify(
         typer.echo(line)
 
 
-data = typer.Typer(help="Named data sets.", no_args_is_help=True)
+data = typer.Typer(help="Named data sets.")
 app.add_typer(data, name="data")
 app.add_typer(firmware, name="firmware")
 app.add_typer(board, name="board")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-board = typer.Typer(help="Emulated ARM boards, for times without hardware.", no_args_is_help=True)
+board = typer.Typer(help="Emulated ARM boards, for times without hardware.")
 
 Name = Annotated[str, typer.Argument(help="A target of 64-bit ARM: raspberry-pi-5.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-firmware = typer.Typer(help="Models as sources for a firmware build.", no_args_is_help=True)
+firmware = typer.Typer(help="Models as sources for a firmware build.")
 
 CMAKE_FOLDER = Path(__file__).parent.parent / "firmware" / "cmake"
 ZEPHYR_FOLDER = Path(__file__).parent.parent / "firmware" / "zephyr"
