@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices import Options, Samples
+from edgekd.devices._replies import Hello
 from edgekd.devices.agent import from_model, to_model
 from edgekd.devices.host import open_host
 from edgekd.errors import InputError, ToolError, raise_all
@@ -47,6 +48,14 @@ class CortexM:
         self.cpu = cpu
         self.checked = checked
         self._host = open_host(**session)
+
+    def hello(self) -> Hello:
+        """The processor; the runtimes are this machine's."""
+        here = self._host.hello()
+        return Hello(
+            platform="QEMU", machine="thumb", python="", cpu=self.cpu, cores=1,
+            runtimes=here.runtimes, install=here.install, conditions={},
+        )  # fmt: skip
 
     def can_run(self, artifact: Artifact) -> str:
         """Generated C runs; of other files only the outputs are had, from this machine."""

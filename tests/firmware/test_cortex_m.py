@@ -7,6 +7,7 @@ from operator_cases import CASES, inputs_for
 from edgekd.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.devices.cortex_m import open_cortex_m
 from edgekd.devices.opening import open_device
+from edgekd.doctor import examine_device
 from edgekd.errors import InputError, ToolError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
@@ -169,3 +170,11 @@ def test_a_processor_that_computes_something_else_is_an_error(tmp_path, monkeypa
             device.infer(artifact_of(source, content), np.zeros((2, 20), np.float32), {})
     finally:
         device.close()
+
+
+@emulated
+def test_doctor_tells_of_an_emulated_processor_what_there_is_to_tell():
+    found = {row.name: row for row in examine_device("cortex-m://cortex-m4")}
+    assert found["architecture"].found == "thumb"
+    assert found["board"].found == "cortex-m4"
+    assert (found["memory"].found, found["memory"].hint) == ("", "the device does not tell")
