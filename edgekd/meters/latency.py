@@ -114,8 +114,8 @@ def quantiles(
 def protocol_text(samples: Samples) -> str:
     """How the samples were taken, in words."""
     runs = sum(samples.runs)
-    windows = zip(samples.windows_ms, samples.runs, strict=True)
-    seconds = sum(sum(window) / len(window) * count for window, count in windows) / 1000
+    told = sum(map(sum, samples.windows_ms)) / 1000
+    seconds = sum(end - start for start, end in samples.spans_s) or told
     return (
         f"{'quick' if samples.quick else 'full'}: {runs} runs in "
         f"{len(samples.windows_ms)} windows, {seconds:.1f} s, {samples.scope}"

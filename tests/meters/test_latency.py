@@ -37,7 +37,7 @@ def test_quantiles_extremes_and_deviation_are_those_worked_out_by_hand() -> None
 
 
 def test_runs_that_are_counted_and_not_told_are_in_the_protocol() -> None:
-    taken = samples((1.0, 3.0), (2.0, 2.0), counts=(2000, 4000))
+    taken = samples((1.0, 3.0), (2.0, 2.0), counts=(2000, 4000), spans_s=((1.0, 6.0), (6.0, 13.0)))
     assert protocol_text(taken) == "full: 6000 runs in 2 windows, 12.0 s, model"
 
 
