@@ -187,8 +187,13 @@ LONGEST_LICENCE = 100_000
 
 
 def recipe_hash(recipe: Recipe, seed: int) -> str:
-    """Of what decides the model's bytes: all of the recipe but its budgets and metadata."""
-    table = recipe.model_dump(mode="json", exclude={"budgets", "metadata", "seed"})
+    """Of what decides the model's bytes: all of the recipe but its budgets, metadata and report, a
+    file by its place in it, wherever it lies."""
+    table = recipe.model_dump(mode="json", exclude={"seed"})
+    for place, of, key in named_files(table):
+        of[key] = f"file {place}"
+    for name in ("budgets", "metadata", "report"):
+        del table[name]
     return key_of(table, seed)
 
 

@@ -135,6 +135,10 @@ def test_the_recipes_hash_in_the_model_is_of_what_decides_its_bytes(project):
     before = recipe_hash(loaded(project), 0)
     (project / "recipe.toml").write_text(RECIPE.replace("size_kib = 4", "size_kib = 5"))
     assert recipe_hash(loaded(project), 0) == before
+    (project / "recipe.toml").write_text(RECIPE + '[report]\ndiagnostics = ["fidelity"]\n')
+    assert recipe_hash(loaded(project), 0) == before
+    (project / "recipe.toml").write_text(RECIPE.replace("parts/", "../one/parts/"))
+    assert recipe_hash(loaded(project), 0) == before
     (project / "recipe.toml").write_text(RECIPE.replace('"quantize"', '"distill"'))
     assert recipe_hash(loaded(project), 0) != before
     assert recipe_hash(loaded(project), 3) != recipe_hash(loaded(project), 0)
