@@ -20,7 +20,7 @@ from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled, publish_artifact
 from edgekd.cost import layer_costs, totals
 from edgekd.diagnosing import cost_findings, network_findings
-from edgekd.errors import Collector, InputError, raise_all
+from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.installed import tool_versions
 from edgekd.onnx_alone import files_of
 from edgekd.pipeline import Staged, compile_candidate, compiled
@@ -41,7 +41,7 @@ from edgekd.report.values import (
 )
 from edgekd.stages import Progress
 from edgekd.store import alone_in, cache_folder, code_key, key_of, write_beside
-from edgekd.target import Target, load_target
+from edgekd.target import Target, load_target, target_files
 
 Say = Callable[[str], None]
 
@@ -71,6 +71,7 @@ def prepare(
             )
         )
     profiles = [collect.attempt(load_target, name) for name in dict.fromkeys(targets)]
+    collect.faults.extend(_namesakes([each for each in profiles if each]))
     limits = [collect.attempt(parse_budget, text) for text in budgets]
     overrides = [collect.attempt(_setting, text) for text in settings]
     path = recipe or default_recipe()
@@ -79,7 +80,7 @@ def prepare(
     assert loaded is not None
     return Request(
         recipe=loaded,
-        targets=tuple(_unlike([target for target in profiles if target])),
+        targets=tuple({each.name: each for each in profiles if each}.values()),
         out=out.resolve(),
         device=device,
         accept=tuple(accept),
@@ -100,9 +101,19 @@ def _setting(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _unlike(targets: Sequence[Target]) -> list[Target]:
-    """Each target once, also where one was named by two of its names."""
-    return list({target.name: target for target in targets}.values())
+def _namesakes(targets: Sequence[Target]) -> list[EdgekdError]:
+    """A fault for each that has the name of another one: reports and locks go by names."""
+    files = target_files()
+    known = {each.name: load_target(each.name) for each in targets if each.name in files}
+    return [
+        InputError(
+            f"another target has the name '{target.name}', too",
+            where="--target",
+            hint="give the file and the 'name' in it a name of their own",
+        )
+        for target in targets
+        if known.setdefault(target.name, target) != target
+    ]
 
 
 def compress(

@@ -267,6 +267,19 @@ def test_a_budget_of_a_targets_file_that_can_not_be_is_refused(refused, tmp_path
     assert "target own: budgets latncy: unknown budget" in refused(target=own)
 
 
+def test_a_targets_file_with_the_name_of_another_target_is_refused(refused, tmp_path):
+    profile = Path("targets/x86.toml").read_text(encoding="utf-8")
+    (tmp_path / "x86.toml").write_text(profile.replace("cores = 2", "cores = 4"))
+    told = refused(target=tmp_path / "x86.toml")
+    assert "--target: another target has the name 'x86', too" in told
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        own = profile.replace('"x86"', '"own"', 1).replace('title = "', f'title = "{folder} ')
+        (tmp_path / folder / "own.toml").write_text(own)
+    told = refused("--target", tmp_path / "a/own.toml", target=tmp_path / "b/own.toml")
+    assert "another target has the name 'own', too" in told
+
+
 def test_one_limit_twice_on_the_command_line_is_refused(refused):
     told = refused("--budget", "size_kb=5", "--budget", "size_kib=6")
     assert "--budget size_kib: the same budget as 'size_kb'" in told
