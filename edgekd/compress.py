@@ -27,7 +27,7 @@ from edgekd.pipeline import Staged, compile_candidate, compiled
 from edgekd.pipeline import run_stages as staged_for
 from edgekd.plan import Plan, PlannedTarget, Request, keep_plan, make_plan, start_key
 from edgekd.proof import Original, prove
-from edgekd.recipe import default_recipe, load_recipe, named_files
+from edgekd.recipe import LARGEST_SEED, default_recipe, load_recipe, named_files
 from edgekd.report.files import write_report
 from edgekd.report.values import (
     ArtifactReport,
@@ -74,6 +74,9 @@ def prepare(
     collect.faults.extend(_namesakes([each for each in profiles if each]))
     limits = [collect.attempt(parse_budget, text) for text in budgets]
     overrides = [collect.attempt(_setting, text) for text in settings]
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        allowed = f"0 to {LARGEST_SEED}"
+        collect.faults.append(InputError(f"no seed: {seed}", where="--seed", allowed=allowed))
     path = recipe or default_recipe()
     loaded = collect.attempt(load_recipe, path, dict(each for each in overrides if each))
     raise_all(collect.faults)

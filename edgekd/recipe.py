@@ -11,6 +11,8 @@ from edgekd.config import Value, parse, read_toml
 from edgekd.errors import InputError, nearest
 from edgekd.store import key_of, write_beside
 
+LARGEST_SEED = 2**32 - 1
+
 
 class Network(Value):
     """A network from the user: a factory with its weights, or one file that holds everything.
@@ -115,7 +117,7 @@ class Recipe(Value):
     budgets: dict[str, float] = {}
     metadata: Metadata = Metadata()
     report: ReportTable = ReportTable()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     _folder: Path = PrivateAttr(default=Path())
 
     @property

@@ -267,6 +267,12 @@ def test_a_budget_of_a_targets_file_that_can_not_be_is_refused(refused, tmp_path
     assert "target own: budgets latncy: unknown budget" in refused(target=own)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
+def test_a_seed_that_not_every_generator_takes_is_refused(refused, seed):
+    assert f"--seed: no seed: {seed} (allowed: 0 to 4294967295)" in refused("--seed", str(seed))
+    assert "r.toml: seed: Input should be " in refused("--set", f"seed={seed}")
+
+
 def test_a_targets_file_with_the_name_of_another_target_is_refused(refused, tmp_path):
     profile = Path("targets/x86.toml").read_text(encoding="utf-8")
     (tmp_path / "x86.toml").write_text(profile.replace("cores = 2", "cores = 4"))
