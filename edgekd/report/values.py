@@ -94,10 +94,9 @@ def _kept(measurement: Measurement) -> Measurement:
         raise ValueError(f"'{measurement.metric}' has no value: say why in its reason")
     if measurement.value is not None and not _finite(measurement.value):
         raise ValueError(f"'{measurement.metric}' is {measurement.value}: no measurement")
-    count = len(measurement.samples)
-    if count <= KEPT_SAMPLES:
+    if len(measurement.samples) <= KEPT_SAMPLES:
         return measurement
-    conditions = {**measurement.conditions, "samples kept": f"{KEPT_SAMPLES} of {count}, by rank"}
+    conditions = {**measurement.conditions, "samples kept": f"{KEPT_SAMPLES}, by rank"}
     return measurement.model_copy(
         update={"samples": thinned(measurement.samples), "conditions": conditions}
     )
