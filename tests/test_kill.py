@@ -63,7 +63,7 @@ def start(place: Path, out: str, cache: str = "") -> subprocess.Popen[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "edgekd.cli", *COMMAND, out],
+        [sys.executable, "-m", "edgekd", *COMMAND, out],
         cwd=place,
         env=environment,
         # Ctrl-C counts also where the tests run in the background, which ignores it.

@@ -33,7 +33,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path):
     for command in commands():
         short = SHORT if command[1] == "compress" else []
         done = subprocess.run(
-            [sys.executable, "-m", "edgekd.cli", *command[1:], *short],
+            [sys.executable, "-m", "edgekd", *command[1:], *short],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

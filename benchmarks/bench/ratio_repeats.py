@@ -21,7 +21,7 @@ def one(first: Path, second: Path, quick: bool) -> tuple[float, float]:
     """The ratio, and the median of the second file in ms."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        command = [sys.executable, "-m", "edgekd.cli", "bench", str(second), "--baseline"]
+        command = [sys.executable, "-m", "edgekd", "bench", str(second), "--baseline"]
         command += [str(first), "--json", str(out), *(["--quick"] if quick else [])]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         table = json.loads(out.read_text())[1]

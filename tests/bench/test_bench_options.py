@@ -115,7 +115,7 @@ def test_an_open_shape_is_refused_and_a_given_one_is_measured(open_onnx: Path) -
 
 
 def test_the_command_measures_judges_and_draws(open_onnx: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgekd.cli", "bench", str(open_onnx), "--quick"]
+    command = [sys.executable, "-m", "edgekd", "bench", str(open_onnx), "--quick"]
     command += ["--shape", "4,250", "--threads", "1", "--affinity", "0"]
     command += ["--budget", "latency_us=0.001", "--json", "out.json", "--plot", "out.svg"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -138,7 +138,7 @@ def test_nothing_is_left_of_a_measurement_that_was_ended(
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    command = [sys.executable, "-m", "edgekd.cli", "bench", str(open_onnx), "--shape", "4,250"]
+    command = [sys.executable, "-m", "edgekd", "bench", str(open_onnx), "--shape", "4,250"]
     command += ["--json", "out.json"]
     client = subprocess.Popen(
         command, cwd=tmp_path, env={**os.environ, "TMPDIR": str(scratch)},
@@ -181,7 +181,7 @@ def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(
 
 
 def test_wrong_words_are_all_told_before_anything_runs(open_onnx: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgekd.cli", "bench", str(open_onnx), "--affinity", "x"]
+    command = [sys.executable, "-m", "edgekd", "bench", str(open_onnx), "--affinity", "x"]
     command += ["--shape", "0", "--budget", "latency=1", "--accept", "measured"]
     command += ["--plot", "x.png", "--target", "x87", "--json", ".", "--meter", "read 'it"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

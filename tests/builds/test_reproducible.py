@@ -33,7 +33,7 @@ SHIPPED = Path(__file__).parent.parent.parent / "targets"
 
 
 def edgekd(*arguments, cwd):
-    command = [sys.executable, "-m", "edgekd.cli", *arguments]
+    command = [sys.executable, "-m", "edgekd", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
 

@@ -268,7 +268,7 @@ def test_a_machine_ends_when_who_starts_it_is_killed_meanwhile(board: Board) -> 
 
 def test_the_commands_list_and_remove(board: Board) -> None:
     def edgekd(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edgekd.cli", "board", *words]
+        command = [sys.executable, "-m", "edgekd", "board", *words]
         return subprocess.run(command, capture_output=True, text=True)
 
     (table,) = json.loads(edgekd("list", "--json").stdout)

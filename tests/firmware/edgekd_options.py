@@ -9,7 +9,7 @@ import sys
 def options_of(*command):
     """Every option that a command of edgekd's has, read from its own help."""
     done = subprocess.run(
-        [sys.executable, "-m", "edgekd.cli", *command, "--help"],
+        [sys.executable, "-m", "edgekd", *command, "--help"],
         capture_output=True,
         text=True,
         env={"COLUMNS": "200", "PATH": "/usr/bin"},

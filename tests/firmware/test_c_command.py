@@ -6,7 +6,7 @@ import sys
 
 from operator_cases import CASES
 
-EDGEKD = [sys.executable, "-m", "edgekd.cli", "firmware", "c"]
+EDGEKD = [sys.executable, "-m", "edgekd", "firmware", "c"]
 
 
 def run(*words):

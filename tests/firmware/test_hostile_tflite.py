@@ -162,7 +162,7 @@ def test_the_command_line_ends_with_2_and_one_error_for_a_damaged_file(command, 
         path.write_bytes(content)
         arguments = ["firmware", command, str(path), "--out", str(tmp_path / "out")]
         done = subprocess.run(
-            [sys.executable, "-m", "edgekd.cli", *arguments], capture_output=True, text=True
+            [sys.executable, "-m", "edgekd", *arguments], capture_output=True, text=True
         )
         assert done.returncode in (0, 2), done.stderr
         assert "Traceback" not in done.stderr

@@ -158,7 +158,7 @@ endmenu
 )
 def test_each_folder_is_printed_and_is_there(command, folder):
     done = subprocess.run(
-        [sys.executable, "-m", "edgekd.cli", "firmware", command], capture_output=True, text=True
+        [sys.executable, "-m", "edgekd", "firmware", command], capture_output=True, text=True
     )
     assert done.stdout.strip() == str(folder)
     assert folder.is_dir()

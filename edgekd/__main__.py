@@ -1,4 +1,4 @@
-"""`python -m edgekd.cli`."""
+"""`python -m edgekd`."""
 
 from edgekd.cli import main
 
