@@ -15,9 +15,10 @@ def test_the_value_is_the_hand_computed_one():
 
 
 def test_p_is_the_power_of_the_sum():
-    # p = 1: Q_s = (1, 2) / sqrt 5, Q_t = (1, 0).
-    student, teacher = torch.tensor([[[[1.0, -2.0]]]]), torch.tensor([[[[5.0, 0.0]]]])
-    expected = ((1 - 5**-0.5) ** 2 + 4 / 5) ** 0.5
+    # p = 1: the two channels add up to Q_s = (2, 2) / sqrt 8, whatever their signs; Q_t = (1, 0).
+    student = torch.tensor([[[[1.0, -2.0]], [[-1.0, 0.0]]]])
+    teacher = torch.tensor([[[[5.0, 0.0]]]])
+    expected = ((1 - 2**-0.5) ** 2 + 1 / 2) ** 0.5
     assert float(Attention(p=1.0)(student, teacher)) == pytest.approx(expected, abs=1e-6)
 
 

@@ -41,10 +41,10 @@ def test_the_value_is_the_papers_estimate_with_every_other_sample_a_negative(mon
 
 
 def test_the_memory_moves_towards_the_embedding_and_stays_of_norm_one():
-    loss = made(negatives=2, momentum=0.5)
+    loss = made(negatives=2, momentum=0.9)
     before = loss.banks[0].rows[1].clone()
     loss(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]]), index=torch.tensor([1]))
-    moved = 0.5 * before + 0.5 * torch.tensor([0.6, 0.8])
+    moved = 0.9 * before + 0.1 * torch.tensor([0.6, 0.8])
     assert torch.allclose(loss.banks[0].rows[1], moved / moved.norm())
     assert loss.banks[0].rows[1].norm().item() == pytest.approx(1.0)
 

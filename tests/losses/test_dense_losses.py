@@ -58,8 +58,20 @@ def test_softened_heatmaps_and_their_sharpness_add_up():
     # p_s - p_t, and 2 * 3 (m_s - m_t) p (near - m_s) = -1 * 0.25 * (+-0.5)
     expected = torch.tensor([-0.25 - 0.125, 1 / 12 - 0.125, 1 / 12 + 0.125, 1 / 12 + 0.125])
     assert torch.allclose(student.grad.flatten(), expected, atol=1e-6)
+    # Sharpness is that of the heatmaps as they are, whatever T is.
+    soft, sharp = (Keypoint(2.0, weight)(student, teacher, NONE).item() for weight in (0.0, 3.0))
+    assert sharp - soft == pytest.approx(3.0 / 36, abs=1e-6)
     near = Keypoint(temperature=20.0, sharpness=0.0)(student, teacher, NONE).item()
     assert near == pytest.approx(((teacher - teacher.mean()) ** 2).mean().item() / 2, rel=0.05)
+
+
+def test_the_sharpness_of_a_heatmap_is_taken_around_the_teachers_peak():
+    # Around the teacher's cell the student has 1/4 of its mass and the teacher 1/2; around the
+    # student's own they would have 1/2 and 1/6.
+    teacher = torch.tensor([3.0, 1.0, 1.0, 1.0]).log().view(1, 1, 1, 4)
+    student = torch.tensor([2.0, 1.0, 4.0, 1.0]).log().view(1, 1, 1, 4)
+    parts = [Keypoint(1.0, weight, radius=0.5)(student, teacher, NONE).item() for weight in (0, 1)]
+    assert parts[1] - parts[0] == pytest.approx((1 / 4) ** 2, abs=1e-6)
 
 
 @pytest.mark.parametrize(

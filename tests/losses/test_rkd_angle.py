@@ -67,3 +67,11 @@ def test_the_same_sample_twice_has_no_direction_and_no_wild_gradient():
     value.backward()
     assert value.isfinite()
     assert student.grad.abs().max() < 10
+
+
+def test_two_samples_in_one_place_have_no_angle_between_them_on_that_side_only():
+    student = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    teacher = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    # Cosines at the three samples: 0 and 0; 0 and 1 / sqrt 2; 1 and 1 / sqrt 2.
+    expected = (0.5 * 0.5 + 0.5 * (1 - 0.5**0.5) ** 2) / 3
+    assert float(RKDAngle()(student, teacher)) == pytest.approx(expected, abs=1e-6)
