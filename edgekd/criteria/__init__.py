@@ -25,6 +25,9 @@ class Criterion:
     reads: ClassVar[Literal["weights", "norms", "outputs"]] = "weights"
     moves: ClassVar[bool] = False
     """Whether single weights are pruned while the model trains, by scores that go on changing."""
+    comparable: ClassVar[bool] = False
+    """Whether single weights' scores mean the same in every layer: with allocation "global" they
+    compete as they are, and are not divided by their layer's mean first."""
 
     def step(self, score: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """The running score after one more batch; it starts at zero."""

@@ -14,11 +14,13 @@ class SoftMovement(Criterion):
     """S -= rate * (w * dL/dw + penalty * s (1 - s)), s = sigmoid(S); Sanh et al. 2020, section 4.
 
     The paper keeps what lies above a fixed threshold; here the threshold is the one that removes
-    the recipe's amount, and with allocation "global" it is one for all layers, as in the paper.
+    the recipe's amount, and of single weights with allocation "global" it is one for all layers, as
+    in the paper.
     """
 
     needs: ClassVar[Literal["nothing", "gradients", "training"]] = "training"
     moves: ClassVar[bool] = True
+    comparable: ClassVar[bool] = True
 
     def __init__(self, rate: float = 1.0, penalty: float = 1e-4) -> None:
         if rate <= 0 or penalty < 0:

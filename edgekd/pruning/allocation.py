@@ -50,13 +50,17 @@ def uniform(pools: Sequence[Pool], amount: float) -> dict[str, int]:
     return {pool.name: pool.rounded(pool.first * (1 - amount)) for pool in pools}
 
 
-def global_(pools: Sequence[Pool], amount: float) -> dict[str, int]:
-    """All units compete by their scores, each divided by the mean of its layer's."""
+def global_(pools: Sequence[Pool], amount: float, comparable: bool = False) -> dict[str, int]:
+    """All units compete by their scores, each divided by the mean of its layer's unless they are
+    `comparable` as they are."""
     goal = sum(pool.first for pool in pools) * (1 - amount)
     excess = round(sum(pool.left for pool in pools) - goal)
     if excess <= 0:
         return {pool.name: pool.left for pool in pools}
-    normed = [pool.scores / pool.scores.abs().mean().clamp_min(1e-30) for pool in pools]
+    means = [pool.scores.abs().mean().clamp_min(1e-30) for pool in pools]
+    normed = [
+        pool.scores / (1.0 if comparable else mean) for pool, mean in zip(pools, means, strict=True)
+    ]
     # Each layer's best units up to its floor are out of the contest.
     contest, owners = [], []
     for number, (pool, scores) in enumerate(zip(pools, normed, strict=True)):

@@ -29,12 +29,14 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """What the recipe asks of the units; `ignore` are layers or what holds them."""
+    """What the recipe asks of the units; `ignore` are layers or what holds them. `comparable` says
+    that scores of different layers compete as they are."""
 
     allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
     multiple: int = 1
     ignore: tuple[str, ...] = ()
     kind: Removed = "channels"
+    comparable: bool = False
 
     def ignores(self, layer: str) -> bool:
         """Whether a layer, or a module that it stands in, is to be left alone."""
@@ -100,7 +102,7 @@ def make_pools(
 def share_out(pools: Sequence[Pool], wish: Wish, amount: float, drops: Drops) -> dict[str, int]:
     """Units that each pool keeps."""
     if wish.allocation == "global":
-        return global_(pools, amount)
+        return global_(pools, amount, wish.comparable)
     if wish.allocation == "sensitivity":
         return by_sensitivity(pools, amount, drops)
     return uniform(pools, amount)

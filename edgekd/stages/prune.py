@@ -1,5 +1,6 @@
 """The stage that removes channels, heads, blocks or single weights, and recovers by teaching."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -274,9 +275,10 @@ class Prune(Teaching):
         root, recovery = self._root(candidate, context), self._recovery(context)
         parts = shares(self.ramp, self.steps)
         epochs = split_epochs(self.epochs, len(parts))
-        wanted = Sparsity(self.granularity, self.amount, self._wish(context), parts, epochs)
         make_criterion = partial(self._criterion, "prune")
         criterion = make_criterion()
+        wish = replace(self._wish(context), comparable=criterion.comparable)
+        wanted = Sparsity(self.granularity, self.amount, wish, parts, epochs)
         if not criterion.moves:
             return stepwise(candidate.module, wanted, make_criterion, recovery, root)
         make = partial(moved, candidate.module, wanted, criterion, recovery, root / "moving")

@@ -5,6 +5,7 @@ import torch
 
 from edgekd.pruning.allocation import Pool, best, by_sensitivity, global_, tolerated, uniform
 from edgekd.pruning.steps import shares, split_epochs
+from edgekd.pruning.structured import Wish, share_out
 
 
 def pool(name: str, scores: list[float], step: int = 1, first: int | None = None) -> Pool:
@@ -27,6 +28,16 @@ def test_global_takes_the_worst_of_all_after_dividing_by_the_layers_mean() -> No
     pools = [pool("a", [1.0, 2.0, 3.0, 4.0]), pool("b", [10.0, 290.0, 300.0, 400.0])]
     assert global_(pools, 0.25) == {"a": 3, "b": 3}
     assert global_(pools, 0.5) == {"a": 2, "b": 2} or sum(global_(pools, 0.5).values()) == 4
+
+
+def test_global_compares_what_is_comparable_as_it_is() -> None:
+    # Over their means 0.875 and 0.125 the least are 0.57 and 0.8.
+    pools = [pool("kept", [0.5, 1.0, 1.0, 1.0]), pool("gone", [0.1, 0.1, 0.1, 0.2])]
+    assert global_(pools, 0.25) == {"kept": 3, "gone": 3}
+    assert global_(pools, 0.25, comparable=True) == {"kept": 4, "gone": 2}
+    for comparable, left in ((False, 3), (True, 2)):
+        wish = Wish("global", comparable=comparable)
+        assert share_out(pools, wish, 0.25, {})["gone"] == left
 
 
 def test_global_leaves_every_layer_its_floor() -> None:
