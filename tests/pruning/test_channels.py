@@ -12,6 +12,7 @@ from edgekd.models.mobilenet_v2 import mobilenet_v2
 from edgekd.models.resnet import resnet8
 from edgekd.models.transformer import transformer
 from edgekd.pruning.channels import Group, channel_groups, remove_channels
+from edgekd.pruning.scoring import per_channel
 
 torch.set_num_threads(1)
 
@@ -186,3 +187,13 @@ def test_a_layer_that_the_network_depends_on_says_so() -> None:
 def test_removing_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="does not run without these channels"):
         remove_channels(Fixed().eval(), torch.zeros(1, 1, 3, 3), {"conv": [0]})
+
+
+def test_a_grouped_kernels_input_channels_are_those_of_their_group() -> None:
+    # Two groups of two outputs and two inputs each: inputs 0 and 1 feed outputs 0 and 1.
+    layer = nn.Conv2d(4, 4, 1, groups=2)
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0], [30.0, 40.0]])[..., None, None]
+    assert per_channel(layer, values, "in").tolist() == [4.0, 6.0, 40.0, 60.0]
+    assert per_channel(layer, values, "out").tolist() == [3.0, 7.0, 30.0, 70.0]
+    backwards = nn.ConvTranspose2d(4, 4, 1, groups=2)
+    assert per_channel(backwards, values, "out").tolist() == [4.0, 6.0, 40.0, 60.0]
