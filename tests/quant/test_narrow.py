@@ -147,3 +147,10 @@ def test_codes_without_a_zero_are_binary_ones() -> None:
 def test_grouped_weights_lie_next_to_each_other_in_a_channel() -> None:
     weight = torch.arange(8.0).view(2, 2, 2)
     assert grouped(weight, 2).tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+
+
+def test_a_weight_just_above_seven_tenths_of_the_mean_is_no_ternary_zero() -> None:
+    # mean|w| = 1: 0.72 and 1.28 are kept, 0.68 is not.
+    codes, scale = ternary(torch.tensor([[[0.72, -1.28], [0.68, -1.32]]]))
+    assert codes.tolist() == [[[1.0, -1.0], [0.0, -1.0]]]
+    assert scale.flatten().tolist() == pytest.approx([1.0, 1.32])
