@@ -29,8 +29,6 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
         rows.append((result.path.name, *cells, _ratio_cell(result)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    first = results[0].measurements[0]
-    stamp = [f"{results[0].device}, {first.protocol}"] if first.protocol else []
     notes = [f"note: {result.path.name}: {note}" for result in results for note in result.notes]
     judged = [
         f"budget: {result.path.name}: {_judgement(one)}"
@@ -38,7 +36,16 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
         for one in result.budgets
     ]
     static = [_static(result) for result in results]
-    return [*lines, *stamp, *static, *_missing(results, columns), *notes, *judged]
+    return [*lines, *_taken(results), *static, *_missing(results, columns), *notes, *judged]
+
+
+def _taken(results: Sequence[BenchResult]) -> list[str]:
+    """Where and how the samples were taken: once for all files, or for each."""
+    told = [(result.path.name, result.measurements[0].protocol) for result in results]
+    device, protocols = results[0].device, {protocol for _, protocol in told}
+    if len(protocols) == 1:
+        return [f"{device}, {protocol}" for protocol in protocols if protocol]
+    return [f"{device}, {name}, {protocol}" for name, protocol in told if protocol]
 
 
 def _missing(results: Sequence[BenchResult], columns: Sequence[str]) -> list[str]:

@@ -171,6 +171,14 @@ def test_a_reason_that_is_not_all_files_names_its_own(tmp_path: Path, target: Ta
     assert any(line.startswith("energy_mj: ") for line in lines)
 
 
+def test_how_many_runs_there_were_is_told_of_each_file(tmp_path: Path, target: Target) -> None:
+    first, second = bench(files(tmp_path, a="6.0", b="1.5"), target, Scripted(), quick=True)
+    rows = [row.model_copy(update={"protocol": "quick: 9 runs"}) for row in second.measurements]
+    lines = bench_lines([first, second.model_copy(update={"measurements": tuple(rows)})])
+    assert "scripted, a.onnx, quick: 6 runs in 2 windows, 0.0 s, model" in lines
+    assert "scripted, b.onnx, quick: 9 runs" in lines
+
+
 def test_a_meter_is_refused_where_nothing_is_measured(tmp_path: Path, target: Target) -> None:
     emulated = Scripted()
     emulated.kind = "simulated"
