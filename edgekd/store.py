@@ -20,15 +20,13 @@ from typing import Any
 
 from edgekd.errors import InputError, ToolError
 
-# A result depends on all of the package's code but these parts, which only ask for it, measure it
-# or show it.
-COMPUTES_NOTHING = (
+MEASURES = ("boards", "devices", "meters")
+"""The parts of the package that measure a file: nothing that is trained or compiled needs them."""
+
+SHOWS = (
     "cli",
     "bench",
     "builds",
-    "boards",
-    "devices",
-    "meters",
     "report",
     "budgets.py",
     "compress.py",
@@ -38,6 +36,7 @@ COMPUTES_NOTHING = (
     "snippets.py",
     "verification.py",
 )
+"""The parts that only ask for results, or show them: no result depends on them."""
 
 
 def cache_folder() -> Path:
@@ -55,13 +54,15 @@ def key_of(*parts: Any) -> str:
 
 
 @functools.cache
-def code_key() -> str:
-    """A hash of the package's code that computes results, so that a change of it is noticed."""
+def code_key(measured: bool = False) -> str:
+    """A hash of the package's code that computes results, so that a change of it is noticed; of
+    results that are `measured` also of the code that does that."""
     root = Path(__file__).parent
+    without = SHOWS if measured else (*SHOWS, *MEASURES)
     digest = hashlib.sha256()
     for file in sorted(root.rglob("*")):
         name = file.relative_to(root)
-        if file.suffix in (".py", ".c", ".h") and name.parts[0] not in COMPUTES_NOTHING:
+        if file.suffix in (".py", ".c", ".h") and name.parts[0] not in without:
             digest.update(str(name).encode() + file.read_bytes())
     return digest.hexdigest()[:24]
 

@@ -6,7 +6,6 @@ is measured in the same process, so that "times faster" compares like with like.
 """
 
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,12 +79,11 @@ def _proved(
     progress: Progress,
 ) -> list[ArtifactReport]:
     key = key_of(
-        code_key(),
+        code_key(measured=True),
         [each.artifact.model_dump(mode="json", exclude={"path"}) for each in everything],
         [plan.data.sha256, plan.original.key, plan.request.device, plan.request.quick],
         report_key(plan.request.recipe),
-        [target.model_dump(mode="json", exclude={"budgets"}), platform.platform()],
-        [place.facts, tool_versions()],
+        [target.model_dump(mode="json", exclude={"budgets"}), place.facts, tool_versions()],
     )
     found = plan.store.find("proof", key)
     if found is None:

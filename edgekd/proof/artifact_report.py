@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from edgekd.artifact import Artifact
 from edgekd.measurement import Measurement
 from edgekd.meters.plan import static_measurements
+from edgekd.proof.costs import Costs
 from edgekd.proof.outputs import Proof
 from edgekd.report.values import ArtifactReport
 
 
-def report_of(artifact: Artifact, proof: Proof, costs: Sequence[Measurement]) -> ArtifactReport:
+def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
     """What was measured of a file, what its compiler and the file itself say, and its reasons."""
     told = {one.metric: one for one in artifact.measurements}
     size = told.pop("size_bytes", None) or Measurement(
@@ -33,15 +34,15 @@ def report_of(artifact: Artifact, proof: Proof, costs: Sequence[Measurement]) ->
             proof.drop,
             *proof.further,
             size,
-            *_told(costs, tuple(told.values())),
-            *_told_by_the_file(artifact, (*costs, *told.values())),
+            *_told(costs.measurements, tuple(told.values())),
+            *_told_by_the_file(artifact, (*costs.measurements, *told.values())),
         ),
         placements=artifact.placements,
         versions=artifact.versions,
         lineage=artifact.lineage,
         facts=artifact.facts,
         companions=artifact.companions,
-        notes=artifact.notes,
+        notes=(*artifact.notes, *costs.notes),
         diagnostics=proof.findings,
         reasons=_reasons(proof),
     )

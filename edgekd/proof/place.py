@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact
@@ -36,11 +37,22 @@ class Place:
         return "simulated" if self.reason else self.device.kind
 
     @property
-    def facts(self) -> tuple[str, str, str, dict[str, str]]:
-        """What results depend on besides this machine; of a board also its runtimes."""
-        remote = self.device.kind == "measured" and self.device.name != "host"
-        runtimes = dict(self.device.hello().runtimes) if remote else {}
-        return self.device.name, self.kind, self.reason, runtimes
+    def facts(self) -> tuple[Any, ...]:
+        """What results depend on: this machine with its processor, and a board with its own and
+        its runtimes."""
+        found = (self.device.name, self.kind, self.reason, platform.platform(), _processor())
+        if self.device.kind != "measured" or self.device.name == "host":
+            return found
+        hello = self.device.hello()
+        return (*found, hello.platform, hello.cpu, dict(hello.runtimes))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
 def place_for(plan: Plan, target: Target) -> Place:

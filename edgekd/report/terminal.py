@@ -1,7 +1,7 @@
 """The report as tables in the terminal: colours on a terminal, plain text in a file or a pipe."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -53,8 +53,8 @@ def print_report(
         console.print(table)
     if any(artifact.budgets for _, artifact in _pairs(report)):
         console.print(_budgets(report))
-    for line in _remarks(report):
-        console.print(Text(f"- {line}"))
+    for about, text in remarks(report):
+        console.print(Text(f"- {about}: {text}" if about else f"- {text}"))
     console.print(Text.assemble("verdict: ", (report.verdict, STYLES[report.verdict])))
     _say_path(console, folder / "report.html")
 
@@ -199,17 +199,15 @@ def _pairs(report: Report) -> list[tuple[TargetReport, ArtifactReport]]:
     return [(target, artifact) for target in report.targets for artifact in target.artifacts]
 
 
-def _remarks(report: Report) -> Iterable[str]:
-    """Every remark once, with those that it is about."""
-    subjects: dict[str, list[str]] = {}
-    for subject, text in remarks(report):
-        subjects.setdefault(text, []).append(subject)
-    for text, about in subjects.items():
-        named = ", ".join(dict.fromkeys(one for one in about if one))
-        yield f"{named}: {text}" if named else text
-
-
 def remarks(report: Report) -> list[tuple[str, str]]:
+    """Every remark once, with what it is about, which is empty for the whole run."""
+    subjects: dict[str, dict[str, None]] = {}
+    for subject, text in _remarks(report):
+        subjects.setdefault(text, {})[subject] = None
+    return [(", ".join(filter(None, about)), text) for text, about in subjects.items()]
+
+
+def _remarks(report: Report) -> list[tuple[str, str]]:
     """Why numbers are missing, why budgets do not hold, and every note: (about what, remark)."""
     found = [("teacher", text) for text in _gaps(report.teacher.reasons)]
     for stage in report.stages:

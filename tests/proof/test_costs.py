@@ -1,0 +1,47 @@
+"""What files cost where they run, and what speaks against how it was measured."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgekd.devices import Samples
+from edgekd.measurement import Measurement
+from edgekd.proof import costs
+from edgekd.proof.place import Place
+from edgekd.target import load_target
+
+P50 = Measurement(metric="latency_ms_p50", value=1.0, kind="measured", device="host")
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A device of a busy machine, which can run all but one of the files."""
+    windows = ((1.0, 1.0),) * 5
+    taken = Samples(windows, 1.0, None, {"load": "5.57"}, quick=True)
+    monkeypatch.setattr(
+        costs,
+        "measure",
+        lambda device, artifacts, *_, **__: (
+            [taken for _ in artifacts],
+            [(P50,) for _ in artifacts],
+        ),
+    )
+    why = {"m.so": "host has no tvm"}
+    return SimpleNamespace(
+        name="host", kind="measured", can_run=lambda each: why.get(each.path, "")
+    )
+
+
+def test_a_busy_machine_is_noted_with_each_file_that_was_measured_on_it(busy: Any) -> None:
+    plan: Any = SimpleNamespace(request=SimpleNamespace(quick=True))
+    files: Any = [SimpleNamespace(path=name, runtime="onnxruntime") for name in ("m.onnx", "m.so")]
+    steps: list[str] = []
+    measured, missing = costs.costs_of(
+        plan, load_target("x86"), Place(busy), files, lambda what, *_: steps.append(what)
+    )
+    assert measured.notes == ("the machine was busy with other work before (load 5.57)",)
+    assert [one.metric for one in measured.measurements] == ["latency_ms_p50", "latency_ratio"]
+    assert missing.notes == ()
+    assert {one.reason for one in missing.measurements} == {"host has no tvm"}
+    assert steps == ["measure 1 files on host"] * 2
