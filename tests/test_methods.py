@@ -1,6 +1,7 @@
 """`edgekd methods`: quick, complete, and with a recipe for each method that the plan accepts."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -123,3 +124,13 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
 def test_types_are_told_in_words():
     (mutual,) = find_method("mutual")
     assert ("peers", "int, at least 0", "1") in mutual.parameters
+
+
+def test_a_reader_that_goes_away_is_no_verdict():
+    """As of `edgekd methods | head -1`: 1 would say that a budget is broken."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "edgekd", "methods"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -19,6 +19,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("NNCF_DISABLE_TELEMETRY", "1")
 
 INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""What a shell says of a process that wrote into a pipe without a reader: no verdict of ours."""
 
 app = typer.Typer(
     name="edgekd",
@@ -322,6 +324,8 @@ def main() -> NoReturn:
             raise
         print_error(error)
         sys.exit(error.exit_code)
+    except SystemExit:  # Typer's, where nobody reads our output any more
+        sys.exit(CLOSED_PIPE)
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except Exception as error:
