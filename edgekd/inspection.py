@@ -62,6 +62,8 @@ def inspect_artifact(path: Path, target: Target | None = None) -> Inspection:
     suffix = path.suffix.lower()
     if suffix == ".so":
         return _inspect_library(path, target)
+    if path.is_dir():
+        raise InputError("it is a folder", where=str(path), allowed="a model file")
     if suffix not in READERS:
         raise InputError(
             f"no reader for '{path.suffix or path.name}' files",

@@ -18,12 +18,15 @@ def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def changes(kind: str, then: dict[str, str], now: dict[str, str], told: Path) -> list[EdgekdError]:
-    """A fault for each that has another hash than in the document `told`, or none any more."""
+def changes(
+    kind: str, then: dict[str, str], now: dict[str, str], told: Path, gone: str = ""
+) -> list[EdgekdError]:
+    """A fault for each that has another hash than in the document `told`, or none any more, with
+    the hint `gone`."""
     faults: list[EdgekdError] = []
     for name in sorted(then):
         if name not in now:
-            faults.append(InputError(f"the {kind} '{name}' is gone", where=str(told)))
+            faults.append(InputError(f"the {kind} '{name}' is gone", where=str(told), hint=gone))
         elif now[name] != then[name]:
             faults.append(
                 InputError(

@@ -12,6 +12,8 @@ from edgekd.networks import content_hash
 from edgekd.recipe import Recipe
 from edgekd.target import load_target
 
+MOVED = "recipe.toml names inputs from where the run was made: verify it there, or move them along"
+
 
 def check_lock(
     folder: Path, lock: Lock, recipe: Recipe, sources: Path | None = None
@@ -27,16 +29,18 @@ def check_lock(
     faults: list[EdgekdError] = []
     faults += changes("output", lock.outputs, hashes_of(folder, lock.outputs), path)
     faults += _unknown(folder, lock)
-    recipe_now = recipe_key(recipe, lock.seed)
-    faults += changes("recipe", {"recipe.toml": lock.recipe}, {"recipe.toml": recipe_now}, path)
-    present, known = _present(recipe), _targets(lock)
+    named, known = recipe_inputs(recipe), _targets(lock)
+    present = {name: content_hash(place) for name, place in named.items() if place.exists()}
+    if len(present) == len(named):
+        now = {"recipe.toml": recipe_key(recipe, lock.seed)}
+        faults += changes("recipe", {"recipe.toml": lock.recipe}, now, path)
     elsewhere = [
         name for name in lock.inputs if name.startswith("factory ") and name not in present
     ]
     elsewhere += [name for name in lock.targets if name not in known]
     inputs = {name: key for name, key in lock.inputs.items() if name not in elsewhere}
     targets = {name: key for name, key in lock.targets.items() if name not in elsewhere}
-    faults += changes("input", inputs, present, path)
+    faults += changes("input", inputs, present, path, MOVED)
     faults += changes("target", targets, known, path)
     if sources is not None:
         faults += _source_faults(sources, lock, path)
@@ -50,11 +54,11 @@ def check_lock(
         )
         if sources is not None:
             lines.append(f"{NAME}: {len(lock.sources)} sources hold")
-    now = {"python": ".".join(map(str, sys.version_info[:3])), **versions_of(lock.tools)}
+    here = {"python": ".".join(map(str, sys.version_info[:3])), **versions_of(lock.tools)}
     lines += [
-        f"{NAME}: {name} was {then}, here it is {now.get(name, 'missing')}"
+        f"{NAME}: {name} was {then}, here it is {here.get(name, 'missing')}"
         for name, then in lock.tools.items()
-        if now.get(name) != then
+        if here.get(name) != then
     ]
     return faults, lines
 
@@ -85,12 +89,6 @@ def _source_faults(sources: Path, lock: Lock, path: Path) -> list[EdgekdError]:
             )
         ]
     return changes("source", lock.sources, hashes_of(sources, lock.sources), path)
-
-
-def _present(recipe: Recipe) -> dict[str, str]:
-    return {
-        name: content_hash(path) for name, path in recipe_inputs(recipe).items() if path.exists()
-    }
 
 
 def _targets(lock: Lock) -> dict[str, str]:

@@ -82,6 +82,18 @@ def test_what_is_gone_is_named(name, run):
     assert not any(line.endswith("hold") for line in lines)
 
 
+def test_an_input_that_is_not_where_the_recipe_says_is_told_with_what_to_do(run):
+    (run / "d.npz").unlink()
+    faults, _ = check_lock(run, read_lock(run), load_recipe(run / "recipe.toml"))
+    assert [(fault.message, fault.hint) for fault in faults] == [
+        (
+            "the input 'data.source' is gone",
+            "recipe.toml names inputs from where the run was made: verify it there, or move them "
+            "along",
+        )
+    ]
+
+
 def test_what_has_come_among_the_artifacts_is_named(run):
     (run / "artifacts" / "other-target").mkdir()
     (run / "artifacts" / "other-target" / "model.bin").write_text("of an earlier run")
