@@ -76,7 +76,8 @@ class CRD(FeatureLoss):
 
 
 class _Bank(nn.Module):
-    """One side's embedding (samples, width) of every training sample."""
+    """One side's embedding (samples, width) of every training sample; `scale` is log Z, NaN until
+    it is set."""
 
     rows: Tensor
     scale: Tensor
@@ -85,7 +86,7 @@ class _Bank(nn.Module):
         super().__init__()
         spread = 1 / math.sqrt(width / 3)
         self.register_buffer("rows", (2 * torch.rand(samples, width) - 1) * spread)
-        self.register_buffer("scale", torch.tensor(0.0))
+        self.register_buffer("scale", torch.tensor(math.nan))
 
     def forward(self, embedded: Tensor, rows: Tensor, temperature: float) -> Tensor:
         """The other side's embeddings (B, width) against these at (B, 1 + negatives), the first of
@@ -96,14 +97,13 @@ class _Bank(nn.Module):
             products = (embedded @ all_rows.mT).gather(1, rows)
         else:
             products = (self.rows[rows] @ embedded.unsqueeze(2)).squeeze(2)
-        scores = torch.exp(products / temperature)
-        if not bool(self.scale):
-            self.scale.copy_(scores.detach().mean() * count)
-        scores = scores / self.scale
-        noise = negatives / count
-        own = torch.log(scores[:, 0] / (scores[:, 0] + noise))
-        others = torch.log(noise / (scores[:, 1:] + noise)).sum(1)
-        return -(own + others).mean()
+        scores = products / temperature
+        if self.scale.isnan():
+            mean = scores.detach().logsumexp((0, 1)) - math.log(scores.numel())
+            self.scale.copy_(mean + math.log(count))
+        # e / (e + N / M) is a sigmoid in logarithms, where nothing overflows
+        margin = scores - self.scale - math.log(negatives / count)
+        return -(F.logsigmoid(margin[:, 0]) + F.logsigmoid(-margin[:, 1:]).sum(1)).mean()
 
     def update(self, index: Tensor, embedded: Tensor, momentum: float) -> None:
         """Move the samples' rows towards their new embeddings."""

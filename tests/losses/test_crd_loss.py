@@ -69,6 +69,21 @@ def test_the_scale_is_set_once_and_kept_in_the_checkpoint():
     assert {"banks.0.rows", "banks.0.scale", "banks.1.rows"} <= set(loss.state_dict())
 
 
+def test_a_low_temperature_overflows_nothing():
+    loss = CRD(width=2, temperature=0.005)
+    loss.prepare((2,), (2,))
+    loss.remember(5)
+    loss.heads = nn.ModuleList([nn.Identity(), nn.Identity()])
+    for bank in loss.banks:
+        bank.rows[:] = torch.tensor([1.0, 0.0])  # cosines of one: e^200
+    student = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    found = loss(student, torch.tensor([[1.0, 0.0]]), index=torch.tensor([1]))
+    found.backward()
+    each = -math.log(0.2 / (0.2 + 0.8)) - 4 * math.log(0.8 / (0.2 + 0.8))
+    assert found.item() == pytest.approx(2 * each, rel=1e-5)
+    assert bool(student.grad.isfinite().all())
+
+
 def test_training_brings_pairs_together():
     torch.manual_seed(0)
     loss = CRD(negatives=7, width=4)
