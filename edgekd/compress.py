@@ -82,13 +82,12 @@ def prepare(
     raise_all(collect.faults)
     assert loaded is not None
     return Request(
-        recipe=loaded,
+        recipe=loaded if seed is None else loaded.model_copy(update={"seed": seed}),
         targets=tuple({each.name: each for each in profiles if each}.values()),
         out=out.resolve(),
         device=device,
         accept=tuple(accept),
         budgets=dict(limit for limit in limits if limit),
-        seed=loaded.seed if seed is None else seed,
         quick=quick,
         resume=resume,
         cache=cache_folder(),
@@ -154,7 +153,7 @@ def _run(plan: Plan, lines: list[str], progress: Progress) -> Report:
             stages[planned.target.name] = _calibration_report(targets[-1].artifacts[0], seconds)
     report = Report(
         verdict=_verdict(targets),
-        seed=request.seed,
+        seed=request.recipe.seed,
         versions=tool_versions(),
         name=plan.data.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

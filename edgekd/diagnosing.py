@@ -50,7 +50,7 @@ def network_findings(plan: Plan, candidate: Candidate) -> tuple[Finding, ...]:
     wanted = {k: v for k, v in plan.diagnostics.items() if isinstance(v, OfNetworks)}
     if not wanted:
         return ()
-    networks = Networks(plan.data, candidate.module, _teacher(plan), plan.request.seed)
+    networks = Networks(plan.data, candidate.module, _teacher(plan), plan.request.recipe.seed)
     place = "the last float candidate in PyTorch"
     return tuple(
         _finding(name, place, "measured", diagnostic.look(networks))

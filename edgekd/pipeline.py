@@ -163,13 +163,13 @@ def compile_candidate(
 def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
     """What the deployed file says of the model; `accuracy` (0 to 1) is the candidate's own, on the
     test set. What is not known is left out."""
-    recipe, seed = plan.request.recipe, plan.request.seed
+    recipe = plan.request.recipe
     told = {
         "name": recipe.metadata.name,
         "version": recipe.metadata.version,
         "licence": licence_text(recipe),
         "labels": list(recipe.metadata.labels),
-        "recipe_hash": recipe_hash(recipe, seed),
+        "recipe_hash": recipe_hash(recipe),
         "accuracy_percent": None if accuracy is None else round(100 * accuracy, 4),
     }
     return {name: value for name, value in told.items() if value not in ("", [], None)}

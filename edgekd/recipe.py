@@ -188,15 +188,15 @@ def _schemes(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 LONGEST_LICENCE = 100_000
 
 
-def recipe_hash(recipe: Recipe, seed: int) -> str:
+def recipe_hash(recipe: Recipe) -> str:
     """Of what decides the model's bytes: all of the recipe but its budgets, metadata and report, a
     file by its place in it, wherever it lies."""
-    table = recipe.model_dump(mode="json", exclude={"seed"})
+    table = recipe.model_dump(mode="json")
     for place, of, key in named_files(table):
         of[key] = f"file {place}"
     for name in ("budgets", "metadata", "report"):
         del table[name]
-    return key_of(table, seed)
+    return key_of(table)
 
 
 def licence_text(recipe: Recipe) -> str:

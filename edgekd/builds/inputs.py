@@ -57,13 +57,13 @@ def source_file(factory: str, folder: Path) -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
-def recipe_key(recipe: Recipe, seed: int) -> str:
+def recipe_key(recipe: Recipe) -> str:
     """A hash of all that a recipe says, its files by their content: the same wherever it lies."""
-    table: dict[str, Any] = recipe.model_dump(mode="json", exclude={"seed"})
+    table: dict[str, Any] = recipe.model_dump(mode="json")
     hashes = {name: content_hash(path) for name, path in recipe_inputs(recipe).items()}
     for place, of, key in named_files(table):
         of[key] = f"file {place}"
-    return key_of(table, hashes, seed)
+    return key_of(table, hashes)
 
 
 def watched_files(recipe: Recipe, recipe_path: Path, targets: list[str]) -> list[Path]:

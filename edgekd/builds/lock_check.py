@@ -32,7 +32,7 @@ def check_lock(
     named, known = recipe_inputs(recipe), _targets(lock)
     present = {name: content_hash(place) for name, place in named.items() if place.exists()}
     if len(present) == len(named):
-        now = {"recipe.toml": recipe_key(recipe, lock.seed)}
+        now = {"recipe.toml": recipe_key(recipe)}
         faults += changes("recipe", {"recipe.toml": lock.recipe}, now, path)
     elsewhere = [
         name for name in lock.inputs if name.startswith("factory ") and name not in present

@@ -54,8 +54,8 @@ def lock_of(plan: Plan, report: Report) -> Lock:
     artifacts = [one for target in report.targets for one in target.artifacts]
     baselines = [target.baseline for target in report.targets if target.baseline]
     return Lock(
-        recipe=recipe_key(request.resolved, request.seed),
-        seed=request.seed,
+        recipe=recipe_key(request.resolved),
+        seed=request.recipe.seed,
         data=plan.data.sha256,
         targets={target.name: target_key(_whole(target)) for target in request.targets},
         inputs=_hashes(request.recipe),

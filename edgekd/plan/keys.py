@@ -17,7 +17,7 @@ def start_key(plan: Plan) -> str:
     return key_of(
         code_key(),
         torch.__version__,
-        plan.request.seed,
+        recipe.seed,
         network_key(plan.start_network, recipe.folder),
         [(teacher.key, teacher.weight) for teacher in plan.teachers],
         plan.data.sha256,

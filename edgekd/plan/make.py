@@ -37,9 +37,9 @@ def make_plan(request: Request) -> Plan:
     start_network = recipe.student or recipe.model
     start = None
     if data and not is_onnx_alone(recipe):
-        start = collect.attempt(start_candidate, start_network, recipe, data, request.seed)
+        start = collect.attempt(start_candidate, start_network, recipe, data)
     original, *teachers = [
-        collect.attempt(teacher_for, network, recipe, data, where, request.seed) if data else None
+        collect.attempt(teacher_for, network, recipe, data, where) if data else None
         for network, where in teacher_networks(recipe)
     ]
     raise_all(collect.faults)

@@ -33,7 +33,6 @@ class Request:
     device: str | None = None
     accept: tuple[str, ...] = ()
     budgets: dict[str, float] = field(default_factory=dict)
-    seed: int = 0
     quick: bool = False
     resume: bool = True
     cache: Path | None = None
@@ -42,9 +41,9 @@ class Request:
 
     @property
     def resolved(self) -> Recipe:
-        """The recipe as it runs, with the command line's seed and budgets in place of its own."""
+        """The recipe as it runs, with the command line's budgets in place of its own."""
         budgets = merge_budgets(self.recipe.budgets, self.budgets)
-        return self.recipe.model_copy(update={"seed": self.seed, "budgets": budgets})
+        return self.recipe.model_copy(update={"budgets": budgets})
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Plan:
             data=self.data,
             teachers=self.teachers,
             work=work,
-            seed=self.request.seed,
+            seed=self.request.recipe.seed,
             cache=self.request.cache,
             calibration=self.calibration,
             folder=self.request.recipe.folder,

@@ -31,13 +31,13 @@ def teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
     return [(recipe.model, "model"), *others]
 
 
-def teacher_for(network: Network, recipe: Recipe, data: Data, where: str, seed: int) -> Teacher:
+def teacher_for(network: Network, recipe: Recipe, data: Data, where: str) -> Teacher:
     """A teacher that was loaded and tried on the data."""
-    with _seeded(seed):  # one without weights is the same in every run
+    with _seeded(recipe.seed):  # one without weights is the same in every run
         return load_teacher(network, recipe.folder, data, where)
 
 
-def start_candidate(network: Network, recipe: Recipe, data: Data, seed: int) -> Candidate:
+def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
     """The network that the first stage gets, after it ran on a sample."""
     where = "student" if recipe.student else "model"
     if network.source not in ("factory", "program"):
@@ -48,7 +48,7 @@ def start_candidate(network: Network, recipe: Recipe, data: Data, seed: int) -> 
             hint="give [student] a factory, or compress an ONNX file alone: "
             "[model] onnx = ... with one quantize stage, method = 'calibrate'",
         )
-    with _seeded(seed):  # a student without weights starts from the seed's
+    with _seeded(recipe.seed):  # a student without weights starts from the seed's
         module = load_network(network, recipe.folder, where).eval()
     _check_outputs(module, data, where)
     return Candidate(module, data.example)

@@ -27,7 +27,7 @@ def run(tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     recipe = load_recipe(tmp_path / "recipe.toml")
     lock = Lock(
-        recipe=recipe_key(recipe, 0),
+        recipe=recipe_key(recipe),
         seed=0,
         data="0",
         targets={"cortex-m4": target_key(load_target("cortex-m4"))},
