@@ -12,7 +12,6 @@ from edgekd.candidate import Candidate
 from edgekd.compiled import Compiled
 from edgekd.data.samples import Data, Samples
 from edgekd.pipeline import _with_follower, run_stage
-from edgekd.proof.place import Place
 from edgekd.store import Store
 from edgekd.target import load_target
 
@@ -90,16 +89,3 @@ def file_of(name, folder):
         path=folder / name, format="tflite", runtime="litert", precision="int8", target="t",
         sha256=sha256_of(folder / name), bytes=1, inputs=(), outputs=(),
     )  # fmt: skip
-
-
-def test_what_was_proved_elsewhere_or_on_another_device_is_not_taken_over():
-    device = SimpleNamespace(name="host", kind="measured")
-    board = SimpleNamespace(
-        name="ssh://b", kind="measured", hello=lambda: SimpleNamespace(runtimes={"litert": "2.3"})
-    )
-    places = [Place(device), Place(device, "no emulator installed"), Place(board)]
-    assert [place.facts for place in places] == [
-        ("host", "measured", "", {}),
-        ("host", "simulated", "no emulator installed", {}),
-        ("ssh://b", "measured", "", {"litert": "2.3"}),
-    ]
