@@ -6,9 +6,10 @@ HOT_CELSIUS = 80.0
 """Most boards begin to throttle at 80 to 85 degrees."""
 
 
-def doubts(samples: Samples) -> tuple[str, ...]:
+def doubts(samples: Samples, after_work: bool = False) -> tuple[str, ...]:
     """A sentence for each condition under which times are larger or less steady than they could
-    be. They do not make a run invalid; one that throttled is."""
+    be. They do not make a run invalid; one that throttled is. `after_work` of our own on the same
+    machine its load average, of the last minute, says nothing."""
     if samples.invalid or not samples.windows_ms:
         return ()
     told, found = samples.conditions, []
@@ -18,7 +19,7 @@ def doubts(samples: Samples) -> tuple[str, ...]:
     if told.get("warm_up_settled") == "no":
         found.append("the warm-up did not settle: windows still differed by more than 2 %")
     load = _number(told.get("load", ""))
-    if load is not None and load >= 1.0:
+    if load is not None and load >= 1.0 and not after_work:
         found.append(f"the machine was busy with other work before (load {load:g})")
     now, highest = (
         _number(told.get(key, "")) for key in ("frequency_khz", "highest_frequency_khz")

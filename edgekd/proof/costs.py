@@ -42,7 +42,7 @@ def costs_of(
         measured = [
             Costs(
                 (*row, ratio(samples[0], each, device.name, device.kind)),
-                doubts(each) if device.kind == "measured" else (),
+                doubts(each, after_work=device.name == "host") if device.kind == "measured" else (),
             )
             for row, each in zip(rows, samples, strict=True)
         ]
