@@ -88,7 +88,8 @@ def _source_faults(sources: Path, lock: Lock, path: Path) -> list[EdgekdError]:
                 hint="edgekd firmware build writes them",
             )
         ]
-    return changes("source", lock.sources, hashes_of(sources, lock.sources), path)
+    plain = [name for name in lock.sources if name == Path(name).name]
+    return changes("source", lock.sources, hashes_of(sources, plain), path)
 
 
 def _targets(lock: Lock) -> dict[str, str]:

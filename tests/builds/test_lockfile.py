@@ -146,6 +146,16 @@ def test_sources_are_never_read_outside_of_their_folder(run, sources):
     assert faults == ["the source '../d.npz' is gone"]
 
 
+def test_a_source_is_known_by_a_plain_name_only(run, sources):
+    (sources / "deeper").mkdir()
+    (sources / "deeper" / "hook.c").write_text("hook.c")
+    table = json.loads((run / NAME).read_text())
+    table["sources"] = {"deeper/hook.c": sha256_of(sources / "deeper" / "hook.c")}
+    (run / NAME).write_text(json.dumps(table))
+    faults, _ = checked(run, sources)
+    assert faults == ["the source 'deeper/hook.c' is gone"]
+
+
 def test_a_run_without_a_lock_can_not_lock_sources(tmp_path):
     with pytest.raises(InputError, match="the run has no lock"):
         lock_sources(tmp_path, [])
