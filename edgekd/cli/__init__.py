@@ -324,8 +324,10 @@ def main() -> NoReturn:
             raise
         print_error(error)
         sys.exit(error.exit_code)
-    except SystemExit:  # Typer's, where nobody reads our output any more
-        sys.exit(CLOSED_PIPE)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # Typer's: nobody reads our output
+            sys.exit(CLOSED_PIPE)
+        raise
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except Exception as error:
