@@ -18,8 +18,8 @@ from edgekd.store import disk_errors
 LONGEST_LINE = 256 << 20
 """Bytes. A minute of samples takes 6 MB a file at most; what is longer is no agent."""
 
-
-WATCHER = Path(__file__).with_name("agent.py")
+AGENT = Path(__file__).with_name("agent.py")
+"""What runs where the models do; with --watch it is the watcher of another process."""
 
 
 class Disconnected(ToolError):
@@ -239,7 +239,7 @@ class LocalTransport:
 
     def _open(self, *arguments: str) -> Channel:
         """An agent behind its watcher, which ends it and removes our folder if we are killed."""
-        watcher = [sys.executable, "-I", "-u", str(WATCHER), "--watch", "inf", "--fed"]
+        watcher = [sys.executable, "-I", "-u", str(AGENT), "--watch", "inf", "--fed"]
         watcher += ["--scratch", self._folder.name, "--"]
         command = [*watcher, *self._interpreter, str(self._agent), *arguments]
         return ProcessChannel(command, self._environment)

@@ -7,15 +7,12 @@ device is named.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from edgekd.boards.processors import PROCESSORS, hardware_of
 from edgekd.boards.root import PYTHON, USER_MODE, create_root
 from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import LocalTransport
-
-AGENT = Path(__file__).with_name("agent.py")
+from edgekd.devices._transport import AGENT, LocalTransport
 
 
 def no_times(name: str) -> str:

@@ -17,10 +17,10 @@ from edgekd.boards.catalog import Board, find_board, list_boards
 from edgekd.boards.processors import hardware_of
 from edgekd.devices import Options, Samples
 from edgekd.devices._session import AgentDevice
+from edgekd.devices._transport import AGENT
 from edgekd.devices._virtio import BoardTransport
 from edgekd.registry import DEVICES
 
-AGENT = Path(__file__).with_name("agent.py")
 LIMIT_SECONDS = 1800.0
 """The longest silence: an emulated instruction takes ten of the host's or more."""
 

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import LocalTransport
+from edgekd.devices._transport import AGENT, LocalTransport
 from edgekd.errors import InputError
 from edgekd.registry import DEVICES
-
-AGENT = Path(__file__).with_name("agent.py")
 
 
 @DEVICES.register()

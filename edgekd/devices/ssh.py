@@ -9,10 +9,10 @@ from edgekd.devices._session import AgentDevice
 from edgekd.devices._ssh import SshTransport
 from edgekd.devices._ssh_connection import require_asyncssh
 from edgekd.devices._ssh_faults import Address
+from edgekd.devices._transport import AGENT
 from edgekd.errors import InputError, nearest
 from edgekd.registry import DEVICES
 
-AGENT = Path(__file__).with_name("agent.py")
 ALLOWED = "ssh://[user@]board[:port][?python=/path&cache=/path]"
 
 _URL = re.compile(

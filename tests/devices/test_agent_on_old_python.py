@@ -16,8 +16,7 @@ import pytest
 
 from edgekd.artifact import Artifact
 from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import LocalTransport
-from edgekd.devices.host import AGENT
+from edgekd.devices._transport import AGENT, LocalTransport
 from edgekd.errors import ToolError
 from edgekd.store import cache_folder
 

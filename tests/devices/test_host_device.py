@@ -21,7 +21,8 @@ from edgekd.bench.files import Wanted, bench
 from edgekd.bench.options import parse_shape
 from edgekd.devices import agent
 from edgekd.devices._session import AgentDevice
-from edgekd.devices.host import AGENT, open_host
+from edgekd.devices._transport import AGENT
+from edgekd.devices.host import open_host
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, MissingRuntime, ToolError
 from edgekd.target import load_target

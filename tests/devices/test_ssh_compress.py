@@ -12,6 +12,7 @@ from ssh_server import Server, free_port
 
 from edgekd.backends import Board
 from edgekd.devices import ssh
+from edgekd.devices._transport import AGENT
 from edgekd.devices.opening import lacks, open_device
 from edgekd.errors import MissingRuntime
 
@@ -95,7 +96,7 @@ def test_a_board_that_computes_something_else_fails_parity_by_name(
     """A board whose runtime is off: every second class is 10 % too large."""
     wrong = tmp_path / "agent.py"
     right = "return y.astype(np.float32, copy=False)"  # what every ONNX file's outputs pass
-    text = ssh.AGENT.read_text()
+    text = AGENT.read_text()
     assert text.count(right) == 1
     distorted = "y = y * np.where(np.arange(y.shape[-1]) % 2, 1.1, 1.0)\n    "
     wrong.write_text(text.replace(right, distorted + right))

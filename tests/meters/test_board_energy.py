@@ -8,8 +8,7 @@ import pytest
 from device_files import write
 
 from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import Channel, LocalTransport
-from edgekd.devices.host import AGENT
+from edgekd.devices._transport import AGENT, Channel, LocalTransport
 from edgekd.errors import InputError, ToolError
 from edgekd.meters.board_energy import BoardRecorder, _below
 from edgekd.meters.energy import Trace
