@@ -70,8 +70,9 @@ def prepare(
                 hint="run 'edgekd targets' for the list, then name one",
             )
         )
-    profiles = [collect.attempt(load_target, name) for name in dict.fromkeys(targets)]
-    collect.faults.extend(_namesakes([each for each in profiles if each]))
+    found = [collect.attempt(load_target, name) for name in dict.fromkeys(targets)]
+    profiles = [each for each in found if each]
+    collect.faults.extend(_namesakes(profiles))
     limits = [collect.attempt(parse_budget, text) for text in budgets]
     overrides = [collect.attempt(_setting, text) for text in settings]
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
@@ -83,7 +84,7 @@ def prepare(
     assert loaded is not None
     return Request(
         recipe=loaded if seed is None else loaded.model_copy(update={"seed": seed}),
-        targets=tuple({each.name: each for each in profiles if each}.values()),
+        targets=tuple({each.name: each for each in profiles}.values()),
         out=out.resolve(),
         device=device,
         accept=tuple(accept),
