@@ -98,3 +98,16 @@ def edgekd(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         return int(ended.value.code or 0), out, err
 
     return run
+
+
+@pytest.fixture
+def open_onnx(tmp_path):
+    """One Relu whose two sizes are open."""
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    shapes = [helper.make_tensor_value_info(n, kinds.FLOAT, ("n", "w")) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "r", shapes[:1], shapes[1:])
+    path = tmp_path / "open.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path

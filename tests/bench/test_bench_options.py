@@ -90,18 +90,6 @@ def test_a_shape_without_a_name_is_for_the_only_input() -> None:
         chosen_shapes([one, two], [parse_shape("2,4")])
 
 
-@pytest.fixture
-def open_onnx(tmp_path: Path) -> Path:
-    onnx = pytest.importorskip("onnx")
-    helper, kinds = onnx.helper, onnx.TensorProto
-    shapes = [helper.make_tensor_value_info(n, kinds.FLOAT, ("n", "w")) for n in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "r", shapes[:1], shapes[1:])
-    path = tmp_path / "open.onnx"
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
-    return path
-
-
 def test_an_open_shape_is_refused_and_a_given_one_is_measured(open_onnx: Path) -> None:
     device, target = open_device("host", limit_s=60.0), load_target("x86")
     try:
