@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import datetime
-from itertools import pairwise
 from math import isfinite
 from types import TracebackType
 from typing import Self
@@ -38,6 +37,9 @@ Reading = tuple[float | None, float]
 
 FIRST_SECONDS = 10.0
 """The longest wait for a meter's first line."""
+
+LAST_SECONDS = 3.0
+"""The longest wait for a line after the last window."""
 
 
 def read_watts(line: str) -> Reading | None:
@@ -136,7 +138,8 @@ class MeterRecorder:
         stack: TracebackType | None,
     ) -> None:
         try:
-            time.sleep(0.0 if kind else self._period())  # one more reading, after the last window
+            if kind is None:
+                self._read_once_more()
         finally:
             self._end()
 
@@ -182,10 +185,13 @@ class MeterRecorder:
                 self._failed = "" if self._first.is_set() else "ended without a reading"
         self._first.set()
 
-    def _period(self) -> float:
-        recent = [moment for moment, _ in self._points[-5:]]
-        gaps = [after - before for before, after in pairwise(recent)]
-        return min(2 * max(gaps, default=0.0), 3.0)
+    def _read_once_more(self) -> None:
+        """Wait for a reading that is later than now, the end of the last window."""
+        ended = time.monotonic()
+        while self._points[-1][0] < ended and time.monotonic() < ended + LAST_SECONDS:
+            if not self._thread.is_alive():
+                return  # no more is to come
+            time.sleep(0.01)
 
     def _device_offset(self) -> float:
         """How far the device's clock is ahead of this machine's, in seconds."""

@@ -253,12 +253,12 @@ def test_of_a_very_fast_model_a_share_of_the_runs_is_told_and_all_are_counted(
 def test_many_warm_ups_are_no_silence(artifact: Artifact) -> None:
     told: list[float] = []
     protocol = {"warmup_s": 1.0, "warmup_limit_s": 1.0, "window_s": 0.01, "seconds": 0.05}
-    device = open_host(limit_s=3.0, progress=told.append)
-    samples = device.benchmark([artifact] * 4, {"protocol": protocol}, quick=True)
+    device = open_host(limit_s=5.0, progress=told.append)
+    samples = device.benchmark([artifact] * 7, {"protocol": protocol}, quick=True)
     device.close()
-    assert len(samples) == 4
-    assert sum(seconds < 3.0 for seconds in told) > 5
-    assert max(told) > 4.0
+    assert len(samples) == 7
+    assert sum(seconds < 5.0 for seconds in told) > 9
+    assert max(told) > 7.0
 
 
 def test_a_runtime_that_hangs_is_killed(
@@ -267,8 +267,8 @@ def test_a_runtime_that_hangs_is_killed(
     mark = tmp_path / "pid"
     body = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     monkeypatch.setenv("PYTHONPATH", fake_runtime(tmp_path, body)["PYTHONPATH"])
-    device = open_host(limit_s=2.0)
-    with pytest.raises(ToolError, match="no answer to 'memory' within 2 s on host"):
+    device = open_host(limit_s=5.0)
+    with pytest.raises(ToolError, match="no answer to 'memory' within 5 s on host"):
         device.benchmark([artifact], {}, quick=True)
     assert not alive(int(mark.read_text()))
     device.close()

@@ -7,9 +7,11 @@ from datetime import datetime
 
 import numpy as np
 import pytest
+from waiting import until
 
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, ToolError
+from edgekd.meters import external
 from edgekd.meters.energy import Trace
 from edgekd.meters.external import check_meter, open_meter, read_nvidia_smi, read_watts, reader_of
 
@@ -114,9 +116,23 @@ def test_a_silent_meter_that_is_interrupted_is_ended(monkeypatch: pytest.MonkeyP
     assert meter._process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("pause", [0.5, 60.0], ids=["late", "never"])
+def test_a_reading_behind_the_last_window_is_waited_for_a_while(
+    pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external, "LAST_SECONDS", 20.0 if pause < 1 else 0.1)
+    body = f"import time; [(print('- 2', flush=True), time.sleep(t)) for t in (0, {pause}, 60)]"
+    with open_meter(command(body), "watts", open_device("host")) as meter:
+        until(lambda: len(meter._points) == 2, "both readings that come at once")
+        ended = meter.now()
+    trace = meter.trace()
+    assert isinstance(trace, Trace)
+    assert (trace.seconds[-1] > ended) == (pause < 1)
+
+
 def test_a_meter_that_goes_wrong_on_the_way_gives_no_energy() -> None:
     body = "print('- 1\\n- 1', flush=True); import time; time.sleep(0.05); print('??', flush=True)"
     meter = open_meter(command(body), "watts", open_device("host"))
     with meter:
-        time.sleep(0.3)
+        until(lambda: meter._process.poll() is not None, "it has said all")
     assert str(meter.trace()).startswith("the meter said something else: '??'")
