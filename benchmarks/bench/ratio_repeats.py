@@ -17,16 +17,19 @@ from bench.networks import make_files
 from dated import write_result
 
 
-def one(first: Path, second: Path, quick: bool) -> tuple[float, float]:
-    """The ratio, and the median of the second file in ms."""
+def one(first: Path, second: Path, quick: bool) -> tuple[float, float, float]:
+    """The ratio, and the medians of both files in ms."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         command = [sys.executable, "-m", "edgekd", "bench", str(second), "--baseline"]
         command += [str(first), "--json", str(out), *(["--quick"] if quick else [])]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        table = json.loads(out.read_text())[1]
-    rows = {row["metric"]: row["value"] for row in table["measurements"]}
-    return table["ratio"]["value"], rows["latency_ms_p50"]
+        tables = json.loads(out.read_text())
+    medians = (
+        next(row["value"] for row in table["measurements"] if row["metric"] == "latency_ms_p50")
+        for table in tables
+    )
+    return tables[1]["ratio"]["value"], *medians
 
 
 def spread(values: list[float]) -> float:
@@ -42,9 +45,10 @@ def main() -> None:
     options = parser.parse_args()
     files = make_files(options.files, "fp32.onnx", "int8.onnx")
     load = os.getloadavg()[0]
-    pairs = [one(files["fp32.onnx"], files["int8.onnx"], options.quick)
-             for _ in range(options.processes)]  # fmt: skip
-    ratios, medians = map(list, zip(*pairs, strict=True))
+    told = [one(files["fp32.onnx"], files["int8.onnx"], options.quick)
+            for _ in range(options.processes)]  # fmt: skip
+    ratios, before, after = map(list, zip(*told, strict=True))
+    quotients = [x / y for x, y in zip(before, after, strict=True)]
     write_result(
         __file__,
         {
@@ -54,8 +58,9 @@ def main() -> None:
             "load_after": os.getloadavg()[0],
             "ratios": ratios,
             "spread_of_ratios": spread(ratios),
-            "medians_ms": medians,
-            "spread_of_medians": spread(medians),
+            "medians_ms": {"fp32": before, "int8": after},
+            "spread_of_medians": {"fp32": spread(before), "int8": spread(after)},
+            "spread_of_quotients_of_medians": spread(quotients),
             "goal": "ratios within 0.02",
         },
     )

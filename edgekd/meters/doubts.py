@@ -1,9 +1,15 @@
 """What speaks against a run that was not invalid: its conditions, held against what they ought."""
 
+import numpy as np
+
 from edgekd.devices import Samples
+from edgekd.meters.latency import fastest, stretch_of
 
 HOT_CELSIUS = 80.0
 """Most boards begin to throttle at 80 to 85 degrees."""
+
+DISTURBED = 0.1
+"""So much longer than in the fastest stretch takes the median run of what something else slows."""
 
 
 def doubts(samples: Samples, after_work: bool = False) -> tuple[str, ...]:
@@ -21,6 +27,13 @@ def doubts(samples: Samples, after_work: bool = False) -> tuple[str, ...]:
     load = _number(told.get("load", ""))
     if load is not None and load >= 1.0 and not after_work:
         found.append(f"the machine was busy with other work before (load {load:g})")
+    median = float(np.median(np.concatenate(samples.windows_ms)))
+    more = median / min(fastest(samples, stretch_of(samples))) - 1
+    if more > DISTURBED:
+        found.append(
+            f"the median run took {100 * more:.0f} % longer than the fastest in a row: other work "
+            "shares the processor, or its clock changes"
+        )
     now, highest = (
         _number(told.get(key, "")) for key in ("frequency_khz", "highest_frequency_khz")
     )

@@ -20,6 +20,9 @@ DRAWS = 1000
 KEPT = 1 << 15
 """Of longer runs the interval is drawn from that many samples, evenly spaced in rank per window."""
 
+STRETCH_MS = 5.0
+"""Runs are compared by stretches of them that take at least that long."""
+
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -58,16 +61,19 @@ def latency_measurements(samples: Samples, device: str, kind: Kind) -> list[Meas
 def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
     """How many times the latency of `b` that of `a` is, from two runs interleaved A B A B.
 
-    The median over rounds of the ratio of the two windows' medians: what slows the machine for a
-    while slows both windows of a round. The interval resamples rounds.
+    The median over rounds of the ratio of the fastest stretches of the two windows, which are
+    equally long: what else a machine does only ever adds to a run (Chen and Revels 2016,
+    arXiv:1608.04295), so medians also tell how much it did, and what is short escapes it sooner
+    than what is long. The interval resamples rounds.
     """
     protocol = protocol_text(a)
     rounds = min(len(a.windows_ms), len(b.windows_ms))
     reason = a.invalid or b.invalid or ("" if rounds else "no sample was taken")
     if reason:
         return unavailable("latency_ratio", reason, device=device, protocol=protocol)
-    pairs = zip(a.windows_ms[:rounds], b.windows_ms[:rounds], strict=True)
-    ratios = np.array([np.median(x) / np.median(y) for x, y in pairs])
+    stretch_ms = max(stretch_of(a), stretch_of(b))
+    pairs = zip(fastest(a, stretch_ms)[:rounds], fastest(b, stretch_ms)[:rounds], strict=True)
+    ratios = np.array([x / y for x, y in pairs])
     drawn = np.random.default_rng(0).integers(rounds, size=(DRAWS, rounds))
     low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
     return Measurement(
@@ -79,6 +85,24 @@ def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
         protocol=protocol,
         conditions=a.conditions,
     )
+
+
+def stretch_of(samples: Samples) -> float:
+    """How long a stretch has to be, in ms, to hold a run: the median run, `STRETCH_MS` at least."""
+    return max(STRETCH_MS, float(np.median(np.concatenate(samples.windows_ms))))
+
+
+def fastest(samples: Samples, stretch_ms: float) -> list[float]:
+    """Of each window the fastest stretch of runs in a row, in ms a run: of as many as take
+    `stretch_ms` together by their median, all of a shorter window."""
+    found = []
+    for window, runs in zip(samples.windows_ms, samples.runs, strict=True):
+        kept_for = runs / len(window)  # of a very fast model some runs were kept
+        count = round(stretch_ms / float(np.median(window)) / kept_for)
+        count = min(max(count, 1), len(window))
+        sums = np.cumsum([0.0, *window])
+        found.append(float((sums[count:] - sums[:-count]).min()) / count)
+    return found
 
 
 def quantiles(

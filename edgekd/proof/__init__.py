@@ -92,7 +92,7 @@ def _proved(
             inherited(each.artifact, proof, everything, proofs)
             for each, proof in zip(everything, proofs, strict=True)
         ]
-        costs = costs_of(plan, target, place, [each.artifact for each in everything], progress)
+        costs = costs_of(plan, target, place, everything, progress)
         tables = [
             report_of(each.artifact, proof, cost).model_dump(mode="json")
             for each, proof, cost in zip(everything, proofs, costs, strict=True)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekd.artifact import Artifact
+from edgekd.compiled import Compiled
+from edgekd.devices import Samples
 from edgekd.measurement import Measurement, unavailable
 from edgekd.measuring import measure
 from edgekd.meters.doubts import doubts
@@ -25,23 +26,25 @@ class Costs:
 
 
 def costs_of(
-    plan: Plan, target: Target, place: Place, artifacts: Sequence[Artifact], progress: Progress
+    plan: Plan, target: Target, place: Place, files: Sequence[Compiled], progress: Progress
 ) -> list[Costs]:
     """Latency, memory and energy of every file that this place can tell them of, interleaved, and
-    how many times faster than the first one, the teacher's, each is."""
+    how many times faster each is than the teacher's, which comes first if it is there."""
     device = place.device
-    reasons = [place.reason or device.can_run(artifact) for artifact in artifacts]
-    runnable = [artifact for artifact, why in zip(artifacts, reasons, strict=True) if not why]
+    reasons = [place.reason or device.can_run(each.artifact) for each in files]
+    runnable = [each for each, why in zip(files, reasons, strict=True) if not why]
     measured: list[Costs] = []
     if runnable:
-        options = [options_for(target, artifact) for artifact in runnable]
+        artifacts = [each.artifact for each in runnable]
+        options = [options_for(target, artifact) for artifact in artifacts]
         what = f"measure {len(runnable)} files on {device.name}"
         progress(what, 0, 1)
         quick = plan.request.quick
-        samples, rows = measure(device, runnable, options, target.sensors, quick=quick)
+        samples, rows = measure(device, artifacts, options, target.sensors, quick=quick)
+        teacher = samples[0] if runnable[0].is_baseline else None
         measured = [
             Costs(
-                (*row, ratio(samples[0], each, device.name, device.kind)),
+                (*row, _times_faster(teacher, each, place)),
                 doubts(each, after_work=device.name == "host") if device.kind == "measured" else (),
             )
             for row, each in zip(rows, samples, strict=True)
@@ -54,3 +57,11 @@ def costs_of(
         else next(taken)
         for why in reasons
     ]
+
+
+def _times_faster(teacher: Samples | None, each: Samples, place: Place) -> Measurement:
+    device = place.device
+    if teacher is None:
+        reason = "the teacher was not measured beside it"
+        return unavailable("latency_ratio", reason, device=device.name)
+    return ratio(teacher, each, device.name, device.kind)

@@ -93,22 +93,16 @@ class Gains:
 def gains(report: Report, target: TargetReport, artifact: ArtifactReport) -> Gains:
     """How many times smaller and faster an artifact is than the uncompressed model.
 
-    Speed is compared only between values of one kind from one device; size with the baseline's
-    file, or with the teacher's bytes where there is no such file.
+    Speed is what was measured beside the baseline; size is compared with the baseline's file, or
+    with the teacher's bytes where there is no such file.
     """
     baseline = target.baseline
     before = baseline.bytes if baseline is not None else report.teacher.bytes
-    p50 = artifact.measurement("latency_ms_p50")
-    faster = None
-    reference = baseline.measurement("latency_ms_p50") if baseline is not None else None
-    if p50 is not None and reference is not None:
-        comparable = (p50.kind, p50.device) == (reference.kind, reference.device)
-        if comparable and p50.value and reference.value:
-            faster = reference.value / p50.value
+    ratio = artifact.measurement("latency_ratio")
     return Gains(
         smaller=before / artifact.bytes if before and artifact.bytes else None,
-        faster=faster,
-        p50=p50,
+        faster=ratio.value if ratio is not None else None,
+        p50=artifact.measurement("latency_ms_p50"),
         p90=artifact.measurement("latency_ms_p90"),
     )
 

@@ -1,14 +1,18 @@
 """Latency measurements from samples worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgekd.devices import Samples
 from edgekd.meters.latency import (
     LEAST_RUNS_FOR_P99,
+    fastest,
     latency_measurements,
     protocol_text,
     quantiles,
     ratio,
+    stretch_of,
 )
 
 
@@ -94,12 +98,46 @@ def test_intervals_repeat_exactly() -> None:
 
 def test_the_ratio_is_the_median_over_rounds() -> None:
     # The machine is twice as slow in the second round, for both; ratios are 2, 2 and 3.
-    a = samples((4.0, 4.0, 100.0), (8.0,), (6.0,))
-    b = samples((2.0,), (4.0,), (2.0,))
+    a = samples((6.0, 6.0, 100.0), (12.0,), (9.0,))
+    b = samples((3.0,), (6.0,), (3.0,))
     found = ratio(a, b, "host", "measured")
     assert found.metric == "latency_ratio"
     assert found.value == 2.0
     assert found.ci == (2.0, 3.0)
+
+
+@pytest.mark.parametrize("busy", [0.0, 0.3, 0.5, 0.7])
+def test_the_ratio_is_that_of_a_machine_that_does_nothing_else(busy: float) -> None:
+    """However much of the time something else slows it, and each file differently."""
+
+    def windows(undisturbed: float, slowed: float) -> tuple[tuple[float, ...], ...]:
+        slow = round(busy * 100)
+        return ((slowed,) * slow + (undisturbed,) * (100 - slow),) * 5
+
+    found = ratio(samples(*windows(8.0, 10.0)), samples(*windows(5.0, 9.0)), "host", "measured")
+    assert found.value == pytest.approx(1.6)
+
+
+def test_a_short_run_has_no_better_chance_of_an_undisturbed_moment_than_a_long_one() -> None:
+    """10 ms at full speed and 20 ms at half of it, in turns: a run of 20 ms takes 30, and so do 20
+    runs of 1 ms, of which each on its own would find its moment."""
+    long = samples((30.0,) * 4)
+    short = samples(((1.0,) * 10 + (2.0,) * 10) * 4)
+    assert fastest(short, 30.0)[0] == pytest.approx(1.5, rel=0.04)
+    found = ratio(long, short, "host", "measured")
+    assert found.value == pytest.approx(20.0, rel=0.04)
+
+
+def test_stretches_are_as_long_as_the_runs_that_they_stand_for() -> None:
+    """5 ms of runs of 1 ms are five, in the middle; of every second run kept, two; of a window of
+    three, all."""
+    window = (3.0, 1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0)
+    assert fastest(samples(window), 5.0) == [1.2]
+    assert fastest(replace(samples(window), counts=(16,)), 5.0) == [1.0]
+    assert fastest(samples((4.0, 1.0, 1.0)), 5.0) == [2.0]
+    assert fastest(samples((9.0, 8.0)), 5.0) == [8.0]
+    assert stretch_of(samples(window)) == 5.0
+    assert stretch_of(samples((9.0, 8.0, 10.0))) == 9.0
 
 
 def test_a_ratio_with_an_invalid_run_is_unavailable() -> None:

@@ -151,3 +151,12 @@ def test_conditions_that_make_times_worse_are_told(conditions: dict[str, str], s
     assert len(found) == bool(said)
     assert said in "".join(found)
     assert doubts(Samples(((1.0,),), 1.0, None, conditions, invalid="it throttled")) == ()
+
+
+def test_a_median_that_something_else_made_longer_is_told() -> None:
+    """A third and half of the runs in which the machine is slower by a fifth."""
+    for slow, said in ((8, False), (13, True)):
+        window = (5.0,) * 12 + (6.0,) * slow
+        found = doubts(Samples((window,), 1.0, None, {}))
+        assert len(found) == said
+        assert not said or "the median run took 20 % longer than the fastest in a row" in found[0]

@@ -34,10 +34,15 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
+def compiled(name: str, is_baseline: bool = False) -> Any:
+    artifact = SimpleNamespace(path=name, runtime="onnxruntime")
+    return SimpleNamespace(artifact=artifact, is_baseline=is_baseline)
+
+
 def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(busy: Any) -> None:
     """The load is not: training has just ended on the same machine."""
     plan: Any = SimpleNamespace(request=SimpleNamespace(quick=True))
-    files: Any = [SimpleNamespace(path=name, runtime="onnxruntime") for name in ("m.onnx", "m.so")]
+    files = [compiled("teacher.onnx", True), compiled("m.so")]
     steps: list[str] = []
     measured, missing = costs.costs_of(
         plan, load_target("x86"), Place(busy), files, lambda what, *_: steps.append(what)
@@ -47,3 +52,17 @@ def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(b
     assert missing.notes == ()
     assert {one.reason for one in missing.measurements} == {"host has no tvm"}
     assert steps == ["measure 1 files on host"] * 2
+
+
+@pytest.mark.parametrize("teacher", [None, "m.so"], ids=["there is none", "it does not run there"])
+def test_nothing_is_faster_than_a_teacher_that_was_not_measured(
+    busy: Any, teacher: str | None
+) -> None:
+    plan: Any = SimpleNamespace(request=SimpleNamespace(quick=True))
+    files = [compiled(teacher, True)] if teacher else []
+    *_, measured = costs.costs_of(
+        plan, load_target("x86"), Place(busy), [*files, compiled("m.onnx")], lambda *_: None
+    )
+    ratio = measured.measurements[-1]
+    assert (ratio.metric, ratio.value) == ("latency_ratio", None)
+    assert ratio.reason == "the teacher was not measured beside it"
