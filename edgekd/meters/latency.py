@@ -23,6 +23,9 @@ KEPT = 1 << 15
 STRETCH_MS = 5.0
 """Runs are compared by stretches of them that take at least that long."""
 
+UNDISTURBED = 0.1
+"""The share of windows that hold a stretch in which nothing else slowed the runs, at least."""
+
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -61,10 +64,11 @@ def latency_measurements(samples: Samples, device: str, kind: Kind) -> list[Meas
 def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
     """How many times the latency of `b` that of `a` is, from two runs interleaved A B A B.
 
-    The median over rounds of the ratio of the fastest stretches of the two windows, which are
-    equally long: what else a machine does only ever adds to a run (Chen and Revels 2016,
-    arXiv:1608.04295), so medians also tell how much it did, and what is short escapes it sooner
-    than what is long. The interval resamples rounds.
+    That of the fastest stretches of their runs, equally long on both sides: what else a machine
+    does only ever adds to a run (Chen and Revels 2016, arXiv:1608.04295), so medians also tell how
+    much it did, and a short run escapes it sooner than a long one. Of the windows' fastest
+    stretches it is the 10th percentile: not what a single window had. The interval resamples
+    rounds.
     """
     protocol = protocol_text(a)
     rounds = min(len(a.windows_ms), len(b.windows_ms))
@@ -72,16 +76,17 @@ def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
     if reason:
         return unavailable("latency_ratio", reason, device=device, protocol=protocol)
     stretch_ms = max(stretch_of(a), stretch_of(b))
-    pairs = zip(fastest(a, stretch_ms)[:rounds], fastest(b, stretch_ms)[:rounds], strict=True)
-    ratios = np.array([x / y for x, y in pairs])
+    x, y = (np.array(fastest(each, stretch_ms)[:rounds]) for each in (a, b))
     drawn = np.random.default_rng(0).integers(rounds, size=(DRAWS, rounds))
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
+    ratios = undisturbed(x[drawn]) / undisturbed(y[drawn])
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    value = float(undisturbed(x) / undisturbed(y))
     return Measurement(
         metric="latency_ratio",
-        value=float(np.median(ratios)),
+        value=value,
         kind=kind,
         device=device,
-        ci=(float(low), float(high)) if rounds > 1 else None,
+        ci=(min(float(low), value), max(float(high), value)) if rounds > 1 else None,
         protocol=protocol,
         conditions=a.conditions,
     )
@@ -102,6 +107,12 @@ def fastest(samples: Samples, stretch_ms: float) -> list[float]:
         count = min(max(count, 1), len(window))
         sums = np.cumsum([0.0, *window])
         found.append(float((sums[count:] - sums[:-count]).min()) / count)
+    return found
+
+
+def undisturbed(fastest: np.ndarray) -> np.ndarray:
+    """(..., windows) -> (...): the 10th percentile of the windows' fastest stretches."""
+    found: np.ndarray = np.quantile(fastest, UNDISTURBED, axis=-1, method="inverted_cdf")
     return found
 
 

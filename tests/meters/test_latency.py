@@ -96,14 +96,23 @@ def test_intervals_repeat_exactly() -> None:
     assert quantiles(windows, [0.5, 0.9]) == quantiles(windows, [0.5, 0.9])
 
 
-def test_the_ratio_is_the_median_over_rounds() -> None:
-    # The machine is twice as slow in the second round, for both; ratios are 2, 2 and 3.
-    a = samples((6.0, 6.0, 100.0), (12.0,), (9.0,))
-    b = samples((3.0,), (6.0,), (3.0,))
+def test_the_ratio_is_that_of_the_tenth_percentiles_over_the_windows() -> None:
+    """Of ten windows the fastest, of eleven the second: not what a single window had."""
+    a = samples((5.0,), *((6.0 + n,) for n in range(9)))
+    b = samples(*((10.0 + n,) for n in range(9)), (8.0,))
     found = ratio(a, b, "host", "measured")
-    assert found.metric == "latency_ratio"
-    assert found.value == 2.0
-    assert found.ci == (2.0, 3.0)
+    assert (found.metric, found.value) == ("latency_ratio", 5.0 / 8.0)
+    a, b = samples(*a.windows_ms, (7.0,)), samples(*b.windows_ms, (12.0,))
+    found = ratio(a, b, "host", "measured")
+    assert found.value == 6.0 / 10.0
+    assert found.ci is not None
+    assert found.ci[0] < 0.6 < found.ci[1]
+
+
+def test_the_ratio_of_rounds_that_all_agree_is_certain() -> None:
+    found = ratio(samples((9.0,), (9.0,)), samples((6.0,), (6.0,)), "host", "measured")
+    assert (found.value, found.ci) == (1.5, (1.5, 1.5))
+    assert ratio(samples((9.0,)), samples((6.0,)), "host", "measured").ci is None
 
 
 @pytest.mark.parametrize("busy", [0.0, 0.3, 0.5, 0.7])
