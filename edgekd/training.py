@@ -73,7 +73,8 @@ class Batch:
 
     `x` (B, ...) as augmented, `y` (B, ...), `index` (B,) the positions in `data.train`, and `view`,
     the number of the fixed variant that `x` was drawn from: 0 without augmentation, None where
-    every draw is new. `step` of `total` is counted from 0; an epoch has `steps`.
+    every draw is new. `step` of `total` is counted from 0; an epoch has `steps`. `processes` take
+    the step together, each with samples of its own.
     `paired` (B, ...) is what teachers see, where that is not `x`. `turn` counts the steps that are
     taken with one batch, where there are several.
     """
@@ -85,6 +86,7 @@ class Batch:
     step: int = 0
     steps: int = 1
     total: int = 1
+    processes: int = 1
     paired: Tensor | None = None
     turn: int = 0
 
@@ -182,7 +184,7 @@ class _Step(nn.Module):
         y: Tensor,
         index: Tensor,
         view: int | None,
-        when: tuple[int, int, int],
+        when: tuple[int, int, int, int],
         paired: Tensor | None,
         turn: int,
     ) -> Tensor:
@@ -264,7 +266,7 @@ class _Run:
         share = rate_share(number, self.total, training.warmup, training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate * share
-        when = (number, self.steps, self.total)
+        when = (number, self.steps, self.total, self.world)
         paired = self.data.train.paired
         shown = None if paired is None else paired.index_select(0, index).to(device)
         x, y, told = x.to(device), y.to(device), []

@@ -372,10 +372,21 @@ def done_epochs(work: Path) -> int:
     return found[1]["done"] if found else 0
 
 
+def of_half_a_batch(loss):
+    """The loss, of steps that two processes take with eight samples each."""
+
+    def checked(module, batch):
+        assert (len(batch.x), batch.processes) == (8, 2)
+        return loss(module, batch)
+
+    return checked
+
+
 @pytest.mark.slow
 def test_two_processes_under_torchrun_train_one_model(tmp_path):
     script = tmp_path / "train.py"
-    script.write_text(CHILD.format(tests=str(Path(__file__).parent)))
+    code = CHILD.replace("label_loss(training)", "of_half_a_batch(label_loss(training))")
+    script.write_text(code.format(tests=str(Path(__file__).parent)))
     arguments = ["--nproc-per-node=2", "--master-port=29533", script, tmp_path, "fast"]
     command = [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

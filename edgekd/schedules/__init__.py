@@ -22,7 +22,8 @@ from edgekd.registry import SCHEDULES
 @dataclass(frozen=True)
 class Moment:
     """What a schedule may look at: `step` of `total` counted from 0, `steps` in an epoch, the
-    number of samples in the `batch`, and the teacher's logits (R, classes) where there are any."""
+    number of samples in the `batch` over all processes, and the teacher's logits (R, classes)
+    where there are any."""
 
     step: int = 0
     steps: int = 1

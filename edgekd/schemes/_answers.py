@@ -39,7 +39,7 @@ class Comparison(nn.Module):
         labels = batch.y if labels is None else labels
         student, teacher = student.float(), teacher.detach().float()
         compared = Compared.of(self.at.data.task, student, [teacher], labels)
-        moment = Moment(batch.step, batch.steps, batch.total, len(student), compared.answers[0])
+        moment = _moment(batch, student, compared.answers[0])
         total = student.new_zeros(())
         for term in self.terms:
             term.set_to(moment)
@@ -64,11 +64,17 @@ class Comparison(nn.Module):
         if not share:
             return student.new_zeros(())
         if weight is None and self.labelling is not None:
-            share = self.labelling(Moment(batch.step, batch.steps, batch.total, len(student)))
+            share = self.labelling(_moment(batch, student))
         labels = batch.y if labels is None else labels
         return share * self.at.data.task.label_loss(
             student.float(), labels, teaching.label_smoothing
         )
+
+
+def _moment(batch: Batch, student: Tensor, teacher: Tensor | None = None) -> Moment:
+    """What a schedule may look at, where the student has answered that many samples here."""
+    samples = len(student) * batch.processes
+    return Moment(batch.step, batch.steps, batch.total, samples, teacher)
 
 
 def mean(values: Sequence[Tensor]) -> Tensor:

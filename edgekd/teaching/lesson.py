@@ -197,7 +197,7 @@ class _Seen:
         """What a schedule may look at."""
         batch, answers = self.batch, self.compared.answers
         mean = torch.stack(answers).mean(0) if answers else None
-        return Moment(batch.step, batch.steps, batch.total, len(batch.x), mean)
+        return Moment(batch.step, batch.steps, batch.total, len(batch.x) * batch.processes, mean)
 
     def wanted(
         self, needs: Sequence[str], teacher_outputs: Tensor | None, teacher: nn.Module | None

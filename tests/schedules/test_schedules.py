@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from edgekd.errors import InputError
 from edgekd.losses.kl import KL
@@ -17,6 +18,9 @@ from edgekd.schedules.inverse_sqrt import InverseSqrt
 from edgekd.schedules.learned import Learned
 from edgekd.schedules.linear import Linear
 from edgekd.schedules.spread import Spread
+from edgekd.schemes._answers import _moment
+from edgekd.teaching.lesson import Compared, _Seen
+from edgekd.training import Batch
 
 AT = [Moment(step, 5, 11) for step in range(11)]
 
@@ -44,6 +48,13 @@ def test_the_inverse_square_root_goes_by_the_epoch():
     assert found[:5] == [6.0] * 5
     assert found[5:10] == [pytest.approx(6.0 / math.sqrt(2))] * 5
     assert found[10] == 4.0  # 6 / sqrt(3) = 3.46 is below the least
+
+
+def test_the_batch_that_a_schedule_sees_is_that_of_all_processes():
+    x = torch.zeros(4, 3)
+    batch = Batch(x, torch.zeros(4), torch.arange(4), None, processes=2)
+    seen = _Seen(batch, Compared(x, [], batch.y), Compared(x, [], batch.y), None, {}, nn.Identity())
+    assert seen.moment.batch == _moment(batch, x).batch == 8
 
 
 def test_the_batch_size_enters_with_its_fourth_root():
