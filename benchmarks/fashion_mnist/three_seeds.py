@@ -78,7 +78,7 @@ def main() -> None:
         __file__,
         {
             "what": "Fashion-MNIST: int8 student against fp32 teacher, ONNX Runtime, 1 thread",
-            "goal": "drop at most 1.0 point, at least 10x smaller, at least 10x lower p50",
+            "goal": "drop at most 1.0 point, at least 10x smaller, at least 10x faster",
             "runs": rows,
         },
     )
