@@ -24,7 +24,7 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
                "peak_memory_bytes", "energy_mj")  # fmt: skip
     rows: list[Sequence[str]] = [head]
     for result in results:
-        found = {one.metric.replace("end_to_end", "latency"): one for one in result.measurements}
+        found = {_column(one): one for one in result.measurements}
         cells = [_cell(found[name]) for name in columns]
         rows.append((result.path.name, *cells, _ratio_cell(result)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -53,12 +53,18 @@ def _missing(results: Sequence[BenchResult], columns: Sequence[str]) -> list[str
     found: dict[str, list[str]] = {}
     for result in results:
         for one in result.measurements:
-            if one.value is None and one.metric.replace("end_to_end", "latency") in columns:
+            if one.value is None and _column(one) in columns:
                 found.setdefault(f"{one.metric}: {one.reason}", []).append(result.path.name)
     return [
         why if len(names) == len(results) else f"{', '.join(names)}: {why}"
         for why, names in found.items()
     ]
+
+
+def _column(one: Measurement) -> str:
+    """The metric as it is called of the model alone, which heads the same column."""
+    metric = one.metric.removeprefix("end_to_end_")
+    return f"latency_{metric}" if metric.startswith("ms_") else metric
 
 
 def _static(result: BenchResult) -> str:

@@ -207,8 +207,10 @@ def energy_measurement(
     """`energy_mj`: millijoules per inference, with the bootstrap interval over windows.
 
     `trace` is what was recorded during the run, or the reason why nothing was. `idle_watts`, the
-    machine's power with nothing to do, is subtracted if given; the protocol says which.
+    machine's power with nothing to do, is subtracted if given; the protocol says which. End-to-end
+    samples give `end_to_end_energy_mj`.
     """
+    metric = "energy_mj" if samples.scope == "model" else "end_to_end_energy_mj"
     reason = trace if isinstance(trace, str) else samples.invalid
     spans = samples.spans_s
     seconds = sum(end - start for start, end in spans)
@@ -222,14 +224,14 @@ def energy_measurement(
         if spent.sum() <= 0:  # something else ran while power at rest was taken
             raise ValueError(f"no more power than the {idle:.3f} W that it took at rest")
     except ValueError as error:
-        return unavailable("energy_mj", str(error), device=device)
+        return unavailable(metric, str(error), device=device)
     # Each window has one run that is not timed (it refills the caches), and energy all the same.
     runs = np.array(samples.runs) + 1
     drawn = np.random.default_rng(0).integers(len(runs), size=(1000, len(runs)))
     low, high = np.quantile(spent[drawn].sum(1) / runs[drawn].sum(1), [0.025, 0.975])
     subtracted = f"{idle_watts:.3f} W idle subtracted" if idle_watts else "idle power included"
     return Measurement(
-        metric="energy_mj",
+        metric=metric,
         value=1000 * float(spent.sum() / runs.sum()),
         kind="measured",
         device=device,

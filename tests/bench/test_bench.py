@@ -161,6 +161,23 @@ def test_the_table_says_why_a_value_is_missing(tmp_path: Path, target: Target) -
     assert lines[7].startswith("energy_mj: no RAPL counter below scripted/sys")
 
 
+def test_end_to_end_values_stand_in_the_columns_of_the_models(
+    tmp_path: Path, target: Target
+) -> None:
+    names = {"latency_ms": "end_to_end_ms", "energy_mj": "end_to_end_energy_mj"}
+    (plain,) = bench(files(tmp_path, a="6.0"), target, Scripted(), quick=True)
+    rows = []
+    for row in plain.measurements:
+        metric = row.metric
+        for name, whole in names.items():
+            metric = metric.replace(name, whole)
+        rows.append(row.model_copy(update={"metric": metric}))
+    lines = bench_lines([plain.model_copy(update={"measurements": tuple(rows)})])
+    assert lines[:3] == bench_lines([plain])[:3]
+    assert "end_to_end_ms_p99: needs 662 runs, there were 6" in lines
+    assert any(line.startswith("end_to_end_energy_mj: no RAPL") for line in lines)
+
+
 def test_a_reason_that_is_not_all_files_names_its_own(tmp_path: Path, target: Target) -> None:
     slow, fast = files(tmp_path, slow="6.0", fast="1.5")
     first, second = bench([slow, fast], target, Scripted(), quick=True)

@@ -128,6 +128,12 @@ def test_runs_that_are_counted_and_not_told_are_charged() -> None:
     assert found.value == pytest.approx(1000 * (30 + 50) / 200)
 
 
+@pytest.mark.parametrize("seconds", [2.0, 10.0])
+def test_energy_end_to_end_never_passes_for_the_models(seconds: float) -> None:
+    found = energy_measurement(run(seconds, scope="end-to-end"), STEPS, "host")
+    assert found.metric == "end_to_end_energy_mj"
+
+
 def test_idle_power_is_subtracted_and_said() -> None:
     found = energy_measurement(run(10.0), STEPS, "host", idle_watts=2.0)
     assert found.value == pytest.approx(1000 * (80 - 40) / 20)
