@@ -14,7 +14,7 @@ it and a program in Python pays it.
   around `invoke`. The tool rounds to 0.01 ms; here it does not.
 - LiteRT, end to end: a loop around `set_tensor`, `invoke`, `get_tensor`.
 
-    python benchmarks/bench/against_own_tools.py [--rounds 49] [--only int8.tflite]
+    python benchmarks/bench/against_own_tools.py [--rounds 147] [--only int8.tflite]
 """
 
 import argparse
@@ -238,7 +238,7 @@ def compared(path: Path, runtime: str, pair: Pair, rounds: int) -> dict[str, obj
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=49)
+    parser.add_argument("--rounds", type=int, default=147)
     parser.add_argument("--files", type=Path, default=Path("runs/bench-files"))
     parser.add_argument("--only", nargs="*", default=[], help="names of files")
     options = parser.parse_args()
