@@ -28,7 +28,7 @@ def doubts(samples: Samples, after_work: bool = False) -> tuple[str, ...]:
     if load is not None and load >= 1.0 and not after_work:
         found.append(f"the machine was busy with other work before (load {load:g})")
     median = float(np.median(np.concatenate(samples.windows_ms)))
-    more = median / float(undisturbed(np.array(fastest(samples, stretch_of(samples))))) - 1
+    more = median / float(undisturbed(fastest(samples, stretch_of(samples)))) - 1
     if more > DISTURBED:
         found.append(
             f"the median run took {100 * more:.0f} % longer than the fastest in a row: other work "

@@ -76,7 +76,7 @@ def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
     if reason:
         return unavailable("latency_ratio", reason, device=device, protocol=protocol)
     stretch_ms = max(stretch_of(a), stretch_of(b))
-    x, y = (np.array(fastest(each, stretch_ms)[:rounds]) for each in (a, b))
+    x, y = (fastest(each, stretch_ms)[:rounds] for each in (a, b))
     drawn = np.random.default_rng(0).integers(rounds, size=(DRAWS, rounds))
     ratios = undisturbed(x[drawn]) / undisturbed(y[drawn])
     low, high = np.quantile(ratios, [0.025, 0.975])
@@ -97,8 +97,8 @@ def stretch_of(samples: Samples) -> float:
     return max(STRETCH_MS, float(np.median(np.concatenate(samples.windows_ms))))
 
 
-def fastest(samples: Samples, stretch_ms: float) -> list[float]:
-    """Of each window the fastest stretch of runs in a row, in ms a run: of as many as take
+def fastest(samples: Samples, stretch_ms: float) -> np.ndarray:
+    """(windows,): of each the fastest stretch of runs in a row, in ms a run: of as many as take
     `stretch_ms` together by their median, all of a shorter window."""
     found = []
     for window, runs in zip(samples.windows_ms, samples.runs, strict=True):
@@ -107,7 +107,7 @@ def fastest(samples: Samples, stretch_ms: float) -> list[float]:
         count = min(max(count, 1), len(window))
         sums = np.cumsum([0.0, *window])
         found.append(float((sums[count:] - sums[:-count]).min()) / count)
-    return found
+    return np.array(found)
 
 
 def undisturbed(fastest: np.ndarray) -> np.ndarray:

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.losses import ResponseLoss
-from edgekd.schedules import Moment
 from edgekd.schemes import Situation
-from edgekd.teaching.lesson import Compared
+from edgekd.teaching.lesson import Compared, moment_of
 from edgekd.teaching.terms import Term, terms_of
 from edgekd.training import Batch
 
@@ -39,7 +38,7 @@ class Comparison(nn.Module):
         labels = batch.y if labels is None else labels
         student, teacher = student.float(), teacher.detach().float()
         compared = Compared.of(self.at.data.task, student, [teacher], labels)
-        moment = _moment(batch, student, compared.answers[0])
+        moment = moment_of(batch, len(student), compared.answers[0])
         total = student.new_zeros(())
         for term in self.terms:
             term.set_to(moment)
@@ -64,17 +63,11 @@ class Comparison(nn.Module):
         if not share:
             return student.new_zeros(())
         if weight is None and self.labelling is not None:
-            share = self.labelling(_moment(batch, student))
+            share = self.labelling(moment_of(batch, len(student)))
         labels = batch.y if labels is None else labels
         return share * self.at.data.task.label_loss(
             student.float(), labels, teaching.label_smoothing
         )
-
-
-def _moment(batch: Batch, student: Tensor, teacher: Tensor | None = None) -> Moment:
-    """What a schedule may look at, where the student has answered that many samples here."""
-    samples = len(student) * batch.processes
-    return Moment(batch.step, batch.steps, batch.total, samples, teacher)
 
 
 def mean(values: Sequence[Tensor]) -> Tensor:

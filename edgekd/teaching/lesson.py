@@ -195,9 +195,9 @@ class _Seen:
     @property
     def moment(self) -> Moment:
         """What a schedule may look at."""
-        batch, answers = self.batch, self.compared.answers
+        answers = self.compared.answers
         mean = torch.stack(answers).mean(0) if answers else None
-        return Moment(batch.step, batch.steps, batch.total, len(batch.x) * batch.processes, mean)
+        return moment_of(self.batch, len(self.batch.x), mean)
 
     def wanted(
         self, needs: Sequence[str], teacher_outputs: Tensor | None, teacher: nn.Module | None
@@ -214,6 +214,11 @@ class _Seen:
             "teacher_network": teacher,
         }
         return {name: known[name] for name in needs}
+
+
+def moment_of(batch: Batch, samples: int, teacher: Tensor | None = None) -> Moment:
+    """What a schedule may look at in a step where that many samples were answered here."""
+    return Moment(batch.step, batch.steps, batch.total, samples * batch.processes, teacher)
 
 
 @dataclass(frozen=True)

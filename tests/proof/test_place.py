@@ -19,6 +19,11 @@ def test_what_was_proved_elsewhere_or_on_another_device_is_not_taken_over() -> N
         Place(host), Place(host, "no emulator installed"), board(), board(cpu="Cortex-A72"),
         board(platform="Linux 6.7"), board(runtimes={"litert": "2.4"}),
     ]  # fmt: skip
+    assert [place.facts[:3] for place in places[:3]] == [
+        ("host", "measured", ""),
+        ("host", "simulated", "no emulator installed"),
+        ("ssh://b", "measured", ""),
+    ]
     assert len({repr(place.facts) for place in places}) == len(places)
     assert board().facts == board().facts
 

@@ -18,8 +18,7 @@ from edgekd.schedules.inverse_sqrt import InverseSqrt
 from edgekd.schedules.learned import Learned
 from edgekd.schedules.linear import Linear
 from edgekd.schedules.spread import Spread
-from edgekd.schemes._answers import _moment
-from edgekd.teaching.lesson import Compared, _Seen
+from edgekd.teaching.lesson import Compared, _Seen, moment_of
 from edgekd.training import Batch
 
 AT = [Moment(step, 5, 11) for step in range(11)]
@@ -54,7 +53,7 @@ def test_the_batch_that_a_schedule_sees_is_that_of_all_processes():
     x = torch.zeros(4, 3)
     batch = Batch(x, torch.zeros(4), torch.arange(4), None, processes=2)
     seen = _Seen(batch, Compared(x, [], batch.y), Compared(x, [], batch.y), None, {}, nn.Identity())
-    assert seen.moment.batch == _moment(batch, x).batch == 8
+    assert seen.moment.batch == moment_of(batch, len(x)).batch == 8
 
 
 def test_the_batch_size_enters_with_its_fourth_root():
