@@ -170,6 +170,8 @@ class MeterRecorder:
         with self._process.stdout as stream:
             for line in stream:
                 arrived = time.monotonic()
+                if not line.endswith("\n"):
+                    continue  # the last one, broken off when the meter was ended
                 try:
                     reading = self._read(line)
                     if reading is not None and not all(isfinite(one or 0.0) for one in reading):

@@ -130,6 +130,14 @@ def test_a_reading_behind_the_last_window_is_waited_for_a_while(
     assert (trace.seconds[-1] > ended) == (pause < 1)
 
 
+def test_a_line_that_is_broken_off_when_the_meter_is_ended_is_passed_over() -> None:
+    body = "import sys, time; sys.stdout.write('- 2\\n- 2\\n-'); sys.stdout.flush(); time.sleep(60)"
+    with open_meter(command(body), "watts", open_device("host")) as meter:
+        until(lambda: len(meter._points) == 2, "both whole lines")
+        meter._read_once_more = lambda: None  # type: ignore[method-assign]
+    assert isinstance(meter.trace(), Trace)
+
+
 def test_a_meter_that_goes_wrong_on_the_way_gives_no_energy() -> None:
     body = "print('- 1\\n- 1', flush=True); import time; time.sleep(0.05); print('??', flush=True)"
     meter = open_meter(command(body), "watts", open_device("host"))
