@@ -1,13 +1,16 @@
 """The one registry: a method's file name is its name in a recipe and in its test.
 
-`edgekd/losses/reverse_kl.py` registers `reverse-kl` by decorating one class or function with
-`@LOSSES.register(paper="...")`. Listing reads file names, so nothing is imported before it is used.
-Third parties add methods through entry points of the group `edgekd.losses`, and so on.
+`edgekd/training/losses/reverse_kl.py` registers `reverse-kl` by decorating one class or function
+with `@LOSSES.register(paper="...")`. Listing reads files without importing them, so nothing is
+imported before it is used. Third parties add methods through entry points of the group
+`edgekd.losses`, and so on.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -18,6 +21,9 @@ from typing import Any, TypeVar
 from edgekd.errors import InputError, nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+REGISTERS = re.compile(r"^@[A-Z]+\.register\(", re.MULTILINE)
+"""What a file that adds a method has, so that listing need not import it."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,12 @@ class Entry:
 
 
 class Registry:
-    """The methods of one kind, found by file name in `package` and in entry points."""
+    """The methods of one kind, by file name in `package` and in the entry points of `group`."""
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, group: str, package: str = "") -> None:
         self.kind = kind
-        self.package = package
+        self.group = group
+        self.package = package or group
         self._entries: dict[str, Entry] = {}
 
     def register(self, *, paper: str = "") -> Callable[[F], F]:
@@ -59,18 +66,32 @@ class Registry:
 
     @property
     def folder(self) -> Path:
-        """Where the package's files are, found without importing it."""
-        spec = find_spec(self.package)
+        """Where the package's files are, found without importing it or the packages around it."""
+        top, *below = self.package.split(".")
+        spec = find_spec(top)
         places = spec.submodule_search_locations if spec is not None else None
-        if not places:
+        found = Path(next(iter(places or [""])), *below)
+        if not places or not found.is_dir():
             raise ModuleNotFoundError(f"no package {self.package}", name=self.package)
-        return Path(next(iter(places)))
+        return found
 
     def names(self) -> list[str]:
         """Every name, sorted, without importing any method."""
-        files = (module.name for module in pkgutil.iter_modules([str(self.folder)]))
-        packaged = {name.replace("_", "-") for name in files if not name.startswith("_")}
-        return sorted(packaged | {point.name for point in entry_points(group=self.package)})
+        return sorted(self._packaged() | {point.name for point in entry_points(group=self.group)})
+
+    @functools.cache  # noqa: B019 - a registry lives as long as the process
+    def _packaged(self) -> frozenset[str]:
+        """The names of this package's files that register something; others only help them."""
+        found = set()
+        for module in pkgutil.iter_modules([str(self.folder)]):
+            if REGISTERS.search(self.source_of(module.name).read_text(encoding="utf-8")):
+                found.add(module.name.replace("_", "-"))
+        return frozenset(found)
+
+    def source_of(self, name: str) -> Path:
+        """The file in which a method of this package registers itself."""
+        module = self.folder / name.replace("-", "_")
+        return module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
 
     def get(self, name: str, where: str = "") -> Entry:
         """The method of that name; an unknown one is refused with the nearest spelling."""
@@ -87,7 +108,7 @@ class Registry:
         return self._entries[name]
 
     def _import(self, name: str) -> None:
-        for point in entry_points(group=self.package):
+        for point in entry_points(group=self.group):
             if point.name == name:
                 make = point.load()
                 self._entries[name] = Entry(name, make, getattr(make, "paper", ""))
@@ -96,11 +117,11 @@ class Registry:
 
 
 STAGES = Registry("stage", "edgekd.stages")
-LOSSES = Registry("loss", "edgekd.losses")
-SCHEMES = Registry("scheme", "edgekd.schemes")
-CRITERIA = Registry("criterion", "edgekd.criteria")
+LOSSES = Registry("loss", "edgekd.losses", "edgekd.training.losses")
+SCHEMES = Registry("scheme", "edgekd.schemes", "edgekd.stages.distill.schemes")
+CRITERIA = Registry("criterion", "edgekd.criteria", "edgekd.stages.prune.criteria")
 BACKENDS = Registry("backend", "edgekd.backends")
 DEVICES = Registry("device", "edgekd.devices")
-TASKS = Registry("task", "edgekd.tasks")
-DIAGNOSTICS = Registry("diagnostic", "edgekd.diagnostics")
-SCHEDULES = Registry("schedule", "edgekd.schedules")
+TASKS = Registry("task", "edgekd.tasks", "edgekd.data.tasks")
+DIAGNOSTICS = Registry("diagnostic", "edgekd.diagnostics", "edgekd.measure.diagnostics")
+SCHEDULES = Registry("schedule", "edgekd.schedules", "edgekd.training.schedules")

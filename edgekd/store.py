@@ -20,21 +20,21 @@ from typing import Any
 
 from edgekd.errors import InputError, ToolError
 
-MEASURES = ("boards", "devices", "meters")
+MEASURES = ("devices", "measure/meters")
 """The parts of the package that measure a file: nothing that is trained or compiled needs them."""
 
 SHOWS = (
     "cli",
     "bench",
-    "builds",
     "report",
-    "budgets.py",
-    "compress.py",
-    "doctor.py",
+    "run/lock",
+    "run/compress.py",
+    "run/depfile.py",
+    "run/firmware.py",
+    "run/offline.py",
+    "run/verification.py",
+    "measure/budgets.py",
     "methods.py",
-    "progress.py",
-    "snippets.py",
-    "verification.py",
 )
 """The parts that only ask for results, or show them: no result depends on them."""
 
@@ -62,7 +62,7 @@ def code_key(measured: bool = False) -> str:
     digest = hashlib.sha256()
     for file in sorted(root.rglob("*")):
         name = file.relative_to(root)
-        if file.suffix in (".py", ".c", ".h") and name.parts[0] not in without:
+        if file.suffix in (".py", ".c", ".h") and not name.as_posix().startswith(without):
             digest.update(str(name).encode() + file.read_bytes())
     return digest.hexdigest()[:24]
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 
 from edgekd.data import load_data
 from edgekd.data.samples import Data, Samples
-from edgekd.evaluation import evaluate
-from edgekd.networks import load_network
-from edgekd.recipe import load_recipe
-from edgekd.training import Training, fit, label_loss
+from edgekd.network.evaluation import evaluate
+from edgekd.network.load import load_network
+from edgekd.training.loop import Training, fit, label_loss
+from edgekd.values.recipe import load_recipe
 
 FOLDER = Path(__file__).parent
 EPOCHS = {"detection": 50, "segmentation": 20, "keypoints": 30, "language_model": 15}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.compress import compress, prepare
-from edgekd.plan import make_plan
-from edgekd.recipe import load_recipe
 from edgekd.registry import TASKS
+from edgekd.run.compress import compress, prepare
+from edgekd.run.plan import make_plan
+from edgekd.values.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/recipe.toml"))

@@ -1,69 +1,59 @@
-"""Imports point down only, and siblings don't import each other."""
+"""Imports point down only, which is read from the imports themselves."""
 
-import ast
 from pathlib import Path
 
 import pytest
+from imports import ROOT, cycles, floors, module_graph, room_graph
 
-ROOT = Path(__file__).parent.parent / "edgekd"
-
-# From the bottom up; a part may import its own tier and those below. A folder stands for its files.
-TIERS = (
-    ("errors", "__init__"),
-    ("registry", "config", "installed"),
-    ("store", "storage", "options", "factories", "formats", "artifact", "measurement", "candidate",
-     "recipe", "target", "cost", "data", "models", "checkpoint", "networks", "programs",
-     "onnx_files", "teachers", "lookup", "views", "tasks", "processes", "resampling"),
-    ("evaluation", "training", "taps", "teaching", "schemes", "schedules", "losses", "criteria",
-     "quant", "pruning", "lowrank", "placement", "tvm_compile", "divergence", "parity", "firmware",
-     "boards"),
-    ("stages", "backends", "devices", "meters", "diagnostics", "accuracy", "inspection", "budgets",
-     "measuring", "blame", "compiled"),
-    ("report", "onnx_alone", "plan", "pipeline", "proof", "compress", "diagnosing", "bench",
-     "builds", "verification", "methods", "snippets", "doctor", "progress"),
-    ("cli", "__main__"),
+# Within these packages each file is one method, and no method knows another.
+SIBLINGS = (
+    "stages", "training.losses", "training.schedules", "stages.prune.criteria",
+    "stages.distill.schemes", "backends", "measure.diagnostics",
 )  # fmt: skip
 
-# Within these folders each file is one method, and no method knows another.
-SIBLINGS = ("stages", "losses", "schedules", "criteria", "schemes", "backends", "diagnostics")
+ABOVE = ("edgekd.backends.inspection",)
+"""Modules that stand beside methods and know several of them."""
 
 
-def part_of(module: str) -> str:
-    return module.split(".")[1] if "." in module else "__init__"
+def test_no_room_imports_one_that_imports_it():
+    assert cycles(room_graph(module_graph())) == []
 
 
-def tier_of(part: str) -> int:
-    for tier, parts in enumerate(TIERS):
-        if part in parts:
-            return tier
-    raise AssertionError(f"'{part}' has no tier: add it to TIERS in {Path(__file__).name}")
+def test_the_house_has_few_rooms_on_few_floors():
+    rooms = room_graph(module_graph())
+    assert len(rooms) <= 30
+    assert max(floors(rooms).values()) <= 11
 
 
-def imports_of(path: Path) -> set[str]:
-    """Every module of the package that a file names, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgekd"):
-            found.add(node.module)
-        elif isinstance(node, ast.Import):
-            found.update(name.name for name in node.names if name.name.startswith("edgekd"))
-    return found
+def test_a_room_that_imports_upward_is_found():
+    graph = {"cli": frozenset({"run"}), "run": frozenset({"values", "cli"}), "values": frozenset()}
+    assert cycles(graph) == [["cli", "run"]]
+    assert floors({"a": frozenset({"b"}), "b": frozenset({"c"}), "c": frozenset()})["a"] == 3
 
 
-FILES = sorted(ROOT.rglob("*.py"))
+def test_a_room_of_any_other_program_may_be_read(tmp_path: Path):
+    root = tmp_path / "package"
+    (root / "low").mkdir(parents=True)
+    (root / "__init__.py").write_text("")
+    (root / "low" / "__init__.py").write_text("if True:\n    from package import high\n")
+    (root / "high.py").write_text("import package.low\n")
+    assert cycles(room_graph(module_graph(root))) == [["high", "low"]]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_imports_nothing_from_above_it(path):
-    relative = path.relative_to(ROOT)
-    part = relative.parts[0].removesuffix(".py")
-    above = [name for name in imports_of(path) if tier_of(part_of(name)) > tier_of(part)]
-    assert above == []
-
-
-@pytest.mark.parametrize("folder", SIBLINGS)
-def test_siblings_do_not_import_each_other(folder):
-    names = {path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")}
-    for path in (ROOT / folder).glob("*.py"):
-        others = {f"edgekd.{folder}.{name}" for name in names - {path.stem}}
-        assert imports_of(path) & others == set(), path.name
+@pytest.mark.parametrize("package", SIBLINGS)
+def test_siblings_do_not_import_each_other(package: str):
+    """Files that begin with an underscore, and those of a method's own folder, are its own."""
+    prefix = f"edgekd.{package}."
+    members = {
+        path.stem if path.suffix else path.name
+        for path in ROOT.joinpath(*package.split(".")).iterdir()
+        if not path.name.startswith("_")
+    }
+    for module, imports in module_graph().items():
+        if not module.startswith(prefix) or module in ABOVE:
+            continue
+        own = module.removeprefix(prefix).split(".")[0]
+        others = {
+            each.removeprefix(prefix).split(".")[0] for each in imports if each.startswith(prefix)
+        }
+        assert (others & members) - {own} == set(), module

@@ -10,20 +10,20 @@ import pytest
 from teaching_cases import data, resnet, situation, teacher_of
 from typer.testing import CliRunner
 
-from edgekd.candidate import Candidate
 from edgekd.cli import app
 from edgekd.data.load import load_data
+from edgekd.data.tasks import task_of
 from edgekd.errors import InputError
 from edgekd.methods import KINDS, find_method, list_methods
-from edgekd.networks import load_network
-from edgekd.plan import typed_stage
-from edgekd.recipe import DataTable, Network
+from edgekd.network.load import load_network
 from edgekd.registry import CRITERIA, LOSSES, SCHEDULES, SCHEMES, TASKS
-from edgekd.schemes import scheme_of
+from edgekd.run.plan import typed_stage
 from edgekd.stages import Context
-from edgekd.target import load_target
-from edgekd.tasks import task_of
-from edgekd.teaching.distillation import check_teaching
+from edgekd.stages.distill.schemes import scheme_of
+from edgekd.training.distillation import check_teaching
+from edgekd.values.candidate import Candidate
+from edgekd.values.recipe import DataTable, Network
+from edgekd.values.target import load_target
 
 RUN = CliRunner()
 

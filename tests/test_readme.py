@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.config import parse
-from edgekd.plan import typed_stage
-from edgekd.recipe import Recipe
+from edgekd.run.plan import typed_stage
+from edgekd.values.recipe import Recipe
+from edgekd.values.tables import parse
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SHORT = ["--set", "stage.distill.epochs=1", "--set", "stage.prune.epochs=1"]

@@ -32,6 +32,6 @@ def test_a_method_from_an_entry_point_is_listed_and_loaded(monkeypatch):
             return theirs
 
     monkeypatch.setattr("edgekd.registry.entry_points", lambda group: [Point])
-    registry = Registry("loss", "edgekd.losses")
+    registry = Registry("loss", "edgekd.losses", "edgekd.training.losses")
     assert "theirs" in registry.names()
     assert registry.get("theirs").summary == "Somebody else's."

@@ -16,7 +16,7 @@ from dated import write_result
 
 from edgekd.bench.files import bench
 from edgekd.devices.opening import open_device
-from edgekd.target import load_target
+from edgekd.values.target import load_target
 
 
 def main() -> None:

@@ -6,10 +6,10 @@ import torch
 
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.tflite import Tflite
-from edgekd.candidate import Candidate
 from edgekd.models.resnet import resnet8
 from edgekd.quant.calibration import calibrate
-from edgekd.target import load_target
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
 
 
 def make_files(folder: Path, *names: str) -> dict[str, Path]:

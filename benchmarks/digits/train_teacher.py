@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from edgekd.data import Samples, load_data
 from edgekd.models.resnet import ResNet, resnet20
-from edgekd.networks import load_network
-from edgekd.recipe import TEACHER, DataTable, Network
+from edgekd.network.load import load_network
+from edgekd.values.recipe import TEACHER, DataTable, Network
 
 BATCH = 64
 

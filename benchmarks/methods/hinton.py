@@ -26,8 +26,8 @@ from dated import write_result
 from setting import big_teacher, samples
 
 from edgekd.data.samples import Data, Samples
-from edgekd.evaluation import evaluate, predict
-from edgekd.teaching.distillation import Teaching, teach
+from edgekd.network.evaluation import evaluate, predict
+from edgekd.training.distillation import Teaching, teach
 
 COUNT, MISSING, SEEDS = 6000, 3, (0, 1, 2)
 BUDGET: dict[str, Any] = {

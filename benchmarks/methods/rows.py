@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from edgekd.losses import DepthsLoss, FeatureLoss
 from edgekd.registry import LOSSES
+from edgekd.training.losses import DepthsLoss, FeatureLoss
 
 KL = {"name": "kl", "weight": 0.9, "temperature": 4.0}
 BESIDE = {"name": "kl", "weight": 0.9, "temperature": 4.0}

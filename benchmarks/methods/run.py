@@ -41,11 +41,11 @@ from setting import (
 
 from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.errors import EdgekdError
-from edgekd.evaluation import evaluate
 from edgekd.models.resnet import resnet8
-from edgekd.teachers.module import ModuleTeacher
-from edgekd.teachers.outputs import Outputs
-from edgekd.teaching.distillation import Teaching, teach
+from edgekd.network.evaluation import evaluate
+from edgekd.training.distillation import Teaching, teach
+from edgekd.training.teachers.module import ModuleTeacher
+from edgekd.training.teachers.outputs import Outputs
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)

@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgekd.candidate import Candidate
 from edgekd.data import load_data
 from edgekd.data.samples import Data
 from edgekd.models.resnet import resnet8, resnet14
-from edgekd.recipe import DataTable
 from edgekd.stages import Context
 from edgekd.stages.distill import Distill
-from edgekd.target import load_target
-from edgekd.teachers.module import ModuleTeacher
-from edgekd.teachers.outputs import Outputs
-from edgekd.teaching.distillation import Teaching, teach
+from edgekd.training.distillation import Teaching, teach
+from edgekd.training.teachers.module import ModuleTeacher
+from edgekd.training.teachers.outputs import Outputs
+from edgekd.values.candidate import Candidate
+from edgekd.values.recipe import DataTable
+from edgekd.values.target import load_target
 
 HERE = Path(__file__).parent
 BIG = HERE.parent / "fashion_mnist" / "teacher.safetensors"

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from edgekd.backends.tflite import Tflite
-from edgekd.candidate import Candidate
 from edgekd.models.autoencoder import autoencoder
 from edgekd.models.ds_cnn import ds_cnn
 from edgekd.models.mobilenet_v1 import mobilenet_v1
 from edgekd.models.resnet import resnet8
 from edgekd.quant.calibration import calibrate
-from edgekd.target import load_target
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
 
 # Factory, shape of one input, and the number of values that MLPerf Tiny's own model has.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {

@@ -22,21 +22,21 @@ import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from edgekd.accuracy import drop_measurement, evaluate_artifact
-from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.tflite import Tflite
-from edgekd.candidate import Candidate
-from edgekd.compress import prepare
 from edgekd.data.samples import Samples
 from edgekd.devices.opening import open_device
-from edgekd.measuring import measure
-from edgekd.meters.latency import ratio
+from edgekd.measure.accuracy import drop_measurement, evaluate_artifact
+from edgekd.measure.measuring import measure
+from edgekd.measure.meters.latency import ratio
 from edgekd.onnx_files import describe_onnx
-from edgekd.pipeline import compile_candidate, run_stages
-from edgekd.plan import make_plan, start_key
 from edgekd.quant.calibration import calibrate
-from edgekd.target import Target
+from edgekd.run.compress import prepare
+from edgekd.run.pipeline import compile_candidate, run_stages
+from edgekd.run.plan import make_plan, start_key
+from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Target
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from edgekd.data.samples import Data, Samples
 from edgekd.models.resnet import resnet8
-from edgekd.training import Training, fit
+from edgekd.training.loop import Training, fit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dated import write_result
@@ -47,7 +47,7 @@ def bare(train: Samples) -> float:
 
 
 def ours(data: Data) -> float:
-    """Seconds of one epoch of `edgekd.training.fit`, checkpoint and validation included."""
+    """Seconds of one epoch of `edgekd.training.loop.fit`, checkpoint and validation included."""
     torch.manual_seed(0)
     model = resnet8(channels=1)
     training = Training(epochs=1, batch_size=BATCH, learning_rate=1e-3)
@@ -78,7 +78,7 @@ def main() -> None:
     write_result(
         __file__,
         {
-            "what": "rate of edgekd.training.fit over that of a bare loop, ResNet-8 at 28x28",
+            "what": "rate of edgekd.training.loop.fit over that of a bare loop, ResNet-8 at 28x28",
             "rate_ratio": statistics.median(ratios),
             "rate_ratios": ratios,
             "goal": "at least 0.97",

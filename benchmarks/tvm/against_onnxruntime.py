@@ -75,8 +75,8 @@ def prepare(name: str, folder: Path, grid_seconds: float) -> dict[str, Any]:
 
     from edgekd.backends.onnx import Onnx
     from edgekd.backends.tvm import Tvm
-    from edgekd.candidate import Candidate
-    from edgekd.target import load_target
+    from edgekd.values.candidate import Candidate
+    from edgekd.values.target import load_target
 
     torch.set_num_threads(1)
     target = load_target("x86")

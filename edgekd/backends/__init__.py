@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from edgekd.artifact import Artifact, OpPlacement
-from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, MissingPackage
 from edgekd.installed import has_module
-from edgekd.target import Target
+from edgekd.values.artifact import Artifact, OpPlacement
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Target
 
 
 def not_installed(where: str, *needed: tuple[str, str, str]) -> list[EdgekdError]:

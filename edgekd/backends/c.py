@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.artifact import Artifact, OpPlacement, sha256_of
 from edgekd.backends import Board, not_installed
 from edgekd.errors import EdgekdError, InputError
 from edgekd.firmware import emulation
 from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
 from edgekd.firmware.stored_facts import facts_in
-from edgekd.measurement import Measurement, unavailable
-from edgekd.options import COptions
 from edgekd.registry import BACKENDS
-from edgekd.target import Target
+from edgekd.values.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.values.measurement import Measurement, unavailable
+from edgekd.values.options import COptions
+from edgekd.values.target import Target
 
 RUNS = 3
 

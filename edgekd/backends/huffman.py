@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifact import Artifact, OpPlacement
 from edgekd.backends import Board, not_installed
 from edgekd.errors import EdgekdError
 from edgekd.quant.packed_onnx import Packed, pack
 from edgekd.registry import BACKENDS
 from edgekd.store import write_beside
-from edgekd.target import Target
+from edgekd.values.artifact import Artifact, OpPlacement
+from edgekd.values.target import Target
 
 
 @BACKENDS.register(paper="https://arxiv.org/abs/1510.00149")

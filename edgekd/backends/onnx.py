@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import edgekd
-from edgekd.artifact import Artifact, OpPlacement, Placement, Precision, TensorInfo, sha256_of
 from edgekd.backends import not_installed
-from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands
@@ -23,7 +21,16 @@ from edgekd.quant.support import place
 from edgekd.quant.weight_only import Stored, as_float
 from edgekd.registry import BACKENDS
 from edgekd.store import write_beside
-from edgekd.target import Target
+from edgekd.values.artifact import (
+    Artifact,
+    OpPlacement,
+    Placement,
+    Precision,
+    TensorInfo,
+    sha256_of,
+)
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Target
 
 OPSET = 21
 

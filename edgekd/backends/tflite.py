@@ -14,21 +14,21 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from edgekd.artifact import Artifact, OpPlacement, Precision, sha256_of
 from edgekd.backends import not_installed
-from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, info_of
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata
-from edgekd.measurement import Measurement
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.rewrite import unfolded
 from edgekd.quant.support import place
 from edgekd.registry import BACKENDS
 from edgekd.store import write_beside
-from edgekd.target import Target
+from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
+from edgekd.values.candidate import Candidate
+from edgekd.values.measurement import Measurement
+from edgekd.values.target import Target
 
 TIME_LIMIT_S = 900
 

@@ -16,17 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifact import Artifact, OpPlacement
 from edgekd.backends import Board, not_installed
 from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph, Op
 from edgekd.formats.tflite import read_tflite
-from edgekd.measurement import Measurement
-from edgekd.options import VelaOptions
 from edgekd.processes import how_it_ended, run_tool
 from edgekd.registry import BACKENDS
 from edgekd.store import file_beside
-from edgekd.target import Target
+from edgekd.values.artifact import Artifact, OpPlacement
+from edgekd.values.measurement import Measurement
+from edgekd.values.options import VelaOptions
+from edgekd.values.target import Target
 
 NPU_OP = "CUSTOM ethos-u"
 DEVICE = "Vela's model of the NPU"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.bench.options import (
     Shape,
     check_overrides,
@@ -15,8 +14,6 @@ from edgekd.bench.options import (
     options_for,
     tensors_of,
 )
-from edgekd.budgets import judge
-from edgekd.config import Value
 from edgekd.devices import Device, Options, Samples
 from edgekd.devices.opening import misfit
 from edgekd.errors import (
@@ -27,13 +24,16 @@ from edgekd.errors import (
     raise_all,
 )
 from edgekd.formats.tflite import read_tflite
-from edgekd.measurement import Judgement, Kind, Measurement, unavailable
-from edgekd.measuring import measure
-from edgekd.meters.doubts import doubts
-from edgekd.meters.external import open_meter
-from edgekd.meters.latency import ratio
-from edgekd.meters.plan import static_measurements
-from edgekd.target import Target, load_target
+from edgekd.measure.budgets import judge
+from edgekd.measure.measuring import measure
+from edgekd.measure.meters.doubts import doubts
+from edgekd.measure.meters.external import open_meter
+from edgekd.measure.meters.latency import ratio
+from edgekd.measure.meters.plan import static_measurements
+from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
+from edgekd.values.measurement import Judgement, Kind, Measurement, unavailable
+from edgekd.values.tables import Value
+from edgekd.values.target import Target, load_target
 
 # suffix: (format, runtime, the target's table whose options run it)
 FORMATS = {

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekd.artifact import TensorInfo
-from edgekd.config import Value
 from edgekd.errors import InputError, nearest
+from edgekd.values.artifact import TensorInfo
+from edgekd.values.tables import Value
 
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from edgekd.bench.files import BenchResult
-from edgekd.measurement import Judgement, Measurement
 from edgekd.report.numbers import metric_text
+from edgekd.values.measurement import Judgement, Measurement
 
 STATIC = {
     "size_bytes": "flash",

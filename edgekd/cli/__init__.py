@@ -81,17 +81,17 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a model for one or more targets, and hold the files against budgets."""
-    from edgekd.budgets import EXIT_CODES
-    from edgekd.builds.depfile import depfile_text
-    from edgekd.builds.inputs import watched_files
-    from edgekd.builds.offline import forbid_network
-    from edgekd.builds.overruns import overrun_lines
-    from edgekd.compress import compress as run
-    from edgekd.compress import prepare
-    from edgekd.progress import progress_bars
-    from edgekd.recipe import default_recipe
+    from edgekd.cli.progress import progress_bars
+    from edgekd.measure.budgets import EXIT_CODES
+    from edgekd.report.overruns import overrun_lines
     from edgekd.report.terminal import print_report
+    from edgekd.run.compress import compress as run
+    from edgekd.run.compress import prepare
+    from edgekd.run.depfile import depfile_text
+    from edgekd.run.lock.inputs import watched_files
+    from edgekd.run.offline import forbid_network
     from edgekd.store import write_beside
+    from edgekd.values.recipe import default_recipe
 
     request = prepare(
         recipe=recipe,
@@ -135,7 +135,7 @@ def targets(
     as_json: AsJson = False,
 ) -> None:
     """List the targets, or show one with the sources of its facts."""
-    from edgekd.target import load_target, target_files, target_path
+    from edgekd.values.target import load_target, target_files, target_path
 
     if name is not None:
         if as_json:
@@ -187,7 +187,7 @@ def doctor(device: Device = None, as_json: AsJson = False) -> None:
     """Say which runtimes, compilers and sensors are here, or on a device; how to get the rest."""
     from dataclasses import asdict
 
-    from edgekd.doctor import examine, examine_device
+    from edgekd.devices.doctor import examine, examine_device
 
     findings = examine_device(device) if device else examine()
     if as_json:
@@ -200,7 +200,7 @@ def doctor(device: Device = None, as_json: AsJson = False) -> None:
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path()) -> None:
     """Write a commented recipe to start from."""
-    from edgekd.recipe import write_example
+    from edgekd.values.recipe import write_example
 
     path = write_example(folder)
     typer.echo(f"wrote {path}; next: edgekd compress {path} --target x86")
@@ -213,8 +213,8 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show a file's operators, types, sizes and memory plan."""
-    from edgekd.inspection import inspect_artifact, inspection_lines
-    from edgekd.target import load_target
+    from edgekd.backends.inspection import inspect_artifact, inspection_lines
+    from edgekd.values.target import load_target
 
     found = inspect_artifact(artifact, load_target(target) if target else None)
     if as_json:
@@ -271,7 +271,7 @@ def verify(
     ] = None,
 ) -> None:
     """Check a finished run's hashes, lineage and parity."""
-    from edgekd.verification import verify_run
+    from edgekd.run.verification import verify_run
 
     for line in verify_run(folder, sources):
         typer.echo(line)

@@ -55,11 +55,11 @@ def bench(
     from edgekd.bench.files import bench as run
     from edgekd.bench.plot import check_plot, write_plot
     from edgekd.bench.text import bench_lines
-    from edgekd.budgets import EXIT_CODES, run_verdict
     from edgekd.devices.opening import open_device
-    from edgekd.meters.external import check_meter
+    from edgekd.measure.budgets import EXIT_CODES, run_verdict
+    from edgekd.measure.meters.external import check_meter
     from edgekd.store import check_writable, write_beside
-    from edgekd.target import load_target
+    from edgekd.values.target import load_target
 
     options = {
         "threads": threads, "affinity": affinity, "provider": provider, "delegate": delegate,
@@ -116,7 +116,7 @@ def _wanted(
     """The words as values; what is wrong with them is kept in `collect`."""
     from edgekd.bench.files import Wanted
     from edgekd.bench.options import parse_affinity, parse_pairs, parse_shape
-    from edgekd.budgets import check_accept, parse_budget
+    from edgekd.measure.budgets import check_accept, parse_budget
 
     collect.faults += check_accept(accept)
     given = {key: value for key, value in options.items() if value}

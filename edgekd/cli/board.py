@@ -14,7 +14,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @board.command()
 def create(name: Name, as_json: AsJson = False) -> None:
     """Build a target's board from Debian's packages and PyPI's wheels, and save it ready to run."""
-    from edgekd.boards.catalog import as_table, create_board
+    from edgekd.devices.emulated.catalog import as_table, create_board
 
     typer.echo(f"creating {name}: minutes at first, nothing to do when it is there", err=True)
     found, made = create_board(name)
@@ -28,7 +28,7 @@ def create(name: Name, as_json: AsJson = False) -> None:
 @board.command(name="list")
 def list_(as_json: AsJson = False) -> None:
     """List the boards that were created, with what they hold and whether they run."""
-    from edgekd.boards.catalog import as_table, list_boards
+    from edgekd.devices.emulated.catalog import as_table, list_boards
 
     tables = [as_table(found) for found in list_boards()]
     if as_json:
@@ -53,7 +53,7 @@ def _line(table: dict[str, Any]) -> str:
 @board.command()
 def start(name: Name) -> None:
     """Keep a board running between measurements, paused while nobody uses it."""
-    from edgekd.boards.catalog import find_board, start_board
+    from edgekd.devices.emulated.catalog import find_board, start_board
 
     _, started = start_board(find_board(name))
     typer.echo(f"{name} {'is running now' if started else 'was running already'}")
@@ -62,7 +62,7 @@ def start(name: Name) -> None:
 @board.command()
 def stop(name: Name) -> None:
     """End a board that was started; its files there are gone, the board itself stays."""
-    from edgekd.boards.catalog import find_board, stop_board
+    from edgekd.devices.emulated.catalog import find_board, stop_board
 
     stopped = stop_board(find_board(name))
     typer.echo(f"{name} {'is stopped' if stopped else 'was not running'}")
@@ -71,7 +71,7 @@ def stop(name: Name) -> None:
 @board.command()
 def remove(name: Name) -> None:
     """Delete a board; what it shares with others stays in the cache."""
-    from edgekd.boards.catalog import remove_board
+    from edgekd.devices.emulated.catalog import remove_board
 
     freed = remove_board(name)
     typer.echo(f"removed {freed.name}")

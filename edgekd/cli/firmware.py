@@ -117,14 +117,14 @@ def build(
     ] = None,
 ) -> None:
     """Compress a model and write its sources, offline; a broken budget fails in one line."""
-    from edgekd.budgets import EXIT_CODES
-    from edgekd.builds.depfile import depfile_text
-    from edgekd.builds.firmware import build as build_sources
-    from edgekd.builds.firmware import check_build
-    from edgekd.builds.inputs import watched_files
-    from edgekd.builds.offline import forbid_network
-    from edgekd.builds.overruns import overrun_lines
-    from edgekd.compress import prepare
+    from edgekd.measure.budgets import EXIT_CODES
+    from edgekd.report.overruns import overrun_lines
+    from edgekd.run.compress import prepare
+    from edgekd.run.depfile import depfile_text
+    from edgekd.run.firmware import build as build_sources
+    from edgekd.run.firmware import check_build
+    from edgekd.run.lock.inputs import watched_files
+    from edgekd.run.offline import forbid_network
     from edgekd.store import write_beside
 
     request = prepare(

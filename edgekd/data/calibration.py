@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from edgekd.config import Value, parse, read_toml
 from edgekd.data.samples import Data, Samples
 from edgekd.data.split import balanced
 from edgekd.errors import InputError, nearest
-from edgekd.lookup import toml_files
-from edgekd.recipe import Calibration
+from edgekd.values.lookup import toml_files
+from edgekd.values.recipe import Calibration
+from edgekd.values.tables import Value, parse, read_toml
 
 
 class CalibrationSet(Value):

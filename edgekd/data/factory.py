@@ -11,10 +11,10 @@ from torch.utils.data import Dataset, TensorDataset
 
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
+from edgekd.data.tasks import Task, task_of
+from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest
 from edgekd.factories import call
-from edgekd.tasks import Task, task_of
-from edgekd.tasks.classification import CLASSIFICATION
 
 PARTS = ("train", "validation", "test")
 FORMS = "a mapping with train, test and perhaps validation, or a tuple in that order"

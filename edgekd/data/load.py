@@ -4,17 +4,17 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from edgekd.config import build
 from edgekd.data.factory import read_factory
 from edgekd.data.npz import read_npz
 from edgekd.data.samples import Augmentation, Data
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source, classes_of, source_faults
 from edgekd.data.split import held_out
+from edgekd.data.tasks import task_of
+from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest, raise_all
-from edgekd.recipe import DataTable
-from edgekd.tasks import task_of
-from edgekd.tasks.classification import CLASSIFICATION
+from edgekd.values.recipe import DataTable
+from edgekd.values.tables import build
 
 
 def load_data(table: DataTable, folder: Path) -> Data:

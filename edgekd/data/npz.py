@@ -9,9 +9,9 @@ import numpy as np
 
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
+from edgekd.data.tasks import Task
+from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
-from edgekd.tasks import Task
-from edgekd.tasks.classification import CLASSIFICATION
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_validation", "y_validation", "classes")

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from edgekd.tasks import Task
-from edgekd.tasks.classification import CLASSIFICATION
+from edgekd.data.tasks import Task
+from edgekd.data.tasks.classification import CLASSIFICATION
 
 
 @dataclass(frozen=True, eq=False)

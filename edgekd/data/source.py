@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgekd.data.samples import Samples
+from edgekd.data.tasks import Task
+from edgekd.data.tasks.classification import CLASSIFICATION, Classification
 from edgekd.errors import EdgekdError, InputError
-from edgekd.tasks import Task
-from edgekd.tasks.classification import CLASSIFICATION, Classification
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices._replies import Hello
-from edgekd.measurement import Kind
+from edgekd.values.artifact import Artifact, TensorInfo
+from edgekd.values.measurement import Kind
 
 Options = dict[str, Any]
 """The target's table of the backend that made the artifact; keys about compiling are ignored."""

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.artifact import sha256_of
 from edgekd.errors import InputError
 from edgekd.onnx_files import external_files
+from edgekd.values.artifact import sha256_of
 
 
 def plain_name(name: str) -> str:

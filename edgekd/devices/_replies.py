@@ -6,8 +6,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from edgekd.artifact import TensorInfo
 from edgekd.errors import EdgekdError, InputError, MissingRuntime, ToolError
+from edgekd.values.artifact import TensorInfo
 
 LONGEST_WORDS = 2000
 

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices import Options, Recording, Samples, Scope
 from edgekd.devices._recording import AgentRecording
 from edgekd.devices._replies import (
@@ -30,8 +29,9 @@ from edgekd.devices._replies import (
 from edgekd.devices._samples import no_samples, samples_of, threads_of
 from edgekd.devices._transport import Channel, Disconnected, Transport
 from edgekd.errors import EdgekdError, MissingRuntime, ToolError
-from edgekd.measurement import Kind
 from edgekd.store import write_beside
+from edgekd.values.artifact import Artifact, TensorInfo
+from edgekd.values.measurement import Kind
 
 R = TypeVar("R")
 

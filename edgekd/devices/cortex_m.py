@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices import Options, Samples
 from edgekd.devices._replies import Hello
 from edgekd.devices.agent import from_model, to_model
 from edgekd.devices.host import open_host
 from edgekd.errors import InputError, ToolError, raise_all
 from edgekd.firmware import emulation, hosted
-from edgekd.measurement import Kind
 from edgekd.registry import DEVICES
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact, TensorInfo
+from edgekd.values.measurement import Kind
+from edgekd.values.target import load_target
 
 CHECKED = 8
 NO_TIMES = "an emulated Cortex-M counts instructions and has no times: measure on the board itself"

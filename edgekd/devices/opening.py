@@ -5,10 +5,7 @@ from typing import Any
 from edgekd.devices import Device
 from edgekd.errors import InputError, MissingRuntime, nearest
 from edgekd.registry import DEVICES
-from edgekd.target import Target
-
-NOT_KINDS = ("agent", "opening")
-"""The modules here that are no kind of device: the file that boards get, and this one."""
+from edgekd.values.target import Target
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "armv6l": "armv7"}
 RUNTIMES = {
@@ -26,7 +23,7 @@ def open_device(url: str, **session: Any) -> Device:
     kind of device that does not exist.
     """
     scheme, _, location = url.partition("://")
-    kinds = [name for name in DEVICES.names() if name not in NOT_KINDS]
+    kinds = DEVICES.names()
     if scheme not in kinds:
         raise InputError(
             f"unknown kind of device '{scheme}'",

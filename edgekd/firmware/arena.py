@@ -7,8 +7,8 @@ from pathlib import Path
 from edgekd.errors import ToolError
 from edgekd.formats.tflite import read_tflite
 from edgekd.installed import has_module
-from edgekd.measurement import Measurement, unavailable
 from edgekd.processes import told_by
+from edgekd.values.measurement import Measurement, unavailable
 
 TIME_LIMIT_S = 120.0
 DEVICE = "the micro runtime on this machine"

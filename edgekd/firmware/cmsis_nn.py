@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekd.errors import InputError
 from edgekd.firmware.step import Step, Table
-from edgekd.target import Hardware
+from edgekd.values.target import Hardware
 
 CmsisNn = Literal["", "dsp", "mve"]
 """Whose scratch memory is planned: that of cores with DSP instructions, or with MVE (Helium)."""

@@ -1,7 +1,7 @@
 """What is known of a model besides its arithmetic, as macros of a C header."""
 
-from edgekd.config import Value
 from edgekd.errors import InputError
+from edgekd.values.tables import Value
 
 
 class Facts(Value):

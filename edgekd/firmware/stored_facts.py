@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from edgekd.config import parse
 from edgekd.firmware.facts import Facts
 from edgekd.formats.tflite_metadata import read_metadata
+from edgekd.values.tables import parse
 
 
 def facts_in(path: Path) -> Facts:

@@ -16,8 +16,8 @@ from edgekd.firmware.emit import float_text, labels
 from edgekd.firmware.facts import Facts, check_name, fact_lines, name_from
 from edgekd.formats.graph import Graph, Tensor, read_bytes
 from edgekd.formats.tflite import read_tflite
-from edgekd.measurement import Measurement
 from edgekd.store import write_beside
+from edgekd.values.measurement import Measurement
 
 ALIGNMENT = 16
 """What the micro runtime wants of the model and of the arena."""

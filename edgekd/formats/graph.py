@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.artifact import TensorInfo
 from edgekd.errors import InputError
+from edgekd.values.artifact import TensorInfo
 
 BITS: Mapping[str, int] = {
     "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "float8": 8,

@@ -1,6 +1,6 @@
 """A one-stage detector: strided convolutions, then a box and its classes in every cell.
 
-Redmon et al. 2016 without the fully connected layers; `edgekd.tasks.detection` says what the
+Redmon et al. 2016 without the fully connected layers; `edgekd.data.tasks.detection` says what the
 outputs mean.
 """
 

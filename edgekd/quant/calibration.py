@@ -15,7 +15,7 @@ from edgekd.quant.export import export_graph, quiet
 from edgekd.quant.quantizer import TargetQuantizer, weight_limit
 from edgekd.quant.ranges import Ranges
 from edgekd.quant.rewrite import finish, fold_weights, is_weight
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 
 def calibrate(

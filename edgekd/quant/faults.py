@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Sequence
 
-from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, InputError, nearest
 from edgekd.quant.mixed import Mixed
 from edgekd.quant.narrow import WIDTH
 from edgekd.registry import BACKENDS
-from edgekd.target import Target
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Target
 
 METHODS = {
     "int8": ("calibrate", "qat", "lsq", "pact"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgekd.quant import rewrite  # registers the operators that the file has
 from edgekd.quant.quantizer import TargetQuantizer
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 
 class _ChannelsLast(nn.Module):

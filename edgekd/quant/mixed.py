@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, fx, nn
 
-from edgekd.config import Value
+from edgekd.values.tables import Value
 
 Wide = Literal["int4", "int8", "float"]
 Progress = Callable[[str, int, int], None]

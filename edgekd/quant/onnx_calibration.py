@@ -11,7 +11,7 @@ from torch import Tensor
 from edgekd.errors import InputError, ToolError
 from edgekd.onnx_files import describe_onnx
 from edgekd.quant.calibration import import_nncf
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 
 def calibrate_onnx(

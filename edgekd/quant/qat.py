@@ -13,7 +13,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt
 from edgekd.quant.export import export_graph, quiet, switchable
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer
 from edgekd.quant.rewrite import finish
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 _CHUNK = 64
 

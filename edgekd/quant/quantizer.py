@@ -24,7 +24,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from edgekd.quant import ops
 from edgekd.quant.inspection import layer_of
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 ANNOTATION = "quantization_annotation"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.errors import InputError, ToolError
-from edgekd.programs import load_program
+from edgekd.network.programs import load_program
 from edgekd.quant.export import exported
 from edgekd.quant.rewrite import QUANTIZE  # importing it registers the operators that are stored
 from edgekd.quant.weight_only import stored_weights

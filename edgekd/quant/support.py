@@ -5,14 +5,14 @@ from typing import cast
 
 from torch import fx
 
-from edgekd.artifact import OpPlacement, Placement
-from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, InputError, raise_all
 from edgekd.quant import ops
 from edgekd.quant.export import export_graph
 from edgekd.quant.inspection import computes, layer_of
 from edgekd.quant.weight_only import as_float
-from edgekd.target import Target
+from edgekd.values.artifact import OpPlacement, Placement
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Target
 
 
 def operators(candidate: Candidate, where: str) -> list[tuple[str, str]]:

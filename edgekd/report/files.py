@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.config import parse
 from edgekd.errors import InputError, ToolError
 from edgekd.report.values import Report
+from edgekd.values.tables import parse
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 DIGITS = 6

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.diagnostics import Finding, Line
+from edgekd.measure.diagnostics import Finding, Line
 from edgekd.report import plots
 from edgekd.report.numbers import MISSING, count_text
 from edgekd.report.values import Report

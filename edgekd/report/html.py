@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.parity import Parity
+from edgekd.measure.parity import Parity
 from edgekd.report import numbers, plots
 from edgekd.report.findings import shown
 from edgekd.report.terminal import (

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekd.budgets import run_verdict
-from edgekd.measurement import Judgement, Measurement, Verdict
+from edgekd.measure.budgets import run_verdict
 from edgekd.report.values import ArtifactReport, LayerCost, Report, TargetReport
+from edgekd.values.measurement import Judgement, Measurement, Verdict
 
 MISSING, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"
 SHORT: Mapping[str, str] = {

@@ -12,7 +12,7 @@ from functools import wraps
 from html import escape
 from typing import Any, ParamSpec
 
-from edgekd.parity import Histogram
+from edgekd.measure.parity import Histogram
 
 P = ParamSpec("P")
 

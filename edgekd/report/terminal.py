@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from edgekd.measurement import Judgement
 from edgekd.report.numbers import (
     MISSING,
     SHORT,
@@ -19,6 +18,7 @@ from edgekd.report.numbers import (
     times,
 )
 from edgekd.report.values import ArtifactReport, Report, StageReport, TargetReport, TeacherReport
+from edgekd.values.measurement import Judgement
 
 if TYPE_CHECKING:
     from rich.console import Console

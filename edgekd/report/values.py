@@ -15,12 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from edgekd.artifact import OpPlacement, Precision
-from edgekd.config import Value
-from edgekd.diagnostics import Finding
 from edgekd.errors import nearest
-from edgekd.measurement import Judgement, Kind, Measurement, Verdict
-from edgekd.parity import Parity
+from edgekd.measure.diagnostics import Finding
+from edgekd.measure.parity import Parity
+from edgekd.values.artifact import OpPlacement, Precision
+from edgekd.values.measurement import Judgement, Kind, Measurement, Verdict
+from edgekd.values.tables import Value
 
 KEPT_SAMPLES = 512
 

@@ -7,11 +7,11 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from edgekd.candidate import Candidate
 from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError
-from edgekd.target import Target
-from edgekd.teachers import Teacher
+from edgekd.training.teachers import Teacher
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Target
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what, done, total); the command line draws a bar from it."""

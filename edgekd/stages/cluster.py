@@ -4,7 +4,6 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, InputError
 from edgekd.quant.export import export_graph
 from edgekd.quant.faults import ignored_faults, number_faults, stands_in, storing
@@ -12,7 +11,8 @@ from edgekd.quant.support import operators, unsupported
 from edgekd.quant.weight_only import finish_narrow, shared, stored_weights, weighted_layers
 from edgekd.registry import STAGES
 from edgekd.stages import Context
-from edgekd.teaching.distillation import Teaching, check_teaching, teach
+from edgekd.training.distillation import Teaching, check_teaching, teach
+from edgekd.values.candidate import Candidate
 
 
 @STAGES.register(paper="https://arxiv.org/abs/1510.00149")

@@ -8,10 +8,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgekd.candidate import Candidate
 from edgekd.errors import EdgekdError, InputError, MissingPackage
-from edgekd.evaluation import evaluate
 from edgekd.installed import has_module
+from edgekd.network.evaluation import evaluate
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.export import export_graph
@@ -39,8 +38,9 @@ from edgekd.quant.weight_only import (
 )
 from edgekd.registry import STAGES
 from edgekd.stages import Context
-from edgekd.teaching.distillation import Teaching, check_teaching, teach
-from edgekd.training import OnStep
+from edgekd.training.distillation import Teaching, check_teaching, teach
+from edgekd.training.loop import OnStep
+from edgekd.values.candidate import Candidate
 
 SAMPLES = 256
 WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.artifact import Artifact
 from edgekd.backends import Backend
-from edgekd.candidate import Candidate
 from edgekd.models.ds_cnn import ds_cnn
 from edgekd.models.resnet import resnet8
 from edgekd.models.sensor_cnn import sensor_cnn
 from edgekd.models.transformer import transformer
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "resnet": (lambda: resnet8(channels=1, widths=(8, 16, 16)), (1, 8, 8)),

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from litert_reference import by_litert
 
-from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends.c import PlainC, generated_for
 from edgekd.backends.tflite import Tflite
-from edgekd.compiled import kept, publish_artifact
 from edgekd.errors import Faults, InputError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
-from edgekd.options import COptions
+from edgekd.run.compiled import kept, publish_artifact
 from edgekd.store import Store
-from edgekd.target import load_target, parse_target
+from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.options import COptions
+from edgekd.values.target import load_target, parse_target
 
 TARGET = load_target("cortex-m4")
 
@@ -150,7 +150,7 @@ def test_files_of_other_packages_are_made_again(tflite_file, tmp_path, no_tools,
 
     store = Store(tmp_path / "store")
     (first,) = kept(store, "c", "key", make)
-    monkeypatch.setattr("edgekd.compiled.tool_versions", lambda: {"litert-torch": "0.0"})
+    monkeypatch.setattr("edgekd.run.compiled.tool_versions", lambda: {"litert-torch": "0.0"})
     (second,) = kept(store, "c", "key", make)
     assert first.path != second.path
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import flatbuffers
 import pytest
 
-from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends import Follower
 from edgekd.backends.edgetpu import EdgeTpu
 from edgekd.errors import InputError, ToolError
 from edgekd.formats.tflite import read_tflite
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.target import load_target
 
 # The words of the vendor's compiler, from google-coral/edgetpu issues 427, 342 and 601.
 SUCCESS = """Edge TPU Compiler version 16.0.384591198

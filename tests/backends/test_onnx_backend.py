@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd.artifact import Artifact
 from edgekd.backends.onnx import Onnx
 from edgekd.errors import Faults
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact
+from edgekd.values.target import load_target
 
 NAMES = ["resnet", "ds-cnn", "sensor", "transformer"]
 CONVOLUTIONS = {"resnet": 9, "ds-cnn": 3, "sensor": 2}

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends import Board, Follower
 from edgekd.backends.tensorrt import TensorRt, build_arguments, layer_precisions, read_log
 from edgekd.errors import InputError, ToolError
-from edgekd.options import TensorrtOptions
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.options import TensorrtOptions
+from edgekd.values.target import load_target
 
 # As printed by samples/common/sampleReporting.cpp of TensorRT.
 LOG = """[11/21/2026-04:00:00] [I] === Performance summary ===

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd.artifact import Artifact
 from edgekd.backends.tflite import Tflite
-from edgekd.candidate import Candidate
 from edgekd.errors import Faults, ToolError
 from edgekd.formats.tflite import read_tflite
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
 
 WHOLE = ["resnet", "ds-cnn", "sensor"]
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

@@ -14,14 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from edgekd.artifact import Artifact
-from edgekd.backends.tvm import Tvm
-from edgekd.candidate import Candidate
+from edgekd.backends.tvm import Tvm, cuda
+from edgekd.backends.tvm.job import Job, run_worker
 from edgekd.errors import InputError, ToolError
 from edgekd.models.resnet import resnet8
-from edgekd.target import Target
-from edgekd.tvm_compile import cuda
-from edgekd.tvm_compile.job import Job, run_worker
+from edgekd.values.artifact import Artifact
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Target
 
 pytest.importorskip("tvm")
 
@@ -118,7 +117,7 @@ def test_the_same_program_gives_the_same_bytes_and_is_compiled_once(
     first = compiled(target(X86), tmp_path, shared)
     again = compiled(target(X86), tmp_path, tmp_path / "other")
     assert first.sha256 == again.sha256
-    monkeypatch.setattr("edgekd.tvm_compile.cache.run_worker", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr("edgekd.backends.tvm.cache.run_worker", lambda *_: pytest.fail("compiled"))
     assert compiled(target(X86), tmp_path, shared).sha256 == first.sha256
 
 
@@ -242,7 +241,7 @@ def test_a_compiler_that_fails_is_one_error_with_its_last_line(tmp_path: Path) -
 @on_x86
 @pytest.mark.slow
 def test_the_grid_is_measured_once_for_a_layer(tmp_path: Path) -> None:
-    from edgekd.tvm_compile import cache
+    from edgekd.backends.tvm import cache
 
     measured, reused = cache.library(program(), job(grid_seconds=20), 300, tmp_path)
     assert not reused

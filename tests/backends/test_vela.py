@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-from edgekd.artifact import Artifact, sha256_of
 from edgekd.backends import Follower
+from edgekd.backends.inspection import inspect_artifact, inspection_lines
 from edgekd.backends.tflite import Tflite
 from edgekd.backends.vela import DEVICE, Vela, read_summary
 from edgekd.errors import InputError, ToolError
 from edgekd.formats.tflite import read_tflite
-from edgekd.inspection import inspect_artifact, inspection_lines
-from edgekd.options import VelaOptions
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.options import VelaOptions
+from edgekd.values.target import load_target
 
 pytest.importorskip("ethosu.vela", reason="ethos-u-vela is not installed (edgekd[ethos])")
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.artifact import Artifact, TensorInfo
 from edgekd.bench.files import Wanted, bench
 from edgekd.bench.text import bench_lines
 from edgekd.devices import Samples
 from edgekd.devices.opening import open_device
 from edgekd.errors import Faults, InputError, MissingRuntime
-from edgekd.target import Target, load_target
+from edgekd.values.artifact import Artifact, TensorInfo
+from edgekd.values.target import Target, load_target
 
 INFO = TensorInfo(name="x", shape=(1, 4), dtype="float32")
 

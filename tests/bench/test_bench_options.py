@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from edgekd.artifact import TensorInfo
 from edgekd.bench.files import Wanted, bench
 from edgekd.bench.options import (
     check_overrides,
@@ -25,7 +24,8 @@ from edgekd.bench.options import (
 from edgekd.cli.bench import _teller
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError
-from edgekd.target import load_target
+from edgekd.values.artifact import TensorInfo
+from edgekd.values.target import load_target
 
 
 def info(name: str, *sizes: int) -> TensorInfo:

@@ -8,7 +8,7 @@ from edgekd.data.calibration import calibration_samples, load_calibration
 from edgekd.data.sets import fashion_mnist
 from edgekd.data.split import balanced, held_out
 from edgekd.errors import InputError
-from edgekd.recipe import Calibration, DataTable
+from edgekd.values.recipe import Calibration, DataTable
 
 SHIPPED = sorted((Path(__file__).parents[2] / "calibration").glob("*.toml"))
 

@@ -4,7 +4,7 @@ import pytest
 
 from edgekd.data import load_data
 from edgekd.errors import InputError
-from edgekd.recipe import DataTable
+from edgekd.values.recipe import DataTable
 
 MODULE = """
 import collections

@@ -14,7 +14,7 @@ from edgekd.data.download import content_sha256, fetch
 from edgekd.data.idx import read_idx
 from edgekd.data.sets import fashion_mnist
 from edgekd.errors import InputError, ToolError
-from edgekd.recipe import DataTable
+from edgekd.values.recipe import DataTable
 
 FILES = list(fashion_mnist.DOWNLOAD.sha256)
 

@@ -7,7 +7,7 @@ import torch
 
 from edgekd.data import load_data
 from edgekd.errors import EdgekdError, Faults, InputError
-from edgekd.recipe import DataTable
+from edgekd.values.recipe import DataTable
 
 Save = Callable[..., Path]
 

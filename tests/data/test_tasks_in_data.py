@@ -11,12 +11,12 @@ from edgekd.data.load import load_data
 from edgekd.data.samples import Data, Samples
 from edgekd.data.sets import SETS
 from edgekd.data.sets.digit_profiles import profiles
+from edgekd.data.tasks.classification import CLASSIFICATION
+from edgekd.data.tasks.keypoints import Keypoints
+from edgekd.data.tasks.regression import Regression
+from edgekd.data.tasks.segmentation import Segmentation
 from edgekd.errors import Faults, InputError
-from edgekd.recipe import DataTable
-from edgekd.tasks.classification import CLASSIFICATION
-from edgekd.tasks.keypoints import Keypoints
-from edgekd.tasks.regression import Regression
-from edgekd.tasks.segmentation import Segmentation
+from edgekd.values.recipe import DataTable
 
 SMALL = {
     "digit-boxes": ("detection", (1, 32, 32), (3, 5)),

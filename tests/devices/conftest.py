@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from ssh_server import Server, missing_server, serving
 
-from edgekd.artifact import Artifact, TensorInfo, sha256_of
-from edgekd.boards.image import GUEST
 from edgekd.devices._session import AgentDevice
+from edgekd.devices.emulated.image import GUEST
 from edgekd.devices.opening import open_device
+from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 
 SHAPE = (2, 3, 8, 8)
 
@@ -197,11 +197,11 @@ def fake_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGEKD_FAKE_GUEST", str(GUEST))
-    monkeypatch.setattr("edgekd.boards.image.make_base", lambda: base)
-    monkeypatch.setattr("edgekd.boards.image.make_kernel", lambda: kernel)
-    monkeypatch.setattr("edgekd.boards.image.PYTHON_THERE", sys.executable)
-    monkeypatch.setattr("edgekd.boards.image.IMPORTED", ("json",))
-    monkeypatch.setattr("edgekd.boards.image.versions", lambda: {"numpy": "2.0"})
+    monkeypatch.setattr("edgekd.devices.emulated.image.make_base", lambda: base)
+    monkeypatch.setattr("edgekd.devices.emulated.image.make_kernel", lambda: kernel)
+    monkeypatch.setattr("edgekd.devices.emulated.image.PYTHON_THERE", sys.executable)
+    monkeypatch.setattr("edgekd.devices.emulated.image.IMPORTED", ("json",))
+    monkeypatch.setattr("edgekd.devices.emulated.image.versions", lambda: {"numpy": "2.0"})
     return tools
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.artifact import Artifact
 from edgekd.devices._session import AgentDevice
 from edgekd.devices._transport import AGENT, LocalTransport
 from edgekd.errors import ToolError
 from edgekd.store import cache_folder
+from edgekd.values.artifact import Artifact
 
 OLD_PACKAGES = ("tflite-runtime==2.14.0", "numpy==1.26.4")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from edgekd.boards.archive import Entry, entries_of, write_archive
-from edgekd.boards.catalog import (
+from edgekd.devices.emulated.archive import Entry, entries_of, write_archive
+from edgekd.devices.emulated.catalog import (
     Board,
     create_board,
     find_board,
@@ -22,8 +22,8 @@ from edgekd.boards.catalog import (
     start_board,
     stop_board,
 )
-from edgekd.boards.machine import Machine, command_of
-from edgekd.boards.monitor import Monitor
+from edgekd.devices.emulated.machine import Machine, command_of
+from edgekd.devices.emulated.monitor import Monitor
 from edgekd.devices.opening import open_device
 from edgekd.errors import Faults, InputError, ToolError
 
@@ -64,7 +64,7 @@ def test_a_board_is_created_once_for_the_same_content(
     assert (board.processor, board.emulator) == ("cortex-a76", "7.2.22")
     assert board.kernel == os.uname().release, "the guest itself says its kernel"
     assert create_board("raspberry-pi-5") == (board, False)
-    monkeypatch.setattr("edgekd.boards.image.versions", lambda: {"numpy": "2.1"})
+    monkeypatch.setattr("edgekd.devices.emulated.image.versions", lambda: {"numpy": "2.1"})
     assert is_outdated(board)
     newer, made = create_board("raspberry-pi-5")
     assert made
@@ -152,7 +152,7 @@ def test_a_board_that_never_answers_is_ended(
     fake_emulator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEKD_FAKE", "mute")
-    monkeypatch.setattr("edgekd.boards.image.START_SECONDS", 0.5)
+    monkeypatch.setattr("edgekd.devices.emulated.image.START_SECONDS", 0.5)
     with pytest.raises(ToolError, match=r"the board is not there|no answer to 'hello'"):
         create_board("raspberry-pi-5")
     assert emulators() == []
@@ -249,8 +249,8 @@ def test_a_kept_board_is_paused_when_its_client_is_killed_and_the_next_one_tidie
 
 def test_a_machine_ends_when_who_starts_it_is_killed_meanwhile(board: Board) -> None:
     code = (
-        "from edgekd.boards import machine\n"
-        "from edgekd.boards.catalog import find_board\n"
+        "from edgekd.devices.emulated import machine\n"
+        "from edgekd.devices.emulated.catalog import find_board\n"
         "def wait(process, running):\n"
         "    print(running.folder, flush=True)\n"
         "    import time; time.sleep(100)\n"

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.artifact import Artifact
-from edgekd.boards.catalog import create_board, find_board, start_board, stop_board
-from edgekd.boards.folders import missing
-from edgekd.boards.machine import TOOLS
 from edgekd.devices._session import AgentDevice
+from edgekd.devices.emulated.catalog import create_board, find_board, start_board, stop_board
+from edgekd.devices.emulated.folders import missing
+from edgekd.devices.emulated.machine import TOOLS
 from edgekd.devices.opening import open_device
 from edgekd.errors import ToolError
-from edgekd.meters.latency import latency_measurements
+from edgekd.measure.meters.latency import latency_measurements
+from edgekd.values.artifact import Artifact
 
 URL = "emulated://raspberry-pi-5"
 

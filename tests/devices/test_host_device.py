@@ -16,7 +16,6 @@ import pytest
 import torch
 from waiting import until
 
-from edgekd.artifact import Artifact, OpPlacement
 from edgekd.bench.files import Wanted, bench
 from edgekd.bench.options import parse_shape
 from edgekd.devices import agent
@@ -25,7 +24,8 @@ from edgekd.devices._transport import AGENT
 from edgekd.devices.host import open_host
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, MissingRuntime, ToolError
-from edgekd.target import load_target
+from edgekd.values.artifact import Artifact, OpPlacement
+from edgekd.values.target import load_target
 
 SHORT = {"protocol": {"seconds": 0.1, "runs": 20, "warmup_s": 0.02, "window_s": 0.02}}
 

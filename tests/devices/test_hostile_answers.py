@@ -7,8 +7,8 @@ import pytest
 from edgekd.devices._replies import Benchmarked, Cold, Loaded, Looked, Recorded, checked
 from edgekd.devices._samples import samples_of
 from edgekd.errors import ToolError
-from edgekd.meters.board_energy import BoardRecorder
-from edgekd.target import Sensors
+from edgekd.measure.meters.board_energy import BoardRecorder
+from edgekd.values.target import Sensors
 
 ZONE = "/sys/class/powercap/intel-rapl:0"
 RAPL = {f"{ZONE}/name": "package-0", f"{ZONE}/energy_uj": "5", f"{ZONE}/max_energy_range_uj": "9"}

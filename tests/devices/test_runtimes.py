@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices._session import AgentDevice
 from edgekd.errors import InputError, MissingRuntime
+from edgekd.values.artifact import Artifact, TensorInfo
 
 COARSE, FINE = (0.5, 3), (0.25, -1)  # scale and zero point
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from ssh_server import Server
 
-from edgekd.artifact import Artifact
 from edgekd.devices._session import AgentDevice
-from edgekd.devices._ssh_faults import Address
-from edgekd.devices._ssh_scripts import command_line
 from edgekd.devices.opening import open_device
 from edgekd.devices.ssh import parse_address
+from edgekd.devices.ssh.faults import Address
+from edgekd.devices.ssh.scripts import command_line
 from edgekd.errors import InputError, MissingPackage
+from edgekd.values.artifact import Artifact
 
 HOSTILE = [
     "a b",

@@ -12,11 +12,11 @@ import pytest
 from ssh_server import Proxy, Server, missing_server, serving
 from waiting import until
 
-from edgekd.artifact import Artifact
 from edgekd.devices import _session
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, ToolError
+from edgekd.values.artifact import Artifact
 
 SHORT = {"protocol": {"seconds": 0.1, "runs": 20, "warmup_s": 0.02, "window_s": 0.02}}
 
@@ -148,12 +148,10 @@ def test_a_lost_connection_is_made_again_where_that_is_safe(
 def test_what_a_login_shell_prints_is_passed_over(
     sshd: Server, board: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgekd.devices import _ssh_connection
+    from edgekd.devices.ssh import connection
 
-    plain = _ssh_connection.command_line
-    monkeypatch.setattr(
-        _ssh_connection, "command_line", lambda *given: f"echo Welcome; {plain(*given)}"
-    )
+    plain = connection.command_line
+    monkeypatch.setattr(connection, "command_line", lambda *given: f"echo Welcome; {plain(*given)}")
     device = open_device(board.url, limit_s=60.0)
     assert isinstance(device, AgentDevice)
     assert device.hello().machine == os.uname().machine

@@ -14,12 +14,12 @@ import pytest
 from ssh_server import Proxy, Server, all_processes, command_of, free_port, kill, new_key
 from waiting import until
 
-from edgekd.artifact import Artifact
 from edgekd.devices import _session
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.opening import open_device
 from edgekd.devices.ssh import open_ssh
 from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.values.artifact import Artifact
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_a_board_without_space(
     board: Server, large: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A tmpfs of 1 MB where this user may mount one; a limit on file sizes anywhere."""
-    from edgekd.devices import _ssh_connection
+    from edgekd.devices.ssh import connection
 
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -192,9 +192,9 @@ def test_a_board_without_space(
     if how == "small disk" and subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     if how == "file size limit":
-        plain = _ssh_connection.command_line
+        plain = connection.command_line
         limited = "trap '' XFSZ; ulimit -f 1000; "
-        monkeypatch.setattr(_ssh_connection, "command_line", lambda *x: limited + plain(*x))
+        monkeypatch.setattr(connection, "command_line", lambda *x: limited + plain(*x))
     try:
         with opened(f"ssh://board?cache={disk}&python={sys.executable}") as device:
             with pytest.raises(ToolError, match=r"no space left on the board: 4\.2 MB are to"):

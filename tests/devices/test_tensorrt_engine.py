@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.artifact import Artifact, TensorInfo
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.host import open_host
 from edgekd.errors import InputError
+from edgekd.values.artifact import Artifact, TensorInfo
 
 CUDA = """
 #include <stdlib.h>

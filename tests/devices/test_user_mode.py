@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.artifact import Artifact
-from edgekd.boards.root import create_root, missing_tools
 from edgekd.devices._session import AgentDevice
-from edgekd.devices._user_mode import open_user_mode
-from edgekd.meters.latency import latency_measurements
+from edgekd.devices.emulated.root import create_root, missing_tools
+from edgekd.devices.emulated.user_mode import open_user_mode
+from edgekd.measure.meters.latency import latency_measurements
+from edgekd.values.artifact import Artifact
 
 
 def test_missing_tools_of_user_mode_emulation_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_a_board_that_could_not_be_made_leaves_nothing(
     if missing_tools():
         pytest.skip("no emulator")
     monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path))
-    monkeypatch.setattr("edgekd.boards.root.run_tool", fail_half_way)
+    monkeypatch.setattr("edgekd.devices.emulated.root.run_tool", fail_half_way)
     with pytest.raises(RuntimeError, match="half way"):
         create_root("raspberry-pi-5")
     assert [path.name for path in (tmp_path / "boards").iterdir()] == [".lock"]

@@ -17,7 +17,7 @@ from edgekd.errors import EdgekdError
 from edgekd.firmware.generate import generate
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.firmware.tflm import micro_sources
-from edgekd.measurement import Measurement
+from edgekd.values.measurement import Measurement
 
 SECONDS = 20
 MEMORY = 8 << 30

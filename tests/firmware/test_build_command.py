@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from edgekd.cli import app
 from edgekd.errors import EdgekdError, InputError
-from edgekd.recipe import default_recipe
+from edgekd.values.recipe import default_recipe
 
 
 def build(*options, target="cortex-m4", name="hook", out="out"):
@@ -72,8 +72,8 @@ def test_a_folder_whose_name_make_cannot_write_is_refused(tmp_path):
 
 
 def test_only_the_backends_that_the_sources_are_made_with_are_built():
-    from edgekd.builds.firmware import narrowed
-    from edgekd.compress import prepare
+    from edgekd.run.compress import prepare
+    from edgekd.run.firmware import narrowed
 
     request = prepare(
         recipe=default_recipe(), targets=["raspberry-pi-5", "ethos-u55"], out=Path("runs/x")
@@ -101,8 +101,8 @@ def test_only_the_backends_that_the_sources_are_made_with_are_built():
     ],
 )
 def test_flash_and_memory_are_held_against_what_is_deployed(target, output, product):
-    from edgekd.builds.firmware import narrowed
-    from edgekd.compress import prepare
+    from edgekd.run.compress import prepare
+    from edgekd.run.firmware import narrowed
 
     request = prepare(recipe=default_recipe(), targets=[target], out=Path("runs/x"))
     assert request.product == ""

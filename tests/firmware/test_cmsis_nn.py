@@ -12,7 +12,7 @@ from edgekd.errors import InputError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.cmsis_nn import check_variant, flags_of, sources_of, variant_of
 from edgekd.firmware.generate import generate
-from edgekd.target import load_target
+from edgekd.values.target import load_target
 
 SPEC = find_spec("bakenn")
 LIBRARY = Path(SPEC.origin).parent / "backend/cmsis_nn/vendor/cmsis_nn" if SPEC else Path()

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from operator_cases import CASES, inputs_for
 
-from edgekd.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.devices.cortex_m import open_cortex_m
+from edgekd.devices.doctor import examine_device
 from edgekd.devices.opening import open_device
-from edgekd.doctor import examine_device
 from edgekd.errors import InputError, ToolError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
+from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 
 TOOLS = emulation.missing_tools()
 emulated = pytest.mark.skipif(bool(TOOLS), reason="; ".join(one.message for one in TOOLS))

@@ -12,7 +12,7 @@ from edgekd.errors import InputError
 from edgekd.firmware.arena import DEVICE, measure_arena
 from edgekd.firmware.facts import Facts
 from edgekd.firmware.tflm import METHODS, PLAIN, method_of, micro_sources
-from edgekd.measurement import Measurement
+from edgekd.values.measurement import Measurement
 
 ARENA = Measurement(
     metric="memory_bytes",

@@ -6,7 +6,7 @@ from torch import Tensor, fx, nn
 
 from edgekd.models.resnet import resnet8
 from edgekd.quant.qat import finish_qat, prepare_qat
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ from edgekd.quant.learned_grids import LearnedEnds, LearnedGrid, learn_grids, se
 from edgekd.quant.mixed import Mixed, sensitivities, widened
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.trials import Int8Trial
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 SCHEMES = [
     Scheme(activations="uint8-affine", weight_bits=7),

@@ -7,7 +7,7 @@ from torch import nn
 from edgekd.quant.inspection import layer_of, output_scale
 from edgekd.quant.qat import activations, finish_qat, freeze_ranges, prepare_qat
 from edgekd.quant.rewrite import QUANTIZE, is_weight
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 AFFINE = Scheme(activations="int8-affine")
 

@@ -4,7 +4,7 @@ import pytest
 
 from edgekd.quant.faults import ignored_faults, method_faults, mixed_faults, storing, target_faults
 from edgekd.quant.mixed import Mixed
-from edgekd.target import load_target
+from edgekd.values.target import load_target
 
 HERE = "stages.1"
 

@@ -12,7 +12,7 @@ from edgekd.quant.inspection import float_islands
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.quantizer import ANNOTATION, TargetQuantizer, weight_limit
 from edgekd.quant.rewrite import QUANTIZE, as_uint8, constant_of, is_weight
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 AFFINE = Scheme(activations="int8-affine")
 

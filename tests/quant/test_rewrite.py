@@ -17,7 +17,7 @@ from edgekd.quant.rewrite import (
     is_weight,
     unfolded,
 )
-from edgekd.target import Scheme
+from edgekd.values.target import Scheme
 
 
 def activations(graph: Any) -> list[Any]:

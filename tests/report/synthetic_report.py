@@ -4,9 +4,7 @@ that fails, two that nothing acceptable measured, and every kind of missing valu
 import random
 from typing import Any
 
-from edgekd.artifact import OpPlacement
-from edgekd.measurement import Judgement, Measurement, unavailable
-from edgekd.parity import LSB_EDGES, RELATIVE_EDGES, Histogram, Parity
+from edgekd.measure.parity import LSB_EDGES, RELATIVE_EDGES, Histogram, Parity
 from edgekd.report.values import (
     ArtifactReport,
     Dataset,
@@ -17,6 +15,8 @@ from edgekd.report.values import (
     TargetReport,
     TeacherReport,
 )
+from edgekd.values.artifact import OpPlacement
+from edgekd.values.measurement import Judgement, Measurement, unavailable
 
 PROTOCOL = "5 windows, 61,440 inferences, 60 s, 1 thread"
 

@@ -1,8 +1,7 @@
 import pytest
 from synthetic_report import lsb_parity, synthetic_report
 
-from edgekd.builds.overruns import best_micro_file, overrun_lines
-from edgekd.measurement import Judgement
+from edgekd.report.overruns import best_micro_file, overrun_lines
 from edgekd.report.values import (
     ArtifactReport,
     Dataset,
@@ -10,6 +9,7 @@ from edgekd.report.values import (
     TargetReport,
     TeacherReport,
 )
+from edgekd.values.measurement import Judgement
 
 
 def judgement(metric, limit, value, verdict, reason=""):

@@ -1,7 +1,6 @@
 import pytest
 from synthetic_report import artifact, coral, latencies, raspberry, synthetic_report, x86
 
-from edgekd.measurement import Measurement
 from edgekd.report.numbers import (
     bytes_text,
     count_text,
@@ -14,6 +13,7 @@ from edgekd.report.numbers import (
     times,
 )
 from edgekd.report.values import LayerCost
+from edgekd.values.measurement import Measurement
 
 
 def test_numbers_read_as_people_write_them() -> None:

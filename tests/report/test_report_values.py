@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 from synthetic_report import artifact, latencies, synthetic_report
 
-from edgekd.measurement import Measurement
 from edgekd.report import TargetReport, TeacherReport
 from edgekd.report.values import KEPT_SAMPLES, thinned
+from edgekd.values.measurement import Measurement
 
 TEACHER: dict[str, Any] = {"accuracy": 0.9, "parameters": 10, "macs": 5, "bytes": 40}
 

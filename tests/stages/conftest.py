@@ -8,7 +8,7 @@ from torch import nn
 
 from edgekd.data.load import load_data
 from edgekd.data.samples import Data
-from edgekd.recipe import DataTable
+from edgekd.values.recipe import DataTable
 
 
 @pytest.fixture(scope="session")

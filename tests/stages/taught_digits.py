@@ -8,9 +8,9 @@ from torch import nn
 
 from edgekd.data.samples import Data
 from edgekd.models.resnet import resnet8
-from edgekd.teachers.module import ModuleTeacher
-from edgekd.teachers.outputs import Outputs
-from edgekd.training import Training, fit, label_loss
+from edgekd.training.loop import Training, fit, label_loss
+from edgekd.training.teachers.module import ModuleTeacher
+from edgekd.training.teachers.outputs import Outputs
 
 torch.set_num_threads(1)
 

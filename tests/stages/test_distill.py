@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from edgekd.candidate import Candidate
-from edgekd.checkpoint import read_tensors
-from edgekd.config import build
 from edgekd.data.samples import Data, Samples
 from edgekd.errors import InputError
-from edgekd.evaluation import evaluate
 from edgekd.models.resnet import resnet8
+from edgekd.network.evaluation import evaluate
 from edgekd.registry import LOSSES, STAGES
 from edgekd.stages import Context
 from edgekd.stages.distill import Distill
-from edgekd.teachers.module import ModuleTeacher
-from edgekd.teachers.outputs import Outputs
-from edgekd.teaching.distillation import Teaching
-from edgekd.training import CHECKPOINT, Training, fit, label_loss
+from edgekd.training.checkpoint import read_tensors
+from edgekd.training.distillation import Teaching
+from edgekd.training.loop import CHECKPOINT, Training, fit, label_loss
+from edgekd.training.teachers.module import ModuleTeacher
+from edgekd.training.teachers.outputs import Outputs
+from edgekd.values.candidate import Candidate
+from edgekd.values.tables import build
 
 torch.set_num_threads(1)
 

@@ -10,16 +10,16 @@ import torch
 from taught_digits import teacher
 from torch import nn
 
-from edgekd.candidate import Candidate
-from edgekd.cost import totals
 from edgekd.data.samples import Data
-from edgekd.evaluation import evaluate, predict
 from edgekd.models.mobilenet_v2 import mobilenet_v2
 from edgekd.models.resnet import resnet8
+from edgekd.network.cost import totals
+from edgekd.network.evaluation import evaluate, predict
+from edgekd.network.storage import load_module, save_module
 from edgekd.stages import Context
 from edgekd.stages.factorize import Factorize
-from edgekd.storage import load_module, save_module
-from edgekd.target import load_target
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
 
 
 def ran(data: Data, module: nn.Module, work: Path, **keys: Any) -> Candidate:

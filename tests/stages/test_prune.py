@@ -8,18 +8,18 @@ import torch
 from taught_digits import teacher
 from torch import Tensor, nn
 
-import edgekd.pruning.recovery as recovery_module
-from edgekd.candidate import Candidate
-from edgekd.cost import totals
+import edgekd.stages.prune.recovery as recovery_module
 from edgekd.data.samples import Data
 from edgekd.errors import InputError
-from edgekd.evaluation import evaluate
 from edgekd.models.resnet import resnet8, resnet20
 from edgekd.models.transformer import transformer
-from edgekd.pruning.weights import block_scores, fits_pattern
+from edgekd.network.cost import totals
+from edgekd.network.evaluation import evaluate
 from edgekd.stages import Context
 from edgekd.stages.prune import Prune
-from edgekd.target import load_target
+from edgekd.stages.prune.weights import block_scores, fits_pattern
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
 
 CRITERIA = ["magnitude-l1", "magnitude-l2", "taylor", "movement", "soft-movement",
             "distance-moved", "bn-scale", "activation-energy"]  # fmt: skip

@@ -9,14 +9,14 @@ import torch
 from taught_digits import teach_digits, teacher
 from torch import Tensor, fx, nn
 
-from edgekd.candidate import Candidate
 from edgekd.data.samples import Data
-from edgekd.evaluation import evaluate, predict
+from edgekd.network.evaluation import evaluate, predict
 from edgekd.quant.weight_only import stored_weights
 from edgekd.stages import Context
 from edgekd.stages.cluster import Cluster
 from edgekd.stages.quantize import Quantize
-from edgekd.target import load_target
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from torch import Tensor
 from edgekd.data.samples import Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source
-from edgekd.tasks._cart_pole import STEP_S, begin, fallen, forces, moved
-from edgekd.tasks.policy import Policy
+from edgekd.data.tasks._cart_pole import STEP_S, begin, fallen, forces, moved
+from edgekd.data.tasks.policy import Policy
 
 EPISODES, STRAYING = 32, 0.3
 """So many poles at once; this share of the steps is random, so that the states aren't the middle's

@@ -5,7 +5,7 @@ import torch
 from edgekd.data.samples import Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source
-from edgekd.tasks.regression import Regression
+from edgekd.data.tasks.regression import Regression
 
 
 @SETS.register(paper="Efron, Hastie, Johnstone, Tibshirani 2004, least angle regression")

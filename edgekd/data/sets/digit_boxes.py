@@ -7,7 +7,7 @@ from edgekd.data._composed import scenes
 from edgekd.data.samples import Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source
-from edgekd.tasks.detection import Detection
+from edgekd.data.tasks.detection import Detection
 
 MOST = 3
 

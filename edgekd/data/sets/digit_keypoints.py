@@ -8,7 +8,7 @@ from edgekd.data._composed import Pasted, scenes
 from edgekd.data.samples import Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source
-from edgekd.tasks.keypoints import Keypoints
+from edgekd.data.tasks.keypoints import Keypoints
 
 INK, STRIDE = 0.3, 2
 

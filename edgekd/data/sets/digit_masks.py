@@ -7,7 +7,7 @@ from edgekd.data._composed import scenes
 from edgekd.data.samples import Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source
-from edgekd.tasks.segmentation import Segmentation
+from edgekd.data.tasks.segmentation import Segmentation
 
 INK = 0.3
 

@@ -7,7 +7,7 @@ from edgekd.data._composed import digits_of, inked
 from edgekd.data.samples import Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source
-from edgekd.tasks.ctc import CTC
+from edgekd.data.tasks.ctc import CTC
 
 
 @SETS.register(paper="composed of scikit-learn's digits")

@@ -8,7 +8,7 @@ import torch
 from edgekd.data.samples import Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source
-from edgekd.tasks.tokens import Tokens
+from edgekd.data.tasks.tokens import Tokens
 
 LETTERS = "\n " + string.ascii_lowercase + ".,()'-:="
 """Upper case is lowered; every other character is the last class, `other`."""

@@ -1,0 +1,105 @@
+"""The process that TVM runs in: `python -m edgekd.backends.tvm.worker FOLDER`.
+
+It reads `job.json` and `program.pt2` from the folder and writes `library.so` and `result.json`;
+its standard input stays open for as long as the parent lives. A crash of TVM or LLVM ends this
+process alone.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from edgekd.backends.tvm.isa import Isa
+
+
+def main(folder: Path) -> None:
+    """Compile the job in `folder`."""
+    import torch
+    import tvm
+
+    from edgekd.backends.tvm import cuda, lower
+    from edgekd.backends.tvm.grid import Grid
+    from edgekd.backends.tvm.library import built, exported
+    from edgekd.backends.tvm.tools import linker_of
+
+    job = json.loads((folder / "job.json").read_text())
+    program = torch.export.load(folder / "program.pt2")
+    begin = time.monotonic()
+    target = tvm.target.Target(job["target"])
+    grid = Grid(Isa(**job["isa"]), target, job["grid_seconds"], job["known_tiles"])
+    on_gpu = job["target"]["kind"] == "cuda"
+    with target:
+        module = lower.imported(program, channels_last=not on_gpu)
+        if job["precision"] == "fp16":
+            module = lower.half(module)
+        if job["grid_seconds"]:
+            grid.measure(lower.layers_of(module))
+        module = lower.legalized(module, None if on_gpu else grid.choose)
+        if on_gpu:
+            module, unbound = cuda.scheduled(module)
+            left = lower.Left(uncovered=unbound, general=[])
+        else:
+            module, left = _scheduled(module, grid.isa, target, job["tune_seconds"])
+    executable, planned = built(module, target)
+    linker = linker_of(job["architecture"])
+    exported(executable, folder / "library.so", linker)
+    if on_gpu:
+        cuda.check_machine_code(folder / "library.so", job["target"]["arch"])
+    result = {
+        "planned_bytes": planned,
+        "uncovered": left.uncovered,
+        "general": left.general,
+        "tiles": grid.known,
+        "grid_seconds": grid.used,
+        "seconds": time.monotonic() - begin,
+        **_interface(module),
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def _scheduled(module: Any, isa: Isa, target: Any, seconds: float) -> tuple[Any, Any]:
+    """Our schedules, and MetaSchedule's within `seconds` for what they leave."""
+    from edgekd.backends.tvm import lower
+    from edgekd.backends.tvm.tune import tuned
+
+    plain = dict(module.functions_items())
+    module, left = lower.scheduled(module, isa)
+    names = [*left.uncovered, *left.general]
+    if not (seconds and names):
+        return module, left
+    kernels = {variable.name_hint: function for variable, function in plain.items()}
+    found = tuned({name: kernels[name] for name in names}, target, seconds)
+    for name, kernel in found.items():
+        module.update_func(module.get_global_var(name), kernel)
+    return module, left.without(found)
+
+
+def _interface(module: Any) -> dict[str, Any]:
+    """Shapes and dtypes of the entry function's input and outputs."""
+    main = module["main"]
+    returned = main.ret_ty
+    outputs = list(returned.fields) if hasattr(returned, "fields") else [returned]
+    return {
+        "inputs": [_tensor(param.ty) for param in main.params],
+        "outputs": [_tensor(output) for output in outputs],
+    }
+
+
+def _tensor(info: Any) -> dict[str, Any]:
+    return {"shape": [int(size) for size in info.shape], "dtype": str(info.dtype)}
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the input, which the parent holds open; then end the whole group."""
+    os.read(sys.stdin.fileno(), 1)  # not the buffer: its lock would fail the exit
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    main(Path(sys.argv[1]))

@@ -1,0 +1,63 @@
+"""One class a sample: the default."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.data.tasks import Task, integer_faults, shape_fault
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import TASKS
+
+
+@TASKS.register(paper="top-1 accuracy")
+@dataclass(frozen=True)
+class Classification(Task):
+    """One class a sample: logits (B, classes), labels (B,); the score is top-1."""
+
+    metric: ClassVar[str] = "top-1"
+    moves: ClassVar[bool] = True
+    smooths: ClassVar[bool] = True
+    has_rows: ClassVar[bool] = True
+    labels_rows: ClassVar[bool] = True
+
+    def label_loss(self, outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(outputs, y, label_smoothing=smoothing)
+
+    def score(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """1 where the largest logit is at the label."""
+        return (outputs.argmax(1) == y).double()
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """(B,) the class of the largest logit."""
+        return outputs.argmax(1)
+
+    def rows(self, outputs: Tensor) -> Tensor | None:
+        """The logits themselves."""
+        return outputs
+
+    def row_labels(self, y: Tensor) -> Tensor | None:
+        """The labels themselves."""
+        return y
+
+    def strata(self, y: Tensor) -> Tensor:
+        """The classes."""
+        return y
+
+    def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
+        """Labels that aren't (N,) integers from 0 to below `classes`."""
+        return integer_faults(y, 1, classes, 0, where)
+
+    def output_fault(
+        self, outputs: object, y: Tensor, classes: int, where: str
+    ) -> InputError | None:
+        """Anything but one logit a class."""
+        if isinstance(outputs, Tensor) and tuple(outputs.shape) == (len(y), classes):
+            return None
+        return shape_fault(outputs, f"({len(y)}, {classes}): one logit a class", where)
+
+
+CLASSIFICATION: Task = Classification()
+"""What data is where nothing else is said."""

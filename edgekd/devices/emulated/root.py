@@ -1,0 +1,131 @@
+"""The file system of an emulated board: Debian's packages for 64-bit ARM and PyPI's wheels.
+
+One such folder serves every board; it is made once, of the versions of the runtimes that are
+installed here, so that a difference in outputs is the processor's.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekd.devices.emulated.folders import alone, boards_folder, missing, run_tool
+from edgekd.devices.emulated.processors import hardware_of, system_files
+from edgekd.errors import EdgekdError, InputError, raise_all
+from edgekd.installed import has_module, versions_of
+from edgekd.store import folder_beside
+
+SUITE = "bookworm"
+DEBIAN = (
+    "python3.11-minimal", "libpython3.11-stdlib", "libc6", "libstdc++6", "libgcc-s1", "zlib1g",
+    "libatomic1",
+)  # fmt: skip
+PYTHON = "3.11"
+PLATFORMS = (
+    "manylinux_2_28",
+    "manylinux_2_27",
+    "manylinux_2_24",
+    "manylinux_2_17",
+    "manylinux2014",
+)
+RUNTIMES = ("numpy", "onnxruntime", "ai-edge-litert")
+TVM = ("apache-tvm", "apache-tvm-ffi")
+"""Installed too where they are here, without what only its compiler needs."""
+
+USER_MODE = "qemu-aarch64-static"
+USER_MODE_TOOLS = {USER_MODE: "qemu-user-static", "mmdebstrap": "mmdebstrap"}
+
+
+def missing_tools() -> list[EdgekdError]:
+    """What this machine lacks for user-mode emulation."""
+    return missing(USER_MODE_TOOLS)
+
+
+def versions() -> dict[str, str]:
+    """The runtimes that a board gets, with their versions here. Raises `InputError` where one that
+    it can't do without is missing."""
+    found = {package: _version(package) for package in RUNTIMES}
+    return found | {package: _version(package) for package in TVM if has_module("tvm")}
+
+
+def make_base() -> Path:
+    """The folder that all boards share, made if none of the same content is there."""
+    wheels = versions()
+    packages = [f"{package}=={wheels[package]}" for package in RUNTIMES]
+    bare = [f"{package}=={wheels[package]}" for package in TVM if package in wheels]
+    key = short_key([SUITE, DEBIAN, PYTHON, PLATFORMS, packages, bare])
+    base = boards_folder() / f"base-{key}"
+    with alone(boards_folder()):
+        if not base.is_dir():
+            _refuse_offline(base)
+            with folder_beside(base) as folder:
+                _install_debian(folder)
+                _install_wheels(folder, packages)
+                if bare:
+                    _install_wheels(folder, ["--no-deps", *bare])
+    return base
+
+
+def _refuse_offline(base: Path) -> None:
+    if os.environ.get("EDGEKD_OFFLINE"):
+        raise InputError(
+            f"the emulator's files ({base.name}) are not here, and --offline forbids fetching them",
+            where="emulated board",
+            hint="make them first: edgekd board create NAME",
+        )
+
+
+def create_root(name: str) -> Path:
+    """The root folder for user-mode emulation of that target's processor.
+
+    It shares its files with the other boards and is made if none of the same content is there.
+    Raises `InputError` for a missing tool or another processor, `ToolError` if a tool fails.
+    """
+    hardware = hardware_of(name)
+    raise_all(missing_tools())
+    base = make_base()
+    system = system_files(hardware)
+    board = boards_folder() / f"{name}-{short_key([base.name, system])}"
+    with alone(boards_folder()):
+        if not board.is_dir():
+            with folder_beside(board) as folder:
+                shutil.copytree(base, folder, True, None, os.link, dirs_exist_ok=True)
+                for path, text in system.items():
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / path).write_text(text, encoding="utf-8")
+    return board
+
+
+def short_key(parts: Any) -> str:
+    """A name for content: the same parts give the same one."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    found = versions_of([package])
+    if package not in found:
+        raise InputError(
+            f"{package} is not here, so its version is open",
+            where="emulated board",
+            hint="pip install 'edgekd[onnx,tflite]'",
+        )
+    return found[package]
+
+
+def _install_debian(folder: Path) -> None:
+    packages = f"--include={','.join(DEBIAN)}"
+    options = ["--quiet", "--arch=arm64", "--variant=extract", packages]
+    run_tool(["mmdebstrap", *options, SUITE, str(folder)])
+    for name in ("dev", "tmp"):  # the host's are meant
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _install_wheels(folder: Path, packages: Sequence[str]) -> None:
+    platforms = [f"--platform={platform}_aarch64" for platform in PLATFORMS]
+    options = ["--quiet", "--only-binary=:all:", f"--python-version={PYTHON}", *platforms]
+    target = f"--target={folder / 'packages'}"
+    run_tool([sys.executable, "-m", "pip", "install", *options, target, *packages])

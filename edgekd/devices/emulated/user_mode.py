@@ -1,0 +1,45 @@
+"""A target's processor under QEMU's user-mode emulation: outputs, so accuracy and parity.
+
+They are bit for bit those of the real instructions, and cheap. There are no times: what takes one
+cycle on the board takes any number of the host's, so latencies are said to be unavailable; a board
+that was created (`emulated://NAME`) has them. It has no URL: `edgekd compress` takes it where no
+device is named.
+"""
+
+import os
+from typing import Any
+
+from edgekd.devices._session import AgentDevice
+from edgekd.devices._transport import AGENT, LocalTransport
+from edgekd.devices.emulated.processors import PROCESSORS, hardware_of
+from edgekd.devices.emulated.root import PYTHON, USER_MODE, create_root
+
+
+def no_times(name: str) -> str:
+    """Why there is no latency, and what has one."""
+    return (
+        "user-mode emulation gives outputs, not times: measure on the board itself, or simulate "
+        f"by 'edgekd board create {name}' and --device emulated://{name}"
+    )
+
+
+def open_user_mode(name: str, **session: Any) -> AgentDevice:
+    """The processor of that target; its root folder is made at first use."""
+    hardware = hardware_of(name)
+    root = create_root(name)
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("LD_", "PYTHON"))  # the host's libraries are for the host
+    }
+    environment |= {
+        "QEMU_CPU": PROCESSORS[hardware.cpu][0],
+        "PYTHONPATH": str(root / "packages"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    python = root / "usr/bin" / f"python{PYTHON}"
+    interpreter = [USER_MODE, "-L", str(root), str(python), "-s", "-u"]
+    transport = LocalTransport(interpreter, AGENT, environment)
+    return AgentDevice(
+        f"{name}, emulated in user mode", "simulated", transport, no_times=no_times(name), **session
+    )

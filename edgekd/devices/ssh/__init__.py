@@ -1,0 +1,88 @@
+"""A board over ssh: `ssh://[user@]board[:port]`, with `?python=/path` and `?cache=/path`."""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from edgekd.devices._session import AgentDevice
+from edgekd.devices._transport import AGENT
+from edgekd.devices.ssh.connection import require_asyncssh
+from edgekd.devices.ssh.faults import Address
+from edgekd.devices.ssh.transport import SshTransport
+from edgekd.errors import InputError, nearest
+from edgekd.registry import DEVICES
+
+ALLOWED = "ssh://[user@]board[:port][?python=/path&cache=/path]"
+
+_URL = re.compile(
+    r"(?:(?P<user>[^@]*)@)?(?:\[(?P<six>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^@:/?\[\]]+))"
+    r"(?::(?P<port>[^@:/?]*))?/?(?:\?(?P<options>.*))?"
+)
+# Neither may look like an option, nor hold what a ProxyCommand's shell would take for its own.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_PATH = re.compile(r"/[^\0-\x1f\x7f]*")
+
+
+@DEVICES.register()
+def open_ssh(location: str, *, agent: Path = AGENT, **session: Any) -> AgentDevice:
+    """The board at `[user@]board[:port]`, connected to when it is first asked something.
+
+    Options: `python`, the interpreter there that has the runtimes, and `cache`, a folder there for
+    files. Raises `InputError` for what is no such address, `MissingPackage` without asyncssh.
+    """
+    address = parse_address(location)
+    require_asyncssh()
+    return AgentDevice(address.url, "measured", SshTransport(address, agent), **session)
+
+
+def parse_address(location: str) -> Address:
+    """What stands after `ssh://`. Raises `InputError` also for a password, which has no place in a
+    URL: it would be seen by every process and kept in reports."""
+    found = _URL.fullmatch(location)
+    if not found:
+        raise _refused(f"'{_without_password(location)}' is no address")
+    user, host = found["user"], found["host"] or found["six"]
+    if user is not None and ":" in user:
+        raise InputError(
+            "a password has no place in a URL",
+            where="--device",
+            allowed=ALLOWED,
+            hint=f"use a key: ssh-copy-id {user.partition(':')[0]}@{host}",
+        )
+    if user is not None and not _NAME.fullmatch(user):
+        raise _refused(f"'{user}' is no user's name")
+    if found["host"] and not _NAME.fullmatch(host):
+        raise _refused(f"'{host}' is no host's name")
+    port = found["port"]
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise _refused(f"'{port}' is no port")
+    options = _options(found["options"] or "")
+    python, cache = options.get("python", ""), options.get("cache", "")
+    return Address(host, user or "", int(port) if port else None, python, cache)
+
+
+def _options(text: str) -> dict[str, str]:
+    options = {}
+    for pair in filter(None, text.split("&")):
+        key, _, value = pair.partition("=")
+        if key not in ("python", "cache"):
+            raise InputError(
+                f"unknown option '{key}'",
+                where="--device",
+                allowed="python, cache",
+                hint=nearest(key, ("python", "cache")),
+            )
+        path = unquote(value)
+        if not _PATH.fullmatch(path):
+            raise _refused(f"{key}: '{path}' is no absolute path")
+        options[key] = path
+    return options
+
+
+def _without_password(location: str) -> str:
+    return re.sub(r"^([^@:]*):.*@", r"\1:...@", location)
+
+
+def _refused(message: str) -> InputError:
+    return InputError(message, where="--device", allowed=ALLOWED)

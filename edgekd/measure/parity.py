@@ -1,0 +1,159 @@
+"""Whether an artifact computes what its reference does, in steps of the output scale (LSB)."""
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import FiniteFloat, NonNegativeInt
+
+from edgekd.errors import ToolError
+from edgekd.values.artifact import Artifact
+from edgekd.values.tables import Value
+
+LSB_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+RELATIVE_EDGES = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+TOLERANCE_LSB, TOLERANCE_RELATIVE = 2.0, 1e-3
+
+
+class Histogram(Value):
+    """How many outputs differ by how much.
+
+    `counts[i]` is the number of outputs with `edges[i] <= difference < edges[i + 1]`; the last bin
+    has no upper edge. `edges` are as many as `counts`, in `unit`: LSB, or relative error.
+    """
+
+    unit: Literal["lsb", "relative"]
+    edges: tuple[FiniteFloat, ...]
+    counts: tuple[NonNegativeInt, ...]
+
+
+class Parity(Value):
+    """An artifact's outputs held against the reference's, over the same inputs.
+
+    `max_lsb` and `mean_lsb` are |difference| / output scale: set for quantized artifacts. Float
+    ones have `max_relative` and `mean_relative` instead: |difference| over the reference's largest
+    magnitude. `tolerance` is the most that passes, in the same unit; `scale` is one LSB.
+    `worst_sample` is the index of the input with the largest difference and `worst_output` the
+    output in it (counted through all its dimensions). `top1_agreement` is None where a sample has
+    one output only. `reason` says why a number is None. `first_difference` names the first layer
+    that differs, once `first_difference()` has looked.
+    """
+
+    reference: str
+    samples: NonNegativeInt
+    top1_agreement: FiniteFloat | None
+    verdict: Literal["pass", "fail"]
+    tolerance: FiniteFloat
+    scale: FiniteFloat | None = None
+    histogram: Histogram
+    max_lsb: FiniteFloat | None = None
+    mean_lsb: FiniteFloat | None = None
+    max_relative: FiniteFloat | None = None
+    mean_relative: FiniteFloat | None = None
+    worst_sample: NonNegativeInt
+    worst_output: NonNegativeInt
+    worst_reference: FiniteFloat | None
+    worst_value: FiniteFloat | None
+    first_difference: str = ""
+    reason: str = ""
+
+
+def compare(
+    reference: Any,
+    outputs: Any,
+    scale: float | None,
+    tolerance: float | None = None,
+    name: str = "the fake-quantized graph in PyTorch",
+) -> Parity:
+    """Hold an artifact's float outputs (N, ...) against the reference's of the same shape.
+
+    `scale` is the step of the output's grid, None for a float artifact. `tolerance` is in LSB with
+    a scale (2 if left out) and relative to the reference's largest magnitude without (0.001).
+    Arguments are arrays or tensors. Outputs that are not finite never pass. Raises `ToolError`
+    where the shapes differ or there is nothing to compare.
+    """
+    expected, found = _flat(reference), _flat(outputs)
+    if expected.shape != found.shape or expected.size == 0:
+        raise ToolError(
+            f"the artifact gives outputs of shape {np.shape(outputs)}, "
+            f"its reference {np.shape(reference)}"
+        )
+    if not np.isfinite(expected).all():
+        raise ToolError("the reference itself gives NaN or infinity", where=name)
+    allowed = tolerance
+    if allowed is None:
+        allowed = TOLERANCE_RELATIVE if scale is None else TOLERANCE_LSB
+    if scale is None and allowed >= 1.0:
+        raise ValueError(f"a relative tolerance of {allowed:g} passes anything; is it in LSB?")
+    broken = ~np.isfinite(found)
+    differences = _differences(expected, np.where(broken, expected, found), scale)
+    sample, output = np.unravel_index(
+        int(np.argmax(np.where(broken, np.inf, differences))), differences.shape
+    )
+    most, mean = float(differences.max()), float(differences.mean())
+    unit: Literal["lsb", "relative"] = "relative" if scale is None else "lsb"
+    return Parity(
+        reference=name,
+        samples=len(expected),
+        top1_agreement=_top1_agreement(reference, outputs),
+        verdict="fail" if broken.any() or most > allowed else "pass",
+        tolerance=allowed,
+        scale=scale,
+        histogram=_histogram(differences[~broken], unit),
+        **({} if broken.any() else {f"max_{unit}": most, f"mean_{unit}": mean}),
+        worst_sample=int(sample),
+        worst_output=int(output),
+        worst_reference=float(expected[sample, output]),
+        worst_value=None if broken[sample, output] else float(found[sample, output]),
+        reason=_reason(int(broken.sum()), scale),
+    )
+
+
+def _flat(outputs: Any) -> np.ndarray:
+    array = np.asarray(outputs, dtype=np.float64)
+    return array.reshape(len(array), -1) if array.ndim and array.size else array
+
+
+def _differences(expected: np.ndarray, found: np.ndarray, scale: float | None) -> np.ndarray:
+    difference: np.ndarray = np.abs(found - expected)
+    if scale is None:
+        return difference / max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    steps = difference / scale
+    whole = np.round(steps)
+    # Both lie on the same grid; what float32 leaves beside a whole step is no difference.
+    return np.where(np.abs(steps - whole) < 0.01, whole, steps)
+
+
+def _histogram(differences: np.ndarray, unit: Literal["lsb", "relative"]) -> Histogram:
+    edges = RELATIVE_EDGES if unit == "relative" else LSB_EDGES
+    counts, _ = np.histogram(differences, bins=[*edges, np.inf])
+    return Histogram(unit=unit, edges=edges, counts=tuple(int(count) for count in counts))
+
+
+def _top1_agreement(reference: Any, outputs: Any) -> float | None:
+    """The share of samples (or positions) whose largest output along axis 1 is the same."""
+    expected, found = np.asarray(reference), np.asarray(outputs)
+    if expected.ndim < 2 or expected.shape[1] < 2:
+        return None
+    return float((expected.argmax(1) == found.argmax(1)).mean())
+
+
+def _reason(broken: int, scale: float | None) -> str:
+    if broken:
+        return f"{broken} outputs are NaN or infinite, so there is no largest difference"
+    return "a float artifact has no LSB; see max_relative" if scale is None else ""
+
+
+def first_difference(
+    candidate_graph: Any, artifact: Artifact, x: Any, tolerance: float = TOLERANCE_LSB
+) -> str:
+    """Name the first layer of a quantized artifact that does not compute what the graph does.
+
+    `candidate_graph` is the fake-quantized `fx.GraphModule` and `x` (1, ...) one float input, the
+    worst sample. Each layer of the graph is run on the artifact's own inputs to that layer, so an
+    error counts once, where it arises, and rounding does not add up; `tolerance` is in LSB of the
+    layer's output. Works for ONNX and TFLite files with quantized tensors; for others, and where
+    no single layer is to blame, the sentence says so.
+    """
+    from edgekd.measure.divergence import first_difference as look
+
+    return look(candidate_graph, artifact, np.asarray(x, dtype=np.float32)[:1], tolerance)

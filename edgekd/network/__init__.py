@@ -1,0 +1,1 @@
+"""Networks as PyTorch holds them: loading, storing, running, and counting what they cost."""

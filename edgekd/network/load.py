@@ -1,0 +1,160 @@
+"""The user's networks: a factory with safetensors weights, or a `torch.export` program."""
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from edgekd.errors import EdgekdError, InputError, nearest, raise_all
+from edgekd.factories import call, find_callable
+from edgekd.network.programs import load_program
+from edgekd.onnx_files import external_files
+from edgekd.values.artifact import sha256_of
+from edgekd.values.recipe import Network
+
+
+def load_network(network: Network, folder: Path, where: str) -> nn.Module:
+    """The float module of a recipe's `factory` or `program` table, in eval mode on the CPU.
+
+    Paths are relative to `folder`, where the factory's module may lie too. Without `weights` the
+    module is as its factory made it. `where` names the table in errors. InputError for whatever
+    is wrong with the factory, its arguments or the file; nothing is unpickled.
+    """
+    module: nn.Module
+    if network.program is not None:
+        module = load_program(folder / network.program)
+    elif network.factory is not None:
+        module = _from_factory(network, folder, where)
+    else:
+        raise InputError(
+            f"'{network.source}' gives no PyTorch network",
+            where=where,
+            allowed="factory, program",
+            hint="an ONNX, TFLite or Keras model can teach, as one of 'teachers'",
+        )
+    _check_finite(module, where)
+    return module.eval()
+
+
+def _from_factory(network: Network, folder: Path, where: str) -> nn.Module:
+    reference = network.factory or ""
+    module = call(reference, network.arguments, folder, f"{where}.factory")
+    if not isinstance(module, nn.Module):
+        kind = type(module).__name__
+        raise InputError(
+            f"'{reference}' returned {kind}", where=f"{where}.factory", allowed="an nn.Module"
+        )
+    if network.weights is not None:
+        load_weights(module, folder / network.weights)
+    return module
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill every parameter and buffer of `module` from a safetensors file, or raise InputError."""
+    found = read_weights(path)
+    wanted = module.state_dict()
+    where = str(path)
+    faults: list[EdgekdError] = []
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    if missing:
+        faults.append(InputError(f"without {_listed(missing)}, which the network has", where=where))
+    if unexpected:
+        hint = nearest(unexpected[0], missing)
+        faults.append(
+            InputError(
+                f"has {_listed(unexpected)}, which the network lacks", where=where, hint=hint
+            )
+        )
+    for name, tensor in found.items():
+        if name in wanted and tensor.shape != wanted[name].shape:
+            faults.append(
+                InputError(
+                    f"'{name}' has shape {tuple(tensor.shape)}",
+                    where=where,
+                    allowed=f"{tuple(wanted[name].shape)}",
+                )
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            faults.append(InputError(f"NaN or infinity in '{name}'", where=where))
+    raise_all(faults)
+    module.load_state_dict(found)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; InputError when it is missing, truncated or another."""
+    try:
+        weights: dict[str, Tensor] = load_safetensors(path.read_bytes())
+        return weights
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        hint = ""
+        if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+            hint = "convert a PyTorch checkpoint with safetensors.torch.save_file(state_dict, path)"
+        raise InputError(
+            f"not a whole safetensors file: {error}", where=str(path), hint=hint
+        ) from None
+
+
+def network_key(network: Network, folder: Path) -> str:
+    """SHA-256 of the network's content: its file, or the factory, its arguments and its source.
+
+    A factory counts with the source of the module that it stands in; what that module imports is
+    not followed.
+    """
+    digest = hashlib.sha256(network.source.encode())
+    if network.factory is not None:
+        digest.update(network.factory.encode())
+        digest.update(json.dumps(network.arguments, sort_keys=True, default=str).encode())
+        digest.update(_source_of(network.factory, folder).encode())
+        if network.weights is not None:
+            digest.update(content_hash(folder / network.weights).encode())
+        return digest.hexdigest()
+    path = folder / getattr(network, network.source)
+    digest.update(content_hash(path).encode())
+    if network.onnx is not None:
+        for file in external_files(path):
+            digest.update(content_hash(file).encode())
+    return digest.hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their names; InputError when not there."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path)}\0{sha256_of(file)}\0".encode())
+        return digest.hexdigest()
+    try:
+        return sha256_of(path)
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
+
+
+def _source_of(reference: str, folder: Path) -> str:
+    module = inspect.getmodule(find_callable(reference, folder, "factory"))
+    try:
+        return inspect.getsource(module) if module is not None else ""
+    except (OSError, TypeError):
+        return ""
+
+
+def _check_finite(module: nn.Module, where: str) -> None:
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"NaN or infinity in the weights '{name}'", where=where)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(f"'{name}'" for name in names[:4]) + more

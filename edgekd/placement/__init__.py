@@ -1,1 +1,0 @@
-"""Where a vendor's accelerator will run each operator, judged from the model file alone."""

@@ -1,0 +1,1 @@
+"""One run of `edgekd compress` from its plan to its report, and what a firmware build adds."""

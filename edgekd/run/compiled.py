@@ -1,0 +1,74 @@
+"""Compiled files by content: made once, checked by their hashes, put where the user looks."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.installed import tool_versions
+from edgekd.store import Store, code_key, file_beside, key_of
+from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A file, and the candidate whose outputs it has to give, if there is one. The baseline is the
+    uncompressed teacher."""
+
+    artifact: Artifact
+    reference: Candidate | None
+    is_baseline: bool = False
+
+
+def kept(
+    store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]]
+) -> list[Artifact]:
+    """Artifacts from the store, their files checked against their hashes, or made and published.
+    `key` says what they are made of; the code and the packages that make them are added to it."""
+    key = key_of(key, code_key(), tool_versions())
+    found = store.find(f"compile-{name}", key)
+    if found:
+        artifacts = [_moved(artifact, found) for artifact in _read_artifacts(found)]
+        if all(_intact(artifact) for artifact in artifacts):
+            return artifacts
+
+    def write(folder: Path) -> None:
+        made = [_moved(artifact, Path()) for artifact in make(folder)]
+        tables = [artifact.model_dump(mode="json") for artifact in made]
+        (folder / "artifacts.json").write_text(json.dumps(tables, indent=1) + "\n")
+
+    folder = store.publish(f"compile-{name}", key, write)
+    return [_moved(artifact, folder) for artifact in _read_artifacts(folder)]
+
+
+def _read_artifacts(folder: Path) -> list[Artifact]:
+    tables = json.loads((folder / "artifacts.json").read_text())
+    return [Artifact.model_validate(table) for table in tables]
+
+
+def _moved(artifact: Artifact, folder: Path) -> Artifact:
+    return artifact.model_copy(update={"path": folder / artifact.path.name})
+
+
+def _intact(artifact: Artifact) -> bool:
+    hashes = {artifact.path: artifact.sha256} | {
+        artifact.path.with_name(name): told for name, told in artifact.companions.items()
+    }
+    return all(path.is_file() and sha256_of(path) == told for path, told in hashes.items())
+
+
+def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifact:
+    """Put a stored file where the user looks for it, under another name if one is given; its
+    companions keep theirs."""
+    final = folder / (name or artifact.path.name)
+    _copied(artifact.path, final)
+    for companion in artifact.companions:
+        _copied(artifact.path.with_name(companion), folder / companion)
+    return artifact.model_copy(update={"path": final})
+
+
+def _copied(path: Path, final: Path) -> None:
+    with file_beside(final) as beside:
+        shutil.copy(path, beside)  # with its mode: a companion may be a script

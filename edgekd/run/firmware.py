@@ -1,0 +1,84 @@
+"""`edgekd firmware build`: from a recipe to sources in one step, as a build system calls it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from edgekd.backends.c import generated_for
+from edgekd.errors import InputError
+from edgekd.firmware.arena import measure_arena
+from edgekd.firmware.facts import check_name
+from edgekd.firmware.stored_facts import facts_in
+from edgekd.firmware.tflm import micro_sources
+from edgekd.report.overruns import best_micro_file
+from edgekd.report.values import Report
+from edgekd.run.compress import compress
+from edgekd.run.lock.lockfile import lock_sources
+from edgekd.run.plan import Request
+from edgekd.values.options import COptions
+
+Output = Literal["c", "tflm"]
+OUTPUTS: tuple[Output, ...] = ("c", "tflm")
+
+
+def check_build(request: Request, name: str, output: str) -> None:
+    """Refuse what can't be built before anything is trained."""
+    check_name(name)
+    if output not in OUTPUTS:
+        raise InputError(f"unknown output '{output}'", where="--output", allowed=", ".join(OUTPUTS))
+    for target in request.targets:
+        if "tflite" not in target.backends:
+            raise InputError(
+                f"{target.name} has no TFLite backend, which sources are made of",
+                where="--target",
+                hint="copy the target's file and add [backends.tflite]",
+            )
+
+
+def narrowed(request: Request, output: str) -> Request:
+    """The same for the backends alone that the sources are made with: no ONNX, no TVM, and no file
+    of the uncompressed teacher. Budgets of flash and memory are those of the last of them."""
+    wanted = ("tflite", "c") if output == "c" else ("tflite", "vela")
+    last = wanted[1] if all(wanted[1] in target.backends for target in request.targets) else ""
+    targets = tuple(
+        target.model_copy(
+            update={
+                "backends": {key: target.backends[key] for key in wanted if key in target.backends}
+            }
+        )
+        for target in request.targets
+    )
+    return replace(request, targets=targets, baseline=False, product=last)
+
+
+def build(
+    request: Request, name: str, output: str, folder: Path, say: Callable[[str], None]
+) -> tuple[Report, Sequence[Path]]:
+    """Compress for one target and write its sources into `folder`; nothing if a budget is broken.
+
+    Sources appear only for a run that passed, so that a build that goes on after an error can't
+    link a model that breaks its budgets; their hashes go into the run's lock.
+    """
+    check_build(request, name, output)
+    report = compress(narrowed(request, output), lambda *_: None, say)
+    assert report is not None
+    if report.verdict != "pass":
+        return report, ()
+    chosen = best_micro_file(report.targets[0].artifacts, output)
+    if chosen is None:
+        raise InputError(
+            "no int8 TFLite file came out of it, which sources are made of",
+            where=str(request.out),
+            hint='add a stage with kind = "quantize", dtype = "int8"',
+        )
+    model = request.out / chosen.path
+    paths: Sequence[Path]
+    if output == "c":
+        (target,) = request.targets
+        options = COptions(**target.backends.get("c", {}))
+        paths = generated_for(model, target, options, name).write(folder)
+    else:
+        paths = micro_sources(model, measure_arena(model), name, facts_in(model)).write(folder)
+    lock_sources(request.out, paths)
+    return report, paths

@@ -1,0 +1,82 @@
+"""The files that a run reads: what a build watches, and what a lock file has the hashes of."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import edgekd
+from edgekd.data.calibration import load_calibration
+from edgekd.network.load import content_hash
+from edgekd.onnx_files import external_files
+from edgekd.store import key_of
+from edgekd.values.recipe import Recipe, named_files, named_networks
+from edgekd.values.target import target_path
+
+
+def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
+    """Every file that a recipe names, by its key there; sources of its factories included."""
+    table = recipe.model_dump(mode="json")
+    found = {place: recipe.folder / str(of[key]) for place, of, key in named_files(table)}
+    for place, file in list(found.items()):
+        if place.endswith(".onnx") and file.is_file():
+            found |= {f"{place} {beside.name}": beside for beside in external_files(file)}
+    if recipe.calibration.set is not None:
+        found["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
+    for factory in sorted(set(_factories(table))):
+        source = source_file(factory, recipe.folder)
+        if source is not None:
+            found[f"factory {factory}"] = source
+    return found
+
+
+def _factories(table: dict[str, Any]) -> Iterator[str]:
+    for _, network in named_networks(table):
+        if network.get("factory"):
+            yield str(network["factory"])
+    if ":" in table["data"]["source"]:
+        yield table["data"]["source"]
+
+
+def source_file(factory: str, folder: Path) -> Path | None:
+    """The file of a factory's module, None for edgekd's own, which its version stands for."""
+    module = factory.partition(":")[0]
+    if module.split(".")[0] == "edgekd":
+        return None
+    loaded = sys.modules.get(module)
+    if loaded is not None and loaded.__file__:
+        return Path(loaded.__file__)
+    beside = folder.joinpath(*module.split(".")).with_suffix(".py")
+    if beside.is_file():
+        return beside
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """A hash of all that a recipe says, its files by their content: the same wherever it lies."""
+    table: dict[str, Any] = recipe.model_dump(mode="json")
+    hashes = {name: content_hash(path) for name, path in recipe_inputs(recipe).items()}
+    for place, of, key in named_files(table):
+        of[key] = f"file {place}"
+    return key_of(table, hashes)
+
+
+def watched_files(recipe: Recipe, recipe_path: Path, targets: list[str]) -> list[Path]:
+    """What a build has to watch: the recipe, all that it names, the targets' files, and edgekd."""
+    files = [recipe_path, *recipe_inputs(recipe).values()]
+    files += [target_path(name) for name in targets]
+    files.append(Path(edgekd.__file__))
+    expanded = [inner for path in files for inner in _inside(path)]
+    return list(dict.fromkeys(path.resolve() for path in expanded))
+
+
+def _inside(path: Path) -> list[Path]:
+    """A file itself, or every file of a folder (a SavedModel)."""
+    if not path.is_dir():
+        return [path]
+    return sorted(inner for inner in path.rglob("*") if inner.is_file())

@@ -1,0 +1,146 @@
+"""What can't work, found before any training: of the recipe, the device, stages and backends."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekd.backends import Backend
+from edgekd.data.samples import Data
+from edgekd.devices.opening import lacks, misfit, open_device
+from edgekd.errors import Collector, EdgekdError, InputError, raise_all
+from edgekd.measure.diagnostics import Diagnostic, OfNetworks
+from edgekd.network.cost import largest_layer, totals
+from edgekd.registry import STAGES
+from edgekd.run.onnx_alone import is_onnx_alone
+from edgekd.run.plan.planned import Plan, Request
+from edgekd.stages import Context, Stage
+from edgekd.values.recipe import Recipe
+from edgekd.values.tables import parse
+from edgekd.values.target import Target, fits
+
+INT8_ONLY = {"edgetpu": "the Edge TPU", "vela": "the Ethos-U", "c": "generated C"}
+
+LAST = {"quantize": "a quantized model", "cluster": "a model with shared weights"}
+"""The stages that nothing can follow, and what they leave."""
+
+
+def typed_stage(number: int, table: dict[str, Any]) -> Stage:
+    """The stage that a recipe's table asks for, every key checked."""
+    where = f"stages.{number}"
+    if "kind" not in table:
+        raise InputError("a stage without 'kind'", where=where, allowed=", ".join(STAGES.names()))
+    entry = STAGES.get(str(table["kind"]), f"{where}.kind")
+    stage: Stage = parse(entry.make, table, f"{where} ({entry.name})")  # type: ignore[arg-type]
+    return stage
+
+
+def check_order(stages: Sequence[Stage], collect: Collector) -> None:
+    """Refuse a stage after one that leaves nothing to change."""
+    for number, stage in enumerate(stages, 1):
+        if stage.kind in LAST and number < len(stages):
+            after = stages[number].kind
+            collect.faults.append(
+                InputError(
+                    f"'{after}' after '{stage.kind}': {LAST[stage.kind]} can't be changed any more",
+                    where=f"stages.{number + 1}",
+                    allowed=f"{stage.kind} as the last stage",
+                    hint=f"move the {stage.kind} stage to the end; it can train by itself",
+                )
+            )
+            return
+
+
+def check_labels(recipe: Recipe, data: Data) -> None:
+    """Refuse labels of other classes than the data has."""
+    labels = recipe.metadata.labels
+    if labels and len(labels) != data.classes:
+        raise InputError(
+            f"{len(labels)} labels for {data.classes} classes",
+            where="metadata.labels",
+            allowed="one for each class, in the order of the outputs",
+        )
+
+
+def check_device(request: Request) -> tuple[str, ...]:
+    """Whether there is such a device, it answers, and it is what the targets say; what it lacks is
+    told. An emulator is not started for that. Raises `ToolError` for a board that fails."""
+    if request.device is None:
+        return ()
+    device = open_device(request.device)
+    try:
+        if device.kind != "measured":
+            return ()
+        raise_all([fault for each in request.targets if (fault := misfit(device, each))])
+        return tuple(lack for each in request.targets for lack in lacks(device, each))
+    finally:
+        device.close()
+
+
+def without_network(recipe: Recipe, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
+    """Diagnostics that look into networks, where there is nothing but a file."""
+    if not is_onnx_alone(recipe):
+        return []
+    return [
+        InputError(
+            f"'{name}' looks into a network, and an ONNX file alone is none",
+            where="report.diagnostics",
+        )
+        for name, diagnostic in asked.items()
+        if isinstance(diagnostic, OfNetworks)
+    ]
+
+
+def check_target(
+    plan: Plan,
+    target: Target,
+    context: Context,
+    stages: Sequence[Stage],
+    backends: Mapping[str, Backend],
+    collect: Collector,
+) -> None:
+    """Ask stages and backends what is wrong."""
+    for number, stage in enumerate(stages, 1):
+        where = f"stages.{number} ({stage.kind})"
+        collect.faults.extend(collect.attempt(stage.check, plan.start, context, where) or [])
+    for name, backend in backends.items():
+        if not backend.missing() and not getattr(backend, "follows", ""):
+            collect.attempt(backend.check, plan.start, target, target.backends.get(name, {}))
+    _check_precision(target, stages, collect)
+    _check_fit(plan, target, collect)
+
+
+def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector) -> None:
+    """Some accelerators run int8 and nothing else, so a recipe for them has to end in int8."""
+    if any(
+        stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8"  # type: ignore[attr-defined]
+        for stage in stages
+    ):
+        return
+    collect.faults.extend(
+        InputError(
+            f"{title} runs int8 only, and no stage quantizes to it",
+            where=f"target {target.name}: backends.{name}",
+            hint='add a stage with kind = "quantize", dtype = "int8"',
+        )
+        for name, title in INT8_ONLY.items()
+        if name in target.backends
+    )
+
+
+def _check_fit(plan: Plan, target: Target, collect: Collector) -> None:
+    """Refuse what can't fit even at a byte a value; a model that the stages shrink is judged by
+    its budgets afterwards."""
+    total = totals(plan.start.module, plan.start.example)
+    shrinks = any(
+        table.get("kind") in ("prune", "factorize") for table in plan.request.recipe.stages
+    )
+    in_place = target.hardware.executes_in_place
+    floor = largest_layer(plan.start.module, plan.start.example) if in_place else 0
+    reason = fits(target, parameter_bytes=total.parameters, activation_bytes=floor)
+    if reason and not (in_place and shrinks):
+        collect.faults.append(
+            InputError(
+                reason,
+                where=f"target {target.name}",
+                hint='take a smaller student, or add a stage with kind = "prune"',
+            )
+        )

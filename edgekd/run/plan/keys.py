@@ -1,0 +1,44 @@
+"""Names of results by content: all that a stage's outcome depends on, and nothing else."""
+
+import torch
+
+from edgekd.data.samples import sha256_of_tensors
+from edgekd.network.load import content_hash, network_key
+from edgekd.run.plan.planned import Plan
+from edgekd.stages import Stage
+from edgekd.store import code_key, key_of
+from edgekd.values.recipe import Recipe, named_files
+from edgekd.values.target import Target
+
+
+def start_key(plan: Plan) -> str:
+    """Of all that the first stage starts from: model, teachers, data, calibration, code, seed."""
+    recipe = plan.request.recipe
+    return key_of(
+        code_key(),
+        torch.__version__,
+        recipe.seed,
+        network_key(plan.start_network, recipe.folder),
+        [(teacher.key, teacher.weight) for teacher in plan.teachers],
+        plan.data.sha256,
+        sha256_of_tensors(plan.calibration),
+    )
+
+
+def stage_key(previous: str, stage: Stage, target: Target, content: str = "") -> str:
+    """Of what came before, the stage's own table with what the files in it hold, and the target's
+    facts that it reads."""
+    facts = target.model_dump(mode="json", include=set(stage.target_facts))
+    table = stage.model_dump(mode="json")  # type: ignore[attr-defined]
+    return key_of(previous, table, facts, *([content] if content else []))
+
+
+def report_key(recipe: Recipe) -> str:
+    """Of the diagnostics that a recipe asks for and what the files in them hold. Raises
+    `InputError` for a file that is not there."""
+    files = [
+        content_hash(recipe.folder / table[key])
+        for place, table, key in named_files(recipe.model_dump(mode="json"))
+        if place.startswith("report.")
+    ]
+    return key_of(recipe.report.model_dump(mode="json"), files)

@@ -1,0 +1,108 @@
+"""From a request to its plan, or to all faults at once."""
+
+from dataclasses import replace
+
+from edgekd.data import load_data
+from edgekd.data.calibration import calibration_samples
+from edgekd.errors import Collector, EdgekdError, InputError, raise_all
+from edgekd.measure.budgets import check_budgets, check_hard_limits
+from edgekd.measure.diagnostics import diagnostics_of
+from edgekd.run.onnx_alone import is_onnx_alone
+from edgekd.run.plan.checks import (
+    check_device,
+    check_labels,
+    check_order,
+    typed_stage,
+    without_network,
+)
+from edgekd.run.plan.keys import report_key
+from edgekd.run.plan.planned import Plan, Request
+from edgekd.run.plan.start import BlackBox, start_candidate, teacher_for, teacher_networks
+from edgekd.run.plan.targets import budgets_of, planned_target
+from edgekd.store import check_writable
+from edgekd.values.candidate import Candidate
+from edgekd.values.recipe import licence_text
+from edgekd.values.target import hard_limits
+
+
+def make_plan(request: Request) -> Plan:
+    """The plan of a request, or every fault in it at once."""
+    recipe, collect = request.recipe, Collector(InputError)
+    collect.attempt(check_writable, request.out)
+    told = collect.attempt(check_device, request)
+    data = collect.attempt(load_data, recipe.data, recipe.folder)
+    stages = [
+        collect.attempt(typed_stage, number, table) for number, table in enumerate(recipe.stages, 1)
+    ]
+    check_order([stage for stage in stages if stage], collect)
+    collect.faults.extend(_budget_faults(request))
+    collect.attempt(licence_text, recipe)
+    collect.attempt(report_key, recipe)
+    if data:
+        collect.attempt(check_labels, recipe, data)
+    start_network = recipe.student or recipe.model
+    start = None
+    if data and not is_onnx_alone(recipe):
+        start = collect.attempt(start_candidate, start_network, recipe, data)
+    original, *teachers = [
+        collect.attempt(teacher_for, network, recipe, data, where) if data else None
+        for network, where in teacher_networks(recipe)
+    ]
+    raise_all(collect.faults)
+    assert data is not None
+    assert original is not None
+    if is_onnx_alone(recipe):
+        start = Candidate(BlackBox(original), data.example)
+    assert start is not None
+    asked, faults = diagnostics_of(recipe.report.diagnostics, data, "report.diagnostics")
+    collect.faults.extend(faults)
+    collect.faults.extend(without_network(recipe, asked))
+    calibration = collect.attempt(calibration_samples, recipe.calibration, data, recipe.folder)
+    raise_all(collect.faults)
+    assert calibration is not None
+    plan = Plan(
+        request,
+        data,
+        start,
+        start_network,
+        original,
+        tuple(teacher for teacher in teachers if teacher) or (original,),
+        calibration,
+        (),
+        (),
+        asked,
+    )
+    planned = [
+        planned_target(plan, target, [stage for stage in stages if stage], collect)
+        for target in request.targets
+    ]
+    raise_all(_once(collect.faults))
+    return replace(plan, targets=tuple(planned), warnings=(*_warnings(request), *(told or ())))
+
+
+def _budget_faults(request: Request) -> list[EdgekdError]:
+    """Of each table by itself, since merging lets a later budget hide an earlier one; and of what
+    they come to on each target."""
+    faults = [
+        *check_budgets(request.recipe.budgets, "budgets"),
+        *check_budgets(request.budgets, "--budget"),
+    ]
+    for target in request.targets:
+        faults += check_budgets(target.budgets, f"target {target.name}: budgets")
+    if not faults:
+        for target in request.targets:
+            budgets = budgets_of(request, target)
+            faults += check_hard_limits(budgets, hard_limits(target), target.name)
+    return faults
+
+
+def _warnings(request: Request) -> tuple[str, ...]:
+    return ("--quick: measured briefly, so times are less sure",) if request.quick else ()
+
+
+def _once(faults: list[EdgekdError]) -> list[EdgekdError]:
+    """Several targets may find the same fault in the same stage."""
+    seen: dict[str, EdgekdError] = {}
+    for fault in faults:
+        seen.setdefault(str(fault), fault)
+    return list(seen.values())

@@ -1,0 +1,79 @@
+"""What a plan starts from: the network to shrink, and the teachers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from edgekd.data.samples import Data
+from edgekd.errors import InputError
+from edgekd.network.load import load_network
+from edgekd.training.teachers import Teacher, load_teacher
+from edgekd.values.candidate import Candidate
+from edgekd.values.recipe import Network, Recipe
+
+
+class BlackBox(nn.Module):
+    """A teacher as a module, for what only calls one."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.teacher.logits(x)
+
+
+def teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
+    """The trained model and the recipe's other teachers, each with its place in the recipe."""
+    others = [(each, f"teachers.{n}") for n, each in enumerate(recipe.teachers, 1)]
+    return [(recipe.model, "model"), *others]
+
+
+def teacher_for(network: Network, recipe: Recipe, data: Data, where: str) -> Teacher:
+    """A teacher that was loaded and tried on the data."""
+    with _seeded(recipe.seed):  # one without weights is the same in every run
+        return load_teacher(network, recipe.folder, data, where)
+
+
+def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
+    """The network that the first stage gets, after it ran on a sample."""
+    where = "student" if recipe.student else "model"
+    if network.source not in ("factory", "program"):
+        raise InputError(
+            f"a black box ({network.source}) can teach, but can't be trained or compiled",
+            where=where,
+            allowed="factory or program",
+            hint="give [student] a factory, or compress an ONNX file alone: "
+            "[model] onnx = ... with one quantize stage, method = 'calibrate'",
+        )
+    with _seeded(recipe.seed):  # a student without weights starts from the seed's
+        module = load_network(network, recipe.folder, where).eval()
+    _check_outputs(module, data, where)
+    return Candidate(module, data.example)
+
+
+def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
+    example = data.example
+    try:
+        with torch.no_grad():
+            logits = module(example)
+    except Exception as error:  # whatever the user's own forward raises
+        first = str(error).split("\n")[0]
+        raise InputError(
+            f"the network fails on a sample of shape {tuple(example.shape)}: {first}",
+            where=where,
+            hint=f"does it take the inputs of '{data.name}'?",
+        ) from None
+    fault = data.task.output_fault(logits, data.train.y[:1], data.classes, where)
+    if fault is not None:
+        raise fault
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers from a seed, and the generator as it was afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

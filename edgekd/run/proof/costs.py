@@ -1,0 +1,67 @@
+"""What compiled files cost where they run: latency, memory and energy, beside the teacher's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekd.devices import Samples
+from edgekd.measure.measuring import measure
+from edgekd.measure.meters.doubts import doubts
+from edgekd.measure.meters.latency import ratio
+from edgekd.run.compiled import Compiled
+from edgekd.run.plan import Plan
+from edgekd.run.proof.place import Place, options_for
+from edgekd.stages import Progress
+from edgekd.values.measurement import Measurement, unavailable
+from edgekd.values.target import Target
+
+COSTS = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "peak_memory_bytes", "energy_mj")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was measured of one file, and what speaks against how it was."""
+
+    measurements: tuple[Measurement, ...]
+    notes: tuple[str, ...] = ()
+
+
+def costs_of(
+    plan: Plan, target: Target, place: Place, files: Sequence[Compiled], progress: Progress
+) -> list[Costs]:
+    """Latency, memory and energy of every file that this place can tell them of, interleaved, and
+    how many times faster each is than the teacher's, which comes first if it is there."""
+    device = place.device
+    reasons = [place.reason or device.can_run(each.artifact) for each in files]
+    runnable = [each for each, why in zip(files, reasons, strict=True) if not why]
+    measured: list[Costs] = []
+    if runnable:
+        artifacts = [each.artifact for each in runnable]
+        options = [options_for(target, artifact) for artifact in artifacts]
+        what = f"measure {len(runnable)} files on {device.name}"
+        progress(what, 0, 1)
+        quick = plan.request.quick
+        samples, rows = measure(device, artifacts, options, target.sensors, quick=quick)
+        teacher = samples[0] if runnable[0].is_baseline else None
+        measured = [
+            Costs(
+                (*row, _times_faster(teacher, each, place)),
+                doubts(each, after_work=device.name == "host") if device.kind == "measured" else (),
+            )
+            for row, each in zip(rows, samples, strict=True)
+        ]
+        progress(what, 1, 1)
+    taken = iter(measured)
+    return [
+        Costs(tuple(unavailable(metric, why, device=device.name) for metric in COSTS))
+        if why
+        else next(taken)
+        for why in reasons
+    ]
+
+
+def _times_faster(teacher: Samples | None, each: Samples, place: Place) -> Measurement:
+    device = place.device
+    if teacher is None:
+        reason = "the teacher was not measured beside it"
+        return unavailable("latency_ratio", reason, device=device.name)
+    return ratio(teacher, each, device.name, device.kind)

@@ -1,0 +1,239 @@
+"""What a compiled file computes: its accuracy, and how it compares with teacher and reference."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from edgekd.data.tasks import Task
+from edgekd.data.tasks.classification import CLASSIFICATION
+from edgekd.measure.accuracy import (
+    accuracy_measurement,
+    drop_measurement,
+    mean_measurement,
+    scores_of,
+)
+from edgekd.measure.blame import blame
+from edgekd.measure.diagnostics import Finding
+from edgekd.measure.parity import Parity, compare, first_difference
+from edgekd.network.evaluation import predict
+from edgekd.quant.inspection import output_scale
+from edgekd.run.compiled import Compiled
+from edgekd.run.diagnosing import file_findings
+from edgekd.run.plan import Plan
+from edgekd.run.proof.place import Place, options_for
+from edgekd.stages import Progress
+from edgekd.values.artifact import Artifact
+from edgekd.values.measurement import Measurement, unavailable
+from edgekd.values.target import Target
+
+TOLERANCE = {
+    "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,
+    "bf16": 1e-3, "int4": 5e-2, "ternary": 5e-2, "binary": 5e-2, "mixed": 5e-2,
+    "clustered": 1e-3,
+}  # fmt: skip
+"""How far a file with float outputs may lie from its module, relative to the largest output; int8
+ones have float outputs where the last layers stay in float, and rounding adds up before them. For
+matrices of a few bits ONNX Runtime's MatMulNBits rounds the activations to int8 as well."""
+
+STORED = "huffman"
+"""The runtime of files that are only kept: they are judged by their size alone."""
+
+STORED_REASON = "kept for flash: it gives the ONNX file back bit for bit, whose numbers hold"
+
+NO_REFERENCE = "a file alone has no graph in PyTorch to be compared with"
+
+SAME_NUMBERS = "computes_as"
+"""The fact that names the file (by SHA-256) whose outputs another one is defined to give."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """The trained model's outputs (N, ...) on the test set, with its targets (N, ...): what every
+    artifact is compared with."""
+
+    outputs: np.ndarray
+    y: np.ndarray
+    task: Task = CLASSIFICATION
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N,) each test sample's score, 0 to 1."""
+        return scores_of(self.outputs, self.y, "the trained model", self.task)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What one file computes: its accuracy, and how it compares with teacher and reference."""
+
+    accuracy: Measurement
+    drop: Measurement
+    agreement: float | None
+    parity: Parity | None
+    reference: np.ndarray | None = None
+    reason: str = ""
+    further: tuple[Measurement, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def proof_of(
+    plan: Plan,
+    target: Target,
+    place: Place,
+    each: Compiled,
+    original: Original,
+    progress: Progress,
+) -> Proof:
+    """Run a file over the whole test set, where it can run at all, and compare what it gives."""
+    artifact, device = each.artifact, place.device
+    progress(f"run {artifact.path.name} on {device.name}", 0, 1)
+    reason = STORED_REASON if artifact.runtime == STORED else device.can_run(artifact)
+    if each.is_baseline and place.reason:
+        reason = "the teacher's file is for the target's own kind of machine only"
+    if reason:
+        gone = [
+            unavailable(name, reason, device=device.name) for name in ("accuracy", "accuracy_drop")
+        ]
+        return Proof(gone[0], gone[1], None, None, reason=reason)
+    inputs = plan.data.test.x.numpy()
+    outputs = device.infer(artifact, inputs, options_for(target, artifact))
+    reference = predict(each.reference.module, plan.data.test.x).numpy() if each.reference else None
+    task = original.task
+    scores = scores_of(outputs, original.y, str(artifact.path), task)
+    progress(f"run {artifact.path.name} on {device.name}", 1, 1)
+    return Proof(
+        accuracy_measurement(scores, device.name, place.kind, task.metric),
+        drop_measurement(original.scores, scores, device.name, place.kind, task.metric),
+        _agreement(task, outputs, original.outputs),
+        None
+        if reference is None
+        else blame(
+            device,
+            artifact,
+            options_for(target, artifact),
+            inputs,
+            _parity(target, each, inputs, outputs, reference, task),
+        ),
+        reference,
+        NO_REFERENCE if reference is None else "",
+        (
+            *_further(place, task, outputs, original.y),
+            *_played(target, place, artifact, task),
+        ),
+        _diagnosed(plan, target, place, each, outputs, original),
+    )
+
+
+def _diagnosed(
+    plan: Plan,
+    target: Target,
+    place: Place,
+    each: Compiled,
+    outputs: np.ndarray,
+    original: Original,
+) -> tuple[Finding, ...]:
+    """The diagnostics of a deployed file; the teacher's own file has none."""
+    if each.is_baseline:
+        return ()
+    run = _runner(target, place, each.artifact)
+    name = each.artifact.path.name
+    return file_findings(plan, name, place.kind, outputs, original.outputs, run)
+
+
+def _runner(
+    target: Target, place: Place, artifact: Artifact
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The file as a function of inputs (B, ...)."""
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        outputs = place.device.infer(artifact, x.numpy(), options_for(target, artifact))
+        return torch.from_numpy(np.ascontiguousarray(outputs))
+
+    return run
+
+
+def _agreement(task: Task, outputs: np.ndarray, others: np.ndarray) -> float:
+    """How far the outputs say what others do, 0 to 1."""
+    mine, theirs = (torch.from_numpy(np.ascontiguousarray(each)) for each in (outputs, others))
+    return float(task.agreement(mine, theirs).double().mean())
+
+
+def _further(
+    place: Place, task: Task, outputs: np.ndarray, y: np.ndarray
+) -> tuple[Measurement, ...]:
+    """What else the task tells of each sample."""
+    told = task.further(torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
+    return tuple(
+        mean_measurement(
+            metric, values.numpy(), place.device.name, place.kind, f"over {len(values)} samples"
+        )
+        for metric, values in told.items()
+    )
+
+
+def _played(
+    target: Target, place: Place, artifact: Artifact, task: Task
+) -> tuple[Measurement, ...]:
+    """What the task finds by letting the file act."""
+    run = _runner(target, place, artifact)
+    return tuple(
+        mean_measurement(
+            metric, values.numpy(), place.device.name, place.kind, f"{len(values)} episodes"
+        )
+        for metric, values in task.played(run).items()
+    )
+
+
+def _parity(
+    target: Target,
+    each: Compiled,
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    reference: np.ndarray,
+    task: Task,
+) -> Parity:
+    """Against the candidate itself in PyTorch; a file that fails has its first layer named."""
+    artifact = each.artifact
+    assert each.reference is not None
+    quantized = artifact.precision == "int8"
+    scale = _output_step(each) if quantized else None
+    lsb = float(target.quantization.tolerance_lsb)
+    tolerance = lsb if scale else TOLERANCE[artifact.precision]
+    name = "the fake-quantized graph in PyTorch" if quantized else "the float module in PyTorch"
+    parity = compare(reference, outputs, scale, tolerance, name)
+    if task != CLASSIFICATION:
+        parity = parity.model_copy(update={"top1_agreement": _agreement(task, outputs, reference)})
+    if parity.verdict == "fail" and quantized:
+        worst = inputs[parity.worst_sample : parity.worst_sample + 1]
+        layer = first_difference(each.reference.module, artifact, worst)
+        return parity.model_copy(update={"first_difference": layer})
+    return parity
+
+
+def _output_step(each: Compiled) -> float | None:
+    """The step of the output's grid: the file's own, or the graph's last quantizer's."""
+    assert each.reference is not None
+    return each.artifact.outputs[0].scale or output_scale(each.reference.module)
+
+
+def inherited(
+    artifact: Artifact, proof: Proof, everything: Sequence[Compiled], proofs: Sequence[Proof]
+) -> Proof:
+    """A file that can't run here takes the accuracy, as an estimate, of the one that it was made
+    of, where its compiler keeps every number as it is."""
+    source = artifact.facts.get(SAME_NUMBERS)
+    if source is None or proof.accuracy.value is not None:
+        return proof
+    for each, other in zip(everything, proofs, strict=True):
+        if each.artifact.sha256 == source and other.accuracy.value is not None:
+            told = {
+                "kind": "estimated",
+                "protocol": f"that of {each.artifact.path.name}, whose arithmetic it keeps",
+            }
+            return replace(
+                proof,
+                accuracy=other.accuracy.model_copy(update=told),
+                drop=other.drop.model_copy(update=told),
+            )
+    return proof

@@ -1,0 +1,93 @@
+"""Where one target's files run, and with which options."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.devices import Device
+from edgekd.devices.emulated.root import missing_tools
+from edgekd.devices.emulated.user_mode import open_user_mode
+from edgekd.devices.opening import open_device
+from edgekd.errors import EdgekdError
+from edgekd.firmware.emulation import BOARDS
+from edgekd.firmware.emulation import missing_tools as cortex_m_tools
+from edgekd.run.plan import Plan
+from edgekd.values.artifact import Artifact
+from edgekd.values.measurement import Kind
+from edgekd.values.target import Target
+
+MAKERS = {
+    "onnxruntime": "onnx", "litert": "tflite", "tvm": "tvm", "edgetpu": "edgetpu", "c": "c",
+}  # fmt: skip
+"""Which backend's table of the target has the options of a runtime."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one target's files run. On the target's own kind of machine everything is measured;
+    elsewhere `reason` says what is missing, outputs are `simulated` and there is no cost."""
+
+    device: Device
+    reason: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What a number that comes from outputs is there."""
+        return "simulated" if self.reason else self.device.kind
+
+    @property
+    def facts(self) -> tuple[Any, ...]:
+        """What results depend on: this machine with its processor, and a board with its own and
+        its runtimes."""
+        found = (self.device.name, self.kind, self.reason, platform.platform(), _processor())
+        if self.device.kind != "measured" or self.device.name == "host":
+            return found
+        hello = self.device.hello()
+        return (*found, hello.platform, hello.cpu, dict(hello.runtimes))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
+
+
+def place_for(plan: Plan, target: Target) -> Place:
+    """The device the user named, this machine, or an emulator of the target's processor."""
+    if plan.request.device:
+        return Place(open_device(plan.request.device))
+    machine = platform.machine().lower()
+    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    if target.hardware.architecture != here:
+        device, note = _emulator(target)
+        return Place(device, f"this machine is {here}; name a {target.title} by --device{note}")
+    if target.accelerators:
+        name = target.accelerators[0].name
+        return Place(open_device("host"), f"needs the {name}; run on a {target.title}")
+    return Place(open_device("host"))
+
+
+def _emulator(target: Target) -> tuple[Device, str]:
+    """The target's processor under QEMU where that is installed, else this machine."""
+    if target.hardware.architecture == "aarch64" and not missing_tools():
+        try:
+            return open_user_mode(target.name), ""
+        except EdgekdError as error:
+            return open_device("host"), f" (no emulator: {error.message})"
+    board = cortex_m(target) if "c" in target.backends else None
+    return (board, "") if board else (open_device("host"), " (no emulator installed)")
+
+
+def cortex_m(target: Target) -> Device | None:
+    """The emulated microcontroller that generated C runs on, where it and its tools are here."""
+    if cortex_m_tools() or target.hardware.cpu not in BOARDS:
+        return None
+    return open_device(f"cortex-m://{target.name}")
+
+
+def options_for(target: Target, artifact: Artifact) -> dict[str, Any]:
+    """The target's table for what runs a file."""
+    return target.backends.get(MAKERS.get(artifact.runtime, ""), {})

@@ -1,0 +1,71 @@
+"""What the stages that replace layers share: what they refuse, and finished steps kept on disk."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.network.storage import load_module, save_module
+from edgekd.network.taps import layer_names, no_such_layer
+from edgekd.store import folder_beside
+from edgekd.training.checkpoint import read_tensors, sha256_of_state, write_tensors
+
+Make = Callable[[], nn.Module]
+
+
+def ignore_faults(module: nn.Module, ignore: Sequence[str], where: str) -> list[EdgekdError]:
+    """Names in `ignore` that are no layers."""
+    known = layer_names(module)
+    return [no_such_layer(name, known, f"{where}.ignore") for name in ignore if name not in known]
+
+
+GIVE_FACTORY = "give the model as factory and weights"
+
+
+def float_faults(module: nn.Module, form: str, what: str, where: str) -> list[EdgekdError]:
+    """A quantized candidate, or an exported program, whose layers can't be replaced."""
+    if form != "float":
+        hint = "put this stage before the quantize stage"
+        return [InputError(f"a quantized model can't be {what}", where=where, hint=hint)]
+    if isinstance(module, torch.fx.GraphModule):
+        return [
+            InputError(
+                f"an exported program can't be {what}: its layers and shapes are fixed",
+                where=where,
+                hint=f"{GIVE_FACTORY}; granularity = 'weights' works on both",
+            )
+        ]
+    return []
+
+
+def step_folder(work: Path, module: nn.Module, *facts: object) -> Path:
+    """The folder for steps that start from this module and these facts, and from no others."""
+    text = repr((sha256_of_state(module), *facts))
+    return work / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def kept_structure(folder: Path, before: nn.Module, make: Make) -> nn.Module:
+    """What `make` gives, read back from `folder` where it was made before."""
+    if folder.is_dir():
+        return load_module(copy.deepcopy(before), folder)
+    made = make()
+    with folder_beside(folder) as beside:
+        save_module(made, beside)
+    return made
+
+
+def kept_weights(file: Path, before: nn.Module, make: Make) -> nn.Module:
+    """The same where only the weights change: one safetensors file."""
+    found = read_tensors(file)
+    if found is not None:
+        module = copy.deepcopy(before)
+        module.load_state_dict(found[0])
+        return module
+    made = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(file, made.state_dict(), {})
+    return made

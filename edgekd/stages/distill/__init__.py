@@ -1,0 +1,84 @@
+"""Distil: the candidate learns by a scheme, its structure stays as it is."""
+
+import copy
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import STAGES
+from edgekd.stages import Context
+from edgekd.stages.distill.schemes import Scheme, Situation, scheme_of
+from edgekd.training.distillation import Teaching
+from edgekd.values.candidate import Candidate
+
+
+@STAGES.register(paper="https://arxiv.org/abs/1503.02531")
+class Distill(Teaching):
+    """Train the student from one teacher or several, with losses on logits and on layers.
+
+    `scheme` is how they meet: the name of one, or a table with its `name` and parameters;
+    `edgekd methods scheme` lists them.
+    """
+
+    kind: Literal["distill"] = "distill"
+    target_facts: ClassVar[tuple[str, ...]] = ()
+    scheme: str | dict[str, Any] = "offline"
+
+    def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
+        if candidate.form == "int8":
+            return [
+                InputError(
+                    "a quantized model can't be distilled further",
+                    where=where,
+                    hint="put distill before quantize, or let quantize train with the teacher",
+                )
+            ]
+        try:
+            scheme = self._scheme(where)
+        except EdgekdError as error:
+            return list(error.faults)
+        return scheme.check(candidate.module, self._situation(context, where))
+
+    def cost(self, context: Context) -> str:
+        try:
+            return self._scheme("").cost(self._situation(context, ""))
+        except EdgekdError:
+            return "not known: the scheme is refused"
+
+    def run(self, candidate: Candidate, context: Context) -> Candidate:
+        scheme, at = self._scheme("distill"), self._situation(context, "distill")
+        taught = scheme.teach(copy.deepcopy(candidate.module), at)
+        names = ", ".join(str(table["name"]) for table in self.losses) or "labels only"
+        names = names if scheme.reads_losses else "its own loss"
+        how = "" if self.name == "offline" else f" by {self.name}"
+        note = f" ({taught.note})" if taught.note else ""
+        line = f"distill{how}: {self.epochs} epochs with {names}{note}"
+        return candidate.after(taught.module, line)
+
+    def content(self, folder: Path) -> str:
+        """Of the scheme's own networks and files; nothing where the check refuses it."""
+        try:
+            return self._scheme("").content(folder)
+        except EdgekdError:
+            return ""
+
+    @property
+    def name(self) -> str:
+        """The scheme's."""
+        return self.scheme if isinstance(self.scheme, str) else str(self.scheme.get("name"))
+
+    def _scheme(self, where: str) -> Scheme:
+        return scheme_of(self.scheme, f"{where}: scheme")
+
+    def _situation(self, context: Context, where: str) -> Situation:
+        return Situation(
+            teaching=self,
+            data=context.data,
+            teachers=context.teachers,
+            work=context.work,
+            seed=context.seed,
+            folder=context.folder,
+            cache=context.cache,
+            progress=context.progress,
+            where=where,
+        )

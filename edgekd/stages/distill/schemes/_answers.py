@@ -1,0 +1,75 @@
+"""The recipe's losses between two networks' answers, for schemes in which both may be learning."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.stages.distill.schemes import Situation
+from edgekd.training.lesson import Compared, moment_of
+from edgekd.training.loop import Batch
+from edgekd.training.losses import ResponseLoss
+from edgekd.training.terms import Term, terms_of
+
+
+class Comparison(nn.Module):
+    """The weighted sum of the losses on answers, and the labels' part; a companion of the training.
+
+    It holds the losses and their schedules as modules, so that what they learn is trained and kept
+    with the rest.
+    """
+
+    def __init__(self, at: Situation) -> None:
+        super().__init__()
+        self.at = at
+        terms, _ = terms_of(at.teaching.losses, at.where)
+        self.terms: Sequence[Term] = [term for term in terms if term.weight]
+        self.labelling = at.teaching.label_schedule_made
+        parts: list[nn.Module] = [term.learned for term in self.terms]
+        self.learned = nn.ModuleList([*parts, self.labelling] if self.labelling else parts)
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, batch: Batch, labels: Tensor | None = None
+    ) -> Tensor:
+        """Sum of weight * loss; no gradient goes to the teacher's answers.
+
+        `labels` are those of the answers where they aren't the batch's.
+        """
+        labels = batch.y if labels is None else labels
+        student, teacher = student.float(), teacher.detach().float()
+        compared = Compared.of(self.at.data.task, student, [teacher], labels)
+        moment = moment_of(batch, len(student), compared.answers[0])
+        total = student.new_zeros(())
+        for term in self.terms:
+            term.set_to(moment)
+            if isinstance(term.loss, ResponseLoss):
+                value = term.loss(compared.logits, compared.answers[0], compared.labels)
+            else:
+                value = term.loss(student, teacher)
+            told = self.labels(student, batch, labels)
+            total = total + term.weighted(value, moment, told, {None: student})
+        return total
+
+    def labels(
+        self,
+        student: Tensor,
+        batch: Batch,
+        labels: Tensor | None = None,
+        weight: float | None = None,
+    ) -> Tensor:
+        """The task's own loss, by `label_weight` or its schedule if no weight is given."""
+        teaching = self.at.teaching
+        share: float | Tensor = teaching.label_weight if weight is None else weight
+        if not share:
+            return student.new_zeros(())
+        if weight is None and self.labelling is not None:
+            share = self.labelling(moment_of(batch, len(student)))
+        labels = batch.y if labels is None else labels
+        return share * self.at.data.task.label_loss(
+            student.float(), labels, teaching.label_smoothing
+        )
+
+
+def mean(values: Sequence[Tensor]) -> Tensor:
+    """The mean of scalars."""
+    return torch.stack(list(values)).mean()

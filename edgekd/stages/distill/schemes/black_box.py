@@ -1,0 +1,103 @@
+"""A black box teaches: only its answers travel, recorded in half precision, or just its choices."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._faults import answer_faults, class_faults, weighting_faults
+from edgekd.stages.distill.schemes._networks import answering
+from edgekd.training.teachers import Teacher
+
+STORAGE = {"fp16": torch.float16, "fp32": torch.float32}
+
+SURE = 1e4
+"""A logit so far above the others that softmax gives exactly one at every usual temperature."""
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/1503.02531")
+class BlackBox(Scheme):
+    """Learn from recorded answers alone, whatever else a teacher could show.
+
+    `answers = "logits"`: the recipe's `losses` on the logits, kept in `storage`. "labels": only the
+    class that the teacher chooses is known, and the loss is label_weight * CE(z, y) +
+    (1 - label_weight) * CE(z, argmax z_t), the hard labels of Hinton et al. 2015, section 2 as
+    T -> 0 (several teachers vote by their weights). Losses that read layers are refused, also where
+    the teacher has layers: so a recipe can be tried before the teacher moves behind an interface.
+    """
+
+    answers: Literal["logits", "labels"] = "logits"
+    storage: Literal["fp16", "fp32"] = "fp16"
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        if self.answers == "logits":
+            return answer_faults(at, "black-box") or at.check(student, at.teachers)
+        faults = class_faults(at, "black-box with labels")
+        faults += weighting_faults(at, "black-box with labels", "label_schedule")
+        if "losses" in at.teaching.model_fields_set and at.teaching.losses:
+            message = "labels have no logits to compare: the loss is cross-entropy with them"
+            hint = 'set losses = [], or scheme.answers = "logits"'
+            faults.append(InputError(message, where=f"{at.where}: losses", hint=hint))
+        if at.teaching.label_weight >= 1:
+            message = "a label_weight of 1 or more leaves nothing for the teacher's labels"
+            place = f"{at.where}: label_weight"
+            faults.append(InputError(message, where=place, allowed="0 up to below 1"))
+        return faults or self._hard(at).check(student, at.teachers)
+
+    @property
+    def reads_losses(self) -> bool:
+        return self.answers == "logits"
+
+    def cost(self, at: Situation) -> str:
+        kept = "chosen classes" if self.answers == "labels" else f"logits kept in {self.storage}"
+        return f"{at.length}, learning from {at.names}: {kept}"
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        if self.answers == "logits":
+            taught = at.teach(student, at.teachers, storage=STORAGE[self.storage])
+            return Taught(taught, f"from logits in {self.storage}")
+        teachers = [ChosenClass(teacher) for teacher in at.teachers]
+        with answering(at.teachers):
+            taught = self._hard(at).teach(student, teachers)
+        return Taught(taught, "from chosen classes alone")
+
+    def _hard(self, at: Situation) -> Situation:
+        share = 1 - at.teaching.label_weight
+        return at.with_(losses=({"name": "kl", "temperature": 1.0, "weight": share},))
+
+
+@dataclass(frozen=True)
+class ChosenClass:
+    """A teacher of whose answer nothing is left but the class; KL at T = 1 is CE with it then."""
+
+    teacher: Teacher
+
+    @property
+    def name(self) -> str:
+        """The teacher's."""
+        return self.teacher.name
+
+    @property
+    def key(self) -> str:
+        """The teacher's, marked."""
+        return f"{self.teacher.key}-chosen-class"
+
+    @property
+    def weight(self) -> float:
+        """The teacher's."""
+        return self.teacher.weight
+
+    @property
+    def module(self) -> nn.Module | None:
+        """None: a black box."""
+        return None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, classes), one of them sure."""
+        answers = self.teacher.logits(x)
+        return SURE * F.one_hot(answers.argmax(1), answers.shape[1]).float()

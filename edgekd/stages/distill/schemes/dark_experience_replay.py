@@ -1,0 +1,124 @@
+"""Dark experience replay: a few old samples are kept, with the answers that they got then."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.data.views import stream
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._faults import one_process_faults, weighting_faults
+from edgekd.stages.distill.schemes._tasks import Tasks, of_task, task_order_faults, told
+from edgekd.training.loop import Batch
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/2004.07211")
+class DarkExperienceReplay(Scheme):
+    """DER++: CE(z, y) + alpha |z' - logits'|^2 + beta CE(z'', y''), primes from the memory.
+
+    Buzzega et al. 2020, equations 6 and 7 (`beta = 0` is DER). The memory holds `memory` samples
+    that reservoir sampling chose from all that was seen, with label and the logits that they got
+    when they came; |.|^2 is the mean over classes, as in the authors' code. Two draws of a batch's
+    size are replayed in each step. `tasks` are groups of classes in order; the student knows the
+    first `known` of them already (their samples are not in the memory). The recipe's `losses` and
+    teachers are not used.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {"tasks": [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]}
+
+    tasks: Tasks = ()
+    known: int = Field(default=0, ge=0)
+    memory: PositiveInt = 200
+    alpha: float = Field(default=0.3, ge=0.0)
+    beta: float = Field(default=0.5, ge=0.0)
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        faults = task_order_faults(self.tasks, self.known, at, "dark-experience-replay")
+        for key in ("losses", "label_weight"):
+            if key in at.teaching.model_fields_set and getattr(at.teaching, key):
+                message = "'dark-experience-replay' has a loss of its own, with alpha and beta"
+                hint = "set losses = []" if key == "losses" else "leave it out"
+                faults.append(InputError(message, where=f"{at.where}: {key}", hint=hint))
+        faults += one_process_faults(at, "dark-experience-replay")
+        faults += weighting_faults(at, "dark-experience-replay", "label_schedule")
+        return faults or at.with_(losses=(), label_weight=1.0).check(student, ())
+
+    @property
+    def reads_losses(self) -> bool:
+        return False
+
+    def cost(self, at: Situation) -> str:
+        count = len(self.tasks) - self.known
+        kept = f"{self.memory:,} samples kept for replay, the teachers not asked"
+        return f"{at.teaching.epochs} epochs of each of {count} tasks, {kept}"
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        memory = Reservoir(self.memory, tuple(at.data.example.shape[1:]), at.data.classes)
+        for number, task in enumerate(self.tasks):
+            if number < self.known:
+                continue
+            self._learn(student, memory, at.with_(data=of_task(at.data, task)), number)
+        return Taught(student, told(student, at.data, self.tasks))
+
+    def _learn(self, student: nn.Module, memory: "Reservoir", at: Situation, number: int) -> None:
+        task, smoothing = at.data.task, at.teaching.label_smoothing
+
+        def loss(module: nn.Module, batch: Batch) -> Tensor:
+            logits = module(batch.x).float()
+            total = task.label_loss(logits, batch.y, smoothing)
+            drawn = torch.Generator().manual_seed(stream(at.seed, "replay", number, batch.step))
+            if memory.held:
+                x, _, then = memory.draw(len(batch.x), drawn)
+                total = total + self.alpha * F.mse_loss(module(x).float(), then)
+                x, y, _ = memory.draw(len(batch.x), drawn)
+                total = total + self.beta * task.label_loss(module(x).float(), y, smoothing)
+            memory.offer(batch.x, batch.y, logits, drawn)
+            return total
+
+        at.fit(student, loss, f"task-{number + 1}", companions=memory, identity=repr(self))
+
+
+class Reservoir(nn.Module):
+    """An even sample of all that was offered, as buffers, so that a checkpoint has it.
+
+    Vitter 1985, algorithm R: the n-th offered takes a random place among n, if the memory has it.
+    """
+
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    offered: Tensor
+
+    def __init__(self, size: int, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.register_buffer("x", torch.zeros(size, *shape))
+        self.register_buffer("y", torch.zeros(size, dtype=torch.int64))
+        self.register_buffer("logits", torch.zeros(size, classes))
+        self.register_buffer("offered", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def held(self) -> int:
+        """How many samples are in it."""
+        return min(int(self.offered), len(self.y))
+
+    def offer(self, x: Tensor, y: Tensor, logits: Tensor, drawn: torch.Generator) -> None:
+        """Show it a batch, one sample after the other."""
+        for number in range(len(y)):
+            self.offered += 1
+            count = int(self.offered)
+            place = count - 1
+            if count > len(self.y):
+                place = int(torch.randint(count, (1,), generator=drawn))
+            if place < len(self.y):
+                self.x[place], self.y[place] = x[number].detach(), y[number]
+                self.logits[place] = logits[number].detach()
+
+    def draw(self, count: int, drawn: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples, labels and the logits of then, up to `count` different ones."""
+        chosen = torch.randperm(self.held, generator=drawn)[:count].to(self.y.device)
+        return self.x[chosen], self.y[chosen], self.logits[chosen]

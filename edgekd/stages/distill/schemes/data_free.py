@@ -1,0 +1,173 @@
+"""Data-free: a generator makes the samples that the teacher answers and the student learns from."""
+
+from contextlib import ExitStack
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.data.views import stream
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._answers import Comparison
+from edgekd.stages.distill.schemes._faults import (
+    answer_faults,
+    class_faults,
+    layer_teacher_faults,
+    one_process_faults,
+)
+from edgekd.stages.distill.schemes._generator import Generator
+from edgekd.stages.distill.schemes._networks import differentiable, drawing, frozen
+from edgekd.stages.distill.schemes._norm_statistics import NormStatistics, norms_of
+from edgekd.stages.distill.schemes._stand_in import ticks
+from edgekd.training.loop import Batch
+from edgekd.training.teachers import Teacher
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/1904.01186")
+class DataFree(Scheme):
+    """No sample of the data is read: a generator learns what to ask the frozen teacher.
+
+    The student learns by the recipe's `losses` from the teacher's logits t on x = G(noise), and by
+    `label_weight` from argmax t. The generator minimizes, by `objective`: "dafl" (Chen et al. 2019,
+    equation 10) CE(t, argmax t) - activation * mean|f| - balance * H(mean softmax(t)), f the input
+    of the teacher's last linear layer; "zskt" (Micaelli & Storkey 2019, equation 1) - KL(softmax t
+    || softmax s), the student's disagreement. To either comes `statistics` times the distance from
+    the teacher's batch-norm statistics. The generator learns in one of `student_steps` steps (zskt:
+    10 in the paper). Samples get the `mean` and `std` that the teacher's inputs had. An epoch is
+    `samples` made ones; the last epoch's weights are kept, as there is no data to choose by.
+    """
+
+    objective: Literal["dafl", "zskt"] = "dafl"
+    samples: PositiveInt = 4096
+    student_steps: PositiveInt = 1
+    latent: PositiveInt = 64
+    width: PositiveInt = 32
+    activation: float = Field(default=0.1, ge=0.0)
+    balance: float = Field(default=5.0, ge=0.0)
+    statistics: float = Field(default=0.0, ge=0.0)
+    mean: float = 0.0
+    std: PositiveFloat = 1.0
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        why = "sends gradients through the teacher"
+        faults = layer_teacher_faults(at, "data-free", why) + class_faults(at, "data-free")
+        faults = faults or answer_faults(at, "data-free") + one_process_faults(at, "data-free")
+        if faults:
+            return faults
+        teacher = at.teachers[0].module
+        assert teacher is not None
+        if self.statistics and not norms_of(teacher):
+            message = f"the teacher {at.teachers[0].name} has no batch norm to take statistics from"
+            place = f"{at.where}: scheme.statistics"
+            faults.append(InputError(message, where=place, hint="set statistics = 0"))
+        if at.teaching.batch_size == 1:
+            message = "the generator's batch norm needs two samples or more in a batch"
+            faults.append(InputError(message, where=f"{at.where}: batch_size"))
+        return faults + at.check(student, at.teachers[:1])
+
+    def cost(self, at: Situation) -> str:
+        return (
+            f"{at.teaching.epochs} epochs of {self.samples:,} generated samples, "
+            f"learning from {at.teachers[0].name} without data"
+        )
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        comparison, size = Comparison(at), at.teaching.batch_size
+        with drawing(at.seed, "generator"):
+            shape = tuple(at.data.example.shape[1:])
+            generator = Generator(shape, self.latent, self.width, self.mean, self.std)
+        teacher = at.teachers[0]
+        with ExitStack() as stack:
+            network = stack.enter_context(frozen(teacher))
+            inner = stack.enter_context(LastInputs(network))
+            norms = stack.enter_context(NormStatistics(network)) if self.statistics else None
+
+            def loss(module: nn.Module, batch: Batch) -> Tensor:
+                noise = torch.Generator().manual_seed(
+                    stream(at.seed, "noise", batch.step, int(batch.index[0]))
+                )
+                z = torch.randn(max(2, len(batch.index)), self.latent, generator=noise)
+                learns = batch.step % self.student_steps == 0
+                with torch.set_grad_enabled(learns):
+                    x = generator(z.to(batch.x.device))
+                    theirs, far = self._answers(teacher, network, x, norms)
+                mine = module(x.detach()).float()
+                labels = theirs.detach().argmax(1)
+                total: Tensor = comparison(mine, theirs, batch, labels)
+                total = total + comparison.labels(mine, batch, labels)
+                if learns:
+                    total = total + self._asking(theirs, inner, module, x)
+                    total = total + self.statistics * far
+                return total
+
+            made = at.with_(data=ticks(at.data, max(size, self.samples)), keep="last")
+            companions = nn.ModuleList([comparison, generator])
+            made.fit(student, loss, companions=companions, identity=f"{self!r} {teacher.key}")
+        return Taught(student, f"{self.objective} generator, no data")
+
+    def _answers(
+        self, teacher: Teacher, network: nn.Module, x: Tensor, norms: NormStatistics | None
+    ) -> tuple[Tensor, Tensor]:
+        """The teacher's logits, and how far `x` is from its batch norms where that counts."""
+        if norms is None:
+            return differentiable(teacher, network, x), x.new_zeros(())
+        return norms.watch(lambda: differentiable(teacher, network, x))
+
+    def _asking(self, theirs: Tensor, inner: "LastInputs", module: nn.Module, x: Tensor) -> Tensor:
+        """The generator's own loss; no gradient of it reaches the student."""
+        if self.objective == "dafl":
+            features = inner.taken()
+            strength = features.abs().mean() if features is not None else theirs.new_zeros(())
+            return asking_dafl(theirs, strength, self.activation, self.balance)
+        asked = [(value, value.requires_grad) for value in module.parameters()]
+        module.requires_grad_(False)
+        try:
+            mine = module(x).float()
+        finally:
+            for value, wish in asked:
+                value.requires_grad_(wish)
+        return -divergence(theirs, mine)
+
+
+def asking_dafl(theirs: Tensor, strength: Tensor, activation: float, balance: float) -> Tensor:
+    """CE(t, argmax t) - activation * strength - balance * H(mean softmax t), H in nats."""
+    surely = F.cross_entropy(theirs, theirs.detach().argmax(1))
+    average = torch.softmax(theirs, dim=1).mean(0)
+    spread = -(average * average.clamp_min(1e-12).log()).sum()
+    return surely - activation * strength - balance * spread
+
+
+def divergence(theirs: Tensor, mine: Tensor) -> Tensor:
+    """KL(softmax t || softmax s), the mean over the batch."""
+    logs, own = torch.log_softmax(theirs, dim=1), torch.log_softmax(mine, dim=1)
+    return F.kl_div(own, logs, reduction="batchmean", log_target=True)
+
+
+class LastInputs:
+    """A context that takes what goes into a network's last linear layer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
+        self._layer = linear[-1] if linear else None
+        self._features: Tensor | None = None
+
+    def __enter__(self) -> "LastInputs":
+        if self._layer is not None:
+            self._handle = self._layer.register_forward_pre_hook(self._take)
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        if self._layer is not None:
+            self._handle.remove()
+        self._features = None
+
+    def _take(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0]
+
+    def taken(self) -> Tensor | None:
+        """(B, D), or None where the network has no linear layer."""
+        return self._features

@@ -1,0 +1,181 @@
+"""DeepInversion: images that the teacher's batch norms remember, and a student taught on them."""
+
+import math
+from contextlib import ExitStack
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.data.views import stream
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._faults import (
+    class_faults,
+    layer_teacher_faults,
+    one_process_faults,
+)
+from edgekd.stages.distill.schemes._generator import roll
+from edgekd.stages.distill.schemes._networks import as_teacher, differentiable, drawing, frozen
+from edgekd.stages.distill.schemes._norm_statistics import NormStatistics, norms_of
+from edgekd.stages.distill.schemes._stand_in import made, ticks
+from edgekd.training.loop import Batch
+from edgekd.training.losses._rows import divergence
+from edgekd.training.teachers import Teacher
+
+STEPS = 50
+"""Steps of the images between two checkpoints."""
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/1912.08795")
+class DeepInversion(Scheme):
+    """No sample of the data is read: images are made from noise, then teach as data would.
+
+    Yin et al. 2020, equations 1 to 4: each image x with its class c minimizes CE(t(x), c) +
+    total_variation * TV(x) + l2 * |x|^2 + statistics * (sum over batch norms of |mean(x) - running
+    mean|_2 + |var(x) - running var|_2), shifted by up to `jitter` pixels a step. `images` are made,
+    `chunk` at a time, in `iterations` steps of `rate`, begun from noise of the `mean` and `std` of
+    the teacher's inputs. The student learns on them by `label_weight` and `losses`, layers
+    included; the last epoch's weights are kept, as there is no data to choose by.
+
+    `competition` above 0 is their Adaptive DeepInversion (equations 6 and 7): the images are made
+    in `rounds`, the student learns on all there are after each, and from the second round on an
+    image also minimizes competition * (1 - JS(softmax t(x), softmax s(x))), s the student as it is.
+    """
+
+    images: PositiveInt = 512
+    chunk: PositiveInt = 256
+    iterations: PositiveInt = 300
+    rate: PositiveFloat = 0.05
+    total_variation: float = Field(default=1e-3, ge=0.0)
+    l2: float = Field(default=1e-5, ge=0.0)
+    statistics: PositiveFloat = 1.0
+    jitter: int = Field(default=1, ge=0)
+    mean: float = 0.0
+    std: PositiveFloat = 1.0
+    competition: float = Field(default=0.0, ge=0.0)
+    rounds: int = Field(default=2, ge=2)
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        why = "sends gradients through the teacher"
+        faults = layer_teacher_faults(at, "deep-inversion", why)
+        faults += class_faults(at, "deep-inversion") + one_process_faults(at, "deep-inversion")
+        if faults:
+            return faults
+        teacher = at.teachers[0].module
+        assert teacher is not None
+        if not norms_of(teacher):
+            message = f"the teacher {at.teachers[0].name} has no batch norm whose statistics tell"
+            hint = 'use scheme = "data-free", whose generator needs none'
+            faults.append(InputError(message, where=at.where, hint=hint))
+        if at.data.example.ndim != 4:
+            shape = tuple(at.data.example.shape[1:])
+            message = f"'deep-inversion' makes images, found samples of shape {shape}"
+            place = f"{at.where}: data '{at.data.name}'"
+            hint = 'use scheme = "data-free"'
+            faults.append(InputError(message, where=place, hint=hint))
+        faults += self._round_faults(at)
+        return faults + at.check(student, at.teachers[:1])
+
+    def _round_faults(self, at: Situation) -> list[EdgekdError]:
+        place = f"{at.where}: scheme.rounds"
+        if not self.competition and "rounds" in self.model_fields_set:
+            message = "only images that compete with the student are made in rounds"
+            return [InputError(message, where=place, hint="set competition = 1.0")]
+        if self.competition and self.images < self.rounds:
+            message = f"{self.images} images are too few for {self.rounds} rounds"
+            return [InputError(message, where=place, allowed=f"up to {self.images}")]
+        return []
+
+    def cost(self, at: Situation) -> str:
+        rounds = f", in {self.rounds} rounds" if self.competition else ""
+        return (
+            f"{self.images:,} images by {self.iterations} steps through {at.teachers[0].name}, "
+            f"then {at.teaching.epochs} epochs of them{rounds}"
+        )
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        labels = torch.arange(self.images) % at.data.classes
+        rounds = self.rounds if self.competition else 1
+        parts: list[Tensor] = []
+        for turn, wanted in enumerate(torch.tensor_split(labels, rounds), 1):
+            rival = as_teacher(student, "the student") if turn > 1 else None
+            for chosen in torch.split(wanted, self.chunk):
+                parts.append(self._images(len(parts), chosen, at, rival))
+            x = torch.cat(parts)
+            on = at.with_(data=made(at.data, x, labels[: len(x)]), keep="last")
+            on.teach(student, at.teachers[:1], "student" if turn == rounds else f"student-{turn}")
+        ending = f", in {rounds} rounds against the student" if self.competition else ""
+        return Taught(student, f"on {self.images} inverted images, no data{ending}")
+
+    def _images(self, number: int, labels: Tensor, at: Situation, rival: Teacher | None) -> Tensor:
+        """One chunk of images (N, C, H, W) for these classes."""
+        teacher, shape = at.teachers[0], tuple(at.data.example.shape[1:])
+        with drawing(at.seed, "images", number):
+            pixels = Pixels(self.mean + self.std * torch.randn(len(labels), *shape))
+        with ExitStack() as stack:
+            network = stack.enter_context(frozen(teacher))
+            norms = stack.enter_context(NormStatistics(network))
+            other = stack.enter_context(frozen(rival)) if rival is not None else None
+
+            def loss(module: nn.Module, batch: Batch) -> Tensor:
+                drawn = torch.Generator().manual_seed(stream(at.seed, "jitter", number, batch.step))
+                pixels_now = module(batch.x)
+                x = roll(pixels_now, self.jitter, drawn)
+                answers, distance = norms.watch(lambda: differentiable(teacher, network, x))
+                told = F.cross_entropy(answers, labels.to(x.device))
+                prior = self.total_variation * variation(x) + self.l2 * power(x)
+                total: Tensor = told + prior + self.statistics * distance
+                if rival is not None and other is not None:
+                    mine = differentiable(rival, other, x)
+                    total = total + self.competition * rivalry(answers, mine)
+                return total
+
+            steps = min(STEPS, self.iterations)
+            alone = at.with_(
+                data=ticks(at.data, steps),
+                epochs=math.ceil(self.iterations / steps),
+                batch_size=1,
+                learning_rate=self.rate,
+                optimizer="adamw",
+                weight_decay=0.0,
+                warmup=0.0,
+                schedule="cosine",
+                patience=None,
+                keep="last",
+            )
+            key = "" if rival is None else rival.key
+            identity = f"{self!r} {teacher.key} {key} {labels.tolist()}"
+            alone.fit(pixels, loss, f"images-{number}", identity=identity)
+        return pixels.values.detach().clone()
+
+
+class Pixels(nn.Module):
+    """Images as what is trained: whatever goes in, they come out."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.values
+
+
+def variation(x: Tensor) -> Tensor:
+    """The sum of squared differences of neighbouring pixels, the mean over the images."""
+    down, right = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+    return (down.square().sum() + right.square().sum()) / len(x)
+
+
+def power(x: Tensor) -> Tensor:
+    """|x|^2, the mean over the images."""
+    return x.square().sum() / len(x)
+
+
+def rivalry(theirs: Tensor, mine: Tensor) -> Tensor:
+    """1 - JS(softmax t, softmax s), JS in nats, the mean over the images."""
+    first, second = torch.log_softmax(theirs, dim=1), torch.log_softmax(mine, dim=1)
+    middle = torch.logaddexp(first, second) - math.log(2)
+    return 1 - (divergence(first, middle) + divergence(second, middle)).mean() / 2

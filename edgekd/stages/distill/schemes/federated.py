@@ -1,0 +1,172 @@
+"""Federated: clients with data of their own; only their predictions on a public set travel."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import nn
+
+from edgekd.data.load import load_data
+from edgekd.data.samples import Augmentation, Data, Samples
+from edgekd.data.views import stream
+from edgekd.errors import EdgekdError, InputError
+from edgekd.network.evaluation import predict
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._faults import answer_faults, class_faults
+from edgekd.stages.distill.schemes._networks import as_teacher, drawing, fresh
+from edgekd.stages.distill.schemes._stand_in import only
+from edgekd.store import write_beside
+from edgekd.training.checkpoint import sha256_of_state
+from edgekd.training.teachers import Teacher
+from edgekd.training.teachers.black_box import BlackBox
+from edgekd.training.teachers.logits import open_logits
+from edgekd.training.teachers.outputs import Outputs
+from edgekd.values.recipe import DataTable
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/1910.03581")
+class Federated(Scheme):
+    """Clients learn on private samples; the weighted mean of their soft answers teaches all.
+
+    FedMD (Li & Wang 2019) with FedDF's server student (Lin et al. 2020). Each of `rounds`: every
+    client trains `local_epochs` on its own samples, writes its logits for the public samples to a
+    file in half precision, and that file is all that leaves it. The server's student, and with
+    `digest` each client too, then learns the public samples without labels, by the recipe's
+    `losses` from sum_k (n_k / n) softmax(z_k / T), n_k the client's samples. `public` is a data
+    table of its own, or `public_share` of the training samples is set apart. Clients' shares of
+    each class are drawn from a Dirichlet distribution of `concentration`: small is uneven.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {"clients": 2, "public_share": 0.2}
+
+    clients: PositiveInt = 3
+    rounds: PositiveInt = 2
+    local_epochs: PositiveInt = 1
+    public: DataTable | None = None
+    public_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    concentration: PositiveFloat = 1.0
+    digest: bool = True
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        faults = class_faults(at, "federated") + answer_faults(at, "federated")
+        place = f"{at.where}: scheme"
+        if self.clients < 2:
+            message = "one client has nobody to learn from"
+            faults.append(InputError(message, where=f"{place}.clients", allowed="two or more"))
+        if self.public is None and not self.public_share:
+            message = "there is no public set, on which clients could tell what they know"
+            hint = 'set public_share = 0.2, or public = { source = "public.npz" }'
+            faults.append(InputError(message, where=f"{place}.public", hint=hint))
+        if faults:
+            return faults
+        try:
+            public, private = self._parts(at)
+        except InputError as fault:
+            return list(getattr(fault, "faults", (fault,)))
+        if public.train.x.shape[1:] != at.data.train.x.shape[1:]:
+            found, wanted = tuple(public.train.x.shape[1:]), tuple(at.data.train.x.shape[1:])
+            message = f"public samples of shape {found}"
+            faults.append(InputError(message, where=f"{place}.public", allowed=str(wanted)))
+        for number, part in enumerate(private, 1):
+            if len(part.train) < 2:
+                message = f"client {number} gets {len(part.train)} of the samples"
+                hint = "fewer clients, or a larger concentration"
+                faults.append(InputError(message, where=f"{place}.concentration", hint=hint))
+        return faults or at.check(student, [as_teacher(student, "a client")])
+
+    def content(self, folder: Path) -> str:
+        return "" if self.public is None else load_data(self.public, folder).train.sha256
+
+    def cost(self, at: Situation) -> str:
+        learners = self.clients + 1 if self.digest else 1
+        return (
+            f"{self.rounds} rounds: {self.local_epochs} epochs at each of {self.clients} clients, "
+            f"then {at.teaching.epochs} epochs of the public samples for {learners} networks"
+        )
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        public, private = self._parts(at)
+        learning = at.with_(data=public, label_weight=0.0, cache=None)
+        clients = [fresh(student, at.seed, "client", n) for n in range(self.clients)]
+        for number in range(1, self.rounds + 1):
+            for client, network in enumerate(clients):
+                local = {"data": private[client], "epochs": self.local_epochs, "keep": "last"}
+                own = at.with_(seed=at.seed + number, **local)
+                own.fit(network, own.label_loss, f"round-{number}/client-{client + 1}")
+            told = [
+                self._told(network, client, len(private[client].train), learning, number)
+                for client, network in enumerate(clients)
+            ]
+            phase = learning.with_(seed=at.seed + number)
+            phase.teach(student, told, f"round-{number}/server")
+            if self.digest and number < self.rounds:
+                for client, network in enumerate(clients):
+                    phase.teach(network, told, f"round-{number}/digest-{client + 1}")
+        sizes = ", ".join(str(len(part.train)) for part in private)
+        public_count = len(public.train)
+        return Taught(student, f"clients of {sizes} samples, {public_count} public ones")
+
+    def _told(
+        self, network: nn.Module, client: int, size: int, at: Situation, number: int
+    ) -> Teacher:
+        """A client as the others know it: a file of its answers to the public samples."""
+        answers = predict(network, at.data.train.x).half().numpy()
+        path = at.work / f"round-{number}" / f"answers-{client + 1}.npy"
+        write_beside(path, npy(answers))
+        return BlackBox(
+            name=f"client {client + 1}",
+            key=sha256_of_state(network),
+            weight=float(size),
+            predict=open_logits(path, at.data, at.where),
+            outputs=Outputs(),
+        )
+
+    def _parts(self, at: Situation) -> tuple[Data, list[Data]]:
+        """The public data, without labels, and each client's own."""
+        train, order = at.data.train, torch.arange(len(at.data.train))
+        if self.public is not None:
+            x = load_data(self.public, at.folder).train.x
+        else:
+            with drawing(at.seed, "public"):
+                order = torch.randperm(len(train))
+            count = max(1, round(self.public_share * len(train)))
+            x, order = train.x[order[:count]], order[count:]
+        shares = dirichlet_shares(train.y[order], self.clients, self.concentration, at.seed)
+        private = [only(at.data, train.take(order[part])) for part in shares]
+        nameless = Samples(x, torch.zeros(len(x), dtype=torch.int64))
+        public = only(at.data, nameless, at.data.validation)
+        return _unchanged(public), private
+
+
+def _unchanged(data: Data) -> Data:
+    """Without augmentation: answers are those to the samples as they are."""
+    rows = len(data.train)
+    return replace(data, augmentation=Augmentation(), training_rows=rows, held_back=False)
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The bytes of an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def dirichlet_shares(y: torch.Tensor, clients: int, alpha: float, seed: int) -> list[torch.Tensor]:
+    """Positions of each client's samples: each class is cut by a draw of Dirichlet(alpha)."""
+    random = np.random.default_rng(stream(seed, "clients"))
+    parts: list[list[torch.Tensor]] = [[] for _ in range(clients)]
+    for label in torch.unique(y).tolist():
+        places = (y == label).nonzero().flatten()
+        places = places[torch.from_numpy(random.permutation(len(places)))]
+        cuts = (np.cumsum(random.dirichlet([alpha] * clients))[:-1] * len(places)).round()
+        for part, chosen in zip(
+            parts, torch.tensor_split(places, cuts.astype(int).tolist()), strict=True
+        ):
+            part.append(chosen)
+    return [torch.cat(part).sort().values for part in parts]

@@ -1,0 +1,94 @@
+"""The last epoch teaches this one: targets between the labels and one's own earlier answers."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._answers import Comparison
+from edgekd.stages.distill.schemes._faults import (
+    answer_faults,
+    class_faults,
+    one_process_faults,
+    weighting_faults,
+)
+from edgekd.stages.distill.schemes._networks import as_teacher
+from edgekd.training.loop import Batch
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/2006.12000")
+class LastEpoch(Scheme):
+    """PS-KD: in epoch t of E the loss is (1 - a_t) CE(z, y) + a_t * losses(z, z of epoch t - 1).
+
+    Kim et al. 2021, equations 4 and 5, with a_t = `share` * t / E, t from 1; with kl at temperature
+    1 and weight 1 it is their cross-entropy with (1 - a_t) y + a_t p_(t-1), but for a constant. The
+    answers are those that the network gave in the epoch before, kept by sample. A sample without
+    one (in the first epoch, or dropped with a partial batch) has its label alone. `label_weight` is
+    not used: a_t takes its place. No teacher is needed.
+    """
+
+    share: float = Field(default=0.8, gt=0.0, le=1.0)
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        faults = answer_faults(at, "last-epoch") + class_faults(at, "last-epoch")
+        faults += one_process_faults(at, "last-epoch")
+        faults += weighting_faults(at, "last-epoch", "label_schedule")
+        if "label_weight" in at.teaching.model_fields_set:
+            message = "'last-epoch' sets the labels' share itself, by epoch"
+            hint = "leave label_weight out; scheme.share is the answers' share at the end"
+            faults.append(InputError(message, where=f"{at.where}: label_weight", hint=hint))
+        if at.teaching.epochs < 2:
+            message = "one epoch has no epoch before it"
+            where = f"{at.where}: epochs"
+            faults.append(InputError(message, where=where, allowed="two or more"))
+        return faults or at.check(student, [as_teacher(student, "the last epoch")])
+
+    def cost(self, at: Situation) -> str:
+        return f"{at.length}, learning from its own last epoch"
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        comparison = Comparison(at)
+        memory = Memory(len(at.data.train), at.data.classes)
+
+        def loss(module: nn.Module, batch: Batch) -> Tensor:
+            answers = module(batch.x).float()
+            epoch = batch.step // batch.steps
+            share = self.share * (epoch + 1) / at.teaching.epochs
+            before, known = memory.recall(batch.index)
+            memory.keep(batch.index, answers)
+            label = comparison.labels(answers, batch, weight=1.0)
+            if not bool(known.any()):
+                return label
+            kept = comparison(answers[known], before[known], batch, batch.y[known])
+            part = share * float(known.float().mean())
+            rest = comparison.labels(answers[known], batch, batch.y[known], weight=part)
+            total: Tensor = label - rest + part * kept
+            return total
+
+        at.fit(student, loss, companions=nn.ModuleList([comparison, memory]))
+        return Taught(student)
+
+
+class Memory(nn.Module):
+    """The latest answer to each training sample, as buffers, so that a checkpoint has it."""
+
+    answers: Tensor
+    known: Tensor
+
+    def __init__(self, samples: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("answers", torch.zeros(samples, classes))
+        self.register_buffer("known", torch.zeros(samples, dtype=torch.bool))
+
+    def recall(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, classes) and (B,): whether there is an answer."""
+        index = index.to(self.answers.device)
+        return self.answers[index], self.known[index]
+
+    def keep(self, index: Tensor, answers: Tensor) -> None:
+        """Replace the answers of these samples."""
+        index = index.to(self.answers.device)
+        self.answers[index] = answers.detach()
+        self.known[index] = True

@@ -1,0 +1,123 @@
+"""Several teachers at once, each with its own share in every sample's target."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._faults import class_faults
+from edgekd.stages.distill.schemes._networks import drawing
+from edgekd.training.fusion import Fusion
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/2201.00007")
+class MultiTeacher(Scheme):
+    """Two or more teachers; sum_k w_k softmax(z_k / T) is what losses on logits see.
+
+    `mean`: w_k = 1/K. `weighted`: by the teachers' `weight` (You et al. 2017). `confidence`: by
+    sample, w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1) with CE_k the teacher's own
+    cross-entropy with the label (CA-MKD, Zhang et al. 2022, equation 3). `entropy`: by sample,
+    w_k in proportion to 1 / H(softmax(z_k)) (Kwon et al. 2020). `attention`: w = softmax over k of
+    (A z_s + a) . (B_k z_k + b_k) / sqrt(width), all learned along (after Liu et al. 2020,
+    AMTML-KD); they learn from the fused target's cross-entropy with the label, since the student's
+    own loss would favour whoever agrees with it already.
+    """
+
+    around: ClassVar[str] = """[[teachers]]
+factory = "edgekd.models.resnet:resnet14"
+arguments = { channels = 1 }
+weights = "first.safetensors"
+
+[[teachers]]
+factory = "edgekd.models.resnet:resnet8"
+arguments = { channels = 1 }
+weights = "second.safetensors"
+
+"""
+
+    fusion: Literal["mean", "weighted", "confidence", "entropy", "attention"] = "confidence"
+    width: PositiveInt = 32
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        faults = at.check(student, at.teachers)
+        if len(at.teachers) < 2:
+            faults.append(
+                InputError(
+                    f"'multi-teacher' with {len(at.teachers)} teacher",
+                    where=at.where,
+                    allowed="two or more",
+                    hint="name each under [[teachers]]; the model teaches only if it is named too",
+                )
+            )
+        if self.fusion in ("confidence", "entropy", "attention"):
+            faults += class_faults(at, f"multi-teacher by {self.fusion}")
+        return faults
+
+    def cost(self, at: Situation) -> str:
+        return f"{at.length}, learning from {at.names} fused by {self.fusion}"
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        with drawing(at.seed, "fusion"):
+            fusion = self._fusion(len(at.teachers), at.data.classes)
+        return Taught(at.teach(student, at.teachers, fusion=fusion), f"fused by {self.fusion}")
+
+    def _fusion(self, teachers: int, classes: int) -> Fusion:
+        if self.fusion == "attention":
+            return ByAttention(teachers, classes, self.width)
+        made: dict[str, type[Fusion]] = {
+            "mean": Equal,
+            "weighted": Fusion,
+            "confidence": ByConfidence,
+            "entropy": ByEntropy,
+        }
+        return made[self.fusion]()
+
+
+class Equal(Fusion):
+    """The same share for every teacher."""
+
+    def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+        return answers.new_full(answers.shape[:2], 1 / len(answers))
+
+
+class ByConfidence(Fusion):
+    """More for the teacher whose answer is closer to the label."""
+
+    def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+        losses = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in answers])
+        shares: Tensor = (1 - torch.softmax(losses, dim=0)) / (len(answers) - 1)
+        return shares
+
+
+class ByEntropy(Fusion):
+    """More for the teacher that is surer, right or wrong."""
+
+    def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+        logs = torch.log_softmax(answers, dim=2)
+        certainty = 1 / (-(logs.exp() * logs).sum(2)).clamp_min(1e-6)
+        return certainty / certainty.sum(0)
+
+
+class ByAttention(Fusion):
+    """More for the teacher whose answers the learned attention trusts for this sample."""
+
+    def __init__(self, teachers: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(classes, width)
+        self.keys = nn.ModuleList(nn.Linear(classes, width) for _ in range(teachers))
+        self.scale = 1 / math.sqrt(width)
+
+    def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+        keys = torch.stack([key(z) for key, z in zip(self.keys, answers, strict=True)])
+        scores = (self.query(student) * keys).sum(2) * self.scale
+        return torch.softmax(scores, dim=0)
+
+    def own_loss(self, answers: Tensor, shares: Tensor, labels: Tensor) -> Tensor | None:
+        fused = (shares.unsqueeze(2) * torch.softmax(answers, dim=2)).sum(0)
+        return F.nll_loss(fused.clamp_min(1e-12).log(), labels)

@@ -1,0 +1,79 @@
+"""Deep mutual learning: peers learn together, each from the labels and from the others."""
+
+import copy
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._answers import Comparison, mean
+from edgekd.stages.distill.schemes._faults import (
+    answer_faults,
+    layer_teacher_faults,
+    one_process_faults,
+)
+from edgekd.stages.distill.schemes._networks import as_teacher, fresh
+from edgekd.training.loop import Batch
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/1706.00384")
+class Mutual(Scheme):
+    """Peers of the student's structure learn with it; afterwards they are dropped.
+
+    Zhang et al. 2018, equation 8, for K networks: L_k = CE(z_k, y) + 1/(K-1) sum_{l != k} of
+    KL(p_l || p_k), with the recipe's `label_weight` and `losses` in place of both (the paper's own:
+    `label_weight = 1`, kl at temperature 1). All take their step at once; with `in_turn` one after
+    the other, each seeing what those before it answer after their step, as in the paper's
+    algorithm 1: K steps and K times the forward passes a batch. With `with_teacher` a copy of the
+    first teacher is one more peer and learns too; the teacher itself stays as it is.
+    """
+
+    peers: int = Field(default=1, ge=0)
+    with_teacher: bool = False
+    in_turn: bool = False
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        faults = answer_faults(at, "mutual")
+        if self.with_teacher:
+            faults += layer_teacher_faults(at, "mutual", "lets a copy of the teacher learn")
+        elif not self.peers:
+            message = "there are no peers to learn with"
+            hint = "set peers = 1 or more, or with_teacher = true"
+            faults.append(InputError(message, where=f"{at.where}: scheme.peers", hint=hint))
+        if self.in_turn:
+            faults += one_process_faults(at, "mutual in turn")
+        also = at.teachers[:1] if self.with_teacher else ()
+        return faults or at.check(student, [as_teacher(student, "a peer"), *also])
+
+    def cost(self, at: Situation) -> str:
+        count = self.peers + self.with_teacher
+        turns = " in turn" * self.in_turn
+        return f"{at.length}, learning with {count} peer{'s' * (count > 1)} that learn too{turns}"
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        peers = [fresh(student, at.seed, "peer", number) for number in range(self.peers)]
+        if self.with_teacher and at.teachers[0].module is not None:
+            peers.append(copy.deepcopy(at.teachers[0].module).requires_grad_(True))
+        comparison = Comparison(at)
+
+        def loss(module: nn.Module, batch: Batch) -> Tensor:
+            networks = (module, *peers)
+            learners = [batch.turn] if self.in_turn else range(len(networks))
+            answers = []
+            for number, network in enumerate(networks):
+                with torch.set_grad_enabled(number in learners):
+                    answers.append(network(batch.x).float())
+            total = batch.x.new_zeros(())
+            for number in learners:
+                own, others = answers[number], answers[:number] + answers[number + 1 :]
+                total = total + comparison.labels(own, batch)
+                total = total + mean([comparison(own, each, batch) for each in others])
+            return total
+
+        companions = nn.ModuleList([comparison, *peers])
+        turns = len(peers) + 1 if self.in_turn else 1
+        at.fit(student, loss, companions=companions, identity=repr(self), turns=turns)
+        return Taught(student, f"with {len(peers)} peers")

@@ -1,0 +1,101 @@
+"""Progressive: teacher to assistants to student, each step a smaller one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.network.load import load_network, network_key
+from edgekd.registry import SCHEMES
+from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes._networks import as_teacher, drawing
+from edgekd.training.fusion import Fusion
+from edgekd.training.teachers import Teacher
+from edgekd.values.recipe import Network
+
+
+@SCHEMES.register(paper="https://arxiv.org/abs/1902.03393")
+class Progressive(Scheme):
+    """Assistants of sizes in between: each learns from the one before, the student from the last.
+
+    Mirzadeh et al. 2020 (teacher assistants); every step has the recipe's `label_weight` and
+    `losses`. With `dense` each learns from all that came before it (Son et al. 2021, densely guided
+    distillation); `drop` is the chance with which each of those is left out of a step (their
+    stochastic DGKD), while one of them stays and the others share its part. `assistants` are
+    networks, from large to small, as in [student]: `{ factory = "package.module:callable",
+    arguments = { ... } }`.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "assistants": [{"factory": "edgekd.models.resnet:resnet8", "arguments": {"channels": 1}}]
+    }
+
+    assistants: tuple[Network, ...] = Field(default=())
+    dense: bool = False
+    drop: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+        if not self.assistants:
+            hint = 'assistants = [{ factory = "package.module:callable" }]'
+            message = "there is no assistant between teacher and student"
+            place = f"{at.where}: scheme.assistants"
+            return [InputError(message, where=place, hint=hint)]
+        if self.drop and not self.dense:
+            message = "there is one teacher a step, and none to leave out"
+            place = f"{at.where}: scheme.drop"
+            return [InputError(message, where=place, hint="set dense = true")]
+        faults: list[EdgekdError] = []
+        teachers = list(at.teachers)
+        for number, network in enumerate(self.assistants, 1):
+            place = f"{at.where}: scheme.assistants.{number}"
+            try:
+                assistant = _load(network, number, at, place)
+            except InputError as fault:
+                return [*faults, *getattr(fault, "faults", (fault,))]
+            faults += at.with_(where=place).check(assistant, teachers)
+            before = as_teacher(assistant, f"assistant {number}")
+            teachers = [*teachers, before] if self.dense else [before]
+        return faults or at.check(student, teachers)
+
+    def content(self, folder: Path) -> str:
+        return " ".join(network_key(network, folder) for network in self.assistants)
+
+    def cost(self, at: Situation) -> str:
+        count = len(self.assistants)
+        names = f"{count} assistant{'s' * (count > 1)}"
+        return f"{at.length}, {count + 1} times: {at.names or 'the labels'}, {names}, student"
+
+    def teach(self, student: nn.Module, at: Situation) -> Taught:
+        teachers: list[Teacher] = list(at.teachers)
+        for number, network in enumerate(self.assistants, 1):
+            assistant = _load(network, number, at, at.where)
+            at.teach(assistant, teachers, f"assistant-{number}", fusion=self._fusion())
+            before = as_teacher(assistant, f"assistant {number}")
+            teachers = [*teachers, before] if self.dense else [before]
+        taught = at.teach(student, teachers, "student", fusion=self._fusion())
+        return Taught(taught, f"through {len(self.assistants)} assistants")
+
+    def _fusion(self) -> Fusion | None:
+        return Dropping(self.drop) if self.drop else None
+
+
+class Dropping(Fusion):
+    """The teachers' weights, with some of them left out of a step by chance."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+        drawn = torch.rand(len(answers))
+        stays = (drawn >= self.chance) | (drawn == drawn.max())
+        return super().shares(answers, weights * stays.to(weights.device), student, labels)
+
+
+def _load(network: Network, number: int, at: Situation, where: str) -> nn.Module:
+    with drawing(at.seed, "assistant", number):
+        return load_network(network, at.folder, where)

@@ -1,0 +1,222 @@
+"""Whole residual blocks: which there are, how much each matters, and their removal.
+
+A residual block is the innermost module that passes its input on when all its parameters are zero:
+what is left when it goes is its shortcut. Blocks whose shortcut is a layer of its own stay.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.data.samples import Samples
+from edgekd.errors import InputError
+from edgekd.network.evaluation import evaluate
+from edgekd.stages.prune.allocation import Pool, best, global_, uniform
+from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.scoring import KERNELS, NORMS, Scores
+from edgekd.stages.prune.structured import Wish, within
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block by its module's name; `shape` is that of what it passes on, (1, ...)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def residual_blocks(module: nn.Module, example: Tensor) -> list[Block]:
+    """Every residual block, in the order of the network; one that runs twice is none."""
+    inputs: dict[str, list[Tensor]] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            passes = len(given) == 1 and isinstance(output, Tensor)
+            if passes and isinstance(given[0], Tensor) and output.shape == given[0].shape:
+                inputs.setdefault(name, []).append(given[0].detach())
+            else:
+                inputs.setdefault(name, []).extend([torch.empty(0)] * 2)
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, part in module.named_modules():
+            hooks.enter_context(part.register_forward_hook(watch(name)))
+        module(example)
+    found = [
+        Block(name, tuple(given[0].shape))
+        for name, given in inputs.items()
+        if name and len(given) == 1 and _passes_on(module.get_submodule(name), given[0])
+    ]
+    order = {name: number for number, (name, _) in enumerate(module.named_modules())}
+    inner = [
+        block
+        for block in found
+        if not any(other.name.startswith(f"{block.name}.") for other in found)
+    ]
+    return sorted(inner, key=lambda block: order[block.name])
+
+
+def _passes_on(part: nn.Module, x: Tensor) -> bool:
+    """Whether the part gives back its input once its parameters are zero, and has any to lose."""
+    if isinstance(part, KERNELS) or not any(isinstance(each, KERNELS) for each in part.modules()):
+        return False
+    empty = copy.deepcopy(part)
+    with torch.no_grad():
+        for parameter in empty.parameters():
+            parameter.zero_()
+        return torch.equal(empty(x), x)
+
+
+def remove_blocks(module: nn.Module, example: Tensor, names: Sequence[str]) -> nn.Module:
+    """A copy in which each named block is its shortcut alone."""
+    smaller = copy.deepcopy(module)
+    for name in names:
+        smaller.set_submodule(name, nn.Identity())
+    for part in smaller.modules():
+        part.training = False
+    with torch.no_grad():
+        shape, expected = smaller(example).shape, module(example).shape
+    if shape != expected:
+        text = f"without these blocks the output is {tuple(shape)}, not {tuple(expected)}"
+        raise InputError(text, where=", ".join(names))
+    return smaller
+
+
+def branch_energy(module: nn.Module, blocks: Sequence[Block], x: Tensor) -> dict[str, Tensor]:
+    """(1,) the mean square of what each block adds to its input, over samples and positions."""
+    energies: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+            energies[name] = (output - given[0]).double().square().mean().reshape(1)
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks:
+            part = module.get_submodule(block.name)
+            hooks.enter_context(part.register_forward_hook(watch(block.name)))
+        module(x)
+    return energies
+
+
+def block_scores_of(
+    module: nn.Module, blocks: Sequence[Block], scores: Scores, criterion: Criterion
+) -> dict[str, float]:
+    """What each block is worth: the criterion over all kernels (or norms) in it.
+
+    `scores` are by parameter, or by block where the criterion reads outputs.
+    """
+    found = {}
+    kinds = NORMS if criterion.reads == "norms" else KERNELS
+    for block in blocks:
+        if criterion.reads == "outputs":
+            found[block.name] = float(scores[block.name])
+            continue
+        part = module.get_submodule(block.name)
+        names = [
+            f"{block.name}.{name}.weight"
+            for name, each in part.named_modules()
+            if isinstance(each, kinds)
+        ]
+        total = torch.stack([scores[name].double().sum() for name in names]).sum()
+        found[block.name] = float(criterion.channel(total))
+    return found
+
+
+def wanted_blocks(module: nn.Module, example: Tensor, wish: Wish) -> list[Block]:
+    """The residual blocks that the recipe does not ignore."""
+    return [each for each in residual_blocks(module, example) if not wish.ignores(each.name)]
+
+
+def block_pools(
+    blocks: Sequence[Block],
+    worth: Mapping[str, float],
+    first: Mapping[tuple[int, ...], int],
+    wish: Wish,
+) -> tuple[list[Pool], list[list[Block]]]:
+    """What competes: the blocks of one shape ("uniform"), or all of them."""
+    shapes = dict.fromkeys(block.shape for block in blocks)
+    sets = [[block for block in blocks if block.shape == shape] for shape in shapes]
+    counts = [first.get(shape, 0) for shape in shapes]
+    if wish.allocation != "uniform":
+        sets, counts = [list(blocks)], [sum(first.values())]
+    pools = [
+        Pool(each[0].name, torch.tensor([worth[block.name] for block in each]), count, least=0)
+        for each, count in zip(sets, counts, strict=True)
+    ]
+    return pools, sets
+
+
+def cut_blocks(
+    module: nn.Module,
+    example: Tensor,
+    wish: Wish,
+    *,
+    scores: Scores,
+    criterion: Criterion,
+    first: Mapping[tuple[int, ...], int],
+    amount: float | None,
+    macs: float | None,
+    samples: Samples,
+    report: Report,
+) -> nn.Module:
+    """A copy without the worst blocks: `amount` of the first ones, or enough for `macs`.
+
+    With allocation "sensitivity" a block is worth the accuracy that is lost on `samples` when it
+    goes alone; of equal ones the criterion decides.
+    """
+    blocks = wanted_blocks(module, example, wish)
+    if not blocks:
+        return module
+    worth = block_scores_of(module, blocks, scores, criterion)
+    if wish.allocation == "sensitivity":
+        worth = _measured(module, example, blocks, worth, samples, report)
+    pools, sets = block_pools(blocks, worth, first, wish)
+
+    def at(share: float) -> nn.Module:
+        kept = (global_ if wish.allocation == "global" else uniform)(pools, share)
+        gone = []
+        for pool, each in zip(pools, sets, strict=True):
+            staying = set(best(pool, kept[pool.name]))
+            gone += [block.name for number, block in enumerate(each) if number not in staying]
+        return remove_blocks(module, example, gone) if gone else module
+
+    if macs is None:
+        assert amount is not None
+        return at(amount)
+    return within(module, example, macs, at, 1.0, report, "blocks for the budget")
+
+
+def _measured(
+    module: nn.Module,
+    example: Tensor,
+    blocks: Sequence[Block],
+    worth: Mapping[str, float],
+    samples: Samples,
+    report: Report,
+) -> dict[str, float]:
+    before, found = evaluate(module, samples), {}
+    span = max(abs(value) for value in worth.values()) or 1.0
+    least = 0.5 / max(1, len(samples))  # less than one sample's worth of accuracy
+    for number, block in enumerate(blocks):
+        report("sensitivity", number, len(blocks))
+        lost = before - evaluate(remove_blocks(module, example, [block.name]), samples)
+        found[block.name] = lost + least * worth[block.name] / span
+    return found
+
+
+def first_blocks(blocks: Sequence[Block]) -> dict[tuple[int, ...], int]:
+    """How many blocks there are of each shape."""
+    counts: dict[tuple[int, ...], int] = {}
+    for block in blocks:
+        counts[block.shape] = counts.get(block.shape, 0) + 1
+    return counts

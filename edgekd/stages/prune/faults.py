@@ -1,0 +1,263 @@
+"""Every reason why a pruning can't work, found before anything is trained."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.network.cost import totals
+from edgekd.stages._replacing import GIVE_FACTORY
+from edgekd.stages.prune.blocks import (
+    Block,
+    block_pools,
+    first_blocks,
+    remove_blocks,
+    wanted_blocks,
+)
+from edgekd.stages.prune.channels import Group
+from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.granularity import block_of, pattern_of
+from edgekd.stages.prune.scoring import NORMS
+from edgekd.stages.prune.structured import (
+    Wish,
+    make_pools,
+    share_out,
+    smallest,
+    units_of,
+    unreachable,
+    wanted_groups,
+)
+from edgekd.stages.prune.weights import kernels
+
+
+def moving_faults(
+    module: nn.Module, name: str, epochs: int, allocation: str, where: str
+) -> list[EdgekdError]:
+    """What stands against a criterion whose masks move while the model trains."""
+    faults: list[EdgekdError] = []
+    if not epochs:
+        found = f"'{name}' prunes while the model trains, for 0 epochs"
+        hint = "set epochs, or take a criterion such as taylor"
+        faults.append(InputError(found, where=f"{where}.epochs", hint=hint))
+    if allocation == "sensitivity":
+        faults.append(
+            InputError(
+                f"'{name}' moves its masks while the model trains, which sensitivity can't follow",
+                where=f"{where}.allocation",
+                allowed="uniform, global",
+            )
+        )
+    if isinstance(module, torch.fx.GraphModule):
+        faults.append(
+            InputError(
+                f"'{name}' puts masks on layers, and an exported program has none left",
+                where=f"{where}.criterion",
+                hint=f"{GIVE_FACTORY}, or take a criterion such as taylor",
+            )
+        )
+    return faults
+
+
+def channel_faults(
+    module: nn.Module,
+    example: Tensor,
+    wish: Wish,
+    criterion: Criterion,
+    amount: float | None,
+    budget: float | None,
+    where: str,
+) -> list[EdgekdError]:
+    """What stands against removing channels: by layer name."""
+    try:
+        groups = wanted_groups(module, example, wish)
+    except InputError as error:
+        return [error]
+    if not groups:
+        text = f"there are no {wish.kind} to remove besides the ignored ones"
+        return [InputError(text, where=where)]
+    stuck = [group for group in groups if group.reason]
+    faults: list[EdgekdError] = [
+        InputError(
+            f"the channels of '{group.name}' can't be removed: {group.reason}",
+            where=where,
+            hint=f"ignore = [{', '.join(repr(each.name) for each in stuck)}]",
+        )
+        for group in stuck
+    ]
+    if not faults and criterion.reads == "norms":
+        faults += _norm_faults(module, groups, where)
+    if faults:
+        return faults
+    if budget is not None:
+        whole = totals(module, example).macs
+        least = smallest(module, example, groups, wish.multiple)
+        if least > budget * whole:
+            fault = unreachable(least, budget * whole)
+            return [InputError(fault.message, where=f"{where}.budget", hint=fault.hint)]
+        return []
+    assert amount is not None
+    return _amount_faults(groups, wish, amount, where)
+
+
+def _norm_faults(module: nn.Module, groups: Sequence[Group], where: str) -> list[EdgekdError]:
+    bare = [
+        group.name
+        for group in groups
+        if not any(isinstance(module.get_submodule(m.layer), NORMS) for m in group.members)
+    ]
+    return [_no_norm(name, bare, where) for name in bare]
+
+
+def _amount_faults(
+    groups: Sequence[Group], wish: Wish, amount: float, where: str
+) -> list[EdgekdError]:
+    first: Mapping[str, int] = units_of(groups)
+    scores = {name: torch.ones(count) for name, count in first.items()}
+    pools = make_pools(groups, scores, first, wish.multiple)
+    if wish.allocation != "uniform":
+        return []
+    empty = [pool for pool in pools if pool.first * (1 - amount) < 0.5]
+    if empty:
+        return [
+            InputError(
+                f"an amount of {amount} leaves no channel in '{pool.name}', which has {pool.first}",
+                where=f"{where}.amount",
+                allowed=f"at most {1 - 1 / pool.first:.2f} for this layer",
+            )
+            for pool in empty
+        ]
+    if share_out(pools, wish, amount, {}) == dict(first):
+        return [
+            InputError(
+                f"an amount of {amount} removes nothing: channels go in multiples of "
+                f"{wish.multiple}, as the target wants them",
+                where=f"{where}.amount",
+                hint="raise the amount",
+            )
+        ]
+    return []
+
+
+def block_faults(
+    module: nn.Module,
+    example: Tensor,
+    wish: Wish,
+    criterion: Criterion,
+    amount: float | None,
+    budget: float | None,
+    where: str,
+) -> list[EdgekdError]:
+    """What stands against removing whole residual blocks."""
+    blocks = wanted_blocks(module, example, wish)
+    if not blocks:
+        text = "there is no residual block with a plain shortcut besides the ignored ones"
+        return [InputError(text, where=where, hint="granularity = 'channels' needs none")]
+    if criterion.reads == "norms":
+        bare = [
+            block.name
+            for block in blocks
+            if not any(isinstance(p, NORMS) for p in module.get_submodule(block.name).modules())
+        ]
+        if bare:
+            return [_no_norm(bare[0], bare, where)]
+    if budget is not None:
+        whole = totals(module, example).macs
+        smaller = remove_blocks(module, example, [block.name for block in blocks])
+        least = totals(smaller, example).macs
+        if least > budget * whole:
+            return [
+                InputError(
+                    f"a budget of {budget * whole:,.0f} MACs is out of reach: without any of its "
+                    f"{len(blocks)} removable blocks it still has {least:,.0f}",
+                    where=f"{where}.budget",
+                    hint="raise the budget, or prune channels",
+                )
+            ]
+        return []
+    assert amount is not None
+    if wish.allocation == "uniform" and not _blocks_gone(blocks, wish, amount):
+        return [
+            InputError(
+                f"an amount of {amount} removes none of {len(blocks)} blocks",
+                where=f"{where}.amount",
+                hint="raise the amount, or set allocation = 'global'",
+            )
+        ]
+    return []
+
+
+def _blocks_gone(blocks: Sequence[Block], wish: Wish, amount: float) -> int:
+    worth = dict.fromkeys((block.name for block in blocks), 1.0)
+    pools, _ = block_pools(blocks, worth, first_blocks(blocks), wish)
+    return len(blocks) - sum(share_out(pools, wish, amount, {}).values())
+
+
+def _no_norm(name: str, bare: Sequence[str], where: str) -> InputError:
+    return InputError(
+        f"'{name}' has no normalisation behind it whose scale could be read",
+        where=f"{where}.criterion",
+        hint=f"ignore = [{', '.join(map(repr, bare))}], or another criterion",
+    )
+
+
+def weight_faults(module: nn.Module, wish: Wish, granularity: str, where: str) -> list[EdgekdError]:
+    """What stands against zeroing weights: by layer name for N:M and blocks of them."""
+    found = kernels(module, wish.ignores)
+    if not found:
+        return [InputError("there are no weights to prune besides the ignored ones", where=where)]
+    pattern, block = pattern_of(granularity), block_of(granularity)
+    if block:
+        return _weight_block_faults(found, block, where)
+    if pattern is None:
+        return []
+    keep, among = pattern
+    if not 0 < keep < among:
+        return [
+            InputError(
+                f"the pattern {keep}:{among} prunes nothing or everything",
+                where=f"{where}.granularity",
+                allowed="N:M with 0 < N < M, such as 2:4",
+            )
+        ]
+    odd = {name: value.shape[1] for name, value in found.items() if value.shape[1] % among}
+    return [
+        InputError(
+            f"'{layer}' has {count} input channels a filter, which {among} does not divide",
+            where=f"{where}.granularity",
+            hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",
+        )
+        for layer, count in zip(_layers(odd), odd.values(), strict=True)
+    ]
+
+
+def _layers(names: Iterable[str]) -> list[str]:
+    return [name.rpartition(".")[0] or name for name in names]
+
+
+def _weight_block_faults(
+    found: Mapping[str, Tensor], block: tuple[int, int], where: str
+) -> list[EdgekdError]:
+    rows, columns = block
+    if rows * columns < 2:
+        return [
+            InputError(
+                f"blocks of {rows}x{columns} are no blocks",
+                where=f"{where}.granularity",
+                allowed="ROWSxCOLUMNS such as 4x4; 'weights' for single ones",
+            )
+        ]
+    odd = {
+        name: tuple(value.shape[:2])
+        for name, value in found.items()
+        if value.shape[0] % rows or value.shape[1] % columns
+    }
+    return [
+        InputError(
+            f"'{layer}' has {shape[0]} outputs of {shape[1]} inputs, which blocks of "
+            f"{rows}x{columns} don't divide",
+            where=f"{where}.granularity",
+            hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",
+        )
+        for layer, shape in zip(_layers(odd), odd.values(), strict=True)
+    ]

@@ -1,0 +1,119 @@
+"""Channels that are chosen while the network trains: movement pruning over the whole ramp.
+
+A channel that is out is silenced where it is read: the columns of the layers behind it are masked,
+so that its own layer still runs, the scores of those columns go on learning through the mask, and
+it can come back. What is masked in the end is cut out for good, with the same outputs.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.stages.prune.channels import TRANSPOSED, Group
+from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.recovery import Recovery
+from edgekd.stages.prune.scoring import Scores, unit_scores
+from edgekd.stages.prune.sparse import MOVE_EVERY
+from edgekd.stages.prune.structured import Wish, make_pools, removals, share_out
+from edgekd.stages.prune.weights import MovingMask, cubic_share, moving_masks
+
+Removals = Mapping[str, Sequence[int]]
+
+
+def scored_by_moving(
+    module: nn.Module,
+    groups: Sequence[Group],
+    wish: Wish,
+    criterion: Criterion,
+    amount: float,
+    epochs: int,
+    recovery: Recovery,
+    work: Path,
+) -> tuple[nn.Module, Scores]:
+    """A copy trained behind masks of up to `amount` of its channels, and the scores it ends with.
+
+    The amount rises by the cubic schedule over all steps (Sanh et al. 2020, section 4).
+    """
+    module = copy.deepcopy(module)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    names = _names(module, groups)
+    with moving_masks(module, names, criterion) as masks:
+
+        def on_step(step: int, total: int) -> None:
+            if step % MOVE_EVERY == 0 or step == total:
+                part = amount * cubic_share(1.0, step / total)
+                gone = _worst(module, groups, wish, criterion, _scores(masks, criterion), part)
+                _silence(module, groups, masks, gone)
+
+        recovery.train(module, epochs, work, whole=True, on_step=on_step)
+        scores = {name: value.clone() for name, value in _scores(masks, criterion).items()}
+    return module.eval(), scores
+
+
+def _names(module: nn.Module, groups: Sequence[Group]) -> dict[str, None]:
+    """Every weight that a channel of the groups runs through."""
+    layers = dict.fromkeys(member.layer for group in groups for member in group.members)
+    names: dict[str, None] = {}
+    for layer in layers:
+        if isinstance(getattr(module.get_submodule(layer), "weight", None), nn.Parameter):
+            names[f"{layer}.weight"] = None
+    return names
+
+
+def _scores(masks: Mapping[str, MovingMask], criterion: Criterion) -> Scores:
+    return {
+        name: criterion.finish(each.scores, each.scores, each.scores, 1)
+        for name, each in masks.items()
+    }
+
+
+def _worst(
+    module: nn.Module,
+    groups: Sequence[Group],
+    wish: Wish,
+    criterion: Criterion,
+    scores: Scores,
+    amount: float,
+) -> Removals:
+    found = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
+    pools = make_pools(groups, found, {}, wish.multiple)
+    return removals(groups, pools, share_out(pools, wish, amount, {}))
+
+
+def _silence(
+    module: nn.Module,
+    groups: Sequence[Group],
+    masks: Mapping[str, MovingMask],
+    gone: Removals,
+) -> None:
+    for each in masks.values():
+        each.mask.fill_(True)
+    for group in groups:
+        roots = set(gone.get(group.name, ()))
+        for member in group.members:
+            mask = masks.get(f"{member.layer}.weight")
+            if member.axis != "in" or mask is None:
+                continue
+            pairs = zip(member.indices, member.roots, strict=True)
+            inputs = [index for index, root in pairs if root in roots]
+            hide_inputs(module.get_submodule(member.layer), mask.mask, inputs)
+
+
+def hide_inputs(layer: nn.Module, mask: Tensor, inputs: Sequence[int]) -> None:
+    """Set to False what a layer multiplies its inputs of these numbers with, in place."""
+    groups = int(getattr(layer, "groups", 1))
+    each = torch.tensor(list(inputs), dtype=torch.int64)
+    if isinstance(layer, TRANSPOSED):
+        mask[each] = False
+        return
+    if groups == 1:
+        mask[:, each] = False
+        return
+    width, rows = mask.shape[1], mask.shape[0] // groups
+    for number in inputs:
+        first = number // width * rows
+        mask[first : first + rows, number % width] = False

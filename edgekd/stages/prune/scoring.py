@@ -1,0 +1,194 @@
+"""Showing a model to a criterion: batches with gradients, or a training that it watches."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.data.samples import Data
+from edgekd.data.views import stream
+from edgekd.errors import InputError
+from edgekd.stages.prune.channels import CONVOLUTIONS, TRANSPOSED, Group
+from edgekd.stages.prune.criteria import Criterion
+
+KERNELS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
+BATCH = 64
+
+Train = Callable[[nn.Module, nn.Module], None]
+"""train(module, companions): trains the module in place; companions' buffers are kept with it."""
+
+Scores = dict[str, Tensor]
+"""By the parameter's name, of its shape; by `LAYER.outputs`, (C,), for what layers give."""
+
+
+def judged(module: nn.Module, criterion: Criterion) -> dict[str, nn.Parameter]:
+    """The parameters that a criterion reads, by name.
+
+    With signed scores also the norms' scales: a kernel before a batch norm can grow or shrink as a
+    whole without any effect, so that the sum of w * dL/dw over a channel of it is zero.
+    """
+    if isinstance(module, fx.GraphModule):  # which has no layers left
+        return {name: value for name, value in module.named_parameters() if value.dim() >= 2}
+    kinds: tuple[type[nn.Module], ...] = NORMS if criterion.reads == "norms" else KERNELS
+    if criterion.moves:
+        kinds = (*KERNELS, *NORMS)
+    return {
+        f"{name}.weight" if name else "weight": part.weight
+        for name, part in module.named_modules()
+        if isinstance(part, kinds) and isinstance(part.weight, nn.Parameter)
+    }
+
+
+def score(
+    module: nn.Module,
+    criterion: Criterion,
+    *,
+    data: Data,
+    samples: int,
+    seed: int,
+    train: Train,
+) -> Scores:
+    """The score of everything that the criterion reads.
+
+    A criterion that needs training leaves the module trained; otherwise it is left as it was.
+    """
+    if criterion.reads == "outputs":
+        return _outputs_scored(module, criterion, data, samples, seed)
+    parameters = judged(module, criterion)
+    first = {name: value.detach().clone() for name, value in parameters.items()}
+    tally = _Tally(first)
+    if criterion.needs == "gradients":
+        with _watching(parameters, criterion, tally):
+            for x, y in _batches(data, samples, seed):
+                module.zero_grad(set_to_none=True)
+                data.task.label_loss(module(x), y).backward()  # type: ignore[no-untyped-call]
+        module.zero_grad(set_to_none=True)
+    elif criterion.needs == "training":
+        with _watching(parameters, criterion, tally):
+            train(module, tally)
+    steps = int(tally.steps) // max(1, len(first))
+    scores = {
+        name: criterion.finish(tally.of(name), first[name], value.detach(), steps)
+        for name, value in parameters.items()
+    }
+    for name, values in scores.items():
+        if not values.isfinite().all():
+            raise InputError("the scores are not finite", where=name, hint="is there NaN in it?")
+    return scores
+
+
+class _Tally(nn.Module):
+    """The running scores as buffers, so that a training's checkpoint carries them."""
+
+    steps: Tensor
+
+    def __init__(self, like: Scores) -> None:
+        super().__init__()
+        self.keys = {name: f"score_{number}" for number, name in enumerate(like)}
+        for name, key in self.keys.items():
+            self.register_buffer(key, torch.zeros_like(like[name]))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def of(self, name: str) -> Tensor:
+        return self.get_buffer(self.keys[name])
+
+
+@contextmanager
+def _watching(
+    parameters: dict[str, nn.Parameter], criterion: Criterion, tally: _Tally
+) -> Iterator[None]:
+    """Shows each parameter to the criterion as backward left it, before any optimizer's step."""
+
+    def watch(name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            running = tally.of(name)
+            value, gradient = parameter.detach(), parameter.grad.detach()
+            running.copy_(criterion.step(running, value, gradient))
+            tally.steps.add_(1)
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, parameter in parameters.items():
+            hook = parameter.register_post_accumulate_grad_hook(watch(name))  # type: ignore[no-untyped-call]
+            hooks.enter_context(hook)
+        yield
+
+
+def _batches(data: Data, samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training samples in a seeded order, in batches."""
+    generator = torch.Generator().manual_seed(stream(seed, "scoring"))
+    chosen = torch.randperm(len(data.train), generator=generator)[:samples]
+    for index in torch.split(chosen, BATCH):
+        yield data.train.x[index], data.train.y[index]
+
+
+def _outputs_scored(
+    module: nn.Module, criterion: Criterion, data: Data, samples: int, seed: int
+) -> Scores:
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def keep(name: str, last: bool) -> Callable[..., None]:
+        def hook(part: nn.Module, inputs: Any, output: Tensor) -> None:
+            # Channels lie in dimension 1, but last for linear layers and layer norms.
+            channels = output.detach().movedim(-1 if last else 1, -1).flatten(0, -2)
+            zero = torch.zeros_like(channels)
+            value = criterion.step(zero, channels, zero).sum(0)
+            key = f"{name}.outputs"
+            sums[key] = sums.get(key, torch.zeros_like(value)) + value
+            counts[key] = counts.get(key, 0) + len(channels)
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, part in module.named_modules():
+            if isinstance(part, (*KERNELS, *NORMS)):
+                hook = keep(name, isinstance(part, nn.Linear | nn.LayerNorm))
+                hooks.enter_context(part.register_forward_hook(hook))
+        for x, _ in _batches(data, samples, seed):
+            module(x)
+    return {key: criterion.finish(value, value, value, counts[key]) for key, value in sums.items()}
+
+
+def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Criterion) -> Tensor:
+    """(units,): the mean over the layers that a channel runs through, then over the unit.
+
+    Of outputs only those of the last kind count: behind the normalisation, where there is one.
+    """
+    total = torch.zeros(group.channels, dtype=torch.float64)
+    count = torch.zeros(group.channels, dtype=torch.float64)
+    normed = any(isinstance(module.get_submodule(m.layer), NORMS) for m in group.members)
+    for member in group.members:
+        layer = module.get_submodule(member.layer)
+        if criterion.reads == "outputs":
+            wanted = member.axis == "out" and (not normed or isinstance(layer, NORMS))
+            found = scores.get(f"{member.layer}.outputs") if wanted else None
+        else:
+            found = scores.get(f"{member.layer}.weight")
+        if found is None:
+            continue
+        values = found if found.dim() == 1 else per_channel(layer, found, member.axis)
+        values = criterion.channel(values.double())[list(member.indices)]
+        roots = torch.tensor(member.roots)
+        total.index_add_(0, roots, values)
+        count.index_add_(0, roots, torch.ones_like(values))
+    if not count.all():
+        raise InputError("the criterion has no score for its channels", where=group.name)
+    mean = total / count
+    return torch.stack([mean[list(unit)].mean() for unit in group.units])
+
+
+def per_channel(layer: nn.Module, values: Tensor, axis: str) -> Tensor:
+    """Sums of a kernel's values for each channel on one side: (out, in/groups, ...) -> (C,)."""
+    groups = int(getattr(layer, "groups", 1))
+    if isinstance(layer, TRANSPOSED):
+        axis = "in" if axis == "out" else "out"
+    if axis == "out":
+        return values.flatten(1).sum(1)
+    flat = values.flatten(2).sum(2) if values.dim() > 2 else values
+    return flat.reshape(groups, -1, flat.shape[1]).sum(1).flatten()

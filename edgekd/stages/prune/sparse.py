@@ -1,0 +1,220 @@
+"""Zeros among the weights: single ones, blocks or N:M, step by step or while the model trains."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import InputError
+from edgekd.network.evaluation import evaluate
+from edgekd.stages._replacing import kept_weights
+from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.granularity import block_of, pattern_of
+from edgekd.stages.prune.recovery import Recovery
+from edgekd.stages.prune.scoring import Scores
+from edgekd.stages.prune.structured import Wish, share_out
+from edgekd.stages.prune.weights import (
+    Masks,
+    MovingMask,
+    apply_masks,
+    block_mask,
+    block_scores,
+    cubic_share,
+    fits_pattern,
+    kernels,
+    masks_for,
+    moving_masks,
+    pattern_mask,
+    pools_of,
+    sparsity,
+)
+from edgekd.training.checkpoint import read_tensors, write_tensors
+
+COOL_DOWN = 0.3
+"""The share of a movement pruning in which the amount is reached and the masks stay."""
+
+MOVE_EVERY = 4
+"""Steps between two looks at the scores: ranking them costs as much as a training step."""
+
+SHARES = (0.25, 0.5, 0.75, 0.9)
+"""What sensitivity is measured at."""
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What the recipe asks of the weights; `amount` is None for N:M, which is one itself.
+
+    `parts` are the shares of the amount that are gone after each step, `epochs` what each step
+    recovers for.
+    """
+
+    granularity: str
+    amount: float | None
+    wish: Wish
+    parts: Sequence[float]
+    epochs: Sequence[int]
+
+    def choose(self, scores: Scores, part: float, drops: "Drops") -> Masks:
+        """The masks with `part` of the whole gone."""
+        pattern = pattern_of(self.granularity)
+        if pattern:
+            keep, among = pattern
+            keep = among - round((among - keep) * part)
+            return {name: pattern_mask(value, keep, among) for name, value in scores.items()}
+        assert self.amount is not None
+        units = {name: self.units(value) for name, value in scores.items()}
+        finite = {name: torch.nan_to_num(value, neginf=0.0) for name, value in units.items()}
+        kept = share_out(pools_of(finite), self.wish, self.amount * part, drops(units))
+        return {name: self.whole(mask) for name, mask in masks_for(units, kept).items()}
+
+    def units(self, score: Tensor) -> Tensor:
+        """What competes: each weight, or the sum over each block."""
+        block = block_of(self.granularity)
+        return block_scores(score, *block) if block else score
+
+    def whole(self, mask: Tensor) -> Tensor:
+        """The mask of the weights from that of the units."""
+        block = block_of(self.granularity)
+        return block_mask(mask, *block) if block else mask
+
+
+Drops = Callable[[Scores], dict[str, list[tuple[float, float]]]]
+"""Measures, given the units' scores, what accuracy each layer loses at which share."""
+
+
+def _unmeasured(scores: Scores) -> dict[str, list[tuple[float, float]]]:
+    return {}
+
+
+def stepwise(
+    module: nn.Module,
+    wanted: Sparsity,
+    make_criterion: Callable[[], Criterion],
+    recovery: Recovery,
+    root: Path,
+) -> tuple[nn.Module, Masks]:
+    """Score, zero and recover, once for each part; weights that are zero stay so."""
+    start, names = module, list(kernels(module, wanted.wish.ignores))
+    masks: Masks = {}
+    for number, (part, epochs) in enumerate(zip(wanted.parts, wanted.epochs, strict=True), 1):
+        recovery.progress("prune", number - 1, len(wanted.parts))
+        work = root / f"step-{number}"
+        module, masks = _masked(module, wanted, part, names, make_criterion(), recovery, work)
+        hold = partial(apply_masks, masks=masks)
+        again = partial(recovery.recovered, module, epochs, work, hold)
+        module = kept_weights(work / "recovered.safetensors", start, again)
+    return module.eval(), masks
+
+
+def _masked(
+    module: nn.Module,
+    wanted: Sparsity,
+    part: float,
+    names: Sequence[str],
+    criterion: Criterion,
+    recovery: Recovery,
+    work: Path,
+) -> tuple[nn.Module, Masks]:
+    """A copy behind new masks, and the masks; both from disk if this was done before."""
+    file = work / "masked.safetensors"
+    found = read_tensors(file)
+    if found is not None:
+        masked = copy.deepcopy(module)
+        masks = {name: found[0][f"mask.{name}"] for name in names}
+        masked.load_state_dict(
+            {k.removeprefix("state."): v for k, v in found[0].items() if k.startswith("state.")}
+        )
+        return masked, masks
+    scored, scores = recovery.scored(module, criterion, work)
+    # What was pruned in an earlier step stays so.
+    for name in names:
+        gone = wanted.whole(wanted.units((module.get_parameter(name).detach() != 0).double()) == 0)
+        scores[name] = scores[name].masked_fill(gone, float("-inf"))
+    chosen = {name: scores[name] for name in names}
+    sensitive = wanted.wish.allocation == "sensitivity"
+    drops = partial(_drops, scored, wanted, recovery) if sensitive else _unmeasured
+    masks = wanted.choose(chosen, part, drops)
+    apply_masks(scored, masks)
+    state = {f"state.{key}": value for key, value in scored.state_dict().items()}
+    work.mkdir(parents=True, exist_ok=True)
+    write_tensors(file, state | {f"mask.{key}": mask for key, mask in masks.items()}, {})
+    return scored, masks
+
+
+def _drops(
+    module: nn.Module, wanted: Sparsity, recovery: Recovery, units: Scores
+) -> dict[str, list[tuple[float, float]]]:
+    """Accuracy lost by zeroing the worst units of one layer at a time, at each of `SHARES`."""
+    samples = recovery.data.validation
+    before, drops = evaluate(module, samples), {}
+    for number, (name, scores) in enumerate(units.items()):
+        recovery.progress("sensitivity", number, len(units))
+        measured = []
+        for share in SHARES:
+            tried = copy.deepcopy(module)
+            kept = masks_for({name: scores}, {name: round(scores.numel() * (1 - share))})
+            apply_masks(tried, {name: wanted.whole(kept[name])})
+            measured.append((share, before - evaluate(tried, samples)))
+        drops[name] = measured
+    return drops
+
+
+def moved(
+    module: nn.Module, wanted: Sparsity, criterion: Criterion, recovery: Recovery, work: Path
+) -> nn.Module:
+    """Train behind masks that follow the scores; the last part of the steps behind fixed ones.
+
+    The amount rises by the cubic schedule (Sanh et al. 2020, section 4); N:M begins half-way.
+    """
+    module = copy.deepcopy(module)
+    names = kernels(module, wanted.wish.ignores)
+    with moving_masks(module, names, criterion) as masks:
+
+        def on_step(step: int, total: int) -> None:
+            rising = math.ceil(total * (1 - COOL_DOWN))
+            if step <= rising and (step % MOVE_EVERY == 0 or step == rising):
+                _move(masks, wanted, criterion, step / rising)
+
+        recovery.train(module, sum(wanted.epochs), work, whole=True, on_step=on_step)
+    return module.eval()
+
+
+def _move(
+    masks: dict[str, MovingMask], wanted: Sparsity, criterion: Criterion, progress: float
+) -> None:
+    scores = {
+        name: criterion.finish(each.scores, each.scores, each.scores, 1)
+        for name, each in masks.items()
+    }
+    half = float(progress >= 0.5)
+    part = half if pattern_of(wanted.granularity) else cubic_share(1.0, progress)
+    for name, mask in wanted.choose(scores, part, _unmeasured).items():
+        masks[name].mask.copy_(mask)
+
+
+def zeros_line(
+    module: nn.Module, granularity: str, name: str, allocation: str, masks: Masks
+) -> str:
+    """The lineage's line: how many zeros there are; N:M is verified and blocks are counted."""
+    pattern, block = pattern_of(granularity), block_of(granularity)
+    share, proof = sparsity(module, masks), ""
+    if pattern:
+        for layer in masks:
+            if not fits_pattern(module.get_parameter(layer), *pattern):
+                raise InputError(f"the result breaks {granularity}", where=layer)
+        proof = f", {granularity} verified in {len(masks)} layers"
+    if block:
+        counts = [block_scores((~mask).double(), *block) for mask in masks.values()]
+        gone = sum(int((each == block[0] * block[1]).sum()) for each in counts)
+        proof = f", {gone:,} of {sum(each.numel() for each in counts):,} blocks of {granularity}"
+    nonzero = sum(int((value != 0).sum()) for value in module.parameters())
+    every = sum(value.numel() for value in module.parameters())
+    return (
+        f"prune: {share:.1%} zeros in {len(masks)} kernels by {name}, "
+        f"{allocation}{proof}; {nonzero:,} of {every:,} parameters are not zero"
+    )

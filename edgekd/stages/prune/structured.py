@@ -1,0 +1,248 @@
+"""Choosing which channels go: by an amount or down to a share of the MACs."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.data.samples import Samples
+from edgekd.errors import InputError
+from edgekd.network.cost import totals
+from edgekd.network.evaluation import evaluate
+from edgekd.stages.prune.allocation import Drops, Pool, best, by_sensitivity, global_, uniform
+from edgekd.stages.prune.channels import Group, channel_groups, remove_channels
+from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.granularity import Removed
+from edgekd.stages.prune.scoring import KERNELS, Scores, unit_scores
+
+SHARES = (0.25, 0.5, 0.75)
+"""What sensitivity is measured at."""
+
+MOST = 0.98
+BISECTIONS = 9
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the recipe asks of the units; `ignore` are layers or what holds them. `comparable` says
+    that scores of different layers compete as they are."""
+
+    allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
+    multiple: int = 1
+    ignore: tuple[str, ...] = ()
+    kind: Removed = "channels"
+    comparable: bool = False
+
+    def ignores(self, layer: str) -> bool:
+        """Whether a layer, or a module that it stands in, is to be left alone."""
+        return any(layer == name or layer.startswith(f"{name}.") for name in self.ignore)
+
+
+def wanted_groups(module: nn.Module, example: Tensor, wish: Wish) -> list[Group]:
+    """The groups that the recipe wants cut, whether that is possible or not."""
+    return [
+        group
+        for group in channel_groups(module, example)
+        if not group.output
+        and _is(group, wish.kind, module)
+        and not any(wish.ignores(layer) for layer in (group.name, *group.layers))
+    ]
+
+
+def _is(group: Group, kind: Removed, module: nn.Module) -> bool:
+    """Whether a group is of that kind; every group is made of channels."""
+    if kind == "channels":
+        return True
+    if kind == "heads":
+        return group.heads
+    return not group.heads and _hidden(group, module)
+
+
+def _hidden(group: Group, module: nn.Module) -> bool:
+    """Whether one linear layer makes these and only linear layers read them: a feed-forward block's
+    neurons."""
+    makers: set[nn.Module] = set()
+    readers: set[nn.Module] = set()
+    for member in group.members:
+        layer = module.get_submodule(member.layer)
+        if isinstance(layer, KERNELS):
+            (makers if member.axis == "out" else readers).add(layer)
+    return (
+        len(makers) == 1
+        and bool(readers)
+        and all(isinstance(layer, nn.Linear) for layer in makers | readers)
+    )
+
+
+def units_of(groups: Sequence[Group]) -> dict[str, int]:
+    """How many units each group has, by its name."""
+    return {group.name: len(group.units) for group in groups}
+
+
+def make_pools(
+    groups: Sequence[Group], scores: Mapping[str, Tensor], first: Mapping[str, int], multiple: int
+) -> list[Pool]:
+    """One pool a group; the step keeps its channels a multiple of what the target is fast with."""
+    return [
+        Pool(
+            group.name,
+            scores[group.name],
+            first.get(group.name, len(group.units)),
+            multiple // math.gcd(multiple, len(group.units[0])),
+        )
+        for group in groups
+    ]
+
+
+def share_out(pools: Sequence[Pool], wish: Wish, amount: float, drops: Drops) -> dict[str, int]:
+    """Units that each pool keeps."""
+    if wish.allocation == "global":
+        return global_(pools, amount, wish.comparable)
+    if wish.allocation == "sensitivity":
+        return by_sensitivity(pools, amount, drops)
+    return uniform(pools, amount)
+
+
+def removals(
+    groups: Sequence[Group], pools: Sequence[Pool], kept: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """The root channels of every unit that does not stay."""
+    gone = {}
+    for group, pool in zip(groups, pools, strict=True):
+        staying = set(best(pool, kept[pool.name]))
+        lost = [unit for number, unit in enumerate(group.units) if number not in staying]
+        if lost:
+            gone[group.name] = sorted(channel for unit in lost for channel in unit)
+    return gone
+
+
+def measured_drops(
+    module: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    pools: Sequence[Pool],
+    samples: Samples,
+    report: Report,
+) -> dict[str, list[tuple[float, float]]]:
+    """Accuracy lost on `samples` by cutting one group at a time at each of `SHARES`."""
+    before = evaluate(module, samples)
+    drops = {}
+    for number, (group, pool) in enumerate(zip(groups, pools, strict=True)):
+        report("sensitivity", number, len(groups))
+        measured: dict[float, float] = {}
+        for share in SHARES:
+            kept = max(pool.floor, round(pool.left * (1 - share)))
+            if kept < pool.left:
+                gone = removals([group], [pool], {pool.name: kept})
+                cut = remove_channels(module, example, gone)
+                measured[1 - kept / pool.left] = before - evaluate(cut, samples)
+        drops[group.name] = sorted(measured.items())
+    return drops
+
+
+def cut(
+    module: nn.Module,
+    example: Tensor,
+    wish: Wish,
+    *,
+    scores: Scores,
+    criterion: Criterion,
+    first: Mapping[str, int],
+    amount: float | None,
+    macs: float | None,
+    samples: Samples,
+    report: Report,
+) -> nn.Module:
+    """A smaller copy: `amount` of the first units gone, or just enough to have at most `macs`."""
+    groups = wanted_groups(module, example, wish)
+    found = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
+    pools = make_pools(groups, found, first, wish.multiple)
+    drops: Drops = {}
+    if wish.allocation == "sensitivity":
+        drops = measured_drops(module, example, groups, pools, samples, report)
+
+    def at(share: float) -> nn.Module:
+        gone = removals(groups, pools, share_out(pools, wish, share, drops))
+        return remove_channels(module, example, gone)
+
+    if macs is None:
+        assert amount is not None
+        return at(amount)
+    return within(module, example, macs, at, MOST, report, "channels for the budget")
+
+
+def within(
+    module: nn.Module,
+    example: Tensor,
+    macs: float,
+    at: Callable[[float], nn.Module],
+    most: float,
+    report: Report,
+    what: str,
+) -> nn.Module:
+    """The largest of the networks `at(share)`, share <= `most`, with at most `macs`; bisected."""
+    if totals(module, example).macs <= macs:
+        return module
+    low, high = 0.0, most
+    smallest = at(high)
+    if totals(smallest, example).macs > macs:
+        raise unreachable(totals(smallest, example).macs, macs)
+    for number in range(BISECTIONS):
+        report(what, number, BISECTIONS)
+        middle = (low + high) / 2
+        tried = at(middle)
+        if totals(tried, example).macs <= macs:
+            high, smallest = middle, tried
+        else:
+            low = middle
+    return smallest
+
+
+def share_for(
+    module: nn.Module, example: Tensor, groups: Sequence[Group], wish: Wish, macs: float
+) -> float:
+    """The share of channels that has to go for at most `macs`, whichever go, the same everywhere.
+
+    Where the budget can't be held, the most that may go.
+    """
+    scores = {group.name: torch.arange(len(group.units)).double() for group in groups}
+    pools = make_pools(groups, scores, {}, wish.multiple)
+    low, high = 0.0, MOST
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        gone = removals(groups, pools, uniform(pools, middle))
+        tried = remove_channels(module, example, gone)
+        low, high = (low, middle) if totals(tried, example).macs <= macs else (middle, high)
+    return high
+
+
+def unreachable(least: float, macs: float) -> InputError:
+    """The error for a budget below what the smallest allowed network costs."""
+    return InputError(
+        f"a budget of {macs:,.0f} MACs is out of reach: with one channel multiple left in every "
+        f"layer there are still {least:,.0f}",
+        hint="raise the budget, or take layers out of 'ignore'",
+    )
+
+
+def smallest(module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int) -> float:
+    """The MACs with every group at its floor, whichever channels those are."""
+    scores = {group.name: torch.arange(len(group.units)).double() for group in groups}
+    pools = make_pools(groups, scores, {}, multiple)
+    gone = removals(groups, pools, {pool.name: pool.floor for pool in pools})
+    return totals(remove_channels(module, example, gone), example).macs
+
+
+def channel_counts(module: nn.Module) -> dict[str, int]:
+    """How many channels every convolution and linear layer makes, and heads attention has."""
+    counts = {}
+    for name, part in module.named_modules():
+        for attribute in ("out_channels", "out_features"):
+            if isinstance(getattr(part, attribute, None), int):
+                counts[name] = int(getattr(part, attribute))
+    return counts

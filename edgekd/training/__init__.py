@@ -1,0 +1,1 @@
+"""Training: the loop, distillation with its losses and schedules, and the teachers."""

@@ -1,0 +1,227 @@
+"""What can be wrong with a teaching before a single step of it: data, weights, logits, layers."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.data.samples import Data
+from edgekd.data.tasks import Task
+from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.network.evaluation import evaluating
+from edgekd.network.taps import layer_names, no_such_layer
+from edgekd.training.logits import teacher_logits
+from edgekd.training.losses import FeatureLoss, OutputLoss, ResponseLoss
+from edgekd.training.teachers import Teacher
+from edgekd.training.terms import Term, bridge, fit_outputs, paired, source_of
+
+if TYPE_CHECKING:
+    from edgekd.training.distillation import Teaching
+
+
+def data_faults(data: Data, where: str) -> list[EdgekdError]:
+    """NaN or infinity in the inputs, labels outside the classes, images that aren't images."""
+    faults: list[EdgekdError] = []
+    for part in ("train", "validation"):
+        samples = getattr(data, part)
+        place = f"{where}: data '{data.name}', {part}"
+        broken = [not bool(row.isfinite().all()) for row in torch.split(samples.x, 1024)]
+        if any(broken):
+            count = int((~samples.x.flatten(1).isfinite().all(1)).sum())
+            faults.append(InputError(f"{count} samples hold NaN or infinity", where=place))
+        faults += data.task.target_faults(samples.y, data.classes, place)
+    if not len(data.train):
+        faults.append(InputError("no samples to train on", where=f"{where}: data '{data.name}'"))
+    if data.augmentation.active and data.train.x.ndim != 4:
+        shape = tuple(data.train.x.shape[1:])
+        faults.append(
+            InputError(
+                f"flip and shift work on images, found samples of shape {shape}",
+                where=f"{where}: data '{data.name}'",
+                allowed="(channels, height, width)",
+            )
+        )
+    return faults
+
+
+def weight_faults(student: nn.Module, teachers: Sequence[Teacher], where: str) -> list[EdgekdError]:
+    """NaN or infinity in the weights of the student or of a teacher."""
+    networks = [("student", student)]
+    networks += [(f"teacher {t.name}", t.module) for t in teachers if t.module is not None]
+    faults: list[EdgekdError] = []
+    for name, network in networks:
+        for key, value in network.named_parameters():
+            if not bool(value.isfinite().all()):
+                faults.append(
+                    InputError(f"NaN or infinity in the weights '{key}'", where=f"{where}: {name}")
+                )
+                break
+    return faults
+
+
+def logit_faults(
+    student: nn.Module, teachers: Sequence[Teacher], data: Data, where: str
+) -> list[EdgekdError]:
+    """Outputs that are no logits, or of another shape than the data's classes or a teacher's."""
+    with evaluating(student), torch.no_grad():
+        try:
+            mine = student(data.example)
+        except (RuntimeError, TypeError, ValueError) as error:
+            return [_forward_fault(error, data, f"{where}: student")]
+    faults: list[EdgekdError] = []
+    shape = _shape(mine)
+    fault = data.task.output_fault(mine, data.train.y[:1], data.classes, f"{where}: student")
+    if fault is not None:
+        return [fault]
+    for teacher in teachers:
+        place = f"{where}: teacher {teacher.name}"
+        try:
+            with evaluating(teacher.module) if teacher.module is not None else nullcontext():
+                theirs = teacher_logits(teacher, data.shown)
+        except EdgekdError as error:
+            faults.append(error)
+            continue
+        except (RuntimeError, TypeError, ValueError) as error:
+            faults.append(_forward_fault(error, data, place))
+            continue
+        if _shape(theirs) != shape:
+            message = f"gives logits of shape {_shape(theirs)}, the student {shape}"
+            hint = "teacher and student must have the same classes"
+            faults.append(InputError(message, where=place, hint=hint))
+    return faults
+
+
+def task_faults(
+    terms: Sequence[Term], smoothing: float, task: Task, where: str
+) -> list[EdgekdError]:
+    """Losses and settings that have no meaning for what the data's targets are."""
+    faults: list[EdgekdError] = []
+    if smoothing and not task.smooths:
+        message = f"the targets of {task.name} can't be smoothed"
+        faults.append(InputError(message, where=f"{where}: label_smoothing", allowed="0"))
+    for term in terms:
+        fault = _meaning_fault(term, task)
+        if fault is not None:
+            faults.append(fault)
+    return faults
+
+
+def row_faults(teaching: "Teaching", data: Data, taught: bool, where: str) -> list[EdgekdError]:
+    """Weights for samples, or a teacher's own temperature, where rows have no labels."""
+    faults: list[EdgekdError] = []
+    asked = {
+        "sample_weights": teaching.sample_weights != "equal",
+        "calibrate_teachers": teaching.calibrate_teachers,
+    }
+    for key in (key for key, wish in asked.items() if wish):
+        if not (data.task.has_rows and data.task.labels_rows):
+            message = f"the task {data.task.name} has no logits with a label each"
+            faults.append(InputError(message, where=f"{where}: {key}"))
+    if teaching.sample_weights == "disagreement" and not taught:
+        message = "there is no teacher to disagree with"
+        faults.append(InputError(message, where=f"{where}: sample_weights"))
+    if teaching.calibrate_teachers and not len(data.validation):
+        message = "there are no validation samples to fit a temperature on"
+        faults.append(InputError(message, where=f"{where}: calibrate_teachers"))
+    return faults
+
+
+def _meaning_fault(term: Term, task: Task) -> InputError | None:
+    loss = term.loss
+    if isinstance(loss, OutputLoss | FeatureLoss) and loss.tasks and task.name not in loss.tasks:
+        message = f"'{term.name}' is for {' and '.join(loss.tasks)}, the data's task is {task.name}"
+        return InputError(message, where=term.where)
+    if not isinstance(loss, ResponseLoss):
+        return None
+    if not task.has_rows:
+        message = f"'{term.name}' compares logits of classes; {task.name} has none"
+        hint = "use a loss of the task, or one on layers"
+        return InputError(message, where=term.where, hint=hint)
+    if loss.labelled and not task.labels_rows:
+        message = f"'{term.name}' needs a label for every row of logits; {task.name} has none"
+        return InputError(message, where=term.where)
+    return None
+
+
+def feature_faults(
+    term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
+) -> list[EdgekdError]:
+    """A black box without layers, a layer that isn't there, shapes that can't be bridged."""
+    source = source_of(term, teachers)
+    names = [teacher.name for teacher in teachers]
+    if term.network is not None and term.network not in names:
+        return [
+            InputError(
+                f"no teacher '{term.network}'",
+                where=term.where,
+                allowed=", ".join(names),
+                hint=nearest(term.network, names),
+            )
+        ]
+    if source is None or source.module is None:
+        named = term.network or ", ".join(names)
+        message = f"'{term.name}' reads layers, but the teacher {named} is a black box"
+        hint = "use a loss on logits, such as kl, or a teacher from a factory"
+        return [InputError(message, where=term.where, hint=hint)]
+    try:
+        resolved = paired([term], student, teachers)
+    except EdgekdError as fault:
+        return [fault]
+    faults: list[EdgekdError] = []
+    for each in resolved:
+        faults += _bridge_faults(each, student, source.module, data)
+    return faults
+
+
+def _bridge_faults(
+    term: Term, student: nn.Module, teacher: nn.Module, data: Data
+) -> list[EdgekdError]:
+    faults: list[EdgekdError] = []
+    for side, network, wanted in (
+        ("student", student, term.tapped),
+        ("teacher", teacher, term.teacher),
+    ):
+        known = layer_names(network)
+        place = f"{term.where}: {side}"
+        faults += [no_such_layer(name, known, place) for name in wanted if name not in known]
+    if faults:
+        return faults
+    try:
+        with evaluating(student), evaluating(teacher):
+            bridge(term, student, teacher, data.example, data.shown)
+    except EdgekdError as fault:
+        return [fault]
+    return []
+
+
+def output_faults(
+    term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
+) -> list[EdgekdError]:
+    """Outputs that are not what a loss on whole outputs reads, a layer to balance on that isn't
+    there, a black box where the loss has to run the network."""
+    known = layer_names(student)
+    place = f"{term.where}: weight"
+    missing = [no_such_layer(name, known, place) for name in term.tapped if name not in known]
+    if missing or isinstance(term.loss, ResponseLoss):
+        return list(missing)
+    if "teacher_network" in term.loss.needs and teachers and teachers[0].module is None:
+        message = f"'{term.name}' runs the teacher, but {teachers[0].name} is a black box"
+        hint = "use a teacher from a factory or a program"
+        return [InputError(message, where=term.where, hint=hint)]
+    try:
+        fit_outputs(term, student, data.example, data.train.y[:1])
+    except EdgekdError as fault:
+        return [fault]
+    return []
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _forward_fault(error: Exception, data: Data, place: str) -> EdgekdError:
+    first = str(error).split("\n")[0]
+    shape = tuple(data.example.shape)
+    return InputError(f"can't run on the data's samples of shape {shape}: {first}", where=place)

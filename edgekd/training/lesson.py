@@ -1,0 +1,290 @@
+"""What one step of a teaching compares: a student's logits and layers with its teachers'."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.data.samples import Data
+from edgekd.data.tasks import NO_LABEL, Task
+from edgekd.network.evaluation import evaluating
+from edgekd.network.taps import Taps
+from edgekd.training.fusion import Fusion, merge
+from edgekd.training.logits import Answers
+from edgekd.training.loop import Batch
+from edgekd.training.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss
+from edgekd.training.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
+from edgekd.training.schedules import Moment
+from edgekd.training.teachers import Teacher
+from edgekd.training.teachers.module import ModuleTeacher
+from edgekd.training.teachers.outputs import Outputs
+from edgekd.training.temperature import teacher_temperature
+from edgekd.training.terms import Term, bridge, fit_outputs, source_of
+
+if TYPE_CHECKING:
+    from edgekd.training.distillation import Teaching
+
+
+class Lesson:
+    """The sum of losses of one student against frozen teachers, as `fit` wants it."""
+
+    def __init__(
+        self,
+        teaching: "Teaching",
+        terms: Sequence[Term],
+        answers: Answers,
+        data: Data,
+        fusion: Fusion | None = None,
+    ) -> None:
+        self.teaching, self.terms, self.answers, self.data = teaching, terms, answers, data
+        self.teachers = answers.teachers
+        self.temperatures = [1.0] * len(self.teachers)
+        self.fusion = fusion or Fusion()
+        self.labelling = teaching.label_schedule_made
+        if teaching.sample_weights == "inverse-frequency":
+            rows = data.task.row_labels(data.train.y)
+            assert rows is not None
+            self.frequency = inverse_frequency(rows[rows != NO_LABEL], data.classes)
+        self.sources = [
+            source_of(term, self.teachers) if term.reads_features else None for term in terms
+        ]
+
+    def calibrate(self) -> None:
+        """Find the temperature at which each teacher's confidence is right."""
+        with self.answers.answering():
+            self.temperatures = [teacher_temperature(t, self.data) for t in self.teachers]
+
+    def prepare(self, student: nn.Module) -> None:
+        """Make the regressors and memories, from the shapes of one sample's features."""
+        for term, source in zip(self.terms, self.sources, strict=True):
+            if source is not None and source.module is not None:
+                with evaluating(student), evaluating(source.module):
+                    bridge(term, student, source.module, self.data.example, self.data.shown)
+            elif not isinstance(term.loss, ResponseLoss):
+                fit_outputs(term, student, self.data.example, self.data.train.y[:1])
+            if not isinstance(term.loss, ResponseLoss):
+                term.loss.remember(len(self.data.train))
+
+    @contextmanager
+    def tapping(self, student: nn.Module) -> Iterator[None]:
+        """Hooks on the student and on every teacher whose features are read."""
+        with ExitStack() as stack:
+            stack.enter_context(self.answers.answering())
+            names = [name for term in self.terms for name in term.tapped]
+            self.student_taps = stack.enter_context(Taps(student, names))
+            self.live = _LiveTeachers(stack, self.terms, self.sources)
+            yield
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The loss of one batch."""
+        logits = module(batch.x).float()
+        features: dict[str | None, Tensor] = {None: logits, **self.student_taps.outputs}  # type: ignore[dict-item]
+        answers = self._answers(batch)
+        compared = Compared.of(self.data.task, logits, answers, batch.y)
+        whole = Compared(logits, answers, batch.y)
+        seen = _Seen(batch, whole, compared, self._weights(compared), features, module)
+        labels = total = self._labels(seen)
+        if len(answers) > 1:
+            seen.shares, own = self._fused(compared.answers, compared.logits, compared.labels)
+            total = total if own is None else total + own
+        moment = seen.moment
+        for term, source in zip(self.terms, self.sources, strict=True):
+            term.set_to(moment)
+            value = self._value(term, source, seen)
+            total = total + term.weighted(value, moment, labels, seen.features)
+        return total
+
+    def _weights(self, compared: "Compared") -> Tensor | None:
+        """(R,) of mean one, or None where all rows count alike."""
+        wish = self.teaching.sample_weights
+        if wish == "equal":
+            return None
+        if wish == "inverse-frequency":
+            return self.frequency.to(compared.labels.device)[compared.labels]
+        return disagreement(compared.logits, torch.stack(compared.answers).mean(0))
+
+    def _labels(self, seen: "_Seen") -> Tensor:
+        """The task's own loss, or the rows' weighted cross-entropy, by its weight in this step."""
+        teaching, outputs = self.teaching, seen.whole.logits
+        weight: float | Tensor = teaching.label_weight
+        if self.labelling is not None:
+            weight = self.labelling(seen.moment)
+        if not teaching.label_weight:
+            return outputs.new_zeros(())
+        if seen.weights is None:
+            value = self.data.task.label_loss(outputs, seen.batch.y, teaching.label_smoothing)
+        else:
+            rows, labels = seen.compared.logits, seen.compared.labels
+            smoothing = teaching.label_smoothing
+            value = weighted_cross_entropy(rows, labels, seen.weights, smoothing)
+        return weight * value
+
+    def _fused(
+        self, answers: list[Tensor], logits: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Each teacher's share (K, B) in the targets, and what the fusion itself learns from."""
+        stacked = torch.stack(answers)
+        weights = torch.tensor([t.weight for t in self.teachers], device=stacked.device)
+        shares = self.fusion.shares(stacked, weights, logits.detach(), labels)
+        return shares.detach(), self.fusion.own_loss(stacked, shares, labels)
+
+    def _answers(self, batch: Batch) -> list[Tensor]:
+        """Each teacher's logits for the batch; teachers with tapped layers run to give them."""
+        needed = None in self.sources or self.teaching.sample_weights == "disagreement"
+        answers = []
+        for number, teacher in enumerate(self.teachers):
+            temperature = self.temperatures[number]
+            found = self.live.run(teacher, batch.shown, temperature)
+            if needed:
+                if found is None:
+                    found = self.answers.of(number, batch) / temperature
+                answers.append(found)
+        return answers
+
+    def _network(self, batch: Batch) -> nn.Module | None:
+        """The first teacher's network, for a loss that has to run it."""
+        network = self.teachers[0].module if self.teachers else None
+        return None if network is None else network.to(batch.x.device)
+
+    def _value(self, term: Term, source: Teacher | None, seen: "_Seen") -> Tensor:
+        loss = term.loss
+        if source is None:
+            compared, whole, shares = seen.compared, seen.whole, seen.shares
+            if isinstance(loss, ResponseLoss):
+                merged = compared.merged(shares, loss)
+                value: Tensor = loss(compared.logits, merged, compared.labels, seen.weights)
+                return value
+            if compared.logits is not whole.logits:  # shares are a row's, not a sample's
+                shares = torch.tensor([teacher.weight for teacher in self.teachers])
+            merged = whole.merged(shares, loss)
+            wanted = seen.wanted(loss.needs, merged, self._network(seen.batch))
+            if isinstance(loss, OutputLoss):
+                value = loss(whole.logits, merged, whole.labels, **wanted)
+            elif isinstance(loss, DepthsLoss):
+                value = loss([whole.logits], [merged], **wanted)
+            else:
+                value = loss(whole.logits, merged, **wanted)
+            return value
+        assert isinstance(loss, FeatureLoss | DepthsLoss)
+        features = self.live.outputs(source)
+        mine = [seen.features[name].float() for name in term.student]
+        theirs = [features[name].float() for name in term.teacher]
+        wanted = seen.wanted(loss.needs, self.live.answers.get(id(source)), source.module)
+        if isinstance(loss, DepthsLoss):
+            value = loss(mine, theirs, **wanted)
+        else:
+            value = loss(mine[0], theirs[0], **wanted)
+        return value
+
+
+@dataclass
+class _Seen:
+    """What one step's losses may look at."""
+
+    batch: Batch
+    whole: "Compared"
+    compared: "Compared"
+    weights: Tensor | None
+    features: Mapping[str | None, Tensor]
+    student: nn.Module
+    shares: Tensor | None = None
+
+    @property
+    def moment(self) -> Moment:
+        """What a schedule may look at."""
+        answers = self.compared.answers
+        mean = torch.stack(answers).mean(0) if answers else None
+        return moment_of(self.batch, len(self.batch.x), mean)
+
+    def wanted(
+        self, needs: Sequence[str], teacher_outputs: Tensor | None, teacher: nn.Module | None
+    ) -> dict[str, Any]:
+        """What a loss asks for besides what it compares (`edgekd.training.losses.NEEDS`)."""
+        known = {
+            "targets": self.batch.y,
+            "index": self.batch.index,
+            "inputs": self.batch.x,
+            "shown": self.batch.shown,
+            "student_outputs": self.whole.logits,
+            "teacher_outputs": teacher_outputs,
+            "student_network": self.student,
+            "teacher_network": teacher,
+        }
+        return {name: known[name] for name in needs}
+
+
+def moment_of(batch: Batch, samples: int, teacher: Tensor | None = None) -> Moment:
+    """What a schedule may look at in a step where that many samples were answered here."""
+    return Moment(batch.step, batch.steps, batch.total, samples * batch.processes, teacher)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What losses on outputs see: the student's, each teacher's, and the targets."""
+
+    logits: Tensor
+    answers: list[Tensor]
+    labels: Tensor
+
+    @classmethod
+    def of(cls, task: Task, outputs: Tensor, answers: list[Tensor], y: Tensor) -> "Compared":
+        """A row a decision (`Task.rows`), those without a label left out; the outputs as they are
+        where the task has no rows. Where no row has a label, all are `NO_LABEL`."""
+        mine = task.rows(outputs)
+        if mine is None:
+            return cls(outputs, answers, y)
+        theirs = [rows for rows in map(task.rows, answers) if rows is not None]
+        labels = task.row_labels(y)
+        if labels is None:
+            return cls(mine, theirs, y.new_full((len(mine),), NO_LABEL, dtype=torch.int64))
+        if labels is y:
+            return cls(mine, theirs, labels)
+        kept = labels != NO_LABEL
+        return cls(mine[kept], [rows[kept] for rows in theirs], labels[kept])
+
+    def merged(self, shares: Tensor | None, loss: Loss) -> Tensor:
+        """One teacher's answers, or several as one by their shares."""
+        if shares is None or len(self.answers) == 1:
+            return self.answers[0]
+        return merge(self.answers, shares, loss)
+
+
+class _LiveTeachers:
+    """The teachers that must run in every step, because a loss reads their layers."""
+
+    def __init__(
+        self, stack: ExitStack, terms: Sequence[Term], sources: Sequence[Teacher | None]
+    ) -> None:
+        self._networks: dict[int, nn.Module] = {}
+        self._taps: dict[int, Taps] = {}
+        self._outputs: dict[int, dict[str, Tensor]] = {}
+        self.answers: dict[int, Tensor] = {}
+        names: dict[int, list[str]] = {}
+        for term, source in zip(terms, sources, strict=True):
+            if source is not None and source.module is not None:
+                self._networks[id(source)] = source.module
+                names.setdefault(id(source), []).extend(term.teacher)
+        for key, network in self._networks.items():
+            stack.callback(network.to, "cpu")
+            self._taps[key] = stack.enter_context(Taps(network, names[key]))
+
+    def run(self, teacher: Teacher, x: Tensor, temperature: float) -> Tensor | None:
+        """The logits of a tapped teacher over its temperature, its layers' outputs kept; None for
+        any other one."""
+        network = self._networks.get(id(teacher))
+        if network is None:
+            return None
+        outputs = teacher.outputs if isinstance(teacher, ModuleTeacher) else Outputs()
+        with torch.no_grad():
+            logits = outputs.logits(network.to(x.device)(x)) / temperature
+        self.answers[id(teacher)] = logits
+        # A copy: a loss may run the teacher again on other inputs, and the taps see that too.
+        self._outputs[id(teacher)] = dict(self._taps[id(teacher)].outputs)
+        return logits
+
+    def outputs(self, teacher: Teacher) -> dict[str, Tensor]:
+        """What the tapped layers gave for this step's batch."""
+        return self._outputs[id(teacher)]

@@ -1,0 +1,114 @@
+"""Teachers' logits for the training samples: computed once, kept on disk by content."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgekd.data.samples import Data
+from edgekd.data.views import view_of
+from edgekd.errors import InputError
+from edgekd.network.evaluation import evaluating
+from edgekd.training.checkpoint import read_tensors, write_tensors
+from edgekd.training.loop import Batch
+from edgekd.training.teachers import Teacher
+
+BATCH = 512
+
+
+def teacher_logits(teacher: Teacher, x: Tensor) -> Tensor:
+    """(B, ...) that autograd may use: a clone where the teacher ran in inference mode."""
+    with torch.no_grad():
+        logits = teacher.logits(x)
+        return logits.clone() if logits.is_inference() else logits.detach()
+
+
+class CachedLogits:
+    """One teacher's logits for every training sample, view by view, as they are asked for."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        data: Data,
+        folder: Path,
+        progress: Callable[[str, int, int], None],
+        storage: torch.dtype = torch.float32,
+    ) -> None:
+        self.teacher, self.data = teacher, data
+        self.folder, self.progress, self.storage = folder, progress, storage
+        self._views: dict[int, Tensor] = {}
+
+    def at(self, view: int) -> Tensor:
+        """(N, ...) of one view: from memory, from disk, or from the teacher."""
+        if view not in self._views:
+            path = self._path(view)
+            found = read_tensors(path)
+            if found is None or len(found[0]["logits"]) != len(self.data.train):
+                write_tensors(path, {"logits": self._compute(view)}, {"teacher": self.teacher.name})
+                found = read_tensors(path)
+            assert found is not None
+            self._views[view] = found[0]["logits"]
+        return self._views[view]
+
+    def _path(self, view: int) -> Path:
+        data = self.data
+        variant = repr((data.augmentation, view)) if data.augmentation.active else ""
+        parts = [self.teacher.key, data.train.sha256, variant]
+        if self.storage != torch.float32:
+            parts.append(str(self.storage))
+        content = "\n".join(parts)
+        name = hashlib.sha256(content.encode()).hexdigest()[:24]
+        return self.folder / f"logits-{name}.safetensors"
+
+    def _compute(self, view: int) -> Tensor:
+        paired = self.data.train.paired
+        inputs = view_of(self.data, view) if paired is None else paired
+        parts = []
+        for number, part in enumerate(torch.split(inputs, BATCH)):
+            parts.append(teacher_logits(self.teacher, part).float())
+            self.progress("teacher's logits", min(len(inputs), (number + 1) * BATCH), len(inputs))
+        logits = torch.cat(parts).to(self.storage)
+        if not bool(logits.isfinite().all()):
+            kept = "" if self.storage == torch.float32 else f" in {self.storage}"
+            raise InputError(
+                f"gives logits that are not numbers{kept}", where=f"teacher {self.teacher.name}"
+            )
+        return logits
+
+
+class Answers:
+    """Several teachers' logits for the batches of one training, cached where views repeat.
+
+    `storage` is the precision that they are kept in; half of it halves the disk.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        data: Data,
+        folder: Path,
+        progress: Callable[[str, int, int], None],
+        storage: torch.dtype = torch.float32,
+    ) -> None:
+        self.teachers = teachers
+        self._cached = [CachedLogits(t, data, folder, progress, storage) for t in teachers]
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Every teacher with layers in eval mode inside, and as it was outside."""
+        with ExitStack() as stack:
+            for teacher in self.teachers:
+                if teacher.module is not None:
+                    stack.enter_context(evaluating(teacher.module))
+            yield
+
+    def of(self, number: int, batch: Batch) -> Tensor:
+        """(B, ...) of float32 that teacher `number` gives for a batch, on its device."""
+        if batch.view is not None:
+            found = self._cached[number].at(batch.view)[batch.index]
+        else:
+            found = teacher_logits(self.teachers[number], batch.shown.cpu())
+        return found.to(batch.x.device, torch.float32)

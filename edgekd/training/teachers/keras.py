@@ -1,0 +1,149 @@
+"""A Keras file or a SavedModel folder as a teacher, through TensorFlow in this process."""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekd.errors import InputError, MissingPackage
+from edgekd.training.teachers.black_box import Predictor, in_batches
+from edgekd.training.teachers.layout import arrangement
+
+# Ops of a SavedModel's graph that reach beyond its own tensors.
+OUTSIDE = {"ReadFile", "WriteFile", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
+
+
+def open_keras(path: Path, sample: Sequence[int], where: str) -> Predictor:
+    """What a .keras file's or SavedModel's one output is for samples of that shape.
+
+    A .keras file with lambdas or with classes that aren't Keras's own is refused, and so is a
+    SavedModel whose graph reads or writes files: neither is executed.
+    """
+    if not path.exists():
+        raise InputError("no such file or folder", where=str(path))
+    if path.is_dir():
+        _inspect_saved_model(path, where)
+        return _open_saved_model(path, sample, where)
+    _inspect_keras(path)
+    return _open_keras_file(path, sample, where)
+
+
+def _tensorflow(where: str) -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        import tensorflow
+    except ImportError:
+        raise MissingPackage("tensorflow", "keras", where=where) from None
+    tensorflow.get_logger().setLevel("ERROR")
+    return tensorflow
+
+
+def _open_keras_file(path: Path, sample: Sequence[int], where: str) -> Predictor:
+    tensorflow = _tensorflow(where)
+    try:
+        model = tensorflow.keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        message = (str(error).splitlines() or [""])[0]
+        raise InputError(f"Keras can't load it: {message}", where=str(path)) from None
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(
+            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs",
+            where=str(path),
+            allowed="one input and one output",
+        )
+    shape = list(model.inputs[0].shape)
+    arrange = arrangement(shape[1:], sample, str(path))
+
+    def predict(x: Tensor) -> Tensor:
+        return torch.from_numpy(model(arrange(x).numpy(), training=False).numpy())
+
+    return Predictor(in_batches(predict, shape[0]))
+
+
+def _open_saved_model(path: Path, sample: Sequence[int], where: str) -> Predictor:
+    tensorflow = _tensorflow(where)
+    try:
+        loaded = tensorflow.saved_model.load(str(path))
+        serve = loaded.signatures["serving_default"]
+    except KeyError:
+        raise InputError("no signature 'serving_default'", where=str(path)) from None
+    except Exception as error:
+        message = (str(error).splitlines() or [""])[0]
+        raise InputError(f"TensorFlow can't load it: {message}", where=str(path)) from None
+    specs = serve.structured_input_signature[1]
+    if len(specs) != 1 or len(serve.structured_outputs) != 1:
+        raise InputError(
+            f"{len(specs)} inputs and {len(serve.structured_outputs)} outputs",
+            where=str(path),
+            allowed="one input and one output",
+        )
+    (name, spec), (output,) = next(iter(specs.items())), serve.structured_outputs
+    shape = spec.shape.as_list()
+    arrange = arrangement(shape[1:], sample, str(path))
+
+    def predict(x: Tensor) -> Tensor:
+        values = tensorflow.constant(arrange(x).numpy(), dtype=spec.dtype)
+        # `loaded` owns the variables: while this function lives, so must it.
+        return torch.from_numpy(loaded and serve(**{name: values})[output].numpy())
+
+    return Predictor(in_batches(predict, shape[0]))
+
+
+def _inspect_keras(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError):
+        hint = "save it again with model.save('model.keras')" if path.suffix == ".h5" else ""
+        raise InputError(
+            "not a whole Keras file", where=str(path), allowed=".keras or a SavedModel", hint=hint
+        ) from None
+    for module, name in _classes(config):
+        if name in ("Lambda", "__lambda__") or module.split(".")[0] not in ("keras", "builtins"):
+            raise InputError(
+                f"it holds '{module}.{name}', which is code of its own: that is not executed",
+                where=str(path),
+                allowed="Keras's own layers",
+                hint="export a SavedModel with model.export(folder)",
+            )
+
+
+def _classes(config: Any) -> Iterator[tuple[str, str]]:
+    """Module and name of every class that a serialized Keras configuration names."""
+    if isinstance(config, list):
+        for item in config:
+            yield from _classes(item)
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            yield config.get("module") or "keras", config["class_name"]
+        for value in config.values():
+            yield from _classes(value)
+
+
+def _inspect_saved_model(path: Path, where: str) -> None:
+    file = path / "saved_model.pb"
+    if not file.is_file():
+        raise InputError("no saved_model.pb in this folder", where=str(path))
+    _tensorflow(where)
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    model = saved_model_pb2.SavedModel()
+    try:
+        model.ParseFromString(file.read_bytes())
+    except Exception:  # protobuf's DecodeError, whose module has no type stubs
+        raise InputError("not a whole SavedModel", where=str(file)) from None
+    for graph in model.meta_graphs:
+        functions = graph.graph_def.library.function
+        nodes = [*graph.graph_def.node, *(node for f in functions for node in f.node_def)]
+        reached = sorted({node.op for node in nodes} & OUTSIDE)
+        if reached:
+            raise InputError(
+                f"its graph holds {', '.join(reached)}, which reach outside it", where=str(file)
+            )

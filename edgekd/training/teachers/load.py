@@ -1,0 +1,80 @@
+"""From a recipe's network table to a teacher, its outputs checked against the data."""
+
+from pathlib import Path
+
+import torch
+
+from edgekd.data.samples import Data
+from edgekd.errors import InputError
+from edgekd.network.load import load_network, network_key
+from edgekd.store import key_of
+from edgekd.training.checkpoint import sha256_of_state
+from edgekd.training.teachers.black_box import BlackBox, Predictor
+from edgekd.training.teachers.keras import open_keras
+from edgekd.training.teachers.logits import open_logits
+from edgekd.training.teachers.module import ModuleTeacher
+from edgekd.training.teachers.onnx import open_onnx
+from edgekd.training.teachers.outputs import PROBE, outputs_of
+from edgekd.training.teachers.teacher import Teacher
+from edgekd.training.teachers.tflite import open_tflite
+from edgekd.values.recipe import Network
+
+
+def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teacher:
+    """The teacher of a recipe's table, whose paths are relative to `folder`.
+
+    A factory or program can be tapped (`module`); the rest are black boxes. A few training
+    samples are run, so outputs that don't fit the data's classes are refused here, and
+    probabilities are noticed. InputError for whatever is wrong, MissingPackage for a runtime
+    that isn't installed.
+    """
+    key = network_key(network, folder)
+    if network.source in ("factory", "program"):
+        return _module_teacher(network, folder, data, where, key)
+    path = folder / getattr(network, network.source)
+    predictor = _open(network.source, path, data, where)
+    probe = data.train.shown[:PROBE]
+    try:
+        raw = predictor.predict(probe)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"fails on the data: {(str(error).splitlines() or [''])[0]}", where=str(path)
+        ) from error
+    y = data.train.y[:PROBE]
+    outputs = outputs_of(raw, data.classes, str(path), predictor.floor, data.task, y)
+    return BlackBox(path.name, key, network.weight, predictor.predict, outputs, notes=outputs.notes)
+
+
+def _open(source: str, path: Path, data: Data, where: str) -> Predictor:
+    sample = data.train.shown.shape[1:]
+    if source == "onnx":
+        return open_onnx(path, sample, where)
+    if source == "tflite":
+        return open_tflite(path, sample, where)
+    if source == "keras":
+        return open_keras(path, sample, where)
+    return Predictor(open_logits(path, data, where))
+
+
+def _module_teacher(
+    network: Network, folder: Path, data: Data, where: str, key: str
+) -> ModuleTeacher:
+    module = load_network(network, folder, where).requires_grad_(False)
+    name = network.factory or str(network.program)
+    try:
+        with torch.no_grad():
+            raw = module(data.train.shown[:PROBE])
+    except Exception as error:
+        raise InputError(
+            f"'{name}' fails on samples of shape {tuple(data.train.shown.shape[1:])}: "
+            f"{(str(error).splitlines() or [''])[0]}",
+            where=where,
+        ) from error
+    if not isinstance(raw, torch.Tensor):
+        raise InputError(f"'{name}' gives {type(raw).__name__}", where=where, allowed="a tensor")
+    y = data.train.y[:PROBE]
+    outputs = outputs_of(raw, data.classes, where, task=data.task, y=y)
+    drawn = key_of(key, sha256_of_state(module))  # a factory without weights draws them by the seed
+    return ModuleTeacher(name, drawn, network.weight, module, outputs, notes=outputs.notes)

@@ -1,0 +1,357 @@
+"""The losses of a recipe, made from their tables, with the layers that they read.
+
+A number in a loss's table, its weight too, may be a table of its own that names a schedule.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from edgekd.errors import EdgekdError, InputError
+from edgekd.network.evaluation import evaluating
+from edgekd.network.taps import Taps
+from edgekd.registry import LOSSES
+from edgekd.training.layer_pairs import (
+    Map,
+    Pairing,
+    attention_in,
+    embedding_of,
+    pairs_of,
+    values_in,
+)
+from edgekd.training.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss, Shape
+from edgekd.training.schedules import (
+    Balance,
+    Moment,
+    Schedule,
+    checked,
+    is_scheduled,
+    schedule_for_parameter,
+    schedule_for_weight,
+)
+from edgekd.training.teachers import Teacher
+from edgekd.values.tables import Value, build, parse
+
+
+class LossTable(Value):
+    """What every loss's table may have, besides the loss's own parameters."""
+
+    name: str
+    weight: float | dict[str, Any] = 1.0
+    student: str | tuple[str, ...] | None = None
+    teacher: str | tuple[str, ...] | None = None
+    network: str | None = None
+    layers: Literal["auto"] | None = None
+    map: Map = "uniform"
+    pairs: PositiveInt | None = None
+
+
+class _Weight(Value):
+    weight: float = Field(ge=0.0, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss as a recipe gives it: made, weighted, and with the layers that it reads.
+
+    `student` and `teacher` are empty for a loss on outputs, and until `paired` has found them for
+    one with a `pairing`. `network` names the teacher whose layers are meant. `weight` is the
+    largest that there is where `weighting` changes it; `schedules` change the loss's parameters.
+    """
+
+    name: str
+    loss: Loss
+    weight: float
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+    network: str | None
+    where: str
+    weighting: Schedule | Balance | None = None
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    pairing: Pairing | None = None
+    share: float = 1.0
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether a layer has to be tapped on both sides."""
+        return bool(self.student) or self.pairing is not None
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """The student's layers that a step has to keep: those compared, and one to balance on."""
+        layer = self.weighting.layer if isinstance(self.weighting, Balance) else None
+        return (*self.student, layer) if layer else self.student
+
+    @property
+    def learned(self) -> nn.Module:
+        """What is trained along, and left behind."""
+        parts: list[nn.Module] = [self.loss, *self.schedules.values()]
+        return nn.ModuleList([*parts, self.weighting] if self.weighting else parts)
+
+    def set_to(self, moment: Moment) -> None:
+        """Give the loss the parameters of this step."""
+        for key, schedule in self.schedules.items():
+            setattr(self.loss, key, schedule(moment))
+
+    def weighted(
+        self, value: Tensor, moment: Moment, labels: Tensor, features: Mapping[str | None, Tensor]
+    ) -> Tensor:
+        """The loss's value by its weight in this step.
+
+        `labels` is the weighted loss with the labels; `features` are the student's tapped layers,
+        its outputs under None: both are what a balanced weight looks at.
+        """
+        weight: float | Tensor = self.weight
+        if isinstance(self.weighting, Balance):
+            weight = self.weighting(labels, value, features[self.weighting.layer])
+        elif self.weighting is not None:
+            weight = self.weighting(moment)
+        return weight * self.share * value
+
+
+def terms_of(
+    tables: Sequence[Mapping[str, Any]], where: str
+) -> tuple[list[Term], list[EdgekdError]]:
+    """The losses that can be made, and a fault for each one that can't."""
+    terms: list[Term] = []
+    faults: list[EdgekdError] = []
+    for number, table in enumerate(tables, 1):
+        try:
+            terms.append(_term(table, f"{where}: losses.{number}"))
+        except EdgekdError as error:
+            faults.extend(error.faults)
+    return terms, faults
+
+
+def _term(table: Mapping[str, Any], where: str) -> Term:
+    common = {key: value for key, value in table.items() if key in LossTable.model_fields}
+    own = {key: value for key, value in table.items() if key not in LossTable.model_fields}
+    asked = parse(LossTable, common, where)
+    loss, schedules = _made(asked.name, own, where)
+    weight, weighting = weight_of(asked.weight, f"{where}: weight", where)
+    student, teacher = _names(asked.student), _names(asked.teacher)
+    student, teacher = student or teacher, teacher or student
+    pairing = Pairing(asked.map, asked.pairs) if asked.layers else None
+    fault = _layer_fault(asked.name, loss, student, teacher, pairing)
+    if not fault and not asked.layers and {"map", "pairs"} & asked.model_fields_set:
+        fault = "'map' and 'pairs' go with layers = \"auto\" only"
+    if fault:
+        raise InputError(fault, where=where, hint="see the layers with 'edgekd inspect'")
+    return Term(
+        asked.name,
+        loss,
+        weight,
+        student,
+        teacher,
+        asked.network,
+        where,
+        weighting,
+        schedules,
+        pairing,
+    )
+
+
+def _made(name: str, own: Mapping[str, Any], where: str) -> tuple[Loss, dict[str, Schedule]]:
+    """The loss, and the schedules of those parameters for which a table stands."""
+    entry = LOSSES.get(name, where)
+    schedules: dict[str, Schedule] = {}
+    fixed = {key: value for key, value in own.items() if not is_scheduled(value)}
+    for key in own.keys() - fixed.keys():
+        place = f"{where}: {key}"
+        if key not in entry.parameters or entry.parameters[key].annotation is not float:
+            numbers = [k for k, p in entry.parameters.items() if p.annotation is float]
+            raise InputError(
+                f"'{name}' has no number '{key}' to schedule",
+                where=place,
+                allowed=", ".join(numbers),
+            )
+        schedules[key] = schedule_for_parameter(own[key], place)
+    loss: Loss = build(entry, {**fixed, **{k: s.bounds[1] for k, s in schedules.items()}}, where)
+    for key, schedule in schedules.items():
+        place = f"{where}: {key}"
+        checked(partial(_again, entry, fixed, schedules, where), schedule, key, place)
+        if not isinstance(getattr(loss, key, None), float | int):
+            raise InputError(f"'{key}' of '{name}' can't change while it trains", where=place)
+        if schedule.each_sample and not (isinstance(loss, ResponseLoss) and key == "temperature"):
+            message = "one value a sample is for the temperature of a loss on logits"
+            raise InputError(message, where=place)
+    return loss, schedules
+
+
+def _again(entry: Any, fixed: Mapping[str, Any], schedules: Any, where: str, **one: float) -> Loss:
+    others = {key: schedule.bounds[1] for key, schedule in schedules.items()}
+    made: Loss = build(entry, {**fixed, **others, **one}, where)
+    return made
+
+
+def weight_of(
+    given: float | Mapping[str, Any], place: str, where: str
+) -> tuple[float, Schedule | Balance | None]:
+    """The largest weight that there is, and what changes it, if anything does."""
+    if isinstance(given, Mapping):
+        if not is_scheduled(given):
+            hint = 'weight = { schedule = "linear", start = 0.9, end = 0.1 }'
+            raise InputError("a table without 'schedule'", where=place, hint=hint)
+        weighting = schedule_for_weight(given, place)
+        most = weighting.bounds[1] if isinstance(weighting, Schedule) else 1.0
+        return most, weighting
+    return parse(_Weight, {"weight": given}, where).weight, None
+
+
+def _names(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else given
+
+
+def _layer_fault(
+    name: str,
+    loss: Loss,
+    student: tuple[str, ...],
+    teacher: tuple[str, ...],
+    pairing: Pairing | None,
+) -> str | None:
+    """What is wrong with the number of layers named, if anything is."""
+    if isinstance(loss, ResponseLoss | OutputLoss):
+        named = student or teacher or pairing
+        what = "logits" if isinstance(loss, ResponseLoss) else "outputs"
+        return f"'{name}' compares {what} and reads no layer" if named else None
+    if pairing is not None:
+        return 'give either layers = "auto" or the layers\' names' if student or teacher else None
+    if isinstance(loss, FeatureLoss):
+        if not student:
+            return (
+                None
+                if loss.outputs_will_do
+                else f"'{name}' needs 'student' and 'teacher' layers, or layers = \"auto\""
+            )
+        if len(student) == len(teacher) == 1:
+            return None
+        return f"'{name}' reads one layer on each side, found {len(student)} and {len(teacher)}"
+    if len(student) != len(teacher) or len(student) < loss.least:
+        found = f"found {len(student)} and {len(teacher)}"
+        return f"'{name}' reads {loss.least} or more layers, as many on each side; {found}"
+    return None
+
+
+def source_of(term: Term, teachers: Sequence[Teacher]) -> Teacher | None:
+    """The teacher whose layers a term reads: the one it names, or the first with any."""
+    for teacher in teachers:
+        if term.network in (None, teacher.name) and teacher.module is not None:
+            return teacher
+    return None
+
+
+def paired(terms: Sequence[Term], student: nn.Module, teachers: Sequence[Teacher]) -> list[Term]:
+    """The same terms with every `layers = "auto"` resolved: a loss on one layer stands once for
+    each pair of blocks, its weight shared out; one on several layers takes all pairs.
+
+    `InputError` where a network has no blocks, or not what the loss reads of them.
+    """
+    found: list[Term] = []
+    for term in terms:
+        source = source_of(term, teachers)
+        if term.pairing is None or source is None or source.module is None:
+            found.append(term)
+        else:
+            found += _resolved(term, term.pairing, student, source.module)
+    return found
+
+
+def _resolved(term: Term, asked: Pairing, student: nn.Module, teacher: nn.Module) -> list[Term]:
+    pairs = pairs_of(student, teacher, asked, term.where)
+    if isinstance(term.loss, DepthsLoss):
+        if term.loss.deepest:
+            pairs = pairs[-1:]
+        mine, theirs = (
+            _parts(term.loss.automatic, module, [pair[side] for pair in pairs], term.where)
+            for side, module in enumerate((student, teacher))
+        )
+        fault = _layer_fault(term.name, term.loss, mine, theirs, None)
+        if fault:
+            raise InputError(fault, where=term.where, hint="there are too few blocks for 'auto'")
+        return [replace(term, student=mine, teacher=theirs, pairing=None)]
+    return [
+        replace(
+            term,
+            loss=copy.deepcopy(term.loss),
+            student=(mine,),
+            teacher=(theirs,),
+            share=term.share / len(pairs),
+            pairing=None,
+        )
+        for mine, theirs in pairs
+    ]
+
+
+def _parts(
+    wanted: Sequence[str], module: nn.Module, blocks: Sequence[str], where: str
+) -> tuple[str, ...]:
+    """The layers of one network that a loss on several depths reads, in the order it wants."""
+    names: list[str] = []
+    for part in wanted:
+        if part == "embedding":
+            names.append(embedding_of(module, where))
+        elif part == "attention":
+            names += [attention_in(module, block, where) for block in blocks]
+        elif part == "value":
+            names += [values_in(module, block, where) for block in blocks]
+        else:
+            names += blocks
+    return tuple(names)
+
+
+def shapes_at(module: nn.Module, names: Sequence[str], example: Tensor, where: str) -> list[Shape]:
+    """The shapes, without the batch, of the named layers' outputs for an example."""
+    with Taps(module, names, where) as taps, torch.no_grad():
+        module(example)
+        for name in names:
+            if not isinstance(taps.outputs.get(name), Tensor):
+                raise InputError(
+                    f"the layer '{name}' gives no single tensor in a forward pass", where=where
+                )
+        return [tuple(taps.outputs[name].shape[1:]) for name in names]
+
+
+def bridge(
+    term: Term, student: nn.Module, teacher: nn.Module, example: Tensor, shown: Tensor | None = None
+) -> None:
+    """Make what the term's loss learns; `InputError` where the shapes can't be brought together.
+
+    `shown` is the example as the teacher sees it, where that is another view of it.
+    """
+    mine = shapes_at(student, term.student, example, f"{term.where}: student")
+    seen = example if shown is None else shown
+    theirs = shapes_at(teacher, term.teacher, seen, f"{term.where}: teacher")
+    try:
+        if isinstance(term.loss, DepthsLoss):
+            term.loss.prepare(mine, theirs)
+        elif isinstance(term.loss, FeatureLoss):
+            term.loss.prepare(mine[0], theirs[0])
+    except ValueError as error:
+        raise InputError(str(error), where=term.where) from None
+
+
+def fit_outputs(term: Term, student: nn.Module, example: Tensor, targets: Tensor) -> None:
+    """Make what a loss on whole outputs learns; `InputError` where they are not what it reads.
+
+    `example` and its `targets` are a batch of one.
+    """
+    with evaluating(student), torch.no_grad():
+        outputs = tuple(student(example).shape[1:])
+    try:
+        if isinstance(term.loss, OutputLoss):
+            targets_shape, inputs = tuple(targets.shape[1:]), tuple(example.shape[1:])
+            term.loss.prepare(outputs, targets_shape, inputs)
+        elif isinstance(term.loss, FeatureLoss):
+            term.loss.prepare(outputs, outputs)
+        elif isinstance(term.loss, DepthsLoss):
+            term.loss.prepare([outputs], [outputs])
+    except ValueError as error:
+        raise InputError(str(error), where=term.where) from None

@@ -1,0 +1,280 @@
+"""What the user wants: model, teachers, data, stages in order and budgets, read from TOML."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+
+from edgekd.errors import InputError, nearest
+from edgekd.store import key_of, write_beside
+from edgekd.values.tables import Value, parse, read_toml
+
+LARGEST_SEED = 2**32 - 1
+
+
+class Network(Value):
+    """A network from the user: a factory with its weights, or one file that holds everything.
+
+    `factory` is `package.module:callable` and returns an `nn.Module`; `weights` is a safetensors
+    file. `program` is a `torch.export` file (.pt2). `onnx`, `tflite`, `keras` (a .keras file or a
+    SavedModel folder) and `logits` (an .npy or .npz of recorded logits in the order of the
+    training samples) are black boxes. Paths are relative to the recipe's folder.
+    """
+
+    factory: str | None = None
+    arguments: dict[str, Any] = {}
+    weights: Path | None = None
+    program: Path | None = None
+    onnx: Path | None = None
+    tflite: Path | None = None
+    keras: Path | None = None
+    logits: Path | None = None
+    weight: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Network":
+        sources = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(sources) != 1:
+            found = " and ".join(sources) or "none"
+            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; there is {found}")
+        if self.factory is None and (self.weights or self.arguments):
+            raise ValueError("'weights' and 'arguments' go with 'factory' only")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Which of the sources is given."""
+        return next(name for name in SOURCES if getattr(self, name) is not None)
+
+
+SOURCES = ("factory", "program", "onnx", "tflite", "keras", "logits")
+
+
+class DataTable(Value):
+    """Where the samples come from and how they are used.
+
+    `source` is a named set (digits, fashion-mnist), an .npz file, or `package.module:callable`.
+    `validation` is the share of the training samples held back for choosing. `task` says what the
+    targets are where the source doesn't: a name ("segmentation") or a table with its parameters.
+    """
+
+    source: str = "digits"
+    arguments: dict[str, Any] = {}
+    validation: float = Field(default=0.1, gt=0.0, lt=1.0)
+    limit: PositiveInt | None = None
+    flip: bool = False
+    shift: int = Field(default=0, ge=0)
+    views: int = Field(default=0, ge=0)
+    task: str | dict[str, Any] | None = None
+
+
+class Calibration(Value):
+    """Which samples calibrate: a set of committed ids by name or by its .toml file, or the first so
+    many of a class."""
+
+    set: str | None = None
+    samples: PositiveInt = 256
+
+
+class Metadata(Value):
+    """What the deployed model says of itself, in the TFLite file and in C headers.
+
+    `licence` is any text, often an SPDX name; `licence_file` a file that holds the whole text.
+    `labels` name the classes in the order of the outputs.
+    """
+
+    name: str = Field(default="", max_length=200)
+    version: str = Field(default="", max_length=200)
+    licence: str = ""
+    licence_file: Path | None = None
+    labels: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_licence(self) -> "Metadata":
+        if self.licence and self.licence_file is not None:
+            raise ValueError("give 'licence' or 'licence_file', not both")
+        return self
+
+
+class ReportTable(Value):
+    """What the report says beside accuracy and cost: diagnostics by name, or in tables with their
+    `name` and parameters."""
+
+    diagnostics: tuple[str | dict[str, Any], ...] = ()
+
+
+class Recipe(Value):
+    """A whole recipe. `stages` stay tables here; the plan makes each by its `kind`."""
+
+    model: Network
+    student: Network | None = None
+    teachers: tuple[Network, ...] = ()
+    data: DataTable = DataTable()
+    calibration: Calibration = Calibration()
+    stages: tuple[dict[str, Any], ...] = ()
+    budgets: dict[str, float] = {}
+    metadata: Metadata = Metadata()
+    report: ReportTable = ReportTable()
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where the recipe's relative paths start from."""
+        return self._folder
+
+
+def load_recipe(path: Path, settings: dict[str, str] | None = None) -> Recipe:
+    """The recipe in a file, with `--set` overrides applied before it is checked."""
+    table = read_toml(path)
+    for key, text in (settings or {}).items():
+        override(table, key, text)
+    recipe = parse(Recipe, table, str(path))
+    recipe._folder = path.resolve().parent
+    return recipe
+
+
+FILES = ("weights", "program", "onnx", "tflite", "keras", "logits")
+
+
+def named_files(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every file that a recipe's table (a `Recipe` as JSON) names: its place there,
+    `teachers.1.weights`, with the table and the key that hold its path, which starts from the
+    recipe's folder."""
+    for place, network in named_networks(table):
+        yield from ((f"{place}.{key}", network, key) for key in FILES if network.get(key))
+    schemes = _schemes(table)
+    sources = [
+        ("data", table["data"]),
+        *((f"{place}.public", s.get("public")) for place, s in schemes),
+    ]
+    for place, source in sources:
+        if isinstance(source, dict) and str(source.get("source")).endswith(".npz"):
+            yield f"{place}.source", source, "source"
+    if str(table["calibration"].get("set")).endswith(".toml"):
+        yield "calibration.set", table["calibration"], "set"
+    if table["metadata"].get("licence_file"):
+        yield "metadata.licence_file", table["metadata"], "licence_file"
+    for number, diagnostic in enumerate(table["report"]["diagnostics"], 1):
+        if isinstance(diagnostic, dict) and isinstance(diagnostic.get("groups"), str):
+            yield f"report.diagnostics.{number}.groups", diagnostic, "groups"
+
+
+def named_networks(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every network of a recipe's table with its place, also a scheme's assistants."""
+    yield "model", table["model"]
+    if table.get("student"):
+        yield "student", table["student"]
+    several = [("teachers", table["teachers"])]
+    several += [(f"{place}.assistants", each.get("assistants")) for place, each in _schemes(table)]
+    for place, networks in several:
+        if isinstance(networks, list):
+            for number, network in enumerate(networks, 1):
+                if isinstance(network, dict):
+                    yield f"{place}.{number}", network
+
+
+def _schemes(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The schemes of stages that are tables; what is in them, their stages have not checked."""
+    return [
+        (f"stages.{number}.scheme", stage["scheme"])
+        for number, stage in enumerate(table["stages"], 1)
+        if isinstance(stage.get("scheme"), dict)
+    ]
+
+
+LONGEST_LICENCE = 100_000
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Of what decides the model's bytes: all of the recipe but its budgets, metadata and report, a
+    file by its place in it, wherever it lies."""
+    table = recipe.model_dump(mode="json")
+    for place, of, key in named_files(table):
+        of[key] = f"file {place}"
+    for name in ("budgets", "metadata", "report"):
+        del table[name]
+    return key_of(table)
+
+
+def licence_text(recipe: Recipe) -> str:
+    """The licence's text. Raises `InputError` if its file can't be read as text."""
+    if recipe.metadata.licence_file is None:
+        return recipe.metadata.licence
+    path = recipe.folder / recipe.metadata.licence_file
+    where = f"metadata.licence_file {path}"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"not readable: {error}", where=where) from None
+    if len(text) > LONGEST_LICENCE:
+        raise InputError(f"{len(text):,} characters are no licence", where=where)
+    return text
+
+
+def override(table: dict[str, Any], key: str, text: str) -> None:
+    """Set one key of a recipe's table: `stage.distill.epochs=3`, `data.source=digits`.
+
+    `stage.KIND` means every stage of that kind, `stage.2` the second one. The text is read as TOML
+    where it is a valid TOML value, and as a string otherwise.
+    """
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    parts = key.split(".")
+    if parts[0] == "stage" and len(parts) >= 3:
+        for stage in _stages_named(table, parts[1], key):
+            _set(stage, parts[2:], value, key)
+        return
+    _set(table, parts, value, key)
+
+
+def _stages_named(table: dict[str, Any], name: str, key: str) -> list[dict[str, Any]]:
+    stages: list[dict[str, Any]] = table.get("stages", [])
+    if name.isdigit():
+        if 1 <= int(name) <= len(stages):
+            return [stages[int(name) - 1]]
+        kinds = [str(number + 1) for number in range(len(stages))]
+    else:
+        found = [stage for stage in stages if stage.get("kind") == name]
+        if found:
+            return found
+        kinds = [str(stage.get("kind")) for stage in stages]
+    raise InputError(
+        f"no stage '{name}'",
+        where=f"--set {key}",
+        allowed=", ".join(kinds) or "this recipe has no stages",
+        hint=nearest(name, kinds),
+    )
+
+
+def _set(table: dict[str, Any], parts: list[str], value: Any, key: str) -> None:
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"'{part}' is not a table", where=f"--set {key}")
+    table[parts[-1]] = value
+
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def default_recipe() -> Path:
+    """The recipe that came with the package: digits, a small residual network, every stage."""
+    return RECIPES / "digits.toml"
+
+
+def write_example(folder: Path) -> Path:
+    """Copy the default recipe and its teacher's weights into a folder, to be edited."""
+    path = folder / "recipe.toml"
+    if path.exists():
+        raise InputError("there is a recipe already", where=str(path), hint="choose another folder")
+    for source, to in ((TEACHER, folder / TEACHER.name), (default_recipe(), path)):
+        write_beside(to, source.read_bytes())  # the recipe last: it says that all is there
+    return path
+
+
+TEACHER = RECIPES / "digits_teacher.safetensors"

@@ -1,0 +1,268 @@
+"""What the hardware has: one TOML file a target, data only, each fact with its source."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from edgekd.errors import EdgekdError, InputError, nearest, raise_all
+from edgekd.values.lookup import toml_files
+from edgekd.values.options import check_options
+from edgekd.values.tables import Value, parse, read_toml
+
+Architecture = Literal["x86_64", "aarch64", "armv7", "thumb"]
+
+
+class Hardware(Value):
+    """The processor and its memories. `isa` uses compiler names: avx2, avx512_vnni, dotprod.
+
+    `cache_bytes` is the last-level cache that the processor's cores share. `executes_in_place` says
+    that constants are read from storage where they lie, as a microcontroller reads its flash, so
+    that only activations take memory.
+    """
+
+    architecture: Architecture
+    cpu: str
+    cores: PositiveInt
+    clock_mhz: PositiveInt | None = None
+    isa: tuple[str, ...] = ()
+    memory_bytes: PositiveInt
+    memory_gb_per_second: PositiveFloat | None = None
+    cache_bytes: PositiveInt | None = None
+    storage_bytes: PositiveInt | None = None
+    executes_in_place: bool = False
+
+
+class Accelerator(Value):
+    """A unit beside the processor. `compute` is CUDA's name for it (sm_87)."""
+
+    kind: Literal["cuda", "edgetpu", "ethos-u"]
+    name: str
+    compute: str = ""
+    clock_mhz: PositiveInt | None = None
+    on_chip_bytes: PositiveInt | None = None
+
+
+class Scheme(Value):
+    """The quantization that the target's kernels are fast and exact with.
+
+    `weight_bits = 7` keeps weights in [-63, 63] where the processor's 8-bit multiply-add saturates
+    its 16-bit sums (x86 without VNNI). `tolerance_lsb` is how far an artifact's outputs may lie
+    from the fake-quantized reference before the run fails.
+    """
+
+    activations: Literal["uint8-affine", "int8-affine", "int8-symmetric"]
+    per_channel: bool = True
+    weight_bits: Literal[7, 8] = 8
+    tolerance_lsb: PositiveInt = 2
+
+
+class Sensors(Value):
+    """Where energy is read. `rails` are INA3221 labels; their sum is the module's power."""
+
+    energy: Literal["rapl", "ina3221", "none"] = "none"
+    rails: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _rails_belong_to_the_monitor(self) -> "Sensors":
+        if (self.energy == "ina3221") != bool(self.rails):
+            raise ValueError("'rails' go with energy = \"ina3221\", which needs at least one")
+        return self
+
+
+class Target(Value):
+    """A target profile. The profile decides; the code only reads it.
+
+    `backends` has a table for each backend that runs here, with that backend's own options
+    (`edgekd.values.options`). `aliases` are further names that load it. `fast_dtypes` have
+    arithmetic of their own in the hardware. `unsupported_ops` are ATen names (`aten.nonzero`) that
+    the target can't run at all. `budgets` are defaults that a recipe overrides.
+    """
+
+    name: str
+    title: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+    hardware: Hardware
+    accelerators: tuple[Accelerator, ...] = ()
+    quantization: Scheme
+    channel_multiple: PositiveInt = 8
+    fast_dtypes: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32",)
+    backends: dict[str, dict[str, Any]] = Field(min_length=1)
+    unsupported_ops: tuple[str, ...] = ()
+    sensors: Sensors = Sensors()
+    budgets: dict[str, float] = {}
+
+    def accelerator(self, kind: str) -> Accelerator | None:
+        """The first accelerator of that kind, if the target has one."""
+        return next((one for one in self.accelerators if one.kind == kind), None)
+
+    @model_validator(mode="after")
+    def _facts_agree(self) -> "Target":
+        contradictions = list(_contradictions(self))
+        if contradictions:
+            raise ValueError("; ".join(contradictions))
+        return self
+
+
+# What a backend that follows another one needs: its predecessor, an accelerator if any, a scheme.
+FOLLOWERS: Mapping[str, tuple[str, str, str]] = {
+    "edgetpu": ("tflite", "edgetpu", "int8-affine"),
+    "tensorrt": ("onnx", "cuda", "int8-symmetric"),
+    "vela": ("tflite", "ethos-u", "int8-affine"),
+    "c": ("tflite", "", "int8-affine"),
+}
+
+
+def _contradictions(target: Target) -> Iterable[str]:
+    """What in a profile can't be true together."""
+    for name, (before, kind, activations) in FOLLOWERS.items():
+        if name not in target.backends:
+            continue
+        if before not in target.backends:
+            yield f"backend '{name}' follows '{before}', which is not among the backends"
+        if kind and target.accelerator(kind) is None:
+            yield f"backend '{name}' needs an accelerator of the kind '{kind}'"
+        if target.quantization.activations != activations:
+            yield f"backend '{name}' needs activations = \"{activations}\""
+    for accelerator in target.accelerators:
+        if accelerator.kind == "cuda" and not accelerator.compute.startswith("sm_"):
+            yield f"accelerator '{accelerator.name}' needs its compute capability (sm_87)"
+    if target.quantization.weight_bits == 7 and target.hardware.architecture != "x86_64":
+        yield "weight_bits = 7 is for x86 without VNNI only"
+    if target.hardware.executes_in_place and target.hardware.storage_bytes is None:
+        yield "executes_in_place needs storage_bytes, where the constants lie"
+    if "dotprod" in target.hardware.isa and target.hardware.architecture != "aarch64":
+        yield "'dotprod' is an instruction of aarch64"
+
+
+def target_files() -> dict[str, Path]:
+    """Every known target's file by name, the first folder that has it winning."""
+    return toml_files("targets")
+
+
+def target_aliases() -> dict[str, str]:
+    """Each further name with the target's own one; files that can't be read are passed over."""
+    files = target_files()
+    aliases: dict[str, str] = {}
+    for name, path in files.items():
+        try:
+            others = tomllib.loads(path.read_text(encoding="utf-8")).get("aliases", [])
+        except (OSError, ValueError):  # a broken file is reported when it is asked for by name
+            continue
+        for other in others if isinstance(others, list) else []:
+            if isinstance(other, str) and other not in files:
+                aliases.setdefault(other, name)
+    return aliases
+
+
+def target_path(name: str) -> Path:
+    """The file behind a name, an alias or a path that ends in .toml; it may be missing."""
+    if name.endswith(".toml"):
+        return Path(name)
+    files = target_files()
+    if name in files:
+        return files[name]
+    aliases = target_aliases()
+    if name in aliases:
+        return files[aliases[name]]
+    names = sorted({*files, *aliases})
+    raise InputError(
+        f"unknown target '{name}'",
+        where="--target",
+        allowed=", ".join(names),
+        hint=nearest(name, names) or "run 'edgekd targets' for the list",
+    )
+
+
+def load_target(name: str) -> Target:
+    """The profile of that name or alias, or of that file when `name` is a path in .toml."""
+    path = target_path(name)
+    return parse_target(read_toml(path), str(path), expected=path.stem)
+
+
+def parse_target(table: Mapping[str, Any], where: str, expected: str | None = None) -> Target:
+    """A profile from a table, or every fault in it at once, backends' options included."""
+    faults: list[EdgekdError] = []
+    tables = table.get("backends")
+    if isinstance(tables, Mapping):
+        faults += check_options(tables, where)
+    if expected is not None and table.get("name", expected) != expected:
+        faults.append(
+            InputError(
+                f"the name '{table['name']}' is not the file's", where=where, allowed=expected
+            )
+        )
+    try:
+        target = parse(Target, table, where)
+    except EdgekdError as error:
+        faults += error.faults
+    raise_all(faults)
+    return target
+
+
+def fits(
+    target: Target, parameter_bytes: int, activation_bytes: int, runtime_bytes: int = 0
+) -> str:
+    """Why a model can't be held by the target, or an empty string.
+
+    `activation_bytes` is the peak of live activations and `runtime_bytes` what the interpreter
+    takes besides. All of it has to lie in memory; the parameters have to lie in storage too.
+    """
+    hardware = target.hardware
+    held_bytes = 0 if hardware.executes_in_place else parameter_bytes
+    needed = held_bytes + activation_bytes + runtime_bytes
+    if needed > hardware.memory_bytes:
+        if hardware.executes_in_place:
+            return (
+                f"{_bytes(needed)} of activations; "
+                f"{target.name} has {_bytes(hardware.memory_bytes)} of memory"
+            )
+        return (
+            f"{_bytes(parameter_bytes)} of parameters and {_bytes(activation_bytes)} of "
+            f"activations need {_bytes(needed)} of memory; "
+            f"{target.name} has {_bytes(hardware.memory_bytes)}"
+        )
+    if hardware.storage_bytes is not None and parameter_bytes > hardware.storage_bytes:
+        return (
+            f"{_bytes(parameter_bytes)} of parameters; "
+            f"{target.name} has {_bytes(hardware.storage_bytes)} of storage"
+        )
+    return ""
+
+
+def hard_limits(target: Target) -> dict[str, float]:
+    """The budgets that no recipe can raise, in bytes: flash and memory of what has no more to give.
+
+    Only where constants are read in place; elsewhere a file system and swap blur both limits.
+    """
+    hardware = target.hardware
+    if not hardware.executes_in_place or hardware.storage_bytes is None:
+        return {}
+    return {
+        "size_bytes": float(hardware.storage_bytes),
+        "memory_bytes": float(hardware.memory_bytes),
+    }
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def unsupported_ops_of(ops: Iterable[str], target: Target) -> tuple[str, ...]:
+    """Which of the operators the target can't run, each once, in the order they came.
+
+    Names may be ATen's in either spelling, with or without the overload: `aten.nonzero.default`,
+    `aten::nonzero`, `aten.nonzero`.
+    """
+    refused = {_without_overload(name) for name in target.unsupported_ops}
+    return tuple(dict.fromkeys(op for op in ops if _without_overload(op) in refused))
+
+
+def _without_overload(op: str) -> str:
+    return ".".join(op.replace("::", ".").split(".")[:2])

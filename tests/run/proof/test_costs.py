@@ -1,0 +1,68 @@
+"""What files cost where they run, and what speaks against how it was measured."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgekd.devices import Samples
+from edgekd.run.proof import costs
+from edgekd.run.proof.place import Place
+from edgekd.values.measurement import Measurement
+from edgekd.values.target import load_target
+
+P50 = Measurement(metric="latency_ms_p50", value=1.0, kind="measured", device="host")
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A device of a busy machine, which can run all but one of the files."""
+    windows = ((1.0, 1.0),) * 5
+    conditions = {"load": "5.57", "governor": "powersave"}
+    taken = Samples(windows, 1.0, None, conditions, quick=True)
+    monkeypatch.setattr(
+        costs,
+        "measure",
+        lambda device, artifacts, *_, **__: (
+            [taken for _ in artifacts],
+            [(P50,) for _ in artifacts],
+        ),
+    )
+    why = {"m.so": "host has no tvm"}
+    return SimpleNamespace(
+        name="host", kind="measured", can_run=lambda each: why.get(each.path, "")
+    )
+
+
+def compiled(name: str, is_baseline: bool = False) -> Any:
+    artifact = SimpleNamespace(path=name, runtime="onnxruntime")
+    return SimpleNamespace(artifact=artifact, is_baseline=is_baseline)
+
+
+def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(busy: Any) -> None:
+    """The load is not: training has just ended on the same machine."""
+    plan: Any = SimpleNamespace(request=SimpleNamespace(quick=True))
+    files = [compiled("teacher.onnx", True), compiled("m.so")]
+    steps: list[str] = []
+    measured, missing = costs.costs_of(
+        plan, load_target("x86"), Place(busy), files, lambda what, *_: steps.append(what)
+    )
+    assert measured.notes == ("the governor is 'powersave': clocks change with the load",)
+    assert [one.metric for one in measured.measurements] == ["latency_ms_p50", "latency_ratio"]
+    assert missing.notes == ()
+    assert {one.reason for one in missing.measurements} == {"host has no tvm"}
+    assert steps == ["measure 1 files on host"] * 2
+
+
+@pytest.mark.parametrize("teacher", [None, "m.so"], ids=["there is none", "it does not run there"])
+def test_nothing_is_faster_than_a_teacher_that_was_not_measured(
+    busy: Any, teacher: str | None
+) -> None:
+    plan: Any = SimpleNamespace(request=SimpleNamespace(quick=True))
+    files = [compiled(teacher, True)] if teacher else []
+    *_, measured = costs.costs_of(
+        plan, load_target("x86"), Place(busy), [*files, compiled("m.onnx")], lambda *_: None
+    )
+    ratio = measured.measurements[-1]
+    assert (ratio.metric, ratio.value) == ("latency_ratio", None)
+    assert ratio.reason == "the teacher was not measured beside it"

@@ -1,0 +1,91 @@
+"""A stage's own entry in the report: its accuracy with the interval that files have too."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from edgekd.data.samples import Data, Samples
+from edgekd.measure.accuracy import accuracy_measurement
+from edgekd.run.compiled import Compiled
+from edgekd.run.pipeline import _with_follower, run_stage
+from edgekd.store import Store
+from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
+
+
+class Guess(nn.Module):
+    """Tells class 1 where the first value is positive."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        type(self).calls += len(x)
+        return torch.stack([-x[:, 0], x[:, 0]], 1)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    x = torch.ones(80, 2)
+    x[60:] = -1.0
+    samples = Samples(x, torch.ones(80, dtype=torch.int64))
+    return SimpleNamespace(
+        data=Data("own", samples, samples, samples, classes=2),
+        store=Store(tmp_path / "store"),
+        request=SimpleNamespace(device=None),
+        context=lambda *given: None,
+        start=SimpleNamespace(example=x[:1]),
+    )
+
+
+def test_a_stages_accuracy_has_its_bootstrap_interval_and_the_test_set_runs_once(plan):
+    stage = SimpleNamespace(run=lambda candidate, context: candidate)
+    planned = SimpleNamespace(kind="prune", key="0" * 64, stage=stage)
+    candidate = Candidate(Guess(), plan.data.example)
+    Guess.calls = 0
+    _, report = run_stage(plan, None, planned, candidate, lambda what, done, total: None)
+    assert 80 <= Guess.calls < 160, "once, and an example whose cost is counted"
+    right = torch.tensor([1.0] * 60 + [0.0] * 20).double().numpy()
+    assert report.accuracy == 0.75
+    assert report.accuracy_ci == accuracy_measurement(right, "host").ci
+    assert report.accuracy_ci == pytest.approx((0.655, 0.845), abs=0.02)
+    _, again = run_stage(plan, None, planned, candidate, lambda what, done, total: None)
+    assert again == report.model_copy(update={"cached": True})
+
+
+class Vendor:
+    """Makes nothing where its compiler is not on the PATH."""
+
+    follows = "tflite"
+    tools = ("vendors-compiler",)
+    asked = 0
+
+    def follow(self, artifact, target, options, folder, board=None):
+        self.asked += 1
+        return []
+
+    def check_artifact(self, artifact, target, options):
+        return (), {}
+
+
+def test_a_vendors_compiler_that_was_installed_since_is_asked(plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    backend = Vendor()
+    made = [Compiled(file_of("model.tflite", tmp_path), None)]
+    for _ in range(2):
+        _with_follower(plan, load_target("coral-usb"), "edgetpu", backend, made)
+    assert backend.asked == 1
+    (tmp_path / "vendors-compiler").touch(mode=0o755)
+    for _ in range(2):
+        _with_follower(plan, load_target("coral-usb"), "edgetpu", backend, made)
+    assert backend.asked == 2
+
+
+def file_of(name, folder):
+    (folder / name).write_bytes(b"1")
+    return Artifact(
+        path=folder / name, format="tflite", runtime="litert", precision="int8", target="t",
+        sha256=sha256_of(folder / name), bytes=1, inputs=(), outputs=(),
+    )  # fmt: skip
