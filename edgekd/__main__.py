@@ -1,5 +1,7 @@
 """`python -m edgekd`."""
 
+# code-key: presents
+
 from edgekd.cli import main
 
 main()

@@ -4,6 +4,8 @@ The list is read from the source files, so that nothing is imported for it; one 
 to be shown whole.
 """
 
+# code-key: presents
+
 import ast
 import inspect
 from collections.abc import Mapping

@@ -11,32 +11,21 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import InputError, ToolError
 
-MEASURES = ("devices", "measure/meters")
-"""The parts of the package that measure a file: nothing that is trained or compiled needs them."""
+ROLES = ("computes", "measures", "presents")
+"""What code may be for: results that are trained or compiled, numbers measured of a file, or asking
+for results and showing them, on which no result depends."""
 
-SHOWS = (
-    "cli",
-    "bench",
-    "report",
-    "run/lock",
-    "run/compress.py",
-    "run/depfile.py",
-    "run/firmware.py",
-    "run/offline.py",
-    "run/verification.py",
-    "measure/budgets.py",
-    "methods.py",
-)
-"""The parts that only ask for results, or show them: no result depends on them."""
+_MARKER = re.compile(r"^# code-key: (.*)$", re.MULTILINE)
 
 
 def cache_folder() -> Path:
@@ -53,18 +42,43 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def role_of(file: Path, root: Path) -> str:
+    """What a source file of the package at `root` is for, one of `ROLES`.
+
+    A module says so in a line `# code-key: presents` below its docstring, a folder in its
+    `__init__.py` for everything below it; a file's own line comes first, then the nearest folder's.
+    Without any, code computes. Raises `ValueError` for a word that is no role.
+    """
+    folders = [folder for folder in file.parents if folder.is_relative_to(root)]
+    for source in (file, *(folder / "__init__.py" for folder in folders)):
+        marked = _MARKER.search(source.read_text(encoding="utf-8")) if source.is_file() else None
+        if marked and marked[1] not in ROLES:
+            raise ValueError(f"{source}: '# code-key: {marked[1]}' is none of {', '.join(ROLES)}")
+        if marked:
+            return marked[1]
+    return "computes"
+
+
+def code_files(root: Path, measured: bool = False) -> list[Path]:
+    """The source files of a package that compute results, and with `measured` also those that
+    measure them."""
+    roles = ("computes", "measures") if measured else ("computes",)
+    sources = (file for file in sorted(root.rglob("*")) if file.suffix in (".py", ".c", ".h"))
+    return [file for file in sources if role_of(file, root) in roles]
+
+
+def hash_code(root: Path, measured: bool = False) -> str:
+    """A hash of the names and contents of `code_files`."""
+    digest = hashlib.sha256()
+    for file in code_files(root, measured):
+        digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()[:24]
+
+
 @functools.cache
 def code_key(measured: bool = False) -> str:
-    """A hash of the package's code that computes results, so that a change of it is noticed; of
-    results that are `measured` also of the code that does that."""
-    root = Path(__file__).parent
-    without = SHOWS if measured else (*SHOWS, *MEASURES)
-    digest = hashlib.sha256()
-    for file in sorted(root.rglob("*")):
-        name = file.relative_to(root)
-        if file.suffix in (".py", ".c", ".h") and not name.as_posix().startswith(without):
-            digest.update(str(name).encode() + file.read_bytes())
-    return digest.hexdigest()[:24]
+    """`hash_code` of edgekd itself, so that what older code computed is not taken for new."""
+    return hash_code(Path(__file__).parent, measured)
 
 
 NOT_WRITABLE = (
@@ -148,27 +162,35 @@ def _runs(process: int) -> bool:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a second run in the same folder while the block lasts; a killed one does not count.
-    The processes that `torchrun` starts are one run."""
-    opened = os.open(folder, os.O_RDONLY)
+def locked(path: Path, wait: bool = False) -> Iterator[int]:
+    """Hold the lock of a folder, or of a file, which is created if need be; yields the descriptor.
+
+    A child process that inherits it holds the lock too. A killed process holds none. While another
+    process holds it, this waits or raises `BlockingIOError`.
+    """
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if os.environ.get("RANK", "0") == "0":
-            _lock(opened, folder)
-        yield
+        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield opened
     finally:
         os.close(opened)
 
 
-def _lock(opened: int, folder: Path) -> None:
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            "another run of edgekd is at work in this folder",
-            where=str(folder),
-            hint="wait until it ends, or choose another folder with --out",
-        ) from None
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Refuse a second run in the same folder while the block lasts. The processes that `torchrun`
+    starts are one run."""
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":
+            try:
+                stack.enter_context(locked(folder))
+            except BlockingIOError:
+                raise InputError(
+                    "another edgekd run is using this folder",
+                    where=str(folder),
+                    hint="wait until it ends, or choose another folder with --out",
+                ) from None
+        yield
 
 
 @contextmanager

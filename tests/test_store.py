@@ -1,17 +1,19 @@
 import errno
 import os
+import subprocess
 
 import pytest
 
 from edgekd.errors import InputError, ToolError
 from edgekd.store import (
     Store,
-    alone_in,
     check_writable,
     disk_errors,
+    exclusive,
     file_beside,
     folder_beside,
     key_of,
+    locked,
     write_beside,
 )
 
@@ -111,9 +113,9 @@ def test_a_step_that_another_process_finished_first_is_taken_as_it_is(tmp_path, 
 
 
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lasts(tmp_path):
-    with alone_in(tmp_path), pytest.raises(InputError, match="another run of edgekd is at work"):
-        alone_in(tmp_path).__enter__()
-    with alone_in(tmp_path):
+    with exclusive(tmp_path), pytest.raises(InputError, match="another edgekd run is using"):
+        exclusive(tmp_path).__enter__()
+    with exclusive(tmp_path):
         pass
 
 
@@ -125,3 +127,16 @@ def test_without_resume_only_what_this_run_made_is_found(tmp_path):
     assert list(anew.work("prune", "k").iterdir()) == []
     made = anew.publish("distill", "k", lambda folder: None)
     assert anew.find("distill", "k") == made
+
+
+def test_a_lock_that_a_child_inherited_lasts_as_long_as_the_child(tmp_path):
+    with locked(tmp_path / "lock") as opened:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[opened])
+    try:
+        with pytest.raises(BlockingIOError):
+            locked(tmp_path / "lock").__enter__()
+    finally:
+        child.kill()
+        child.wait()
+    with locked(tmp_path / "lock", wait=True):
+        pass

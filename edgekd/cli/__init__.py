@@ -1,5 +1,7 @@
 """The commands. Nothing heavy is imported before a command runs, so that --help is instant."""
 
+# code-key: presents
+
 import json
 import os
 import sys

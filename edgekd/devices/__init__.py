@@ -1,5 +1,7 @@
 """What a device is: something that runs an artifact and returns raw samples."""
 
+# code-key: measures
+
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -10,6 +10,8 @@ limit is an upper one except that of `accuracy`. What counts:
 - Of several measurements the strongest kind that counts decides, and among equals the worst.
 """
 
+# code-key: presents
+
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

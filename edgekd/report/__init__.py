@@ -1,5 +1,7 @@
 """What a run found, told in the terminal, in report.json and in report.html."""
 
+# code-key: presents
+
 from edgekd.report.values import (
     ArtifactReport,
     Dataset,

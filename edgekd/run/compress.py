@@ -1,5 +1,7 @@
 """`edgekd compress`: from the command line's words to a request, a plan, a run and its report."""
 
+# code-key: presents
+
 import os
 import shlex
 import sys
@@ -38,7 +40,7 @@ from edgekd.run.pipeline import run_stages as staged_for
 from edgekd.run.plan import Plan, PlannedTarget, Request, keep_plan, make_plan, start_key
 from edgekd.run.proof import Original, prove
 from edgekd.stages import Progress
-from edgekd.store import alone_in, cache_folder, code_key, key_of, write_beside
+from edgekd.store import cache_folder, code_key, exclusive, key_of, write_beside
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import LARGEST_SEED, default_recipe, load_recipe, named_files
 from edgekd.values.target import Target, load_target, target_files
@@ -129,7 +131,7 @@ def compress(
         say(line)
     if dry_run:
         return None
-    with alone_in(request.out):
+    with exclusive(request.out):
         return _run(plan, lines, progress)
 
 

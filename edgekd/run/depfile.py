@@ -1,5 +1,7 @@
 """A dependency file for make and ninja: what has to run again when which file changes."""
 
+# code-key: presents
+
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """`edgekd firmware build`: from a recipe to sources in one step, as a build system calls it."""
 
+# code-key: presents
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """`--offline`: a build that would reach out to the network fails instead, with one clear error."""
 
+# code-key: presents
+
 import os
 import socket
 from typing import Any

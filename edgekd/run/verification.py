@@ -1,5 +1,7 @@
 """`edgekd verify`: whether a finished run's files are still what its report says."""
 
+# code-key: presents
+
 import json
 from pathlib import Path
 

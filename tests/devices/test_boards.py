@@ -166,7 +166,7 @@ def test_a_started_board_runs_until_it_is_stopped_for_one_session_at_a_time(boar
         assert start_board(board) == (running, False)
         with (
             machine_for(board) as first,
-            pytest.raises(ToolError, match="somebody else"),
+            pytest.raises(ToolError, match="another process is measuring"),
             machine_for(board),
         ):
             pass

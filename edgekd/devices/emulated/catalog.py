@@ -1,7 +1,6 @@
 """The boards that were created: each a folder with `board.json` and the saved machine."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from edgekd.devices.emulated.machine import TOOLS, Machine, Running, emulator_ve
 from edgekd.devices.emulated.monitor import Monitor
 from edgekd.devices.emulated.processors import hardware_of
 from edgekd.errors import InputError, ToolError, nearest, raise_all
-from edgekd.store import folder_beside, write_beside
+from edgekd.store import folder_beside, locked, write_beside
 
 FIRST_SECONDS = 60.0
 """How long a board may take for its first answer before it is asked again."""
@@ -190,17 +189,18 @@ def machine_for(board: Board) -> Iterator[Running]:
         finally:
             running.stop()
         return
-    with (running.folder / "lock").open("w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = stack.enter_context(locked(running.folder / "lock"))
         except BlockingIOError:
             raise ToolError(
-                "somebody else measures on it",
+                "another process is measuring on this board",
                 where=f"emulated://{board.name}",
-                hint=f"wait, or 'edgekd board stop {board.name}': each session then has its own",
+                hint=f"wait, or run 'edgekd board stop {board.name}': then each session starts a "
+                "board of its own",
             ) from None
         with Monitor(running.monitor_path) as monitor:
-            guard = Guard(running.folder, running.pid, "pause", [lock.fileno()])
+            guard = Guard(running.folder, running.pid, "pause", [lock])
             monitor.ask("cont")
             try:
                 yield running

@@ -1,7 +1,6 @@
 """Where boards lie, and what makes them: one process at a time, with tools of the system."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgekd.errors import EdgekdError, InputError, ToolError
-from edgekd.store import cache_folder
+from edgekd.store import cache_folder, disk_errors, locked
 
 BUILD_SECONDS = 1800.0
 
@@ -50,15 +49,12 @@ def run_tool(command: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Only one process makes boards at a time; the others wait and find them made. What one that
-    was killed left half-made is removed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"not writable: {error.strerror}", where=str(folder)) from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Let one process make boards at a time: the others wait, and then find them made. What a
+    killed process left half-made is removed."""
+    with contextlib.ExitStack() as stack:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock", wait=True))
         for half in folder.glob(".*.writing"):
             shutil.rmtree(half, ignore_errors=True)
         yield

@@ -1,1 +1,3 @@
 """What turns raw samples into measurements."""
+
+# code-key: measures
