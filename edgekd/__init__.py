@@ -1,3 +1,5 @@
 """edgekd compresses a trained model for an edge device and measures the deployed file."""
 
-__version__ = "0.1.0"
+from edgekd.version import __version__
+
+__all__ = ["__version__"]

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-import edgekd
+from edgekd.version import __version__
 
 RESULTS_DEPEND_ON = (
     "torch",
@@ -47,7 +47,7 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 def tool_versions() -> dict[str, str]:
     """edgekd's own version and those of the packages that its results depend on."""
-    return {"edgekd": edgekd.__version__, **versions_of(RESULTS_DEPEND_ON)}
+    return {"edgekd": __version__, **versions_of(RESULTS_DEPEND_ON)}
 
 
 def tools_here(names: Iterable[str]) -> dict[str, tuple[str, int, int] | None]:

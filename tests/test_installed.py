@@ -2,8 +2,8 @@
 
 import sys
 
-from edgekd import __version__
 from edgekd.installed import has_module, tool_versions, versions_of
+from edgekd.version import __version__
 
 
 def test_a_module_is_found_and_not_imported(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.networks import make_files
 from dated import write_result
 
-from edgekd.bench.files import bench
+from edgekd.benchmark.files import bench
 from edgekd.devices.opening import open_device
 from edgekd.values.target import load_target
 

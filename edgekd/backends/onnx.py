@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-import edgekd
 from edgekd.backends import not_installed
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.quant.export import export_graph, exported
@@ -31,6 +30,7 @@ from edgekd.values.artifact import (
 )
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import Target
+from edgekd.version import __version__
 
 OPSET = 21
 
@@ -161,7 +161,7 @@ def to_onnx(graph: nn.Module, example: Tensor) -> Any:
 
 def _clean(model: Any) -> None:
     """Remove stack traces and paths, name the free dimension, and pool as one operator."""
-    model.producer_name, model.producer_version = "edgekd", edgekd.__version__
+    model.producer_name, model.producer_version = "edgekd", __version__
     del model.metadata_props[:]
     model.doc_string = model.graph.doc_string = ""
     model.graph.name = "main"

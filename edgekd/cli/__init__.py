@@ -10,11 +10,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgekd import __version__
 from edgekd.cli.bench import bench
 from edgekd.cli.board import board
 from edgekd.cli.firmware import firmware
 from edgekd.errors import EdgekdError, InputError
+from edgekd.version import __version__
 
 # ONNX Runtime and NNCF would send telemetry; both read these before they are first imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

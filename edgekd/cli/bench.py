@@ -52,9 +52,9 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="Draw the samples: .svg or .html.")] = None,
 ) -> None:
     """Measure files on a device, interleaved in one process, and hold them against budgets."""
-    from edgekd.bench.files import bench as run
-    from edgekd.bench.plot import check_plot, write_plot
-    from edgekd.bench.text import bench_lines
+    from edgekd.benchmark.files import bench as run
+    from edgekd.benchmark.plot import check_plot, write_plot
+    from edgekd.benchmark.text import bench_lines
     from edgekd.devices.opening import open_device
     from edgekd.measure.budgets import EXIT_CODES, run_verdict
     from edgekd.measure.meters.external import check_meter
@@ -114,8 +114,8 @@ def _wanted(
     collect: Collector,
 ) -> Any:  # fmt: skip
     """The words as values; what is wrong with them is kept in `collect`."""
-    from edgekd.bench.files import Wanted
-    from edgekd.bench.options import parse_affinity, parse_pairs, parse_shape
+    from edgekd.benchmark.files import Wanted
+    from edgekd.benchmark.options import parse_affinity, parse_pairs, parse_shape
     from edgekd.measure.budgets import check_accept, parse_budget
 
     collect.faults += check_accept(accept)

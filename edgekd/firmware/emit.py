@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from edgekd import __version__
 from edgekd.firmware.facts import Facts, fact_lines
 from edgekd.firmware.graph import Array, Network
 from edgekd.firmware.kernels import source
 from edgekd.firmware.layout import Layout
 from edgekd.firmware.step import Step, Table
+from edgekd.version import __version__
 
 ALIGNMENT = 16
 """Of the arena and of the tables: what vector loads want."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd import __version__
 from edgekd.errors import InputError, nearest
 from edgekd.firmware.emit import float_text, labels
 from edgekd.firmware.facts import Facts, check_name, fact_lines, name_from
@@ -18,6 +17,7 @@ from edgekd.formats.graph import Graph, Tensor, read_bytes
 from edgekd.formats.tflite import read_tflite
 from edgekd.store import write_beside
 from edgekd.values.measurement import Measurement
+from edgekd.version import __version__
 
 ALIGNMENT = 16
 """What the micro runtime wants of the model and of the arena."""

@@ -16,8 +16,8 @@ import pytest
 import torch
 from waiting import until
 
-from edgekd.bench.files import Wanted, bench
-from edgekd.bench.options import parse_shape
+from edgekd.benchmark.files import Wanted, bench
+from edgekd.benchmark.options import parse_shape
 from edgekd.devices import agent
 from edgekd.devices._session import AgentDevice
 from edgekd.devices._transport import AGENT

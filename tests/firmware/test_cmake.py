@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd import __version__
 from edgekd.cli.firmware import CMAKE_FOLDER
+from edgekd.version import __version__
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "firmware"
 STAND_IN = """#!{python}

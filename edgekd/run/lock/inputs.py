@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import edgekd
+from edgekd import version
 from edgekd.data.calibration import load_calibration
 from edgekd.network.load import content_hash
 from edgekd.onnx_files import external_files
@@ -70,7 +70,7 @@ def watched_files(recipe: Recipe, recipe_path: Path, targets: list[str]) -> list
     """What a build has to watch: the recipe, all that it names, the targets' files, and edgekd."""
     files = [recipe_path, *recipe_inputs(recipe).values()]
     files += [target_path(name) for name in targets]
-    files.append(Path(edgekd.__file__))
+    files.append(Path(version.__file__))
     expanded = [inner for path in files for inner in _inside(path)]
     return list(dict.fromkeys(path.resolve() for path in expanded))
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.bench.files import Wanted, bench
-from edgekd.bench.text import bench_lines
+from edgekd.benchmark.files import Wanted, bench
+from edgekd.benchmark.text import bench_lines
 from edgekd.devices import Samples
 from edgekd.devices.opening import open_device
 from edgekd.errors import Faults, InputError, MissingRuntime

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.bench.options import (
+from edgekd.benchmark.options import (
     Shape,
     check_overrides,
     chosen_shapes,

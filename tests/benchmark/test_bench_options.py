@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from edgekd.bench.files import Wanted, bench
-from edgekd.bench.options import (
+from edgekd.benchmark.files import Wanted, bench
+from edgekd.benchmark.options import (
     check_overrides,
     chosen_shapes,
     open_faults,

@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from edgekd.bench.files import BenchResult
+from edgekd.benchmark.files import BenchResult
 from edgekd.errors import InputError
 from edgekd.store import write_beside
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edgekd.bench.files import BenchResult
+from edgekd.benchmark.files import BenchResult
 from edgekd.report.numbers import metric_text
 from edgekd.values.measurement import Judgement, Measurement
 
