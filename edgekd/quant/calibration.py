@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.export import export_graph, quiet
-from edgekd.quant.quantizer import TargetQuantizer, weight_limit
+from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.ranges import Ranges
-from edgekd.quant.rewrite import finish, fold_weights, is_weight
+from edgekd.quant.rewrite import finish, fold_weights
+from edgekd.quant.weight_grids import fit_weights
 from edgekd.values.target import Scheme
 
 
@@ -68,7 +69,7 @@ def _run(
     smooth_quant: bool,
     ranges: Ranges,
 ) -> fx.GraphModule:
-    """What `nncf.experimental.torch.fx.quantize_pt2e` does, with seven-bit weights besides."""
+    """What `nncf.experimental.torch.fx.quantize_pt2e` does, and then the weights' own grids."""
     from nncf.common.factory import build_graph
     from nncf.experimental.quantization.algorithms.post_training.algorithm import (
         ExperimentalPostTrainingQuantization,
@@ -87,11 +88,11 @@ def _run(
         smooth_quant=smooth_quant,
         activations_range_estimator_params=activations,
     )
-    _set_overflow_fix(algorithm, quantizer.scheme)
+    _leave_weights_whole(algorithm)
     dataset = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
     quantized = algorithm.apply(graph, build_graph(graph), dataset=dataset)
     result = fx.GraphModule(quantized, quantized.graph)
-    _limit_weights(result, quantizer.scheme)
+    fit_weights(result, quantizer.scheme)
     return result
 
 
@@ -116,33 +117,17 @@ def _adapter(quantizer: TargetQuantizer) -> Any:
     return Adapter(quantizer)
 
 
-def _set_overflow_fix(algorithm: Any, scheme: Scheme) -> None:
-    """NNCF's own fix for saturating multiply-adds: on for seven bits and off for eight, where its
-    default would still halve the range of the first layer's weights."""
+def _leave_weights_whole(algorithm: Any) -> None:
+    """Switch off NNCF's fix for saturating multiply-adds.
+
+    It halves the range of the layer kinds that it lists (depthwise convolutions are missing), and
+    by default that of the first layer even where eight bits are exact. `fit_weights` gives every
+    layer its scale instead.
+    """
     from nncf.quantization.advanced_parameters import OverflowFix
 
-    fix = OverflowFix.ENABLE if scheme.weight_bits == 7 else OverflowFix.DISABLE
     for step in algorithm._pipeline.pipeline_steps:
         for part in step:
             estimator = getattr(part, "_min_max_algo", None)
             if estimator is not None:
-                estimator._overflow_fix = fix
-
-
-def _limit_weights(graph: fx.GraphModule, scheme: Scheme) -> None:
-    """Weights in [-limit, limit]: NNCF's half range ends at 63.5, which would round to 64."""
-    limit = weight_limit(scheme)
-    if limit == 127:
-        return
-    done = set()
-    for node in graph.graph.nodes:
-        if not is_weight(node):
-            continue
-        node.args = (*node.args[:-3], -limit, limit, node.args[-1])
-        scale = node.args[1]
-        if isinstance(scale, float):
-            node.args = (node.args[0], scale * (limit + 0.5) / limit, *node.args[2:])
-        elif scale.target not in done:
-            done.add(scale.target)
-            getattr(graph, scale.target).mul_((limit + 0.5) / limit)
-    graph.recompile()
+                estimator._overflow_fix = OverflowFix.DISABLE

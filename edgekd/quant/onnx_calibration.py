@@ -1,7 +1,8 @@
 """The way without training for an ONNX file alone: NNCF calibrates the file itself."""
 
 import io
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def calibrate_onnx(
     seven = scheme.weight_bits == 7
     overflow = nncf.OverflowFix.ENABLE if seven else nncf.OverflowFix.DISABLE
     try:
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()), _depthwise_too():
             return nncf.quantize(
                 onnx.load(path),
                 rows,
@@ -49,3 +50,22 @@ def calibrate_onnx(
     except Exception as error:  # NNCF raises whatever its passes meet
         first = str(error).split("\n")[0]
         raise ToolError(f"NNCF can't calibrate this file: {first}", where=str(path)) from None
+
+
+@contextmanager
+def _depthwise_too() -> Iterator[None]:
+    """Seven-bit weights for depthwise convolutions as well.
+
+    NNCF 3.4 compares kinds exactly, and its list of those whose range is halved
+    (`overflow_fix_metatypes`) has convolutions but not their depthwise subtype.
+    """
+    from nncf.onnx.graph.metatypes.onnx_metatypes import ONNXDepthwiseConvolutionMetatype
+    from nncf.quantization.algorithms.min_max.onnx_backend import ONNXMinMaxAlgoBackend
+
+    before: Any = ONNXMinMaxAlgoBackend.overflow_fix_metatypes
+    kinds = property(lambda self: [*before.fget(self), ONNXDepthwiseConvolutionMetatype])
+    setattr(ONNXMinMaxAlgoBackend, "overflow_fix_metatypes", kinds)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(ONNXMinMaxAlgoBackend, "overflow_fix_metatypes", before)  # noqa: B010
