@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgekd.registry import TASKS
-from edgekd.run.compress import compress, prepare
+from edgekd.run.compress import compress
 from edgekd.run.plan import make_plan
+from edgekd.run.request import prepare
 from edgekd.values.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent

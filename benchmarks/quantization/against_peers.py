@@ -31,9 +31,9 @@ from edgekd.measure.measuring import measure
 from edgekd.measure.meters.latency import ratio
 from edgekd.onnx_files import describe_onnx
 from edgekd.quant.calibration import calibrate
-from edgekd.run.compress import prepare
 from edgekd.run.pipeline import compile_candidate, run_stages
 from edgekd.run.plan import make_plan, start_key
+from edgekd.run.request import prepare
 from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import Target

@@ -88,10 +88,10 @@ def compress(
     from edgekd.report.overruns import overrun_lines
     from edgekd.report.terminal import print_report
     from edgekd.run.compress import compress as run
-    from edgekd.run.compress import prepare
     from edgekd.run.depfile import depfile_text
     from edgekd.run.lock.inputs import watched_files
     from edgekd.run.offline import forbid_network
+    from edgekd.run.request import prepare
     from edgekd.store import write_beside
     from edgekd.values.recipe import default_recipe
 

@@ -119,12 +119,12 @@ def build(
     """Compress a model and write its sources, offline; a broken budget fails in one line."""
     from edgekd.measure.budgets import EXIT_CODES
     from edgekd.report.overruns import overrun_lines
-    from edgekd.run.compress import prepare
     from edgekd.run.depfile import depfile_text
     from edgekd.run.firmware import build as build_sources
     from edgekd.run.firmware import check_build
     from edgekd.run.lock.inputs import watched_files
     from edgekd.run.offline import forbid_network
+    from edgekd.run.request import prepare
     from edgekd.store import write_beside
 
     request = prepare(

@@ -1,4 +1,4 @@
-"""Runs a plan: stages, then compilers, then the proof, each step kept by content.
+"""Runs a plan's stages and compilers, each step kept by content.
 
 A step whose key is already in the store is read back instead of run, so a second run of the same
 recipe does nothing again, and one that was killed goes on where it stopped.
@@ -25,7 +25,7 @@ from edgekd.network.load import load_network
 from edgekd.network.storage import load_module, save_module
 from edgekd.report.values import StageReport
 from edgekd.run.compiled import Compiled, kept
-from edgekd.run.plan import Plan, PlannedStage, PlannedTarget
+from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget
 from edgekd.stages import Progress
 from edgekd.store import disk_errors, key_of
 from edgekd.values.candidate import Candidate

@@ -72,8 +72,8 @@ def test_a_folder_whose_name_make_cannot_write_is_refused(tmp_path):
 
 
 def test_only_the_backends_that_the_sources_are_made_with_are_built():
-    from edgekd.run.compress import prepare
     from edgekd.run.firmware import narrowed
+    from edgekd.run.request import prepare
 
     request = prepare(
         recipe=default_recipe(), targets=["raspberry-pi-5", "ethos-u55"], out=Path("runs/x")
@@ -101,8 +101,8 @@ def test_only_the_backends_that_the_sources_are_made_with_are_built():
     ],
 )
 def test_flash_and_memory_are_held_against_what_is_deployed(target, output, product):
-    from edgekd.run.compress import prepare
     from edgekd.run.firmware import narrowed
+    from edgekd.run.request import prepare
 
     request = prepare(recipe=default_recipe(), targets=[target], out=Path("runs/x"))
     assert request.product == ""

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.run.compress import prepare, resolved_recipe
 from edgekd.run.lock.inputs import recipe_inputs
 from edgekd.run.plan import keep_plan, make_plan
+from edgekd.run.reporting import resolved_recipe
+from edgekd.run.request import prepare
 from edgekd.stages.quantize import Quantize
 
 RECIPE = """

@@ -13,9 +13,9 @@ from edgekd.data.load import load_data
 from edgekd.errors import EdgekdError
 from edgekd.models.resnet import resnet8
 from edgekd.network.evaluation import evaluate
-from edgekd.run.compress import prepare
 from edgekd.run.pipeline import compile_candidate, run_stages
 from edgekd.run.plan import Plan, make_plan, start_key
+from edgekd.run.request import prepare
 from edgekd.training.loop import Training, fit, label_loss
 from edgekd.values.artifact import Artifact
 from edgekd.values.recipe import DataTable

@@ -6,11 +6,9 @@ from typing import Any
 from edgekd.backends import Backend
 from edgekd.data.samples import Data
 from edgekd.devices.opening import lacks, misfit, open_device
-from edgekd.errors import Collector, EdgekdError, InputError, raise_all
-from edgekd.measure.diagnostics import Diagnostic, OfNetworks
+from edgekd.errors import Collector, InputError, raise_all
 from edgekd.network.cost import largest_layer, totals
 from edgekd.registry import STAGES
-from edgekd.run.onnx_alone import is_onnx_alone
 from edgekd.run.plan.planned import Plan, Request
 from edgekd.stages import Context, Stage
 from edgekd.values.recipe import Recipe
@@ -73,20 +71,6 @@ def check_device(request: Request) -> tuple[str, ...]:
         return tuple(lack for each in request.targets for lack in lacks(device, each))
     finally:
         device.close()
-
-
-def without_network(recipe: Recipe, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
-    """Diagnostics that look into networks, where there is nothing but a file."""
-    if not is_onnx_alone(recipe):
-        return []
-    return [
-        InputError(
-            f"'{name}' looks into a network, and an ONNX file alone is none",
-            where="report.diagnostics",
-        )
-        for name, diagnostic in asked.items()
-        if isinstance(diagnostic, OfNetworks)
-    ]
 
 
 def check_target(

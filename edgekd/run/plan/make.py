@@ -7,20 +7,18 @@ from edgekd.data.calibration import calibration_samples
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.measure.budgets import check_budgets, check_hard_limits
 from edgekd.measure.diagnostics import diagnostics_of
-from edgekd.run.onnx_alone import is_onnx_alone
 from edgekd.run.plan.checks import (
     check_device,
     check_labels,
     check_order,
     typed_stage,
-    without_network,
 )
 from edgekd.run.plan.keys import report_key
 from edgekd.run.plan.planned import Plan, Request
-from edgekd.run.plan.start import BlackBox, start_candidate, teacher_for, teacher_networks
-from edgekd.run.plan.targets import budgets_of, planned_target
+from edgekd.run.plan.start import teacher_for, teacher_networks
+from edgekd.run.plan.targets import budgets_of
+from edgekd.run.subjects import subject_of
 from edgekd.store import check_writable
-from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import licence_text
 from edgekd.values.target import hard_limits
 
@@ -40,31 +38,28 @@ def make_plan(request: Request) -> Plan:
     collect.attempt(report_key, recipe)
     if data:
         collect.attempt(check_labels, recipe, data)
-    start_network = recipe.student or recipe.model
-    start = None
-    if data and not is_onnx_alone(recipe):
-        start = collect.attempt(start_candidate, start_network, recipe, data)
+    subject = subject_of(recipe)
     original, *teachers = [
         collect.attempt(teacher_for, network, recipe, data, where) if data else None
         for network, where in teacher_networks(recipe)
     ]
+    start = collect.attempt(subject.start, recipe, data, original) if data else None
     raise_all(collect.faults)
     assert data is not None
     assert original is not None
-    if is_onnx_alone(recipe):
-        start = Candidate(BlackBox(original), data.example)
     assert start is not None
     asked, faults = diagnostics_of(recipe.report.diagnostics, data, "report.diagnostics")
     collect.faults.extend(faults)
-    collect.faults.extend(without_network(recipe, asked))
+    collect.faults.extend(subject.diagnostic_faults(asked))
     calibration = collect.attempt(calibration_samples, recipe.calibration, data, recipe.folder)
     raise_all(collect.faults)
     assert calibration is not None
     plan = Plan(
         request,
+        subject,
         data,
         start,
-        start_network,
+        recipe.student or recipe.model,
         original,
         tuple(teacher for teacher in teachers if teacher) or (original,),
         calibration,
@@ -73,7 +68,7 @@ def make_plan(request: Request) -> Plan:
         asked,
     )
     planned = [
-        planned_target(plan, target, [stage for stage in stages if stage], collect)
+        subject.plan_target(plan, target, [stage for stage in stages if stage], collect)
         for target in request.targets
     ]
     raise_all(_once(collect.faults))

@@ -1,17 +1,23 @@
-"""What was asked for, and what will happen: a request and the plan that is made of it."""
+"""What was asked for, and what will happen: a request and the plan that is made of it.
 
+A plan is for one `Subject`, the thing that is compressed. `edgekd.run.subjects` has the kinds.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from edgekd.backends import Backend
 from edgekd.data.samples import Data
+from edgekd.errors import Collector, EdgekdError
 from edgekd.measure.budgets import in_words, merge_budgets
 from edgekd.measure.diagnostics import Diagnostic
-from edgekd.network.cost import totals
-from edgekd.run.onnx_alone import is_onnx_alone
+from edgekd.report.values import ArtifactReport, Layers, StageReport
+from edgekd.run.compiled import Compiled
 from edgekd.stages import Context, Progress, Stage
 from edgekd.store import Store
 from edgekd.training.teachers import Teacher
@@ -74,6 +80,7 @@ class Plan:
     trained model that everything is compared with; it teaches unless the recipe names others."""
 
     request: Request
+    subject: "Subject"
     data: Data
     start: Candidate
     start_network: Network
@@ -83,11 +90,6 @@ class Plan:
     targets: tuple[PlannedTarget, ...]
     warnings: tuple[str, ...]
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)
-
-    @property
-    def alone(self) -> bool:
-        """Whether this is an ONNX file with no module behind it."""
-        return is_onnx_alone(self.request.recipe)
 
     @cached_property
     def store(self) -> Store:
@@ -110,12 +112,10 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as a person reads it, a line a step."""
-        cost = totals(self.start.module, self.start.example)
-        start = f"{cost.parameters:,} parameters, {cost.macs:,} MACs"
         lines = [
-            f"data: {self.data.name}, {len(self.data.train):,} to train, "
-            f"{len(self.data.validation):,} to choose by, {len(self.data.test):,} to report",
-            f"start: {'an ONNX file' if self.alone else start}",
+            f"data: {self.data.name}, {len(self.data.train):,} training, "
+            f"{len(self.data.validation):,} validation and {len(self.data.test):,} test samples",
+            f"start: {self.subject.summary(self.start)}",
             *(f"teacher: {teacher.name}" for teacher in self.teachers),
         ]
         for planned in self.targets:
@@ -123,8 +123,50 @@ class Plan:
             for number, stage in enumerate(planned.stages, 1):
                 state = " (done before, reused)" if stage.cached else ""
                 lines.append(f"{name}: {number}. {stage.kind}: {stage.cost}{state}")
-            compilers = ", ".join(planned.backends) or "nothing: it is a file already"
-            lines.append(f"{name}: compile with {compilers}, then measure")
+            compilers = ", ".join(planned.backends)
+            steps = f"compile with {compilers}, then measure" if compilers else "measure the file"
+            lines.append(f"{name}: {steps}")
             for metric, limit in planned.budgets.items():
                 lines.append(f"{name}: budget {in_words(metric, limit)}")
         return [*lines, *(f"note: {warning}" for warning in self.warnings)]
+
+
+@dataclass(frozen=True)
+class TargetFiles:
+    """What was made for one target. `baseline` is the uncompressed teacher's file, if it has one;
+    `network` is the last candidate with float weights, and None where there is only a file."""
+
+    files: tuple[Compiled, ...]
+    baseline: Compiled | None = None
+    network: Candidate | None = None
+    stages: tuple[StageReport, ...] = ()
+
+
+class Subject(Protocol):
+    """What a run compresses: a network that stages can change, or a file that is finished."""
+
+    def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate | None:
+        """What the first stage gets; None if the trained model could not be loaded."""
+
+    def summary(self, start: Candidate) -> str:
+        """The plan's words for what is compressed."""
+
+    def diagnostic_faults(self, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
+        """Diagnostics that such a subject does not support."""
+
+    def plan_target(
+        self, plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
+    ) -> PlannedTarget:
+        """One target's part of the plan; its faults go to `collect`."""
+
+    def make(self, plan: Plan, planned: PlannedTarget, progress: Progress) -> TargetFiles:
+        """Run the stages and compile, each step kept by content."""
+
+    def stage_reports(
+        self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
+    ) -> tuple[StageReport, ...]:
+        """The stages of one target; `reports` are those of its files, `seconds` the time that
+        making and proving them took."""
+
+    def layers(self, plan: Plan, made: TargetFiles) -> Layers:
+        """Every layer's cost before and after."""

@@ -14,17 +14,6 @@ from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
 
 
-class BlackBox(nn.Module):
-    """A teacher as a module, for what only calls one."""
-
-    def __init__(self, teacher: Teacher) -> None:
-        super().__init__()
-        self.teacher = teacher
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.teacher.logits(x)
-
-
 def teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
     """The trained model and the recipe's other teachers, each with its place in the recipe."""
     others = [(each, f"teachers.{n}") for n, each in enumerate(recipe.teachers, 1)]
@@ -45,7 +34,7 @@ def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
             f"a black box ({network.source}) can teach, but can't be trained or compiled",
             where=where,
             allowed="factory or program",
-            hint="give [student] a factory, or compress an ONNX file alone: "
+            hint="give [student] a factory, or compress an ONNX file by itself: "
             "[model] onnx = ... with one quantize stage, method = 'calibrate'",
         )
     with _seeded(recipe.seed):  # a student without weights starts from the seed's

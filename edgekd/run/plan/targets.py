@@ -7,7 +7,6 @@ from edgekd.errors import Collector
 from edgekd.installed import tool_versions
 from edgekd.measure.budgets import merge_budgets
 from edgekd.registry import BACKENDS
-from edgekd.run.onnx_alone import check_onnx_alone
 from edgekd.run.plan.checks import check_target
 from edgekd.run.plan.keys import stage_key, start_key
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, Request
@@ -22,12 +21,7 @@ PASSED = "plan"
 def planned_target(
     plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
 ) -> PlannedTarget:
-    """One target's part of a plan; its checks are left out where the same were passed before."""
-    if plan.alone:
-        collect.faults.extend(check_onnx_alone(stages, [target]))
-        cost = f"calibrate the file on {len(plan.calibration)} samples"
-        alone = tuple(PlannedStage(stage.kind, stage, "", cost, False) for stage in stages)
-        return PlannedTarget(target, alone, {}, budgets_of(plan.request, target))
+    """One target's part of a network's plan; what the same plan passed is not checked again."""
     context = plan.context(target, plan.request.out / "stages" / "unfinished", lambda *_: None)
     key, planned = start_key(plan), []
     for stage in stages:

@@ -1,4 +1,4 @@
-"""An ONNX file alone is calibrated, proved and verified; whatever needs a module is refused."""
+"""An ONNX file without a network is calibrated, proved and verified; other stages are refused."""
 
 import json
 
@@ -82,11 +82,11 @@ def test_an_untouched_file_is_measured_as_it_is(place, compress):
 def test_a_stage_that_needs_a_module_is_refused(compress):
     code, told = compress('[[stages]]\nkind = "distill"\n')
     assert code == 2
-    assert "stages.1: 'distill' needs a module to train" in told
+    assert "stages.1: 'distill' needs a network to train" in told
     assert "hint: give [student] a factory to train" in told
 
 
 def test_a_target_without_onnx_is_refused(compress):
     code, told = compress(QUANTIZE, target="coral-usb")
     assert code == 2
-    assert "an ONNX file alone runs with the onnx backend only" in told
+    assert "an ONNX file runs with the onnx backend only" in told

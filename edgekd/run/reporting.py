@@ -1,0 +1,121 @@
+"""The report of a run, put together from what its steps made, and the files beside it."""
+
+# code-key: presents
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import tomli_w
+
+from edgekd.installed import tool_versions
+from edgekd.measure.accuracy import accuracy_measurement
+from edgekd.measure.budgets import run_verdict
+from edgekd.network.cost import totals
+from edgekd.report.files import write_report
+from edgekd.report.values import Dataset, Layers, Report, StageReport, TargetReport, TeacherReport
+from edgekd.run.plan.planned import Plan, Request
+from edgekd.run.proof import Original
+from edgekd.store import write_beside
+from edgekd.values.measurement import Verdict
+from edgekd.values.recipe import named_files
+
+
+def make_report(
+    plan: Plan,
+    original: Original,
+    stages: Sequence[StageReport],
+    targets: Sequence[TargetReport],
+    layers: Layers,
+) -> Report:
+    """The report of a run whose steps have all ended."""
+    request = plan.request
+    return Report(
+        verdict=_verdict(targets),
+        seed=request.recipe.seed,
+        versions=tool_versions(),
+        name=plan.data.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["edgekd", *sys.argv[1:]]),
+        accepted=request.accept,
+        plan=tuple(plan.lines()),
+        data=_dataset(plan),
+        teacher=_teacher(plan, original),
+        stages=tuple(stages),
+        layers=layers,
+        targets=tuple(targets),
+        notes=plan.warnings,
+    )
+
+
+def write_results(plan: Plan, report: Report) -> None:
+    """Write recipe.toml, log.txt, report.json and report.html into the run's folder."""
+    folder = plan.request.out
+    write_beside(folder / "recipe.toml", resolved_recipe(plan.request))
+    done = [_log_line(stage) for stage in report.stages]
+    write_beside(folder / "log.txt", "\n".join([*report.plan, *done]) + "\n")
+    write_report(report, folder)
+
+
+def _log_line(stage: StageReport) -> str:
+    accuracy = "not known" if stage.accuracy is None else f"{stage.accuracy:.4f}"
+    state = "reused" if stage.cached else f"{stage.seconds:.1f} s"
+    return f"done: {stage.line} ({state}), test accuracy {accuracy}, key {stage.key}"
+
+
+def _verdict(targets: Sequence[TargetReport]) -> Verdict:
+    artifacts = [artifact for target in targets for artifact in target.artifacts]
+    return run_verdict(
+        [budget for artifact in artifacts for budget in artifact.budgets],
+        [artifact.parity for artifact in artifacts if artifact.parity],
+    )
+
+
+def _dataset(plan: Plan) -> Dataset:
+    data = plan.data
+    return Dataset(
+        name=data.name,
+        classes=data.classes,
+        train=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test),
+        task=data.task.name,
+        metric=data.task.metric,
+        sha256=data.sha256,
+    )
+
+
+def _teacher(plan: Plan, original: Original) -> TeacherReport:
+    accuracy = accuracy_measurement(original.scores, "host", metric=original.task.metric)
+    module = plan.original.module
+    if module is None:
+        reason = "a black box: its parameters can't be counted"
+        return TeacherReport(
+            name=plan.original.name,
+            accuracy=accuracy.value,
+            accuracy_ci=accuracy.ci,
+            parameters=None,
+            macs=None,
+            bytes=None,
+            reasons=dict.fromkeys(("parameters", "macs", "bytes"), reason),
+        )
+    cost = totals(module, plan.data.shown)
+    return TeacherReport(
+        name=plan.original.name,
+        accuracy=accuracy.value,
+        accuracy_ci=accuracy.ci,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        bytes=cost.bytes,
+    )
+
+
+def resolved_recipe(request: Request) -> str:
+    """The recipe as it ran, every default written out; its paths start from the output folder."""
+    recipe = request.resolved
+    table = recipe.model_dump(mode="json", exclude_none=True)
+    for _, of, key in named_files(table):
+        of[key] = os.path.relpath(recipe.folder / of[key], request.out)
+    return tomli_w.dumps(table)

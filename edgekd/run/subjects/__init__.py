@@ -1,0 +1,12 @@
+"""What a run compresses: one kind of subject a file, all behind `edgekd.run.plan.Subject`."""
+
+from edgekd.run.plan.planned import Subject
+from edgekd.run.subjects.network import NetworkSubject
+from edgekd.run.subjects.onnx_file import OnnxFileSubject
+from edgekd.values.recipe import Recipe
+
+
+def subject_of(recipe: Recipe) -> Subject:
+    """An ONNX file where the recipe names one and no student, else a network."""
+    file = recipe.model.source == "onnx" and recipe.student is None
+    return OnnxFileSubject() if file else NetworkSubject()

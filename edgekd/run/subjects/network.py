@@ -1,0 +1,90 @@
+"""A PyTorch network: the stages shrink it, and the target's backends compile what they leave."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from edgekd.data.samples import Data
+from edgekd.errors import Collector, EdgekdError
+from edgekd.measure.diagnostics import Diagnostic
+from edgekd.network.cost import layer_costs, totals
+from edgekd.report.values import ArtifactReport, LayerCost, Layers, StageReport
+from edgekd.run.compiled import Compiled
+from edgekd.run.pipeline import compile_candidate, compiled, run_stages
+from edgekd.run.plan.keys import start_key
+from edgekd.run.plan.planned import Plan, PlannedTarget, TargetFiles
+from edgekd.run.plan.start import start_candidate
+from edgekd.run.plan.targets import planned_target
+from edgekd.stages import Progress, Stage
+from edgekd.store import key_of
+from edgekd.training.teachers import Teacher
+from edgekd.values.candidate import Candidate
+from edgekd.values.recipe import Recipe
+from edgekd.values.target import Target
+
+
+class NetworkSubject:
+    """A network that stages can change."""
+
+    def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate:
+        """The student, or the trained model itself; the teacher is not needed for it."""
+        return start_candidate(recipe.student or recipe.model, recipe, data)
+
+    def summary(self, start: Candidate) -> str:
+        """Its size."""
+        cost = totals(start.module, start.example)
+        return f"{cost.parameters:,} parameters, {cost.macs:,} MACs"
+
+    def diagnostic_faults(self, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
+        """None: a network supports every diagnostic."""
+        return []
+
+    def plan_target(
+        self, plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
+    ) -> PlannedTarget:
+        """Its stages with their keys, its backends and budgets, all checked."""
+        return planned_target(plan, target, stages, collect)
+
+    def make(self, plan: Plan, planned: PlannedTarget, progress: Progress) -> TargetFiles:
+        """The stages, then every backend; the trained model goes through the first backend."""
+        staged = run_stages(plan, planned, progress, start_key(plan))
+        baseline = _baseline(plan, planned)
+        files = compile_candidate(plan, planned, staged, progress)
+        return TargetFiles(tuple(files), baseline, staged.floating, staged.reports)
+
+    def stage_reports(
+        self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
+    ) -> tuple[StageReport, ...]:
+        """As the pipeline reported them."""
+        return made.stages
+
+    def layers(self, plan: Plan, made: TargetFiles) -> Layers:
+        """The trained model's layers, and those of the last candidate with float weights."""
+        original = plan.original.module
+        start = plan.start
+        assert made.network is not None
+        return Layers(
+            before=_costs(start.module, start.example)
+            if original is None
+            else _costs(original, plan.data.shown),
+            after=_costs(made.network.module, start.example),
+        )
+
+
+def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
+    """The trained model itself, compiled by the target's first backend; None for a black box."""
+    module = plan.original.module
+    if module is None or plan.data.train.paired is not None or not plan.request.baseline:
+        return None
+    first = next(iter(planned.backends))
+    candidate = Candidate(module, plan.start.example)
+    key = key_of("baseline", plan.original.key, start_key(plan))
+    return compiled(plan, planned.target, first, planned.backends[first], candidate, key)[0]
+
+
+def _costs(module: torch.nn.Module, example: torch.Tensor) -> tuple[LayerCost, ...]:
+    return tuple(
+        LayerCost(name=layer.name, kind=layer.kind, parameters=layer.parameters, macs=layer.macs)
+        for layer in layer_costs(module, example)
+        if layer.parameters or layer.macs
+    )
