@@ -118,6 +118,18 @@ def raise_all(faults: Sequence[EdgekdError]) -> None:
         raise Faults(faults)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its class where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def summary_of(error: BaseException) -> str:
+    """An exception's class and the first line of what it says."""
+    line, kind = first_line(error), type(error).__name__
+    return kind if line == kind else f"{kind}: {line}"
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """The hint that names the closest allowed spelling, or an empty string."""
     close = difflib.get_close_matches(name, list(choices), n=1)

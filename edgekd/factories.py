@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekd.errors import InputError, nearest
+from edgekd.errors import InputError, nearest, summary_of
 
 
 @contextmanager
@@ -60,9 +60,7 @@ def call(reference: str, arguments: Mapping[str, Any], folder: Path, where: str)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"'{reference}' failed: {type(error).__name__}: {_first_line(error)}", where=where
-        ) from error
+        raise InputError(f"'{reference}' failed: {summary_of(error)}", where=where) from error
 
 
 def _check_arguments(
@@ -100,14 +98,8 @@ def _import(name: str, where: str) -> ModuleType:
         message = f"'{name}' imports '{missing}', which isn't installed"
         raise InputError(message, where=where) from error
     except Exception as error:
-        raise InputError(
-            f"importing '{name}' failed: {type(error).__name__}: {_first_line(error)}", where=where
-        ) from error
+        raise InputError(f"importing '{name}' failed: {summary_of(error)}", where=where) from error
 
 
 def _kind(value: Any) -> str:
     return "a module" if isinstance(value, ModuleType) else f"of type {type(value).__name__}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]

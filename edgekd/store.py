@@ -109,6 +109,22 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def read_errors(
+    path: Path, kind: str = "a file", hint: str = "", where: str = ""
+) -> Iterator[None]:
+    """Turn the operating system's refusal to open a file into one `InputError`; `kind` is what is
+    wanted there. Complaints about the content go through, `OSError`s of a reader included."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reasons = {errno.ENOENT: "no such file", errno.EISDIR: f"a folder, where {kind} is needed"}
+        message = reasons.get(error.errno, f"not readable: {error.strerror}")
+        raise InputError(message, where=where or str(path), hint=hint) from None
+
+
 class Store:
     """Finished steps under one folder, by key. Without `resume` only what this store itself has
     published is found."""

@@ -14,6 +14,7 @@ from edgekd.store import (
     folder_beside,
     key_of,
     locked,
+    read_errors,
     write_beside,
 )
 
@@ -140,3 +141,28 @@ def test_a_lock_that_a_child_inherited_lasts_as_long_as_the_child(tmp_path):
         child.wait()
     with locked(tmp_path / "lock", wait=True):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError(errno.ENOENT, "gone"), "model.bin: no such file"),
+        (
+            IsADirectoryError(errno.EISDIR, "a folder"),
+            "a folder, where a model is needed",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), "not readable: Permission denied"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path, error, message):
+    with (
+        pytest.raises(InputError, match=message) as caught,
+        read_errors(tmp_path / "model.bin", "a model", hint="give another"),
+    ):
+        raise error
+    assert caught.value.hint == "give another"
+
+
+def test_what_a_reader_says_of_the_content_goes_through(tmp_path):
+    with pytest.raises(OSError, match="Failed to interpret file"), read_errors(tmp_path / "a.npy"):
+        raise OSError("Failed to interpret file")

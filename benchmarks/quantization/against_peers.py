@@ -22,6 +22,8 @@ import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from edgekd.onnx_files import describe_onnx
+
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.tflite import Tflite
 from edgekd.data.samples import Samples
@@ -29,7 +31,6 @@ from edgekd.devices.opening import open_device
 from edgekd.measure.accuracy import drop_measurement, evaluate_artifact
 from edgekd.measure.measuring import measure
 from edgekd.measure.meters.latency import ratio
-from edgekd.onnx_files import describe_onnx
 from edgekd.quant.calibration import calibrate
 from edgekd.run.pipeline import compile_candidate, run_stages
 from edgekd.run.plan import make_plan, start_key

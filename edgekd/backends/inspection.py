@@ -8,7 +8,7 @@ from edgekd.backends.edgetpu.placement import edgetpu_placements
 from edgekd.backends.tensorrt.placement import quantization_faults, quantized_ops
 from edgekd.errors import EdgekdError, InputError, nearest
 from edgekd.formats.arena import planned_arena
-from edgekd.formats.graph import Graph, Op, info_of, live_peak
+from edgekd.formats.graph import Graph, Op, float_islands, info_of, live_peak
 from edgekd.formats.library import read_library
 from edgekd.formats.macs import count_macs
 from edgekd.formats.onnx_file import read_onnx
@@ -112,32 +112,6 @@ def _planned(graph: Graph) -> dict[str, float | str]:
 def _dtypes(graph: Graph) -> dict[str, int]:
     """How many tensors there are of each data type, computed and constant ones."""
     return dict(Counter(tensor.dtype for tensor in graph.tensors.values()).most_common())
-
-
-def float_islands(graph: Graph) -> tuple[Op, ...]:
-    """Operators of a quantized TFLite file that compute in float.
-
-    QUANTIZE and DEQUANTIZE are the shores, not the island. A file without any integer activation is
-    a float model and has no islands.
-    """
-    integers = any(
-        tensor.dtype in ("int8", "uint8", "int16") and tensor.constant_bytes is None
-        for tensor in graph.tensors.values()
-    )
-    if not integers:
-        return ()
-    shores = ("QUANTIZE", "DEQUANTIZE")
-    return tuple(
-        op
-        for op in graph.ops
-        if op.op not in shores
-        and any(
-            graph.tensors[key].dtype in ("float32", "float16")
-            and graph.tensors[key].constant_bytes is None
-            for key in (*op.inputs, *op.outputs)
-            if key
-        )
-    )
 
 
 def _shape_notes(graph: Graph, suffix: str) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.backends import not_installed
-from edgekd.errors import EdgekdError, ToolError
+from edgekd.errors import EdgekdError, ToolError, summary_of
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.onnx_weights import opset_for, store_narrow
@@ -149,9 +149,8 @@ def to_onnx(graph: nn.Module, example: Tensor) -> Any:
         assert converted is not None
         model = converted.model_proto
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
         raise ToolError(
-            f"the ONNX exporter failed: {type(error).__name__}: {reason}", where="backends.onnx"
+            f"the ONNX exporter failed: {summary_of(error)}", where="backends.onnx"
         ) from error
     finally:
         logging.getLogger("torch.onnx").setLevel(level)

@@ -17,7 +17,7 @@ from torch import fx
 from edgekd.backends import not_installed
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.firmware.arena import measure_arena
-from edgekd.formats.graph import Graph, info_of
+from edgekd.formats.graph import Graph, float_islands, info_of
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata
 from edgekd.quant.export import export_graph, exported
@@ -136,8 +136,7 @@ def leftovers(graph: Graph, candidate: Candidate) -> list[str]:
     """What an engineer should know of the file: float islands, transposes, where fp16 ends."""
     notes = []
     if candidate.form == "int8":
-        floats = [op for op in graph.ops if any(_is_float(graph, key) for key in op.outputs)]
-        notes += [f"computed in float: {op.op} ({op.name})" for op in floats]
+        notes += [f"computed in float: {op.op} ({op.name})" for op in float_islands(graph)]
         edges = [*graph.inputs, *graph.outputs]
         notes += [f"float at the edge: {key}" for key in edges if _is_float(graph, key)]
     transposes = [op for op in graph.ops if op.op == "TRANSPOSE"]

@@ -252,14 +252,11 @@ def unpack(
     out: Annotated[Path | None, typer.Option(help="Where the model goes.")] = None,
 ) -> None:
     """Bring an entropy-coded model back, bit for bit."""
-    from edgekd.errors import InputError
     from edgekd.quant.packed_onnx import unpack as unpacked
-    from edgekd.store import write_beside
+    from edgekd.store import read_errors, write_beside
 
-    try:
+    with read_errors(file, "a .huffman file"):
         content = unpacked(file.read_bytes(), str(file))
-    except OSError as error:
-        raise InputError(f"not readable: {error.strerror}", where=str(file)) from None
     path = out or file.with_name(file.name.removesuffix(".huffman") + ".unpacked.onnx")
     write_beside(path, content)
     typer.echo(f"{path}: {len(content):,} bytes")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import InputError
+from edgekd.store import read_errors
 
 UNSIGNED_BYTES = 0x08
 
@@ -20,13 +21,10 @@ def read_idx(path: Path, rank: int) -> Tensor:
     A missing, truncated, uncompressed or other file raises one InputError.
     """
     try:
-        raw = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
+        with read_errors(path):
+            raw = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"not a whole gzip file: {error}", where=str(path)) from None
-    except OSError as error:
-        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
     if len(raw) < 4 + 4 * rank or raw[:2] != b"\0\0":
         raise InputError("not an IDX file", where=str(path))
     if raw[2] != UNSIGNED_BYTES or raw[3] != rank:

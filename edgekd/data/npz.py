@@ -12,6 +12,7 @@ from edgekd.data.source import Source, samples_of
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
+from edgekd.store import read_errors
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_validation", "y_validation", "classes")
@@ -46,14 +47,11 @@ def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
 
 def read_arrays(path: Path) -> dict[str, Any]:
     """Every array of an .npz, none of them unpickled; one InputError for whatever is wrong."""
-    if not path.exists():
-        raise InputError("no such file", where=str(path))
-    if path.is_dir():
-        raise InputError("a folder, where an .npz file is needed", where=str(path))
     arrays: dict[str, Any] = {}
     key = ""
     try:
-        loaded = np.load(path, allow_pickle=False)
+        with read_errors(path, "an .npz file"):
+            loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise InputError("a single array, not an .npz file", where=str(path))
         with loaded:
@@ -66,8 +64,6 @@ def read_arrays(path: Path) -> dict[str, Any]:
                 f"{place}: nothing is unpickled", where=str(path), allowed="arrays of numbers"
             ) from None
         raise InputError(f"not a whole .npz file: {error}", where=str(path)) from None
-    except PermissionError:
-        raise InputError("not readable", where=str(path)) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(f"not a whole .npz file: {error}", where=str(path)) from None
     return arrays

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.errors import InputError
-from edgekd.onnx_files import external_files
+from edgekd.formats.onnx_file import external_files
 from edgekd.values.artifact import sha256_of
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.errors import InputError
+from edgekd.store import read_errors
 from edgekd.values.artifact import TensorInfo
 
 BITS: Mapping[str, int] = {
@@ -130,16 +131,29 @@ def live_peak(graph: Graph) -> tuple[int | None, str]:
     return peak, ""
 
 
+def float_islands(graph: Graph) -> tuple[Op, ...]:
+    """Operators of a quantized TFLite file that compute in float.
+
+    QUANTIZE and DEQUANTIZE are the shores, not the island. A file without any integer activation is
+    a float model and has no islands.
+    """
+    computed = {
+        key: tensor.dtype for key, tensor in graph.tensors.items() if tensor.constant_bytes is None
+    }
+    if not {"int8", "uint8", "int16"}.intersection(computed.values()):
+        return ()
+    return tuple(
+        op
+        for op in graph.ops
+        if op.op not in ("QUANTIZE", "DEQUANTIZE")
+        and any(computed.get(key) in ("float32", "float16") for key in (*op.inputs, *op.outputs))
+    )
+
+
 def read_bytes(path: Path) -> bytes:
     """A file's content; one that is missing, empty or unreadable is one clear error."""
-    try:
+    with read_errors(path, "a model file"):
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
-    except IsADirectoryError:
-        raise InputError("a folder, where a model file is needed", where=str(path)) from None
-    except OSError as error:
-        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
     if not content:
         raise InputError("the file is empty", where=str(path))
     return content

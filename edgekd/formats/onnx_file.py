@@ -1,12 +1,14 @@
 """An ONNX file read as protocol buffers: never run, and its external data never loaded."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekd.errors import InputError, MissingPackage
+from edgekd.errors import InputError, MissingPackage, first_line
 from edgekd.formats.graph import BITS, Graph, Op, Tensor, read_bytes
 
 DECODED_BYTES = 1 << 24
@@ -22,23 +24,53 @@ def read_onnx(path: Path) -> Graph:
         InputError: the file is not ONNX, is truncated or contradicts itself.
         MissingPackage: onnx is not installed.
     """
+    model = _load(path)
+    with _damage(path):
+        return _Reader(model, path.parent).graph()
+
+
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files that hold weights of an ONNX file, whether they are there or not. Empty if `onnx`
+    is not installed; raises `InputError` as `read_onnx`."""
+    try:
+        model = _load(path)
+    except MissingPackage:
+        return ()
+    attributes = (attribute for node in model.graph.node for attribute in node.attribute)
+    constants = [*model.graph.initializer, *(one.t for one in attributes if one.name == "value")]
+    entries = [entry for constant in constants for entry in constant.external_data]
+    with _damage(path):
+        names = {entry.value for entry in entries if entry.key == "location"}
+        return tuple(path.parent / name for name in sorted(names))
+
+
+def _load(path: Path) -> Any:
+    """The `onnx.ModelProto` of a file without its external data."""
     content = read_bytes(path)
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError:
         raise MissingPackage("onnx", "onnx", where=str(path)) from None
-    try:
+    with _damage(path):
         model = onnx.load_model_from_string(content)
         _refuse_broken_text(model.graph)
         if not model.graph.node:
             raise ValueError("it has no operators")
-        return _Reader(model, path.parent).graph()
+        return model
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes onnx or the reader raise, as one `InputError`."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        yield
     except (
         DecodeError, ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError,
         ValueError,
     ) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"not an ONNX file, or truncated: {reason}", where=str(path)) from None
 
 

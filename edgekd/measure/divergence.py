@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from edgekd.network.fx_names import layer_of, module_paths
 from edgekd.values.artifact import Artifact
 
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor"
@@ -173,9 +174,8 @@ def _layer(node: fx.Node) -> str:
         source = next(iter(source.all_input_nodes), None)
     if blamed.op == "placeholder":
         return "the input's quantization"
-    stack = blamed.meta.get("nn_module_stack") or {}
-    path = str(next(reversed(stack.values()))[0]) if stack else ""
-    return f"{path or _weight_name(blamed)} ({_op(blamed).split('.')[0]})"
+    name = layer_of(blamed) if module_paths(blamed) else _weight_name(blamed)
+    return f"{name} ({_op(blamed).split('.')[0]})"
 
 
 def _op(node: fx.Node) -> str:

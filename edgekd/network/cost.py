@@ -17,6 +17,8 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from edgekd.network.fx_names import layer_of
+
 KINDS = {
     "convolution": "convolution",
     "_convolution": "convolution",
@@ -256,7 +258,7 @@ class _GraphRun(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.op not in ("call_function", "call_method"):
             return super().run_node(n)
-        self.counter.running.append(_layer_name(n))
+        self.counter.running.append(layer_of(n))
         try:
             result = super().run_node(n)
             for weight in self._weights(n):
@@ -284,10 +286,3 @@ class _GraphRun(fx.Interpreter):
 
 def _dequantizes(node: fx.Node) -> bool:
     return node.op == "call_function" and "quantize" in getattr(node.target, "__name__", "")
-
-
-def _layer_name(node: fx.Node) -> str:
-    """The module that a node came from, as export recorded it, or the node's own name."""
-    stack = node.meta.get("nn_module_stack")
-    path = str(next(reversed(stack.values()))[0]) if stack else ""
-    return path or node.name

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
 from edgekd.factories import call, find_callable
+from edgekd.formats.onnx_file import external_files
 from edgekd.network.programs import load_program
-from edgekd.onnx_files import external_files
+from edgekd.store import read_errors
 from edgekd.values.artifact import sha256_of
 from edgekd.values.recipe import Network
 
@@ -89,12 +90,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; InputError when it is missing, truncated or another."""
     try:
-        weights: dict[str, Tensor] = load_safetensors(path.read_bytes())
+        with read_errors(path):
+            weights: dict[str, Tensor] = load_safetensors(path.read_bytes())
         return weights
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
-    except OSError as error:
-        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
     except (SafetensorError, KeyError, ValueError) as error:
         hint = ""
         if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
@@ -133,12 +131,8 @@ def content_hash(path: Path) -> str:
         for file in sorted(file for file in path.rglob("*") if file.is_file()):
             digest.update(f"{file.relative_to(path)}\0{sha256_of(file)}\0".encode())
         return digest.hexdigest()
-    try:
+    with read_errors(path):
         return sha256_of(path)
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
-    except OSError as error:
-        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
 
 
 def _source_of(reference: str, folder: Path) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import torch
 
-from edgekd.errors import EdgekdError, InputError, raise_all
+from edgekd.errors import EdgekdError, InputError, raise_all, summary_of
+from edgekd.store import read_errors
 
 FILES = re.compile(
     r"models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"
@@ -74,7 +75,7 @@ def load_program(path: Path) -> Program:
         module = Program(loaded, loaded.graph)
     except Exception as error:
         raise InputError(
-            f"can't be loaded by PyTorch {torch.__version__}: {_short(error)}",
+            f"can't be loaded by PyTorch {torch.__version__}: {summary_of(error)[:200]}",
             where=str(path),
             hint="save it again with this version's torch.export.save",
         ) from error
@@ -85,12 +86,8 @@ def load_program(path: Path) -> Program:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with read_errors(path):
         return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
-    except OSError as error:
-        raise InputError(f"not readable: {error.strerror}", where=str(path)) from None
 
 
 def _inspect(raw: bytes, where: str) -> None:
@@ -121,7 +118,9 @@ def _inspect(raw: bytes, where: str) -> None:
     except InputError:
         raise
     except (ValueError, RecursionError, RuntimeError) as error:
-        raise InputError(f"not a whole torch.export file: {_short(error)}", where=where) from None
+        raise InputError(
+            f"not a whole torch.export file: {summary_of(error)[:200]}", where=where
+        ) from None
     faults: list[EdgekdError] = [
         InputError(fault, where=where, allowed="tensors and PyTorch's own operators")
         for table in tables.values()
@@ -201,8 +200,3 @@ def _check_input(program: torch.export.ExportedProgram, where: str) -> None:
             where=where,
             hint="export with a batch of 2 and dynamic_shapes=({0: torch.export.Dim.AUTO},)",
         )
-
-
-def _short(error: BaseException) -> str:
-    line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {line}"[:200]

@@ -6,7 +6,6 @@ hooked. `NAME.weights` reads the attention weights (B, heads, L, L) of an `nn.Mu
 Everything is taken out again when the context ends.
 """
 
-import re
 import threading
 from collections.abc import Iterable
 from types import TracebackType
@@ -17,6 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.utils.hooks import RemovableHandle
 
 from edgekd.errors import InputError, nearest
+from edgekd.network.fx_names import module_paths, plain_path
 
 # What tools put into a graph: ours, and torchao's observers and fake quantizers.
 NOT_LAYERS = ("_edgekd_tap", "activation_post_process", "_guards_fn")
@@ -120,7 +120,7 @@ def layer_kinds(module: nn.Module) -> dict[str, str]:
         for entry in (node.meta.get("nn_module_stack") or {}).values():
             if isinstance(entry, tuple) and len(entry) > 1:
                 name = getattr(entry[1], "__name__", str(entry[1])).rpartition(".")[2]
-                kinds.update(dict.fromkeys(_cleaned([str(entry[0])]), name))
+                kinds.update({path: name for path in [plain_path(entry[0])] if path})
     return kinds
 
 
@@ -145,17 +145,10 @@ def _paths(node: Node) -> list[str]:
     """The names of the layers that a node was part of before the export."""
     if node.op not in ("call_function", "call_module", "call_method"):
         return []
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [entry[0] if isinstance(entry, tuple) else str(entry) for entry in stack.values()]
+    paths = module_paths(node)
     if node.op == "call_module" and not str(node.target).startswith(NOT_LAYERS):
-        paths.append(str(node.target))
-    return _cleaned(paths)
-
-
-def _cleaned(paths: Iterable[str]) -> list[str]:
-    # torch.export writes 'stem@1' for a second call; older releases wrote L['self'].stem.
-    cleaned = (re.sub(r"@\d+", "", path).removeprefix("L['self']").lstrip(".") for path in paths)
-    return [path for path in cleaned if path]
+        paths.append(plain_path(node.target))
+    return paths
 
 
 def _last_node(graph_module: GraphModule, name: str) -> Node:

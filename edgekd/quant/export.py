@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgekd.errors import InputError
+from edgekd.errors import InputError, summary_of
 
 aten = torch.ops.aten
 
@@ -78,9 +78,8 @@ def _export(module: nn.Module, example: Tensor, where: str) -> torch.export.Expo
     try:
         return exported(module, example)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"torch.export can't trace this model: {type(error).__name__}: {reason}",
+            f"torch.export can't trace this model: {summary_of(error)}",
             where=where,
             hint="forward() may neither branch on values nor fix the batch size",
         ) from error

@@ -5,6 +5,7 @@ from typing import cast
 import torch
 from torch import fx, nn
 
+from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 
@@ -22,13 +23,6 @@ def float_islands(module: nn.Module) -> list[str]:
         for node in graph.graph.nodes
         if computes(node) and not _is_integer(node)
     ]
-
-
-def layer_of(node: fx.Node) -> str:
-    """The module path that an operator came from, or the node's own name."""
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [str(path) for path, _ in stack.values() if path]
-    return paths[-1].removeprefix("L['self'].") if paths else node.name
 
 
 def computes(node: fx.Node) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekd.errors import InputError, ToolError
-from edgekd.onnx_files import describe_onnx
+from edgekd.errors import InputError, ToolError, first_line
+from edgekd.formats.onnx_file import read_onnx
 from edgekd.quant.calibration import import_nncf
 from edgekd.values.target import Scheme
 
@@ -25,15 +25,15 @@ def calibrate_onnx(
     `nncf.quantize`); `scheme` says whether weights keep to seven bits. Raises `InputError` for a
     file that is quantized already or has several inputs, `ToolError` if NNCF fails on it.
     """
-    described = describe_onnx(path)
-    if len(described.inputs) != 1:
-        raise InputError(f"{len(described.inputs)} inputs", where=str(path), allowed="one input")
-    if "QuantizeLinear" in described.operators:
+    graph = read_onnx(path)
+    if len(graph.inputs) != 1:
+        raise InputError(f"{len(graph.inputs)} inputs", where=str(path), allowed="one input")
+    if "QuantizeLinear" in graph.counts:
         raise InputError("quantized already", where=str(path), hint="leave the quantize stage out")
     nncf = import_nncf("quantize")
     import onnx
 
-    name = described.inputs[0].name
+    (name,) = graph.inputs
     rows = nncf.Dataset(list(torch.split(samples, 1)), lambda row: {name: row.numpy()})
     seven = scheme.weight_bits == 7
     overflow = nncf.OverflowFix.ENABLE if seven else nncf.OverflowFix.DISABLE
@@ -48,7 +48,7 @@ def calibrate_onnx(
                 advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
             )
     except Exception as error:  # NNCF raises whatever its passes meet
-        first = str(error).split("\n")[0]
+        first = first_line(error)
         raise ToolError(f"NNCF can't calibrate this file: {first}", where=str(path)) from None
 
 

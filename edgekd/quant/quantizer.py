@@ -22,8 +22,8 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
-from edgekd.quant.inspection import layer_of
 from edgekd.values.target import Scheme
 
 ANNOTATION = "quantization_annotation"

@@ -6,9 +6,10 @@ from typing import cast
 from torch import fx
 
 from edgekd.errors import EdgekdError, InputError, raise_all
+from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.export import export_graph
-from edgekd.quant.inspection import computes, layer_of
+from edgekd.quant.inspection import computes
 from edgekd.quant.weight_only import as_float
 from edgekd.values.artifact import OpPlacement, Placement
 from edgekd.values.candidate import Candidate

@@ -6,8 +6,8 @@ from typing import Any
 from torch import fx
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 
+from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
-from edgekd.quant.inspection import layer_of
 from edgekd.quant.mixed import Wide
 from edgekd.quant.narrow import LIMIT, NarrowWeight
 from edgekd.quant.quantizer import fused_clamp

@@ -12,10 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.clusters import SharedWeight
 from edgekd.quant.export import replace_constant, switchable
-from edgekd.quant.inspection import layer_of
 from edgekd.quant.narrow import BITS, Narrow, NarrowWeight
 from edgekd.quant.rewrite import DEQUANTIZE_GROUPS, constant_of, is_constant
 

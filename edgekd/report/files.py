@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekd.errors import InputError, ToolError
 from edgekd.report.values import Report
+from edgekd.store import read_errors
 from edgekd.values.tables import parse
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
@@ -73,12 +74,9 @@ def load_report(path: Path) -> Report:
     """The report in a file, or in a run's folder. Raises `InputError` for anything else."""
     file = path / JSON_NAME if path.is_dir() else path
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            "no such file", where=str(file), hint="give a folder that 'edgekd compress' wrote"
-        ) from None
-    except (OSError, ValueError) as error:
+        with read_errors(file, "a report", hint="give a folder that 'edgekd compress' wrote"):
+            table = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(f"not a readable report: {error}", where=str(file)) from None
     if not isinstance(table, dict) or "schema" not in table:
         raise InputError("not a report of edgekd: it has no 'schema'", where=str(file))

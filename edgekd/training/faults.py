@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgekd.data.samples import Data
 from edgekd.data.tasks import Task
-from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.errors import EdgekdError, InputError, first_line, nearest
 from edgekd.network.evaluation import evaluating
 from edgekd.network.taps import layer_names, no_such_layer
 from edgekd.training.logits import teacher_logits
@@ -222,6 +222,6 @@ def _shape(value: object) -> tuple[int, ...] | None:
 
 
 def _forward_fault(error: Exception, data: Data, place: str) -> EdgekdError:
-    first = str(error).split("\n")[0]
+    first = first_line(error)
     shape = tuple(data.example.shape)
     return InputError(f"can't run on the data's samples of shape {shape}: {first}", where=place)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from edgekd.errors import InputError, nearest
-from edgekd.store import key_of, write_beside
+from edgekd.store import key_of, read_errors, write_beside
 from edgekd.values.tables import Value, parse, read_toml
 
 LARGEST_SEED = 2**32 - 1
@@ -206,9 +206,10 @@ def licence_text(recipe: Recipe) -> str:
     path = recipe.folder / recipe.metadata.licence_file
     where = f"metadata.licence_file {path}"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"not readable: {error}", where=where) from None
+        with read_errors(path, "a text file", where=where):
+            text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error}", where=where) from None
     if len(text) > LONGEST_LICENCE:
         raise InputError(f"{len(text):,} characters are no licence", where=where)
     return text

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
 from edgekd.registry import Entry
+from edgekd.store import read_errors
 
 
 class Value(BaseModel):
@@ -24,13 +25,8 @@ V = TypeVar("V", bound=BaseModel)
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; a missing or malformed file is one clear error."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
-    except IsADirectoryError:
-        raise InputError("a folder, where a TOML file is needed", where=str(path)) from None
-    except PermissionError:
-        raise InputError("not readable", where=str(path)) from None
+        with read_errors(path, "a TOML file"):
+            return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not valid TOML: {error}", where=str(path)) from None
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgekd.backends.inspection import float_islands, inspect_artifact, inspection_lines
+from edgekd.backends.inspection import inspect_artifact, inspection_lines
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.tflite import Tflite
 from edgekd.errors import InputError
-from edgekd.formats.graph import Graph, Op, Tensor
 from edgekd.quant.calibration import calibrate
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
@@ -101,23 +100,6 @@ def test_without_a_target_nothing_is_placed(tflite_file):
 def test_a_transpose_is_named(tflite_file):
     found = inspect_artifact(tflite_file("TRANSPOSE"))
     assert any(note.startswith("transposes: TRANSPOSE 't1'") for note in found.notes)
-
-
-def test_float_islands_are_what_computes_in_float_between_the_shores():
-    tensors = {
-        "x": Tensor("x", (1, 4), "int8"),
-        "f": Tensor("f", (1, 4), "float32"),
-        "g": Tensor("g", (1, 4), "float32"),
-        "y": Tensor("y", (1, 4), "int8"),
-    }
-    ops = (
-        Op("down", "DEQUANTIZE", ("x",), ("f",)),
-        Op("middle", "ELU", ("f",), ("g",)),
-        Op("up", "QUANTIZE", ("g",), ("y",)),
-    )
-    assert [op.name for op in float_islands(Graph(ops, tensors, ("x",), ("y",)))] == ["middle"]
-    floats = {name: Tensor(name, (1, 4), "float32") for name in tensors}
-    assert float_islands(Graph(ops, floats, ("x",), ("y",))) == ()
 
 
 def test_a_model_too_large_for_the_board_is_told(tflite_file):

@@ -1,4 +1,4 @@
-from edgekd.formats.graph import Graph, Op, Tensor, live_peak
+from edgekd.formats.graph import Graph, Op, Tensor, float_islands, live_peak
 
 
 def _graph(**sizes):
@@ -34,3 +34,20 @@ def test_parameters_and_operators_are_counted():
     graph = _graph(x=1, a=1, b=1, y=1)
     assert graph.parameter_bytes == 1000
     assert graph.counts == {"CONV": 2, "ADD": 1}
+
+
+def test_float_islands_are_what_computes_in_float_between_the_shores():
+    tensors = {
+        "x": Tensor("x", (1, 4), "int8"),
+        "f": Tensor("f", (1, 4), "float32"),
+        "g": Tensor("g", (1, 4), "float32"),
+        "y": Tensor("y", (1, 4), "int8"),
+    }
+    ops = (
+        Op("down", "DEQUANTIZE", ("x",), ("f",)),
+        Op("middle", "ELU", ("f",), ("g",)),
+        Op("up", "QUANTIZE", ("g",), ("y",)),
+    )
+    assert [op.name for op in float_islands(Graph(ops, tensors, ("x",), ("y",)))] == ["middle"]
+    floats = {name: Tensor(name, (1, 4), "float32") for name in tensors}
+    assert float_islands(Graph(ops, floats, ("x",), ("y",))) == ()

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.errors import InputError
-from edgekd.formats.onnx_file import read_onnx
+from edgekd.formats.onnx_file import external_files, read_onnx
 from edgekd.formats.onnx_shapes import with_shapes
 
 
@@ -46,6 +46,7 @@ def test_constant_nodes_count_as_parameters_like_initializers(path):
     assert graph.parameter_bytes == 24 + 4 + 1 + 8
     assert [op.op for op in graph.ops] == ["QuantizeLinear", "DequantizeLinear", "Gemm"]
     assert graph.inputs == ("x",)
+    assert graph.counts == {"QuantizeLinear": 1, "DequantizeLinear": 1, "Gemm": 1}
     assert graph.facts["opset"] == 20
 
 
@@ -79,6 +80,11 @@ def test_external_data_counts_and_must_lie_beside_the_file(tmp_path):
     (tmp_path / "big.data").unlink()
     with pytest.raises(InputError, match=r"'big\.data' is not beside it"):
         read_onnx(path)
+    assert external_files(path) == (tmp_path / "big.data",)
+
+
+def test_a_file_that_keeps_its_weights_to_itself_has_no_external_files(path):
+    assert external_files(path) == ()
 
 
 @pytest.mark.parametrize("content", [b"not a model at all", b"PK\x03\x04" * 20, b"\x00" * 64])
@@ -99,6 +105,7 @@ def test_truncations_and_mutations_end_in_an_input_error_or_in_a_graph(path):
             mutant[dice.randrange(len(mutant))] = dice.randrange(256)
         path.write_bytes(mutant)
         try:
+            external_files(path)
             read_onnx(path)
         except InputError:
             refused += 1

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekd.quant.inspection import layer_of, output_scale
+from edgekd.network.fx_names import layer_of
+from edgekd.quant.inspection import output_scale
 from edgekd.quant.qat import activations, finish_qat, freeze_ranges, prepare_qat
 from edgekd.quant.rewrite import QUANTIZE, is_weight
 from edgekd.values.target import Scheme

@@ -12,6 +12,7 @@ from edgekd.data.tasks import Task
 from edgekd.errors import InputError
 from edgekd.measure.diagnostics import Line, OfOutputs, Outputs, Plot
 from edgekd.registry import DIAGNOSTICS
+from edgekd.store import read_errors
 
 
 @DIAGNOSTICS.register(paper="https://arxiv.org/abs/2010.03058")
@@ -55,9 +56,8 @@ class Groups(OfOutputs):
 def read_groups(path: Path, count: int) -> np.ndarray:
     """The integers (N,) of an .npy file, nothing unpickled; `InputError` for anything else."""
     try:
-        found = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
+        with read_errors(path, "an .npy file"):
+            found = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"not an .npy file of integers: {error}", where=str(path)) from None
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or found.shape != (count,):

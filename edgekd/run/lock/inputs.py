@@ -8,8 +8,8 @@ from typing import Any
 
 from edgekd import version
 from edgekd.data.calibration import load_calibration
+from edgekd.formats.onnx_file import external_files
 from edgekd.network.load import content_hash
-from edgekd.onnx_files import external_files
 from edgekd.store import key_of
 from edgekd.values.recipe import Recipe, named_files, named_networks
 from edgekd.values.target import target_path

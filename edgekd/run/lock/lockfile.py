@@ -18,7 +18,7 @@ from edgekd.network.load import content_hash
 from edgekd.report.values import ArtifactReport, Report
 from edgekd.run.lock.inputs import recipe_inputs, recipe_key
 from edgekd.run.plan import Plan
-from edgekd.store import code_key, key_of, write_beside
+from edgekd.store import code_key, key_of, read_errors, write_beside
 from edgekd.values.artifact import sha256_of
 from edgekd.values.recipe import Recipe
 from edgekd.values.tables import Value, parse
@@ -124,11 +124,12 @@ def lock_sources(folder: Path, paths: Sequence[Path]) -> None:
 def read_lock(folder: Path) -> Lock | None:
     """The lock of a run, None if it has none. Raises `InputError` for anything else."""
     path = folder / NAME
-    try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
+    try:
+        with read_errors(path):
+            table: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(f"not a readable lock: {error}", where=str(path)) from None
     if not isinstance(table, dict):
         raise InputError("not a lock of edgekd", where=str(path))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edgekd.data.samples import Data
-from edgekd.errors import InputError
+from edgekd.errors import InputError, first_line
 from edgekd.network.load import load_network
 from edgekd.training.teachers import Teacher, load_teacher
 from edgekd.values.candidate import Candidate
@@ -49,7 +49,7 @@ def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
         with torch.no_grad():
             logits = module(example)
     except Exception as error:  # whatever the user's own forward raises
-        first = str(error).split("\n")[0]
+        first = first_line(error)
         raise InputError(
             f"the network fails on a sample of shape {tuple(example.shape)}: {first}",
             where=where,

@@ -15,8 +15,8 @@ from torch import nn
 from edgekd.backends.onnx import Onnx, tensors_of, write_onnx
 from edgekd.data.samples import Data, sha256_of_tensors
 from edgekd.errors import Collector, EdgekdError, InputError
+from edgekd.formats.onnx_file import read_onnx
 from edgekd.measure.diagnostics import Diagnostic, OfNetworks
-from edgekd.onnx_files import describe_onnx
 from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled, kept
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, TargetFiles
@@ -178,12 +178,11 @@ def _calibrated(
 
 def _artifact(path: Path, model: Any, target: Target, lineage: tuple[str, ...]) -> Artifact:
     inputs, outputs = tensors_of(model)
-    operators = describe_onnx(path).operators
     return Artifact(
         path=path,
         format="onnx",
         runtime="onnxruntime",
-        precision="int8" if "QuantizeLinear" in operators else "fp32",
+        precision="int8" if "QuantizeLinear" in read_onnx(path).counts else "fp32",
         target=target.name,
         sha256=sha256_of(path),
         bytes=path.stat().st_size,

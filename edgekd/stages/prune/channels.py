@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import InputError
+from edgekd.errors import InputError, first_line
 from edgekd.stages.prune.heads import PROJECTIONS, attentions, remove_heads
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -95,7 +95,7 @@ def remove_channels(
         with torch.no_grad():
             shape, expected = smaller(example).shape, module(example).shape
     except Exception as error:  # whatever the tracer or the network's own forward raises
-        text = f"the network does not run without these channels: {str(error).splitlines()[:1]}"
+        text = f"the network does not run without these channels: {first_line(error)}"
         raise InputError(text, where=", ".join(removals)) from None
     if shape != expected:
         text = f"without these channels the output is {tuple(shape)}, not {tuple(expected)}"

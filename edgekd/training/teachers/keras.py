@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekd.errors import InputError, MissingPackage
+from edgekd.errors import InputError, MissingPackage, first_line
 from edgekd.training.teachers.black_box import Predictor, in_batches
 from edgekd.training.teachers.layout import arrangement
 
@@ -50,7 +50,7 @@ def _open_keras_file(path: Path, sample: Sequence[int], where: str) -> Predictor
     try:
         model = tensorflow.keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        message = (str(error).splitlines() or [""])[0]
+        message = first_line(error)
         raise InputError(f"Keras can't load it: {message}", where=str(path)) from None
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(
@@ -75,7 +75,7 @@ def _open_saved_model(path: Path, sample: Sequence[int], where: str) -> Predicto
     except KeyError:
         raise InputError("no signature 'serving_default'", where=str(path)) from None
     except Exception as error:
-        message = (str(error).splitlines() or [""])[0]
+        message = first_line(error)
         raise InputError(f"TensorFlow can't load it: {message}", where=str(path)) from None
     specs = serve.structured_input_signature[1]
     if len(specs) != 1 or len(serve.structured_outputs) != 1:

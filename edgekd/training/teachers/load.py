@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from edgekd.data.samples import Data
-from edgekd.errors import InputError
+from edgekd.errors import InputError, first_line
 from edgekd.network.load import load_network, network_key
 from edgekd.store import key_of
 from edgekd.training.checkpoint import sha256_of_state
@@ -39,9 +39,7 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"fails on the data: {(str(error).splitlines() or [''])[0]}", where=str(path)
-        ) from error
+        raise InputError(f"fails on the data: {first_line(error)}", where=str(path)) from error
     y = data.train.y[:PROBE]
     outputs = outputs_of(raw, data.classes, str(path), predictor.floor, data.task, y)
     return BlackBox(path.name, key, network.weight, predictor.predict, outputs, notes=outputs.notes)
@@ -69,7 +67,7 @@ def _module_teacher(
     except Exception as error:
         raise InputError(
             f"'{name}' fails on samples of shape {tuple(data.train.shown.shape[1:])}: "
-            f"{(str(error).splitlines() or [''])[0]}",
+            f"{first_line(error)}",
             where=where,
         ) from error
     if not isinstance(raw, torch.Tensor):

@@ -13,6 +13,7 @@ from edgekd.data.npz import read_arrays
 from edgekd.data.samples import Data, Samples
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest
+from edgekd.store import read_errors
 
 PARTS = ("train", "validation", "test")
 
@@ -64,9 +65,8 @@ def _read(path: Path) -> Mapping[str, Any]:
             raise InputError("array 'train' is missing", where=str(path))
         return arrays
     try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(path)) from None
+        with read_errors(path, "an .npy or .npz file"):
+            array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         message = "it holds objects" if "pickle" in str(error).lower() else str(error)
         raise InputError(f"not a whole .npy file: {message}", where=str(path)) from None

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekd.errors import InputError, MissingPackage
+from edgekd.errors import InputError, MissingPackage, first_line
 from edgekd.training.teachers.black_box import Predictor, in_batches
 from edgekd.training.teachers.layout import arrangement
 
@@ -25,7 +25,7 @@ def open_tflite(path: Path, sample: Sequence[int], where: str) -> Predictor:
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        message = (str(error).splitlines() or [""])[0]
+        message = first_line(error)
         raise InputError(f"not a TFLite file: {message}", where=str(path)) from None
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     if len(inputs) != 1 or len(outputs) != 1:

@@ -13,7 +13,6 @@ from torch import nn
 from edgekd.data import Augmentation, Data, Samples, load_data
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.models.resnet import resnet20
-from edgekd.onnx_files import describe_onnx
 from edgekd.training.teachers import load_teacher
 from edgekd.training.teachers.layout import arrangement
 from edgekd.training.teachers.outputs import Outputs, outputs_of
@@ -171,21 +170,8 @@ def test_a_truncated_onnx_file_is_one_error(data: Data, linear: nn.Linear, tmp_p
     for size in (0, 20, len(raw) // 2):
         (tmp_path / "m.onnx").write_bytes(raw[:size])
         error = refused(data, tmp_path, onnx="m.onnx")
-        assert "m.onnx: not a whole ONNX file" in str(error) or "without a graph" in str(error)
-
-
-@pytest.mark.backend("onnx")
-def test_constants_in_nodes_are_counted_like_initializers(
-    linear: nn.Linear, tmp_path: Path
-) -> None:
-    write_onnx(tmp_path / "m.onnx", linear)
-    found = describe_onnx(tmp_path / "m.onnx")
-    assert (found.parameters, found.constant_bytes) == (650, 2600)
-    assert found.operators == {"Flatten": 1, "Constant": 1, "Gemm": 1}
-    assert [(one.name, one.shape, one.dtype) for one in found.inputs] == [
-        ("x", (None, 1, 8, 8), "float")
-    ]
-    assert found.outputs[0].shape == (None, 10)
+        fault = "not an ONNX file, or truncated" if size else "the file is empty"
+        assert f"m.onnx: {fault}" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node, Tracer
 
-from edgekd.errors import InputError
+from edgekd.errors import InputError, first_line
 from edgekd.network.taps import layer_names, no_such_layer
 
 
@@ -22,7 +22,7 @@ def rest_behind(network: nn.Module, layer: str, where: str) -> GraphModule:
     try:
         graph = _KeepWhole(layer).trace(network)
     except Exception as error:  # whatever the user's own forward does with a tracer's values
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         message = f"the network can't be cut at '{layer}': tracing it fails with: {first}"
         raise InputError(message, where=where) from None
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == layer]
