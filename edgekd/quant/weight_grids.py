@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.errors import ToolError
+from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
-from edgekd.quant.inspection import layer_of
 from edgekd.quant.quantizer import weight_limit
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE, constant_of, is_constant
 from edgekd.values.target import Scheme
