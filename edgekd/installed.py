@@ -1,11 +1,12 @@
 """What is installed here: modules that can be imported, packages and their versions."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from edgekd.errors import EdgekdError, InputError
 from edgekd.version import __version__
 
 RESULTS_DEPEND_ON = (
@@ -32,6 +33,15 @@ def has_module(name: str) -> bool:
     except ModuleNotFoundError:  # of the package that it would be in
         return False
     return spec is not None and spec.origin is not None
+
+
+def missing_programs(tools: Mapping[str, str], where: str) -> list[EdgekdError]:
+    """A fault for each program that is not on the PATH; the values are Debian's packages."""
+    return [
+        InputError(f"{tool} is not installed", where=where, hint=f"apt install {package}")
+        for tool, package in tools.items()
+        if shutil.which(tool) is None
+    ]
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:

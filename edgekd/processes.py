@@ -1,4 +1,4 @@
-"""Vendors' tools as processes: with a time limit, and ended together with whatever they started."""
+"""Other programs as processes: with a time limit, and ended together with whatever they started."""
 
 import contextlib
 import json
@@ -8,64 +8,110 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import ToolError
 
 
-def run_tool(
-    argv: Sequence[str], folder: Path, limit_s: float, tool: str, where: str, hint: str = ""
-) -> tuple[str, int]:
-    """What a tool printed (both streams, in order) and its exit status; it runs in `folder`.
+@dataclass(frozen=True)
+class Finished:
+    """What a process that has ended wrote to its two streams, and its exit status, which is the
+    negative number of the signal that killed it."""
 
-    A negative status is a signal's number. Raises `ToolError` if the tool can't be started or does
-    not end within `limit_s` seconds; its children end with it in every case.
+    stdout: bytes
+    stderr: bytes
+    status: int
+
+    @property
+    def log(self) -> str:
+        """Standard output, then standard error."""
+        return (self.stdout + self.stderr).decode("utf-8", errors="replace")
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the log that are not blank, without the space around them."""
+        return [line.strip() for line in self.log.splitlines() if line.strip()]
+
+    @property
+    def last_line(self) -> str:
+        """The last of `lines`, which is where most programs say why they failed."""
+        return self.lines[-1] if self.lines else "no output"
+
+    def require_success(self, tool: str, where: str) -> "Finished":
+        """Raise `ToolError` with the last line unless the status is 0."""
+        if self.status:
+            how = how_it_ended(self.status)
+            raise ToolError(f"{tool} failed ({how}): {self.last_line}", where=where)
+        return self
+
+
+def run_tool(
+    argv: Sequence[str],
+    limit_s: float,
+    tool: str,
+    where: str,
+    *,
+    hint: str = "",
+    folder: Path | None = None,
+    stdin: bytes = b"",
+) -> Finished:
+    """Run a program to its end, in `folder` if one is given; `tool` is its name in errors.
+
+    Raises `ToolError` if it can't be started or does not end within `limit_s` seconds. Whatever
+    processes it started end with it in every case.
     """
-    with (folder / f"{tool}.output").open("w+b") as output:
+    with contextlib.ExitStack() as stack:
+        source, output, errors = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        source.write(stdin)
+        source.seek(0)
         try:
             process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
+                argv,
+                stdin=source,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=errors,
                 cwd=folder,
                 start_new_session=True,
             )
         except OSError as error:
             raise ToolError(f"{tool} could not be started: {error}", where=argv[0]) from None
         try:
-            code = process.wait(limit_s)
+            status = process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"{tool} did not end within {limit_s:g} s", where=where, hint=hint
-            ) from None
+            message = f"{tool} did not end within {limit_s:g} s"
+            raise ToolError(message, where=where, hint=hint) from None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         output.seek(0)
-        return output.read().decode("utf-8", errors="replace"), code
+        errors.seek(0)
+        return Finished(output.read(), errors.read(), status)
 
 
-def told_by(module: str, model: Path, limit_s: float, tool: str, *more: str) -> dict[str, Any]:
-    """The JSON in the last line that `python -m MODULE MODEL MORE` prints, in its own process.
+def run_json_module(
+    module: str, model: Path, limit_s: float, tool: str, *arguments: str
+) -> dict[str, Any]:
+    """Run `python -m MODULE MODEL ARGUMENTS` and read the JSON object in its last line of output.
 
-    Raises `ToolError` with `tool`'s last words where it fails, crashes or does not end in time.
+    For work that a damaged model can crash. Raises `ToolError` if it fails, or as `run_tool`.
     """
-    argv = [sys.executable, "-m", module, str(model.resolve()), *more]
+    argv = [sys.executable, "-m", module, str(model.resolve()), *arguments]
     with tempfile.TemporaryDirectory(prefix=f"edgekd-{tool}-") as folder:
-        log, code = run_tool(argv, Path(folder), limit_s, tool, str(model))
-    lines = log.strip().splitlines() or ["it said nothing"]
-    if code or not lines[-1].startswith("{"):
-        raise ToolError(f"{tool} failed ({how_it_ended(code)}): {lines[-1]}", where=str(model))
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+        done = run_tool(argv, limit_s, tool, str(model), folder=Path(folder))
+    lines = done.stdout.decode("utf-8", errors="replace").strip().splitlines()
+    if done.status or not lines or not lines[-1].startswith("{"):
+        how = how_it_ended(done.status)
+        raise ToolError(f"{tool} failed ({how}): {done.last_line}", where=str(model))
+    table: dict[str, Any] = json.loads(lines[-1])
+    return table
 
 
-def how_it_ended(code: int) -> str:
-    """An exit status in words: a signal by its name."""
-    if code >= 0:
-        return f"exit status {code}"
-    names = {int(one): one.name for one in signal.Signals}
-    return f"killed by {names.get(-code, f'signal {-code}')}"
+def how_it_ended(status: int) -> str:
+    """An exit status in words, a signal by its name."""
+    if status >= 0:
+        return f"exit status {status}"
+    names = {int(known): known.name for known in signal.Signals}
+    return f"killed by {names.get(-status, f'signal {-status}')}"

@@ -4,7 +4,6 @@ The converter brings JAX and prints a lot, and its compiled part can end a proce
 one of its own, with a time limit.
 """
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, float_islands, info_of
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata
+from edgekd.processes import run_tool
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.rewrite import unfolded
 from edgekd.quant.support import place
@@ -111,25 +111,12 @@ def _convert(candidate: Candidate, path: Path) -> None:
         torch.export.save(exported(graph, candidate.example[:1]), program)
         shape = ",".join(str(size) for size in candidate.example[:1].shape)
         command = [sys.executable, "-m", "edgekd.quant.litert", str(program), str(made)]
-        _run([*command, candidate.form, shape], str(path))
+        command += [candidate.form, shape]
+        done = run_tool(command, TIME_LIMIT_S, "litert-torch", str(path))
+        done.require_success("litert-torch", str(path))
         if not made.exists():
             raise ToolError("litert-torch ended without a file", where=str(path))
         made.replace(path)
-
-
-def _run(command: list[str], where: str) -> None:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ToolError(
-            f"litert-torch did not finish within {TIME_LIMIT_S} s", where=where
-        ) from None
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.strip().split("\n") if line.strip()]
-        reason = lines[-1] if lines else f"exit status {done.returncode}"
-        raise ToolError(f"litert-torch failed: {reason}", where=where)
 
 
 def leftovers(graph: Graph, candidate: Candidate) -> list[str]:

@@ -20,7 +20,7 @@ from edgekd.backends import Board, not_installed
 from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph, Op
 from edgekd.formats.tflite import read_tflite
-from edgekd.processes import how_it_ended, run_tool
+from edgekd.processes import Finished, how_it_ended, run_tool
 from edgekd.registry import BACKENDS
 from edgekd.store import file_beside
 from edgekd.values.artifact import Artifact, OpPlacement
@@ -186,11 +186,11 @@ def _compile(path: Path, options: VelaOptions, work: Path) -> _Compiled:
     where = str(path)
     hint = "raise time_limit_seconds in [backends.vela]"
     argv = _command(source, options, work)
-    log, code = run_tool(argv, work, options.time_limit_seconds, "vela", where, hint)
+    done = run_tool(argv, options.time_limit_seconds, "vela", where, hint=hint, folder=work)
     made, summaries = work / "model_vela.tflite", sorted(work.glob("model_summary_*.csv"))
-    if code or not made.is_file() or len(summaries) != 1:
-        raise ToolError(_failure(log, code), where=where)
-    return _Compiled(made, graph, log, read_summary(summaries[0], options))
+    if done.status or not made.is_file() or len(summaries) != 1:
+        raise ToolError(_failure(done), where=where)
+    return _Compiled(made, graph, done.log, read_summary(summaries[0], options))
 
 
 def _refuse_float(graph: Graph, path: Path) -> None:
@@ -220,12 +220,11 @@ def _command(source: Path, options: VelaOptions, work: Path) -> list[str]:
     return [*command, str(source)]
 
 
-def _failure(log: str, code: int) -> str:
+def _failure(done: Finished) -> str:
     """The line of Vela's output that says what went wrong."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    told = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "")
-    told = told.removeprefix("ethosu.vela.errors.").strip("'") or "it said nothing"
-    return f"Vela failed ({how_it_ended(code)}): {told}"
+    reason = next((line for line in reversed(done.lines) if "rror" in line), done.last_line)
+    reason = reason.removeprefix("ethosu.vela.errors.").strip("'")
+    return f"Vela failed ({how_it_ended(done.status)}): {reason}"
 
 
 def read_summary(path: Path, options: VelaOptions) -> dict[str, float | str]:

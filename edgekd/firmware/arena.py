@@ -7,7 +7,7 @@ from pathlib import Path
 from edgekd.errors import ToolError
 from edgekd.formats.tflite import read_tflite
 from edgekd.installed import has_module
-from edgekd.processes import told_by
+from edgekd.processes import run_json_module
 from edgekd.values.measurement import Measurement, unavailable
 
 TIME_LIMIT_S = 120.0
@@ -30,18 +30,18 @@ def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
     if foreign:
         return _unavailable(f"tflite-micro on this machine has no {', '.join(foreign)}")
     try:
-        found = told_by("edgekd.firmware.micro_runs", model, limit_s, "tflite-micro")
+        sizes = run_json_module("edgekd.firmware.micro_runs", model, limit_s, "tflite-micro")
     except ToolError as error:
         return _unavailable(error.message)
     return Measurement(
         metric="memory_bytes",
-        value=float(found["arena_bytes"]),
+        value=float(sizes["arena_bytes"]),
         kind="measured",
         device=DEVICE,
         protocol="the smallest arena in which it allocates and gives the same outputs, to 16 bytes",
         conditions={
             "tflite-micro": version("tflite-micro"),
             "pointer_bytes": "8",
-            "counted_by_its_allocator": str(found["counted_bytes"]),
+            "counted_by_its_allocator": str(sizes["counted_bytes"]),
         },
     )

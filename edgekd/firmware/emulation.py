@@ -5,8 +5,6 @@ processor's own timer, which therefore tells the instructions of an inference on
 `simulated`, and no cycles, since neither the pipeline nor the memory's wait states are modelled.
 """
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
+from edgekd.installed import missing_programs
+from edgekd.processes import how_it_ended, run_tool
 
 COMPILER = "arm-none-eabi-gcc"
 SIZE = "arm-none-eabi-size"
@@ -23,6 +23,7 @@ TOOLS = {COMPILER: "gcc-arm-none-eabi libnewlib-arm-none-eabi", QEMU: "qemu-syst
 BARE = Path(__file__).parent / "bare"
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
 OPTIMIZATION = "-O2"
+WHERE = "emulated Cortex-M"
 BUILD_SECONDS = 120.0
 RUN_SECONDS = 600.0
 ICOUNT_SHIFT = 6
@@ -78,12 +79,9 @@ class Run:
 
 
 def missing_tools() -> list[EdgekdError]:
-    """What this machine lacks to compile for a Cortex-M and to emulate one."""
-    return [
-        InputError(f"no {tool} here", where="emulated Cortex-M", hint=f"apt install {package}")
-        for tool, package in TOOLS.items()
-        if shutil.which(tool) is None
-    ]
+    """A fault for each tool that compiling for a Cortex-M and emulating one needs and that is not
+    installed here."""
+    return missing_programs(TOOLS, WHERE)
 
 
 def version() -> str:
@@ -189,25 +187,14 @@ def run(image: Image, inputs: np.ndarray) -> Run:
     return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(per_tick)), stack)
 
 
-def _run(command: Sequence[str], limit: float, folder: Path | None = None) -> str:
-    """The output of a tool that ends well and in time."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit, check=False, cwd=folder,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise InputError(
-            f"no {command[0]} here",
-            where="emulated Cortex-M",
-            hint=f"apt install {TOOLS.get(command[0], command[0])}",
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise ToolError(f"did not end within {limit:g} s", where=command[0]) from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        told = next((line for line in lines if "overflowed" in line or "no room" in line), "")
-        if told:
-            raise InputError(f"the model does not fit the board: {told}", where="emulated Cortex-M")
-        raise ToolError(f"exit status {done.returncode}: {lines[-1]}", where=command[0])
-    return done.stdout
+def _run(command: Sequence[str], limit_s: float, folder: Path | None = None) -> str:
+    """What a tool that ends well and in time writes to its output."""
+    program = command[0]
+    raise_all(missing_programs({program: TOOLS.get(program, program)}, WHERE))
+    done = run_tool(command, limit_s, program, program, folder=folder)
+    if done.status:
+        too_large = (line for line in done.lines if "overflowed" in line or "no room" in line)
+        for line in too_large:
+            raise InputError(f"the model does not fit the board: {line}", where=WHERE)
+        raise ToolError(f"{how_it_ended(done.status)}: {done.last_line}", where=program)
+    return done.stdout.decode("utf-8", errors="replace")

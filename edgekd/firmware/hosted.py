@@ -1,13 +1,13 @@
 """Generated C compiled for this machine: the integers of the microcontroller, and quickly."""
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgekd.errors import InputError, ToolError
+from edgekd.processes import how_it_ended, run_tool
 
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -46,29 +46,19 @@ def build(source: Path, folder: Path, flags: Sequence[str] = ("-O2",)) -> Path:
     main, program = folder / f"{name}_main.c", folder / name
     main.write_text(MAIN.format(name=name, macro=name.upper()), encoding="utf-8")
     files = (f"-I{source.parent}", str(main), str(source), "-o", str(program))
-    done = _run((compiler(), *WARNINGS, *flags, *files), b"", BUILD_SECONDS)
-    if done.returncode:
-        told = done.stderr.decode(errors="replace").strip()
-        raise ToolError(f"it does not compile: {told}", where=str(source))
+    done = run_tool(
+        (compiler(), *WARNINGS, *flags, *files), BUILD_SECONDS, "the C compiler", str(source)
+    )
+    if done.status:
+        raise ToolError(f"it does not compile: {done.log.strip()}", where=str(source))
     return program
 
 
 def run(program: Path, inputs: np.ndarray) -> np.ndarray:
     """Int8 outputs (N, bytes) for int8 inputs (N, bytes)."""
     content = np.ascontiguousarray(inputs, np.int8).tobytes()
-    done = _run((str(program),), content, RUN_SECONDS)
-    if done.returncode:
-        told = done.stderr.decode(errors="replace").strip()
-        raise ToolError(f"exit status {done.returncode}: {told}", where=str(program))
+    done = run_tool((str(program),), RUN_SECONDS, "the program", str(program), stdin=content)
+    if done.status:
+        message = f"{how_it_ended(done.status)}: {done.stderr.decode(errors='replace').strip()}"
+        raise ToolError(message, where=str(program))
     return np.frombuffer(done.stdout, np.int8).reshape(len(inputs), -1)
-
-
-def _run(
-    command: Sequence[str], content: bytes, limit: float
-) -> "subprocess.CompletedProcess[bytes]":
-    try:
-        return subprocess.run(
-            command, input=content, capture_output=True, timeout=limit, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ToolError(f"did not end within {limit:g} s", where=command[0]) from None

@@ -5,12 +5,13 @@ a module with a path, this file prints a JSON table of name -> [data type, shape
 """
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from edgekd.errors import ToolError
 from edgekd.formats.graph import Graph, Tensor
+from edgekd.processes import run_json_module
 
 TIME_LIMIT_S = 120
 
@@ -23,16 +24,8 @@ def with_shapes(graph: Graph, path: Path) -> Graph:
     if all(tensor.bytes is not None for tensor in graph.tensors.values()):
         return graph
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgekd.formats.onnx_shapes", str(path)],
-            capture_output=True,
-            text=True,
-            timeout=TIME_LIMIT_S,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        table = json.loads(done.stdout) if done.returncode == 0 else {}
-    except (OSError, ValueError, subprocess.TimeoutExpired):
+        table = run_json_module("edgekd.formats.onnx_shapes", path, TIME_LIMIT_S, "onnx")
+    except ToolError:
         return graph
     tensors = {key: _sized(key, tensor, table) for key, tensor in graph.tensors.items()}
     return replace(graph, tensors=tensors)

@@ -212,7 +212,7 @@ def test_a_log_that_misses_an_operator_is_not_believed(artifact, follow, compile
         ({"text": FAILED, "code": 0}, "due to large activation tensors"),
         ({"text": "Internal compiler error. Aborting!", "code": 1}, "Internal compiler error"),
         ({"text": SUCCESS, "makes": False}, "Compilation succeeded!"),
-        ({"last": "kill -SEGV $$"}, "killed by signal 11"),
+        ({"last": "kill -SEGV $$"}, "killed by SIGSEGV"),
     ],
 )
 def test_a_compiler_that_fails_or_crashes_is_one_clear_error(

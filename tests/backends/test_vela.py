@@ -156,7 +156,7 @@ def test_an_unknown_system_is_velas_own_error_in_one_line(follow, tflite_file):
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("kill -SEGV $$", r"Vela failed \(killed by SIGSEGV\): it said nothing"),
+        ("kill -SEGV $$", r"Vela failed \(killed by SIGSEGV\): no output"),
         ("sleep 60", "vela did not end within 0.5 s"),
         ("echo fine", r"Vela failed \(exit status 0\): fine"),
         ("echo 'Error: out of memory'; echo later; exit 3", "Error: out of memory"),

@@ -9,10 +9,11 @@ import pytest
 
 from edgekd.devices._session import AgentDevice
 from edgekd.devices.emulated.catalog import create_board, find_board, start_board, stop_board
-from edgekd.devices.emulated.folders import missing
+from edgekd.devices.emulated.folders import WHERE
 from edgekd.devices.emulated.machine import TOOLS
 from edgekd.devices.opening import open_device
 from edgekd.errors import ToolError
+from edgekd.installed import missing_programs
 from edgekd.measure.meters.latency import latency_measurements
 from edgekd.values.artifact import Artifact
 
@@ -103,7 +104,7 @@ def test_a_real_board_repeats_its_times_to_a_part_in_a_thousand(
 ) -> None:
     for tool in TOOLS:
         if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is missing: {missing(TOOLS)[0].hint}")
+            pytest.skip(f"{tool} is missing: {missing_programs(TOOLS, WHERE)[0].hint}")
     create_board("raspberry-pi-5")
     medians = []
     for _ in range(2):

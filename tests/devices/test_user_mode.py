@@ -25,7 +25,7 @@ def test_a_board_that_could_not_be_made_leaves_nothing(
     if missing_tools():
         pytest.skip("no emulator")
     monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path))
-    monkeypatch.setattr("edgekd.devices.emulated.root.run_tool", fail_half_way)
+    monkeypatch.setattr("edgekd.devices.emulated.root.run_system_tool", fail_half_way)
     with pytest.raises(RuntimeError, match="half way"):
         create_root("raspberry-pi-5")
     assert [path.name for path in (tmp_path / "boards").iterdir()] == [".lock"]

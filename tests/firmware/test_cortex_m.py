@@ -117,7 +117,7 @@ def test_an_unknown_processor_is_refused():
 
 
 def test_a_tool_that_is_absent_is_named_with_its_package(monkeypatch):
-    monkeypatch.setattr(emulation.shutil, "which", lambda name: None)
+    monkeypatch.setattr("edgekd.installed.shutil.which", lambda name: None)
     told = [f"{one}: {one.hint}" for one in emulation.missing_tools()]
     assert told[0].endswith("apt install gcc-arm-none-eabi libnewlib-arm-none-eabi")
     assert told[1].endswith("apt install qemu-system-arm")

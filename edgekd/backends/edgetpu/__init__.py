@@ -17,7 +17,7 @@ from edgekd.backends.edgetpu.placement import edgetpu_placements
 from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph
 from edgekd.formats.tflite import read_tflite
-from edgekd.processes import run_tool
+from edgekd.processes import Finished, how_it_ended, run_tool
 from edgekd.registry import BACKENDS
 from edgekd.store import file_beside
 from edgekd.values.artifact import Artifact, OpPlacement
@@ -128,22 +128,21 @@ def _compile(compiler: str, model: Path, work: Path, limit: float) -> tuple[str,
     shutil.copyfile(model, source)
     argv = [compiler, "-s", "-o", str(work), str(source)]
     hint = "raise time_limit_seconds in [backends.edgetpu]"
-    log, code = run_tool(argv, work, limit, COMPILER, str(model), hint)
+    done = run_tool(argv, limit, COMPILER, str(model), hint=hint, folder=work)
+    log = done.log
     made = work / f"{model.stem}_edgetpu.tflite"
-    if code or not made.is_file() or "Compilation failed" in log:
-        raise ToolError(_failure(log, code), where=str(model))
+    if done.status or not made.is_file() or "Compilation failed" in log:
+        raise ToolError(_failure(done), where=str(model))
     written = work / f"{model.stem}_edgetpu.log"
     if not _ROW.search(log) and written.is_file():
         log += written.read_text(encoding="utf-8", errors="replace")
     return log, made
 
 
-def _failure(log: str, code: int) -> str:
+def _failure(done: Finished) -> str:
     """The line of a log that says what went wrong."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    told = next((line for line in lines if line.startswith(_FAILURES)), "")
-    ended = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-    return f"{COMPILER} failed ({ended}): {told or (lines[-1] if lines else 'it said nothing')}"
+    reason = next((line for line in done.lines if line.startswith(_FAILURES)), done.last_line)
+    return f"{COMPILER} failed ({how_it_ended(done.status)}): {reason}"
 
 
 def read_log(

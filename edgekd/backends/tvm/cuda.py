@@ -7,11 +7,11 @@ stub with the driver's symbols is built where the driver is missing, and the res
 import ctypes
 import shutil
 import struct
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import InputError, ToolError
+from edgekd.processes import run_tool
 
 DRIVER = "libcuda.so.1"
 DRIVER_SYMBOLS = (
@@ -27,6 +27,7 @@ DRIVER_SYMBOLS = (
 )
 FATBIN_MAGIC = struct.pack("<I", 0xBA55ED50)
 EM_CUDA = 190
+BUILD_SECONDS = 60.0
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE: what the stub answers to every call
 
 
@@ -70,9 +71,7 @@ def _stub(folder: Path) -> Path:
     lines = [f"int {name}(void) {{ return {NO_DEVICE}; }}" for name in DRIVER_SYMBOLS]
     source.write_text("\n".join(lines) + "\n")
     command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{DRIVER}", "-o", str(library), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        raise ToolError(f"gcc can't build a stub driver: {done.stderr.strip()}", where="gcc")
+    run_tool(command, BUILD_SECONDS, "gcc", str(source)).require_success("gcc", str(source))
     return library
 
 

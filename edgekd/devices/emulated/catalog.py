@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgekd.devices.emulated.folders import alone, boards_folder, missing
+from edgekd.devices.emulated.folders import WHERE, alone, boards_folder
 from edgekd.devices.emulated.guard import Guard
 from edgekd.devices.emulated.image import build, recipe_of
 from edgekd.devices.emulated.link import Link
@@ -19,6 +19,7 @@ from edgekd.devices.emulated.machine import TOOLS, Machine, Running, emulator_ve
 from edgekd.devices.emulated.monitor import Monitor
 from edgekd.devices.emulated.processors import hardware_of
 from edgekd.errors import InputError, ToolError, nearest, raise_all
+from edgekd.installed import missing_programs
 from edgekd.store import folder_beside, locked, write_beside
 
 FIRST_SECONDS = 60.0
@@ -62,7 +63,7 @@ def create_board(name: str) -> tuple[Board, bool]:
         ToolError: a package can't be had, or the board does not start.
     """
     _check_name(name)
-    raise_all(missing(TOOLS))
+    raise_all(missing_programs(TOOLS, WHERE))
     recipe = recipe_of(name)
     key = recipe.key
     with alone(created_folder()):
@@ -112,7 +113,8 @@ def find_board(name: str) -> Board:
 
 def check_emulator(board: Board) -> None:
     """Refuse a board that was saved by another version of the emulator, or without its tool."""
-    raise_all(missing({tool: package for tool, package in TOOLS.items() if "qemu" in tool}))
+    emulators = {tool: package for tool, package in TOOLS.items() if "qemu" in tool}
+    raise_all(missing_programs(emulators, WHERE))
     here = emulator_version()
     if here != board.emulator:
         raise InputError(

@@ -1,16 +1,15 @@
 """Where boards lie, and what makes them: one process at a time, with tools of the system."""
 
 import contextlib
-import os
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.processes import run_tool
 from edgekd.store import cache_folder, disk_errors, locked
 
 BUILD_SECONDS = 1800.0
+WHERE = "emulated board"
 
 
 def boards_folder() -> Path:
@@ -18,33 +17,11 @@ def boards_folder() -> Path:
     return cache_folder() / "boards"
 
 
-def missing(tools: Mapping[str, str]) -> list[EdgekdError]:
-    """A fault for each program that is not here; the values are Debian's packages."""
-    return [
-        InputError(f"no {tool} here", where="emulated board", hint=f"apt install {package}")
-        for tool, package in tools.items()
-        if shutil.which(tool) is None
-    ]
-
-
-def run_tool(command: Sequence[str]) -> str:
-    """Run a tool to its end and return what it said. Raises `ToolError` with its last line, or
-    after the time limit."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        try:
-            said, _ = process.communicate(timeout=BUILD_SECONDS)
-        except BaseException as error:
-            os.killpg(process.pid, 9)
-            if isinstance(error, subprocess.TimeoutExpired):
-                message = f"took more than {BUILD_SECONDS:g} s"
-                raise ToolError(message, where=command[0]) from None
-            raise
-    if process.returncode:
-        lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
-        raise ToolError(f"exit code {process.returncode}: {lines[-1]}", where=command[0])
-    return said
+def run_system_tool(command: Sequence[str]) -> str:
+    """Run a tool to its end and return its log. Raises `ToolError` with its last line if it fails,
+    or after the time limit."""
+    tool = Path(command[0]).name
+    return run_tool(command, BUILD_SECONDS, tool, tool).require_success(tool, tool).log
 
 
 @contextlib.contextmanager

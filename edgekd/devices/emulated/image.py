@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.devices.emulated.archive import Entry, entries_of, write_archive
-from edgekd.devices.emulated.folders import alone, boards_folder, run_tool
+from edgekd.devices.emulated.folders import alone, boards_folder, run_system_tool
 from edgekd.devices.emulated.link import Link
 from edgekd.devices.emulated.machine import (
     KERNEL_OPTIONS,
@@ -114,7 +114,7 @@ def make_kernel() -> Path:
 def _unpack_kernel(folder: Path) -> None:
     whole = folder / "whole"
     options = ["--quiet", "--arch=arm64", "--variant=extract", f"--include={KERNEL_PACKAGE}"]
-    run_tool(["mmdebstrap", *options, SUITE, str(whole)])
+    run_system_tool(["mmdebstrap", *options, SUITE, str(whole)])
     kernels = sorted((whole / "boot").glob("vmlinuz-*"))
     if not kernels:
         raise ToolError("the package has no kernel", where=KERNEL_PACKAGE)
@@ -123,7 +123,7 @@ def _unpack_kernel(folder: Path) -> None:
     kernels[-1].rename(folder / "vmlinuz")
     for module in MODULES:
         (drivers / module).rename(folder / Path(module).name)
-    run_tool(["rm", "-rf", str(whole)])
+    run_system_tool(["rm", "-rf", str(whole)])
 
 
 def _contents(base: Path, kernel: Path) -> Iterator[Entry]:

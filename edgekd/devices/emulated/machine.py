@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekd.devices.emulated.folders import run_tool
+from edgekd.devices.emulated.folders import run_system_tool
 from edgekd.devices.emulated.guard import Guard, stands_for
 from edgekd.devices.emulated.monitor import Monitor
 from edgekd.errors import ToolError
@@ -110,7 +110,7 @@ def _gone(running: Running, limit_s: float) -> bool:
 
 def emulator_version() -> str:
     """The emulator's version, "7.2.22". Raises `ToolError` where it does not tell."""
-    said = run_tool([QEMU, "--version"])
+    said = run_system_tool([QEMU, "--version"])
     found = re.search(r"version (\d+\.\d+\.\d+)", said)
     if not found:
         raise ToolError("does not tell its version", where=QEMU)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.devices.emulated.folders import alone, boards_folder, missing, run_tool
+from edgekd.devices.emulated.folders import WHERE, alone, boards_folder, run_system_tool
 from edgekd.devices.emulated.processors import hardware_of, system_files
 from edgekd.errors import EdgekdError, InputError, raise_all
-from edgekd.installed import has_module, versions_of
+from edgekd.installed import has_module, missing_programs, versions_of
 from edgekd.store import folder_beside
 
 SUITE = "bookworm"
@@ -42,7 +42,7 @@ USER_MODE_TOOLS = {USER_MODE: "qemu-user-static", "mmdebstrap": "mmdebstrap"}
 
 def missing_tools() -> list[EdgekdError]:
     """What this machine lacks for user-mode emulation."""
-    return missing(USER_MODE_TOOLS)
+    return missing_programs(USER_MODE_TOOLS, WHERE)
 
 
 def versions() -> dict[str, str]:
@@ -119,7 +119,7 @@ def _version(package: str) -> str:
 def _install_debian(folder: Path) -> None:
     packages = f"--include={','.join(DEBIAN)}"
     options = ["--quiet", "--arch=arm64", "--variant=extract", packages]
-    run_tool(["mmdebstrap", *options, SUITE, str(folder)])
+    run_system_tool(["mmdebstrap", *options, SUITE, str(folder)])
     for name in ("dev", "tmp"):  # the host's are meant
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -128,4 +128,4 @@ def _install_wheels(folder: Path, packages: Sequence[str]) -> None:
     platforms = [f"--platform={platform}_aarch64" for platform in PLATFORMS]
     options = ["--quiet", "--only-binary=:all:", f"--python-version={PYTHON}", *platforms]
     target = f"--target={folder / 'packages'}"
-    run_tool([sys.executable, "-m", "pip", "install", *options, target, *packages])
+    run_system_tool([sys.executable, "-m", "pip", "install", *options, target, *packages])

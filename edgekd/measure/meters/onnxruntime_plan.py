@@ -19,7 +19,7 @@ from typing import Any
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.formats.arena import arena_of_blocks
 from edgekd.installed import has_module
-from edgekd.processes import told_by
+from edgekd.processes import run_json_module
 from edgekd.values.measurement import Measurement, unavailable
 
 TIME_LIMIT_S = 60.0
@@ -40,7 +40,7 @@ def measure_plan(
         return _unavailable("onnxruntime is not installed: pip install 'edgekd[onnx]'")
     try:
         module, sizes = "edgekd.measure.meters.onnxruntime_plan", json.dumps(shapes)
-        found = told_by(module, model, limit_s, "onnxruntime", sizes)
+        found = run_json_module(module, model, limit_s, "onnxruntime", sizes)
     except ToolError as error:
         return _unavailable(error.message)
     return Measurement(
