@@ -1,11 +1,11 @@
-# make demo | test | test-slow | test-long | lint | benchmark: each sets up .venv first, with every backend and test tool.
+# make demo | test | test-slow | test-long | lint | docs | benchmark: each sets up .venv first, with every backend and test tool.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 # A process for each core, one thread in each; a file's tests stay together and share what they made.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-slow test-long lint format benchmark clean
+.PHONY: demo test test-slow test-long lint format docs benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/edgekd compress --target x86 --quick --out runs/demo
@@ -27,6 +27,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/zensical build --strict --clean
+	@echo "The site is in build/site."
 
 benchmark: $(STAMP)
 	for script in training/against_bare_loop pipeline/second_run quantization/against_peers \
