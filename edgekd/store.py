@@ -25,6 +25,8 @@ ROLES = ("computes", "measures", "presents")
 """What code may be for: results that are trained or compiled, numbers measured of a file, or asking
 for results and showing them, on which no result depends."""
 
+SOURCE_SUFFIXES = (".py", ".c", ".h", ".jinja")
+
 _MARKER = re.compile(r"^# code-key: (.*)$", re.MULTILINE)
 
 
@@ -63,7 +65,7 @@ def code_files(root: Path, measured: bool = False) -> list[Path]:
     """The source files of a package that compute results, and with `measured` also those that
     measure them."""
     roles = ("computes", "measures") if measured else ("computes",)
-    sources = (file for file in sorted(root.rglob("*")) if file.suffix in (".py", ".c", ".h"))
+    sources = (file for file in sorted(root.rglob("*")) if file.suffix in SOURCE_SUFFIXES)
     return [file for file in sources if role_of(file, root) in roles]
 
 

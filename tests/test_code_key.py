@@ -19,6 +19,7 @@ def package(tmp_path: Path) -> Path:
         "__init__.py": '"""All."""\n',
         "compute.py": '"""Computes."""\n\nVALUE = 1\n',
         "kernel.c": "int value = 1;\n",
+        "code.h.jinja": "int {{ name }};\n",
         "notes.txt": "no code\n",
         "show.py": '"""Shows."""\n\n# code-key: presents\n\nVALUE = 1\n',
         "devices/__init__.py": '"""Measures."""\n\n# code-key: measures\n',
@@ -39,7 +40,7 @@ def names(files: list[Path], root: Path) -> list[str]:
 
 
 def test_the_key_hashes_exactly_what_is_not_marked(package: Path):
-    computing = ["__init__.py", "compute.py", "devices/quantize.py", "kernel.c"]
+    computing = ["__init__.py", "code.h.jinja", "compute.py", "devices/quantize.py", "kernel.c"]
     measuring = ["__init__.py", "host.py", "inner/__init__.py", "inner/agent.py"]
     assert names(code_files(package), package) == computing
     assert names(code_files(package, measured=True), package) == sorted(
@@ -52,6 +53,7 @@ def test_the_key_hashes_exactly_what_is_not_marked(package: Path):
     [
         ("compute.py", True, True),
         ("kernel.c", True, True),
+        ("code.h.jinja", True, True),
         ("devices/quantize.py", True, True),
         ("devices/host.py", False, True),
         ("devices/inner/agent.py", False, True),

@@ -5,24 +5,21 @@ resolver that registers exactly the operators used.
 runtime's headers. The same file, name and arena give the same text.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.errors import InputError, nearest
-from edgekd.firmware.emit import float_text, labels
 from edgekd.firmware.facts import Facts, check_name, fact_lines, name_from
-from edgekd.formats.graph import Graph, Tensor, read_bytes
+from edgekd.firmware.render import by_label, render
+from edgekd.formats.graph import read_bytes
 from edgekd.formats.tflite import read_tflite
 from edgekd.store import write_beside
 from edgekd.values.measurement import Measurement
-from edgekd.version import __version__
-
-ALIGNMENT = 16
-"""What the micro runtime wants of the model and of the arena."""
 
 PER_LINE = 16
+ALIGNMENT = 16
+"""What the micro runtime wants of the model and of the arena."""
 
 # tflite-micro, tensorflow/lite/micro/micro_mutable_op_resolver.h: methods whose name is not the
 # operator's in camel case.
@@ -94,11 +91,22 @@ def micro_sources(
     name = check_name(name) if name else name_from(path.stem)
     methods = {op: method_of(op, str(path)) for op in sorted(graph.counts)}
     content = read_bytes(path)
+    inputs = [graph.tensors[key] for key in graph.inputs]
+    outputs = [graph.tensors[key] for key in graph.outputs]
+    header = render(
+        "micro_model.h",
+        name,
+        facts=fact_lines(name.upper(), facts or Facts()),
+        size=len(content),
+        alignment=ALIGNMENT,
+        arena=arena,
+        tensors=by_label("INPUT", inputs) | by_label("OUTPUT", outputs),
+    )
     return MicroSources(
         name,
-        _header(name, graph, len(content), arena, facts or Facts()),
-        _source(name, content),
-        _resolver(name, methods),
+        header,
+        render("micro_model.c", name, rows=_rows(content)),
+        render("micro_resolver.h", name, methods=list(methods.values())),
         tuple(methods),
     )
 
@@ -118,118 +126,9 @@ def method_of(op: str, where: str) -> str:
     )
 
 
-def _header(name: str, graph: Graph, size: int, arena: Measurement, facts: Facts) -> str:
-    macro = name.upper()
-    lines = [
-        f"/* {name}: a model for TensorFlow Lite Micro, written by edgekd {__version__}. */",
-        f"#ifndef {macro}_MODEL_H",
-        f"#define {macro}_MODEL_H",
-        "",
-        "#include <stdint.h>",
-        "",
-        *fact_lines(macro, facts),
-        f"#define {macro}_MODEL_BYTES {size}",
-        f"#define {macro}_MODEL_ALIGNMENT {ALIGNMENT}",
-        *_arena_lines(macro, arena),
-        "",
-    ]
-    for kind, keys in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs)):
-        for label, key in zip(labels(kind, len(keys)), keys, strict=True):
-            lines += _tensor_lines(f"{macro}_{label}", graph.tensors[key])
-    lines += [
-        "#ifdef __cplusplus",
-        'extern "C" {',
-        "#endif",
-        "",
-        f"/* The flatbuffer, {ALIGNMENT}-byte aligned; it stays where it is, in flash. */",
-        f"extern const uint8_t {name}_model[{macro}_MODEL_BYTES];",
-        "",
-        "#ifdef __cplusplus",
-        "}",
-        "#endif",
-        "",
-        "#endif",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _arena_lines(macro: str, arena: Measurement) -> list[str]:
-    if arena.value is None:
-        return [f"/* {macro}_ARENA_BYTES is not known: {_comment(arena.reason)} */"]
-    runtime = arena.conditions.get("tflite-micro", "?")
+def _rows(content: bytes) -> list[str]:
+    """The bytes as C constants, `PER_LINE` in a line."""
     return [
-        f"/* Measured with tflite-micro {runtime} and 8-byte pointers; 4-byte ones take less. */",
-        f"#define {macro}_ARENA_BYTES {int(arena.value)}",
-        f"#define {macro}_ARENA_ALIGNMENT {ALIGNMENT}",
-    ]
-
-
-def _comment(text: str) -> str:
-    """Words that can't end the comment they stand in."""
-    return re.sub(r"[^ -~]", "?", text).replace("*/", "* /")
-
-
-def _tensor_lines(label: str, tensor: Tensor) -> list[str]:
-    sizes = tensor.shape or ()
-    lines = [
-        f"#define {label}_SHAPE {{{', '.join(str(size) for size in sizes) or '1'}}}",
-        f"#define {label}_RANK {max(len(sizes), 1)}",
-        f"#define {label}_TYPE_{re.sub('[^A-Z0-9]', '_', tensor.dtype.upper())} 1",
-    ]
-    if tensor.bytes is not None:
-        lines.append(f"#define {label}_BYTES {tensor.bytes}")
-    if len(tensor.scales) == 1 and len(tensor.zero_points) == 1:
-        lines += [
-            f"#define {label}_SCALE {float_text(tensor.scales[0])}",
-            f"#define {label}_ZERO_POINT ({tensor.zero_points[0]})",
-        ]
-    return [*lines, ""]
-
-
-def _source(name: str, content: bytes) -> str:
-    macro = name.upper()
-    rows = [
-        "    " + ", ".join(f"0x{byte:02x}" for byte in content[start : start + PER_LINE]) + ","
+        " ".join(f"0x{byte:02x}," for byte in content[start : start + PER_LINE])
         for start in range(0, len(content), PER_LINE)
     ]
-    return "\n".join(
-        [
-            f"/* {name}, written by edgekd {__version__}; see {name}_model.h. */",
-            f'#include "{name}_model.h"',
-            "",
-            "#ifdef __cplusplus",
-            f"alignas({macro}_MODEL_ALIGNMENT)",
-            "#else",
-            f"_Alignas({macro}_MODEL_ALIGNMENT)",
-            "#endif",
-            f"const uint8_t {name}_model[{macro}_MODEL_BYTES] = {{",
-            *rows,
-            "};",
-            "",
-        ]
-    )
-
-
-def _resolver(name: str, methods: Mapping[str, str]) -> str:
-    macro, kind = name.upper(), f"tflite::MicroMutableOpResolver<{len(methods)}>"
-    calls: Sequence[str] = [f"resolver.{method}()" for method in methods.values()]
-    checks = [f"    if ({call} != kTfLiteOk) return kTfLiteError;" for call in calls]
-    return "\n".join(
-        [
-            f"// {name}: exactly the operators that it uses, written by edgekd {__version__}.",
-            f"#ifndef {macro}_RESOLVER_H",
-            f"#define {macro}_RESOLVER_H",
-            "",
-            '#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"',
-            "",
-            f"using {name}_op_resolver = {kind};",
-            "",
-            f"inline TfLiteStatus {name}_register_ops({name}_op_resolver &resolver) {{",
-            *checks,
-            "    return kTfLiteOk;",
-            "}",
-            "",
-            "#endif",
-            "",
-        ]
-    )

@@ -1,4 +1,8 @@
-"""A compiled library (.so) read as ELF: its processor, its kernels and the GPU code inside."""
+"""A compiled library (.so) read as ELF: its processor, its kernels and the GPU code inside.
+
+Read with `struct`: three fixed tables are all it takes, which is not worth a dependency that every
+installation would need, since `edgekd inspect` reads a .so without any extra.
+"""
 
 import struct
 from dataclasses import dataclass

@@ -1,0 +1,51 @@
+"""C and C++ texts from the templates beside this file, with filters for what C can hold."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.version import __version__
+
+
+def render(template: str, name: str, **values: Any) -> str:
+    """The text of `TEMPLATE.jinja` for the model of that name. A value that is missing is an
+    error; the same values give the same text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"c_float": c_float, "c_comment": c_comment, "c_macro": c_macro}
+    macro = name.upper()
+    found = environment.get_template(f"{template}.jinja")
+    return found.render(name=name, macro=macro, version=__version__, **values)
+
+
+def c_float(value: float) -> str:
+    """A float32 as a C constant that reads back as itself."""
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
+
+
+def c_comment(text: str) -> str:
+    """Words that can't end the comment they stand in."""
+    return re.sub(r"[^ -~]", "?", text).replace("*/", "* /")
+
+
+def c_macro(text: str) -> str:
+    """A word as a part of a macro's name."""
+    return re.sub("[^A-Z0-9]", "_", text.upper())
+
+
+def by_label(kind: str, tensors: Sequence[Any]) -> dict[str, Any]:
+    """Tensors under INPUT, or under INPUT0, INPUT1, ... where there are several."""
+    if len(tensors) == 1:
+        return {kind: tensors[0]}
+    return {f"{kind}{number}": tensor for number, tensor in enumerate(tensors)}
