@@ -19,6 +19,10 @@ def test_no_room_imports_one_that_imports_it():
     assert cycles(room_graph(module_graph())) == []
 
 
+def test_no_module_imports_one_that_imports_it():
+    assert cycles(module_graph()) == []
+
+
 def test_the_house_has_few_rooms_on_few_floors():
     rooms = room_graph(module_graph())
     assert len(rooms) <= 30

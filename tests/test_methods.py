@@ -7,6 +7,7 @@ import sys
 import tomllib
 
 import pytest
+from contexts import context
 from teaching_cases import data, resnet, situation, teacher_of
 from typer.testing import CliRunner
 
@@ -62,16 +63,18 @@ def test_the_recipe_of_a_loss_is_accepted_by_the_plan(name):
     student, teacher, samples = situation(name)
     stage = stage_of(of("loss", name).recipe)
     teachers = [teacher_of(teacher)]
-    assert check_teaching(stage, student, data=samples, teachers=teachers) == []
-    assert stage.losses[0]["name"] == name
+    assert check_teaching(student, context(stage.teaching, data=samples, teachers=teachers)) == []
+    assert stage.teaching.losses[0]["name"] == name
 
 
 @pytest.mark.parametrize("name", SCHEDULES.names())
 def test_the_recipe_of_a_schedule_is_accepted_by_the_plan(name):
     stage = stage_of(of("schedule", name).recipe)
-    found = check_teaching(stage, resnet(4), data=data(), teachers=[teacher_of(resnet(8))])
+    found = check_teaching(
+        resnet(4), context(stage.teaching, data=data(), teachers=[teacher_of(resnet(8))])
+    )
     assert found == []
-    assert name in str(stage.losses[0])
+    assert name in str(stage.teaching.losses[0])
 
 
 @pytest.mark.parametrize("name", CRITERIA.names())

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgekd.stages import Progress
+from edgekd.values.progress import Progress, silent
 
 QUIET_SECONDS = 1.0
 """Work that ends sooner than this gets no bar."""
@@ -15,7 +15,7 @@ QUIET_SECONDS = 1.0
 def progress_bars(enabled: bool = True) -> Iterator[Progress]:
     """A `progress(what, done, total)` callable that draws one bar for each `what`."""
     if not (enabled and sys.stderr.isatty()):
-        yield lambda what, done, total: None
+        yield silent
         return
     from rich.console import Console
     from rich.progress import (

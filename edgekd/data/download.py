@@ -7,15 +7,15 @@ import sys
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 from edgekd.errors import InputError, ToolError, nearest
 from edgekd.store import cache_folder
+from edgekd.values.progress import Progress, silent
 
-Progress = Callable[[str, int, int], None]
 """Called as progress(what, done, total)."""
 
 
@@ -47,7 +47,7 @@ def fetch(
     name: str,
     folder: Path | None = None,
     url: str | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Download a named set into `folder` (the cache folder by default); files already right stay.
 

@@ -1,25 +1,18 @@
-"""Which variant of the samples an epoch sees, and where its random numbers come from."""
-
-import hashlib
+"""Which variant of the training samples an epoch sees."""
 
 import torch
 from torch import Tensor
 
 from edgekd.data.samples import Data
+from edgekd.data.seeds import seeded_generator
 
 CHUNK = 4096
 VIEWS = 0
 """The seed of the fixed variants: they belong to the data, so runs with other seeds share them."""
 
 
-def stream(seed: int, *names: object) -> int:
-    """A seed of its own for each use, so that no two uses draw the same numbers."""
-    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 def fixed_views(data: Data) -> int:
-    """How many fixed variants of the samples there are; 0 where every draw is new."""
+    """How many fixed variants of the samples there are; 0 if every draw is new."""
     return data.augmentation.views if data.augmentation.active else 1
 
 
@@ -27,7 +20,7 @@ def view_of(data: Data, view: int) -> Tensor:
     """All training inputs as the fixed variant number `view` shows them."""
     if not data.augmentation.active:
         return data.train.x
-    generator = torch.Generator().manual_seed(stream(VIEWS, "view", view))
+    generator = seeded_generator(VIEWS, "view", view)
     changed = torch.empty_like(data.train.x)
     for start in range(0, len(changed), CHUNK):
         part = data.train.x[start : start + CHUNK]

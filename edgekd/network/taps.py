@@ -135,6 +135,11 @@ def _ask_for_weights(module: nn.Module, inputs: Any, keywords: dict[str, Any]) -
     return inputs, {**keywords, "need_weights": True, "average_attn_weights": False}
 
 
+def is_within(layer: str, names: Iterable[str]) -> bool:
+    """Whether a layer is one of these, or stands in a module of one of these names."""
+    return any(layer == name or layer.startswith(f"{name}.") for name in names)
+
+
 def no_such_layer(name: str, known: list[str], where: str) -> InputError:
     """The error for a layer that isn't there, with the nearest name."""
     short = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
@@ -154,7 +159,7 @@ def _paths(node: Node) -> list[str]:
 def _last_node(graph_module: GraphModule, name: str) -> Node:
     found: Node | None = None
     for node in graph_module.graph.nodes:
-        inside = any(path == name or path.startswith(f"{name}.") for path in _paths(node))
+        inside = any(is_within(path, [name]) for path in _paths(node))
         value = node.meta.get("val", node.meta.get("tensor_meta"))
         if inside and not isinstance(value, (tuple, list)):
             found = node

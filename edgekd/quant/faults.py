@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.network.taps import is_within
 from edgekd.quant.mixed import Mixed
 from edgekd.quant.narrow import WIDTH
 from edgekd.registry import BACKENDS
@@ -114,16 +115,11 @@ def ignored_faults(ignore: Sequence[str], layers: Collection[str], where: str) -
             hint=nearest(name, layers),
         )
         for name in ignore
-        if not any(stands_in(layer, name) for layer in layers)
+        if not any(is_within(layer, [name]) for layer in layers)
     ]
-    if layers and all(any(stands_in(layer, name) for name in ignore) for layer in layers):
+    if layers and all(is_within(layer, ignore) for layer in layers):
         faults.append(InputError("every layer is ignored", where=f"{where}.ignore"))
     return faults
-
-
-def stands_in(layer: str, name: str) -> bool:
-    """Whether a layer is that one or stands in the module of that name."""
-    return layer == name or layer.startswith(f"{name}.")
 
 
 def number_faults(candidate: Candidate, dtype: str, where: str) -> list[EdgekdError]:

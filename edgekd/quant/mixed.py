@@ -7,10 +7,10 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, fx, nn
 
+from edgekd.values.progress import Progress
 from edgekd.values.tables import Value
 
 Wide = Literal["int4", "int8", "float"]
-Progress = Callable[[str, int, int], None]
 
 
 class Mixed(Value):

@@ -19,6 +19,7 @@ from edgekd.run.compress import compress
 from edgekd.run.lock.lockfile import lock_sources
 from edgekd.run.plan import Request
 from edgekd.values.options import COptions
+from edgekd.values.progress import silent
 
 Output = Literal["c", "tflm"]
 OUTPUTS: tuple[Output, ...] = ("c", "tflm")
@@ -63,7 +64,7 @@ def build(
     link a model that breaks its budgets; their hashes go into the run's lock.
     """
     check_build(request, name, output)
-    report = compress(narrowed(request, output), lambda *_: None, say)
+    report = compress(narrowed(request, output), silent, say)
     assert report is not None
     if report.verdict != "pass":
         return report, ()

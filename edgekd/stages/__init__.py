@@ -1,60 +1,95 @@
 """What a stage is: a value read from a recipe's table that turns one candidate into the next."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
-from torch import Tensor
+from pydantic import model_serializer, model_validator
 
-from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError
-from edgekd.training.teachers import Teacher
+from edgekd.training.context import Context
+from edgekd.training.teaching import Teaching
 from edgekd.values.candidate import Candidate
-from edgekd.values.target import Target
+from edgekd.values.progress import Progress
+from edgekd.values.tables import Value
 
-Progress = Callable[[str, int, int], None]
-"""Called as progress(what, done, total); the command line draws a bar from it."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage may use besides the candidate.
-
-    `work` is the stage's own folder: epoch checkpoints go there, and a run that was killed finds
-    them again. `cache` is shared by runs: teachers' logits are kept there by content. `folder` is
-    where the recipe's relative paths start from.
-    """
-
-    target: Target
-    data: Data
-    teachers: Sequence[Teacher]
-    work: Path
-    seed: int = 0
-    cache: Path | None = None
-    calibration: Tensor | None = None
-    folder: Path = Path()
-    progress: Progress = field(default=lambda what, done, total: None)
+__all__ = ["Context", "Progress", "Stage", "TrainingStage"]
 
 
-class Stage(Protocol):
-    """`distill`, `prune`, `factorize` and `quantize` are such, each a frozen `Value`.
+class Stage(Value):
+    """One step of a compression, such as `distill`, `prune` or `quantize`.
 
-    `target_facts` are the fields of the target that the result depends on; targets that agree in
+    `target_facts` are the fields of the target on which the result depends; targets that agree in
     them share the stage's result.
     """
 
     kind: str
     target_facts: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why this stage can't work on such a model; nothing is trained or changed."""
 
-    def content(self, folder: Path) -> str:
-        """A hash of what the files that its table names hold, relative to the recipe's folder."""
-
+    @abstractmethod
     def cost(self, context: Context) -> str:
         """What the plan prints of it: '12 epochs of 60,000 samples'."""
 
+    @abstractmethod
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The next candidate. Deterministic given `context.seed`; the input is left as it was."""
+
+    def content(self, folder: Path) -> str:
+        """A hash of what the files named in its table hold, relative to the recipe's folder."""
+        return ""
+
+
+class TrainingStage(Stage):
+    """A stage that trains. In its table the keys of its `teaching` stand beside its own.
+
+    A stage made in Python takes either those keys or a whole `teaching`. A key that is not given is
+    that of the class's own default teaching.
+    """
+
+    inlined: ClassVar[tuple[str, ...]] = ("teaching",)
+
+    teaching: Teaching = Teaching()
+
+    def learning(self, context: Context, where: str) -> Context:
+        """The context with this stage's teaching in it."""
+        return replace(context, teaching=self.teaching, where=where)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_teaching(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        default: Teaching = cls.model_fields["teaching"].default
+        keys = type(default).model_fields.keys() - cls.model_fields.keys()
+        given = {key: value for key, value in table.items() if key in keys}
+        own = {key: value for key, value in table.items() if key not in keys}
+        if "teaching" not in own:
+            preset = {key: getattr(default, key) for key in default.model_fields_set}
+            return {**own, "teaching": {**preset, **given}}
+        if given or not isinstance(own["teaching"], Teaching):
+            raise ValueError("write the keys of 'teaching' directly, or give a Teaching alone")
+        return own
+
+    @model_serializer(mode="wrap")
+    def _flat(self, serialize: Callable[["TrainingStage"], dict[str, Any]]) -> dict[str, Any]:
+        table = serialize(self)
+        return {**table.pop("teaching", {}), **table}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **keywords: Any) -> None:
+        """Show the teaching's keys in the signature, from which `edgekd methods` lists them."""
+        super().__pydantic_init_subclass__(**keywords)
+        signature = inspect.signature(cls)
+        default: Teaching = cls.model_fields["teaching"].default
+        shown = dict(signature.parameters)
+        del shown["teaching"]
+        for name, parameter in inspect.signature(type(default)).parameters.items():
+            shown.setdefault(name, parameter.replace(default=getattr(default, name)))
+        cls.__signature__ = signature.replace(parameters=list(shown.values()))

@@ -5,18 +5,20 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.network.taps import is_within
 from edgekd.quant.export import export_graph
-from edgekd.quant.faults import ignored_faults, number_faults, stands_in, storing
+from edgekd.quant.faults import ignored_faults, number_faults, storing
 from edgekd.quant.support import operators, unsupported
 from edgekd.quant.weight_only import finish_narrow, shared, stored_weights, weighted_layers
 from edgekd.registry import STAGES
-from edgekd.stages import Context
-from edgekd.training.distillation import Teaching, check_teaching, teach
+from edgekd.stages import Context, TrainingStage
+from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.teaching import Recovery
 from edgekd.values.candidate import Candidate
 
 
 @STAGES.register(paper="https://arxiv.org/abs/1510.00149")
-class Cluster(Teaching):
+class Cluster(TrainingStage):
     """Let the weights of each layer share 2^`bits` values, and train those with the teachers.
 
     k-means finds the values; zeros of an earlier pruning stay zeros. Each is then trained with the
@@ -32,7 +34,7 @@ class Cluster(Teaching):
     kind: Literal["cluster"] = "cluster"
     bits: int = Field(default=5, ge=1, le=8)
     ignore: tuple[str, ...] = ()
-    epochs: int = Field(default=5, ge=0)
+    teaching: Recovery = Recovery(epochs=5)
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why this clustering can't work on such a model."""
@@ -54,45 +56,23 @@ class Cluster(Teaching):
                     allowed="a target with the onnx backend",
                 )
             )
-        if self.epochs:
-            faults += check_teaching(
-                self,
-                candidate.module,
-                data=context.data,
-                teachers=context.teachers,
-                where=where,
-            )
+        if self.teaching.epochs:
+            faults += check_teaching(candidate.module, self.learning(context, where))
         return faults
 
     def cost(self, context: Context) -> str:
         """The number of values and the training."""
-        training = f"{self.epochs} epochs of {len(context.data.train):,} samples"
-        return f"{2**self.bits} values a layer, then {training}"
+        return f"{2**self.bits} values a layer, then {self.learning(context, '').length}"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """A graph whose layers read their weights from tables."""
         whole = export_graph(candidate.module, candidate.example)
-        layers = [
-            layer
-            for layer in weighted_layers(whole)
-            if not any(stands_in(layer, name) for name in self.ignore)
-        ]
+        layers = [layer for layer in weighted_layers(whole) if not is_within(layer, self.ignore)]
         context.progress("clustering", 0, 1)
         graph = shared(whole, layers, self.bits)
         context.progress("clustering", 1, 1)
-        if self.epochs:
-            fields = {name: getattr(self, name) for name in Teaching.model_fields}
-            teach(
-                graph,
-                Teaching.model_validate(fields),
-                data=context.data,
-                teachers=context.teachers,
-                work=context.work,
-                seed=context.seed,
-                progress=context.progress,
-                cache=context.cache,
-                where="cluster",
-            )
+        if self.teaching.epochs:
+            teach(graph, self.learning(context, "cluster"))
         finished = finish_narrow(graph)
         found = [each for _, each in stored_weights(finished)]
         zeros = sum(int((each.value == 0).sum()) for each in found)
@@ -100,6 +80,7 @@ class Cluster(Teaching):
         tables = sum(each.centroids.numel() for each in found if each.centroids is not None)
         line = (
             f"cluster: {every:,} weights of {len(found)} layers share {tables:,} values, "
-            f"{zeros / every:.1%} of them zeros, {self.epochs} epochs trained; activations in float"
+            f"{zeros / every:.1%} of them zeros, {self.teaching.epochs} epochs trained; "
+            "activations in float"
         )
         return candidate.after(finished, line, "weights")

@@ -1,6 +1,7 @@
 """Quantization: int8 to the target's scheme, half precision, or narrow weights alone."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -11,6 +12,7 @@ from torch.fx import GraphModule
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.installed import has_module
 from edgekd.network.evaluation import evaluate
+from edgekd.network.taps import is_within
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.export import export_graph
@@ -20,7 +22,6 @@ from edgekd.quant.faults import (
     method_faults,
     mixed_faults,
     number_faults,
-    stands_in,
     storing,
     target_faults,
 )
@@ -37,9 +38,9 @@ from edgekd.quant.weight_only import (
     weighted_layers,
 )
 from edgekd.registry import STAGES
-from edgekd.stages import Context
-from edgekd.training.distillation import Teaching, check_teaching, teach
-from edgekd.training.loop import OnStep
+from edgekd.stages import Context, TrainingStage
+from edgekd.training.context import OnStep
+from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
 
 SAMPLES = 256
@@ -47,7 +48,7 @@ WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}
 
 
 @STAGES.register(paper="Jacob 2018; Nagel 2019; Esser 2020; Choi 2018; Rastegari 2016; Li 2016")
-class Quantize(Teaching):
+class Quantize(TrainingStage):
     """Store and compute in int8, in the scheme of the target, or store weights in fewer bits.
 
     `dtype`: "int8" is full int8. "fp16" is half precision. Weights alone, activations in float:
@@ -97,10 +98,7 @@ class Quantize(Teaching):
         count, validation = len(self._kept(layers)), len(context.data.validation)
         faults += mixed_faults(self.dtype, self.mixed, count, validation, where)
         if self.method != "calibrate":
-            teachers = context.teachers
-            faults += check_teaching(
-                self, candidate.module, data=context.data, teachers=teachers, where=where
-            )
+            faults += check_teaching(candidate.module, self.learning(context, where))
         return faults + self._missing(where)
 
     def cost(self, context: Context) -> str:
@@ -114,8 +112,7 @@ class Quantize(Teaching):
         if self.mixed is not None:
             start += f", {self._wide} where it is needed most"
         if self.method != "calibrate":
-            samples = f"{self.epochs} epochs of {len(context.data.train):,} samples"
-            start += f", then {samples}"
+            start += f", then {self.learning(context, '').length}"
         others = [name for name in context.target.backends if name not in storing(context.target)]
         if self.dtype in WEIGHTS_ALONE and others:
             start += f" ({', '.join(others)}: the float model)"
@@ -247,18 +244,7 @@ class Quantize(Teaching):
         return wide, told
 
     def _teach(self, graph: GraphModule, context: Context, on_step: OnStep | None) -> None:
-        teach(
-            graph,
-            self,
-            data=context.data,
-            teachers=context.teachers,
-            work=context.work,
-            seed=context.seed,
-            progress=context.progress,
-            on_step=on_step,
-            cache=context.cache,
-            where="quantize",
-        )
+        teach(graph, replace(self.learning(context, "quantize"), on_step=on_step))
 
     @property
     def _wide(self) -> Wide:
@@ -267,9 +253,7 @@ class Quantize(Teaching):
         return "float" if self.dtype == "int8" else "int8"
 
     def _kept(self, layers: Iterable[str]) -> list[str]:
-        return [
-            layer for layer in layers if not any(stands_in(layer, name) for name in self.ignore)
-        ]
+        return [layer for layer in layers if not is_within(layer, self.ignore)]
 
     def _ignored(self, graph: GraphModule) -> tuple[str, ...]:
         layers = list(weighted_layers(graph))

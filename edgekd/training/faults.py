@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,8 @@ from edgekd.network.taps import layer_names, no_such_layer
 from edgekd.training.logits import teacher_logits
 from edgekd.training.losses import FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.training.teachers import Teacher
+from edgekd.training.teaching import Teaching
 from edgekd.training.terms import Term, bridge, fit_outputs, paired, source_of
-
-if TYPE_CHECKING:
-    from edgekd.training.distillation import Teaching
 
 
 def data_faults(data: Data, where: str) -> list[EdgekdError]:
@@ -108,7 +105,7 @@ def task_faults(
     return faults
 
 
-def row_faults(teaching: "Teaching", data: Data, taught: bool, where: str) -> list[EdgekdError]:
+def row_faults(teaching: Teaching, data: Data, taught: bool, where: str) -> list[EdgekdError]:
     """Weights for samples, or a teacher's own temperature, where rows have no labels."""
     faults: list[EdgekdError] = []
     asked = {

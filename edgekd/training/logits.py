@@ -1,18 +1,18 @@
 """Teachers' logits for the training samples: computed once, kept on disk by content."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from edgekd.data.samples import Data
 from edgekd.data.views import view_of
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluating
 from edgekd.training.checkpoint import read_tensors, write_tensors
+from edgekd.training.context import Context
 from edgekd.training.loop import Batch
 from edgekd.training.teachers import Teacher
 
@@ -26,19 +26,24 @@ def teacher_logits(teacher: Teacher, x: Tensor) -> Tensor:
         return logits.clone() if logits.is_inference() else logits.detach()
 
 
+@contextmanager
+def eval_mode(teachers: Iterable[Teacher]) -> Iterator[None]:
+    """Inside, every teacher that has layers is in eval mode; afterwards it is as it was."""
+    with ExitStack() as stack:
+        for teacher in teachers:
+            if teacher.module is not None:
+                stack.enter_context(evaluating(teacher.module))
+        yield
+
+
 class CachedLogits:
     """One teacher's logits for every training sample, view by view, as they are asked for."""
 
     def __init__(
-        self,
-        teacher: Teacher,
-        data: Data,
-        folder: Path,
-        progress: Callable[[str, int, int], None],
-        storage: torch.dtype = torch.float32,
+        self, teacher: Teacher, context: Context, storage: torch.dtype = torch.float32
     ) -> None:
-        self.teacher, self.data = teacher, data
-        self.folder, self.progress, self.storage = folder, progress, storage
+        self.teacher, self.data, self.storage = teacher, context.data, storage
+        self.folder, self.progress = context.logits_folder, context.progress
         self._views: dict[int, Tensor] = {}
 
     def at(self, view: int) -> Tensor:
@@ -79,31 +84,15 @@ class CachedLogits:
         return logits
 
 
-class Answers:
-    """Several teachers' logits for the batches of one training, cached where views repeat.
+class TeacherLogits:
+    """The logits of a context's teachers for the batches of one training, cached if views repeat.
 
-    `storage` is the precision that they are kept in; half of it halves the disk.
+    `storage` is the precision in which they are kept; half precision halves the disk space.
     """
 
-    def __init__(
-        self,
-        teachers: Sequence[Teacher],
-        data: Data,
-        folder: Path,
-        progress: Callable[[str, int, int], None],
-        storage: torch.dtype = torch.float32,
-    ) -> None:
-        self.teachers = teachers
-        self._cached = [CachedLogits(t, data, folder, progress, storage) for t in teachers]
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Every teacher with layers in eval mode inside, and as it was outside."""
-        with ExitStack() as stack:
-            for teacher in self.teachers:
-                if teacher.module is not None:
-                    stack.enter_context(evaluating(teacher.module))
-            yield
+    def __init__(self, context: Context, storage: torch.dtype = torch.float32) -> None:
+        self.teachers = context.teachers
+        self._cached = [CachedLogits(teacher, context, storage) for teacher in context.teachers]
 
     def of(self, number: int, batch: Batch) -> Tensor:
         """(B, ...) of float32 that teacher `number` gives for a batch, on its device."""

@@ -8,22 +8,18 @@ that was killed goes on from its last epoch and ends with the same bits as an un
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from edgekd.data.samples import Data
-from edgekd.data.tasks import Task
-from edgekd.data.tasks.classification import CLASSIFICATION
-from edgekd.data.views import fixed_views, stream, view_of
+from edgekd.data.seeds import derive_seed, seeded_generator
+from edgekd.data.views import fixed_views, view_of
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate
 from edgekd.training.checkpoint import (
@@ -35,36 +31,11 @@ from edgekd.training.checkpoint import (
     under,
     write_tensors,
 )
-from edgekd.values.tables import Value
+from edgekd.training.context import Context
+from edgekd.training.optimizer import make_fabric, make_optimizer, rate_share
 
 PROGRESS_SECONDS = 0.3
 CHECKPOINT = "epoch.safetensors"
-
-
-class Training(Value):
-    """How long and how a module is trained.
-
-    `batch_size` is the whole batch over all processes. `warmup` is the share of all steps in which
-    the learning rate rises. `patience` ends the training after so many epochs without a better
-    validation accuracy. `weight_decay` falls on matrices and kernels, never on biases and norms.
-    `keep` returns the weights of the best validation accuracy (the latest of equals) or the last.
-    `partial_batch` drops or keeps an epoch's smaller last batch; one that is the whole set stays.
-    """
-
-    epochs: PositiveInt = 10
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 1e-3
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(default=1e-4, ge=0.0)
-    warmup: float = Field(default=0.05, ge=0.0, lt=1.0)
-    schedule: Literal["cosine", "constant", "linear"] = "cosine"
-    patience: PositiveInt | None = None
-    clip_gradient: PositiveFloat | None = None
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    keep: Literal["best", "last"] = "best"
-    partial_batch: Literal["drop", "keep"] = "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +70,22 @@ class Batch:
 StepLoss = Callable[[nn.Module, Batch], Tensor]
 """The scalar loss of a batch; it calls the module itself."""
 
-OnStep = Callable[[int, int], None]
-"""Called as on_step(done, total) after the optimizer's step; gradients are still there. What it
-accumulates must live in buffers or parameters of the module or its companions to survive a kill."""
 
-Progress = Callable[[str, int, int], None]
-
-
-def label_loss(training: Training, task: Task = CLASSIFICATION) -> StepLoss:
-    """The task's loss with the targets (plain cross-entropy), for training without a teacher."""
+def fit_labels(module: nn.Module, context: Context) -> nn.Module:
+    """Train `module` in place by the task's own loss with the targets, without any teacher."""
+    task, smoothing = context.data.task, context.teaching.label_smoothing
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        return task.label_loss(module(batch.x), batch.y, training.label_smoothing)
+        return task.label_loss(module(batch.x).float(), batch.y, smoothing)
 
-    return loss
+    return fit(module, loss, context)
 
 
 def fit(
     module: nn.Module,
     step_loss: StepLoss,
-    training: Training,
+    context: Context,
     *,
-    data: Data,
-    work: Path,
-    seed: int = 0,
-    progress: Progress = lambda *_: None,
-    on_step: OnStep | None = None,
     companions: nn.Module | None = None,
     identity: str = "",
     turns: int = 1,
@@ -132,41 +93,32 @@ def fit(
     """Train `module` in place and return it in eval mode on the CPU.
 
     `turns` optimizer steps are taken with each batch; what has no gradient in one stays as it is.
-    `companions` are trained along (a loss's own regressor) and stay behind. `work` holds the epoch
-    checkpoint; one that another module, data, seed, recipe or `identity` left there is ignored.
-    Raises `InputError` naming epoch and step where the loss is no longer a number.
+    `companions` are trained along (a loss's own regressor) and stay behind. `context.work` holds
+    the epoch checkpoint, which is ignored if another module, data, seed, teaching or `identity`
+    left it there: what else the loss depends on, such as a frozen network, belongs in `identity`.
+    Raises `InputError` naming epoch and step if the loss is no longer a number.
     """
     extra = companions if companions is not None else nn.ModuleList()
-    parts = [sha256_of_state(module, extra), training.model_dump_json(), data.sha256, seed]
-    fingerprint = hashlib.sha256(repr([*parts, identity]).encode()).hexdigest()
+    teaching, path = context.teaching, context.work / CHECKPOINT
+    parts = [sha256_of_state(module, extra), teaching.model_dump_json(), context.data.sha256]
+    fingerprint = hashlib.sha256(repr([*parts, context.seed, identity]).encode()).hexdigest()
     with ExitStack() as stack:
-        fabric = _fabric(training.precision)
+        fabric = make_fabric(teaching.precision)
         stack.enter_context(_own_randomness(fabric.device))
-        run = _Run(fabric, module, extra, step_loss, training, data, seed, progress, on_step, turns)
-        run.restore(work / CHECKPOINT, fingerprint)
+        run = _Run(fabric, _Step(module, extra, step_loss), context, turns)
+        run.restore(path, fingerprint)
         while not run.finished:
             run.epoch()
             run.validate()
             if fabric.is_global_zero:
-                run.save(work / CHECKPOINT, fingerprint)
+                run.save(path, fingerprint)
             fabric.barrier()
-        if training.keep == "best" and run.best_weights:
-            module.load_state_dict(run.best_weights)
+        if teaching.keep == "best" and run.state.best_weights:
+            module.load_state_dict(run.state.best_weights)
     module.to("cpu")
     module.zero_grad(set_to_none=True)
     module.eval()  # an exported graph's eval() returns nothing
     return module
-
-
-def rate_share(step: int, total: int, warmup: float, schedule: str) -> float:
-    """The share of the learning rate in step `step` of `total`, counted from 0."""
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return (step + 1) / rising
-    gone = (step - rising) / max(1, total - rising)
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * gone))
-    return 1 - gone if schedule == "linear" else 1.0
 
 
 class _Step(nn.Module):
@@ -179,45 +131,41 @@ class _Step(nn.Module):
         self.step_loss = step_loss
 
     def forward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        index: Tensor,
-        view: int | None,
-        when: tuple[int, int, int, int],
-        paired: Tensor | None,
-        turn: int,
+        self, x: Tensor, y: Tensor, index: Tensor, shown: Tensor | None, when: "_When"
     ) -> Tensor:
-        return self.step_loss(self.module, Batch(x, y, index, view, *when, paired, turn))
+        # Fabric converts tensors among the arguments, but not those in a frozen dataclass.
+        view, step, steps, total, processes, turn = when
+        batch = Batch(x, y, index, view, step, steps, total, processes, shown, turn)
+        return self.step_loss(self.module, batch)
+
+
+_When = tuple[int | None, int, int, int, int, int]
+"""The view, the step, steps in an epoch, steps in all, processes and the turn."""
 
 
 @dataclass
-class _Run:
-    """One training under way: the resources it holds and what a checkpoint must bring back."""
+class _State:
+    """What a checkpoint brings back besides weights and the optimizer: how far the training is."""
 
-    fabric: Any
-    module: nn.Module
-    companions: nn.Module
-    step_loss: StepLoss
-    training: Training
-    data: Data
-    seed: int
-    progress: Progress
-    on_step: OnStep | None
-    turns: int = 1
     done: int = 0
     best: float = -1.0
-    accuracy: float | None = None
     stale: int = 0
     history: list[dict[str, float | None]] = field(default_factory=list)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    losses: list[Tensor] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        whole = _Step(self.module, self.companions, self.step_loss)
-        self.optimizer = _optimizer(whole, self.training, self.fabric.device)
-        self.step, self.stepper = self.fabric.setup(whole, self.optimizer)
-        self.world: int = self.fabric.world_size
+
+class _Run:
+    """One training under way, with the resources that it holds."""
+
+    def __init__(self, fabric: Any, whole: _Step, context: Context, turns: int) -> None:
+        self.fabric, self.context, self.turns = fabric, context, turns
+        self.data, self.training = context.data, context.teaching
+        self.module, self.companions = whole.module, whole.companions
+        self.state = _State()
+        self.losses: list[Tensor] = []
+        self.optimizer = make_optimizer(whole, self.training, fabric.device)
+        self.step, self.stepper = fabric.setup(whole, self.optimizer)
+        self.world: int = fabric.world_size
         size, count = self.training.batch_size, len(self.data.train)
         ragged = count % size if count > size else 0
         dropped = self.training.partial_batch == "drop" or ragged < self.world
@@ -228,37 +176,38 @@ class _Run:
     @property
     def finished(self) -> bool:
         patience = self.training.patience
-        return self.done >= self.training.epochs or (
-            patience is not None and self.stale >= patience
+        return self.state.done >= self.training.epochs or (
+            patience is not None and self.state.stale >= patience
         )
 
     def epoch(self) -> None:
         """Train through all samples once."""
         rank = self.fabric.global_rank
-        shuffle = torch.Generator().manual_seed(stream(self.seed, "order", self.done))
-        draws = torch.Generator().manual_seed(stream(self.seed, "augment", self.done, rank))
-        torch.manual_seed(stream(self.seed, "module", self.done, rank))
+        seed, done = self.context.seed, self.state.done
+        shuffle = seeded_generator(seed, "order", done)
+        draws = seeded_generator(seed, "augment", done, rank)
+        torch.manual_seed(derive_seed(seed, "module", done, rank))
         order = torch.randperm(len(self.data.train), generator=shuffle)[: self.used]
         views = fixed_views(self.data)
-        view = self.done % views if views else None
+        view = done % views if views else None
         inputs = self.data.train.x if view is None else view_of(self.data, view)
         self.module.train()
         self.companions.train()
         self.losses.clear()
-        shown = time.monotonic()
+        reported = time.monotonic()
         for number, index in enumerate(torch.split(order, self.training.batch_size)):
             if self.world > 1:
                 index = index[: len(index) // self.world * self.world][rank :: self.world]
             x = inputs.index_select(0, index)
             if view is None:
                 x = self.data.augmentation(x, draws)
-            self._learn(x, index, view, self.done * self.steps + number)
-            if time.monotonic() - shown > PROGRESS_SECONDS:
-                shown = time.monotonic()
+            self._learn(x, index, view, done * self.steps + number)
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
                 self._refuse_nan()
-                self.progress("training", self.done * self.steps + number + 1, self.total)
+                self._report(done * self.steps + number + 1)
         self._refuse_nan()
-        self.done += 1
+        self.state.done += 1
 
     def _learn(self, x: Tensor, index: Tensor, view: int | None, number: int) -> None:
         device, training = self.fabric.device, self.training
@@ -266,21 +215,21 @@ class _Run:
         share = rate_share(number, self.total, training.warmup, training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate * share
-        when = (number, self.steps, self.total, self.world)
         paired = self.data.train.paired
         shown = None if paired is None else paired.index_select(0, index).to(device)
-        x, y, told = x.to(device), y.to(device), []
+        x, y, values = x.to(device), y.to(device), []
         for turn in range(self.turns):
-            loss = self.step(x, y, index, view, when, shown, turn)
+            when = (view, number, self.steps, self.total, self.world, turn)
+            loss = self.step(x, y, index, shown, when)
             self.fabric.backward(loss)
             if training.clip_gradient is not None:
                 nn.utils.clip_grad_norm_(self.step.parameters(), training.clip_gradient)
             self.stepper.step()
-            if self.on_step is not None and turn == self.turns - 1:
-                self.on_step(number + 1, self.total)
+            if self.context.on_step is not None and turn == self.turns - 1:
+                self.context.on_step(number + 1, self.total)
             self.stepper.zero_grad(set_to_none=True)
-            told.append(loss.detach())
-        self.losses.append(told[0] if len(told) == 1 else torch.stack(told).sum())
+            values.append(loss.detach())
+        self.losses.append(values[0] if len(values) == 1 else torch.stack(values).sum())
 
     def _refuse_nan(self) -> None:
         """Look at the losses so far: now and then, since each look waits for the device."""
@@ -290,7 +239,7 @@ class _Run:
             step = int(broken[0])
             raise InputError(
                 f"the loss became {float(values[step])}",
-                where=f"training, epoch {self.done + 1}, step {step + 1}",
+                where=f"training, epoch {self.state.done + 1}, step {step + 1}",
                 hint="lower learning_rate, or set clip_gradient = 1.0",
             )
 
@@ -299,93 +248,60 @@ class _Run:
         if self.world > 1:
             for buffer in self.module.buffers():  # each process has seen batch norms of its own
                 torch.distributed.broadcast(buffer, 0)
-        self._choose()
+        accuracy = self._validation_accuracy()
         loss = float(torch.stack(self.losses).mean())
-        self.history.append({"epoch": self.done, "loss": loss, "validation": self.accuracy})
-        self.progress("training", self.done * self.steps, self.total)
+        entry = {"epoch": self.state.done, "loss": loss, "validation": accuracy}
+        self.state.history.append(entry)
+        self._report(self.state.done * self.steps)
 
-    def _choose(self) -> None:
-        self.accuracy = None
+    def _report(self, step: int) -> None:
+        self.context.progress("training", step, self.total)
+
+    def _validation_accuracy(self) -> float | None:
+        """The accuracy of this epoch's weights, which are kept if none were better; None without
+        validation samples."""
         if not len(self.data.validation):
-            return
-        accuracy = self.fabric.broadcast(evaluate(self.module, self.data.validation))
-        self.stale = 0 if accuracy > self.best else self.stale + 1
-        if accuracy >= self.best:
-            self.best = accuracy
+            return None
+        state = self.state
+        accuracy: float = self.fabric.broadcast(evaluate(self.module, self.data.validation))
+        state.stale = 0 if accuracy > state.best else state.stale + 1
+        if accuracy >= state.best:
+            state.best = accuracy
             if self.training.keep == "best":
-                state = self.module.state_dict()
-                self.best_weights = {k: v.detach().cpu().clone() for k, v in state.items()}
-        self.accuracy = accuracy
+                weights = self.module.state_dict()
+                state.best_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
+        return accuracy
 
     def save(self, path: Path, fingerprint: str) -> None:
-        """Write all that `restore` needs to go on from here."""
-        state, plain = flatten_optimizer(self.optimizer)
+        """Write everything that `restore` needs to go on from here."""
+        tensors, optimizer = flatten_optimizer(self.optimizer)
         tensors = {
-            **state,
+            **tensors,
             **prefixed("model", self.module.state_dict()),
             **prefixed("companions", self.companions.state_dict()),
-            **prefixed("best", self.best_weights),
+            **prefixed("best", self.state.best_weights),
         }
         header = {
             "fingerprint": fingerprint,
-            "done": self.done,
-            "best": self.best,
-            "stale": self.stale,
-            "history": self.history,
-            "optimizer": plain,
+            "done": self.state.done,
+            "best": self.state.best,
+            "stale": self.state.stale,
+            "history": self.state.history,
+            "optimizer": optimizer,
         }
         write_tensors(path, tensors, header)
 
     def restore(self, path: Path, fingerprint: str) -> None:
         """Go on from a checkpoint of this very training, if there is one."""
-        found = read_tensors(path)
-        if found is None or found[1].get("fingerprint") != fingerprint:
+        checkpoint = read_tensors(path)
+        if checkpoint is None or checkpoint[1].get("fingerprint") != fingerprint:
             return
-        tensors, header = found
+        tensors, header = checkpoint
         self.module.load_state_dict(under("model", tensors))
         self.companions.load_state_dict(under("companions", tensors))
         restore_optimizer(self.optimizer, tensors, header["optimizer"])
-        self.best_weights = under("best", tensors)
-        self.done, self.best, self.stale = header["done"], header["best"], header["stale"]
-        self.history = header["history"]
-
-
-def _fabric(precision: str) -> Any:
-    from lightning_fabric import Fabric
-
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = Fabric(
-        devices=local,
-        num_nodes=max(1, world // local),
-        strategy="ddp" if world > 1 else "auto",
-        precision=precision,
-    )
-    fabric.launch()
-    return fabric
-
-
-def _optimizer(
-    module: nn.Module, training: Training, device: torch.device
-) -> torch.optim.Optimizer:
-    parameters = [value for value in module.parameters() if value.requires_grad]
-    if not parameters:
-        raise InputError("nothing to train: no parameter asks for a gradient", where="training")
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    fused = device.type in ("cpu", "cuda")
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=training.learning_rate, fused=fused)
-    return torch.optim.SGD(
-        groups,
-        lr=training.learning_rate,
-        momentum=training.momentum,
-        nesterov=training.momentum > 0,
-        fused=fused,
-    )
+        kept = {key: header[key] for key in ("done", "best", "stale", "history")}
+        self.state = _State(**kept, best_weights=under("best", tensors))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -14,8 +14,12 @@ from edgekd.store import read_errors
 
 
 class Value(BaseModel):
-    """A frozen value read from a table; a key that it does not have is a fault."""
+    """A frozen value read from a table; a key that it does not have is a fault.
 
+    `inlined` names the fields that hold a value whose keys stand in the owner's own table.
+    """
+
+    inlined: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -35,7 +39,8 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: str) -> lis
     """Each of pydantic's complaints as one of ours, with the nearest key for an unknown one."""
     faults: list[EdgekdError] = []
     for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"])
+        inlined = getattr(model, "inlined", ())
+        path = ".".join(str(part) for part in problem["loc"] if part not in inlined)
         place = f"{where}: {path}" if where and path else where or path
         if problem["type"] == "extra_forbidden":
             key = str(problem["loc"][-1])
@@ -68,7 +73,9 @@ def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         if part not in fields:
             return []
         current = _model_in(fields[part].annotation)
-    return sorted(getattr(current, "model_fields", {}))
+    fields, inlined = getattr(current, "model_fields", {}), getattr(current, "inlined", ())
+    inner = [key for name in inlined for key in _model_in(fields[name].annotation).model_fields]
+    return sorted({*fields, *inner} - {*inlined})
 
 
 def _model_in(annotation: Any) -> Any:
@@ -103,6 +110,14 @@ def _not_finite(value: Any, where: str, path: tuple[Any, ...] = ()) -> list[Edge
     elif isinstance(value, list | tuple):
         parts = enumerate(value, 1)
     return [fault for key, part in parts for fault in _not_finite(part, where, (*path, key))]
+
+
+def parse_entry(entry: Entry, kind: type[V], table: Mapping[str, Any], where: str) -> V:
+    """A value of a registered class, which has to be a `kind`."""
+    make: object = entry.make
+    if not isinstance(make, type) or not issubclass(make, kind):
+        raise InputError(f"'{entry.name}' is not a subclass of {kind.__name__}", where=where)
+    return parse(make, table, where)
 
 
 def build(entry: Entry, table: Mapping[str, Any], where: str) -> Any:

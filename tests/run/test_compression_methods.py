@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from contexts import context
 from safetensors.torch import save_file
 
 from edgekd.data.load import load_data
@@ -16,7 +17,8 @@ from edgekd.network.evaluation import evaluate
 from edgekd.run.pipeline import compile_candidate, run_stages
 from edgekd.run.plan import Plan, make_plan, start_key
 from edgekd.run.request import prepare
-from edgekd.training.loop import Training, fit, label_loss
+from edgekd.training.loop import fit_labels
+from edgekd.training.teaching import Teaching
 from edgekd.values.artifact import Artifact
 from edgekd.values.recipe import DataTable
 
@@ -43,9 +45,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
     module = resnet8(channels=1, widths=tuple(WIDTHS))
-    training = Training(epochs=6, batch_size=32, learning_rate=3e-3)
+    training = Teaching(epochs=6, batch_size=32, learning_rate=3e-3)
     data = load_data(DataTable(**DATA), Path())
-    fit(module, label_loss(training), training, data=data, work=folder)
+    fit_labels(module, context(training, data=data, work=folder))
     save_file(module.state_dict(), folder / "model.safetensors")
     return folder / "model.safetensors"
 

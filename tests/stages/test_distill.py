@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from contexts import X86
+from contexts import context as training_context
 from torch import nn
 
 from edgekd.data.samples import Data, Samples
@@ -12,14 +14,15 @@ from edgekd.models.resnet import resnet8
 from edgekd.network.evaluation import evaluate
 from edgekd.registry import LOSSES, STAGES
 from edgekd.stages import Context
+from edgekd.stages.cluster import Cluster
 from edgekd.stages.distill import Distill
 from edgekd.training.checkpoint import read_tensors
-from edgekd.training.distillation import Teaching
-from edgekd.training.loop import CHECKPOINT, Training, fit, label_loss
+from edgekd.training.loop import CHECKPOINT, fit_labels
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.training.teaching import Teaching
 from edgekd.values.candidate import Candidate
-from edgekd.values.tables import build
+from edgekd.values.tables import parse_entry
 
 torch.set_num_threads(1)
 
@@ -39,16 +42,15 @@ def digits() -> Data:
 @pytest.fixture(scope="module")
 def teacher(digits, tmp_path_factory) -> ModuleTeacher:
     torch.manual_seed(0)
-    training = Training(epochs=5, batch_size=32, learning_rate=3e-3)
+    training = Teaching(epochs=5, batch_size=32, learning_rate=3e-3)
     work = tmp_path_factory.mktemp("teacher")
-    module = fit(resnet8(channels=1), label_loss(training), training, data=digits, work=work)
+    module = fit_labels(resnet8(channels=1), training_context(training, data=digits, work=work))
     assert evaluate(module, digits.test) > 0.95
     return ModuleTeacher("teacher", "teacher-of-digits", 1.0, module, Outputs())
 
 
 def context(digits: Data, teacher: ModuleTeacher, work) -> Context:
-    # No stage reads the target here, and a test needs none.
-    return Context(target=None, data=digits, teachers=[teacher], work=work)
+    return Context(X86, digits, [teacher], work)
 
 
 def candidate(digits: Data, form: str = "float") -> Candidate:
@@ -110,12 +112,29 @@ def test_the_plan_says_what_it_costs(digits, teacher, tmp_path):
 
 def test_a_recipes_table_makes_the_stage():
     table = {"kind": "distill", "epochs": 3, "losses": [{"name": "kl", "temperature": 2.0}]}
-    stage = build(STAGES.get("distill"), table, "stages.1")
-    assert isinstance(stage, Distill)
-    assert isinstance(stage, Teaching)
-    assert (stage.kind, stage.epochs, stage.label_weight) == ("distill", 3, 0.1)
-    with pytest.raises(InputError, match="unknown key 'epoch'"):
-        build(STAGES.get("distill"), {"epoch": 3}, "stages.1")
+    stage = parse_entry(STAGES.get("distill"), Distill, table, "stages.1")
+    losses = ({"name": "kl", "temperature": 2.0},)
+    assert (stage.kind, stage.teaching) == ("distill", Teaching(epochs=3, losses=losses))
+    assert stage.model_dump()["epochs"] == 3
+    with pytest.raises(InputError, match="unknown key 'epoch'") as caught:
+        parse_entry(STAGES.get("distill"), Distill, {"epoch": 3}, "stages.1")
+    assert caught.value.hint == "did you mean 'epochs'?"
+    with pytest.raises(InputError, match=r"stages\.1: epochs: .*greater than 0, found 0"):
+        parse_entry(STAGES.get("distill"), Distill, {"epochs": 0}, "stages.1")
+
+
+def test_a_stage_made_in_python_takes_a_teaching_or_its_keys_but_not_both():
+    teaching = Teaching(epochs=2)
+    assert Distill(teaching=teaching) == Distill(epochs=2)
+    with pytest.raises(ValueError, match="directly, or give a Teaching alone"):
+        Distill(teaching=teaching, epochs=3)
+    with pytest.raises(ValueError, match="directly, or give a Teaching alone"):
+        Distill(teaching={"epochs": 3})
+
+
+def test_a_key_that_is_not_given_is_that_of_the_stages_own_teaching():
+    assert Cluster(batch_size=8).teaching.epochs == Cluster().teaching.epochs == 5
+    assert Cluster(epochs=0).teaching.epochs == 0
 
 
 FEATURES = {"student": "stages.1", "teacher": "stages.1"}

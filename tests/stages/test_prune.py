@@ -213,7 +213,7 @@ def test_movement_of_channels_is_resumed_and_meets_a_budget(
     taught, calls = recovery_module.teach, []
 
     def killed(*arguments: Any, **keys: Any) -> nn.Module:
-        calls.append(keys["work"].name)
+        calls.append(arguments[1].work.name)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return taught(*arguments, **keys)

@@ -1,6 +1,7 @@
 """For every loss a student, a teacher and data that it can teach with, all small."""
 
 import torch
+from contexts import context
 from torch import Tensor, nn
 
 from edgekd.data.samples import Data, Samples
@@ -13,10 +14,11 @@ from edgekd.data.tasks.tokens import Tokens
 from edgekd.models.resnet import resnet8
 from edgekd.models.transformer import transformer
 from edgekd.registry import LOSSES
-from edgekd.training.distillation import Teaching, check_teaching
+from edgekd.training.distillation import check_teaching
 from edgekd.training.losses import FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.training.teaching import Teaching
 
 torch.set_num_threads(1)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -151,6 +153,6 @@ def teacher_of(network: nn.Module) -> ModuleTeacher:
 def faults(*losses: dict, on: tuple | None = None, **keys) -> str:
     student, teacher, samples = on or (resnet(4), resnet(8), data())
     found = check_teaching(
-        teaching(*losses, **keys), student, data=samples, teachers=[teacher_of(teacher)]
+        student, context(teaching(*losses, **keys), data=samples, teachers=[teacher_of(teacher)])
     )
     return " | ".join(f"{fault} -> {fault.hint}" for fault in found)

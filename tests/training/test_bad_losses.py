@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from contexts import context
 from teaching_cases import data, encoder, faults, resnet, situation, table, teacher_of, teaching
 from torch import nn
 
@@ -98,7 +99,7 @@ def unlike(name: str) -> tuple[tuple, dict]:
 def test_shapes_that_can_not_be_bridged_are_refused_and_told(name):
     (student, teacher, samples), layers = unlike(name)
     given = {"data": samples, "teachers": [teacher_of(teacher)]}
-    found = check_teaching(teaching({"name": name, **layers}), student, **given)
+    found = check_teaching(student, context(teaching({"name": name, **layers}), **given))
     assert found, "it was accepted"
     assert all(fault.exit_code == 2 and "losses.1" in str(fault) for fault in found)
     words = ("can't be bridged", "needs", "differ in heads or length")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from contexts import context
 from states import same, state
 from torch import Tensor, nn
 
@@ -14,10 +15,11 @@ from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.errors import Faults, InputError
 from edgekd.models.resnet import resnet8
 from edgekd.network.evaluation import evaluate
-from edgekd.training.distillation import Teaching, check_teaching, teach
+from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.fusion import merge
 from edgekd.training.losses.hint import Hint
 from edgekd.training.losses.kl import KL
+from edgekd.training.teaching import Teaching
 
 torch.set_num_threads(1)
 
@@ -82,14 +84,16 @@ def faults(student: nn.Module, plan: Teaching, on: Data | None = None, teachers=
     teachers = [Network(network(1, width=8))] if teachers is None else teachers
     return [
         str(fault) + f" -> {fault.hint}"
-        for fault in check_teaching(plan, student, data=on or data(), teachers=teachers)
+        for fault in check_teaching(student, context(plan, data=on or data(), teachers=teachers))
     ]
 
 
 def test_a_student_learns_from_a_black_box_alone(tmp_path):
     wrong = Samples(samples(96, 0).x, torch.zeros(96, dtype=torch.int64))
     plan = teaching(KL_TABLE, label_weight=0.0, epochs=30, keep="last")
-    module = teach(network(), plan, data=data(train=wrong), teachers=[BlackBox()], work=tmp_path)
+    module = teach(
+        network(), context(plan, data=data(train=wrong), teachers=[BlackBox()], work=tmp_path)
+    )
     assert evaluate(module, samples(96, 0)) > 0.9
     assert not any(part.training for part in module.modules())
 
@@ -99,7 +103,7 @@ def test_teachers_stay_as_they_are_and_no_hook_stays(tmp_path):
     before, student = state(teacher.module), network()
     gradients = [value.requires_grad for value in teacher.module.parameters()]
     plan = teaching(KL_TABLE, HINT, ATTENTION)
-    trained = teach(student, plan, data=data(), teachers=[teacher], work=tmp_path)
+    trained = teach(student, context(plan, data=data(), teachers=[teacher], work=tmp_path))
     assert trained is student
     assert same(before, state(teacher.module))
     assert gradients == [value.requires_grad for value in teacher.module.parameters()]
@@ -113,7 +117,7 @@ def test_a_teacher_in_train_mode_is_used_in_eval_mode_and_given_back_in_train_mo
     teacher = Network(network(1, width=8))
     teacher.module.train()
     before = state(teacher.module)
-    teach(network(), teaching(HINT), data=data(), teachers=[teacher], work=tmp_path)
+    teach(network(), context(teaching(HINT), data=data(), teachers=[teacher], work=tmp_path))
     assert same(before, state(teacher.module))
     assert all(part.training for part in teacher.module.modules())
 
@@ -126,7 +130,7 @@ def test_the_same_seed_gives_the_same_bits_regressors_included(tmp_path):
         torch.manual_seed(ord(run))
         student = copy.deepcopy(network())
         torch.manual_seed(ord(run))
-        teach(student, plan, data=data(), teachers=teachers, work=tmp_path / run, seed=3)
+        teach(student, context(plan, data=data(), teachers=teachers, work=tmp_path / run, seed=3))
         ends.append(state(student))
     assert same(*ends)
 
@@ -134,23 +138,28 @@ def test_the_same_seed_gives_the_same_bits_regressors_included(tmp_path):
 def test_a_teaching_broken_off_continues_with_its_regressor_to_the_same_bits(tmp_path):
     plan = teaching(KL_TABLE, HINT, epochs=4)
     teachers = [Network(network(1, width=8))]
-    whole = teach(network(), plan, data=data(), teachers=teachers, work=tmp_path / "a")
+    whole = teach(network(), context(plan, data=data(), teachers=teachers, work=tmp_path / "a"))
 
     def stop(done: int, total: int) -> None:
         if done == 8:  # of 12, in the third epoch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(network(), plan, data=data(), teachers=teachers, work=tmp_path / "b", on_step=stop)
+        teach(
+            network(),
+            context(plan, data=data(), teachers=teachers, work=tmp_path / "b", on_step=stop),
+        )
     assert not any(part._forward_hooks for part in teachers[0].module.modules())
     steps: list[int] = []
     broken = teach(
         network(),
-        plan,
-        data=data(),
-        teachers=teachers,
-        work=tmp_path / "b",
-        on_step=lambda done, total: steps.append(done),
+        context(
+            plan,
+            data=data(),
+            teachers=teachers,
+            work=tmp_path / "b",
+            on_step=lambda done, total: steps.append(done),
+        ),
     )
     assert steps[0] == 7
     assert same(state(whole), state(broken))
@@ -160,10 +169,13 @@ def test_logits_are_computed_once_for_all_runs_that_share_a_cache(tmp_path):
     teacher, plan = Network(network(1)), teaching(KL_TABLE)
     for run in ("a", "b"):
         places = {"work": tmp_path / run, "cache": tmp_path / "cache"}
-        teach(network(), plan, data=data(), teachers=[teacher], **places)
+        teach(network(), context(plan, data=data(), teachers=[teacher], **places))
     assert [count for count in teacher.asked if count > 1] == [96]
     other = Network(network(1), key="another")
-    teach(network(), plan, data=data(), teachers=[other], work=tmp_path, cache=tmp_path / "cache")
+    teach(
+        network(),
+        context(plan, data=data(), teachers=[other], work=tmp_path, cache=tmp_path / "cache"),
+    )
     assert [count for count in other.asked if count > 1] == [96]
     assert len(list((tmp_path / "cache").glob("logits-*.safetensors"))) == 2
 
@@ -173,7 +185,7 @@ def test_fixed_views_are_cached_and_free_draws_are_not(tmp_path):
         teacher, plan = Network(network(1)), teaching(KL_TABLE, epochs=4)
         where = tmp_path / str(views)
         on = data(Augmentation(flip=True, shift=1, views=views))
-        teach(network(), plan, data=on, teachers=[teacher], work=where)
+        teach(network(), context(plan, data=on, teachers=[teacher], work=where))
         assert [count for count in teacher.asked if count > 1] == expected
         assert len(list(where.glob("logits/*"))) == views
 
@@ -183,10 +195,11 @@ def test_cached_and_live_logits_teach_the_same(tmp_path):
     teacher = Network(network(1))
     tiny = {**HINT, "weight": 1e-30, "student": "stages.0"}
     cached = teach(
-        network(), teaching(KL_TABLE), data=data(), teachers=[teacher], work=tmp_path / "a"
+        network(), context(teaching(KL_TABLE), data=data(), teachers=[teacher], work=tmp_path / "a")
     )
     live = teach(
-        network(), teaching(KL_TABLE, tiny), data=data(), teachers=[teacher], work=tmp_path / "b"
+        network(),
+        context(teaching(KL_TABLE, tiny), data=data(), teachers=[teacher], work=tmp_path / "b"),
     )
     for key, value in state(cached).items():
         assert torch.allclose(value, state(live)[key], atol=1e-5), key
@@ -195,14 +208,18 @@ def test_cached_and_live_logits_teach_the_same(tmp_path):
 def test_two_teachings_side_by_side_do_not_disturb_each_other(tmp_path):
     teacher, plan = Network(network(1)), teaching(KL_TABLE, HINT, ATTENTION)
     alone = [
-        state(teach(network(s), plan, data=data(), teachers=[teacher], work=tmp_path / f"a{s}"))
+        state(
+            teach(
+                network(s), context(plan, data=data(), teachers=[teacher], work=tmp_path / f"a{s}")
+            )
+        )
         for s in (0, 1)
     ]
     together: dict[int, nn.Module] = {s: network(s) for s in (0, 1)}
 
     def run(seed: int) -> None:
         where = tmp_path / f"b{seed}"
-        teach(together[seed], plan, data=data(), teachers=[teacher], work=where)
+        teach(together[seed], context(plan, data=data(), teachers=[teacher], work=where))
 
     threads = [threading.Thread(target=run, args=(s,)) for s in (0, 1)]
     for thread in threads:
@@ -233,13 +250,13 @@ def test_a_loss_without_temperature_gets_the_mean_of_the_logits():
 def test_two_teachers_one_of_them_a_black_box_teach_together(tmp_path):
     teachers = [BlackBox(), Network(network(1, width=8))]
     plan = teaching(KL_TABLE, {**HINT, "network": "big"}, epochs=20)
-    module = teach(network(), plan, data=data(), teachers=teachers, work=tmp_path)
+    module = teach(network(), context(plan, data=data(), teachers=teachers, work=tmp_path))
     assert evaluate(module, data().train) > 0.5
 
 
 def test_labels_alone_need_no_teacher(tmp_path):
     plan = teaching(label_weight=1.0, epochs=30).model_copy(update={"losses": ()})
-    module = teach(network(), plan, data=data(), teachers=[], work=tmp_path)
+    module = teach(network(), context(plan, data=data(), teachers=[], work=tmp_path))
     assert evaluate(module, data().train) > 0.9
 
 
@@ -293,7 +310,7 @@ def test_each_wrong_loss_is_refused_by_name(table, expected):
 def test_all_faults_are_found_at_once(tmp_path):
     plan = teaching({"name": "klm"}, {"name": "kl", "temperature": 0}, {**HINT, "student": "no"})
     with pytest.raises(Faults) as caught:
-        teach(network(), plan, data=data(), teachers=[Network(network(1))], work=tmp_path)
+        teach(network(), context(plan, data=data(), teachers=[Network(network(1))], work=tmp_path))
     assert len(caught.value.faults) == 4  # the wrong layer is wrong on both sides
     assert list(tmp_path.iterdir()) == []
 
@@ -358,4 +375,6 @@ def test_a_teacher_whose_logits_are_no_numbers_is_named(tmp_path):
             return super().logits(x) * (float("nan") if len(x) > 1 else 1.0)
 
     with pytest.raises(InputError, match="teacher box: gives logits that are not numbers"):
-        teach(network(), teaching(KL_TABLE), data=data(), teachers=[Broken()], work=tmp_path)
+        teach(
+            network(), context(teaching(KL_TABLE), data=data(), teachers=[Broken()], work=tmp_path)
+        )

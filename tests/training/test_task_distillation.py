@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from contexts import context
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,8 +16,9 @@ from edgekd.data.tasks.segmentation import Segmentation
 from edgekd.data.tasks.tokens import Tokens
 from edgekd.network.evaluation import evaluate
 from edgekd.registry import LOSSES
-from edgekd.training.distillation import Teaching, check_teaching, teach
-from edgekd.training.lesson import Compared
+from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.distillation_loss import Compared
+from edgekd.training.teaching import Teaching
 
 KL = {"name": "kl", "weight": 1.0, "temperature": 2.0}
 
@@ -49,7 +51,9 @@ def data(task: Task, y: Tensor, x: Tensor | None = None, classes: int = 3, **mor
 def faults(task: Task, y: Tensor, student: nn.Module, losses: list, **more) -> list[str]:
     given = data(task, y, more.pop("x", None), more.pop("classes", 3))
     teaching = Teaching(losses=losses, **more)
-    found = check_teaching(teaching, student.eval(), data=given, teachers=[teacher(student)])
+    found = check_teaching(
+        student.eval(), context(teaching, data=given, teachers=[teacher(student)])
+    )
     return [f"{each} -> {each.hint}" for each in found]
 
 
@@ -81,7 +85,7 @@ def test_a_student_learns_a_teachers_pixels_without_labels(tmp_path):
     before = evaluate(student, given.test)
     teaching = Teaching(losses=[KL], label_weight=0.0, epochs=30, batch_size=16, learning_rate=0.1)
     state = {name: value.clone() for name, value in big.state_dict().items()}
-    teach(student, teaching, data=given, teachers=[teacher(big)], work=tmp_path)
+    teach(student, context(teaching, data=given, teachers=[teacher(big)], work=tmp_path))
     assert evaluate(student, given.test) > max(0.8, before)
     assert all(torch.equal(value, state[name]) for name, value in big.state_dict().items())
 
@@ -95,8 +99,8 @@ def test_a_student_of_another_view_learns_from_what_its_teacher_sees(tmp_path):
     samples = Samples(heard, labels, paired=seen)
     given = Data("views", samples, samples, samples, 2)
     teaching = Teaching(losses=[KL], label_weight=0.0, epochs=40, batch_size=50, learning_rate=0.05)
-    assert check_teaching(teaching, student, data=given, teachers=[teacher(big)]) == []
-    teach(student, teaching, data=given, teachers=[teacher(big)], work=tmp_path)
+    assert check_teaching(student, context(teaching, data=given, teachers=[teacher(big)])) == []
+    teach(student, context(teaching, data=given, teachers=[teacher(big)], work=tmp_path))
     assert evaluate(student, given.test) > 0.95
 
 
@@ -168,5 +172,7 @@ def test_a_batch_without_any_label_teaches_nothing_and_breaks_nothing(name, weig
     )
     teachers = [teacher(Net(0)), teacher(Net(1))]
     student = Net(9)
-    teach(student, teaching, data=data(Segmentation(), y), teachers=teachers, work=tmp_path)
+    teach(
+        student, context(teaching, data=data(Segmentation(), y), teachers=teachers, work=tmp_path)
+    )
     assert all(bool(value.isfinite().all()) for value in student.parameters())

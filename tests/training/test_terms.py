@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from contexts import context
 from states import same, state
 from teaching_cases import (
     LINEAR,
@@ -32,7 +33,7 @@ def test_every_loss_teaches_and_leaves_nothing_behind(name, tmp_path):
     student, network, samples = situation(name)
     teacher, before, start = teacher_of(network), state(network), state(student)
     plan = teaching(table(name), label_weight=0.0, weight_decay=0.0)
-    trained = teach(student, plan, data=samples, teachers=[teacher], work=tmp_path)
+    trained = teach(student, context(plan, data=samples, teachers=[teacher], work=tmp_path))
     assert same(before, state(network))
     assert state(trained).keys() == start.keys()
     assert not same(start, state(trained))
@@ -56,21 +57,20 @@ def test_a_teaching_broken_off_goes_on_with_schedules_memories_and_judges(tmp_pa
     plan = teaching(*STATEFUL, sample_weights="disagreement", calibrate_teachers=True, **keys)
     start = resnet(4)
     places = {"data": data(), "teachers": [teacher]}
-    whole = teach(copy.deepcopy(start), plan, work=tmp_path / "a", **places)
+    whole = teach(copy.deepcopy(start), context(plan, work=tmp_path / "a", **places))
 
     def stop(done: int, total: int) -> None:
         if done == 5:  # of 6, in the third epoch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(copy.deepcopy(start), plan, work=tmp_path / "b", on_step=stop, **places)
+        teach(copy.deepcopy(start), context(plan, work=tmp_path / "b", on_step=stop, **places))
     steps: list[int] = []
     resumed = teach(
         copy.deepcopy(start),
-        plan,
-        work=tmp_path / "b",
-        on_step=lambda done, total: steps.append(done),
-        **places,
+        context(
+            plan, work=tmp_path / "b", on_step=lambda done, total: steps.append(done), **places
+        ),
     )
     assert steps == [5, 6]
     assert same(state(whole), state(resumed))
@@ -80,15 +80,15 @@ def test_sequences_written_before_a_break_are_kept(tmp_path):
     student, network, samples = situation("sequence")
     plan = teaching({"name": "sequence"}, epochs=2)
     places = {"data": samples, "teachers": [teacher_of(network)]}
-    whole = teach(copy.deepcopy(student), plan, work=tmp_path / "a", **places)
+    whole = teach(copy.deepcopy(student), context(plan, work=tmp_path / "a", **places))
 
     def stop(done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(copy.deepcopy(student), plan, work=tmp_path / "b", on_step=stop, **places)
-    resumed = teach(copy.deepcopy(student), plan, work=tmp_path / "b", **places)
+        teach(copy.deepcopy(student), context(plan, work=tmp_path / "b", on_step=stop, **places))
+    resumed = teach(copy.deepcopy(student), context(plan, work=tmp_path / "b", **places))
     assert same(state(whole), state(resumed))
 
 
@@ -103,7 +103,7 @@ def test_a_constant_schedule_is_the_number_itself(tmp_path):
     ends = []
     for number, plan in enumerate((plain, scheduled)):
         keys = {"data": data(), "teachers": [teacher_of(resnet(8))], "work": tmp_path / str(number)}
-        ends.append(state(teach(resnet(4), plan, **keys)))
+        ends.append(state(teach(resnet(4), context(plan, **keys))))
     assert same(*ends)
 
 
@@ -113,7 +113,7 @@ def test_auto_gives_a_loss_on_one_layer_a_regressor_for_each_pair_and_shares_its
     ends = []
     for number, losses in enumerate((named, [auto])):
         keys = {"data": data(), "teachers": [teacher_of(resnet(8))], "work": tmp_path / str(number)}
-        ends.append(state(teach(resnet(4), teaching(*losses), **keys)))
+        ends.append(state(teach(resnet(4), context(teaching(*losses), **keys))))
     assert all(torch.allclose(ends[0][key], ends[1][key], atol=1e-6) for key in ends[0])
 
 
@@ -126,7 +126,7 @@ def test_features_are_the_batchs_own_also_beside_a_loss_that_runs_the_teacher_ag
         torch.manual_seed(0)
         plan = teaching(*order, epochs=1)
         keys = {"data": samples, "teachers": [teacher_of(network)], "work": tmp_path / str(number)}
-        ends.append(state(teach(student, plan, **keys)))
+        ends.append(state(teach(student, context(plan, **keys))))
     assert all(torch.allclose(ends[0][key], ends[1][key], atol=1e-6) for key in ends[0])
 
 
@@ -135,10 +135,10 @@ def test_equal_sample_weights_change_nothing_and_others_do(tmp_path):
     for wish in ("equal", "inverse-frequency", "disagreement"):
         plan = teaching({"name": "kl"}, sample_weights=wish)
         keys = {"data": data(), "teachers": [teacher_of(resnet(8))], "work": tmp_path / wish}
-        ends[wish] = state(teach(resnet(4), plan, **keys))
+        ends[wish] = state(teach(resnet(4), context(plan, **keys)))
     plain = teaching({"name": "kl"})
     keys = {"data": data(), "teachers": [teacher_of(resnet(8))], "work": tmp_path / "plain"}
-    assert same(ends["equal"], state(teach(resnet(4), plain, **keys)))
+    assert same(ends["equal"], state(teach(resnet(4), context(plain, **keys))))
     assert not same(ends["equal"], ends["inverse-frequency"])
     assert not same(ends["equal"], ends["disagreement"])
 
@@ -152,14 +152,14 @@ def test_a_calibrated_teachers_logits_are_divided_by_its_temperature(name, tmp_p
             parameter.mul_(4.0)
     fitted = {"plain": 1.0, "sharp": 4.0}
     monkeypatch.setattr(
-        "edgekd.training.lesson.teacher_temperature", lambda t, data: fitted[t.name]
+        "edgekd.training.distillation_loss.teacher_temperature", lambda t, data: fitted[t.name]
     )
     ends = []
     for title, module in (("plain", network), ("sharp", sharp)):
         plan = teaching(table(name), calibrate_teachers=True)
         teacher = ModuleTeacher(title, title, 1.0, module.requires_grad_(False), Outputs())
         keys = {"data": samples, "teachers": [teacher], "work": tmp_path / title}
-        ends.append(state(teach(copy.deepcopy(student), plan, **keys)))
+        ends.append(state(teach(copy.deepcopy(student), context(plan, **keys))))
     assert all(torch.allclose(ends[0][key], ends[1][key], atol=1e-5) for key in ends[0])
 
 

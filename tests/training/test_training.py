@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from contexts import context
 from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
@@ -16,7 +17,8 @@ from edgekd.data.views import view_of
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate, predict
 from edgekd.training.checkpoint import read_tensors
-from edgekd.training.loop import CHECKPOINT, Batch, Training, fit, label_loss, rate_share
+from edgekd.training.loop import CHECKPOINT, Batch, fit, fit_labels, rate_share
+from edgekd.training.teaching import Teaching
 from edgekd.values.tables import parse
 
 torch.set_num_threads(1)
@@ -53,9 +55,9 @@ def network(seed: int = 0) -> nn.Module:
 def train(
     work: Path, module: nn.Module | None = None, *, on: Data | None = None, **keys
 ) -> nn.Module:
-    training = Training(**{"epochs": 3, "batch_size": 16, "learning_rate": 0.01, **keys})
+    training = Teaching(**{"epochs": 3, "batch_size": 16, "learning_rate": 0.01, **keys})
     module = module or network()
-    return fit(module, label_loss(training), training, data=on or data(), work=work, seed=5)
+    return fit_labels(module, context(training, data=on or data(), work=work, seed=5))
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
@@ -98,15 +100,16 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_randomness(tmp
 def test_a_finished_training_is_not_repeated(tmp_path):
     first = train(tmp_path)
     steps = []
-    training = Training(epochs=3, batch_size=16, learning_rate=0.01)
-    again = fit(
+    training = Teaching(epochs=3, batch_size=16, learning_rate=0.01)
+    again = fit_labels(
         network(),
-        label_loss(training),
-        training,
-        data=data(),
-        work=tmp_path,
-        seed=5,
-        on_step=lambda done, total: steps.append(done),
+        context(
+            training,
+            data=data(),
+            work=tmp_path,
+            seed=5,
+            on_step=lambda done, total: steps.append(done),
+        ),
     )
     assert steps == []
     assert same(first, again)
@@ -135,16 +138,18 @@ def test_steps_are_counted_and_a_partial_batch_is_dropped_or_kept(tmp_path):
         return nn.functional.cross_entropy(module(batch.x), batch.y)
 
     for partial, expected, total in (("drop", {16}, 12), ("keep", {16, 4}, 14)):
-        training = Training(epochs=2, batch_size=16, partial_batch=partial)
+        training = Teaching(epochs=2, batch_size=16, partial_batch=partial)
         seen.clear()
         sizes.clear()
         fit(
             network(),
             loss,
-            training,
-            data=data(),
-            work=tmp_path / partial,
-            on_step=lambda done, total: seen.append((done, total)),
+            context(
+                training,
+                data=data(),
+                work=tmp_path / partial,
+                on_step=lambda done, total: seen.append((done, total)),
+            ),
         )
         assert sizes == expected
         assert seen == [(step, total) for step in range(1, total + 1)]
@@ -156,14 +161,15 @@ def test_a_set_smaller_than_a_batch_is_used_whole(tmp_path):
 
 def test_gradients_are_still_there_after_the_step(tmp_path):
     module, found = network(), []
-    training = Training(epochs=1, batch_size=50)
-    fit(
+    training = Teaching(epochs=1, batch_size=50)
+    fit_labels(
         module,
-        label_loss(training),
-        training,
-        data=data(),
-        work=tmp_path,
-        on_step=lambda done, total: found.append(module[0].weight.grad is not None),
+        context(
+            training,
+            data=data(),
+            work=tmp_path,
+            on_step=lambda done, total: found.append(module[0].weight.grad is not None),
+        ),
     )
     assert found == [True, True]
     assert module[0].weight.grad is None
@@ -179,10 +185,10 @@ def test_the_best_weights_are_kept_and_the_last_on_request(tmp_path):
     found = {}
     for keep in ("best", "last"):
         spoiled.steps = 0
-        training = Training(
+        training = Teaching(
             epochs=6, batch_size=16, learning_rate=0.02, keep=keep, schedule="constant"
         )
-        module = fit(network(), spoiled, training, data=data(), work=tmp_path / keep)
+        module = fit(network(), spoiled, context(training, data=data(), work=tmp_path / keep))
         found[keep] = evaluate(module, data().validation)
         history = read_tensors(tmp_path / keep / CHECKPOINT)[1]["history"]
         assert found[keep] == pytest.approx(
@@ -207,7 +213,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path):
         return value * float("nan") if len(calls) == 9 else value
 
     with pytest.raises(InputError, match=r"epoch 2, step 3: the loss became nan") as caught:
-        fit(network(), loss, Training(epochs=3, batch_size=16), data=data(), work=tmp_path)
+        fit(network(), loss, context(Teaching(epochs=3, batch_size=16), data=data(), work=tmp_path))
     assert "learning_rate" in caught.value.hint
     assert read_tensors(tmp_path / CHECKPOINT)[1]["done"] == 1
 
@@ -224,10 +230,10 @@ def test_weight_decay_spares_biases_and_norms(tmp_path):
     module = network()
     nn.init.ones_(module[1].weight)
     kernel, bias = module[0].weight.detach().clone(), module[0].bias.detach().clone()
-    training = Training(
+    training = Teaching(
         epochs=1, batch_size=100, weight_decay=0.5, learning_rate=0.1, warmup=0, schedule="constant"
     )
-    fit(module, nothing, training, data=data(), work=tmp_path)
+    fit(module, nothing, context(training, data=data(), work=tmp_path))
     assert torch.allclose(module[0].weight, kernel * (1 - 0.1 * 0.5))
     assert torch.equal(module[0].bias, bias)
     assert torch.equal(module[1].weight, torch.ones(4))
@@ -264,8 +270,8 @@ def test_fixed_views_repeat_and_differ(tmp_path):
         seen.setdefault(batch.view, []).append(batch.index)
         return nn.functional.cross_entropy(module(batch.x), batch.y)
 
-    training = Training(epochs=2, batch_size=25)
-    fit(network(), loss, training, data=images, work=tmp_path, seed=3)
+    training = Teaching(epochs=2, batch_size=25)
+    fit(network(), loss, context(training, data=images, work=tmp_path, seed=3))
     assert sorted(torch.cat(seen[0]).tolist()) == list(range(100))
     assert sorted(torch.cat(seen[1]).tolist()) == list(range(100))
 
@@ -279,7 +285,7 @@ def test_new_draws_change_from_epoch_to_epoch(tmp_path):
         epochs.append(batch.x[batch.index.argsort()])
         return nn.functional.cross_entropy(module(batch.x), batch.y)
 
-    fit(network(), loss, Training(epochs=2, batch_size=100), data=images, work=tmp_path)
+    fit(network(), loss, context(Teaching(epochs=2, batch_size=100), data=images, work=tmp_path))
     assert not torch.equal(epochs[0], epochs[1])
 
 
@@ -291,8 +297,8 @@ def test_mixed_precision_trains_in_bfloat16_and_returns_float32(tmp_path):
         found.append(logits.dtype)
         return nn.functional.cross_entropy(logits.float(), batch.y)
 
-    training = Training(epochs=1, precision="bf16-mixed")
-    module = fit(network(), loss, training, data=data(), work=tmp_path)
+    training = Teaching(epochs=1, precision="bf16-mixed")
+    module = fit(network(), loss, context(training, data=data(), work=tmp_path))
     assert set(found) == {torch.bfloat16}
     assert {value.dtype for value in module.parameters()} == {torch.float32}
 
@@ -311,7 +317,7 @@ def test_evaluating_leaves_every_layer_in_its_mode():
 
 def test_wrong_keys_are_refused_all_at_once():
     with pytest.raises(InputError) as caught:
-        parse(Training, {"epoch": 3, "batch_size": 0, "schedule": "cosin"}, "recipe.toml: distill")
+        parse(Teaching, {"epoch": 3, "batch_size": 0, "schedule": "cosin"}, "recipe.toml: distill")
     text = str(caught.value)
     assert "unknown key 'epoch'" in text
     assert "batch_size" in text
@@ -335,7 +341,7 @@ from pathlib import Path
 from test_training import *
 
 slow = sys.argv[2] == "slow"
-training = Training(epochs=6, batch_size=16, learning_rate=0.01)
+training = Teaching(epochs=6, batch_size=16, learning_rate=0.01)
 module = fit(
     network(), label_loss(training), training, data=data(Augmentation(shift=1)), seed=5,
     work=Path(sys.argv[1]), on_step=lambda done, total: time.sleep(0.03 if slow else 0),

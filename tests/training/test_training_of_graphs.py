@@ -4,14 +4,16 @@ import copy
 
 import pytest
 import torch
+from contexts import context
 from torch import nn
 
 from edgekd.data.samples import Data, Samples
 from edgekd.models.resnet import resnet8
 from edgekd.network.evaluation import evaluate
-from edgekd.training.distillation import Teaching, teach
+from edgekd.training.distillation import teach
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.training.teaching import Teaching
 
 torch.set_num_threads(1)
 
@@ -100,7 +102,7 @@ def test_a_prepared_graph_learns_with_features_and_goes_on_after_a_break(tmp_pat
     teachers = [teacher()]
     graph = prepared()
     start = copy.deepcopy(graph.state_dict())
-    whole = teach(graph, PLAN, data=data(), teachers=teachers, work=tmp_path / "a")
+    whole = teach(graph, context(PLAN, data=data(), teachers=teachers, work=tmp_path / "a"))
     assert any(not torch.equal(start[key], value) for key, value in whole.state_dict().items())
     assert not any("edgekd_tap" in name for name, _ in whole.named_modules())
 
@@ -109,15 +111,20 @@ def test_a_prepared_graph_learns_with_features_and_goes_on_after_a_break(tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(prepared(), PLAN, data=data(), teachers=teachers, work=tmp_path / "b", on_step=stop)
+        teach(
+            prepared(),
+            context(PLAN, data=data(), teachers=teachers, work=tmp_path / "b", on_step=stop),
+        )
     steps: list[int] = []
     broken = teach(
         prepared(),
-        PLAN,
-        data=data(),
-        teachers=teachers,
-        work=tmp_path / "b",
-        on_step=lambda done, total: steps.append(done),
+        context(
+            PLAN,
+            data=data(),
+            teachers=teachers,
+            work=tmp_path / "b",
+            on_step=lambda done, total: steps.append(done),
+        ),
     )
     assert steps[0] == 7
     for key, value in whole.state_dict().items():
@@ -130,7 +137,7 @@ def test_a_trained_graph_converts_and_answers_as_it_did(tmp_path):
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     plan = PLAN.model_copy(update={"epochs": 2})
-    graph = teach(prepared(), plan, data=data(), teachers=[teacher()], work=tmp_path)
+    graph = teach(prepared(), context(plan, data=data(), teachers=[teacher()], work=tmp_path))
     before = evaluate(graph, data().test)
     converted = convert_pt2e(graph, fold_quantize=True)
     assert evaluate(converted, data().test) == pytest.approx(before, abs=0.05)

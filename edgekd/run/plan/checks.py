@@ -12,7 +12,7 @@ from edgekd.registry import STAGES
 from edgekd.run.plan.planned import Plan, Request
 from edgekd.stages import Context, Stage
 from edgekd.values.recipe import Recipe
-from edgekd.values.tables import parse
+from edgekd.values.tables import parse_entry
 from edgekd.values.target import Target, fits
 
 INT8_ONLY = {"edgetpu": "the Edge TPU", "vela": "the Ethos-U", "c": "generated C"}
@@ -27,8 +27,7 @@ def typed_stage(number: int, table: dict[str, Any]) -> Stage:
     if "kind" not in table:
         raise InputError("a stage without 'kind'", where=where, allowed=", ".join(STAGES.names()))
     entry = STAGES.get(str(table["kind"]), f"{where}.kind")
-    stage: Stage = parse(entry.make, table, f"{where} ({entry.name})")  # type: ignore[arg-type]
-    return stage
+    return parse_entry(entry, Stage, table, f"{where} ({entry.name})")
 
 
 def check_order(stages: Sequence[Stage], collect: Collector) -> None:
@@ -95,8 +94,7 @@ def check_target(
 def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector) -> None:
     """Some accelerators run int8 and nothing else, so a recipe for them has to end in int8."""
     if any(
-        stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8"  # type: ignore[attr-defined]
-        for stage in stages
+        stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8" for stage in stages
     ):
         return
     collect.faults.extend(

@@ -29,7 +29,7 @@ def stage_key(previous: str, stage: Stage, target: Target, content: str = "") ->
     """Of what came before, the stage's own table with what the files in it hold, and the target's
     facts that it reads."""
     facts = target.model_dump(mode="json", include=set(stage.target_facts))
-    table = stage.model_dump(mode="json")  # type: ignore[attr-defined]
+    table = stage.model_dump(mode="json")
     return key_of(previous, table, facts, *([content] if content else []))
 
 

@@ -12,6 +12,7 @@ from edgekd.run.plan.keys import stage_key, start_key
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, Request
 from edgekd.stages import Stage
 from edgekd.store import key_of
+from edgekd.values.progress import silent
 from edgekd.values.target import Target, hard_limits
 
 PASSED = "plan"
@@ -22,7 +23,7 @@ def planned_target(
     plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
 ) -> PlannedTarget:
     """One target's part of a network's plan; what the same plan passed is not checked again."""
-    context = plan.context(target, plan.request.out / "stages" / "unfinished", lambda *_: None)
+    context = plan.context(target, plan.request.out / "stages" / "unfinished", silent)
     key, planned = start_key(plan), []
     for stage in stages:
         content = collect.attempt(stage.content, plan.request.recipe.folder)

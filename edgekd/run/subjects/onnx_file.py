@@ -74,7 +74,7 @@ class OnnxFileSubject:
         if not planned.stages:
             return TargetFiles((baseline,), baseline)
         (stage,) = (each.stage for each in planned.stages)
-        table = stage.model_dump(mode="json")  # type: ignore[attr-defined]
+        table = stage.model_dump(mode="json")
         samples = plan.calibration
         key = key_of("calibrated", *parts, [table], plan.data.sha256, sha256_of_tensors(samples))
         corrected: bool = table["bias_correction"]
@@ -131,7 +131,7 @@ def _faults(stages: Sequence[Stage], target: Target) -> list[EdgekdError]:
     """Every stage that needs a network, and a target without ONNX."""
     faults: list[EdgekdError] = []
     for number, stage in enumerate(stages, 1):
-        table = stage.model_dump()  # type: ignore[attr-defined]
+        table = stage.model_dump()
         if stage.kind != "quantize" or number > 1:
             faults.append(_fault(number, f"'{stage.kind}' needs a network to train"))
         elif (table["dtype"], table["method"]) != ("int8", "calibrate"):

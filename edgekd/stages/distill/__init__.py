@@ -6,14 +6,13 @@ from typing import Any, ClassVar, Literal
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import STAGES
-from edgekd.stages import Context
-from edgekd.stages.distill.schemes import Scheme, Situation, scheme_of
-from edgekd.training.distillation import Teaching
+from edgekd.stages import Context, TrainingStage
+from edgekd.stages.distill.schemes import Scheme, scheme_of
 from edgekd.values.candidate import Candidate
 
 
 @STAGES.register(paper="https://arxiv.org/abs/1503.02531")
-class Distill(Teaching):
+class Distill(TrainingStage):
     """Train the student from one teacher or several, with losses on logits and on layers.
 
     `scheme` is how they meet: the name of one, or a table with its `name` and parameters;
@@ -37,22 +36,23 @@ class Distill(Teaching):
             scheme = self._scheme(where)
         except EdgekdError as error:
             return list(error.faults)
-        return scheme.check(candidate.module, self._situation(context, where))
+        return scheme.check(candidate.module, self.learning(context, where))
 
     def cost(self, context: Context) -> str:
         try:
-            return self._scheme("").cost(self._situation(context, ""))
+            return self._scheme("").cost(self.learning(context, ""))
         except EdgekdError:
             return "not known: the scheme is refused"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
-        scheme, at = self._scheme("distill"), self._situation(context, "distill")
-        taught = scheme.teach(copy.deepcopy(candidate.module), at)
-        names = ", ".join(str(table["name"]) for table in self.losses) or "labels only"
+        scheme, learning = self._scheme("distill"), self.learning(context, "distill")
+        taught = scheme.teach(copy.deepcopy(candidate.module), learning)
+        losses = self.teaching.losses
+        names = ", ".join(str(table["name"]) for table in losses) or "labels only"
         names = names if scheme.reads_losses else "its own loss"
         how = "" if self.name == "offline" else f" by {self.name}"
         note = f" ({taught.note})" if taught.note else ""
-        line = f"distill{how}: {self.epochs} epochs with {names}{note}"
+        line = f"distill{how}: {self.teaching.epochs} epochs with {names}{note}"
         return candidate.after(taught.module, line)
 
     def content(self, folder: Path) -> str:
@@ -69,16 +69,3 @@ class Distill(Teaching):
 
     def _scheme(self, where: str) -> Scheme:
         return scheme_of(self.scheme, f"{where}: scheme")
-
-    def _situation(self, context: Context, where: str) -> Situation:
-        return Situation(
-            teaching=self,
-            data=context.data,
-            teachers=context.teachers,
-            work=context.work,
-            seed=context.seed,
-            folder=context.folder,
-            cache=context.cache,
-            progress=context.progress,
-            where=where,
-        )

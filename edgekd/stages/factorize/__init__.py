@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,8 +13,9 @@ from torch import nn
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.cost import totals
 from edgekd.network.evaluation import evaluate
+from edgekd.network.taps import is_within
 from edgekd.registry import STAGES
-from edgekd.stages import Context
+from edgekd.stages import Context, TrainingStage
 from edgekd.stages._replacing import float_faults, ignore_faults, kept_structure, step_folder
 from edgekd.stages.factorize.covariance import Moments, input_moments
 from edgekd.stages.factorize.ranks import Method, Option, cheapest_within
@@ -28,7 +30,8 @@ from edgekd.stages.factorize.sites import (
     replaced,
     spectrum_of,
 )
-from edgekd.training.distillation import Teaching, check_teaching, teach
+from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.teaching import Recovery
 from edgekd.values.candidate import Candidate
 from edgekd.values.tables import Value
 
@@ -61,7 +64,7 @@ class Rank(Value):
 
 
 @STAGES.register(paper="https://arxiv.org/abs/1505.06798")
-class Factorize(Teaching):
+class Factorize(TrainingStage):
     """Split linear layers and convolutions into smaller ones, then recover with the teachers.
 
     `linear` and `convolution` choose the method for each kind of layer; "auto" takes the one that
@@ -79,7 +82,7 @@ class Factorize(Teaching):
     rank: Rank = Rank(energy=0.95)
     weighted: bool = True
     ignore: tuple[str, ...] = ()
-    epochs: int = Field(default=10, ge=0)
+    teaching: Recovery = Recovery()
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why this factorization can't work on such a model."""
@@ -89,10 +92,8 @@ class Factorize(Teaching):
         faults = ignore_faults(candidate.module, self.ignore, where)
         if not faults:
             faults += self._rank_faults(candidate, context, where)
-        if self.epochs:
-            faults += check_teaching(
-                self, candidate.module, data=context.data, teachers=context.teachers, where=where
-            )
+        if self.teaching.epochs:
+            faults += check_teaching(candidate.module, self.learning(context, where))
         return faults
 
     def cost(self, context: Context) -> str:
@@ -100,8 +101,7 @@ class Factorize(Teaching):
         rule = self.rank.model_dump(exclude_none=True)
         name, value = next(iter(rule.items()))
         weighted = "weighted" if self.weighted else "plain"
-        samples = f"{self.epochs} epochs of {len(context.data.train):,} samples"
-        return f"ranks by {name} {value}, {weighted}; {samples}"
+        return f"ranks by {name} {value}, {weighted}; {self.learning(context, '').length}"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with its layers split where that is cheaper."""
@@ -123,7 +123,7 @@ class Factorize(Teaching):
         )
 
     def _ignores(self, layer: str) -> bool:
-        return any(layer == name or layer.startswith(f"{name}.") for name in self.ignore)
+        return is_within(layer, self.ignore)
 
     def _choose(
         self, candidate: Candidate, context: Context, sites: list[Site]
@@ -217,20 +217,10 @@ class Factorize(Teaching):
         ]
 
     def _recovered(self, module: nn.Module, context: Context, root: Path) -> nn.Module:
-        if not self.epochs:
+        if not self.teaching.epochs:
             return module
-        fields = {name: getattr(self, name) for name in Teaching.model_fields}
-        return teach(
-            copy.deepcopy(module),
-            Teaching.model_validate(fields),
-            data=context.data,
-            teachers=context.teachers,
-            work=root / "recovery",
-            seed=context.seed,
-            progress=context.progress,
-            cache=context.cache or context.work / "logits",
-            where="factorize",
-        )
+        learning = replace(context, work=root / "recovery", cache=context.logits_folder)
+        return teach(copy.deepcopy(module), self.learning(learning, "factorize"))
 
     def _line(
         self,

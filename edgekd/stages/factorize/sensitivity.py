@@ -6,6 +6,7 @@ from torch import nn
 
 from edgekd.stages.factorize.ranks import Method, Option
 from edgekd.stages.factorize.sites import Site, Spectrum, at_energy, replaced
+from edgekd.values.progress import Progress
 
 ENERGIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98, 0.99, 0.995, 0.999)
 """What the modes keep of their energy in the options that are tried."""
@@ -45,7 +46,7 @@ def by_sensitivity(
     multiple: int,
     score: Score,
     allowed: float,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> dict[str, Option]:
     """For each layer the cheapest option at which the network, this layer alone factorized, scores
     no more than `allowed` below its whole self."""

@@ -11,7 +11,7 @@ from torch import nn
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.cost import totals
 from edgekd.registry import CRITERIA, STAGES
-from edgekd.stages import Context
+from edgekd.stages import Context, TrainingStage
 from edgekd.stages._replacing import (
     float_faults,
     ignore_faults,
@@ -35,14 +35,14 @@ from edgekd.stages.prune.faults import (
 )
 from edgekd.stages.prune.granularity import PATTERN, pattern_of, removed
 from edgekd.stages.prune.moving import scored_by_moving
-from edgekd.stages.prune.recovery import Recovery
+from edgekd.stages.prune.recovery import recovered, scored
 from edgekd.stages.prune.sparse import COOL_DOWN, Sparsity, moved, stepwise, zeros_line
+from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.stages.prune.steps import (
     shares,
     split_epochs,
 )
 from edgekd.stages.prune.structured import (
-    Wish,
     channel_counts,
     cut,
     share_for,
@@ -50,13 +50,14 @@ from edgekd.stages.prune.structured import (
     wanted_groups,
 )
 from edgekd.stages.prune.weights import Masks, kernels
-from edgekd.training.distillation import Teaching, check_teaching
+from edgekd.training.distillation import check_teaching
+from edgekd.training.teaching import Recovery
 from edgekd.values.candidate import Candidate
 from edgekd.values.tables import build
 
 
 @STAGES.register(paper="https://arxiv.org/abs/2301.12900")
-class Prune(Teaching):
+class Prune(TrainingStage):
     """Remove channels, heads, neurons, blocks or single weights, then recover with the teachers.
 
     `criterion` is a name, or a table with its name and parameters. Give `amount`, the share of
@@ -86,7 +87,7 @@ class Prune(Teaching):
     ignore: tuple[str, ...] = ()
     samples: PositiveInt = 512
     score_epochs: PositiveInt = 1
-    epochs: int = Field(default=10, ge=0)
+    teaching: Recovery = Recovery()
 
     @model_validator(mode="after")
     def _one_goal(self) -> "Prune":
@@ -116,24 +117,23 @@ class Prune(Teaching):
         except InputError as error:
             return [*faults, *getattr(error, "faults", (error,))]
         if criterion.moves and self.granularity != "blocks":
-            faults += moving_faults(module, self._name, self.epochs, self.allocation, where)
+            faults += moving_faults(
+                module, self._name, self.teaching.epochs, self.allocation, where
+            )
         if not faults and self._zeroes:
             faults += self._weight_faults(module, criterion, context, where)
         elif not faults:
             find = block_faults if self.granularity == "blocks" else channel_faults
-            facts = (candidate.example, self._wish(context), criterion, self.amount, self.budget)
+            facts = (candidate.example, self._spec(context), criterion, self.amount, self.budget)
             faults += find(module, *facts, where)
-        if self.epochs or criterion.needs == "training":
-            teachers = context.teachers
-            faults += check_teaching(
-                self, module, data=context.data, teachers=teachers, where=where
-            )
+        if self.teaching.epochs or criterion.needs == "training":
+            faults += check_teaching(module, self.learning(context, where))
         return faults
 
     def cost(self, context: Context) -> str:
         """Steps, recovery epochs and samples."""
         steps = len(shares(self.ramp, self.steps))
-        epochs = self.epochs
+        epochs = self.teaching.epochs
         criterion = self._criterion("prune")
         moves = criterion.moves and self.granularity != "blocks"
         steps = 1 if moves else steps
@@ -143,13 +143,15 @@ class Prune(Teaching):
         goal += f" of the {self.granularity}" if self.amount is not None else ""
         if self.budget is not None:
             goal = f"down to {self.budget:.0%} of the MACs"
-        each = "" if steps == 1 else f" in {steps} steps"
-        return (
-            f"{goal} by {self._name}{each}, {epochs} epochs of {len(context.data.train):,} samples"
-        )
+        in_steps = "" if steps == 1 else f" in {steps} steps"
+        length = context.with_teaching(epochs=epochs).length
+        return f"{goal} by {self._name}{in_steps}, {length}"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with fewer channels, or with zeros among its weights."""
+        learning = self.learning(context, "prune")
+        learning = replace(learning, work=self._root(candidate, context))
+        context = replace(learning, cache=context.logits_folder)
         if self._zeroes:
             module, masks = self._sparse(candidate, context)
             line = zeros_line(module, self.granularity, self._name, self.allocation, masks)
@@ -162,85 +164,77 @@ class Prune(Teaching):
 
     def _structured(self, candidate: Candidate, context: Context) -> nn.Module:
         start = candidate.module
-        root = self._root(candidate, context)
         criterion = self._criterion("prune")
         if criterion.moves and self.granularity != "blocks":
-            return self._moved_channels(candidate, context, criterion, root)
-        recovery = self._recovery(context)
+            return self._moved_channels(candidate, context, criterion)
         whole = totals(start, candidate.example).macs
         first = self._units(candidate, context)
         parts = shares(self.ramp, self.steps)
         module = start
         for number, (part, epochs) in enumerate(
-            zip(parts, split_epochs(self.epochs, len(parts)), strict=True), 1
+            zip(parts, split_epochs(self.teaching.epochs, len(parts)), strict=True), 1
         ):
             context.progress("prune", number - 1, len(parts))
-            work = root / f"step-{number}"
+            step = context.phase(f"step-{number}")
             macs = None if self.budget is None else whole * (1 - (1 - self.budget) * part)
             amount = None if self.amount is None else self.amount * part
-            make = partial(self._cut, module, candidate, context, work, first, amount, macs)
-            smaller = kept_structure(work / "pruned", start, make)
-            again = partial(recovery.recovered, smaller, epochs, work, _nothing)
-            module = kept_structure(work / "recovered", start, again)
+            make = partial(self._cut, module, candidate, step, Goal(first, amount, macs))
+            smaller = kept_structure(step.work / "pruned", start, make)
+            again = partial(recovered, smaller, step, epochs)
+            module = kept_structure(step.work / "recovered", start, again)
         return module.eval()
 
     def _units(self, candidate: Candidate, context: Context) -> Any:
-        wish = self._wish(context)
+        spec = self._spec(context)
         if self.granularity == "blocks":
-            return first_blocks(wanted_blocks(candidate.module, candidate.example, wish))
-        return units_of(wanted_groups(candidate.module, candidate.example, wish))
+            return first_blocks(wanted_blocks(candidate.module, candidate.example, spec))
+        return units_of(wanted_groups(candidate.module, candidate.example, spec))
 
     def _cut(
-        self,
-        module: nn.Module,
-        candidate: Candidate,
-        context: Context,
-        work: Path,
-        first: Any,
-        amount: float | None,
-        macs: float | None,
+        self, module: nn.Module, candidate: Candidate, context: Context, goal: Goal
     ) -> nn.Module:
-        criterion, wish = self._criterion("prune"), self._wish(context)
+        criterion, spec = self._criterion("prune"), self._spec(context)
         if self.granularity == "blocks" and criterion.reads == "outputs":
             x = context.data.train.some(self.samples).x
-            blocks = wanted_blocks(module, candidate.example, wish)
-            scored, scores = module, branch_energy(module, blocks, x)
+            blocks = wanted_blocks(module, candidate.example, spec)
+            judged, scores = module, branch_energy(module, blocks, x)
         else:
-            scored, scores = self._recovery(context).scored(module, criterion, work)
+            judged, scores = scored(module, criterion, spec, context)
         remove = cut_blocks if self.granularity == "blocks" else cut
         return remove(
-            scored,
+            judged,
             candidate.example,
-            wish,
+            spec,
             scores=scores,
             criterion=criterion,
-            first=first,
-            amount=amount,
-            macs=macs,
+            first=goal.first,
+            amount=goal.amount,
+            macs=goal.macs,
             samples=context.data.validation,
             report=context.progress,
         )
 
     def _moved_channels(
-        self, candidate: Candidate, context: Context, criterion: Criterion, root: Path
+        self, candidate: Candidate, context: Context, criterion: Criterion
     ) -> nn.Module:
         """Masks move over most of the epochs; what they hide is cut, and the rest recovers."""
-        start, example, wish = candidate.module, candidate.example, self._wish(context)
-        recovery, groups = self._recovery(context), wanted_groups(start, example, wish)
+        start, example, spec = candidate.module, candidate.example, self._spec(context)
+        groups = wanted_groups(start, example, spec)
         macs = None if self.budget is None else self.budget * totals(start, example).macs
-        moving = max(1, round(self.epochs * (1 - COOL_DOWN)))
+        moving = max(1, round(self.teaching.epochs * (1 - COOL_DOWN)))
 
         def make() -> nn.Module:
             amount = self.amount
             if amount is None:
                 assert macs is not None
-                amount = share_for(start, example, groups, wish, macs)
-            facts = (wish, criterion, amount, moving, recovery, root / "moving")
-            module, scores = scored_by_moving(start, groups, *facts)
+                amount = share_for(start, example, groups, spec, macs)
+            phase = context.phase("moving")
+            facts = (criterion, amount, phase, moving)
+            module, scores = scored_by_moving(start, groups, spec, *facts)
             return cut(
                 module,
                 example,
-                wish,
+                spec,
                 scores=scores,
                 criterion=criterion,
                 first=units_of(groups),
@@ -250,10 +244,9 @@ class Prune(Teaching):
                 report=context.progress,
             )
 
-        smaller = kept_structure(root / "pruned", start, make)
-        left = self.epochs - moving
-        again = partial(recovery.recovered, smaller, left, root, _nothing)
-        return kept_structure(root / "recovered", start, again).eval()
+        smaller = kept_structure(context.work / "pruned", start, make)
+        again = partial(recovered, smaller, context, self.teaching.epochs - moving)
+        return kept_structure(context.work / "recovered", start, again).eval()
 
     def _changes(self, candidate: Candidate, module: nn.Module) -> str:
         before = totals(candidate.module, candidate.example)
@@ -280,38 +273,30 @@ class Prune(Teaching):
     # Zeros: single weights, blocks of them and N:M.
 
     def _sparse(self, candidate: Candidate, context: Context) -> tuple[nn.Module, Masks]:
-        root, recovery = self._root(candidate, context), self._recovery(context)
         parts = shares(self.ramp, self.steps)
-        epochs = split_epochs(self.epochs, len(parts))
+        epochs = split_epochs(self.teaching.epochs, len(parts))
         make_criterion = partial(self._criterion, "prune")
         criterion = make_criterion()
-        wish = replace(self._wish(context), comparable=criterion.comparable)
-        wanted = Sparsity(self.granularity, self.amount, wish, parts, epochs)
+        spec = replace(self._spec(context), comparable=criterion.comparable)
+        wanted = Sparsity(self.granularity, self.amount, spec, parts, epochs)
         if not criterion.moves:
-            return stepwise(candidate.module, wanted, make_criterion, recovery, root)
-        make = partial(moved, candidate.module, wanted, criterion, recovery, root / "moving")
-        module = kept_weights(root / "moved.safetensors", candidate.module, make)
-        names = kernels(module, wanted.wish.ignores)
+            return stepwise(candidate.module, wanted, make_criterion, context)
+        make = partial(moved, candidate.module, wanted, criterion, context.phase("moving"))
+        module = kept_weights(context.work / "moved.safetensors", candidate.module, make)
+        names = kernels(module, wanted.spec.ignores)
         return module, {name: module.get_parameter(name) != 0 for name in names}
 
     # What both need.
 
-    def _recovery(self, context: Context) -> Recovery:
-        fields = {name: getattr(self, name) for name in Teaching.model_fields}
-        return Recovery(
-            Teaching.model_validate(fields | {"epochs": max(1, self.epochs)}),
-            context.data,
-            context.teachers,
-            context.seed,
-            context.cache or context.work / "logits",
-            context.progress,
-            self.samples,
-            self.score_epochs,
+    def _spec(self, context: Context) -> PruneSpec:
+        return PruneSpec(
+            allocation=self.allocation,
+            multiple=context.target.channel_multiple,
+            ignore=self.ignore,
+            kind=removed(self.granularity) or "channels",
+            samples=self.samples,
+            score_epochs=self.score_epochs,
         )
-
-    def _wish(self, context: Context) -> Wish:
-        kind = removed(self.granularity) or "channels"
-        return Wish(self.allocation, context.target.channel_multiple, self.ignore, kind)
 
     def _root(self, candidate: Candidate, context: Context) -> Path:
         facts = (self.model_dump_json(), context.seed, context.data.sha256)
@@ -349,8 +334,4 @@ class Prune(Teaching):
                     hint="granularity = 'channels', or a criterion such as magnitude-l1",
                 )
             )
-        return faults + weight_faults(module, self._wish(context), self.granularity, where)
-
-
-def _nothing(student: nn.Module) -> None:
-    """What is cut out needs no mask."""
+        return faults + weight_faults(module, self._spec(context), self.granularity, where)

@@ -19,9 +19,9 @@ from edgekd.network.evaluation import evaluate
 from edgekd.stages.prune.allocation import Pool, best, global_, uniform
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.scoring import KERNELS, NORMS, Scores
-from edgekd.stages.prune.structured import Wish, within
-
-Report = Callable[[str, int, int], None]
+from edgekd.stages.prune.spec import PruneSpec
+from edgekd.stages.prune.structured import within
+from edgekd.values.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def block_scores_of(
     return found
 
 
-def wanted_blocks(module: nn.Module, example: Tensor, wish: Wish) -> list[Block]:
+def wanted_blocks(module: nn.Module, example: Tensor, wish: PruneSpec) -> list[Block]:
     """The residual blocks that the recipe does not ignore."""
     return [each for each in residual_blocks(module, example) if not wish.ignores(each.name)]
 
@@ -141,7 +141,7 @@ def block_pools(
     blocks: Sequence[Block],
     worth: Mapping[str, float],
     first: Mapping[tuple[int, ...], int],
-    wish: Wish,
+    wish: PruneSpec,
 ) -> tuple[list[Pool], list[list[Block]]]:
     """What competes: the blocks of one shape ("uniform"), or all of them."""
     shapes = dict.fromkeys(block.shape for block in blocks)
@@ -159,7 +159,7 @@ def block_pools(
 def cut_blocks(
     module: nn.Module,
     example: Tensor,
-    wish: Wish,
+    wish: PruneSpec,
     *,
     scores: Scores,
     criterion: Criterion,
@@ -167,7 +167,7 @@ def cut_blocks(
     amount: float | None,
     macs: float | None,
     samples: Samples,
-    report: Report,
+    report: Progress,
 ) -> nn.Module:
     """A copy without the worst blocks: `amount` of the first ones, or enough for `macs`.
 
@@ -202,7 +202,7 @@ def _measured(
     blocks: Sequence[Block],
     worth: Mapping[str, float],
     samples: Samples,
-    report: Report,
+    report: Progress,
 ) -> dict[str, float]:
     before, found = evaluate(module, samples), {}
     span = max(abs(value) for value in worth.values()) or 1.0

@@ -19,8 +19,8 @@ from edgekd.stages.prune.channels import Group
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import block_of, pattern_of
 from edgekd.stages.prune.scoring import NORMS
+from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import (
-    Wish,
     make_pools,
     share_out,
     smallest,
@@ -62,7 +62,7 @@ def moving_faults(
 def channel_faults(
     module: nn.Module,
     example: Tensor,
-    wish: Wish,
+    wish: PruneSpec,
     criterion: Criterion,
     amount: float | None,
     budget: float | None,
@@ -110,7 +110,7 @@ def _norm_faults(module: nn.Module, groups: Sequence[Group], where: str) -> list
 
 
 def _amount_faults(
-    groups: Sequence[Group], wish: Wish, amount: float, where: str
+    groups: Sequence[Group], wish: PruneSpec, amount: float, where: str
 ) -> list[EdgekdError]:
     first: Mapping[str, int] = units_of(groups)
     scores = {name: torch.ones(count) for name, count in first.items()}
@@ -142,7 +142,7 @@ def _amount_faults(
 def block_faults(
     module: nn.Module,
     example: Tensor,
-    wish: Wish,
+    wish: PruneSpec,
     criterion: Criterion,
     amount: float | None,
     budget: float | None,
@@ -187,7 +187,7 @@ def block_faults(
     return []
 
 
-def _blocks_gone(blocks: Sequence[Block], wish: Wish, amount: float) -> int:
+def _blocks_gone(blocks: Sequence[Block], wish: PruneSpec, amount: float) -> int:
     worth = dict.fromkeys((block.name for block in blocks), 1.0)
     pools, _ = block_pools(blocks, worth, first_blocks(blocks), wish)
     return len(blocks) - sum(share_out(pools, wish, amount, {}).values())
@@ -201,7 +201,9 @@ def _no_norm(name: str, bare: Sequence[str], where: str) -> InputError:
     )
 
 
-def weight_faults(module: nn.Module, wish: Wish, granularity: str, where: str) -> list[EdgekdError]:
+def weight_faults(
+    module: nn.Module, wish: PruneSpec, granularity: str, where: str
+) -> list[EdgekdError]:
     """What stands against zeroing weights: by layer name for N:M and blocks of them."""
     found = kernels(module, wish.ignores)
     if not found:

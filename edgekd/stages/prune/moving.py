@@ -7,18 +7,19 @@ it can come back. What is masked in the end is cut out for good, with the same o
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.stages.prune.channels import TRANSPOSED, Group
 from edgekd.stages.prune.criteria import Criterion
-from edgekd.stages.prune.recovery import Recovery
+from edgekd.stages.prune.recovery import train_to_the_end
 from edgekd.stages.prune.scoring import Scores, unit_scores
 from edgekd.stages.prune.sparse import MOVE_EVERY
-from edgekd.stages.prune.structured import Wish, make_pools, removals, share_out
+from edgekd.stages.prune.spec import PruneSpec
+from edgekd.stages.prune.structured import make_pools, removals, share_out
 from edgekd.stages.prune.weights import MovingMask, cubic_share, moving_masks
+from edgekd.training.context import Context
 
 Removals = Mapping[str, Sequence[int]]
 
@@ -26,12 +27,11 @@ Removals = Mapping[str, Sequence[int]]
 def scored_by_moving(
     module: nn.Module,
     groups: Sequence[Group],
-    wish: Wish,
+    spec: PruneSpec,
     criterion: Criterion,
     amount: float,
+    context: Context,
     epochs: int,
-    recovery: Recovery,
-    work: Path,
 ) -> tuple[nn.Module, Scores]:
     """A copy trained behind masks of up to `amount` of its channels, and the scores it ends with.
 
@@ -46,10 +46,10 @@ def scored_by_moving(
         def on_step(step: int, total: int) -> None:
             if step % MOVE_EVERY == 0 or step == total:
                 part = amount * cubic_share(1.0, step / total)
-                gone = _worst(module, groups, wish, criterion, _scores(masks, criterion), part)
+                gone = _worst(module, groups, spec, criterion, _scores(masks, criterion), part)
                 _silence(module, groups, masks, gone)
 
-        recovery.train(module, epochs, work, whole=True, on_step=on_step)
+        train_to_the_end(module, context, epochs, on_step=on_step)
         scores = {name: value.clone() for name, value in _scores(masks, criterion).items()}
     return module.eval(), scores
 
@@ -74,14 +74,14 @@ def _scores(masks: Mapping[str, MovingMask], criterion: Criterion) -> Scores:
 def _worst(
     module: nn.Module,
     groups: Sequence[Group],
-    wish: Wish,
+    spec: PruneSpec,
     criterion: Criterion,
     scores: Scores,
     amount: float,
 ) -> Removals:
     found = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
-    pools = make_pools(groups, found, {}, wish.multiple)
-    return removals(groups, pools, share_out(pools, wish, amount, {}))
+    pools = make_pools(groups, found, {}, spec.multiple)
+    return removals(groups, pools, share_out(pools, spec, amount, {}))
 
 
 def _silence(

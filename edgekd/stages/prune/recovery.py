@@ -1,97 +1,66 @@
-"""How a network learns while and after it loses parts: the recipe's training, data and teachers."""
+"""How a network learns while and after it loses parts."""
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 
 from torch import nn
 
-from edgekd.data.samples import Data
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.scoring import Scores, score
-from edgekd.training.distillation import Teaching, teach
-from edgekd.training.teachers import Teacher
-
-Progress = Callable[[str, int, int], None]
-OnStep = Callable[[int, int], None]
+from edgekd.stages.prune.spec import PruneSpec
+from edgekd.training.context import Context, OnStep
+from edgekd.training.distillation import teach
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """Trains a network in place with the teachers, and shows one to a criterion.
+def train_to_the_end(
+    student: nn.Module,
+    context: Context,
+    epochs: int,
+    *,
+    on_step: OnStep | None = None,
+    companions: nn.Module | None = None,
+) -> nn.Module:
+    """Train in place without ever stopping early, and keep the last weights."""
+    learning = context.with_teaching(epochs=epochs, keep="last", patience=None)
+    return teach(student, replace(learning, on_step=on_step), companions=companions)
 
-    `samples` is how many training samples gradients are scored on, `score_epochs` how long a
-    criterion that watches a training trains before each cut. `where` names the stage in errors.
-    """
 
-    teaching: Teaching
-    data: Data
-    teachers: Sequence[Teacher]
-    seed: int
-    cache: Path
-    progress: Progress
-    samples: int = 512
-    score_epochs: int = 1
-    where: str = "prune"
+def recovered(
+    module: nn.Module,
+    context: Context,
+    epochs: int,
+    after_step: Callable[[nn.Module], None] | None = None,
+) -> nn.Module:
+    """A trained copy, with `after_step` applied to it after each step; without epochs, the module
+    itself."""
+    if not epochs:
+        return module
+    student = copy.deepcopy(module)
+    learning = context.phase("recovery").with_teaching(epochs=epochs)
+    if after_step is not None:
+        learning = replace(learning, on_step=lambda step, total: after_step(student))
+    return teach(student, learning)
 
-    def train(
-        self,
-        student: nn.Module,
-        epochs: int,
-        work: Path,
-        *,
-        whole: bool = False,
-        on_step: OnStep | None = None,
-        companions: nn.Module | None = None,
-    ) -> nn.Module:
-        """So many epochs; `whole` keeps the last weights and never stops early."""
-        changes: dict[str, object] = {"epochs": epochs}
-        if whole:
-            changes |= {"keep": "last", "patience": None}
-        return teach(
-            student,
-            self.teaching.model_copy(update=changes),
-            data=self.data,
-            teachers=self.teachers,
-            work=work,
-            seed=self.seed,
-            progress=self.progress,
-            on_step=on_step,
-            cache=self.cache,
-            companions=companions,
-            where=self.where,
-        )
 
-    def recovered(
-        self, module: nn.Module, epochs: int, work: Path, on_step: Callable[[nn.Module], None]
-    ) -> nn.Module:
-        """A trained copy, `on_step` applied to it after each step; the module itself for none."""
-        if not epochs:
-            return module
-        student = copy.deepcopy(module)
-        return self.train(
-            student, epochs, work / "recovery", on_step=lambda step, total: on_step(student)
-        )
+def scored(
+    module: nn.Module, criterion: Criterion, spec: PruneSpec, context: Context
+) -> tuple[nn.Module, Scores]:
+    """A copy (trained, if the criterion needs it) and the scores of its tensors."""
+    judged = copy.deepcopy(module)
+    for parameter in judged.parameters():
+        parameter.requires_grad_(True)
 
-    def scored(
-        self, module: nn.Module, criterion: Criterion, work: Path
-    ) -> tuple[nn.Module, Scores]:
-        """A copy (trained, if the criterion needs it) and the scores of its tensors."""
-        scored = copy.deepcopy(module)
-        for parameter in scored.parameters():
-            parameter.requires_grad_(True)
+    def train(student: nn.Module, companions: nn.Module) -> None:
+        learning = context.phase("scoring")
+        train_to_the_end(student, learning, spec.score_epochs, companions=companions)
 
-        def train(student: nn.Module, companions: nn.Module) -> None:
-            folder = work / "scoring"
-            self.train(student, self.score_epochs, folder, whole=True, companions=companions)
-
-        scores = score(
-            scored,
-            criterion,
-            data=self.data,
-            samples=self.samples,
-            seed=self.seed,
-            train=train,
-        )
-        return scored, scores
+    scores = score(
+        judged,
+        criterion,
+        data=context.data,
+        samples=spec.samples,
+        seed=context.seed,
+        train=train,
+    )
+    return judged, scores

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.data.samples import Data
-from edgekd.data.views import stream
+from edgekd.data.seeds import seeded_generator
 from edgekd.errors import InputError
 from edgekd.stages.prune.channels import CONVOLUTIONS, TRANSPOSED, Group
 from edgekd.stages.prune.criteria import Criterion
@@ -121,7 +121,7 @@ def _watching(
 
 def _batches(data: Data, samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Training samples in a seeded order, in batches."""
-    generator = torch.Generator().manual_seed(stream(seed, "scoring"))
+    generator = seeded_generator(seed, "scoring")
     chosen = torch.randperm(len(data.train), generator=generator)[:samples]
     for index in torch.split(chosen, BATCH):
         yield data.train.x[index], data.train.y[index]

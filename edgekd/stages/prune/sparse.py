@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,10 @@ from edgekd.network.evaluation import evaluate
 from edgekd.stages._replacing import kept_weights
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import block_of, pattern_of
-from edgekd.stages.prune.recovery import Recovery
+from edgekd.stages.prune.recovery import recovered, scored, train_to_the_end
 from edgekd.stages.prune.scoring import Scores
-from edgekd.stages.prune.structured import Wish, share_out
+from edgekd.stages.prune.spec import PruneSpec
+from edgekd.stages.prune.structured import share_out
 from edgekd.stages.prune.weights import (
     Masks,
     MovingMask,
@@ -34,6 +34,7 @@ from edgekd.stages.prune.weights import (
     sparsity,
 )
 from edgekd.training.checkpoint import read_tensors, write_tensors
+from edgekd.training.context import Context
 
 COOL_DOWN = 0.3
 """The share of a movement pruning in which the amount is reached and the masks stay."""
@@ -55,7 +56,7 @@ class Sparsity:
 
     granularity: str
     amount: float | None
-    wish: Wish
+    spec: PruneSpec
     parts: Sequence[float]
     epochs: Sequence[int]
 
@@ -69,7 +70,7 @@ class Sparsity:
         assert self.amount is not None
         units = {name: self.units(value) for name, value in scores.items()}
         finite = {name: torch.nan_to_num(value, neginf=0.0) for name, value in units.items()}
-        kept = share_out(pools_of(finite), self.wish, self.amount * part, drops(units))
+        kept = share_out(pools_of(finite), self.spec, self.amount * part, drops(units))
         return {name: self.whole(mask) for name, mask in masks_for(units, kept).items()}
 
     def units(self, score: Tensor) -> Tensor:
@@ -95,19 +96,18 @@ def stepwise(
     module: nn.Module,
     wanted: Sparsity,
     make_criterion: Callable[[], Criterion],
-    recovery: Recovery,
-    root: Path,
+    context: Context,
 ) -> tuple[nn.Module, Masks]:
     """Score, zero and recover, once for each part; weights that are zero stay so."""
-    start, names = module, list(kernels(module, wanted.wish.ignores))
+    start, names = module, list(kernels(module, wanted.spec.ignores))
     masks: Masks = {}
     for number, (part, epochs) in enumerate(zip(wanted.parts, wanted.epochs, strict=True), 1):
-        recovery.progress("prune", number - 1, len(wanted.parts))
-        work = root / f"step-{number}"
-        module, masks = _masked(module, wanted, part, names, make_criterion(), recovery, work)
+        context.progress("prune", number - 1, len(wanted.parts))
+        step = context.phase(f"step-{number}")
+        module, masks = _masked(module, wanted, part, names, make_criterion(), step)
         hold = partial(apply_masks, masks=masks)
-        again = partial(recovery.recovered, module, epochs, work, hold)
-        module = kept_weights(work / "recovered.safetensors", start, again)
+        again = partial(recovered, module, step, epochs, hold)
+        module = kept_weights(step.work / "recovered.safetensors", start, again)
     return module.eval(), masks
 
 
@@ -117,11 +117,10 @@ def _masked(
     part: float,
     names: Sequence[str],
     criterion: Criterion,
-    recovery: Recovery,
-    work: Path,
+    context: Context,
 ) -> tuple[nn.Module, Masks]:
     """A copy behind new masks, and the masks; both from disk if this was done before."""
-    file = work / "masked.safetensors"
+    file = context.work / "masked.safetensors"
     found = read_tensors(file)
     if found is not None:
         masked = copy.deepcopy(module)
@@ -130,30 +129,30 @@ def _masked(
             {k.removeprefix("state."): v for k, v in found[0].items() if k.startswith("state.")}
         )
         return masked, masks
-    scored, scores = recovery.scored(module, criterion, work)
+    judged, scores = scored(module, criterion, wanted.spec, context)
     # What was pruned in an earlier step stays so.
     for name in names:
         gone = wanted.whole(wanted.units((module.get_parameter(name).detach() != 0).double()) == 0)
         scores[name] = scores[name].masked_fill(gone, float("-inf"))
     chosen = {name: scores[name] for name in names}
-    sensitive = wanted.wish.allocation == "sensitivity"
-    drops = partial(_drops, scored, wanted, recovery) if sensitive else _unmeasured
+    sensitive = wanted.spec.allocation == "sensitivity"
+    drops = partial(_drops, judged, wanted, context) if sensitive else _unmeasured
     masks = wanted.choose(chosen, part, drops)
-    apply_masks(scored, masks)
-    state = {f"state.{key}": value for key, value in scored.state_dict().items()}
-    work.mkdir(parents=True, exist_ok=True)
+    apply_masks(judged, masks)
+    state = {f"state.{key}": value for key, value in judged.state_dict().items()}
+    context.work.mkdir(parents=True, exist_ok=True)
     write_tensors(file, state | {f"mask.{key}": mask for key, mask in masks.items()}, {})
-    return scored, masks
+    return judged, masks
 
 
 def _drops(
-    module: nn.Module, wanted: Sparsity, recovery: Recovery, units: Scores
+    module: nn.Module, wanted: Sparsity, context: Context, units: Scores
 ) -> dict[str, list[tuple[float, float]]]:
     """Accuracy lost by zeroing the worst units of one layer at a time, at each of `SHARES`."""
-    samples = recovery.data.validation
+    samples = context.data.validation
     before, drops = evaluate(module, samples), {}
     for number, (name, scores) in enumerate(units.items()):
-        recovery.progress("sensitivity", number, len(units))
+        context.progress("sensitivity", number, len(units))
         measured = []
         for share in SHARES:
             tried = copy.deepcopy(module)
@@ -164,15 +163,13 @@ def _drops(
     return drops
 
 
-def moved(
-    module: nn.Module, wanted: Sparsity, criterion: Criterion, recovery: Recovery, work: Path
-) -> nn.Module:
+def moved(module: nn.Module, wanted: Sparsity, criterion: Criterion, context: Context) -> nn.Module:
     """Train behind masks that follow the scores; the last part of the steps behind fixed ones.
 
     The amount rises by the cubic schedule (Sanh et al. 2020, section 4); N:M begins half-way.
     """
     module = copy.deepcopy(module)
-    names = kernels(module, wanted.wish.ignores)
+    names = kernels(module, wanted.spec.ignores)
     with moving_masks(module, names, criterion) as masks:
 
         def on_step(step: int, total: int) -> None:
@@ -180,7 +177,7 @@ def moved(
             if step <= rising and (step % MOVE_EVERY == 0 or step == rising):
                 _move(masks, wanted, criterion, step / rising)
 
-        recovery.train(module, sum(wanted.epochs), work, whole=True, on_step=on_step)
+        train_to_the_end(module, context, sum(wanted.epochs), on_step=on_step)
     return module.eval()
 
 

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,8 @@ from edgekd.stages.prune.channels import Group, channel_groups, remove_channels
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import Removed
 from edgekd.stages.prune.scoring import KERNELS, Scores, unit_scores
+from edgekd.stages.prune.spec import PruneSpec
+from edgekd.values.progress import Progress
 
 SHARES = (0.25, 0.5, 0.75)
 """What sensitivity is measured at."""
@@ -24,26 +24,8 @@ SHARES = (0.25, 0.5, 0.75)
 MOST = 0.98
 BISECTIONS = 9
 
-Report = Callable[[str, int, int], None]
 
-
-@dataclass(frozen=True)
-class Wish:
-    """What the recipe asks of the units; `ignore` are layers or what holds them. `comparable` says
-    that scores of different layers compete as they are."""
-
-    allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
-    multiple: int = 1
-    ignore: tuple[str, ...] = ()
-    kind: Removed = "channels"
-    comparable: bool = False
-
-    def ignores(self, layer: str) -> bool:
-        """Whether a layer, or a module that it stands in, is to be left alone."""
-        return any(layer == name or layer.startswith(f"{name}.") for name in self.ignore)
-
-
-def wanted_groups(module: nn.Module, example: Tensor, wish: Wish) -> list[Group]:
+def wanted_groups(module: nn.Module, example: Tensor, wish: PruneSpec) -> list[Group]:
     """The groups that the recipe wants cut, whether that is possible or not."""
     return [
         group
@@ -99,7 +81,9 @@ def make_pools(
     ]
 
 
-def share_out(pools: Sequence[Pool], wish: Wish, amount: float, drops: Drops) -> dict[str, int]:
+def share_out(
+    pools: Sequence[Pool], wish: PruneSpec, amount: float, drops: Drops
+) -> dict[str, int]:
     """Units that each pool keeps."""
     if wish.allocation == "global":
         return global_(pools, amount, wish.comparable)
@@ -127,7 +111,7 @@ def measured_drops(
     groups: Sequence[Group],
     pools: Sequence[Pool],
     samples: Samples,
-    report: Report,
+    report: Progress,
 ) -> dict[str, list[tuple[float, float]]]:
     """Accuracy lost on `samples` by cutting one group at a time at each of `SHARES`."""
     before = evaluate(module, samples)
@@ -148,7 +132,7 @@ def measured_drops(
 def cut(
     module: nn.Module,
     example: Tensor,
-    wish: Wish,
+    wish: PruneSpec,
     *,
     scores: Scores,
     criterion: Criterion,
@@ -156,7 +140,7 @@ def cut(
     amount: float | None,
     macs: float | None,
     samples: Samples,
-    report: Report,
+    report: Progress,
 ) -> nn.Module:
     """A smaller copy: `amount` of the first units gone, or just enough to have at most `macs`."""
     groups = wanted_groups(module, example, wish)
@@ -182,7 +166,7 @@ def within(
     macs: float,
     at: Callable[[float], nn.Module],
     most: float,
-    report: Report,
+    report: Progress,
     what: str,
 ) -> nn.Module:
     """The largest of the networks `at(share)`, share <= `most`, with at most `macs`; bisected."""
@@ -204,7 +188,7 @@ def within(
 
 
 def share_for(
-    module: nn.Module, example: Tensor, groups: Sequence[Group], wish: Wish, macs: float
+    module: nn.Module, example: Tensor, groups: Sequence[Group], wish: PruneSpec, macs: float
 ) -> float:
     """The share of channels that has to go for at most `macs`, whichever go, the same everywhere.
 

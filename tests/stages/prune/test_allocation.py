@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from edgekd.stages.prune.allocation import Pool, best, by_sensitivity, global_, tolerated, uniform
+from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.steps import shares, split_epochs
-from edgekd.stages.prune.structured import Wish, share_out
+from edgekd.stages.prune.structured import share_out
 
 
 def pool(name: str, scores: list[float], step: int = 1, first: int | None = None) -> Pool:
@@ -36,7 +37,7 @@ def test_global_compares_what_is_comparable_as_it_is() -> None:
     assert global_(pools, 0.25) == {"kept": 3, "gone": 3}
     assert global_(pools, 0.25, comparable=True) == {"kept": 4, "gone": 2}
     for comparable, left in ((False, 3), (True, 2)):
-        wish = Wish("global", comparable=comparable)
+        wish = PruneSpec("global", comparable=comparable)
         assert share_out(pools, wish, 0.25, {})["gone"] == left
 
 

@@ -20,7 +20,7 @@ from edgekd.stages.prune.blocks import (
     remove_blocks,
     residual_blocks,
 )
-from edgekd.stages.prune.structured import Wish
+from edgekd.stages.prune.spec import PruneSpec
 from edgekd.values.tables import build
 
 torch.set_num_threads(1)
@@ -114,7 +114,7 @@ def cut(module: nn.Module, allocation: str, **keys: object) -> nn.Module:
     return cut_blocks(
         module,
         x,
-        Wish(allocation),  # type: ignore[arg-type]
+        PruneSpec(allocation),  # type: ignore[arg-type]
         scores={name: value.detach().abs() for name, value in module.named_parameters()},
         criterion=build(CRITERIA.get("magnitude-l1"), {}, ""),
         first=first_blocks(blocks),

@@ -10,7 +10,8 @@ from edgekd.models.transformer import transformer
 from edgekd.registry import CRITERIA
 from edgekd.stages.prune.channels import remove_channels
 from edgekd.stages.prune.moving import _names, _silence, _worst, hide_inputs
-from edgekd.stages.prune.structured import Wish, wanted_groups
+from edgekd.stages.prune.spec import PruneSpec
+from edgekd.stages.prune.structured import wanted_groups
 from edgekd.stages.prune.weights import moving_masks
 from edgekd.values.tables import build
 
@@ -59,7 +60,7 @@ def test_what_is_hidden_can_be_cut_out_with_the_same_outputs(name: str) -> None:
     for _ in range(3):
         module(x)  # the batch norms' statistics
     module.eval()
-    wish = Wish("uniform", 1, (), kind)
+    wish = PruneSpec("uniform", 1, (), kind)
     groups = wanted_groups(module, x[:1], wish)
     criterion = build(CRITERIA.get("movement"), {}, "")
     names = _names(module, groups)
@@ -80,7 +81,7 @@ def test_a_hidden_channel_goes_on_learning_and_can_come_back() -> None:
         module[0].weight.copy_(torch.tensor([[1.0], [1.0]]))
         module[1].weight.copy_(torch.tensor([[1.0, 1.0]]))
     x = torch.ones(1, 1)
-    groups = wanted_groups(module, x, Wish())
+    groups = wanted_groups(module, x, PruneSpec())
     criterion = build(CRITERIA.get("movement"), {}, "")
     with moving_masks(module, _names(module, groups), criterion) as masks:
         _silence(module, groups, masks, {"0": [1]})

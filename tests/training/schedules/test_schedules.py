@@ -8,7 +8,7 @@ from torch import nn
 
 from edgekd.errors import InputError
 from edgekd.registry import SCHEDULES
-from edgekd.training.lesson import Compared, _Seen, moment_of
+from edgekd.training.distillation_loss import Compared, _Seen, moment_of
 from edgekd.training.loop import Batch
 from edgekd.training.losses.kl import KL
 from edgekd.training.schedules import Moment, schedule_for_parameter, schedule_for_weight

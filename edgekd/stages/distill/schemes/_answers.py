@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.stages.distill.schemes import Situation
-from edgekd.training.lesson import Compared, moment_of
+from edgekd.training.context import Context
+from edgekd.training.distillation_loss import Compared, moment_of
 from edgekd.training.loop import Batch
 from edgekd.training.losses import ResponseLoss
 from edgekd.training.terms import Term, terms_of
@@ -19,14 +19,16 @@ class Comparison(nn.Module):
     with the rest.
     """
 
-    def __init__(self, at: Situation) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
-        self.at = at
-        terms, _ = terms_of(at.teaching.losses, at.where)
+        self.context = context
+        terms, _ = terms_of(context.teaching.losses, context.where)
         self.terms: Sequence[Term] = [term for term in terms if term.weight]
-        self.labelling = at.teaching.label_schedule_made
+        self.label_schedule = context.teaching.make_label_schedule()
         parts: list[nn.Module] = [term.learned for term in self.terms]
-        self.learned = nn.ModuleList([*parts, self.labelling] if self.labelling else parts)
+        if self.label_schedule is not None:
+            parts.append(self.label_schedule)
+        self.learned = nn.ModuleList(parts)
 
     def forward(
         self, student: Tensor, teacher: Tensor, batch: Batch, labels: Tensor | None = None
@@ -37,7 +39,7 @@ class Comparison(nn.Module):
         """
         labels = batch.y if labels is None else labels
         student, teacher = student.float(), teacher.detach().float()
-        compared = Compared.of(self.at.data.task, student, [teacher], labels)
+        compared = Compared.of(self.context.data.task, student, [teacher], labels)
         moment = moment_of(batch, len(student), compared.answers[0])
         total = student.new_zeros(())
         for term in self.terms:
@@ -58,14 +60,14 @@ class Comparison(nn.Module):
         weight: float | None = None,
     ) -> Tensor:
         """The task's own loss, by `label_weight` or its schedule if no weight is given."""
-        teaching = self.at.teaching
+        teaching = self.context.teaching
         share: float | Tensor = teaching.label_weight if weight is None else weight
         if not share:
             return student.new_zeros(())
-        if weight is None and self.labelling is not None:
-            share = self.labelling(moment_of(batch, len(student)))
+        if weight is None and self.label_schedule is not None:
+            share = self.label_schedule(moment_of(batch, len(student)))
         labels = batch.y if labels is None else labels
-        return share * self.at.data.task.label_loss(
+        return share * self.context.data.task.label_loss(
             student.float(), labels, teaching.label_smoothing
         )
 

@@ -3,26 +3,26 @@
 import os
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.stages.distill.schemes import Situation
+from edgekd.training.context import Context
 from edgekd.training.losses import DepthsLoss, FeatureLoss, OutputLoss
 from edgekd.training.terms import Term, terms_of
 
 
-def answer_faults(at: Situation, scheme: str) -> list[EdgekdError]:
+def answer_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """Losses that can't be made, that read layers, or none at all."""
-    terms, faults = terms_of(at.teaching.losses, at.where)
-    faults += weighting_faults(at, scheme)
+    terms, faults = terms_of(context.teaching.losses, context.where)
+    faults += weighting_faults(context, scheme)
     faults += [fault for term in terms for fault in _beyond_answers(term, scheme)]
     if not faults and not any(term.weight for term in terms):
         hint = 'set losses = [{ name = "kl", temperature = 3.0 }]'
         message = f"no loss: '{scheme}' has nothing to compare answers by"
-        faults.append(InputError(message, where=at.where, hint=hint))
+        faults.append(InputError(message, where=context.where, hint=hint))
     return faults
 
 
-def layer_faults(at: Situation, scheme: str) -> list[EdgekdError]:
+def layer_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """Losses that read more than answers, where whoever teaches has no layers to show."""
-    terms, _ = terms_of(at.teaching.losses, at.where)
+    terms, _ = terms_of(context.teaching.losses, context.where)
     return [fault for term in terms for fault in _beyond_answers(term, scheme)]
 
 
@@ -38,40 +38,40 @@ def _beyond_answers(term: Term, scheme: str) -> list[EdgekdError]:
     return [InputError(message, where=term.where, hint="use a loss on logits, such as kl")]
 
 
-def one_process_faults(at: Situation, scheme: str) -> list[EdgekdError]:
+def one_process_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """Several processes, where a scheme keeps something that only one of them would know."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return []
     message = f"'{scheme}' trains in one process, and there are several"
-    return [InputError(message, where=at.where, hint="start it without torchrun")]
+    return [InputError(message, where=context.where, hint="start it without torchrun")]
 
 
-def weighting_faults(at: Situation, scheme: str, *keys: str) -> list[EdgekdError]:
+def weighting_faults(context: Context, scheme: str, *keys: str) -> list[EdgekdError]:
     """Keys of the teaching that a scheme with a loss of its own doesn't read."""
     faults: list[EdgekdError] = []
     for key in ("sample_weights", "calibrate_teachers", *keys):
-        if getattr(at.teaching, key) != type(at.teaching).model_fields[key].default:
-            place = f"{at.where}: {key.replace('_schedule', '_weight')}"
+        if getattr(context.teaching, key) != type(context.teaching).model_fields[key].default:
+            place = f"{context.where}: {key.replace('_schedule', '_weight')}"
             message = f"'{scheme}' has a loss of its own, which doesn't read it"
             faults.append(InputError(message, where=place, hint="leave it out"))
     return faults
 
 
-def class_faults(at: Situation, scheme: str) -> list[EdgekdError]:
+def class_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """A task without one class a sample, which the scheme's formula counts on."""
-    if at.data.task.name == "classification":
+    if context.data.task.name == "classification":
         return []
-    message = f"'{scheme}' needs one class a sample, the task is '{at.data.task.name}'"
-    return [InputError(message, where=at.where, hint="use the scheme offline")]
+    message = f"'{scheme}' needs one class a sample, the task is '{context.data.task.name}'"
+    return [InputError(message, where=context.where, hint="use the scheme offline")]
 
 
-def layer_teacher_faults(at: Situation, scheme: str, why: str) -> list[EdgekdError]:
+def layer_teacher_faults(context: Context, scheme: str, why: str) -> list[EdgekdError]:
     """No teacher, or one without layers where gradients have to go through it."""
-    if not at.teachers:
+    if not context.teachers:
         hint = "name one under [[teachers]]"
-        return [InputError("there is no teacher", where=at.where, hint=hint)]
-    if at.teachers[0].module is None:
-        message = f"'{scheme}' {why}, but the teacher {at.teachers[0].name} is a black box"
+        return [InputError("there is no teacher", where=context.where, hint=hint)]
+    if context.teachers[0].module is None:
+        message = f"'{scheme}' {why}, but the teacher {context.teachers[0].name} is a black box"
         hint = "use a teacher from a factory or a program"
-        return [InputError(message, where=at.where, hint=hint)]
+        return [InputError(message, where=context.where, hint=hint)]
     return []

@@ -2,25 +2,20 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data.views import stream
+from edgekd.data.seeds import seeded
+from edgekd.errors import EdgekdError
 from edgekd.network.evaluation import evaluating
 from edgekd.training.checkpoint import sha256_of_state
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.teachers import Teacher
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
-
-
-@contextmanager
-def drawing(seed: int, *names: object) -> Iterator[None]:
-    """Random numbers of its own for each use, and the generator as it was afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, *names))
-        yield
 
 
 def fresh(network: nn.Module, seed: int, *names: object) -> nn.Module:
@@ -31,7 +26,7 @@ def fresh(network: nn.Module, seed: int, *names: object) -> nn.Module:
     """
     made = copy.deepcopy(network)
     made.requires_grad_(True)
-    with drawing(seed, *names):
+    with seeded(seed, *names):
         for part in made.modules():
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
@@ -51,14 +46,24 @@ def as_teacher(network: nn.Module, name: str, weight: float = 1.0) -> Teacher:
     return ModuleTeacher(name, sha256_of_state(frozen), weight, frozen, Outputs())
 
 
-@contextmanager
-def answering(teachers: Sequence[Teacher]) -> Iterator[None]:
-    """Every teacher with layers in eval mode inside, and as it was outside."""
-    with ExitStack() as stack:
-        for teacher in teachers:
-            if teacher.module is not None:
-                stack.enter_context(evaluating(teacher.module))
-        yield
+def copy_faults(
+    student: nn.Module, context: Context, name: str, others: Sequence[Teacher] = ()
+) -> list[EdgekdError]:
+    """Why a copy of the student, called `name`, and the `others` can't teach the student."""
+    return check_teaching(student, context.with_teachers([as_teacher(student, name), *others]))
+
+
+def learn_labels(network: nn.Module, context: Context) -> nn.Module:
+    """Train a network in place from the labels alone: one phase of a scheme."""
+    weights = context.teaching.sample_weights
+    alone = context.with_teachers(()).with_teaching(
+        losses=(),
+        label_weight=1.0,
+        label_schedule=None,
+        calibrate_teachers=False,
+        sample_weights="equal" if weights == "disagreement" else weights,
+    )
+    return teach(network, alone)
 
 
 @contextmanager

@@ -6,17 +6,17 @@ from torch import Tensor, nn
 from edgekd.data.samples import Data, Samples
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import predict
-from edgekd.stages.distill.schemes import Situation
 from edgekd.stages.distill.schemes._faults import class_faults
 from edgekd.stages.distill.schemes._stand_in import only
+from edgekd.training.context import Context
 
 Tasks = tuple[tuple[int, ...], ...]
 
 
-def task_order_faults(tasks: Tasks, known: int, at: Situation, scheme: str) -> list[EdgekdError]:
+def task_order_faults(tasks: Tasks, known: int, context: Context, scheme: str) -> list[EdgekdError]:
     """Too few tasks, classes that aren't there or come twice, tasks without samples."""
-    place, classes = f"{at.where}: scheme.tasks", at.data.classes
-    faults = class_faults(at, scheme)
+    place, classes = f"{context.where}: scheme.tasks", context.data.classes
+    faults = class_faults(context, scheme)
     if faults:
         return faults
     if len(tasks) < 2:
@@ -25,7 +25,7 @@ def task_order_faults(tasks: Tasks, known: int, at: Situation, scheme: str) -> l
         return [InputError(message, where=place, allowed="two groups or more", hint=hint)]
     if known >= len(tasks):
         message = f"all {len(tasks)} tasks are known already"
-        faults.append(InputError(message, where=f"{at.where}: scheme.known"))
+        faults.append(InputError(message, where=f"{context.where}: scheme.known"))
     seen: set[int] = set()
     for number, task in enumerate(tasks, 1):
         where = f"{place}.{number}"
@@ -36,7 +36,7 @@ def task_order_faults(tasks: Tasks, known: int, at: Situation, scheme: str) -> l
             elif label in seen:
                 faults.append(InputError(f"class {label} comes twice", where=where))
             seen.add(label)
-        if not len(of_classes(at.data.train, task)):
+        if not len(of_classes(context.data.train, task)):
             faults.append(InputError("no training sample has its classes", where=where))
     return faults
 

@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._faults import answer_faults, class_faults, weighting_faults
-from edgekd.stages.distill.schemes._networks import answering
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.logits import eval_mode
 from edgekd.training.teachers import Teacher
 
 STORAGE = {"fp16": torch.float16, "fp32": torch.float32}
@@ -34,41 +36,41 @@ class BlackBox(Scheme):
     answers: Literal["logits", "labels"] = "logits"
     storage: Literal["fp16", "fp32"] = "fp16"
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         if self.answers == "logits":
-            return answer_faults(at, "black-box") or at.check(student, at.teachers)
-        faults = class_faults(at, "black-box with labels")
-        faults += weighting_faults(at, "black-box with labels", "label_schedule")
-        if "losses" in at.teaching.model_fields_set and at.teaching.losses:
+            return answer_faults(context, "black-box") or check_teaching(student, context)
+        faults = class_faults(context, "black-box with labels")
+        faults += weighting_faults(context, "black-box with labels", "label_schedule")
+        if "losses" in context.teaching.model_fields_set and context.teaching.losses:
             message = "labels have no logits to compare: the loss is cross-entropy with them"
             hint = 'set losses = [], or scheme.answers = "logits"'
-            faults.append(InputError(message, where=f"{at.where}: losses", hint=hint))
-        if at.teaching.label_weight >= 1:
+            faults.append(InputError(message, where=f"{context.where}: losses", hint=hint))
+        if context.teaching.label_weight >= 1:
             message = "a label_weight of 1 or more leaves nothing for the teacher's labels"
-            place = f"{at.where}: label_weight"
+            place = f"{context.where}: label_weight"
             faults.append(InputError(message, where=place, allowed="0 up to below 1"))
-        return faults or self._hard(at).check(student, at.teachers)
+        return faults or check_teaching(student, self._hard(context))
 
     @property
     def reads_losses(self) -> bool:
         return self.answers == "logits"
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         kept = "chosen classes" if self.answers == "labels" else f"logits kept in {self.storage}"
-        return f"{at.length}, learning from {at.names}: {kept}"
+        return f"{context.length}, learning from {context.names}: {kept}"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         if self.answers == "logits":
-            taught = at.teach(student, at.teachers, storage=STORAGE[self.storage])
-            return Taught(taught, f"from logits in {self.storage}")
-        teachers = [ChosenClass(teacher) for teacher in at.teachers]
-        with answering(at.teachers):
-            taught = self._hard(at).teach(student, teachers)
-        return Taught(taught, "from chosen classes alone")
+            taught = teach(student, context, storage=STORAGE[self.storage])
+            return SchemeResult(taught, f"from logits in {self.storage}")
+        teachers = [ChosenClass(teacher) for teacher in context.teachers]
+        with eval_mode(context.teachers):
+            taught = teach(student, self._hard(context).with_teachers(teachers))
+        return SchemeResult(taught, "from chosen classes alone")
 
-    def _hard(self, at: Situation) -> Situation:
-        share = 1 - at.teaching.label_weight
-        return at.with_(losses=({"name": "kl", "temperature": 1.0, "weight": share},))
+    def _hard(self, context: Context) -> Context:
+        share = 1 - context.teaching.label_weight
+        return context.with_teaching(losses=({"name": "kl", "temperature": 1.0, "weight": share},))
 
 
 @dataclass(frozen=True)

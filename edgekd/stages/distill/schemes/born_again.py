@@ -7,8 +7,10 @@ from torch import nn
 
 from edgekd.errors import EdgekdError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
-from edgekd.stages.distill.schemes._networks import as_teacher, fresh
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
+from edgekd.stages.distill.schemes._networks import as_teacher, fresh, learn_labels
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1805.04770")
@@ -23,23 +25,26 @@ class BornAgain(Scheme):
     generations: PositiveInt = 2
     first: Literal["labels", "teachers"] = "labels"
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = at.check(student, [as_teacher(student, "generation 0")])
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = check_teaching(
+            student, context.with_teachers([as_teacher(student, "generation 0")])
+        )
         if self.first == "teachers" and not faults:
-            faults += at.check(student, at.teachers)
+            faults += check_teaching(student, context)
         return faults
 
-    def cost(self, at: Situation) -> str:
-        begin = at.names if self.first == "teachers" else "the labels"
-        return f"{at.length} from {begin}, then {self.generations} times from the one before"
+    def cost(self, context: Context) -> str:
+        begin = context.names if self.first == "teachers" else "the labels"
+        return f"{context.length} from {begin}, then {self.generations} times from the one before"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        first = context.phase("generation-0")
         if self.first == "teachers":
-            at.teach(student, at.teachers, "generation-0")
+            teach(student, first)
         else:
-            at.learn_labels(student, "generation-0")
+            learn_labels(student, first)
         for number in range(1, self.generations + 1):
             before = as_teacher(student, f"generation {number - 1}")
-            student = fresh(student, at.seed, "generation", number)
-            at.teach(student, [before], f"generation-{number}")
-        return Taught(student, f"generation {self.generations}")
+            student = fresh(student, context.seed, "generation", number)
+            teach(student, context.with_teachers([before]).phase(f"generation-{number}"))
+        return SchemeResult(student, f"generation {self.generations}")

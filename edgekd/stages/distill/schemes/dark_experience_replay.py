@@ -1,6 +1,7 @@
 """Dark experience replay: a few old samples are kept, with the answers that they got then."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -8,13 +9,15 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.data.views import stream
+from edgekd.data.seeds import seeded_generator
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._faults import one_process_faults, weighting_faults
 from edgekd.stages.distill.schemes._tasks import Tasks, of_task, task_order_faults, told
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching
+from edgekd.training.loop import Batch, fit
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/2004.07211")
@@ -37,41 +40,45 @@ class DarkExperienceReplay(Scheme):
     alpha: float = Field(default=0.3, ge=0.0)
     beta: float = Field(default=0.5, ge=0.0)
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = task_order_faults(self.tasks, self.known, at, "dark-experience-replay")
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = task_order_faults(self.tasks, self.known, context, "dark-experience-replay")
         for key in ("losses", "label_weight"):
-            if key in at.teaching.model_fields_set and getattr(at.teaching, key):
+            if key in context.teaching.model_fields_set and getattr(context.teaching, key):
                 message = "'dark-experience-replay' has a loss of its own, with alpha and beta"
                 hint = "set losses = []" if key == "losses" else "leave it out"
-                faults.append(InputError(message, where=f"{at.where}: {key}", hint=hint))
-        faults += one_process_faults(at, "dark-experience-replay")
-        faults += weighting_faults(at, "dark-experience-replay", "label_schedule")
-        return faults or at.with_(losses=(), label_weight=1.0).check(student, ())
+                faults.append(InputError(message, where=f"{context.where}: {key}", hint=hint))
+        faults += one_process_faults(context, "dark-experience-replay")
+        faults += weighting_faults(context, "dark-experience-replay", "label_schedule")
+        alone = context.with_teachers(()).with_teaching(losses=(), label_weight=1.0)
+        return faults or check_teaching(student, alone)
 
     @property
     def reads_losses(self) -> bool:
         return False
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         count = len(self.tasks) - self.known
         kept = f"{self.memory:,} samples kept for replay, the teachers not asked"
-        return f"{at.teaching.epochs} epochs of each of {count} tasks, {kept}"
+        return f"{context.teaching.epochs} epochs of each of {count} tasks, {kept}"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        memory = Reservoir(self.memory, tuple(at.data.example.shape[1:]), at.data.classes)
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        memory = Reservoir(self.memory, tuple(context.data.example.shape[1:]), context.data.classes)
         for number, task in enumerate(self.tasks):
             if number < self.known:
                 continue
-            self._learn(student, memory, at.with_(data=of_task(at.data, task)), number)
-        return Taught(student, told(student, at.data, self.tasks))
+            now = replace(context, data=of_task(context.data, task)).phase(f"task-{number + 1}")
+            self._learn(student, memory, now, number)
+        return SchemeResult(student, told(student, context.data, self.tasks))
 
-    def _learn(self, student: nn.Module, memory: "Reservoir", at: Situation, number: int) -> None:
-        task, smoothing = at.data.task, at.teaching.label_smoothing
+    def _learn(
+        self, student: nn.Module, memory: "Reservoir", context: Context, number: int
+    ) -> None:
+        task, smoothing = context.data.task, context.teaching.label_smoothing
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             logits = module(batch.x).float()
             total = task.label_loss(logits, batch.y, smoothing)
-            drawn = torch.Generator().manual_seed(stream(at.seed, "replay", number, batch.step))
+            drawn = seeded_generator(context.seed, "replay", number, batch.step)
             if memory.held:
                 x, _, then = memory.draw(len(batch.x), drawn)
                 total = total + self.alpha * F.mse_loss(module(x).float(), then)
@@ -80,7 +87,7 @@ class DarkExperienceReplay(Scheme):
             memory.offer(batch.x, batch.y, logits, drawn)
             return total
 
-        at.fit(student, loss, f"task-{number + 1}", companions=memory, identity=repr(self))
+        fit(student, loss, context, companions=memory, identity=repr(self))
 
 
 class Reservoir(nn.Module):

@@ -1,6 +1,7 @@
 """Data-free: a generator makes the samples that the teacher answers and the student learns from."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -8,10 +9,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.data.views import stream
+from edgekd.data.seeds import seeded, seeded_generator
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison
 from edgekd.stages.distill.schemes._faults import (
     answer_faults,
@@ -20,10 +21,12 @@ from edgekd.stages.distill.schemes._faults import (
     one_process_faults,
 )
 from edgekd.stages.distill.schemes._generator import Generator
-from edgekd.stages.distill.schemes._networks import differentiable, drawing, frozen
+from edgekd.stages.distill.schemes._networks import differentiable, frozen
 from edgekd.stages.distill.schemes._norm_statistics import NormStatistics, norms_of
 from edgekd.stages.distill.schemes._stand_in import ticks
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching
+from edgekd.training.loop import Batch, fit
 from edgekd.training.teachers import Teacher
 
 
@@ -52,44 +55,48 @@ class DataFree(Scheme):
     mean: float = 0.0
     std: PositiveFloat = 1.0
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         why = "sends gradients through the teacher"
-        faults = layer_teacher_faults(at, "data-free", why) + class_faults(at, "data-free")
-        faults = faults or answer_faults(at, "data-free") + one_process_faults(at, "data-free")
+        faults = layer_teacher_faults(context, "data-free", why) + class_faults(
+            context, "data-free"
+        )
+        faults = faults or answer_faults(context, "data-free") + one_process_faults(
+            context, "data-free"
+        )
         if faults:
             return faults
-        teacher = at.teachers[0].module
+        teacher = context.teachers[0].module
         assert teacher is not None
         if self.statistics and not norms_of(teacher):
-            message = f"the teacher {at.teachers[0].name} has no batch norm to take statistics from"
-            place = f"{at.where}: scheme.statistics"
+            message = (
+                f"the teacher {context.teachers[0].name} has no batch norm to take statistics from"
+            )
+            place = f"{context.where}: scheme.statistics"
             faults.append(InputError(message, where=place, hint="set statistics = 0"))
-        if at.teaching.batch_size == 1:
+        if context.teaching.batch_size == 1:
             message = "the generator's batch norm needs two samples or more in a batch"
-            faults.append(InputError(message, where=f"{at.where}: batch_size"))
-        return faults + at.check(student, at.teachers[:1])
+            faults.append(InputError(message, where=f"{context.where}: batch_size"))
+        return faults + check_teaching(student, context.with_teachers(context.teachers[:1]))
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         return (
-            f"{at.teaching.epochs} epochs of {self.samples:,} generated samples, "
-            f"learning from {at.teachers[0].name} without data"
+            f"{context.teaching.epochs} epochs of {self.samples:,} generated samples, "
+            f"learning from {context.teachers[0].name} without data"
         )
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        comparison, size = Comparison(at), at.teaching.batch_size
-        with drawing(at.seed, "generator"):
-            shape = tuple(at.data.example.shape[1:])
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        comparison, size = Comparison(context), context.teaching.batch_size
+        with seeded(context.seed, "generator"):
+            shape = tuple(context.data.example.shape[1:])
             generator = Generator(shape, self.latent, self.width, self.mean, self.std)
-        teacher = at.teachers[0]
+        teacher = context.teachers[0]
         with ExitStack() as stack:
             network = stack.enter_context(frozen(teacher))
             inner = stack.enter_context(LastInputs(network))
             norms = stack.enter_context(NormStatistics(network)) if self.statistics else None
 
             def loss(module: nn.Module, batch: Batch) -> Tensor:
-                noise = torch.Generator().manual_seed(
-                    stream(at.seed, "noise", batch.step, int(batch.index[0]))
-                )
+                noise = seeded_generator(context.seed, "noise", batch.step, int(batch.index[0]))
                 z = torch.randn(max(2, len(batch.index)), self.latent, generator=noise)
                 learns = batch.step % self.student_steps == 0
                 with torch.set_grad_enabled(learns):
@@ -104,10 +111,12 @@ class DataFree(Scheme):
                     total = total + self.statistics * far
                 return total
 
-            made = at.with_(data=ticks(at.data, max(size, self.samples)), keep="last")
+            made = replace(context, data=ticks(context.data, max(size, self.samples)))
             companions = nn.ModuleList([comparison, generator])
-            made.fit(student, loss, companions=companions, identity=f"{self!r} {teacher.key}")
-        return Taught(student, f"{self.objective} generator, no data")
+            identity = f"{self!r} {teacher.key}"
+            last = made.with_teaching(keep="last")
+            fit(student, loss, last, companions=companions, identity=identity)
+        return SchemeResult(student, f"{self.objective} generator, no data")
 
     def _answers(
         self, teacher: Teacher, network: nn.Module, x: Tensor, norms: NormStatistics | None

@@ -2,26 +2,29 @@
 
 import math
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.data.views import stream
+from edgekd.data.seeds import seeded, seeded_generator
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._faults import (
     class_faults,
     layer_teacher_faults,
     one_process_faults,
 )
 from edgekd.stages.distill.schemes._generator import roll
-from edgekd.stages.distill.schemes._networks import as_teacher, differentiable, drawing, frozen
+from edgekd.stages.distill.schemes._networks import as_teacher, differentiable, frozen
 from edgekd.stages.distill.schemes._norm_statistics import NormStatistics, norms_of
 from edgekd.stages.distill.schemes._stand_in import made, ticks
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.loop import Batch, fit
 from edgekd.training.losses._rows import divergence
 from edgekd.training.teachers import Teacher
 
@@ -58,29 +61,33 @@ class DeepInversion(Scheme):
     competition: float = Field(default=0.0, ge=0.0)
     rounds: int = Field(default=2, ge=2)
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         why = "sends gradients through the teacher"
-        faults = layer_teacher_faults(at, "deep-inversion", why)
-        faults += class_faults(at, "deep-inversion") + one_process_faults(at, "deep-inversion")
+        faults = layer_teacher_faults(context, "deep-inversion", why)
+        faults += class_faults(context, "deep-inversion") + one_process_faults(
+            context, "deep-inversion"
+        )
         if faults:
             return faults
-        teacher = at.teachers[0].module
+        teacher = context.teachers[0].module
         assert teacher is not None
         if not norms_of(teacher):
-            message = f"the teacher {at.teachers[0].name} has no batch norm whose statistics tell"
+            message = (
+                f"the teacher {context.teachers[0].name} has no batch norm whose statistics tell"
+            )
             hint = 'use scheme = "data-free", whose generator needs none'
-            faults.append(InputError(message, where=at.where, hint=hint))
-        if at.data.example.ndim != 4:
-            shape = tuple(at.data.example.shape[1:])
+            faults.append(InputError(message, where=context.where, hint=hint))
+        if context.data.example.ndim != 4:
+            shape = tuple(context.data.example.shape[1:])
             message = f"'deep-inversion' makes images, found samples of shape {shape}"
-            place = f"{at.where}: data '{at.data.name}'"
+            place = f"{context.where}: data '{context.data.name}'"
             hint = 'use scheme = "data-free"'
             faults.append(InputError(message, where=place, hint=hint))
-        faults += self._round_faults(at)
-        return faults + at.check(student, at.teachers[:1])
+        faults += self._round_faults(context)
+        return faults + check_teaching(student, context.with_teachers(context.teachers[:1]))
 
-    def _round_faults(self, at: Situation) -> list[EdgekdError]:
-        place = f"{at.where}: scheme.rounds"
+    def _round_faults(self, context: Context) -> list[EdgekdError]:
+        place = f"{context.where}: scheme.rounds"
         if not self.competition and "rounds" in self.model_fields_set:
             message = "only images that compete with the student are made in rounds"
             return [InputError(message, where=place, hint="set competition = 1.0")]
@@ -89,31 +96,35 @@ class DeepInversion(Scheme):
             return [InputError(message, where=place, allowed=f"up to {self.images}")]
         return []
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         rounds = f", in {self.rounds} rounds" if self.competition else ""
+        name = context.teachers[0].name
         return (
-            f"{self.images:,} images by {self.iterations} steps through {at.teachers[0].name}, "
-            f"then {at.teaching.epochs} epochs of them{rounds}"
+            f"{self.images:,} images by {self.iterations} steps through {name}, "
+            f"then {context.teaching.epochs} epochs of them{rounds}"
         )
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        labels = torch.arange(self.images) % at.data.classes
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        labels = torch.arange(self.images) % context.data.classes
         rounds = self.rounds if self.competition else 1
         parts: list[Tensor] = []
         for turn, wanted in enumerate(torch.tensor_split(labels, rounds), 1):
             rival = as_teacher(student, "the student") if turn > 1 else None
             for chosen in torch.split(wanted, self.chunk):
-                parts.append(self._images(len(parts), chosen, at, rival))
+                parts.append(self._images(len(parts), chosen, context, rival))
             x = torch.cat(parts)
-            on = at.with_(data=made(at.data, x, labels[: len(x)]), keep="last")
-            on.teach(student, at.teachers[:1], "student" if turn == rounds else f"student-{turn}")
+            on = replace(context, data=made(context.data, x, labels[: len(x)]))
+            on = on.with_teachers(context.teachers[:1]).with_teaching(keep="last")
+            teach(student, on.phase("student" if turn == rounds else f"student-{turn}"))
         ending = f", in {rounds} rounds against the student" if self.competition else ""
-        return Taught(student, f"on {self.images} inverted images, no data{ending}")
+        return SchemeResult(student, f"on {self.images} inverted images, no data{ending}")
 
-    def _images(self, number: int, labels: Tensor, at: Situation, rival: Teacher | None) -> Tensor:
+    def _images(
+        self, number: int, labels: Tensor, context: Context, rival: Teacher | None
+    ) -> Tensor:
         """One chunk of images (N, C, H, W) for these classes."""
-        teacher, shape = at.teachers[0], tuple(at.data.example.shape[1:])
-        with drawing(at.seed, "images", number):
+        teacher, shape = context.teachers[0], tuple(context.data.example.shape[1:])
+        with seeded(context.seed, "images", number):
             pixels = Pixels(self.mean + self.std * torch.randn(len(labels), *shape))
         with ExitStack() as stack:
             network = stack.enter_context(frozen(teacher))
@@ -121,7 +132,7 @@ class DeepInversion(Scheme):
             other = stack.enter_context(frozen(rival)) if rival is not None else None
 
             def loss(module: nn.Module, batch: Batch) -> Tensor:
-                drawn = torch.Generator().manual_seed(stream(at.seed, "jitter", number, batch.step))
+                drawn = seeded_generator(context.seed, "jitter", number, batch.step)
                 pixels_now = module(batch.x)
                 x = roll(pixels_now, self.jitter, drawn)
                 answers, distance = norms.watch(lambda: differentiable(teacher, network, x))
@@ -134,8 +145,7 @@ class DeepInversion(Scheme):
                 return total
 
             steps = min(STEPS, self.iterations)
-            alone = at.with_(
-                data=ticks(at.data, steps),
+            alone = replace(context, data=ticks(context.data, steps)).with_teaching(
                 epochs=math.ceil(self.iterations / steps),
                 batch_size=1,
                 learning_rate=self.rate,
@@ -148,7 +158,7 @@ class DeepInversion(Scheme):
             )
             key = "" if rival is None else rival.key
             identity = f"{self!r} {teacher.key} {key} {labels.tolist()}"
-            alone.fit(pixels, loss, f"images-{number}", identity=identity)
+            fit(pixels, loss, alone.phase(f"images-{number}"), identity=identity)
         return pixels.values.detach().clone()
 
 

@@ -11,11 +11,13 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import evaluating
 from edgekd.network.taps import Taps, layer_names, no_such_layer
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison
 from edgekd.stages.distill.schemes._faults import answer_faults, class_faults, weighting_faults
-from edgekd.training.logits import Answers
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, identity_of
+from edgekd.training.logits import TeacherLogits, eval_mode
+from edgekd.training.loop import Batch, fit
 from edgekd.training.terms import shapes_at
 
 
@@ -41,33 +43,34 @@ arguments = { size = 8, channels = 1, patch = 2 }
     token: str = "distillation_head"
     classes: str = "head"
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = class_faults(at, "distillation-token")
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = class_faults(context, "distillation-token")
         if self.targets == "soft":
-            faults += answer_faults(at, "distillation-token")
+            faults += answer_faults(context, "distillation-token")
         else:
-            faults += self._hard_faults(at)
-            at = at.with_(label_weight=1.0)  # at 0 the teacher's classes still have all the weight
-        faults = faults or at.check(student, at.teachers)
-        return faults or self._head_faults(student, at)
+            faults += self._hard_faults(context)
+            # At 0 the teacher's classes still have all the weight.
+            context = context.with_teaching(label_weight=1.0)
+        faults = faults or check_teaching(student, context)
+        return faults or self._head_faults(student, context)
 
-    def _hard_faults(self, at: Situation) -> list[EdgekdError]:
-        faults = weighting_faults(at, "distillation-token by hard targets", "label_schedule")
-        if "losses" in at.teaching.model_fields_set and at.teaching.losses:
+    def _hard_faults(self, context: Context) -> list[EdgekdError]:
+        faults = weighting_faults(context, "distillation-token by hard targets", "label_schedule")
+        if "losses" in context.teaching.model_fields_set and context.teaching.losses:
             message = "hard targets are classes: the loss is cross-entropy with them"
             hint = 'set losses = [], or scheme.targets = "soft"'
-            faults.append(InputError(message, where=f"{at.where}: losses", hint=hint))
-        if at.teaching.label_weight >= 1:
+            faults.append(InputError(message, where=f"{context.where}: losses", hint=hint))
+        if context.teaching.label_weight >= 1:
             message = "a label_weight of 1 or more leaves nothing for the teacher's classes"
-            place = f"{at.where}: label_weight"
+            place = f"{context.where}: label_weight"
             faults.append(InputError(message, where=place, allowed="0 up to below 1"))
-        if not at.teachers:
+        if not context.teachers:
             hint = "name one under [[teachers]]"
-            faults.append(InputError("there is no teacher", where=at.where, hint=hint))
+            faults.append(InputError("there is no teacher", where=context.where, hint=hint))
         return faults
 
-    def _head_faults(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        known, place = layer_names(student), f"{at.where}: scheme"
+    def _head_faults(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        known, place = layer_names(student), f"{context.where}: scheme"
         names = {"token": self.token, "classes": self.classes}
         faults: list[EdgekdError] = []
         for key, name in names.items():
@@ -81,8 +84,8 @@ arguments = { size = 8, channels = 1, patch = 2 }
         if faults:
             return faults
         with evaluating(student):
-            shapes = shapes_at(student, list(names.values()), at.data.example, place)
-        wanted = (at.data.classes,)
+            shapes = shapes_at(student, list(names.values()), context.data.example, place)
+        wanted = (context.data.classes,)
         return [
             InputError(
                 f"the layer '{name}' gives {tuple(shape)}",
@@ -97,33 +100,36 @@ arguments = { size = 8, channels = 1, patch = 2 }
     def reads_losses(self) -> bool:
         return self.targets == "soft"
 
-    def cost(self, at: Situation) -> str:
-        return f"{at.length}, the token learning from {at.names} by {self.targets} targets"
+    def cost(self, context: Context) -> str:
+        return (
+            f"{context.length}, the token learning from {context.names} by {self.targets} targets"
+        )
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        comparison = Comparison(at)
-        folder = at.cache or at.work / "logits"
-        answers = Answers(at.teachers, at.data, folder, at.progress)
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        comparison = Comparison(context)
+        teacher_logits = TeacherLogits(context)
         with ExitStack() as stack:
-            stack.enter_context(answers.answering())
+            stack.enter_context(eval_mode(context.teachers))
             taps = stack.enter_context(Taps(student, [self.token, self.classes]))
 
             def loss(module: nn.Module, batch: Batch) -> Tensor:
                 module(batch.x)
                 token = taps.outputs[self.token].float()
                 total: Tensor = comparison.labels(taps.outputs[self.classes], batch)
-                theirs = [answers.of(number, batch) for number in range(len(at.teachers))]
-                weights = torch.tensor([t.weight for t in at.teachers], device=token.device)
+                theirs = [
+                    teacher_logits.of(number, batch) for number in range(len(context.teachers))
+                ]
+                weights = torch.tensor([t.weight for t in context.teachers], device=token.device)
                 if self.targets == "soft":
                     total = total + comparison(token, mixed(theirs, weights), batch)
                     return total
                 chosen = mixed(theirs, weights).argmax(1)
-                total = total + (1 - at.teaching.label_weight) * F.cross_entropy(token, chosen)
+                total = total + (1 - context.teaching.label_weight) * F.cross_entropy(token, chosen)
                 return total
 
-            keys = " ".join(f"{teacher.key}*{teacher.weight}" for teacher in at.teachers)
-            at.fit(student, loss, companions=nn.ModuleList([comparison]), identity=keys)
-        return Taught(student, f"{self.targets} targets for {self.token}")
+            keys = identity_of(context.teachers)
+            fit(student, loss, context, companions=nn.ModuleList([comparison]), identity=keys)
+        return SchemeResult(student, f"{self.targets} targets for {self.token}")
 
 
 def mixed(answers: list[Tensor], weights: Tensor) -> Tensor:

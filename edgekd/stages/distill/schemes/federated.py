@@ -13,16 +13,19 @@ from torch import nn
 
 from edgekd.data.load import load_data
 from edgekd.data.samples import Augmentation, Data, Samples
-from edgekd.data.views import stream
+from edgekd.data.seeds import derive_seed, seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import predict
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._faults import answer_faults, class_faults
-from edgekd.stages.distill.schemes._networks import as_teacher, drawing, fresh
+from edgekd.stages.distill.schemes._networks import as_teacher, fresh
 from edgekd.stages.distill.schemes._stand_in import only
 from edgekd.store import write_beside
 from edgekd.training.checkpoint import sha256_of_state
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.loop import fit_labels
 from edgekd.training.teachers import Teacher
 from edgekd.training.teachers.black_box import BlackBox
 from edgekd.training.teachers.logits import open_logits
@@ -53,9 +56,9 @@ class Federated(Scheme):
     concentration: PositiveFloat = 1.0
     digest: bool = True
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = class_faults(at, "federated") + answer_faults(at, "federated")
-        place = f"{at.where}: scheme"
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = class_faults(context, "federated") + answer_faults(context, "federated")
+        place = f"{context.where}: scheme"
         if self.clients < 2:
             message = "one client has nobody to learn from"
             faults.append(InputError(message, where=f"{place}.clients", allowed="two or more"))
@@ -66,11 +69,11 @@ class Federated(Scheme):
         if faults:
             return faults
         try:
-            public, private = self._parts(at)
+            public, private = self._parts(context)
         except InputError as fault:
             return list(getattr(fault, "faults", (fault,)))
-        if public.train.x.shape[1:] != at.data.train.x.shape[1:]:
-            found, wanted = tuple(public.train.x.shape[1:]), tuple(at.data.train.x.shape[1:])
+        if public.train.x.shape[1:] != context.data.train.x.shape[1:]:
+            found, wanted = tuple(public.train.x.shape[1:]), tuple(context.data.train.x.shape[1:])
             message = f"public samples of shape {found}"
             faults.append(InputError(message, where=f"{place}.public", allowed=str(wanted)))
         for number, part in enumerate(private, 1):
@@ -78,69 +81,71 @@ class Federated(Scheme):
                 message = f"client {number} gets {len(part.train)} of the samples"
                 hint = "fewer clients, or a larger concentration"
                 faults.append(InputError(message, where=f"{place}.concentration", hint=hint))
-        return faults or at.check(student, [as_teacher(student, "a client")])
+        return faults or check_teaching(
+            student, context.with_teachers([as_teacher(student, "a client")])
+        )
 
     def content(self, folder: Path) -> str:
         return "" if self.public is None else load_data(self.public, folder).train.sha256
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         learners = self.clients + 1 if self.digest else 1
         return (
             f"{self.rounds} rounds: {self.local_epochs} epochs at each of {self.clients} clients, "
-            f"then {at.teaching.epochs} epochs of the public samples for {learners} networks"
+            f"then {context.teaching.epochs} epochs of the public samples for {learners} networks"
         )
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        public, private = self._parts(at)
-        learning = at.with_(data=public, label_weight=0.0, cache=None)
-        clients = [fresh(student, at.seed, "client", n) for n in range(self.clients)]
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        public, private = self._parts(context)
+        learning = replace(context, data=public, cache=None).with_teaching(label_weight=0.0)
+        clients = [fresh(student, context.seed, "client", n) for n in range(self.clients)]
         for number in range(1, self.rounds + 1):
             for client, network in enumerate(clients):
-                local = {"data": private[client], "epochs": self.local_epochs, "keep": "last"}
-                own = at.with_(seed=at.seed + number, **local)
-                own.fit(network, own.label_loss, f"round-{number}/client-{client + 1}")
-            told = [
-                self._told(network, client, len(private[client].train), learning, number)
+                own = replace(context, seed=context.seed + number, data=private[client])
+                own = own.with_teaching(epochs=self.local_epochs, keep="last")
+                fit_labels(network, own.phase(f"round-{number}/client-{client + 1}"))
+            clients_as_teachers = [
+                self._as_teacher(network, client, len(private[client].train), learning, number)
                 for client, network in enumerate(clients)
             ]
-            phase = learning.with_(seed=at.seed + number)
-            phase.teach(student, told, f"round-{number}/server")
+            phase = replace(learning, seed=context.seed + number, teachers=clients_as_teachers)
+            teach(student, phase.phase(f"round-{number}/server"))
             if self.digest and number < self.rounds:
                 for client, network in enumerate(clients):
-                    phase.teach(network, told, f"round-{number}/digest-{client + 1}")
+                    teach(network, phase.phase(f"round-{number}/digest-{client + 1}"))
         sizes = ", ".join(str(len(part.train)) for part in private)
         public_count = len(public.train)
-        return Taught(student, f"clients of {sizes} samples, {public_count} public ones")
+        return SchemeResult(student, f"clients of {sizes} samples, {public_count} public ones")
 
-    def _told(
-        self, network: nn.Module, client: int, size: int, at: Situation, number: int
+    def _as_teacher(
+        self, network: nn.Module, client: int, size: int, context: Context, number: int
     ) -> Teacher:
         """A client as the others know it: a file of its answers to the public samples."""
-        answers = predict(network, at.data.train.x).half().numpy()
-        path = at.work / f"round-{number}" / f"answers-{client + 1}.npy"
+        answers = predict(network, context.data.train.x).half().numpy()
+        path = context.work / f"round-{number}" / f"answers-{client + 1}.npy"
         write_beside(path, npy(answers))
         return BlackBox(
             name=f"client {client + 1}",
             key=sha256_of_state(network),
             weight=float(size),
-            predict=open_logits(path, at.data, at.where),
+            predict=open_logits(path, context.data, context.where),
             outputs=Outputs(),
         )
 
-    def _parts(self, at: Situation) -> tuple[Data, list[Data]]:
+    def _parts(self, context: Context) -> tuple[Data, list[Data]]:
         """The public data, without labels, and each client's own."""
-        train, order = at.data.train, torch.arange(len(at.data.train))
+        train, order = context.data.train, torch.arange(len(context.data.train))
         if self.public is not None:
-            x = load_data(self.public, at.folder).train.x
+            x = load_data(self.public, context.folder).train.x
         else:
-            with drawing(at.seed, "public"):
+            with seeded(context.seed, "public"):
                 order = torch.randperm(len(train))
             count = max(1, round(self.public_share * len(train)))
             x, order = train.x[order[:count]], order[count:]
-        shares = dirichlet_shares(train.y[order], self.clients, self.concentration, at.seed)
-        private = [only(at.data, train.take(order[part])) for part in shares]
+        shares = dirichlet_shares(train.y[order], self.clients, self.concentration, context.seed)
+        private = [only(context.data, train.take(order[part])) for part in shares]
         nameless = Samples(x, torch.zeros(len(x), dtype=torch.int64))
-        public = only(at.data, nameless, at.data.validation)
+        public = only(context.data, nameless, context.data.validation)
         return _unchanged(public), private
 
 
@@ -159,7 +164,7 @@ def npy(array: np.ndarray) -> bytes:
 
 def dirichlet_shares(y: torch.Tensor, clients: int, alpha: float, seed: int) -> list[torch.Tensor]:
     """Positions of each client's samples: each class is cut by a draw of Dirichlet(alpha)."""
-    random = np.random.default_rng(stream(seed, "clients"))
+    random = np.random.default_rng(derive_seed(seed, "clients"))
     parts: list[list[torch.Tensor]] = [[] for _ in range(clients)]
     for label in torch.unique(y).tolist():
         places = (y == label).nonzero().flatten()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison
 from edgekd.stages.distill.schemes._faults import (
     answer_faults,
@@ -15,7 +15,9 @@ from edgekd.stages.distill.schemes._faults import (
     weighting_faults,
 )
 from edgekd.stages.distill.schemes._networks import as_teacher
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching
+from edgekd.training.loop import Batch, fit
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/2006.12000")
@@ -31,31 +33,33 @@ class LastEpoch(Scheme):
 
     share: float = Field(default=0.8, gt=0.0, le=1.0)
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = answer_faults(at, "last-epoch") + class_faults(at, "last-epoch")
-        faults += one_process_faults(at, "last-epoch")
-        faults += weighting_faults(at, "last-epoch", "label_schedule")
-        if "label_weight" in at.teaching.model_fields_set:
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = answer_faults(context, "last-epoch") + class_faults(context, "last-epoch")
+        faults += one_process_faults(context, "last-epoch")
+        faults += weighting_faults(context, "last-epoch", "label_schedule")
+        if "label_weight" in context.teaching.model_fields_set:
             message = "'last-epoch' sets the labels' share itself, by epoch"
             hint = "leave label_weight out; scheme.share is the answers' share at the end"
-            faults.append(InputError(message, where=f"{at.where}: label_weight", hint=hint))
-        if at.teaching.epochs < 2:
+            faults.append(InputError(message, where=f"{context.where}: label_weight", hint=hint))
+        if context.teaching.epochs < 2:
             message = "one epoch has no epoch before it"
-            where = f"{at.where}: epochs"
+            where = f"{context.where}: epochs"
             faults.append(InputError(message, where=where, allowed="two or more"))
-        return faults or at.check(student, [as_teacher(student, "the last epoch")])
+        return faults or check_teaching(
+            student, context.with_teachers([as_teacher(student, "the last epoch")])
+        )
 
-    def cost(self, at: Situation) -> str:
-        return f"{at.length}, learning from its own last epoch"
+    def cost(self, context: Context) -> str:
+        return f"{context.length}, learning from its own last epoch"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        comparison = Comparison(at)
-        memory = Memory(len(at.data.train), at.data.classes)
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        comparison = Comparison(context)
+        memory = Memory(len(context.data.train), context.data.classes)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             answers = module(batch.x).float()
             epoch = batch.step // batch.steps
-            share = self.share * (epoch + 1) / at.teaching.epochs
+            share = self.share * (epoch + 1) / context.teaching.epochs
             before, known = memory.recall(batch.index)
             memory.keep(batch.index, answers)
             label = comparison.labels(answers, batch, weight=1.0)
@@ -67,8 +71,8 @@ class LastEpoch(Scheme):
             total: Tensor = label - rest + part * kept
             return total
 
-        at.fit(student, loss, companions=nn.ModuleList([comparison, memory]))
-        return Taught(student)
+        fit(student, loss, context, companions=nn.ModuleList([comparison, memory]))
+        return SchemeResult(student)
 
 
 class Memory(nn.Module):

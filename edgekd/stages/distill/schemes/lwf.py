@@ -1,6 +1,7 @@
 """Learning without forgetting: new classes are learned while the old answers are kept."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -8,13 +9,15 @@ from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison
 from edgekd.stages.distill.schemes._faults import answer_faults
 from edgekd.stages.distill.schemes._networks import as_teacher
 from edgekd.stages.distill.schemes._tasks import Tasks, among, of_task, task_order_faults, told
-from edgekd.training.logits import Answers
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching
+from edgekd.training.logits import TeacherLogits, eval_mode
+from edgekd.training.loop import Batch, fit
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1606.09282")
@@ -35,34 +38,38 @@ class LwF(Scheme):
     known: int = Field(default=0, ge=0)
     labels_among: Literal["seen", "task"] = "task"
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = task_order_faults(self.tasks, self.known, at, "lwf") + answer_faults(at, "lwf")
-        return faults or at.check(student, [as_teacher(student, "before")])
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = task_order_faults(self.tasks, self.known, context, "lwf") + answer_faults(
+            context, "lwf"
+        )
+        return faults or check_teaching(
+            student, context.with_teachers([as_teacher(student, "before")])
+        )
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         count = len(self.tasks) - self.known
-        return f"{at.teaching.epochs} epochs of each of {count} tasks, the teachers not asked"
+        return f"{context.teaching.epochs} epochs of each of {count} tasks, the teachers not asked"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         for number, task in enumerate(self.tasks):
             if number < self.known:
                 continue
             old = tuple(label for each in self.tasks[:number] for label in each)
-            now = at.with_(data=of_task(at.data, task))
+            now = replace(context, data=of_task(context.data, task))
             self._learn(student, now, number, task, old)
-        return Taught(student, told(student, at.data, self.tasks))
+        return SchemeResult(student, told(student, context.data, self.tasks))
 
     def _learn(
         self,
         student: nn.Module,
-        at: Situation,
+        context: Context,
         number: int,
         task: tuple[int, ...],
         old: tuple[int, ...],
     ) -> None:
         before = as_teacher(student, f"before task {number + 1}")
-        answers = Answers([before], at.data, at.work / "logits", at.progress)
-        comparison = Comparison(at)
+        teacher_logits = TeacherLogits(replace(context, teachers=[before], cache=None))
+        comparison = Comparison(context)
         decided = task if self.labels_among == "task" else (*old, *task)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
@@ -70,10 +77,11 @@ class LwF(Scheme):
             weight = None if old else 1.0
             total = comparison.labels(among(logits, decided), batch, weight=weight)
             if old:
-                theirs = answers.of(0, batch)[:, list(old)]
+                theirs = teacher_logits.of(0, batch)[:, list(old)]
                 total = total + comparison(logits[:, list(old)], theirs, batch, theirs.argmax(1))
             return total
 
-        with answers.answering():
+        with eval_mode([before]):
             companions, identity = nn.ModuleList([comparison]), f"{before.key} {self!r}"
-            at.fit(student, loss, f"task-{number + 1}", companions=companions, identity=identity)
+            phase = context.phase(f"task-{number + 1}")
+            fit(student, loss, phase, companions=companions, identity=identity)

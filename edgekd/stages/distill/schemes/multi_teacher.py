@@ -8,11 +8,13 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.data.seeds import seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._faults import class_faults
-from edgekd.stages.distill.schemes._networks import drawing
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.fusion import Fusion
 
 
@@ -44,28 +46,28 @@ weights = "second.safetensors"
     fusion: Literal["mean", "weighted", "confidence", "entropy", "attention"] = "confidence"
     width: PositiveInt = 32
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = at.check(student, at.teachers)
-        if len(at.teachers) < 2:
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = check_teaching(student, context)
+        if len(context.teachers) < 2:
             faults.append(
                 InputError(
-                    f"'multi-teacher' with {len(at.teachers)} teacher",
-                    where=at.where,
+                    f"'multi-teacher' with {len(context.teachers)} teacher",
+                    where=context.where,
                     allowed="two or more",
                     hint="name each under [[teachers]]; the model teaches only if it is named too",
                 )
             )
         if self.fusion in ("confidence", "entropy", "attention"):
-            faults += class_faults(at, f"multi-teacher by {self.fusion}")
+            faults += class_faults(context, f"multi-teacher by {self.fusion}")
         return faults
 
-    def cost(self, at: Situation) -> str:
-        return f"{at.length}, learning from {at.names} fused by {self.fusion}"
+    def cost(self, context: Context) -> str:
+        return f"{context.length}, learning from {context.names} fused by {self.fusion}"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        with drawing(at.seed, "fusion"):
-            fusion = self._fusion(len(at.teachers), at.data.classes)
-        return Taught(at.teach(student, at.teachers, fusion=fusion), f"fused by {self.fusion}")
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        with seeded(context.seed, "fusion"):
+            fusion = self._fusion(len(context.teachers), context.data.classes)
+        return SchemeResult(teach(student, context, fusion=fusion), f"fused by {self.fusion}")
 
     def _fusion(self, teachers: int, classes: int) -> Fusion:
         if self.fusion == "attention":

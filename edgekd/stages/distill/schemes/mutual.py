@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison, mean
 from edgekd.stages.distill.schemes._faults import (
     answer_faults,
@@ -16,7 +16,9 @@ from edgekd.stages.distill.schemes._faults import (
     one_process_faults,
 )
 from edgekd.stages.distill.schemes._networks import as_teacher, fresh
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching
+from edgekd.training.loop import Batch, fit
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1706.00384")
@@ -35,29 +37,33 @@ class Mutual(Scheme):
     with_teacher: bool = False
     in_turn: bool = False
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = answer_faults(at, "mutual")
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = answer_faults(context, "mutual")
         if self.with_teacher:
-            faults += layer_teacher_faults(at, "mutual", "lets a copy of the teacher learn")
+            faults += layer_teacher_faults(context, "mutual", "lets a copy of the teacher learn")
         elif not self.peers:
             message = "there are no peers to learn with"
             hint = "set peers = 1 or more, or with_teacher = true"
-            faults.append(InputError(message, where=f"{at.where}: scheme.peers", hint=hint))
+            faults.append(InputError(message, where=f"{context.where}: scheme.peers", hint=hint))
         if self.in_turn:
-            faults += one_process_faults(at, "mutual in turn")
-        also = at.teachers[:1] if self.with_teacher else ()
-        return faults or at.check(student, [as_teacher(student, "a peer"), *also])
+            faults += one_process_faults(context, "mutual in turn")
+        also = context.teachers[:1] if self.with_teacher else ()
+        return faults or check_teaching(
+            student, context.with_teachers([as_teacher(student, "a peer"), *also])
+        )
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         count = self.peers + self.with_teacher
         turns = " in turn" * self.in_turn
-        return f"{at.length}, learning with {count} peer{'s' * (count > 1)} that learn too{turns}"
+        return (
+            f"{context.length}, learning with {count} peer{'s' * (count > 1)} that learn too{turns}"
+        )
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        peers = [fresh(student, at.seed, "peer", number) for number in range(self.peers)]
-        if self.with_teacher and at.teachers[0].module is not None:
-            peers.append(copy.deepcopy(at.teachers[0].module).requires_grad_(True))
-        comparison = Comparison(at)
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        peers = [fresh(student, context.seed, "peer", number) for number in range(self.peers)]
+        if self.with_teacher and context.teachers[0].module is not None:
+            peers.append(copy.deepcopy(context.teachers[0].module).requires_grad_(True))
+        comparison = Comparison(context)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             networks = (module, *peers)
@@ -75,5 +81,5 @@ class Mutual(Scheme):
 
         companions = nn.ModuleList([comparison, *peers])
         turns = len(peers) + 1 if self.in_turn else 1
-        at.fit(student, loss, companions=companions, identity=repr(self), turns=turns)
-        return Taught(student, f"with {len(peers)} peers")
+        fit(student, loss, context, companions=companions, identity=repr(self), turns=turns)
+        return SchemeResult(student, f"with {len(peers)} peers")

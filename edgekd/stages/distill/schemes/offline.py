@@ -4,7 +4,9 @@ from torch import nn
 
 from edgekd.errors import EdgekdError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1503.02531")
@@ -14,11 +16,11 @@ class Offline(Scheme):
     Hinton et al. 2015. Several teachers' softened probabilities are averaged by their weights.
     """
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        return at.check(student, at.teachers)
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        return check_teaching(student, context)
 
-    def cost(self, at: Situation) -> str:
-        return f"{at.length}, learning from {at.names or 'the labels'}"
+    def cost(self, context: Context) -> str:
+        return f"{context.length}, learning from {context.names or 'the labels'}"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        return Taught(at.teach(student, at.teachers))
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        return SchemeResult(teach(student, context))

@@ -4,17 +4,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from edgekd.data.seeds import seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import evaluating
 from edgekd.network.taps import Taps
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison
 from edgekd.stages.distill.schemes._cut import pooled, rest_behind, width_of
 from edgekd.stages.distill.schemes._faults import answer_faults, class_faults
-from edgekd.stages.distill.schemes._networks import as_teacher, drawing, fresh
+from edgekd.stages.distill.schemes._networks import as_teacher, fresh
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching
 from edgekd.training.layer_pairs import blocks_of
-from edgekd.training.loop import Batch
+from edgekd.training.loop import Batch, fit
 from edgekd.training.terms import shapes_at
 
 
@@ -32,31 +35,35 @@ class OnTheFly(Scheme):
     branches: int = Field(default=2, ge=1)
     layer: str | None = None
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = answer_faults(at, "on-the-fly") + class_faults(at, "on-the-fly")
-        if at.teaching.batch_size == 1:
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = answer_faults(context, "on-the-fly") + class_faults(context, "on-the-fly")
+        if context.teaching.batch_size == 1:
             message = "the gate's batch norm needs two samples or more in a batch"
-            faults.append(InputError(message, where=f"{at.where}: batch_size"))
-        faults = faults or at.check(student, [as_teacher(student, "a branch")])
+            faults.append(InputError(message, where=f"{context.where}: batch_size"))
+        faults = faults or check_teaching(
+            student, context.with_teachers([as_teacher(student, "a branch")])
+        )
         if not faults:
             try:
-                rest_behind(student, self._layer(student, at), f"{at.where}: scheme.layer")
+                rest_behind(
+                    student, self._layer(student, context), f"{context.where}: scheme.layer"
+                )
             except InputError as fault:
                 faults.append(fault)
         return faults
 
-    def cost(self, at: Situation) -> str:
-        return f"{at.length}, with {self.branches} more branches that are dropped afterwards"
+    def cost(self, context: Context) -> str:
+        return f"{context.length}, with {self.branches} more branches that are dropped afterwards"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        layer = self._layer(student, at)
-        rest = rest_behind(student, layer, at.where)
-        branches = [fresh(rest, at.seed, "branch", n) for n in range(self.branches)]
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        layer = self._layer(student, context)
+        rest = rest_behind(student, layer, context.where)
+        branches = [fresh(rest, context.seed, "branch", n) for n in range(self.branches)]
         with evaluating(student):
-            shape = shapes_at(student, [layer], at.data.example, at.where)[0]
-        with drawing(at.seed, "gate"):
+            shape = shapes_at(student, [layer], context.data.example, context.where)[0]
+        with seeded(context.seed, "gate"):
             gate = Gate(width_of(shape), self.branches + 1)
-        comparison = Comparison(at)
+        comparison = Comparison(context)
 
         with Taps(student, [layer]) as taps:
 
@@ -71,15 +78,16 @@ class OnTheFly(Scheme):
                     total = total + comparison(answer, together, batch)
                 return total
 
-            at.fit(student, loss, companions=nn.ModuleList([comparison, gate, *branches]))
-        return Taught(student, f"{self.branches} branches at {layer}, dropped")
+            learned = nn.ModuleList([comparison, gate, *branches])
+            fit(student, loss, context, companions=learned)
+        return SchemeResult(student, f"{self.branches} branches at {layer}, dropped")
 
-    def _layer(self, student: nn.Module, at: Situation) -> str:
+    def _layer(self, student: nn.Module, context: Context) -> str:
         blocks = blocks_of(student)
         if self.layer is None and len(blocks) < 2:
             message = "the network has no sequence of blocks to branch in"
             hint = 'name the last shared layer: scheme = { name = "on-the-fly", layer = "..." }'
-            raise InputError(message, where=f"{at.where}: scheme.layer", hint=hint)
+            raise InputError(message, where=f"{context.where}: scheme.layer", hint=hint)
         return self.layer or blocks[-2]
 
 

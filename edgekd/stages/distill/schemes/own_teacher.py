@@ -6,17 +6,20 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from edgekd.data.seeds import seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import evaluating
 from edgekd.network.taps import Taps, layer_names, no_such_layer
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison
 from edgekd.stages.distill.schemes._cut import pooled, width_of
 from edgekd.stages.distill.schemes._faults import answer_faults, class_faults
-from edgekd.stages.distill.schemes._networks import as_teacher, drawing
+from edgekd.stages.distill.schemes._networks import as_teacher
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching
 from edgekd.training.layer_pairs import blocks_of
-from edgekd.training.loop import Batch
+from edgekd.training.loop import Batch, fit
 from edgekd.training.losses import Shape
 from edgekd.training.terms import shapes_at
 
@@ -39,32 +42,34 @@ class OwnTeacher(Scheme):
     deepest: str | None = None
     feature_weight: float = Field(default=0.03, ge=0.0)
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = answer_faults(at, "own-teacher") + class_faults(at, "own-teacher")
-        faults = faults or at.check(student, [as_teacher(student, "itself")])
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = answer_faults(context, "own-teacher") + class_faults(context, "own-teacher")
+        faults = faults or check_teaching(
+            student, context.with_teachers([as_teacher(student, "itself")])
+        )
         if faults:
             return faults
-        place, known = f"{at.where}: scheme.layers", layer_names(student)
+        place, known = f"{context.where}: scheme.layers", layer_names(student)
         try:
             layers = self._layers(student, place)
             faults += [no_such_layer(name, known, place) for name in layers if name not in known]
             if not faults:
                 with evaluating(student):
-                    shapes_at(student, layers, at.data.example, place)
+                    shapes_at(student, layers, context.data.example, place)
         except InputError as fault:
             faults.append(fault)
         return faults
 
-    def cost(self, at: Situation) -> str:
-        return f"{at.length}, its own last layer teaching heads that are dropped afterwards"
+    def cost(self, context: Context) -> str:
+        return f"{context.length}, its own last layer teaching heads that are dropped afterwards"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        layers = self._layers(student, at.where)
-        with evaluating(student), drawing(at.seed, "heads"):
-            shapes = shapes_at(student, layers, at.data.example, at.where)
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        layers = self._layers(student, context.where)
+        with evaluating(student), seeded(context.seed, "heads"):
+            shapes = shapes_at(student, layers, context.data.example, context.where)
             width = width_of(shapes[-1])
-            heads = nn.ModuleList(Head(shape, width, at.data.classes) for shape in shapes[:-1])
-        comparison = Comparison(at)
+            heads = nn.ModuleList(Head(shape, width, context.data.classes) for shape in shapes[:-1])
+        comparison = Comparison(context)
 
         with Taps(student, layers) as taps:
 
@@ -80,8 +85,8 @@ class OwnTeacher(Scheme):
                     total = total + self.feature_weight * torch.mean((features - goal) ** 2)
                 return total
 
-            at.fit(student, loss, companions=nn.ModuleList([comparison, heads]))
-        return Taught(student, f"heads at {', '.join(layers[:-1])}, dropped")
+            fit(student, loss, context, companions=nn.ModuleList([comparison, heads]))
+        return SchemeResult(student, f"heads at {', '.join(layers[:-1])}, dropped")
 
     def _layers(self, student: nn.Module, where: str) -> list[str]:
         """The heads' layers, and the deepest behind them."""

@@ -1,6 +1,7 @@
 """Progressive: teacher to assistants to student, each step a smaller one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,11 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from edgekd.data.seeds import seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.load import load_network, network_key
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
-from edgekd.stages.distill.schemes._networks import as_teacher, drawing
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
+from edgekd.stages.distill.schemes._networks import as_teacher
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.fusion import Fusion
 from edgekd.training.teachers import Teacher
 from edgekd.values.recipe import Network
@@ -38,46 +42,49 @@ class Progressive(Scheme):
     dense: bool = False
     drop: float = Field(default=0.0, ge=0.0, lt=1.0)
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         if not self.assistants:
             hint = 'assistants = [{ factory = "package.module:callable" }]'
             message = "there is no assistant between teacher and student"
-            place = f"{at.where}: scheme.assistants"
+            place = f"{context.where}: scheme.assistants"
             return [InputError(message, where=place, hint=hint)]
         if self.drop and not self.dense:
             message = "there is one teacher a step, and none to leave out"
-            place = f"{at.where}: scheme.drop"
+            place = f"{context.where}: scheme.drop"
             return [InputError(message, where=place, hint="set dense = true")]
         faults: list[EdgekdError] = []
-        teachers = list(at.teachers)
+        teachers = list(context.teachers)
         for number, network in enumerate(self.assistants, 1):
-            place = f"{at.where}: scheme.assistants.{number}"
+            place = f"{context.where}: scheme.assistants.{number}"
             try:
-                assistant = _load(network, number, at, place)
+                assistant = _load(network, number, context, place)
             except InputError as fault:
                 return [*faults, *getattr(fault, "faults", (fault,))]
-            faults += at.with_(where=place).check(assistant, teachers)
+            faults += check_teaching(assistant, replace(context, where=place, teachers=teachers))
             before = as_teacher(assistant, f"assistant {number}")
             teachers = [*teachers, before] if self.dense else [before]
-        return faults or at.check(student, teachers)
+        return faults or check_teaching(student, context.with_teachers(teachers))
 
     def content(self, folder: Path) -> str:
         return " ".join(network_key(network, folder) for network in self.assistants)
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         count = len(self.assistants)
         names = f"{count} assistant{'s' * (count > 1)}"
-        return f"{at.length}, {count + 1} times: {at.names or 'the labels'}, {names}, student"
+        first = context.names or "the labels"
+        return f"{context.length}, {count + 1} times: {first}, {names}, student"
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        teachers: list[Teacher] = list(at.teachers)
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        teachers: list[Teacher] = list(context.teachers)
         for number, network in enumerate(self.assistants, 1):
-            assistant = _load(network, number, at, at.where)
-            at.teach(assistant, teachers, f"assistant-{number}", fusion=self._fusion())
+            assistant = _load(network, number, context, context.where)
+            phase = context.with_teachers(teachers).phase(f"assistant-{number}")
+            teach(assistant, phase, fusion=self._fusion())
             before = as_teacher(assistant, f"assistant {number}")
             teachers = [*teachers, before] if self.dense else [before]
-        taught = at.teach(student, teachers, "student", fusion=self._fusion())
-        return Taught(taught, f"through {len(self.assistants)} assistants")
+        phase = context.with_teachers(teachers).phase("student")
+        taught = teach(student, phase, fusion=self._fusion())
+        return SchemeResult(taught, f"through {len(self.assistants)} assistants")
 
     def _fusion(self) -> Fusion | None:
         return Dropping(self.drop) if self.drop else None
@@ -96,6 +103,6 @@ class Dropping(Fusion):
         return super().shares(answers, weights * stays.to(weights.device), student, labels)
 
 
-def _load(network: Network, number: int, at: Situation, where: str) -> nn.Module:
-    with drawing(at.seed, "assistant", number):
-        return load_network(network, at.folder, where)
+def _load(network: Network, number: int, context: Context, where: str) -> nn.Module:
+    with seeded(context.seed, "assistant", number):
+        return load_network(network, context.folder, where)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data.samples import Data
+from edgekd.data.seeds import seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import predict
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Scheme, Situation, Taught
+from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._faults import class_faults, layer_faults, layer_teacher_faults
-from edgekd.stages.distill.schemes._networks import answering, drawing
 from edgekd.stages.distill.schemes._stand_in import only
 from edgekd.training.checkpoint import sha256_of_state
-from edgekd.training.loop import Batch
+from edgekd.training.context import Context
+from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.logits import eval_mode
+from edgekd.training.loop import Batch, fit
 from edgekd.training.teachers import Teacher
 
 
@@ -39,51 +42,56 @@ class Specialists(Scheme):
     specialists: int = Field(default=2, ge=1)
     epochs: PositiveInt = 3
 
-    def check(self, student: nn.Module, at: Situation) -> list[EdgekdError]:
-        faults = class_faults(at, "specialists") + layer_faults(at, "specialists")
-        faults = faults or layer_teacher_faults(at, "specialists", "trains copies of the teacher")
+    def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
+        faults = class_faults(context, "specialists") + layer_faults(context, "specialists")
+        faults = faults or layer_teacher_faults(
+            context, "specialists", "trains copies of the teacher"
+        )
         if faults:
             return faults
-        most = at.data.classes // 2
+        most = context.data.classes // 2
         if self.specialists > most:
-            message = f"{self.specialists} groups of {at.data.classes} classes"
+            message = f"{self.specialists} groups of {context.data.classes} classes"
             hint = "a specialist needs two classes or more"
-            place = f"{at.where}: scheme.specialists"
+            place = f"{context.where}: scheme.specialists"
             faults.append(InputError(message, where=place, allowed=f"up to {most}", hint=hint))
-        return faults + at.check(student, at.teachers[:1])
+        return faults + check_teaching(student, context.with_teachers(context.teachers[:1]))
 
-    def cost(self, at: Situation) -> str:
+    def cost(self, context: Context) -> str:
         return (
             f"{self.epochs} epochs for each of {self.specialists} specialists of "
-            f"{at.teachers[0].name}, then {at.length}"
+            f"{context.teachers[0].name}, then {context.length}"
         )
 
-    def teach(self, student: nn.Module, at: Situation) -> Taught:
-        general = at.teachers[0]
+    def teach(self, student: nn.Module, context: Context) -> SchemeResult:
+        general = context.teachers[0]
         assert general.module is not None
-        with answering([general]):
-            chances = torch.softmax(general.logits(at.data.train.x).float(), dim=1)
-            groups = confusable(chances, self.specialists, at.seed)
-            made = [self._specialist(general, n, group, at) for n, group in enumerate(groups)]
-            taught = at.teach(student, [Together(general, made)], "student")
+        with eval_mode([general]):
+            chances = torch.softmax(general.logits(context.data.train.x).float(), dim=1)
+            groups = confusable(chances, self.specialists, context.seed)
+            made = [self._specialist(general, n, group, context) for n, group in enumerate(groups)]
+            taught = teach(
+                student, context.with_teachers([Together(general, made)]).phase("student")
+            )
         names = "; ".join(" ".join(map(str, group)) for group in groups)
-        return Taught(taught, f"specialists for {names}")
+        return SchemeResult(taught, f"specialists for {names}")
 
     def _specialist(
-        self, general: Teacher, number: int, group: tuple[int, ...], at: Situation
+        self, general: Teacher, number: int, group: tuple[int, ...], context: Context
     ) -> "Specialist":
         network = copy.deepcopy(general.module)
         assert network is not None
         network.requires_grad_(True)
-        data, excess = shown(at.data, group, stream_seed=at.seed + number)
-        smoothing = at.teaching.label_smoothing
+        data, excess = shown(context.data, group, seed=context.seed + number)
+        smoothing = context.teaching.label_smoothing
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             grouped = with_dustbin(module(batch.x).float(), group)
             return F.cross_entropy(grouped, place_in(batch.y, group), label_smoothing=smoothing)
 
-        one = at.with_(data=data, epochs=self.epochs, keep="last")
-        one.fit(network, loss, f"specialist-{number + 1}", identity=f"{group}")
+        own = replace(context, data=data).phase(f"specialist-{number + 1}")
+        own = own.with_teaching(epochs=self.epochs, keep="last")
+        fit(network, loss, own, identity=f"{group}")
         return Specialist(network.requires_grad_(False), group, excess)
 
 
@@ -166,12 +174,12 @@ def place_in(y: Tensor, group: tuple[int, ...]) -> Tensor:
     return places
 
 
-def shown(data: Data, group: tuple[int, ...], stream_seed: int) -> tuple[Data, float]:
+def shown(data: Data, group: tuple[int, ...], seed: int) -> tuple[Data, float]:
     """A specialist's samples, half of them of its group, and the log of the group's excess."""
     inside = torch.isin(data.train.y, torch.tensor(group))
     places, others = inside.nonzero().flatten(), (~inside).nonzero().flatten()
     count = min(len(places), len(others))
-    with drawing(stream_seed, "dustbin"):
+    with seeded(seed, "dustbin"):
         others = others[torch.randperm(len(others))[:count]]
     chosen = torch.cat([places, others]).sort().values
     before = len(places) / max(1, int((~inside).sum()))

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from contexts import context
 from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.models.distilled_transformer import distilled_transformer
 from edgekd.models.resnet import resnet8
-from edgekd.stages.distill.schemes import Scheme, Situation, scheme_of
-from edgekd.training.distillation import Teaching
+from edgekd.stages.distill.schemes import Scheme, scheme_of
+from edgekd.training.context import Context
+from edgekd.training.teaching import Teaching
 
 torch.set_num_threads(1)
 
@@ -117,11 +119,11 @@ def student_for(name: str, seed: int = 0) -> nn.Module:
     return token_network(seed) if name == "distillation-token" else network(seed)
 
 
-def situation(name: str, work: Path, **changes: Any) -> Situation:
+def situation(name: str, work: Path, **changes: Any) -> Context:
     """A sound situation for a scheme; `teaching` changes keys of the teaching."""
     keys = keys_for(name, **changes.pop("teaching", {}))
     facts: dict[str, Any] = {"data": data(), "teachers": teachers_for(name), "work": work}
-    return Situation(teaching=Teaching(**keys), **{**facts, **changes})
+    return context(Teaching(**keys), **{**facts, **changes})
 
 
 def scheme(name: str, **keys: Any) -> Scheme:

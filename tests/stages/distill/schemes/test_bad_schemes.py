@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from classroom import Box, Network, keys_for, scheme, situation, student_for
+from contexts import context
 from test_scheme_refusals import REFUSED
 from torch import nn
 
@@ -12,8 +13,9 @@ from edgekd.data.samples import Data, Samples
 from edgekd.data.tasks.regression import Regression
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
-from edgekd.stages.distill.schemes import Situation, scheme_of
-from edgekd.training.distillation import Teaching
+from edgekd.stages.distill.schemes import scheme_of
+from edgekd.training.context import Context
+from edgekd.training.teaching import Teaching
 
 NAMES = SCHEMES.names()
 NUMBERS = [
@@ -87,13 +89,13 @@ def test_weights_that_sum_to_nothing_are_refused_in_every_scheme(name, tmp_path)
         assert "every weight is zero" in told or "no loss" in told, told
 
 
-def nothing_fits(name: str, tmp_path) -> Situation:
+def nothing_fits(name: str, tmp_path) -> Context:
     """Numbers to predict, from vectors; a teacher of other outputs."""
     x = torch.randn(24, 6)
     part = Samples(x, torch.randn(24, 2), task=Regression())
     numbers = Data("numbers", part, part, part, 0)
     teachers = [Network(nn.Linear(6, 3))]
-    return Situation(Teaching(**keys_for(name)), numbers, teachers, tmp_path)
+    return context(Teaching(**keys_for(name)), data=numbers, teachers=teachers, work=tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,8 +22,9 @@ from states import state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.data.seeds import seeded
 from edgekd.stages.distill.schemes._cut import pooled, rest_behind
-from edgekd.stages.distill.schemes._networks import drawing, fresh
+from edgekd.stages.distill.schemes._networks import fresh
 from edgekd.stages.distill.schemes._norm_statistics import NormStatistics
 from edgekd.stages.distill.schemes._tasks import among
 from edgekd.stages.distill.schemes.dark_experience_replay import Reservoir
@@ -42,7 +43,8 @@ from edgekd.stages.distill.schemes.specialists import (
     with_dustbin,
 )
 from edgekd.training.checkpoint import read_tensors
-from edgekd.training.loop import CHECKPOINT
+from edgekd.training.distillation import teach
+from edgekd.training.loop import CHECKPOINT, fit_labels
 
 
 def test_mutual_learning_is_labels_plus_the_mean_divergence_from_the_peers(tmp_path):
@@ -86,7 +88,7 @@ def test_the_on_the_fly_ensemble_is_the_gated_sum_and_teaches_every_branch(tmp_p
     student = layers()
     rest = rest_behind(student, "1", "")
     branch = fresh(rest, 3, "branch", 0)
-    with drawing(3, "gate"):
+    with seeded(3, "gate"):
         gate = Gate(6, 2)
     features = student[1](student[0](X))
     scores = gate.linear(features)
@@ -117,7 +119,7 @@ def test_what_is_behind_a_layer_gives_the_same_outputs():
 
 def test_own_teacher_adds_a_labelled_and_taught_head_and_pulls_its_features(tmp_path):
     student = layers()
-    with drawing(3, "heads"):
+    with seeded(3, "heads"):
         head = Head((6,), CLASSES, CLASSES)
     inner = student[1](student[0](X))
     deepest = student[3](student[2](inner))
@@ -270,7 +272,7 @@ def test_attention_learns_to_trust_the_teacher_that_is_right(tmp_path):
     right = {}
     for fusion in ("attention", "weighted"):
         made = scheme("multi-teacher", fusion=fusion, width=16)
-        taught = made.teach(layers(), at.with_(work=tmp_path / fusion)).module
+        taught = made.teach(layers(), at.phase(fusion)).module
         train = at.data.train
         right[fusion] = float((taught(train.x).argmax(1) == train.y).double().mean())
     assert right["attention"] > 0.6 > right["weighted"]
@@ -479,9 +481,9 @@ def test_the_students_generation_learns_from_the_one_before(tmp_path):
     at = situation("born-again", tmp_path / "a")
     taught = scheme("born-again").teach(layers(), at).module
     first, by_hand = layers(), situation("born-again", tmp_path / "b")
-    by_hand.fit(first, by_hand.label_loss)
+    fit_labels(first, by_hand)
     second = fresh(first, by_hand.seed, "generation", 1)
-    by_hand.teach(second, [as_teacher(first, "first")], "second")
+    teach(second, by_hand.phase("second").with_teachers([as_teacher(first, "first")]))
     assert all(torch.equal(state(taught)[k], v) for k, v in state(second).items())
 
 
@@ -491,16 +493,15 @@ def test_the_student_learns_from_the_assistant_alone_unless_all_teach(dense, tmp
 
     asked: list[list[str]] = []
     at = situation("progressive", tmp_path)
-    teach = type(at).teach
 
-    def noted(self, student, teachers, phase="", **keys):
-        asked.append([teacher.name for teacher in teachers])
-        return teach(self, student, teachers, phase, **keys)
+    def noted(student, context, **keys):
+        asked.append([teacher.name for teacher in context.teachers])
+        return teach(student, context, **keys)
 
     assistants = TABLES["progressive"]["assistants"] * 2
     made = scheme("progressive", assistants=assistants, dense=dense, drop=0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progressive.Situation, "teach", noted)
+        patch.setattr(progressive, "teach", noted)
         made.teach(layers(), at)
     if dense:
         assert asked == [

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data.samples import Data
 from edgekd.data.tasks import NO_LABEL, Task
 from edgekd.network.evaluation import evaluating
 from edgekd.network.taps import Taps
+from edgekd.training.context import Context
 from edgekd.training.fusion import Fusion, merge
-from edgekd.training.logits import Answers
+from edgekd.training.logits import TeacherLogits, eval_mode
 from edgekd.training.loop import Batch
 from edgekd.training.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss
 from edgekd.training.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
@@ -24,37 +24,34 @@ from edgekd.training.teachers.outputs import Outputs
 from edgekd.training.temperature import teacher_temperature
 from edgekd.training.terms import Term, bridge, fit_outputs, source_of
 
-if TYPE_CHECKING:
-    from edgekd.training.distillation import Teaching
 
-
-class Lesson:
+class DistillationLoss:
     """The sum of losses of one student against frozen teachers, as `fit` wants it."""
 
     def __init__(
         self,
-        teaching: "Teaching",
+        context: Context,
         terms: Sequence[Term],
-        answers: Answers,
-        data: Data,
+        teacher_logits: TeacherLogits,
         fusion: Fusion | None = None,
     ) -> None:
-        self.teaching, self.terms, self.answers, self.data = teaching, terms, answers, data
-        self.teachers = answers.teachers
+        self.teaching, self.data = context.teaching, context.data
+        self.terms, self.teacher_logits = terms, teacher_logits
+        self.teachers = teacher_logits.teachers
         self.temperatures = [1.0] * len(self.teachers)
         self.fusion = fusion or Fusion()
-        self.labelling = teaching.label_schedule_made
-        if teaching.sample_weights == "inverse-frequency":
-            rows = data.task.row_labels(data.train.y)
+        self.label_schedule = self.teaching.make_label_schedule()
+        if self.teaching.sample_weights == "inverse-frequency":
+            rows = self.data.task.row_labels(self.data.train.y)
             assert rows is not None
-            self.frequency = inverse_frequency(rows[rows != NO_LABEL], data.classes)
+            self.frequency = inverse_frequency(rows[rows != NO_LABEL], self.data.classes)
         self.sources = [
             source_of(term, self.teachers) if term.reads_features else None for term in terms
         ]
 
     def calibrate(self) -> None:
         """Find the temperature at which each teacher's confidence is right."""
-        with self.answers.answering():
+        with eval_mode(self.teachers):
             self.temperatures = [teacher_temperature(t, self.data) for t in self.teachers]
 
     def prepare(self, student: nn.Module) -> None:
@@ -72,7 +69,7 @@ class Lesson:
     def tapping(self, student: nn.Module) -> Iterator[None]:
         """Hooks on the student and on every teacher whose features are read."""
         with ExitStack() as stack:
-            stack.enter_context(self.answers.answering())
+            stack.enter_context(eval_mode(self.teachers))
             names = [name for term in self.terms for name in term.tapped]
             self.student_taps = stack.enter_context(Taps(student, names))
             self.live = _LiveTeachers(stack, self.terms, self.sources)
@@ -110,8 +107,8 @@ class Lesson:
         """The task's own loss, or the rows' weighted cross-entropy, by its weight in this step."""
         teaching, outputs = self.teaching, seen.whole.logits
         weight: float | Tensor = teaching.label_weight
-        if self.labelling is not None:
-            weight = self.labelling(seen.moment)
+        if self.label_schedule is not None:
+            weight = self.label_schedule(seen.moment)
         if not teaching.label_weight:
             return outputs.new_zeros(())
         if seen.weights is None:
@@ -140,7 +137,7 @@ class Lesson:
             found = self.live.run(teacher, batch.shown, temperature)
             if needed:
                 if found is None:
-                    found = self.answers.of(number, batch) / temperature
+                    found = self.teacher_logits.of(number, batch) / temperature
                 answers.append(found)
         return answers
 

@@ -1,0 +1,69 @@
+"""What stages, schemes and the training loop work with: one value, handed from one to the next."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from edgekd.data.samples import Data
+from edgekd.training.teachers import Teacher
+from edgekd.training.teaching import Teaching
+from edgekd.values.progress import Progress, silent
+from edgekd.values.target import Target
+
+OnStep = Callable[[int, int], None]
+"""Called as on_step(done, total) after the optimizer's step; gradients are still there. State that
+it accumulates survives a kill only in buffers or parameters of the module or its companions."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything besides the network that a training, and a stage as a whole, may use.
+
+    `teaching` says how long to train and with which losses; a stage puts its own there. `work` is
+    a folder for epoch checkpoints, where a run that was killed finds them again. `cache` is shared
+    by runs and holds teachers' logits by content; without it they are kept under `work`. `folder`
+    is where the recipe's relative paths start. `calibration` (N, ...) are the samples from which
+    ranges are taken. `on_step` is called in every phase. `where` names the stage in errors.
+    """
+
+    target: Target
+    data: Data
+    teachers: Sequence[Teacher]
+    work: Path
+    teaching: Teaching = field(default_factory=Teaching)
+    seed: int = 0
+    cache: Path | None = None
+    folder: Path = Path()
+    calibration: Tensor | None = None
+    progress: Progress = silent
+    on_step: OnStep | None = None
+    where: str = "distill"
+
+    def with_teaching(self, **keys: object) -> "Context":
+        """The same with other values for some keys of the teaching."""
+        return replace(self, teaching=self.teaching.model_copy(update=keys))
+
+    def with_teachers(self, teachers: Sequence[Teacher]) -> "Context":
+        """The same with other teachers."""
+        return replace(self, teachers=teachers)
+
+    def phase(self, name: str) -> "Context":
+        """The same with a folder of its own for one of several trainings."""
+        return replace(self, work=self.work / name)
+
+    @property
+    def logits_folder(self) -> Path:
+        """Where teachers' logits are kept."""
+        return self.cache or self.work / "logits"
+
+    @property
+    def length(self) -> str:
+        """The length of one training as the plan prints it: '12 epochs of 60,000 samples'."""
+        return f"{self.teaching.epochs} epochs of {len(self.data.train):,} samples"
+
+    @property
+    def names(self) -> str:
+        """The teachers' names as the plan prints them."""
+        return ", ".join(teacher.name for teacher in self.teachers)
