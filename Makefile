@@ -41,9 +41,7 @@ benchmark: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml
 	@echo "Setting up .venv with every backend (about 4 GB, a few minutes the first time) ..."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-deps --requirement constraints.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
 	@touch $@
 
 clean:

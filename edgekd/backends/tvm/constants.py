@@ -9,6 +9,22 @@ from typing import Any
 import numpy as np
 
 
+def is_constant(expression: Any) -> bool:
+    """Whether an expression of a Relax program is a constant tensor."""
+    import tvm
+    from tvm import relax
+
+    # TVM 0.27 replaced relax.Constant by a class of the IR that all its dialects share.
+    kind = getattr(tvm.ir, "GenericConst", None) or relax.Constant
+    return isinstance(expression, kind)
+
+
+def array_of(constant: Any) -> np.ndarray:
+    """A copy of the values of a constant tensor."""
+    tensor = constant.value if hasattr(constant, "value") else constant.data  # 0.27, 0.26
+    return np.asarray(tensor.numpy())
+
+
 def rearranged(module: Any) -> Any:
     """Transposed, reshaped and cast constants as constants, wherever they are used.
 
@@ -16,7 +32,6 @@ def rearranged(module: Any) -> Any:
     TVM.
     """
     from tvm import relax
-    from tvm.ir.expr import GenericConst
 
     @relax.expr_functor.mutator
     class Fold(relax.PyExprMutator):  # type: ignore[misc]
@@ -27,8 +42,8 @@ def rearranged(module: Any) -> Any:
                 arguments = [self._constant(argument) for argument in call.args]
                 call = relax.Call(call.op, arguments, call.attrs, call.ty_args)
                 call = self.builder_.normalize(call)
-            if name in FOLDED and isinstance(call.args[0], GenericConst):
-                return relax.const(_value(name, call, call.args[0].value.numpy()))
+            if name in FOLDED and is_constant(call.args[0]):
+                return relax.const(_value(name, call, array_of(call.args[0])))
             if name == "relax.squeeze":
                 return relax.op.reshape(call.args[0], call.ty.shape)
             return call
@@ -36,7 +51,7 @@ def rearranged(module: Any) -> Any:
         def _constant(self, argument: Any) -> Any:
             if isinstance(argument, relax.Var):
                 bound = self.lookup_binding(argument)
-                if isinstance(bound, GenericConst):
+                if is_constant(bound):
                     return bound
             return argument
 

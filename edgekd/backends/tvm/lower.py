@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.backends.tvm.constants import rearranged
+from edgekd.backends.tvm.constants import array_of, is_constant, rearranged
 from edgekd.backends.tvm.isa import Isa
 from edgekd.backends.tvm.layers import Layer, expression, linear_expression, pack
 from edgekd.backends.tvm.leftovers import schedule_leftover
@@ -99,7 +99,7 @@ def _convolution(choose: Choice) -> Any:
         if layer is None:
             return _default("relax.nn.conv2d", builder, call)
         tile = choose(layer)
-        weight = relax.const(pack(layer, call.args[1].value.numpy(), tile))
+        weight = relax.const(pack(layer, array_of(call.args[1]), tile))
         return builder.call_te(
             lambda data, packed: expression(layer, tile, data, packed),
             call.args[0],
@@ -113,11 +113,9 @@ def _convolution(choose: Choice) -> Any:
 
 def convolution_of(call: Any) -> Layer | None:
     """The layer that a channels-last conv2d with constant weights is; None for another one."""
-    from tvm.ir.expr import GenericConst
-
     data, weight = call.args
     attrs = call.attrs
-    if not isinstance(weight, GenericConst) or attrs.data_layout != "NHWC":
+    if not is_constant(weight) or attrs.data_layout != "NHWC":
         return None
     shape = tuple(int(size) for size in data.ty.shape)
     kh, kw, inputs, channels = (int(size) for size in weight.ty.shape)
@@ -146,7 +144,7 @@ def _matmul(choose: Choice) -> Any:
         if layer is None:
             return _default("relax.matmul", builder, call)
         tile = choose(layer)
-        values = call.args[1].value.numpy()[np.newaxis, np.newaxis]
+        values = array_of(call.args[1])[np.newaxis, np.newaxis]
         rank = len(call.args[0].ty.shape)
 
         def product(data: Any, packed: Any) -> Any:
@@ -165,10 +163,8 @@ def _matmul(choose: Choice) -> Any:
 
 def linear_of(call: Any) -> Layer | None:
     """The layer that a product with a constant (inputs, outputs) matrix is; None for another."""
-    from tvm.ir.expr import GenericConst
-
     data, weight = call.args
-    if not isinstance(weight, GenericConst) or len(weight.ty.shape) != 2:
+    if not is_constant(weight) or len(weight.ty.shape) != 2:
         return None
     shape = [int(size) for size in data.ty.shape]
     if len(shape) not in (2, 3):
