@@ -199,7 +199,7 @@ def _loss(entry: Entry, keys: Mapping[str, Any]) -> dict[str, Any]:
     table: dict[str, Any] = {"name": entry.name, "weight": 0.9}
     make = entry.make
     needs_layers = isinstance(make, type) and issubclass(make, FeatureLoss | DepthsLoss)
-    if needs_layers and not getattr(make, "outputs_will_do", False) and "student" not in keys:
+    if needs_layers and not getattr(make, "accepts_outputs", False) and "student" not in keys:
         table["layers"] = "auto"
     if "temperature" in entry.parameters:
         table["temperature"] = entry.parameters["temperature"].default

@@ -63,7 +63,7 @@ def _loss_row(name: str) -> dict[str, Any]:
         own.update(student=WIDE["student"][1], teacher=WIDE["teacher"][1])
     elif name == "fsp":
         own.update(WIDE)
-    elif issubclass(make, DepthsLoss) or not getattr(make, "outputs_will_do", False):
+    elif issubclass(make, DepthsLoss) or not getattr(make, "accepts_outputs", False):
         own["layers"] = "auto"
     elif issubclass(make, FeatureLoss):
         own.update(LAST)

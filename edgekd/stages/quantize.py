@@ -136,10 +136,10 @@ class Quantize(TrainingStage):
         samples, scheme = calibration_of(context), context.target.quantization
         module, example = candidate.module, candidate.example
         context.progress("calibrating", 0, 1)
-        floats, told = self._ignored(export_graph(module, example)), ""
+        floats, note = self._ignored(export_graph(module, example)), ""
         if self.mixed is not None:
             prepared = prepare_qat(module, example, samples, scheme, floats=floats)
-            wide, told = self._widened(Int8Trial(prepared), candidate, context)
+            wide, note = self._widened(Int8Trial(prepared), candidate, context)
             floats = (*floats, *wide)
         if self.method == "calibrate":
             graph = calibrate(
@@ -155,7 +155,7 @@ class Quantize(TrainingStage):
         else:
             graph = self._trained_int8(candidate, context, floats)
         context.progress("calibrating", 1, 1)
-        line = f"quantize: {self._name(context)} by {self.method} on {len(samples)} samples{told}"
+        line = f"quantize: {self._name(context)} by {self.method} on {len(samples)} samples{note}"
         islands = float_islands(graph)
         if islands:
             line += f", {len(islands)} operators stay in float"
@@ -184,17 +184,17 @@ class Quantize(TrainingStage):
 
     def _weights(self, candidate: Candidate, context: Context) -> Candidate:
         whole = export_graph(candidate.module, candidate.example)
-        told = ""
+        note = ""
         if self.dtype == "bf16":
             graph = as_bfloat16(whole)
         else:
-            dtypes, told = self._dtypes(whole, candidate, context)
+            dtypes, note = self._dtypes(whole, candidate, context)
             graph = self._narrow_graph(whole, dtypes, context)
         line = f"quantize: {self._name(context)}"
         if self.dtype != "bf16":
             line += f" by {self.method}"
         size = f"{stored_bytes(graph):,} bytes of weights"
-        return candidate.after(graph, f"{line}{told}, {size}, activations in float", "weights")
+        return candidate.after(graph, f"{line}{note}, {size}, activations in float", "weights")
 
     def _dtypes(
         self, whole: GraphModule, candidate: Candidate, context: Context
@@ -207,13 +207,13 @@ class Quantize(TrainingStage):
         if self.mixed is None:
             return dtypes, ""
         trial = NarrowTrial(narrowed(whole, dtypes, self.group, search=True), self._wide)
-        wide, told = self._widened(trial, candidate, context)
+        wide, note = self._widened(trial, candidate, context)
         for name in wide:
             if self._wide == "float":
                 del dtypes[name]
             else:
                 dtypes[name] = self._wide
-        return dtypes, told
+        return dtypes, note
 
     def _narrow_graph(
         self, whole: GraphModule, dtypes: dict[str, Narrow], context: Context
@@ -240,8 +240,8 @@ class Quantize(TrainingStage):
         wide = widened(trial, errors, self.mixed, score, before)
         shown = ", ".join(f"{name} {errors[name]:.2g}" for name in wide) or "none"
         rest = max((error for name, error in errors.items() if name not in wide), default=0.0)
-        told = f"; {self._wide} stay (output error alone): {shown}; the others at most {rest:.2g}"
-        return wide, told
+        note = f"; {self._wide} stay (output error alone): {shown}; the others at most {rest:.2g}"
+        return wide, note
 
     def _teach(self, graph: GraphModule, context: Context, on_step: OnStep | None) -> None:
         teach(graph, replace(self.learning(context, "quantize"), on_step=on_step))

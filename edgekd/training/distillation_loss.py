@@ -17,7 +17,7 @@ from edgekd.training.logits import TeacherLogits, eval_mode
 from edgekd.training.loop import Batch
 from edgekd.training.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss
 from edgekd.training.sample_weights import disagreement, inverse_frequency, weighted_cross_entropy
-from edgekd.training.schedules import Moment
+from edgekd.training.schedules import TrainStep
 from edgekd.training.teachers import Teacher
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
@@ -87,19 +87,19 @@ class DistillationLoss:
         if len(answers) > 1:
             seen.shares, own = self._fused(compared.answers, compared.logits, compared.labels)
             total = total if own is None else total + own
-        moment = seen.moment
+        step = seen.train_step
         for term, source in zip(self.terms, self.sources, strict=True):
-            term.set_to(moment)
+            term.set_to(step)
             value = self._value(term, source, seen)
-            total = total + term.weighted(value, moment, labels, seen.features)
+            total = total + term.weighted(value, step, labels, seen.features)
         return total
 
     def _weights(self, compared: "Compared") -> Tensor | None:
         """(R,) of mean one, or None where all rows count alike."""
-        wish = self.teaching.sample_weights
-        if wish == "equal":
+        weighting = self.teaching.sample_weights
+        if weighting == "equal":
             return None
-        if wish == "inverse-frequency":
+        if weighting == "inverse-frequency":
             return self.frequency.to(compared.labels.device)[compared.labels]
         return disagreement(compared.logits, torch.stack(compared.answers).mean(0))
 
@@ -108,7 +108,7 @@ class DistillationLoss:
         teaching, outputs = self.teaching, seen.whole.logits
         weight: float | Tensor = teaching.label_weight
         if self.label_schedule is not None:
-            weight = self.label_schedule(seen.moment)
+            weight = self.label_schedule(seen.train_step)
         if not teaching.label_weight:
             return outputs.new_zeros(())
         if seen.weights is None:
@@ -190,11 +190,11 @@ class _Seen:
     shares: Tensor | None = None
 
     @property
-    def moment(self) -> Moment:
+    def train_step(self) -> TrainStep:
         """What a schedule may look at."""
         answers = self.compared.answers
         mean = torch.stack(answers).mean(0) if answers else None
-        return moment_of(self.batch, len(self.batch.x), mean)
+        return train_step_of(self.batch, len(self.batch.x), mean)
 
     def wanted(
         self, needs: Sequence[str], teacher_outputs: Tensor | None, teacher: nn.Module | None
@@ -213,9 +213,9 @@ class _Seen:
         return {name: known[name] for name in needs}
 
 
-def moment_of(batch: Batch, samples: int, teacher: Tensor | None = None) -> Moment:
+def train_step_of(batch: Batch, samples: int, teacher: Tensor | None = None) -> TrainStep:
     """What a schedule may look at in a step where that many samples were answered here."""
-    return Moment(batch.step, batch.steps, batch.total, samples * batch.processes, teacher)
+    return TrainStep(batch.step, batch.steps, batch.total, samples * batch.processes, teacher)
 
 
 @dataclass(frozen=True)

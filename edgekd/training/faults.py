@@ -108,11 +108,11 @@ def task_faults(
 def row_faults(teaching: Teaching, data: Data, taught: bool, where: str) -> list[EdgekdError]:
     """Weights for samples, or a teacher's own temperature, where rows have no labels."""
     faults: list[EdgekdError] = []
-    asked = {
+    requested = {
         "sample_weights": teaching.sample_weights != "equal",
         "calibrate_teachers": teaching.calibrate_teachers,
     }
-    for key in (key for key, wish in asked.items() if wish):
+    for key in (key for key, is_set in requested.items() if is_set):
         if not (data.task.has_rows and data.task.labels_rows):
             message = f"the task {data.task.name} has no logits with a label each"
             faults.append(InputError(message, where=f"{where}: {key}"))

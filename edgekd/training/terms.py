@@ -28,8 +28,8 @@ from edgekd.training.layer_pairs import (
 from edgekd.training.losses import DepthsLoss, FeatureLoss, Loss, OutputLoss, ResponseLoss, Shape
 from edgekd.training.schedules import (
     Balance,
-    Moment,
     Schedule,
+    TrainStep,
     checked,
     is_scheduled,
     schedule_for_parameter,
@@ -94,13 +94,13 @@ class Term:
         parts: list[nn.Module] = [self.loss, *self.schedules.values()]
         return nn.ModuleList([*parts, self.weighting] if self.weighting else parts)
 
-    def set_to(self, moment: Moment) -> None:
+    def set_to(self, step: TrainStep) -> None:
         """Give the loss the parameters of this step."""
         for key, schedule in self.schedules.items():
-            setattr(self.loss, key, schedule(moment))
+            setattr(self.loss, key, schedule(step))
 
     def weighted(
-        self, value: Tensor, moment: Moment, labels: Tensor, features: Mapping[str | None, Tensor]
+        self, value: Tensor, step: TrainStep, labels: Tensor, features: Mapping[str | None, Tensor]
     ) -> Tensor:
         """The loss's value by its weight in this step.
 
@@ -111,7 +111,7 @@ class Term:
         if isinstance(self.weighting, Balance):
             weight = self.weighting(labels, value, features[self.weighting.layer])
         elif self.weighting is not None:
-            weight = self.weighting(moment)
+            weight = self.weighting(step)
         return weight * self.share * value
 
 
@@ -228,7 +228,7 @@ def _layer_fault(
         if not student:
             return (
                 None
-                if loss.outputs_will_do
+                if loss.accepts_outputs
                 else f"'{name}' needs 'student' and 'teacher' layers, or layers = \"auto\""
             )
         if len(student) == len(teacher) == 1:

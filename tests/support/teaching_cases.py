@@ -134,7 +134,7 @@ def table(name: str) -> dict:
         return {"name": name, "student": layers, "teacher": layers, "edge_budget": 0.5}
     if name == "cross-modal" or issubclass(make, ResponseLoss | OutputLoss):
         return {"name": name}
-    if issubclass(make, FeatureLoss) and make.outputs_will_do and name != "segmentation-pairs":
+    if issubclass(make, FeatureLoss) and make.accepts_outputs and name != "segmentation-pairs":
         return {"name": name}
     if name == "segmentation-pairs":
         return {"name": name, "student": "second"}

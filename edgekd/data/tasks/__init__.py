@@ -95,19 +95,19 @@ class Task(ABC):
         """(N,) the groups that held-back and calibrating samples are spread over evenly."""
         return torch.zeros(len(y), dtype=torch.int64)
 
-    def further(self, outputs: Tensor, y: Tensor) -> Mapping[str, Tensor]:
+    def extra_metrics(self, outputs: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Further values (B,) of each sample that a report shows the mean of, by metric; a metric's
         name ends in its unit where it has one."""
         return {}
 
-    def played(self, run: Run) -> Mapping[str, Tensor]:
+    def rollout_metrics(self, run: Run) -> Mapping[str, Tensor]:
         """Further results of a deployed file that need it to act, by metric: (episodes,) each."""
         return {}
 
 
-def task_of(wish: str | Mapping[str, Any], where: str) -> Task:
+def task_of(given: str | Mapping[str, Any], where: str) -> Task:
     """The task that a recipe names, or describes in a table with its `name` and parameters."""
-    table = {"name": wish} if isinstance(wish, str) else dict(wish)
+    table = {"name": given} if isinstance(given, str) else dict(given)
     name = table.pop("name", None)
     if not isinstance(name, str):
         hint = "task = { name = 'keypoints', radius = 2.0 }"

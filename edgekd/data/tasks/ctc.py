@@ -54,7 +54,7 @@ class CTC(Task):
         """(B frames, classes), the blank among them."""
         return outputs.flatten(0, 1)
 
-    def further(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def extra_metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Whether each whole sequence is right."""
         return {"exact_match": (self.score(outputs, y) == 1.0).double()}
 

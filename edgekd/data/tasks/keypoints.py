@@ -68,7 +68,7 @@ class Keypoints(Task):
         """(B K, H W): each heatmap as logits over its cells."""
         return outputs.flatten(2).flatten(0, 1)
 
-    def further(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def extra_metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """How many cells each sample's points are off, on average."""
         there = (y >= 0).all(2)
         off = self._distance(outputs, y).where(there, 0.0).sum(1)

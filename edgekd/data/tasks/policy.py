@@ -32,7 +32,7 @@ class Policy(Classification):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
 
-    def played(self, run: Run) -> Mapping[str, Tensor]:
+    def rollout_metrics(self, run: Run) -> Mapping[str, Tensor]:
         """`episode_return`: the steps that each pole stays up."""
         if self.environment == "none":
             return {}

@@ -43,7 +43,7 @@ class Regression(Task):
         """The outputs themselves."""
         return outputs
 
-    def further(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def extra_metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The mean absolute and squared error of each sample, in the targets' unit."""
         error = (outputs.double() - y.double()).reshape(len(y), -1)
         return {"absolute_error": error.abs().mean(1), "squared_error": error.square().mean(1)}

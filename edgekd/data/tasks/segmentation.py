@@ -58,7 +58,7 @@ class Segmentation(Task):
         """(B H W,)."""
         return y.flatten()
 
-    def further(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def extra_metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The share of each image's labelled pixels that are right."""
         known = y != NO_LABEL
         right = (outputs.argmax(1) == y) & known

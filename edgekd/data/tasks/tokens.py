@@ -48,7 +48,7 @@ class Tokens(Task):
         """(B L,)."""
         return y.flatten()
 
-    def further(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def extra_metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The cross-entropy of each sample's labelled tokens, in nats: its exponential is the
         perplexity."""
         rows = F.cross_entropy(

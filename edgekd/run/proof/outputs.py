@@ -163,7 +163,7 @@ def _further(
     place: Place, task: Task, outputs: np.ndarray, y: np.ndarray
 ) -> tuple[Measurement, ...]:
     """What else the task tells of each sample."""
-    told = task.further(torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
+    told = task.extra_metrics(torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
     return tuple(
         mean_measurement(
             metric, values.numpy(), place.device.name, place.kind, f"over {len(values)} samples"
@@ -181,7 +181,7 @@ def _played(
         mean_measurement(
             metric, values.numpy(), place.device.name, place.kind, f"{len(values)} episodes"
         )
-        for metric, values in task.played(run).items()
+        for metric, values in task.rollout_metrics(run).items()
     )
 
 

@@ -88,10 +88,10 @@ class OutputLoss(nn.Module):
 class FeatureLoss(nn.Module):
     """Compares features (B, C, H, W), (B, L, D) or (B, D) of one layer on each side.
 
-    `outputs_will_do` is for relations between samples: with no layer named they compare outputs.
+    `accepts_outputs` is for relations between samples: with no layer named they compare outputs.
     """
 
-    outputs_will_do: ClassVar[bool] = False
+    accepts_outputs: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = ()
 

@@ -58,14 +58,14 @@ class Adversarial(DepthsLoss):
 
     def _depth(self, judge: nn.Module, mine: Tensor, theirs: Tensor) -> Tensor:
         standing = {name: value.detach() for name, value in judge.named_parameters()}
-        fooled = F.softplus(-functional_call(judge, standing, (mine,))).mean()
+        student_loss = F.softplus(-functional_call(judge, standing, (mine,))).mean()
         theirs = theirs.detach().requires_grad_(self.penalty > 0)
         real, fake = judge(theirs), judge(mine.detach())
-        told = F.softplus(fake).mean() + F.softplus(-real).mean()
+        judge_loss = F.softplus(fake).mean() + F.softplus(-real).mean()
         if self.penalty:
             (slope,) = torch.autograd.grad(real.sum(), theirs, create_graph=True)
-            told = told + self.penalty / 2 * (slope**2).sum(1).mean()
-        total: Tensor = fooled + told
+            judge_loss = judge_loss + self.penalty / 2 * (slope**2).sum(1).mean()
+        total: Tensor = student_loss + judge_loss
         return total
 
 

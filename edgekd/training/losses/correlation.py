@@ -18,7 +18,7 @@ class Correlation(FeatureLoss):
     `order`. Sizes may differ; without a layer, logits are compared.
     """
 
-    outputs_will_do = True
+    accepts_outputs = True
 
     def __init__(self, gamma: float = 0.4, order: int = 2) -> None:
         above_zero(gamma=gamma, order=order)

@@ -26,7 +26,7 @@ class CRD(FeatureLoss):
     """
 
     needs = ("index",)
-    outputs_will_do = True
+    accepts_outputs = True
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ class CrossModal(FeatureLoss):
     without `contrast`.
     """
 
-    outputs_will_do = True
+    accepts_outputs = True
 
     def __init__(
         self, contrast: float = 0.0, temperature: float = 0.07, layout: Layout = "auto"

@@ -17,7 +17,7 @@ class PKT(FeatureLoss):
     compared. A batch of one has no neighbours: zero.
     """
 
-    outputs_will_do = True
+    accepts_outputs = True
 
     def __init__(self) -> None:
         super().__init__()

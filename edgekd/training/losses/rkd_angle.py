@@ -20,7 +20,7 @@ class RKDAngle(FeatureLoss):
     place have no direction: their cosines are 0.
     """
 
-    outputs_will_do = True
+    accepts_outputs = True
 
     def __init__(self) -> None:
         super().__init__()

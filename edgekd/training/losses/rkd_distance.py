@@ -15,7 +15,7 @@ class RKDDistance(FeatureLoss):
     layer, logits are compared. A batch of one has no pair: zero.
     """
 
-    outputs_will_do = True
+    accepts_outputs = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -50,11 +50,13 @@ class SegmentationHolistic(OutputLoss):
         mine, theirs = (torch.softmax(side, 1) for side in (student, teacher))
         fake, real = (self.critic(torch.cat([m.detach(), image], 1)) for m in (mine, theirs))
         standing = {name: value.detach() for name, value in self.critic.named_parameters()}
-        fooled = -functional_call(self.critic, standing, (torch.cat([mine, image], 1),)).mean()
-        told = fake.mean() - real.mean()
+        student_loss = -functional_call(
+            self.critic, standing, (torch.cat([mine, image], 1),)
+        ).mean()
+        critic_loss = fake.mean() - real.mean()
         if self.penalty:
-            told = told + self.penalty * self._slope(mine.detach(), theirs, image)
-        total: Tensor = fooled + told
+            critic_loss = critic_loss + self.penalty * self._slope(mine.detach(), theirs, image)
+        total: Tensor = student_loss + critic_loss
         return total
 
     def _slope(self, mine: Tensor, theirs: Tensor, image: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ class Similarity(FeatureLoss):
     Tung and Mori 2019, equations 1 to 4. Sizes may differ; without a layer, logits are compared.
     """
 
-    outputs_will_do = True
+    accepts_outputs = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """How a weight or a temperature changes while a student is trained, one way a file.
 
 In a recipe a table stands where a number would: `temperature = { schedule = "linear", start = 8,
-end = 2 }`. A schedule is an `nn.Module` that gives the value of a step from that step's `Moment`
+end = 2 }`. A schedule is an `nn.Module` that gives the value of a step from that step's `TrainStep`
 alone, or from what is learned along and kept in the checkpoint, so that a training that was broken
 off and goes on sees the same values.
 """
@@ -20,26 +20,26 @@ from edgekd.values.tables import build
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a schedule may look at: `step` of `total` counted from 0, `steps` in an epoch, the
-    number of samples in the `batch` over all processes, and the teacher's logits (R, classes)
-    where there are any."""
+class TrainStep:
+    """What a schedule may look at: the `number` of the step among `total`, counted from 0; how many
+    steps an epoch has; the samples in the batch over all processes; and the teacher's logits
+    (R, classes), if there are any."""
 
-    step: int = 0
-    steps: int = 1
+    number: int = 0
+    steps_per_epoch: int = 1
     total: int = 1
-    batch: int = 1
-    teacher: Tensor | None = None
+    batch_size: int = 1
+    teacher_logits: Tensor | None = None
 
     @property
     def epoch(self) -> int:
         """Counted from 0."""
-        return self.step // self.steps
+        return self.number // self.steps_per_epoch
 
     @property
-    def gone(self) -> float:
-        """The share of all steps that lies behind: 0 in the first step, 1 in the last one."""
-        return self.step / max(1, self.total - 1)
+    def progress(self) -> float:
+        """The share of the training that is done: 0 in the first step, 1 in the last one."""
+        return self.number / max(1, self.total - 1)
 
 
 class Schedule(nn.Module):
@@ -59,7 +59,7 @@ class Schedule(nn.Module):
         """The least and the largest value there can be, so that they are checked beforehand."""
 
     @abstractmethod
-    def forward(self, moment: Moment) -> float | Tensor:
+    def forward(self, step: TrainStep) -> float | Tensor:
         """The value in that step: a number, a tensor of one element, or (R, 1)."""
 
 

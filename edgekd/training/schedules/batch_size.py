@@ -1,7 +1,7 @@
 """A temperature that keeps the gradients' variance when the batch size changes."""
 
 from edgekd.registry import SCHEDULES
-from edgekd.training.schedules import Moment, Schedule
+from edgekd.training.schedules import Schedule, TrainStep
 
 EXTREME = 65536
 """Batches from one sample to this many are allowed for."""
@@ -28,5 +28,5 @@ class BatchSize(Schedule):
         smallest = self.start * (self.reference / EXTREME) ** 0.25
         return smallest, self.start * self.reference**0.25
 
-    def forward(self, moment: Moment) -> float:
-        return float(self.start * (self.reference / moment.batch) ** 0.25)
+    def forward(self, step: TrainStep) -> float:
+        return float(self.start * (self.reference / step.batch_size) ** 0.25)

@@ -1,7 +1,7 @@
 """The same value in every step."""
 
 from edgekd.registry import SCHEDULES
-from edgekd.training.schedules import Moment, Schedule
+from edgekd.training.schedules import Schedule, TrainStep
 
 
 @SCHEDULES.register()
@@ -16,5 +16,5 @@ class Constant(Schedule):
     def bounds(self) -> tuple[float, float]:
         return self.value, self.value
 
-    def forward(self, moment: Moment) -> float:
+    def forward(self, step: TrainStep) -> float:
         return self.value

@@ -3,7 +3,7 @@
 import math
 
 from edgekd.registry import SCHEDULES
-from edgekd.training.schedules import Moment, Schedule
+from edgekd.training.schedules import Schedule, TrainStep
 
 
 @SCHEDULES.register(paper="https://arxiv.org/abs/1608.03983")
@@ -21,6 +21,6 @@ class Cosine(Schedule):
     def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
-    def forward(self, moment: Moment) -> float:
-        share = (1 + math.cos(math.pi * moment.gone)) / 2
+    def forward(self, step: TrainStep) -> float:
+        share = (1 + math.cos(math.pi * step.progress)) / 2
         return self.end + (self.start - self.end) * share

@@ -3,7 +3,7 @@
 import math
 
 from edgekd.registry import SCHEDULES
-from edgekd.training.schedules import Moment, Schedule
+from edgekd.training.schedules import Schedule, TrainStep
 
 MANY = 1000.0
 """No training has more than a million epochs."""
@@ -23,5 +23,5 @@ class InverseSqrt(Schedule):
     def bounds(self) -> tuple[float, float]:
         return max(self.least, self.start / MANY), self.start
 
-    def forward(self, moment: Moment) -> float:
-        return max(self.least, self.start / math.sqrt(moment.epoch + 1))
+    def forward(self, step: TrainStep) -> float:
+        return max(self.least, self.start / math.sqrt(step.epoch + 1))

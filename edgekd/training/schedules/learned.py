@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.registry import SCHEDULES
-from edgekd.training.schedules import Moment, Schedule
+from edgekd.training.schedules import Schedule, TrainStep
 
 
 @SCHEDULES.register(paper="https://arxiv.org/abs/2211.16231")
@@ -42,8 +42,8 @@ class Learned(Schedule):
     def bounds(self) -> tuple[float, float]:
         return self.least, self.most
 
-    def forward(self, moment: Moment) -> Tensor:
-        gone = min(1.0, moment.step / moment.steps / self.epochs)
+    def forward(self, step: TrainStep) -> Tensor:
+        gone = min(1.0, step.number / step.steps_per_epoch / self.epochs)
         strength = self.scale * (1 - math.cos(math.pi * gone)) / 2
         # The same value whose gradient is -strength times its own.
         turned = (1 + strength) * self.place.detach() - strength * self.place

@@ -1,7 +1,7 @@
 """In a straight line from one value to another."""
 
 from edgekd.registry import SCHEDULES
-from edgekd.training.schedules import Moment, Schedule
+from edgekd.training.schedules import Schedule, TrainStep
 
 
 @SCHEDULES.register(paper="https://aclanthology.org/2021.eacl-main.212")
@@ -19,5 +19,5 @@ class Linear(Schedule):
     def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
-    def forward(self, moment: Moment) -> float:
-        return self.start + (self.end - self.start) * moment.gone
+    def forward(self, step: TrainStep) -> float:
+        return self.start + (self.end - self.start) * step.progress

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from edgekd.registry import SCHEDULES
-from edgekd.training.schedules import Moment, Schedule
+from edgekd.training.schedules import Schedule, TrainStep
 
 
 @SCHEDULES.register(paper="https://arxiv.org/abs/2403.01427")
@@ -28,9 +28,9 @@ class Spread(Schedule):
     def bounds(self) -> tuple[float, float]:
         return self.least, self.most
 
-    def forward(self, moment: Moment) -> Tensor:
-        if moment.teacher is None:
+    def forward(self, step: TrainStep) -> Tensor:
+        if step.teacher_logits is None:
             raise ValueError("needs the teacher's logits")
         with torch.no_grad():
-            spread = moment.teacher.std(1, correction=0, keepdim=True)
+            spread = step.teacher_logits.std(1, correction=0, keepdim=True)
         return (self.base * spread).clamp(self.least, self.most)

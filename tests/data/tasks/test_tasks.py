@@ -105,7 +105,8 @@ def test_iou_counts_classes_of_truth_and_prediction_and_skips_unlabelled_pixels(
     outputs = sure(torch.tensor([[[0, 1], [1, 2]]]), 4).movedim(3, 1)
     # class 0: 1 of 2 pixels, class 1: 1 shared of 2, class 2 only where nothing is labelled.
     assert Segmentation().score(outputs, y).tolist() == [pytest.approx((1 / 2 + 1 / 2) / 2)]
-    assert Segmentation().further(outputs, y)["pixel_accuracy"].tolist() == [pytest.approx(2 / 3)]
+    extra = Segmentation().extra_metrics(outputs, y)
+    assert extra["pixel_accuracy"].tolist() == [pytest.approx(2 / 3)]
     nothing = torch.full_like(y, NO_LABEL)
     assert Segmentation().score(outputs, nothing).tolist() == [1.0]
     assert float(Segmentation().label_loss(outputs, nothing)) == 0.0
@@ -116,7 +117,8 @@ def test_unlabelled_tokens_neither_count_nor_teach():
     y = torch.tensor([[0, NO_LABEL]])
     expected = math.log(1 + math.exp(-2.0))
     assert float(Tokens().label_loss(logits, y)) == pytest.approx(expected)
-    assert Tokens().further(logits, y)["cross_entropy_nats"].tolist() == [pytest.approx(expected)]
+    extra = Tokens().extra_metrics(logits, y)
+    assert extra["cross_entropy_nats"].tolist() == [pytest.approx(expected)]
     assert Tokens().score(logits, torch.tensor([[1, 1]])).tolist() == [0.5]
     assert Tokens().score(logits, torch.full((1, 2), NO_LABEL)).tolist() == [1.0]
 
@@ -154,7 +156,7 @@ def test_regression_scores_what_lies_within_the_tolerance():
     task = Regression(tolerance=0.5)
     outputs, y = torch.tensor([[0.5, 2.0], [9.0, 9.0]]), torch.tensor([[0.0, 0.0], [9.0, 9.2]])
     assert task.score(outputs, y).tolist() == [0.5, 1.0]
-    assert task.further(outputs, y)["absolute_error"].tolist() == pytest.approx([1.25, 0.1])
+    assert task.extra_metrics(outputs, y)["absolute_error"].tolist() == pytest.approx([1.25, 0.1])
     assert float(task.label_loss(outputs, y)) == pytest.approx((0.25 + 4 + 0 + 0.04) / 4)
     huber = Regression(loss="huber")
     assert float(huber.label_loss(outputs, y)) == pytest.approx((0.125 + 1.5 + 0 + 0.02) / 4)
@@ -166,7 +168,7 @@ def test_keypoints_count_within_the_radius_and_absent_ones_not_at_all():
     assert Keypoints(radius=1.0).score(outputs, y).tolist() == [0.5]
     assert Keypoints(radius=0.5).score(outputs, y).tolist() == [0.0]
     far = math.hypot(3, 2)
-    assert Keypoints().further(outputs, y)["distance_cells"].tolist() == [
+    assert Keypoints().extra_metrics(outputs, y)["distance_cells"].tolist() == [
         pytest.approx((1 + far) / 2)
     ]
 
@@ -226,15 +228,17 @@ def test_a_policy_is_let_loose_in_its_environment():
     def always_left(state: Tensor) -> Tensor:
         return torch.tensor([1.0, 0.0]).expand(len(state), 2)
 
-    lost = task.played(always_left)["episode_return"]
+    lost = task.rollout_metrics(always_left)["episode_return"]
     assert lost.shape == (8,)
     assert float(lost.max()) < 15, "a cart that is pushed to one side only drops its pole soon"
     from edgekd.data.sets.cart_pole import pushes, regulator
 
     gain = regulator()
-    held = task.played(lambda state: F.one_hot(pushes(state, gain), 2).float())["episode_return"]
+    held = task.rollout_metrics(lambda state: F.one_hot(pushes(state, gain), 2).float())[
+        "episode_return"
+    ]
     assert held.tolist() == [50.0] * 8
-    assert Policy().played(always_left) == {}
+    assert Policy().rollout_metrics(always_left) == {}
 
 
 @pytest.mark.parametrize(

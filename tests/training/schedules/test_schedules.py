@@ -8,10 +8,10 @@ from torch import nn
 
 from edgekd.errors import InputError
 from edgekd.registry import SCHEDULES
-from edgekd.training.distillation_loss import Compared, _Seen, moment_of
+from edgekd.training.distillation_loss import Compared, _Seen, train_step_of
 from edgekd.training.loop import Batch
 from edgekd.training.losses.kl import KL
-from edgekd.training.schedules import Moment, schedule_for_parameter, schedule_for_weight
+from edgekd.training.schedules import TrainStep, schedule_for_parameter, schedule_for_weight
 from edgekd.training.schedules.balanced import Balanced
 from edgekd.training.schedules.batch_size import BatchSize
 from edgekd.training.schedules.constant import Constant
@@ -21,7 +21,7 @@ from edgekd.training.schedules.learned import Learned
 from edgekd.training.schedules.linear import Linear
 from edgekd.training.schedules.spread import Spread
 
-AT = [Moment(step, 5, 11) for step in range(11)]
+AT = [TrainStep(step, 5, 11) for step in range(11)]
 
 
 def test_a_constant_stays():
@@ -31,7 +31,7 @@ def test_a_constant_stays():
 def test_a_line_goes_from_the_first_step_to_the_last():
     found = [Linear(8.0, 2.0)(at) for at in AT]
     assert (found[0], found[5], found[10]) == (8.0, 5.0, 2.0)
-    assert Linear(8.0, 2.0)(Moment(0, 1, 1)) == 8.0  # a training of one step
+    assert Linear(8.0, 2.0)(TrainStep(0, 1, 1)) == 8.0  # a training of one step
 
 
 def test_a_cosine_is_half_way_in_the_middle_and_slow_at_both_ends():
@@ -53,27 +53,27 @@ def test_the_batch_that_a_schedule_sees_is_that_of_all_processes():
     x = torch.zeros(4, 3)
     batch = Batch(x, torch.zeros(4), torch.arange(4), None, processes=2)
     seen = _Seen(batch, Compared(x, [], batch.y), Compared(x, [], batch.y), None, {}, nn.Identity())
-    assert seen.moment.batch == moment_of(batch, len(x)).batch == 8
+    assert seen.train_step.batch_size == train_step_of(batch, len(x)).batch_size == 8
 
 
 def test_the_batch_size_enters_with_its_fourth_root():
     schedule = BatchSize(start=4.0, reference=128)
-    assert schedule(Moment(batch=128)) == pytest.approx(4.0)
-    assert schedule(Moment(batch=8)) == pytest.approx(8.0)  # (128 / 8)^(1/4) = 2
-    assert schedule(Moment(batch=2048)) == pytest.approx(2.0)
+    assert schedule(TrainStep(batch_size=128)) == pytest.approx(4.0)
+    assert schedule(TrainStep(batch_size=8)) == pytest.approx(8.0)  # (128 / 8)^(1/4) = 2
+    assert schedule(TrainStep(batch_size=2048)) == pytest.approx(2.0)
 
 
 def test_each_sample_gets_its_temperature_by_the_spread_of_its_logits():
     teacher = torch.tensor([[1.0, -1.0], [3.0, -3.0], [100.0, -100.0], [0.0, 0.0]])
-    found = Spread(base=2.0, least=0.5, most=20.0)(Moment(teacher=teacher))
+    found = Spread(base=2.0, least=0.5, most=20.0)(TrainStep(teacher_logits=teacher))
     assert found.tolist() == [[2.0], [6.0], [20.0], [0.5]]
     with pytest.raises(ValueError, match="needs the teacher's logits"):
-        Spread()(Moment())
+        Spread()(TrainStep())
 
 
 def test_a_learned_temperature_starts_at_its_start_and_climbs_where_the_loss_falls():
     schedule = Learned(start=4.0, least=1.0, most=21.0, epochs=10, scale=2.0)
-    at = Moment(step=25, steps=5, total=100)  # half of ten epochs: lambda = 2 * 1/2
+    at = TrainStep(number=25, steps_per_epoch=5, total=100)  # half of ten epochs: lambda = 2 * 1/2
     value = schedule(at)
     assert value.item() == pytest.approx(4.0, abs=1e-5)
     loss = (value - 1.0) ** 2
@@ -81,9 +81,9 @@ def test_a_learned_temperature_starts_at_its_start_and_climbs_where_the_loss_fal
     # dT/da = 20 s (1 - s) with s = 3/20, and d loss / dT = 6, reversed.
     assert schedule.place.grad.item() == pytest.approx(-6.0 * 20 * 0.15 * 0.85, rel=1e-4)
     schedule.place.grad = None
-    schedule(Moment(step=0, steps=5, total=100)).backward()
+    schedule(TrainStep(number=0, steps_per_epoch=5, total=100)).backward()
     assert schedule.place.grad.item() == 0.0  # lambda is zero in the first step
-    schedule(Moment(step=500, steps=5, total=900)).backward()
+    schedule(TrainStep(number=500, steps_per_epoch=5, total=900)).backward()
     assert schedule.place.grad.item() == pytest.approx(-2.0 * 20 * 0.15 * 0.85, rel=1e-4)
 
 
@@ -118,7 +118,7 @@ def test_a_value_lies_within_the_bounds_that_are_checked(name):
         return
     least, most = schedule.bounds
     for at in AT:
-        given = schedule(Moment(at.step, at.steps, at.total, 32, torch.randn(4, 3)))
+        given = schedule(TrainStep(at.number, at.steps_per_epoch, at.total, 32, torch.randn(4, 3)))
         low, high = (given.min().item(), given.max().item()) if name == "spread" else (given,) * 2
         assert least <= float(low) <= float(high) <= most
 
@@ -155,7 +155,7 @@ def test_a_wrong_schedule_for_a_weight_is_refused(table, said):
 def test_a_learned_temperature_gets_its_gradient_through_kl():
     schedule, loss = Learned(start=2.0, epochs=1), KL()
     student, teacher = torch.randn(4, 5), torch.randn(4, 5)
-    loss.temperature = schedule(Moment(step=9, steps=3, total=10))
+    loss.temperature = schedule(TrainStep(number=9, steps_per_epoch=3, total=10))
     loss(student, teacher, torch.zeros(4, dtype=torch.int64)).backward()
     plain = torch.tensor(2.0, requires_grad=True)
     loss.temperature = plain

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.training.context import Context
-from edgekd.training.distillation_loss import Compared, moment_of
+from edgekd.training.distillation_loss import Compared, train_step_of
 from edgekd.training.loop import Batch
 from edgekd.training.losses import ResponseLoss
 from edgekd.training.terms import Term, terms_of
@@ -40,16 +40,16 @@ class Comparison(nn.Module):
         labels = batch.y if labels is None else labels
         student, teacher = student.float(), teacher.detach().float()
         compared = Compared.of(self.context.data.task, student, [teacher], labels)
-        moment = moment_of(batch, len(student), compared.answers[0])
+        step = train_step_of(batch, len(student), compared.answers[0])
         total = student.new_zeros(())
         for term in self.terms:
-            term.set_to(moment)
+            term.set_to(step)
             if isinstance(term.loss, ResponseLoss):
                 value = term.loss(compared.logits, compared.answers[0], compared.labels)
             else:
                 value = term.loss(student, teacher)
-            told = self.labels(student, batch, labels)
-            total = total + term.weighted(value, moment, told, {None: student})
+            label_loss = self.labels(student, batch, labels)
+            total = total + term.weighted(value, step, label_loss, {None: student})
         return total
 
     def labels(
@@ -65,7 +65,7 @@ class Comparison(nn.Module):
         if not share:
             return student.new_zeros(())
         if weight is None and self.label_schedule is not None:
-            share = self.label_schedule(moment_of(batch, len(student)))
+            share = self.label_schedule(train_step_of(batch, len(student)))
         labels = batch.y if labels is None else labels
         return share * self.context.data.task.label_loss(
             student.float(), labels, teaching.label_smoothing

@@ -71,15 +71,15 @@ def frozen(teacher: Teacher) -> Iterator[nn.Module]:
     """A teacher's network through which gradients pass without being kept; as it was afterwards."""
     network = teacher.module
     assert network is not None
-    asked = [(value, value.requires_grad) for value in network.parameters()]
+    before = [(value, value.requires_grad) for value in network.parameters()]
     network.requires_grad_(False)
     try:
         with evaluating(network):
             yield network
     finally:
         network.to("cpu")
-        for value, wish in asked:
-            value.requires_grad_(wish)
+        for value, required in before:
+            value.requires_grad_(required)
 
 
 def differentiable(teacher: Teacher, network: nn.Module, x: Tensor) -> Tensor:

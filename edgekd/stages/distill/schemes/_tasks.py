@@ -59,7 +59,7 @@ def among(logits: Tensor, classes: tuple[int, ...]) -> Tensor:
     return logits + mask
 
 
-def told(student: nn.Module, data: Data, tasks: Tasks) -> str:
+def accuracy_by_task(student: nn.Module, data: Data, tasks: Tasks) -> str:
     """Each task's accuracy on the validation samples, among all classes, for the report."""
     shares = []
     for task in tasks:

@@ -14,7 +14,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import SCHEMES
 from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._faults import one_process_faults, weighting_faults
-from edgekd.stages.distill.schemes._tasks import Tasks, of_task, task_order_faults, told
+from edgekd.stages.distill.schemes._tasks import Tasks, accuracy_by_task, of_task, task_order_faults
 from edgekd.training.context import Context
 from edgekd.training.distillation import check_teaching
 from edgekd.training.loop import Batch, fit
@@ -68,7 +68,7 @@ class DarkExperienceReplay(Scheme):
                 continue
             now = replace(context, data=of_task(context.data, task)).phase(f"task-{number + 1}")
             self._learn(student, memory, now, number)
-        return SchemeResult(student, told(student, context.data, self.tasks))
+        return SchemeResult(student, accuracy_by_task(student, context.data, self.tasks))
 
     def _learn(
         self, student: nn.Module, memory: "Reservoir", context: Context, number: int

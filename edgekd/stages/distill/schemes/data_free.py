@@ -132,13 +132,13 @@ class DataFree(Scheme):
             features = inner.taken()
             strength = features.abs().mean() if features is not None else theirs.new_zeros(())
             return asking_dafl(theirs, strength, self.activation, self.balance)
-        asked = [(value, value.requires_grad) for value in module.parameters()]
+        before = [(value, value.requires_grad) for value in module.parameters()]
         module.requires_grad_(False)
         try:
             mine = module(x).float()
         finally:
-            for value, wish in asked:
-                value.requires_grad_(wish)
+            for value, required in before:
+                value.requires_grad_(required)
         return -divergence(theirs, mine)
 
 

@@ -136,9 +136,9 @@ class DeepInversion(Scheme):
                 pixels_now = module(batch.x)
                 x = roll(pixels_now, self.jitter, drawn)
                 answers, distance = norms.watch(lambda: differentiable(teacher, network, x))
-                told = F.cross_entropy(answers, labels.to(x.device))
+                label_loss = F.cross_entropy(answers, labels.to(x.device))
                 prior = self.total_variation * variation(x) + self.l2 * power(x)
-                total: Tensor = told + prior + self.statistics * distance
+                total: Tensor = label_loss + prior + self.statistics * distance
                 if rival is not None and other is not None:
                     mine = differentiable(rival, other, x)
                     total = total + self.competition * rivalry(answers, mine)

@@ -13,7 +13,13 @@ from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.stages.distill.schemes._answers import Comparison
 from edgekd.stages.distill.schemes._faults import answer_faults
 from edgekd.stages.distill.schemes._networks import as_teacher
-from edgekd.stages.distill.schemes._tasks import Tasks, among, of_task, task_order_faults, told
+from edgekd.stages.distill.schemes._tasks import (
+    Tasks,
+    accuracy_by_task,
+    among,
+    of_task,
+    task_order_faults,
+)
 from edgekd.training.context import Context
 from edgekd.training.distillation import check_teaching
 from edgekd.training.logits import TeacherLogits, eval_mode
@@ -57,7 +63,7 @@ class LwF(Scheme):
             old = tuple(label for each in self.tasks[:number] for label in each)
             now = replace(context, data=of_task(context.data, task))
             self._learn(student, now, number, task, old)
-        return SchemeResult(student, told(student, context.data, self.tasks))
+        return SchemeResult(student, accuracy_by_task(student, context.data, self.tasks))
 
     def _learn(
         self,
