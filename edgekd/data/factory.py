@@ -34,7 +34,11 @@ def read_factory(
     changes inside them are drawn once. A mapping may also have `classes`, `labels` and `task` (a
     name, a table or a `Task`); `asked` is the task that the recipe names, which goes before it.
     """
-    returned = call(reference, arguments, folder, where)
+    return read_parts(call(reference, arguments, folder, where), reference, where, asked)
+
+
+def read_parts(returned: Any, reference: str, where: str, asked: Task | None = None) -> Source:
+    """The same of parts that are there already; errors call them by `reference`."""
     table = _table(returned, reference, where)
     task = asked or _task(table.get("task"), f"{reference}: task")
     parts = {

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from edgekd.data.factory import read_factory
+from edgekd.data.factory import read_factory, read_parts
 from edgekd.data.npz import read_npz
 from edgekd.data.samples import Augmentation, Data
 from edgekd.data.sets import SETS
@@ -69,6 +69,8 @@ def load_data(table: DataTable, folder: Path) -> Data:
 
 def _read(table: DataTable, folder: Path) -> Source:
     asked = None if table.task is None else task_of(table.task, "data.task")
+    if table.parts is not None:
+        return read_parts(table.parts, "the data", "data", asked)
     if table.source.endswith(".npz"):
         if table.arguments:
             raise InputError(
@@ -94,6 +96,13 @@ def _read(table: DataTable, folder: Path) -> Source:
 
 def _named(table: DataTable) -> Source:
     names = SETS.names()
+    if table.source == "given":
+        raise InputError(
+            "the data was an object in Python, which a recipe can't hold",
+            where="data.source",
+            allowed=f"{', '.join(names)}, an .npz file or package.module:callable",
+            hint="call edgekd.compress() with the data sets again, or name a factory",
+        )
     if table.source not in names:
         looks_like_file = os.sep in table.source or "." in table.source
         raise InputError(

@@ -1,5 +1,6 @@
 """The user's networks: a factory with safetensors weights, or a `torch.export` program."""
 
+import copy
 import hashlib
 import inspect
 import json
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
 from edgekd.factories import call, find_callable
 from edgekd.formats.onnx_file import external_files
+from edgekd.network.identity import module_key, source_files
 from edgekd.network.programs import load_program
 from edgekd.store import read_errors
 from edgekd.values.artifact import sha256_of
@@ -23,11 +25,14 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
     """The float module of a recipe's `factory` or `program` table, in eval mode on the CPU.
 
     Paths are relative to `folder`, where the factory's module may lie too. Without `weights` the
-    module is as its factory made it. `where` names the table in errors. InputError for whatever
-    is wrong with the factory, its arguments or the file; nothing is unpickled.
+    module is as its factory made it; a module that was given as an object is copied. `where` names
+    the table in errors. InputError for whatever is wrong with the factory, its arguments or the
+    file; nothing is unpickled.
     """
     module: nn.Module
-    if network.program is not None:
+    if network.given is not None:
+        module = _copied(network, where)
+    elif network.program is not None:
         module = load_program(folder / network.program)
     elif network.factory is not None:
         module = _from_factory(network, folder, where)
@@ -40,6 +45,21 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
         )
     _check_finite(module, where)
     return module.eval()
+
+
+def _copied(network: Network, where: str) -> nn.Module:
+    if network.module is None:
+        raise InputError(
+            f"'{network.given}' was an object in Python, which a recipe can't hold",
+            where=where,
+            allowed="factory, program",
+            hint="call edgekd.compress() with the object again, or name a factory",
+        )
+    try:
+        copied: nn.Module = copy.deepcopy(network.module).cpu()
+        return copied
+    except Exception as error:
+        raise InputError(f"the module can't be copied: {error}", where=where) from error
 
 
 def _from_factory(network: Network, folder: Path, where: str) -> nn.Module:
@@ -61,6 +81,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     wanted = module.state_dict()
     where = str(path)
     faults: list[EdgekdError] = []
+    for name, twin in _tied(module).items():  # safetensors stores tensors that share memory once
+        if name not in found and twin in found:
+            found[name] = found[twin]
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
     if missing:
@@ -87,6 +110,15 @@ def load_weights(module: nn.Module, path: Path) -> None:
     module.load_state_dict(found)
 
 
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Each name of a tensor that another name has too, with that other name, in both directions."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    pairs = [(name, twin) for same in names.values() for name in same for twin in same]
+    return {name: twin for name, twin in pairs if name != twin}
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; InputError when it is missing, truncated or another."""
     try:
@@ -103,16 +135,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def network_key(network: Network, folder: Path) -> str:
-    """SHA-256 of the network's content: its file, or the factory, its arguments and its source.
-
-    A factory counts with the source of the module that it stands in; what that module imports is
-    not followed.
-    """
+    """SHA-256 of the network's content: its file, the object itself, or a factory's reference with
+    its arguments, its source and the source of every module of the user's that it imports."""
+    if network.module is not None:
+        return module_key(network.module)
     digest = hashlib.sha256(network.source.encode())
     if network.factory is not None:
         digest.update(network.factory.encode())
         digest.update(json.dumps(network.arguments, sort_keys=True, default=str).encode())
         digest.update(_source_of(network.factory, folder).encode())
+        module = network.factory.partition(":")[0]
+        for name, file in source_files([module], folder).items():
+            digest.update(f"{name} {content_hash(file)}".encode())
         if network.weights is not None:
             digest.update(content_hash(folder / network.weights).encode())
         return digest.hexdigest()

@@ -20,10 +20,12 @@ class Network(Value):
     `factory` is `package.module:callable` and returns an `nn.Module`; `weights` is a safetensors
     file. `program` is a `torch.export` file (.pt2). `onnx`, `tflite`, `keras` (a .keras file or a
     SavedModel folder) and `logits` (an .npy or .npz of recorded logits in the order of the
-    training samples) are black boxes. Paths are relative to the recipe's folder.
+    training samples) are black boxes. Paths are relative to the recipe's folder. `given` is the
+    name of a module that the Python API was called with; a recipe on disk can't hold it.
     """
 
     factory: str | None = None
+    given: str | None = None
     arguments: dict[str, Any] = {}
     weights: Path | None = None
     program: Path | None = None
@@ -32,10 +34,11 @@ class Network(Value):
     keras: Path | None = None
     logits: Path | None = None
     weight: PositiveFloat = 1.0
+    _module: Any = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _one_source(self) -> "Network":
-        sources = [name for name in SOURCES if getattr(self, name) is not None]
+        sources = [name for name in (*SOURCES, "given") if getattr(self, name) is not None]
         if len(sources) != 1:
             found = " and ".join(sources) or "none"
             raise ValueError(f"give exactly one of {', '.join(SOURCES)}; there is {found}")
@@ -46,7 +49,17 @@ class Network(Value):
     @property
     def source(self) -> str:
         """Which of the sources is given."""
-        return next(name for name in SOURCES if getattr(self, name) is not None)
+        return next(name for name in (*SOURCES, "given") if getattr(self, name) is not None)
+
+    @property
+    def module(self) -> Any:
+        """The `nn.Module` that was given as an object, or None."""
+        return self._module
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it gives an `nn.Module`, which can be trained and compiled."""
+        return self.source in ("factory", "program", "given")
 
 
 SOURCES = ("factory", "program", "onnx", "tflite", "keras", "logits")
@@ -56,8 +69,9 @@ class DataTable(Value):
     """Where the samples come from and how they are used.
 
     `source` is a named set (digits, fashion-mnist), an .npz file, or `package.module:callable`.
-    `validation` is the share of the training samples held back for choosing. `task` says what the
-    targets are where the source doesn't: a name ("segmentation") or a table with its parameters.
+    `validation` is the share of the training samples that is held back as the validation set.
+    `task` says what the targets are where the source doesn't: a name ("segmentation") or a table
+    with its parameters.
     """
 
     source: str = "digits"
@@ -68,6 +82,12 @@ class DataTable(Value):
     shift: int = Field(default=0, ge=0)
     views: int = Field(default=0, ge=0)
     task: str | dict[str, Any] | None = None
+    _parts: Any = PrivateAttr(default=None)
+
+    @property
+    def parts(self) -> Any:
+        """The data sets that were given as objects, or None; `source` is then "given"."""
+        return self._parts
 
 
 class Calibration(Value):

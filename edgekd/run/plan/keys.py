@@ -3,6 +3,7 @@
 import torch
 
 from edgekd.data.samples import sha256_of_tensors
+from edgekd.network.identity import module_key
 from edgekd.network.load import content_hash, network_key
 from edgekd.run.plan.planned import Plan
 from edgekd.stages import Stage
@@ -14,11 +15,13 @@ from edgekd.values.target import Target
 def start_key(plan: Plan) -> str:
     """Of all that the first stage starts from: model, teachers, data, calibration, code, seed."""
     recipe = plan.request.recipe
+    start = plan.start_network
     return key_of(
         code_key(),
         torch.__version__,
         recipe.seed,
-        network_key(plan.start_network, recipe.folder),
+        network_key(start, recipe.folder),
+        module_key(plan.start.module) if start.factory else "",  # it may read files by itself
         [(teacher.key, teacher.weight) for teacher in plan.teachers],
         plan.data.sha256,
         sha256_of_tensors(plan.calibration),

@@ -29,7 +29,7 @@ def teacher_for(network: Network, recipe: Recipe, data: Data, where: str) -> Tea
 def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
     """The network that the first stage gets, after it ran on a sample."""
     where = "student" if recipe.student else "model"
-    if network.source not in ("factory", "program"):
+    if not network.is_module:
         raise InputError(
             f"a black box ({network.source}) can teach, but can't be trained or compiled",
             where=where,

@@ -29,7 +29,7 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
     that isn't installed.
     """
     key = network_key(network, folder)
-    if network.source in ("factory", "program"):
+    if network.is_module:
         return _module_teacher(network, folder, data, where, key)
     path = folder / getattr(network, network.source)
     predictor = _open(network.source, path, data, where)
@@ -60,7 +60,7 @@ def _module_teacher(
     network: Network, folder: Path, data: Data, where: str, key: str
 ) -> ModuleTeacher:
     module = load_network(network, folder, where).requires_grad_(False)
-    name = network.factory or str(network.program)
+    name = network.factory or network.given or str(network.program)
     try:
         with torch.no_grad():
             raw = module(data.train.shown[:PROBE])
