@@ -1,5 +1,6 @@
 """What is installed here: modules that can be imported, packages and their versions."""
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -69,3 +70,10 @@ def tools_here(names: Iterable[str]) -> dict[str, tuple[str, int, int] | None]:
         name: (path, stats[path].st_size, stats[path].st_mtime_ns) if path else None
         for name, path in found.items()
     }
+
+
+def switch_telemetry_off() -> None:
+    """Keep ONNX Runtime and NNCF from sending usage data, unless the user's environment says
+    otherwise; both read these variables when they are first imported."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("NNCF_DISABLE_TELEMETRY", "1")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgekd.registry import TASKS
-from edgekd.run.compress import compress
+from edgekd.run.compress import run_plan
 from edgekd.run.plan import make_plan
-from edgekd.run.request import prepare
+from edgekd.run.request import make_request
 from edgekd.values.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def request_of(name: str, target: str, out: Path, *settings: str):
     recipe = ROOT / "examples" / name / "recipe.toml"
-    return prepare(recipe=recipe, targets=[target], out=out, settings=settings, quick=True)
+    return make_request(recipe, {"target": target, "out": out, "settings": settings, "quick": True})
 
 
 def test_every_task_has_an_example():
@@ -64,8 +64,7 @@ def test_an_example_runs_from_its_recipe_to_the_compiled_files(name, target, tmp
     request = request_of(name, target, tmp_path, f"stage.distill.epochs={epochs}")
     planned = make_plan(request)
     assert planned.data.task.metric == METRICS[name]
-    report = compress(request, lambda *_: None, lambda _: None)
-    assert report is not None
+    report = run_plan(planned, lambda *_: None)
     assert report.data.metric == METRICS[name]
     (found,) = report.targets
     assert {one.format for one in found.artifacts} == {"onnx", "tflite"}

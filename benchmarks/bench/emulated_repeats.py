@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.networks import make_files
 from dated import write_result
 
-from edgekd.benchmark.files import bench
+from edgekd.benchmark.files import bench_files
 from edgekd.devices.opening import open_device
 from edgekd.values.target import load_target
 
@@ -32,7 +32,7 @@ def main() -> None:
     for _ in range(options.sessions):
         begun = time.monotonic()
         device = open_device(f"emulated://{options.board}")
-        results = bench(chosen, target, device, quick=options.quick)
+        results = bench_files(chosen, target, device, quick=options.quick)
         device.close()
         rows = [{row.metric: row for row in result.measurements} for result in results]
         found.append(

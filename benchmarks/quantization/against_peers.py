@@ -34,7 +34,7 @@ from edgekd.measure.meters.latency import ratio
 from edgekd.quant.calibration import calibrate
 from edgekd.run.pipeline import compile_candidate, run_stages
 from edgekd.run.plan import make_plan, start_key
-from edgekd.run.request import prepare
+from edgekd.run.request import make_request
 from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import Target
@@ -125,7 +125,7 @@ class Student:
 
 def student_of(recipe: Path, out: Path, seed: int) -> Student:
     """From the run's folder; what is missing there is made."""
-    request = prepare(recipe=recipe, targets=["x86"], out=out / f"seed-{seed}", seed=seed)
+    request = make_request(recipe, {"target": "x86", "out": out / f"seed-{seed}", "seed": seed})
     plan = make_plan(request)
     planned = plan.targets[0]
     staged = run_stages(plan, planned, lambda *_: None, start_key(plan))

@@ -87,7 +87,7 @@ class Wanted(Value):
     meter_format: str = "watts"
 
 
-def bench(
+def bench_files(
     paths: Sequence[Path],
     target: Target | None,
     device: Device,

@@ -52,7 +52,7 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="Draw the samples: .svg or .html.")] = None,
 ) -> None:
     """Measure files on a device, interleaved in one process, and hold them against budgets."""
-    from edgekd.benchmark.files import bench as run
+    from edgekd.benchmark.files import bench_files as run
     from edgekd.benchmark.plot import check_plot, write_plot
     from edgekd.benchmark.text import bench_lines
     from edgekd.devices.opening import open_device

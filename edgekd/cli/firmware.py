@@ -1,6 +1,8 @@
 """`edgekd firmware ...`: what a firmware build calls. Commands import what is heavy inside them."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -124,26 +126,29 @@ def build(
     from edgekd.run.firmware import check_build
     from edgekd.run.lock.inputs import watched_files
     from edgekd.run.offline import forbid_network
-    from edgekd.run.request import prepare
+    from edgekd.run.request import make_request
     from edgekd.store import write_beside
 
-    request = prepare(
-        recipe=recipe,
-        targets=[target],
-        out=run or out / "run",
-        budgets=budget or [],
-        device=device,
-        accept=accept or [],
-        settings=set_ or [],
-        seed=seed,
-        quick=quick,
+    request = make_request(
+        recipe,
+        {
+            "target": target,
+            "out": run or out / "run",
+            "budgets": budget or [],
+            "device": device,
+            "accept": accept or [],
+            "settings": set_ or [],
+            "seed": seed,
+            "quick": quick,
+            "command": shlex.join(["edgekd", *sys.argv[1:]]),
+        },
     )
     check_build(request, name, output)
     header = out / (f"{name}.h" if output == "c" else f"{name}_model.h")
     text = depfile_text(str(header), watched_files(request.recipe, recipe, [target]))
     if device is None:
         forbid_network()
-    report, paths = build_sources(request, name, output, out, lambda line: None)
+    report, paths = build_sources(request, name, output, out)
     for line in overrun_lines(report):
         typer.echo(f"error: {line}", err=True)
     if report.verdict != "pass":

@@ -3,7 +3,6 @@
 # code-key: presents
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +12,12 @@ from edgekd.report.values import Report, StageReport, TargetReport
 from edgekd.run.compiled import Compiled, publish_artifact
 from edgekd.run.diagnosing import cost_findings, network_findings
 from edgekd.run.lock.lockfile import write_lock
-from edgekd.run.plan import Plan, PlannedTarget, Request, keep_plan, make_plan
+from edgekd.run.plan import Plan, PlannedTarget, keep_plan
 from edgekd.run.plan.planned import TargetFiles
 from edgekd.run.proof import Original, prove
 from edgekd.run.reporting import make_report, write_results
 from edgekd.stages import Progress
 from edgekd.store import code_key, exclusive, key_of
-
-Say = Callable[[str], None]
-
-
-def compress(
-    request: Request, progress: Progress, say: Say, *, dry_run: bool = False
-) -> Report | None:
-    """Plan, run, prove and write the report; None for a dry run, which stops after the plan."""
-    plan = make_plan(request)
-    for line in plan.lines():
-        say(line)
-    return None if dry_run else run_plan(plan, progress)
 
 
 def run_plan(plan: Plan, progress: Progress) -> Report:

@@ -2,7 +2,7 @@
 
 # code-key: presents
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,9 +15,9 @@ from edgekd.firmware.stored_facts import facts_in
 from edgekd.firmware.tflm import micro_sources
 from edgekd.report.overruns import best_micro_file
 from edgekd.report.values import Report
-from edgekd.run.compress import compress
+from edgekd.run.compress import run_plan
 from edgekd.run.lock.lockfile import lock_sources
-from edgekd.run.plan import Request
+from edgekd.run.plan import Request, make_plan
 from edgekd.values.options import COptions
 from edgekd.values.progress import silent
 
@@ -55,17 +55,14 @@ def narrowed(request: Request, output: str) -> Request:
     return replace(request, targets=targets, baseline=False, product=last)
 
 
-def build(
-    request: Request, name: str, output: str, folder: Path, say: Callable[[str], None]
-) -> tuple[Report, Sequence[Path]]:
+def build(request: Request, name: str, output: str, folder: Path) -> tuple[Report, Sequence[Path]]:
     """Compress for one target and write its sources into `folder`; nothing if a budget is broken.
 
     Sources appear only for a run that passed, so that a build that goes on after an error can't
     link a model that breaks its budgets; their hashes go into the run's lock.
     """
     check_build(request, name, output)
-    report = compress(narrowed(request, output), silent, say)
-    assert report is not None
+    report = run_plan(make_plan(narrowed(request, output)), silent)
     if report.verdict != "pass":
         return report, ()
     chosen = best_micro_file(report.targets[0].artifacts, output)

@@ -3,8 +3,6 @@
 # code-key: presents
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -38,7 +36,7 @@ def make_report(
         versions=tool_versions(),
         name=plan.data.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["edgekd", *sys.argv[1:]]),
+        command=request.command,
         accepted=request.accept,
         plan=tuple(plan.lines()),
         data=_dataset(plan),

@@ -1,86 +1,212 @@
-"""From the command line's words to a request, every fault in them at once."""
+"""From what was asked for, in words or as objects, to a request; all faults come out together."""
 
 # code-key: presents
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypedDict
 
+from torch import nn
+
+from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.measure.budgets import check_accept, parse_budget
 from edgekd.run.plan.planned import Request
+from edgekd.stages import Stage
 from edgekd.store import cache_folder
-from edgekd.values.recipe import LARGEST_SEED, default_recipe, load_recipe
+from edgekd.values.recipe import (
+    LARGEST_SEED,
+    Recipe,
+    default_recipe,
+    override,
+    recipe_from,
+)
+from edgekd.values.tables import read_toml
 from edgekd.values.target import Target, load_target, target_files
 
+Model = str | Path | nn.Module | Mapping[str, Any] | Recipe
+TargetName = str | Path | Target
 
-def prepare(
-    *,
-    recipe: Path | None,
-    targets: Sequence[str],
-    out: Path,
-    budgets: Sequence[str] = (),
-    device: str | None = None,
-    accept: Sequence[str] = (),
-    settings: Sequence[str] = (),
-    resume: bool = True,
-    seed: int | None = None,
-    quick: bool = False,
-) -> Request:
-    """What the command line asked for, checked word by word; all faults come out together."""
+
+class Options(TypedDict, total=False):
+    """The less common options of a run, as `edgekd.compress` documents them."""
+
+    student: Model | None
+    teachers: Sequence[Model]
+    settings: Mapping[str, Any] | Iterable[str]
+    device: str | None
+    accept: Sequence[str]
+    seed: int | None
+    quick: bool
+    resume: bool
+    command: str
+
+
+class Asked(Options, total=False):
+    """Every option of a run besides its model."""
+
+    target: TargetName | Sequence[TargetName]
+    data: Any
+    stages: Sequence[Stage | Mapping[str, Any]] | None
+    budgets: Mapping[str, float] | Iterable[str]
+    out: str | Path
+
+
+def make_request(model: Model | None, asked: Asked) -> Request:
+    """The request for a model, or for the default recipe; every fault is collected first."""
     collect = Collector()
+    accept = tuple(asked.get("accept", ()))
     collect.faults.extend(check_accept(accept))
-    if not targets:
-        collect.faults.append(
-            InputError(
-                "no target",
-                where="--target",
-                hint="run 'edgekd targets' for the list, then name one",
-            )
-        )
-    found = [collect.attempt(load_target, name) for name in dict.fromkeys(targets)]
-    profiles = [each for each in found if each]
-    collect.faults.extend(_namesakes(profiles))
-    limits = [collect.attempt(parse_budget, text) for text in budgets]
-    overrides = [collect.attempt(_setting, text) for text in settings]
+    targets = _targets(asked.get("target", ()), collect)
+    budgets = _budgets(asked.get("budgets", {}), collect)
+    seed = asked.get("seed")
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
-        allowed = f"0 to {LARGEST_SEED}"
-        collect.faults.append(InputError(f"no seed: {seed}", where="--seed", allowed=allowed))
-    path = recipe or default_recipe()
-    loaded = collect.attempt(load_recipe, path, dict(each for each in overrides if each))
+        fault = InputError(
+            f"{seed} is not a valid seed", where="--seed", allowed=f"0 to {LARGEST_SEED}"
+        )
+        collect.faults.append(fault)
+    recipe = collect.attempt(_recipe, model, asked, collect)
     raise_all(collect.faults)
-    assert loaded is not None
+    assert recipe is not None
     return Request(
-        recipe=loaded if seed is None else loaded.model_copy(update={"seed": seed}),
-        targets=tuple({each.name: each for each in profiles}.values()),
-        out=out.resolve(),
-        device=device,
-        accept=tuple(accept),
-        budgets=dict(limit for limit in limits if limit),
-        quick=quick,
-        resume=resume,
+        recipe=recipe if seed is None else recipe.model_copy(update={"seed": seed}),
+        targets=targets,
+        out=Path(asked.get("out", "runs/latest")).resolve(),
+        device=asked.get("device"),
+        accept=accept,
+        budgets=budgets,
+        quick=asked.get("quick", False),
+        resume=asked.get("resume", True),
         cache=cache_folder(),
+        command=asked.get("command", "edgekd.compress()"),
     )
+
+
+def _targets(names: TargetName | Sequence[TargetName], collect: Collector) -> tuple[Target, ...]:
+    """The targets' profiles, each once."""
+    several = [names] if isinstance(names, str | Path | Target) else list(names)
+    if not several:
+        hint = "run 'edgekd targets' for the list, then name one"
+        collect.faults.append(InputError("no target", where="--target", hint=hint))
+    found = [
+        name if isinstance(name, Target) else collect.attempt(load_target, str(name))
+        for name in dict.fromkeys(several)
+    ]
+    profiles = [profile for profile in found if profile]
+    collect.faults.extend(_name_clashes(profiles))
+    return tuple({profile.name: profile for profile in profiles}.values())
+
+
+def _name_clashes(targets: Sequence[Target]) -> list[EdgekdError]:
+    """A fault for each target that shares its name with another: reports and locks go by names."""
+    files = target_files()
+    known = {target.name: load_target(target.name) for target in targets if target.name in files}
+    return [
+        InputError(
+            f"another target is called '{target.name}' too",
+            where="--target",
+            hint="rename the file and change the 'name' in it",
+        )
+        for target in targets
+        if known.setdefault(target.name, target) != target
+    ]
+
+
+def _budgets(given: Mapping[str, float] | Iterable[str], collect: Collector) -> dict[str, float]:
+    if isinstance(given, Mapping):
+        return {name: float(limit) for name, limit in given.items()}
+    limits = [collect.attempt(parse_budget, text) for text in given]
+    return dict(limit for limit in limits if limit)
+
+
+def _settings(given: Mapping[str, Any] | Iterable[str], collect: Collector) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        return dict(given)
+    pairs = [collect.attempt(_setting, text) for text in given]
+    return dict(pair for pair in pairs if pair)
 
 
 def _setting(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip() or not value.strip():
-        raise InputError(
-            f"'{text}' sets nothing", where="--set", allowed="KEY=VALUE: stage.distill.epochs=3"
-        )
+        allowed = "KEY=VALUE, as in stage.distill.epochs=3"
+        raise InputError(f"'{text}' sets nothing", where="--set", allowed=allowed)
     return key.strip(), value.strip()
 
 
-def _namesakes(targets: Sequence[Target]) -> list[EdgekdError]:
-    """A fault for each that has the name of another one: reports and locks go by names."""
-    files = target_files()
-    known = {each.name: load_target(each.name) for each in targets if each.name in files}
-    return [
-        InputError(
-            f"another target has the name '{target.name}', too",
-            where="--target",
-            hint="give the file and the 'name' in it a name of their own",
-        )
-        for target in targets
-        if known.setdefault(target.name, target) != target
-    ]
+def _recipe(model: Model | None, asked: Asked, collect: Collector) -> Recipe:
+    """The recipe on disk or the one that the arguments make up; objects stay beside its tables."""
+    objects: dict[str, Any] = {}
+    path = _recipe_path(model)
+    if path is not None:
+        table, folder, where = read_toml(path), path.resolve().parent, str(path)
+    elif isinstance(model, Recipe):
+        table, folder, where = model.model_dump(mode="json"), model.folder, "recipe"
+        objects = model.objects
+    else:
+        table, folder, where = {"model": _network(model, "model", objects)}, Path.cwd(), "compress"
+    if (student := asked.get("student")) is not None:
+        table["student"] = _network(student, "student", objects)
+    if teachers := asked.get("teachers"):
+        places = [(teacher, f"teachers.{n}") for n, teacher in enumerate(teachers, 1)]
+        table["teachers"] = [_network(teacher, place, objects) for teacher, place in places]
+    if (data := asked.get("data")) is not None:
+        table["data"] = _data(data, objects)
+    if (stages := asked.get("stages")) is not None:
+        table["stages"] = [_stage(stage) for stage in stages]
+    for key, value in _settings(asked.get("settings", {}), collect).items():
+        override(table, key, value)
+    return recipe_from(table, folder, where, objects)
+
+
+def _recipe_path(model: Model | None) -> Path | None:
+    if model is None:
+        return default_recipe()
+    named = isinstance(model, str | Path) and ":" not in str(model)
+    return Path(str(model)) if named and Path(str(model)).suffix not in SUFFIXES else None
+
+
+SUFFIXES = {".pt2": "program", ".onnx": "onnx", ".tflite": "tflite", ".keras": "keras"}
+"""The files that are models by themselves, and their key in a recipe; any other is a recipe."""
+
+
+def _network(model: Any, place: str, objects: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's table for a network: an object, a file, a factory or a table."""
+    if isinstance(model, nn.Module):
+        objects[place] = model
+        return {"given": type(model).__qualname__}
+    if isinstance(model, Mapping):
+        return dict(model)
+    if isinstance(model, str | Path):
+        text, suffix = str(model), Path(model).suffix
+        if suffix in SUFFIXES:
+            return {SUFFIXES[suffix]: str(Path(model).resolve())}
+        if ":" in text:
+            return {"factory": text}
+    raise InputError(
+        f"{model!r:.80} is not a model",
+        where=place,
+        allowed=f"an nn.Module, a file ({', '.join(SUFFIXES)}), 'package.module:factory', a table",
+    )
+
+
+def _data(data: Any, objects: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's table for the samples; a mapping with a `source` is one, whose source may be
+    objects too."""
+    if isinstance(data, str | Path):
+        return {"source": str(data)}
+    if isinstance(data, Mapping) and "source" in data:
+        return {**data, **_data(data["source"], objects)}
+    objects["data"] = (
+        {"train": data.train, "validation": data.validation, "test": data.test}
+        if isinstance(data, Data)
+        else data
+    )
+    return {"source": "given"}
+
+
+def _stage(stage: Stage | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(stage, Mapping):
+        return dict(stage)
+    table: dict[str, Any] = stage.model_dump(mode="json", exclude_unset=True)  # type: ignore[attr-defined]
+    return {"kind": stage.kind, **table}

@@ -1,7 +1,7 @@
 """What the user wants: model, teachers, data, stages in order and budgets, read from TOML."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +145,34 @@ class Recipe(Value):
         """Where the recipe's relative paths start from."""
         return self._folder
 
+    @property
+    def objects(self) -> dict[str, Any]:
+        """The modules and data sets that were given as objects, by their place."""
+        networks = [("model", self.model), *([("student", self.student)] if self.student else [])]
+        networks += [(f"teachers.{n}", teacher) for n, teacher in enumerate(self.teachers, 1)]
+        found = {place: network.module for place, network in networks if network.module is not None}
+        return found if self.data.parts is None else {**found, "data": self.data.parts}
 
-def load_recipe(path: Path, settings: dict[str, str] | None = None) -> Recipe:
-    """The recipe in a file, with `--set` overrides applied before it is checked."""
-    table = read_toml(path)
-    for key, text in (settings or {}).items():
-        override(table, key, text)
-    recipe = parse(Recipe, table, str(path))
-    recipe._folder = path.resolve().parent
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a file."""
+    return recipe_from(read_toml(path), path.resolve().parent, str(path))
+
+
+def recipe_from(
+    table: dict[str, Any], folder: Path, where: str, objects: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe's table, checked. Its relative paths start from `folder`; `objects` are modules and
+    data sets by their place (`model`, `student`, `teachers.1`, `data`)."""
+    recipe = parse(Recipe, table, where)
+    recipe._folder = folder
+    given = objects or {}
+    for place, network in [("model", recipe.model), ("student", recipe.student)]:
+        if network is not None:
+            network._module = given.get(place)
+    for number, teacher in enumerate(recipe.teachers, 1):
+        teacher._module = given.get(f"teachers.{number}")
+    recipe.data._parts = given.get("data")
     return recipe
 
 
@@ -235,22 +255,26 @@ def licence_text(recipe: Recipe) -> str:
     return text
 
 
-def override(table: dict[str, Any], key: str, text: str) -> None:
+def override(table: dict[str, Any], key: str, given: Any) -> None:
     """Set one key of a recipe's table: `stage.distill.epochs=3`, `data.source=digits`.
 
-    `stage.KIND` means every stage of that kind, `stage.2` the second one. The text is read as TOML
-    where it is a valid TOML value, and as a string otherwise.
+    `stage.KIND` means every stage of that kind, `stage.2` the second one. Text is read as TOML
+    where it is a valid TOML value, and as a string otherwise; other values are taken as they are.
     """
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value = _toml_value(given) if isinstance(given, str) else given
     parts = key.split(".")
     if parts[0] == "stage" and len(parts) >= 3:
         for stage in _stages_named(table, parts[1], key):
             _set(stage, parts[2:], value, key)
         return
     _set(table, parts, value, key)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _stages_named(table: dict[str, Any], name: str, key: str) -> list[dict[str, Any]]:

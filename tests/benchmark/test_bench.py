@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.benchmark.files import Wanted, bench
+from edgekd.benchmark.files import Wanted, bench_files
 from edgekd.benchmark.text import bench_lines
 from edgekd.devices import Samples
 from edgekd.devices.opening import open_device
@@ -73,7 +73,7 @@ def test_the_ratio_says_how_many_times_faster_than_the_baseline(
     tmp_path: Path, target: Target
 ) -> None:
     slow, fast = files(tmp_path, slow="6.0", fast="1.5")
-    first, second = bench([slow, fast], target, Scripted(), quick=True, baseline=slow)
+    first, second = bench_files([slow, fast], target, Scripted(), quick=True, baseline=slow)
     assert first.baseline
     assert first.ratio is None
     assert second.ratio is not None
@@ -83,7 +83,7 @@ def test_the_ratio_says_how_many_times_faster_than_the_baseline(
 
 
 def test_results_are_json(tmp_path: Path, target: Target) -> None:
-    results = bench(files(tmp_path, model="2.0"), target, Scripted(), quick=True)
+    results = bench_files(files(tmp_path, model="2.0"), target, Scripted(), quick=True)
     (table,) = json.loads(json.dumps([result.model_dump(mode="json") for result in results]))
     assert table["quick"] is True
     assert table["measurements"][0]["metric"] == "latency_ms_p50"
@@ -94,7 +94,7 @@ def test_the_targets_options_reach_the_device_and_can_be_overridden(
     tmp_path: Path, target: Target
 ) -> None:
     device = Scripted()
-    bench(
+    bench_files(
         files(tmp_path, model="1"),
         target,
         device,
@@ -112,7 +112,7 @@ def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path, target: Targe
     for path in (odd, engine, library):
         path.write_text("1")
     with pytest.raises(Faults) as caught:
-        bench([broken, missing, odd, engine, library], target, Scripted())
+        bench_files([broken, missing, odd, engine, library], target, Scripted())
     found = [(Path(fault.where).name, fault.message) for fault in caught.value.faults]
     assert found == [
         ("broken.onnx", "can't load it"),
@@ -130,9 +130,9 @@ def test_what_the_device_lacks_is_the_devices_fault(tmp_path: Path, target: Targ
     for engine in engines:
         engine.write_text("1")
     with pytest.raises(MissingRuntime, match=r"one\.engine: scripted has no tensorrt"):
-        bench(engines[:1], target, Scripted())
+        bench_files(engines[:1], target, Scripted())
     with pytest.raises(Faults) as caught:
-        bench(engines, target, Scripted())
+        bench_files(engines, target, Scripted())
     assert caught.value.exit_code == 3
 
 
@@ -146,12 +146,12 @@ def test_a_file_compiled_for_the_edge_tpu_goes_to_its_delegate(
     path = tmp_path / "model_edgetpu.tflite"
     path.write_bytes(b"....edgetpu-custom-op....")
     with pytest.raises(InputError, match="asked for edgetpu"):
-        bench([path], target, Asked())
+        bench_files([path], target, Asked())
 
 
 def test_the_table_says_why_a_value_is_missing(tmp_path: Path, target: Target) -> None:
     slow, fast = files(tmp_path, slow="6.0", fast="1.5")
-    lines = bench_lines(bench([fast], target, Scripted(), quick=True, baseline=slow))
+    lines = bench_lines(bench_files([fast], target, Scripted(), quick=True, baseline=slow))
     assert lines[0].split()[:3] == ["file", "p50", "ms"]
     assert lines[1].split() == ["slow.onnx", "6", "6", "-", "9", "1", "-", "baseline"]
     assert lines[2].split()[-3:] == ["4.000x", "[4.000,", "4.000]"]
@@ -165,7 +165,7 @@ def test_end_to_end_values_stand_in_the_columns_of_the_models(
     tmp_path: Path, target: Target
 ) -> None:
     names = {"latency_ms": "end_to_end_ms", "energy_mj": "end_to_end_energy_mj"}
-    (plain,) = bench(files(tmp_path, a="6.0"), target, Scripted(), quick=True)
+    (plain,) = bench_files(files(tmp_path, a="6.0"), target, Scripted(), quick=True)
     rows = []
     for row in plain.measurements:
         metric = row.metric
@@ -180,7 +180,7 @@ def test_end_to_end_values_stand_in_the_columns_of_the_models(
 
 def test_a_reason_that_is_not_all_files_names_its_own(tmp_path: Path, target: Target) -> None:
     slow, fast = files(tmp_path, slow="6.0", fast="1.5")
-    first, second = bench([slow, fast], target, Scripted(), quick=True)
+    first, second = bench_files([slow, fast], target, Scripted(), quick=True)
     rows = [row.model_copy(update={"value": 1.0, "kind": "measured", "reason": ""})
             if row.metric == "latency_ms_p99" else row for row in first.measurements]  # fmt: skip
     lines = bench_lines([first.model_copy(update={"measurements": tuple(rows)}), second])
@@ -189,7 +189,7 @@ def test_a_reason_that_is_not_all_files_names_its_own(tmp_path: Path, target: Ta
 
 
 def test_how_many_runs_there_were_is_told_of_each_file(tmp_path: Path, target: Target) -> None:
-    first, second = bench(files(tmp_path, a="6.0", b="1.5"), target, Scripted(), quick=True)
+    first, second = bench_files(files(tmp_path, a="6.0", b="1.5"), target, Scripted(), quick=True)
     rows = [row.model_copy(update={"protocol": "quick: 9 runs"}) for row in second.measurements]
     lines = bench_lines([first, second.model_copy(update={"measurements": tuple(rows)})])
     assert "scripted, a.onnx, quick: 6 runs in 2 windows, 0.0 s, model" in lines
@@ -200,13 +200,13 @@ def test_a_meter_is_refused_where_nothing_is_measured(tmp_path: Path, target: Ta
     emulated = Scripted()
     emulated.kind = "simulated"
     with pytest.raises(InputError, match="a meter would read this machine's power"):
-        bench(files(tmp_path, model="1"), target, emulated, wanted=Wanted(meter="cat"))
+        bench_files(files(tmp_path, model="1"), target, emulated, wanted=Wanted(meter="cat"))
 
 
 def test_a_budget_is_held_against_all_but_the_baseline(tmp_path: Path, target: Target) -> None:
     slow, fast = files(tmp_path, slow="6.0", fast="1.5")
     wanted = Wanted(budgets={"latency_ms_p50": 2.0})
-    found = bench([fast], target, Scripted(), quick=True, baseline=slow, wanted=wanted)
+    found = bench_files([fast], target, Scripted(), quick=True, baseline=slow, wanted=wanted)
     assert [[one.verdict for one in result.budgets] for result in found] == [[], ["pass"]]
     assert bench_lines(found)[-1] == (
         "budget: fast.onnx: latency_ms_p50 1.5 (measured), limit 2: pass"
@@ -221,7 +221,7 @@ def test_what_is_measured_on_another_kind_of_machine_satisfies_no_budget(
 ) -> None:
     wanted = Wanted(budgets={"latency_ms": 5.0, "size_kb": 1.0})
     model = files(tmp_path, model="1.5")
-    (result,) = bench(model, load_target(name), Scripted(), quick=True, wanted=wanted)
+    (result,) = bench_files(model, load_target(name), Scripted(), quick=True, wanted=wanted)
     latency, size = result.budgets
     assert (latency.verdict, latency.value) == ("unverified", None)
     assert latency.reason == f"scripted is x86_64, and {name} is {machine}"
@@ -235,13 +235,13 @@ def test_where_no_target_is_named_a_limit_is_the_devices_own(tmp_path: Path) -> 
 
     wanted = Wanted(budgets={"latency_ms": 5.0})
     model = files(tmp_path, model="1.5")
-    (result,) = bench(model, None, Elsewhere(), quick=True, wanted=wanted)
+    (result,) = bench_files(model, None, Elsewhere(), quick=True, wanted=wanted)
     assert [judged.verdict for judged in result.budgets] == ["pass"]
 
 
 def test_no_file_is_refused(target: Target) -> None:
     with pytest.raises(InputError, match="no file to measure"):
-        bench([], target, Scripted())
+        bench_files([], target, Scripted())
 
 
 def test_a_baseline_alone_is_held_against_nothing_and_refused(
@@ -250,7 +250,7 @@ def test_a_baseline_alone_is_held_against_nothing_and_refused(
     (model,) = files(tmp_path, model="6.0")
     wanted = Wanted(budgets={"latency_ms": 0.001})
     with pytest.raises(InputError, match="no file but the baseline"):
-        bench([model], target, Scripted(), baseline=model, wanted=wanted)
+        bench_files([model], target, Scripted(), baseline=model, wanted=wanted)
 
 
 def test_a_foreign_onnx_file_is_measured_on_the_host(tmp_path: Path, target: Target) -> None:
@@ -264,7 +264,7 @@ def test_a_foreign_onnx_file_is_measured_on_the_host(tmp_path: Path, target: Tar
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
     device = open_device("host", limit_s=60.0)
     try:
-        (result,) = bench([path], target, device, quick=True)
+        (result,) = bench_files([path], target, device, quick=True)
     finally:
         device.close()
     assert [info.shape for info in result.inputs] == [(-1, 8), (-1, 8)]

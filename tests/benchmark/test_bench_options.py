@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from edgekd.benchmark.files import Wanted, bench
+from edgekd.benchmark.files import Wanted, bench_files
 from edgekd.benchmark.options import (
     check_overrides,
     chosen_shapes,
@@ -94,10 +94,10 @@ def test_an_open_shape_is_refused_and_a_given_one_is_measured(open_onnx: Path) -
     device, target = open_device("host", limit_s=60.0), load_target("x86")
     try:
         with pytest.raises(InputError, match=r"sizes of input 'x' are open: \?,\?"):
-            bench([open_onnx], target, device, quick=True)
+            bench_files([open_onnx], target, device, quick=True)
         wanted = Wanted(shapes=(parse_shape("x=1,4"), parse_shape("z=1")))
         with pytest.raises(InputError, match="no file has an input 'z'"):
-            bench([open_onnx], target, device, quick=True, wanted=wanted)
+            bench_files([open_onnx], target, device, quick=True, wanted=wanted)
     finally:
         device.close()
 

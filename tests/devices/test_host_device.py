@@ -16,7 +16,7 @@ import pytest
 import torch
 from waiting import until
 
-from edgekd.benchmark.files import Wanted, bench
+from edgekd.benchmark.files import Wanted, bench_files
 from edgekd.benchmark.options import parse_shape
 from edgekd.devices import agent
 from edgekd.devices._session import AgentDevice
@@ -438,5 +438,5 @@ def test_a_given_shape_that_a_file_can_not_run_with_is_the_users_fault(
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
     wanted = Wanted(shapes=(parse_shape("x=5"),))
     with pytest.raises(InputError, match=r"it does not run with inputs of \[5\]: ") as caught:
-        bench([path], load_target("x86"), host, quick=True, wanted=wanted)
+        bench_files([path], load_target("x86"), host, quick=True, wanted=wanted)
     assert caught.value.exit_code == 2

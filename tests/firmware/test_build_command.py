@@ -1,7 +1,5 @@
 """What `edgekd firmware build` refuses before anything is trained; `test_cmake` builds with it."""
 
-from pathlib import Path
-
 import pytest
 from typer.testing import CliRunner
 
@@ -73,11 +71,9 @@ def test_a_folder_whose_name_make_cannot_write_is_refused(tmp_path):
 
 def test_only_the_backends_that_the_sources_are_made_with_are_built():
     from edgekd.run.firmware import narrowed
-    from edgekd.run.request import prepare
+    from edgekd.run.request import make_request
 
-    request = prepare(
-        recipe=default_recipe(), targets=["raspberry-pi-5", "ethos-u55"], out=Path("runs/x")
-    )
+    request = make_request(None, {"target": ["raspberry-pi-5", "ethos-u55"], "out": "runs/x"})
     assert not narrowed(request, "c").baseline
     for output, names in (
         ("c", [["tflite"], ["tflite"]]),
@@ -102,8 +98,8 @@ def test_only_the_backends_that_the_sources_are_made_with_are_built():
 )
 def test_flash_and_memory_are_held_against_what_is_deployed(target, output, product):
     from edgekd.run.firmware import narrowed
-    from edgekd.run.request import prepare
+    from edgekd.run.request import make_request
 
-    request = prepare(recipe=default_recipe(), targets=[target], out=Path("runs/x"))
+    request = make_request(None, {"target": target, "out": "runs/x"})
     assert request.product == ""
     assert narrowed(request, output).product == product

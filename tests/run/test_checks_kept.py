@@ -9,7 +9,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.run.lock.inputs import recipe_inputs
 from edgekd.run.plan import keep_plan, make_plan
 from edgekd.run.reporting import resolved_recipe
-from edgekd.run.request import prepare
+from edgekd.run.request import make_request
 from edgekd.stages.quantize import Quantize
 
 RECIPE = """
@@ -35,8 +35,8 @@ def planned(tmp_path):
 
     def plan(ranges: str = "minmax", target: str = "x86", **words: object):
         (tmp_path / "r.toml").write_text(RECIPE.format(ranges=ranges))
-        given = {"recipe": tmp_path / "r.toml", "targets": [target], "out": tmp_path / "out"}
-        return make_plan(prepare(**given, **words))
+        asked = {"target": target, "out": tmp_path / "out", **words}
+        return make_plan(make_request(tmp_path / "r.toml", asked))
 
     return plan
 
@@ -104,7 +104,7 @@ def test_recipe_toml_plans_the_same_from_the_folder_of_the_run(planned, tmp_path
     run.mkdir(parents=True)
     request = replace(first.request, out=run)
     (run / "recipe.toml").write_text(resolved_recipe(request))
-    second = make_plan(prepare(recipe=run / "recipe.toml", targets=["x86"], out=run))
+    second = make_plan(make_request(run / "recipe.toml", {"target": "x86", "out": run}))
     assert second.targets[0].stages[0].key == first.targets[0].stages[0].key
     assert report_files(second) == report_files(first) == [tmp_path / "g.npy"]
 

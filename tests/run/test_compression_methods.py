@@ -16,7 +16,7 @@ from edgekd.models.resnet import resnet8
 from edgekd.network.evaluation import evaluate
 from edgekd.run.pipeline import compile_candidate, run_stages
 from edgekd.run.plan import Plan, make_plan, start_key
-from edgekd.run.request import prepare
+from edgekd.run.request import make_request
 from edgekd.training.loop import fit_labels
 from edgekd.training.teaching import Teaching
 from edgekd.values.artifact import Artifact
@@ -66,8 +66,8 @@ def plan_of(folder: Path, weights: Path, *stages: dict[str, Any], **changes: Any
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(tomli_w.dumps(recipe))
     (folder / "small.toml").write_text(tomli_w.dumps({**TARGET, **changes}))
-    request = prepare(
-        recipe=folder / "recipe.toml", targets=[str(folder / "small.toml")], out=folder / "out"
+    request = make_request(
+        folder / "recipe.toml", {"target": folder / "small.toml", "out": folder / "out"}
     )
     return make_plan(request)
 

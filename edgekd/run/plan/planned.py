@@ -28,7 +28,8 @@ from edgekd.values.target import Target
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for; `budgets` are those of `--budget`.
+    """What was asked for; `budgets` go before the recipe's and the target's, and `command` is what
+    the report says it was made by.
     `baseline` is whether the uncompressed teacher is compiled and measured beside the files.
     `product` is the format that alone is deployed: of files on the way to it, flash and memory are
     not held against budgets."""
@@ -44,6 +45,7 @@ class Request:
     cache: Path | None = None
     baseline: bool = True
     product: str = ""
+    command: str = ""
 
     @property
     def resolved(self) -> Recipe:

@@ -1,5 +1,8 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, nothing elsewhere."""
+"""Progress: bars on a terminal's stderr, one bar below a notebook's cell, nothing elsewhere."""
 
+# code-key: presents
+
+import html
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +17,9 @@ QUIET_SECONDS = 1.0
 @contextmanager
 def progress_bars(enabled: bool = True) -> Iterator[Progress]:
     """A `progress(what, done, total)` callable that draws one bar for each `what`."""
+    if enabled and _in_notebook():
+        yield _notebook_bar()
+        return
     if not (enabled and sys.stderr.isatty()):
         yield silent
         return
@@ -59,3 +65,28 @@ def progress_bars(enabled: bool = True) -> Iterator[Progress]:
                 bars.update(task, completed=done, total=total, visible=done < total)  # type: ignore[arg-type]
 
         yield progress
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel; IPython is there then, and already loaded."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def _notebook_bar() -> Progress:
+    """One bar below the cell that shows the step at work, redrawn at most five times a second."""
+    from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]
+
+    shown = display(HTML(""), display_id=True)
+    last, drawn = "", 0.0
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal last, drawn
+        now = time.monotonic()
+        if what == last and done < total and now - drawn < 0.2:
+            return
+        last, drawn = what, now
+        text = f"{html.escape(what)} {done}/{total}"
+        shown.update(HTML(f'<progress value="{done}" max="{total}"></progress> {text}'))
+
+    return progress

@@ -1,0 +1,88 @@
+"""The command line of `edgekd compress`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.cli.options import AsJson, Device, TargetNames
+
+
+def compress(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe; digits if left out.")] = None,
+    target: TargetNames = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="The folder for results.")] = Path("runs/latest"),
+    budget: Annotated[
+        list[str] | None, typer.Option(help="latency_ms=5 and the like; repeatable.")
+    ] = None,
+    device: Device = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(help="A weaker kind that may satisfy a budget: simulated or estimated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="stage.distill.epochs=3; repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Reuse what was finished before.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Overrides the recipe's.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
+    progress: Annotated[bool, typer.Option(help="Draw progress bars on a terminal.")] = True,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fail where the network would be used.")
+    ] = False,
+    depfile: Annotated[
+        Path | None,
+        typer.Option(help="Write what make or ninja has to watch, for OUT/edgekd.lock."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a model for one or more targets, and hold the files against budgets."""
+    import shlex
+    import sys
+
+    from edgekd.api import plan as make_plan
+    from edgekd.measure.budgets import EXIT_CODES
+    from edgekd.report.overruns import overrun_lines
+    from edgekd.report.terminal import print_report
+    from edgekd.run.compress import run_plan
+    from edgekd.run.depfile import depfile_text
+    from edgekd.run.lock.inputs import watched_files
+    from edgekd.run.offline import forbid_network
+    from edgekd.run.progress import progress_bars
+    from edgekd.store import write_beside
+    from edgekd.values.recipe import default_recipe
+
+    if offline:
+        forbid_network()
+    plan = make_plan(
+        recipe,
+        target=target,
+        budgets=budget or [],
+        settings=set_ or [],
+        out=out,
+        device=device,
+        accept=accept or [],
+        seed=seed,
+        quick=quick,
+        resume=resume,
+        command=shlex.join(["edgekd", *sys.argv[1:]]),
+    )
+    for line in plan.lines():
+        typer.echo(line, err=True)
+    if depfile:
+        watched = watched_files(plan.request.recipe, recipe or default_recipe(), target)
+        text = depfile_text(str(out / "edgekd.lock"), watched)  # refuses before any training
+    if dry_run:
+        return
+    with progress_bars(progress) as shown:
+        report = run_plan(plan, shown)
+    if depfile:
+        write_beside(depfile, text)
+    if as_json:
+        typer.echo((out / "report.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        print_report(report, out)
+    for line in overrun_lines(report):
+        typer.echo(f"{'error' if report.verdict == 'fail' else 'note'}: {line}", err=True)
+    raise typer.Exit(EXIT_CODES[report.verdict])

@@ -1,0 +1,16 @@
+"""The command line of `edgekd data`."""
+
+from typing import Annotated
+
+import typer
+
+data = typer.Typer(help="Named data sets.")
+
+
+@data.command()
+def fetch(name: Annotated[str, typer.Argument(help="fashion-mnist")]) -> None:
+    """Download a named data set, checked against its known hashes."""
+    from edgekd.data.download import fetch as download
+
+    for path in download(name):
+        typer.echo(str(path))

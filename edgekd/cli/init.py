@@ -1,0 +1,14 @@
+"""The command line of `edgekd init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path()) -> None:
+    """Write a commented recipe to start from."""
+    from edgekd.values.recipe import write_example
+
+    path = write_example(folder)
+    typer.echo(f"wrote {path}; next: edgekd compress {path} --target x86")

@@ -1,0 +1,11 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+TargetNames = Annotated[
+    list[str], typer.Option("--target", help="A target's name or .toml file; repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str | None, typer.Option(help="host, ssh://USER@BOARD, or emulated://NAME.")]
