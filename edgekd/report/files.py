@@ -70,9 +70,9 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def load_report(path: Path) -> Report:
+def load_report(path: str | Path) -> Report:
     """The report in a file, or in a run's folder. Raises `InputError` for anything else."""
-    file = path / JSON_NAME if path.is_dir() else path
+    file = Path(path) / JSON_NAME if Path(path).is_dir() else Path(path)
     try:
         with read_errors(file, "a report", hint="give a folder that 'edgekd compress' wrote"):
             table = json.loads(file.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def load_report(path: Path) -> Report:
             allowed="1",
             hint="read it with the version of edgekd that wrote it",
         )
-    return parse(Report, table, str(file))
+    return parse(Report, table, str(file)).kept_in(file.parent)
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> Path:

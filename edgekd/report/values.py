@@ -6,6 +6,7 @@ Accuracies and agreements are shares from 0 to 1. A number that could not be had
 
 # code-key: measures
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     NonNegativeInt,
+    PrivateAttr,
     field_validator,
     model_validator,
 )
@@ -220,6 +222,31 @@ class Report(Value):
     layers: Layers = Layers()
     targets: tuple[TargetReport, ...]
     notes: tuple[str, ...] = ()
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder, from which the artifacts' paths start; None if it is not on disk."""
+        return self._folder
+
+    def kept_in(self, folder: Path) -> "Report":
+        """The same report, which knows its folder."""
+        copy = self.model_copy()
+        copy._folder = folder.resolve()
+        return copy
+
+    def __repr__(self) -> str:
+        files = sum(len(target.artifacts) for target in self.targets)
+        names = ", ".join(target.name for target in self.targets)
+        return f"<Report {self.verdict}: {files} files for {names}, in {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        """The whole page in a frame, which is how a notebook shows the report."""
+        from html import escape
+
+        from edgekd.report.html import html
+
+        return f'<iframe srcdoc="{escape(html(self))}" width="100%" height="800"></iframe>'
 
     def as_json(self) -> dict[str, Any]:
         """The plain tables of report.json, not rounded."""

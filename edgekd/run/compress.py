@@ -39,7 +39,7 @@ def run_plan(plan: Plan, progress: Progress) -> Report:
         report = make_report(plan, original, tuple(stages.values()), targets, layers)
         write_results(plan, report)
         write_lock(plan, report)
-    return report
+    return report.kept_in(plan.request.out)
 
 
 def _proved(

@@ -269,7 +269,9 @@ def test_a_budget_of_a_targets_file_that_can_not_be_is_refused(refused, tmp_path
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
 def test_a_seed_that_not_every_generator_takes_is_refused(refused, seed):
-    assert f"--seed: no seed: {seed} (allowed: 0 to 4294967295)" in refused("--seed", str(seed))
+    assert f"--seed: {seed} is not a valid seed (allowed: 0 to 4294967295)" in refused(
+        "--seed", str(seed)
+    )
     assert "r.toml: seed: Input should be " in refused("--set", f"seed={seed}")
 
 
@@ -277,13 +279,13 @@ def test_a_targets_file_with_the_name_of_another_target_is_refused(refused, tmp_
     profile = Path("targets/x86.toml").read_text(encoding="utf-8")
     (tmp_path / "x86.toml").write_text(profile.replace("cores = 2", "cores = 4"))
     told = refused(target=tmp_path / "x86.toml")
-    assert "--target: another target has the name 'x86', too" in told
+    assert "--target: another target is called 'x86' too" in told
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         own = profile.replace('"x86"', '"own"', 1).replace('title = "', f'title = "{folder} ')
         (tmp_path / folder / "own.toml").write_text(own)
     told = refused("--target", tmp_path / "a/own.toml", target=tmp_path / "b/own.toml")
-    assert "another target has the name 'own', too" in told
+    assert "another target is called 'own' too" in told
 
 
 def test_one_limit_twice_on_the_command_line_is_refused(refused):
