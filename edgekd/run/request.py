@@ -208,5 +208,5 @@ def _data(data: Any, objects: dict[str, Any]) -> dict[str, Any]:
 def _stage(stage: Stage | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(stage, Mapping):
         return dict(stage)
-    table: dict[str, Any] = stage.model_dump(mode="json", exclude_unset=True)  # type: ignore[attr-defined]
+    table: dict[str, Any] = stage.model_dump(mode="json", exclude_unset=True)
     return {"kind": stage.kind, **table}
