@@ -6,6 +6,7 @@ Accuracies and agreements are shares from 0 to 1. A number that could not be had
 
 # code-key: measures
 
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -241,12 +242,12 @@ class Report(Value):
         return f"<Report {self.verdict}: {files} files for {names}, in {self.folder}>"
 
     def _repr_html_(self) -> str:
-        """The whole page in a frame, which is how a notebook shows the report."""
-        from html import escape
-
-        from edgekd.report.html import html
-
-        return f'<iframe srcdoc="{escape(html(self))}" width="100%" height="800"></iframe>'
+        """The run's page in a frame, which is how a notebook shows the report."""
+        page = self.folder / "report.html" if self.folder else None
+        if page is None or not page.is_file():
+            return f"<pre>{escape(repr(self))}</pre>"
+        text = escape(page.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{text}" width="100%" height="800"></iframe>'
 
     def as_json(self) -> dict[str, Any]:
         """The plain tables of report.json, not rounded."""
