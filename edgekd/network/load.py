@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
 from edgekd.factories import call, find_callable
 from edgekd.formats.onnx_file import external_files
+from edgekd.network.evaluation import protect_inputs
 from edgekd.network.identity import module_key, source_files
+from edgekd.network.plain_weights import hooks_to_parametrizations
 from edgekd.network.programs import load_program
 from edgekd.store import read_errors
 from edgekd.values.artifact import sha256_of
@@ -44,6 +46,8 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
             hint="an ONNX, TFLite or Keras model can teach, as one of 'teachers'",
         )
     _check_finite(module, where)
+    hooks_to_parametrizations(module)
+    protect_inputs(module)
     return module.eval()
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.quant import ops
-from edgekd.quant.export import replace_constant
-from edgekd.quant.rewrite import DEQUANTIZE, DEQUANTIZE_GROUPS, constant_of, is_constant
+from edgekd.quant.constants import constant_of, is_constant, replace_constant
+from edgekd.quant.rewrite import DEQUANTIZE, DEQUANTIZE_GROUPS
 
 _MOST_VALUES = 2**24
 """Input values that are run at once; what lies between the layers is many times that."""

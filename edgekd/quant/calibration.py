@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
+from edgekd.quant.constants import own_constants
 from edgekd.quant.export import export_graph, quiet
 from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.ranges import Ranges
@@ -38,10 +39,12 @@ def calibrate(
     """
     nncf = import_nncf(where)
     graph = export_graph(module, example, where)
+    prepared = copy.deepcopy(graph)
+    own_constants(prepared)
     # Its progress bars go to stdout, where results belong.
     with redirect_stdout(io.StringIO()), quiet():
         quantizer = TargetQuantizer(scheme, floats)
-        calibrated = _run(nncf, copy.deepcopy(graph), samples, quantizer, smooth_quant, ranges)
+        calibrated = _run(nncf, prepared, samples, quantizer, smooth_quant, ranges)
     fold_weights(calibrated)
     if bias_correction:
         correct_biases(graph, calibrated, samples)

@@ -4,7 +4,6 @@ Everything that is quantized starts here, so calibration, training and backends 
 """
 
 import copy
-import operator
 import types
 import warnings
 from collections.abc import Iterator
@@ -15,10 +14,20 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.errors import InputError, summary_of
+from edgekd.network.plain_weights import with_plain_weights
+from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
+from edgekd.quant.functional import functional
 
 aten = torch.ops.aten
 
-_IDENTITIES = {aten.dropout.default, aten.feature_dropout.default, aten.alias.default}
+_IDENTITIES = {
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+}
 
 
 def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") -> fx.GraphModule:
@@ -28,10 +37,11 @@ def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") ->
     section 3.2), which leaves the function as it was. The module itself is not touched. Raises
     `InputError` if it can't be exported, or only for one batch size.
     """
-    program = _export(copy.deepcopy(module).eval(), example, where)
-    graph = program.module(check_guards=False)
-    assert isinstance(graph, fx.GraphModule)
+    plain = with_plain_weights(module)
+    plain = copy.deepcopy(module) if plain is module else plain
+    graph = functional(_export(plain.eval(), example, where), where)
     _remove_identities(graph)
+    compute_constants(graph)
     fold_batch_norms(graph)
     # Anew from its nodes: what they don't read (a folded norm's statistics) stays behind.
     return fx.GraphModule(graph, graph.graph)
@@ -87,7 +97,8 @@ def _export(module: nn.Module, example: Tensor, where: str) -> torch.export.Expo
 
 def _remove_identities(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
-        if node.op == "call_function" and node.target in _IDENTITIES:
+        copied = node.target is aten.clone.default and node.args[0].op == "placeholder"
+        if node.op == "call_function" and (copied or node.target in _IDENTITIES):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
@@ -117,10 +128,7 @@ _FOLDABLE = {
 
 
 def _constant(graph: fx.GraphModule, node: object) -> Tensor | None:
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    value: Tensor = operator.attrgetter(str(node.target))(graph)
-    return value
+    return constant_of(graph, node) if is_constant(node) else None  # type: ignore[arg-type]
 
 
 def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
@@ -145,27 +153,3 @@ def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
     layer.args = (layer.args[0], weight_node, bias_node, *layer.args[3:])
     norm.replace_all_uses_with(layer)
     graph.graph.erase_node(norm)
-
-
-def replace_constant(
-    graph: fx.GraphModule, old: object, user: fx.Node, value: Tensor, suffix: str = "bias"
-) -> fx.Node:
-    """A new constant in front of `user`, under the name of `old` where it has one."""
-    stem = str(old.target) if isinstance(old, fx.Node) else f"{user.name}_{suffix}"
-    name = stem.replace(".", "_") + "_folded"
-    parameter = nn.Parameter(value.clone()) if value.is_floating_point() else value
-    if isinstance(parameter, nn.Parameter):
-        graph.register_parameter(name, parameter)
-    else:
-        graph.register_buffer(name, parameter)
-    with graph.graph.inserting_before(user):
-        node = graph.graph.get_attr(name)
-    node.meta["val"] = _like(user, value)
-    return node
-
-
-def _like(user: fx.Node, value: Tensor) -> Tensor:
-    """`value` without data, in the fake mode of the graph it goes into."""
-    mode = user.meta["val"].fake_mode
-    fake: Tensor = mode.from_tensor(value, static_shapes=True)
-    return fake

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, fx, nn
 
+from edgekd.network.evaluation import predict
 from edgekd.values.progress import Progress
 from edgekd.values.tables import Value
 
@@ -47,7 +48,7 @@ def sensitivities(
     """Each layer's relative output error when it alone is narrow, the largest first."""
     found: dict[str, float] = {}
     with torch.no_grad():
-        expected = reference(samples).double()
+        expected = predict(reference, samples).double()
         size = expected.square().sum().clamp_min(1e-30)
         for number, name in enumerate(trial.layers):
             progress("sensitivity", number, len(trial.layers))

@@ -1,7 +1,6 @@
 """Exact rewrites of a quantized graph: fold weights, store biases as int32, shift to uint8."""
 
 import copy
-import operator
 from typing import Any
 
 import torch
@@ -9,6 +8,13 @@ import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
 from torch import Tensor, fx
 
 from edgekd.quant import ops
+from edgekd.quant.constants import (
+    add_constant,
+    constant_of,
+    free_name,
+    is_constant,
+    merge_equal_weights,
+)
 
 quantized = torch.ops.quantized_decomposed
 
@@ -34,22 +40,12 @@ def finish(graph: fx.GraphModule) -> fx.GraphModule:
     """What every converted graph goes through, whoever calibrated or trained it."""
     fold_weights(graph)
     store_biases(graph)
+    merge_equal_weights(graph)
     graph.graph.eliminate_dead_code()
     finished = fx.GraphModule(graph, graph.graph)
     for parameter in finished.parameters():
         parameter.requires_grad_(False)
     return finished.eval()
-
-
-def constant_of(graph: fx.GraphModule, node: fx.Node) -> Tensor:
-    """The tensor that a `get_attr` node reads."""
-    value: Tensor = operator.attrgetter(str(node.target))(graph)
-    return value
-
-
-def is_constant(node: Any) -> bool:
-    """Whether a node reads a tensor of the graph."""
-    return isinstance(node, fx.Node) and node.op == "get_attr"
 
 
 def is_weight(node: fx.Node) -> bool:
@@ -60,6 +56,22 @@ def is_weight(node: fx.Node) -> bool:
     while isinstance(source, fx.Node) and source.target in QUANTIZE:
         source = source.args[0]
     return node.target in DEQUANTIZE and is_constant(source)
+
+
+def is_layer_weight(node: fx.Node) -> bool:
+    """Whether a node quantizes or dequantizes the weight of a convolution or a linear layer.
+
+    Other constants, added to activations or multiplied with them, lie on grids as activations do.
+    """
+    if not is_weight(node):
+        return False
+    users = [
+        user
+        for each in node.users
+        for user in (each.users if each.target in DEQUANTIZE else [each])
+    ]
+    last = [node, *node.users]
+    return any(user.target in ops.WEIGHTED and user.args[1] in last for user in users)
 
 
 def fold_weights(graph: fx.GraphModule) -> None:
@@ -113,9 +125,11 @@ def _make_room(graph: fx.GraphModule, source: fx.Node, weight: fx.Node, bias: Te
     share = (scale / wider).view(-1, *[1] * (integers.dim() - 1))
     stem = f"{weight.name}_wider"
     with graph.graph.inserting_before(weight):
-        values = _constant(graph, stem, (integers * share).round().to(integers.dtype))
-        each = _constant(graph, f"{stem}_scale", wider) if is_constant(weight.args[1]) else None
-    weight.args = (values, float(wider) if each is None else each, *weight.args[2:])
+        values = add_constant(graph, stem, (integers * share).round().to(integers.dtype))
+        scales: Any = float(wider.max())
+        if is_constant(weight.args[1]):
+            scales = add_constant(graph, f"{stem}_scale", wider)
+    weight.args = (values, scales, *weight.args[2:])
 
 
 def _scale(graph: fx.GraphModule, node: fx.Node) -> Tensor:
@@ -131,9 +145,9 @@ def _store_bias(graph: fx.GraphModule, layer: fx.Node, bias: fx.Node, scale: Ten
     steps = (value.double() / scale.double()).round().clamp(-limit, limit)
     name = f"{layer.name}_bias"
     with graph.graph.inserting_before(layer):
-        integers = _constant(graph, f"{name}_int32", steps.to(torch.int32))
-        scales = _constant(graph, f"{name}_scale", scale.expand(len(value)).contiguous())
-        zeros = _constant(graph, f"{name}_zero", torch.zeros(len(value), dtype=torch.int64))
+        integers = add_constant(graph, f"{name}_int32", steps.to(torch.int32))
+        scales = add_constant(graph, f"{name}_scale", scale.expand(len(value)).contiguous())
+        zeros = add_constant(graph, f"{name}_zero", torch.zeros(len(value), dtype=torch.int64))
         restored = graph.graph.call_function(
             quantized.dequantize_per_channel.default,
             (integers, scales, zeros, 0, -limit - 1, limit, torch.int32),
@@ -142,32 +156,41 @@ def _store_bias(graph: fx.GraphModule, layer: fx.Node, bias: fx.Node, scale: Ten
     layer.replace_input_with(bias, restored)
 
 
-def _constant(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
-    graph.register_buffer(name, value)
-    return graph.graph.get_attr(name)
-
-
 def _replace(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
     with graph.graph.inserting_before(node):
-        constant = _constant(graph, name, value)
+        constant = add_constant(graph, free_name(graph, name), value)
     node.replace_all_uses_with(constant)
     graph.graph.erase_node(node)
 
 
 def as_uint8(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose activations are uint8 on the very same grids: every zero point moves by 128."""
+    """A copy whose activations are uint8 on the very same grids: every zero point moves by 128.
+
+    So do constants that are added to activations or multiplied with them: kernels want one type.
+    """
     shifted = copy.deepcopy(graph)
-    for node in shifted.graph.nodes:
+    for node in list(shifted.graph.nodes):
         per_tensor = node.target in (
             quantized.quantize_per_tensor.default,
             quantized.dequantize_per_tensor.default,
         )
-        if not per_tensor or is_weight(node) or node.args[5] is not torch.int8:
+        if not per_tensor or is_layer_weight(node) or node.args[5] is not torch.int8:
             continue
         source, scale, zero_point, low, high, _ = node.args
+        if node.target in DEQUANTIZE and is_constant(source):
+            source = _shifted(shifted, node)
         node.args = (source, scale, zero_point + 128, low + 128, high + 128, torch.uint8)
+    shifted.graph.eliminate_dead_code()
     shifted.recompile()
     return shifted
+
+
+def _shifted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The int8 constant that a node reads, as uint8."""
+    source: Any = node.args[0]
+    value = (constant_of(graph, source).to(torch.int16) + 128).to(torch.uint8)
+    with graph.graph.inserting_before(node):
+        return add_constant(graph, free_name(graph, f"{source.target}_uint8"), value)
 
 
 def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
@@ -193,14 +216,14 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
 
 def _dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     arguments: tuple[Any, ...] = node.args
-    integers, scale = constant_of(graph, arguments[0]), arguments[1]
+    integers, scale = constant_of(graph, arguments[0]).to(torch.float32), arguments[1]
     if not is_constant(scale):
-        symmetric: Tensor = integers.to(torch.float32) * scale
-        return symmetric
+        value: Tensor = (integers - arguments[2]) * scale
+        return value
     shape = [1] * integers.dim()
     shape[arguments[3]] = -1
     scales = constant_of(graph, scale).reshape(shape)
-    return integers.to(torch.float32) * scales
+    return integers * scales
 
 
 def _quantize_again(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
@@ -210,9 +233,11 @@ def _quantize_again(graph: fx.GraphModule, node: fx.Node, name: str, value: Tens
         if per_channel
         else quantized.quantize_per_tensor.default
     )
-    # Seven-bit weights are stored as eight-bit ones whose values happen to be small.
-    arguments = (*node.args[1:-3], -127, 127, torch.int8)
+    # Seven-bit weights are stored as eight-bit ones whose values happen to be small. Constants
+    # among the activations keep their grid: TFLite has no narrow one with a zero point.
+    low, high = (-127, 127) if is_layer_weight(node) else (-128, 127)
+    arguments = (*node.args[1:-3], low, high, torch.int8)
     with graph.graph.inserting_before(node):
-        constant = _constant(graph, name, value)
+        constant = add_constant(graph, free_name(graph, name), value)
         integers = graph.graph.call_function(target, (constant, *arguments))
     node.args = (integers, *arguments)

@@ -12,8 +12,9 @@ from torch import Tensor, fx
 from edgekd.errors import ToolError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.quantizer import weight_limit
-from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE, constant_of, is_constant
+from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 from edgekd.values.target import Scheme
 
 quantized = torch.ops.quantized_decomposed

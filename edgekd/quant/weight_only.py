@@ -15,9 +15,14 @@ from torch import Tensor, fx, nn
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.clusters import SharedWeight
-from edgekd.quant.export import replace_constant, switchable
+from edgekd.quant.constants import (
+    constant_of,
+    is_constant,
+    replace_constant,
+)
+from edgekd.quant.export import switchable
 from edgekd.quant.narrow import BITS, Narrow, NarrowWeight
-from edgekd.quant.rewrite import DEQUANTIZE_GROUPS, constant_of, is_constant
+from edgekd.quant.rewrite import DEQUANTIZE_GROUPS
 
 aten = torch.ops.aten
 WIDEN = aten.to.dtype

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.quant.calibration import calibrate
+from edgekd.quant.constants import is_constant
 from edgekd.quant.inspection import float_islands, output_scale
-from edgekd.quant.rewrite import QUANTIZE, is_constant, is_weight
+from edgekd.quant.rewrite import QUANTIZE, is_weight
 from edgekd.values.target import Scheme
 
 X86 = Scheme(activations="uint8-affine", weight_bits=7)

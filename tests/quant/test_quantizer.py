@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.models.transformer import transformer
+from edgekd.quant.constants import constant_of
 from edgekd.quant.export import export_graph
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.quantizer import ANNOTATION, TargetQuantizer, weight_limit
-from edgekd.quant.rewrite import QUANTIZE, as_uint8, constant_of, is_weight
+from edgekd.quant.rewrite import QUANTIZE, as_uint8, is_weight
 from edgekd.values.target import Scheme
 
 AFFINE = Scheme(activations="int8-affine")

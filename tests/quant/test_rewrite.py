@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.rewrite import (
     DEQUANTIZE,
     QUANTIZE,
     as_uint8,
-    constant_of,
     fold_weights,
-    is_constant,
     is_weight,
     unfolded,
 )

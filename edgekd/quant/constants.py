@@ -1,0 +1,180 @@
+"""The constants of an exported graph: reading, adding, computing and merging them.
+
+A constant is a parameter or buffer that a `get_attr` node reads. Names are never given twice, so
+one layer's weight can't overwrite another's.
+"""
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+_MOST_GROWTH = 2**20
+"""Elements that computing a constant may add: an expanded one is better computed by the runtime."""
+
+_NOT_COMPUTED = ("aten::rand", "aten::randn", "aten::bernoulli", "aten::dropout", "aten::empty")
+
+
+def constant_of(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor that a `get_attr` node reads."""
+    value: Tensor = operator.attrgetter(str(node.target))(graph)
+    return value
+
+
+def is_constant(node: Any) -> bool:
+    """Whether a node reads a tensor of the graph."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def add_constant(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    """A node that reads a new buffer or, for an `nn.Parameter`, a new parameter.
+
+    The node goes where the graph inserts. Raises `ValueError` if the name is taken.
+    """
+    if hasattr(graph, name):
+        raise ValueError(f"the graph has a constant '{name}' already")
+    if isinstance(value, nn.Parameter):
+        graph.register_parameter(name, value)
+    else:
+        graph.register_buffer(name, value)
+    return graph.graph.get_attr(name)
+
+
+def free_name(graph: fx.GraphModule, stem: str) -> str:
+    """`stem` as a name that no constant has: with a number behind it, if need be."""
+    stem = stem.replace(".", "_")
+    name, number = stem, 1
+    while hasattr(graph, name):
+        name, number = f"{stem}_{number}", number + 1
+    return name
+
+
+def replace_constant(
+    graph: fx.GraphModule, old: object, user: fx.Node, value: Tensor, suffix: str = "bias"
+) -> fx.Node:
+    """A new constant in front of `user`, called after `old` where there is one."""
+    stem = str(old.target) if isinstance(old, fx.Node) else f"{user.name}_{suffix}"
+    plain = value.clone().detach()
+    with graph.graph.inserting_before(user):
+        node = add_constant(
+            graph,
+            free_name(graph, f"{stem}_folded"),
+            nn.Parameter(plain) if value.is_floating_point() else plain,
+        )
+    node.meta["val"] = _without_data(user, value)
+    return node
+
+
+def _without_data(user: fx.Node, value: Tensor) -> Tensor:
+    """`value` as a fake tensor of the graph it goes into."""
+    example = user.meta.get("val")
+    while isinstance(example, (tuple, list)):
+        example = example[0]
+    fake: Tensor = example.fake_mode.from_tensor(value, static_shapes=True)  # type: ignore[union-attr]
+    return fake
+
+
+def compute_constants(graph: fx.GraphModule) -> None:
+    """Replace every operator that reads constants alone by the constant it gives.
+
+    That makes a plain weight of one that `forward` computes: masked, normalized, transposed, or
+    made of `torch.arange` and the like.
+    """
+    for node in list(graph.graph.nodes):
+        if _computable(node):
+            _compute(graph, node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _computable(node: fx.Node) -> bool:
+    target = node.target
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+        return False
+    if target._schema.is_mutable or target._schema.name.startswith(_NOT_COMPUTED):
+        return False
+    if target.namespace not in ("aten", "prims"):
+        return False
+    return all(is_constant(each) for each in node.all_input_nodes) and _static(node)
+
+
+def _static(node: fx.Node) -> bool:
+    """Whether a node gives one tensor whose size is known."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and all(isinstance(size, int) for size in value.shape)
+
+
+def _compute(graph: fx.GraphModule, node: fx.Node) -> None:
+    inputs = [constant_of(graph, each) for each in node.all_input_nodes]
+    size = node.meta["val"].numel()
+    if size > _MOST_GROWTH + sum(each.numel() for each in inputs):
+        return
+
+    def value_of(argument: Any) -> Any:
+        return constant_of(graph, argument) if is_constant(argument) else argument
+
+    arguments, keywords = fx.map_arg((node.args, node.kwargs), value_of)
+    with torch.no_grad():
+        value = node.target(*arguments, **keywords).clone()  # type: ignore[operator]
+    node.replace_all_uses_with(_computed(graph, node, value.contiguous()))
+    graph.graph.erase_node(node)
+
+
+def _computed(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
+    """The constant in place of `node`: a parameter where a parameter made it."""
+    trained = any(
+        isinstance(constant_of(graph, each), nn.Parameter) for each in node.all_input_nodes
+    )
+    stem = next((str(each.target) for each in node.all_input_nodes), node.name)
+    with graph.graph.inserting_before(node):
+        constant = add_constant(
+            graph,
+            free_name(graph, f"{stem}_{node.name}"),
+            nn.Parameter(value) if trained and value.is_floating_point() else value,
+        )
+    constant.meta["val"] = node.meta["val"]
+    return constant
+
+
+def own_constants(graph: fx.GraphModule) -> None:
+    """Give every use of a shared constant a node and a constant of its own.
+
+    Each use of a shared layer has its own input, and so its own bias steps and corrections.
+    """
+    used: set[str] = set()
+    for node in list(graph.graph.nodes):
+        if not is_constant(node):
+            continue
+        for user in list(node.users):
+            if str(node.target) not in used:
+                used.add(str(node.target))
+                continue
+            value = constant_of(graph, node)
+            with graph.graph.inserting_before(user):
+                own = add_constant(
+                    graph,
+                    free_name(graph, f"{node.target}_of_{user.name}"),
+                    nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+                    if isinstance(value, nn.Parameter)
+                    else value.clone(),
+                )
+            own.meta.update(node.meta)
+            user.replace_input_with(node, own)
+    graph.recompile()
+
+
+def merge_equal_weights(graph: fx.GraphModule) -> None:
+    """Let equal integer weights be one constant again: those of a layer that is used twice."""
+    first: dict[tuple[Any, ...], fx.Node] = {}
+    for node in list(graph.graph.nodes):
+        if not is_constant(node):
+            continue
+        value = constant_of(graph, node)
+        if value.dtype is not torch.int8 or value.dim() < 2:
+            continue
+        key = (tuple(value.shape), value.numpy().tobytes())
+        if key in first and first[key].target != node.target:
+            node.target = first[key].target
+        first.setdefault(key, node)
+    graph.recompile()

@@ -1,0 +1,230 @@
+"""An exported program without side effects: nothing is changed in place, no region is nested.
+
+Quantizing puts copies between operators, so an operator that changes its input in place would
+change a copy. What is left after this has values alone.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from edgekd.errors import InputError
+from edgekd.network.fx_names import layer_of
+from edgekd.quant.constants import is_constant
+
+aten = torch.ops.aten
+
+
+def functional(program: ExportedProgram, where: str) -> fx.GraphModule:
+    """The graph of a program, its in-place operators replaced and its regions inlined.
+
+    Parts under `torch.no_grad` or a disabled `torch.autocast` become plain operators. Raises
+    `InputError` for a network whose answer depends on other samples or on earlier calls.
+    """
+    _refuse_batch_statistics(program, where)
+    if any(_has_effects(node) for node in program.graph.nodes):
+        program = program.run_decompositions({})
+    graph: Any = program.module(check_guards=False)
+    assert isinstance(graph, fx.GraphModule)
+    _drop_mutations(graph, where)
+    for node in list(graph.graph.nodes):
+        if node.op == "call_function" and node.target in _REWRITES:
+            _REWRITES[node.target](graph, node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _has_effects(node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return False
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return True
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _refuse_batch_statistics(program: ExportedProgram, where: str) -> None:
+    for node in program.graph.nodes:
+        if node.target is not aten.batch_norm.default:
+            continue
+        _, _, _, mean, variance, training, *_ = node.args
+        if training or mean is None or variance is None:
+            raise InputError(
+                f"batch norm '{layer_of(node)}' uses the statistics of the batch at inference, so "
+                "a sample's answer depends on the others",
+                where=where,
+                hint="train with track_running_stats=True, or use nn.InstanceNorm or nn.GroupNorm",
+            )
+
+
+def _drop_mutations(graph: fx.GraphModule, where: str) -> None:
+    """Remove the copies back into inputs and buffers at the end of a program's module."""
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.copy_.default:
+            continue
+        target: Any = node.args[0]
+        node.replace_all_uses_with(node.args[1])
+        graph.graph.erase_node(node)
+        graph.graph.eliminate_dead_code()
+        if is_constant(target) and target in graph.graph.nodes and target.users:
+            raise InputError(
+                f"forward() changes the buffer '{target.target}', so an answer depends on the "
+                "calls before",
+                where=where,
+                hint="keep the state outside: take it as an input and return it",
+            )
+
+
+def _rewrite_batch_norm(graph: fx.GraphModule, node: fx.Node) -> None:
+    """`_native_batch_norm_legit_no_training` and its first item, as `batch_norm`."""
+    arguments: tuple[Any, ...] = node.args
+    x, gamma, beta, mean, variance, momentum, epsilon = arguments
+    for user in list(node.users):
+        assert user.args[1] == 0
+        with graph.graph.inserting_before(user):
+            norm = graph.graph.call_function(
+                aten.batch_norm.default,
+                (x, gamma, beta, mean, variance, False, momentum, epsilon, False),
+            )
+        norm.meta.update(user.meta)
+        user.replace_all_uses_with(norm)
+        graph.graph.erase_node(user)
+    graph.graph.erase_node(node)
+
+
+def _rewrite_view(graph: fx.GraphModule, node: fx.Node) -> None:
+    """The one size that depends on the batch, as -1: no operator has to compute it."""
+    sizes: Any = node.args[1]
+    shape = node.meta["val"].shape
+    free = [size for size in shape if not isinstance(size, int)]
+    if any(isinstance(size, fx.Node) for size in sizes) and len(free) == 1 and 0 not in shape:
+        node.args = (node.args[0], [size if isinstance(size, int) else -1 for size in shape])
+
+
+def _rewrite_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
+    """A slice that is overwritten, as what is before it, the new values, and what is behind it."""
+    source, x, dim, start, end, step = _scatter_arguments(node)
+    size = x.meta["val"].shape[dim]
+    if step != 1 or not isinstance(size, int) or not isinstance(start, int):
+        return
+    start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
+    with graph.graph.inserting_before(node):
+        before = _parts(graph, x, dim, 0, start)
+        behind = _parts(graph, x, dim, end, size)
+        replacement = _joined(graph, [*before, source, *behind], dim, node)
+    node.replace_all_uses_with(replacement)
+    graph.graph.erase_node(node)
+
+
+def _rewrite_slice(graph: fx.GraphModule, node: fx.Node) -> None:
+    """A slice of a concatenation along the same dimension, taken of its parts instead."""
+    x, dim, start, end, step = _slice_arguments(node)
+    size = x.meta["val"].shape[dim]
+    if x.target is not aten.cat.default or step != 1 or not isinstance(size, int):
+        return
+    start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
+    if start >= end:
+        return
+    with graph.graph.inserting_before(node):
+        replacement = _joined(graph, _parts(graph, x, dim, start, end), dim, node)
+    node.replace_all_uses_with(replacement)
+    graph.graph.erase_node(node)
+
+
+def _slice_arguments(node: fx.Node) -> tuple[Any, ...]:
+    names = ("self", "dim", "start", "end", "step")
+    return _indices({**dict(zip(names, node.args, strict=False)), **node.kwargs})
+
+
+def _scatter_arguments(node: fx.Node) -> tuple[Any, ...]:
+    names = ("self", "src", "dim", "start", "end", "step")
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    return given["src"], *_indices(given)
+
+
+def _indices(given: dict[str, Any]) -> tuple[Any, ...]:
+    """The sliced node, the dimension from 0, start, end and step of a slice's arguments."""
+    start, end = given.get("start"), given.get("end")
+    return (
+        given["self"],
+        given.get("dim", 0) % given["self"].meta["val"].dim(),
+        0 if start is None else start,
+        2**63 - 1 if end is None else end,
+        given.get("step", 1),
+    )
+
+
+def _parts(graph: fx.GraphModule, x: fx.Node, dim: int, start: int, end: int) -> list[fx.Node]:
+    """Nodes whose concatenation is x[start:end] along `dim`; looks through concatenations."""
+    value: Tensor = x.meta["val"]
+    if start >= end:
+        return []
+    if (start, end) == (0, value.shape[dim]):
+        return [x]
+    if x.target is aten.cat.default and _cat_dim(x) == dim:
+        found, offset = [], 0
+        for part in x.args[0]:  # type: ignore[union-attr]
+            size = part.meta["val"].shape[dim]  # type: ignore[union-attr]
+            inside = max(start - offset, 0), min(end - offset, size)
+            found += _parts(graph, part, dim, *inside)  # type: ignore[arg-type]
+            offset += size
+        return found
+    sliced = graph.graph.call_function(aten.slice.Tensor, (x, dim, start, end))
+    sliced.meta.update(x.meta)
+    with value.fake_mode:  # type: ignore[attr-defined]
+        sliced.meta["val"] = value.narrow(dim, start, end - start)
+    return [sliced]
+
+
+def _cat_dim(node: fx.Node) -> int:
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    return int(dim) % int(node.meta["val"].dim())
+
+
+def _joined(graph: fx.GraphModule, parts: list[fx.Node], dim: int, like: fx.Node) -> fx.Node:
+    if len(parts) == 1:
+        return parts[0]
+    joined = graph.graph.call_function(aten.cat.default, (parts, dim))
+    joined.meta.update(like.meta)
+    return joined
+
+
+def _rewrite_copy(graph: fx.GraphModule, node: fx.Node) -> None:
+    """`copy` gives its second argument in the shape and type of its first."""
+    target, source = node.args[0], node.args[1]
+    before, after = target.meta["val"], source.meta["val"]  # type: ignore[union-attr]
+    if before.dtype == after.dtype and tuple(before.shape) == tuple(after.shape):
+        node.replace_all_uses_with(source)  # type: ignore[arg-type]
+        graph.graph.erase_node(node)
+
+
+def _rewrite_like(graph: fx.GraphModule, node: fx.Node) -> None:
+    """`ones_like(x)` in arithmetic with a tensor of x's size, as a number."""
+    values: dict[Any, Any] = {aten.ones_like.default: 1, aten.zeros_like.default: 0}
+    value = values.get(node.target, node.args[-1])
+    for user in list(node.users):
+        same = [each for each in user.args if isinstance(each, fx.Node) and each is not node]
+        shapes = [tuple(each.meta["val"].shape) for each in same]
+        if user.target in _BINARY and shapes == [tuple(node.meta["val"].shape)]:
+            if user.args[0] is node:
+                continue  # a number can't stand first
+            user.args = (user.args[0], value, *user.args[2:])
+    if not node.users:
+        graph.graph.erase_node(node)
+
+
+_BINARY = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+
+_REWRITES = {
+    aten._native_batch_norm_legit_no_training.default: _rewrite_batch_norm,
+    aten.view.default: _rewrite_view,
+    aten.reshape.default: _rewrite_view,
+    aten.slice.Tensor: _rewrite_slice,
+    aten.slice_scatter.default: _rewrite_scatter,
+    aten.copy.default: _rewrite_copy,
+    aten.ones_like.default: _rewrite_like,
+    aten.zeros_like.default: _rewrite_like,
+    aten.full_like.default: _rewrite_like,
+}
