@@ -18,9 +18,9 @@ R = TypeVar("R")
 
 
 class EdgekdError(Exception):
-    """One fault, told in four parts: where it is, what was found, what is allowed, what to do next.
+    """One fault in four parts: where it is, what was found, what is allowed, and what to do next.
 
-    `message` says what was found in a sentence; `where` is a file, key or layer; `allowed` and
+    `message` is a sentence that says what was found; `where` is a file, key or layer; `allowed` and
     `hint` are optional.
     """
 
@@ -35,7 +35,7 @@ class EdgekdError(Exception):
 
     @property
     def faults(self) -> "tuple[EdgekdError, ...]":
-        """Each single fault that it tells: itself, or what `Faults` holds."""
+        """The individual faults: this error itself, or the contents of a `Faults`."""
         return (self,)
 
     def __str__(self) -> str:
@@ -51,8 +51,8 @@ class InputError(EdgekdError):
 
 
 class Faults(InputError):
-    """Every fault of one input, so that the user mends them all at once. What is the user's own
-    decides the exit code: it has to be mended first."""
+    """All faults of one input, so that the user can fix them together. If any of them is the user's
+    own, it decides the exit code, because it has to be fixed first."""
 
     def __init__(self, faults: Sequence[EdgekdError]) -> None:
         super().__init__(f"{len(faults)} faults")
@@ -68,14 +68,15 @@ class Faults(InputError):
 
 
 class Collector:
-    """Runs checks and keeps what they complain of, so that all faults come out together."""
+    """Runs checks and collects the errors they raise, so that all faults are reported together."""
 
     def __init__(self, kept: type[EdgekdError] = EdgekdError) -> None:
         self.faults: list[EdgekdError] = []
         self._kept = kept
 
     def attempt(self, check: Callable[P, R], *arguments: P.args, **keys: P.kwargs) -> R | None:
-        """What the check gives; None where it refuses. An error that is not kept goes through."""
+        """The result of the check, or None if it raised an error that is collected. Other errors
+        propagate."""
         try:
             return check(*arguments, **keys)
         except self._kept as error:
@@ -84,7 +85,7 @@ class Collector:
 
 
 class MissingPackage(InputError):
-    """An optional dependency is not installed; the hint is the pip command that brings it."""
+    """An optional dependency is not installed; the hint is the pip command that installs it."""
 
     def __init__(self, package: str, extra: str, *, where: str = "") -> None:
         super().__init__(
@@ -101,17 +102,17 @@ class ToolError(EdgekdError):
 
 
 class MissingRuntime(ToolError):
-    """A device lacks what runs a file; the hint is how to install it there."""
+    """A device lacks the runtime for a file; the hint is how to install it there."""
 
 
 class Interrupted(EdgekdError):
-    """The user broke it off, and nothing of it is kept."""
+    """The user interrupted the command, and no results are kept."""
 
     exit_code = 130
 
 
 def raise_all(faults: Sequence[EdgekdError]) -> None:
-    """Raise nothing for none, the fault itself for one, and `Faults` for several."""
+    """Raise nothing for an empty sequence, a single fault itself, and `Faults` for several."""
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -119,18 +120,18 @@ def raise_all(faults: Sequence[EdgekdError]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its class where it says nothing."""
+    """The first line of an exception's message, or its class if the message is empty."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
 
 
 def summary_of(error: BaseException) -> str:
-    """An exception's class and the first line of what it says."""
+    """An exception's class and the first line of its message."""
     line, kind = first_line(error), type(error).__name__
     return kind if line == kind else f"{kind}: {line}"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The hint that names the closest allowed spelling, or an empty string."""
+    """A hint with the closest allowed spelling, or an empty string."""
     close = difflib.get_close_matches(name, list(choices), n=1)
     return f"did you mean '{close[0]}'?" if close else ""

@@ -1,4 +1,4 @@
-"""`package.module:callable` from a recipe: imported beside the recipe, called, and told on."""
+"""`package.module:callable` references from a recipe: import, call, and explain failures."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ from edgekd.errors import InputError, nearest, summary_of
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Modules in `folder` and in the working directory can be imported inside this block."""
+    """Make modules in `folder` and in the working directory importable inside this block."""
     added = [str(folder.resolve()), str(Path.cwd())]
     before = list(sys.path)
     sys.path[:0] = [path for path in added if path not in before]
@@ -27,11 +27,14 @@ def importable(folder: Path) -> Iterator[None]:
 
 
 def find_callable(reference: str, folder: Path, where: str) -> Callable[..., Any]:
-    """What `package.module:callable` names; InputError when there is no such thing."""
+    """The callable that `package.module:callable` refers to. Raises `InputError` if there is
+    none."""
     module_name, colon, attribute = reference.partition(":")
     if not colon or not module_name or not attribute:
         raise InputError(
-            f"'{reference}' names no callable", where=where, allowed="package.module:callable"
+            f"'{reference}' is not a callable's name",
+            where=where,
+            allowed="package.module:callable",
         )
     with importable(folder):
         module = _import(module_name, where)
@@ -51,7 +54,8 @@ def find_callable(reference: str, folder: Path, where: str) -> Callable[..., Any
 
 
 def call(reference: str, arguments: Mapping[str, Any], folder: Path, where: str) -> Any:
-    """What the callable returns for `arguments`; whatever goes wrong in it is one InputError."""
+    """Call a reference with `arguments`; whatever goes wrong in it is raised as one
+    `InputError`."""
     make = find_callable(reference, folder, where)
     _check_arguments(make, arguments, reference, where)
     try:
@@ -76,7 +80,7 @@ def _check_arguments(
         named = [name for name in signature.parameters if name != "self"]
         unknown = [key for key in arguments if key not in named]
         raise InputError(
-            f"'{reference}' does not take these arguments: {error}",
+            f"'{reference}' can't be called with these arguments: {error}",
             where=where,
             allowed=", ".join(named) or "no arguments",
             hint=nearest(unknown[0], named) if unknown else "",
@@ -90,7 +94,7 @@ def _import(name: str, where: str) -> ModuleType:
         missing = error.name or ""
         if missing == name or name.startswith(missing + "."):
             raise InputError(
-                f"there is no module '{name}'",
+                f"no module named '{name}'",
                 where=where,
                 hint="modules are looked up beside the recipe, in the working directory and "
                 "among the installed packages",

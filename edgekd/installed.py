@@ -1,4 +1,4 @@
-"""What is installed here: modules that can be imported, packages and their versions."""
+"""What is installed on this machine: Python modules, package versions and programs."""
 
 import os
 import shutil
@@ -27,17 +27,20 @@ RESULTS_DEPEND_ON = (
 
 
 def has_module(name: str) -> bool:
-    """Whether there is such a module, found without importing it. A folder without code is none:
-    an uninstall leaves one behind where files were added to the package, such as caches."""
+    """Whether a module is installed, determined without importing it.
+
+    A folder without code does not count: an uninstall leaves one behind if files such as caches
+    were added to the package.
+    """
     try:
         spec = find_spec(name)
-    except ModuleNotFoundError:  # of the package that it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
     return spec is not None and spec.origin is not None
 
 
 def missing_programs(tools: Mapping[str, str], where: str) -> list[EdgekdError]:
-    """A fault for each program that is not on the PATH; the values are Debian's packages."""
+    """A fault for each program that is not on the PATH; the values are Debian package names."""
     return [
         InputError(f"{tool} is not installed", where=where, hint=f"apt install {package}")
         for tool, package in tools.items()
@@ -46,7 +49,7 @@ def missing_programs(tools: Mapping[str, str], where: str) -> list[EdgekdError]:
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of those of these packages that are installed."""
+    """The versions of those packages that are installed."""
     found = {}
     for name in packages:
         try:
@@ -57,13 +60,13 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 
 def tool_versions() -> dict[str, str]:
-    """edgekd's own version and those of the packages that its results depend on."""
+    """The versions of edgekd and of the packages that its results depend on."""
     return {"edgekd": __version__, **versions_of(RESULTS_DEPEND_ON)}
 
 
 def tools_here(names: Iterable[str]) -> dict[str, tuple[str, int, int] | None]:
-    """Of each of these commands its file with its size and time, None where it is not on the PATH:
-    another one is noticed without asking it for its version."""
+    """The path, size and modification time of each command, None if it is not on the PATH. A
+    replaced program is noticed without asking it for its version."""
     found = {name: shutil.which(name) for name in names}
     stats = {path: Path(path).stat() for path in found.values() if path}
     return {

@@ -1,7 +1,7 @@
 """What `edgekd methods` shows: every registered method, from its own signature and docstring.
 
-The list is read from the source files, so that nothing is imported for it; one method is imported
-to be shown whole.
+The list is read from the source files without importing anything; a single method is imported to
+show it in full.
 """
 
 # code-key: presents
@@ -44,8 +44,8 @@ class Listed:
 
 @dataclass(frozen=True)
 class Method:
-    """One method as it is shown; `parameters` are name, type and default as text, `recipe` is the
-    part of a recipe that uses it."""
+    """One method in full. `parameters` are name, type and default as text; `recipe` is a recipe
+    snippet that uses it."""
 
     kind: str
     name: str
@@ -57,7 +57,7 @@ class Method:
 
 
 def list_methods(kind: str | None = None) -> list[Listed]:
-    """Every method of one kind, or of all; an unknown kind is refused."""
+    """Every method of one kind, or of all kinds. Raises `InputError` for an unknown kind."""
     if kind is not None and kind not in KINDS:
         raise InputError(
             f"unknown kind of method '{kind}'",
@@ -70,7 +70,7 @@ def list_methods(kind: str | None = None) -> list[Listed]:
 
 
 def find_method(name: str) -> list[Method]:
-    """The methods of that name, of whatever kind."""
+    """The methods with that name, of any kind."""
     found = [_method(registry, name) for registry in KINDS.values() if name in registry.names()]
     if not found:
         names = [name for registry in KINDS.values() for name in registry.names()]
@@ -84,12 +84,12 @@ def find_method(name: str) -> list[Method]:
 
 
 def methods_of(kind: str | None = None) -> list[Method]:
-    """The same as `list_methods`, each method whole."""
+    """Like `list_methods`, but with each method in full."""
     return [_method(KINDS[each.kind], each.name) for each in list_methods(kind)]
 
 
 def _listed(registry: Registry, name: str) -> Listed:
-    """From the source of a method of ours; one of another package is imported."""
+    """Read from the source of one of edgekd's own methods; another package's method is imported."""
     path = registry.source_of(name)
     found = _registered(path) if path.is_file() else None
     if found is None:
@@ -100,7 +100,8 @@ def _listed(registry: Registry, name: str) -> Listed:
 
 
 def _registered(path: Path) -> tuple[str, str] | None:
-    """The docstring and the paper of what a file registers, where both are plain to see."""
+    """The docstring and paper of the method that a file registers, if they can be read
+    statically."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
@@ -127,7 +128,7 @@ def _method(registry: Registry, name: str) -> Method:
 
 
 def _text(registry: Registry, entry: Entry) -> str:
-    """The method's docstring; for a loss, what its kind compares stands behind it."""
+    """The method's docstring; for a loss, followed by what its kind compares."""
     text = inspect.getdoc(entry.make) or ""
     if registry.kind != "loss" or not isinstance(entry.make, type):
         return text
@@ -150,7 +151,7 @@ def _parameters(entry: Entry) -> list[tuple[str, str, str]]:
 
 
 def _type(annotation: object) -> str:
-    """A type as a reader knows it: `Annotated[int, Gt(gt=0)]` is an int above 0."""
+    """A type in words: `Annotated[int, Gt(gt=0)]` is "int, above 0"."""
     bounds = [_bound(each) for each in getattr(annotation, "__metadata__", ())]
     plain = get_args(annotation)[0] if bounds else annotation
     text = inspect.formatannotation(plain).replace("typing.", "")
@@ -164,10 +165,10 @@ def _bound(mark: object) -> str:
 
 
 def snippet(kind: str, entry: Entry) -> str:
-    """TOML for one method; empty for a kind that a recipe does not name.
+    """TOML for one method; empty for a kind that recipes do not name.
 
-    A method's class may have an `example`, a mapping of keys that its table can't do without, and a
-    scheme `around`, the recipe's other tables that it needs.
+    A method's class may have an `example`, a mapping of keys that its table requires, and a scheme
+    may have `around`, the other tables of the recipe that it needs.
     """
     keys: dict[str, Any] = dict(getattr(entry.make, "example", {}))
     if kind == "loss":
@@ -207,7 +208,7 @@ def _loss(entry: Entry, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(entry: Entry) -> dict[str, float]:
-    """What a schedule can't do without: from 8 down to 2."""
+    """Values for a schedule's required parameters: from 8 down to 2."""
     known = {"start": 8.0, "end": 2.0}
     given = {key: p.default for key, p in entry.parameters.items() if key in known}
     return {key: known[key] if d is entry.parameters[key].empty else d for key, d in given.items()}

@@ -1,4 +1,4 @@
-"""The one registry: a method's file name is its name in a recipe and in its test.
+"""The registry: a method's file name is its name in a recipe and in its test.
 
 `edgekd/training/losses/reverse_kl.py` registers `reverse-kl` by decorating one class or function
 with `@LOSSES.register(paper="...")`. Listing reads files without importing them, so nothing is
@@ -23,12 +23,12 @@ from edgekd.errors import InputError, nearest
 F = TypeVar("F", bound=Callable[..., Any])
 
 REGISTERS = re.compile(r"^@[A-Z]+\.register\(", re.MULTILINE)
-"""What a file that adds a method has, so that listing need not import it."""
+"""Matches in every file that adds a method, so that listing needs no imports."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered method: what makes it, and what its listing shows."""
+    """One registered method: the callable that makes it, and what its listing shows."""
 
     name: str
     make: Callable[..., Any]
@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What a recipe may set, with types and defaults, read from the signature."""
+        """The parameters that a recipe may set, with types and defaults, from the signature."""
         return inspect.signature(self.make).parameters
 
 
@@ -55,7 +55,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(self, *, paper: str = "") -> Callable[[F], F]:
-        """Register a class or function under the name of the file that it stands in."""
+        """Register a class or function under the name of its file."""
 
         def decorate(make: F) -> F:
             name = make.__module__.rpartition(".")[2].replace("_", "-")
@@ -66,7 +66,7 @@ class Registry:
 
     @property
     def folder(self) -> Path:
-        """Where the package's files are, found without importing it or the packages around it."""
+        """The folder of the package, found without importing it or its parent packages."""
         top, *below = self.package.split(".")
         spec = find_spec(top)
         places = spec.submodule_search_locations if spec is not None else None
@@ -81,7 +81,7 @@ class Registry:
 
     @functools.cache  # noqa: B019 - a registry lives as long as the process
     def _packaged(self) -> frozenset[str]:
-        """The names of this package's files that register something; others only help them."""
+        """The names of this package's files that register something; other files support them."""
         found = set()
         for module in pkgutil.iter_modules([str(self.folder)]):
             if REGISTERS.search(self.source_of(module.name).read_text(encoding="utf-8")):
@@ -94,7 +94,8 @@ class Registry:
         return module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
 
     def get(self, name: str, where: str = "") -> Entry:
-        """The method of that name; an unknown one is refused with the nearest spelling."""
+        """The method with that name. Raises `InputError` with the nearest spelling if there is
+        none."""
         if name not in self._entries:
             names = self.names()
             if name not in names:
@@ -102,7 +103,7 @@ class Registry:
                     f"unknown {self.kind} '{name}'",
                     where=where,
                     allowed=", ".join(names),
-                    hint=nearest(name, names) or f"run 'edgekd methods' for every {self.kind}",
+                    hint=nearest(name, names) or f"run 'edgekd methods' to list every {self.kind}",
                 )
             self._import(name)
         return self._entries[name]

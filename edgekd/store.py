@@ -1,7 +1,7 @@
-"""Finished work by content: a key names what went in, a folder holds what came out.
+"""Finished work by content: a key identifies the inputs, a folder holds the outputs.
 
-A folder appears under its key only once it is whole (written beside, then renamed), so a run that
-is killed at any moment leaves either all of a step or none of it. What is unfinished stays in a
+A folder appears under its key only when it is complete (written elsewhere, then renamed), so a run
+that is killed at any moment leaves either all of a step or none of it. Unfinished work stays in a
 work folder, where the same step finds its checkpoints again.
 """
 
@@ -22,8 +22,8 @@ from typing import Any
 from edgekd.errors import InputError, ToolError
 
 ROLES = ("computes", "measures", "presents")
-"""What code may be for: results that are trained or compiled, numbers measured of a file, or asking
-for results and showing them, on which no result depends."""
+"""What code is for: computing results (training, compiling), measuring files, or requesting and
+presenting results, which no result depends on."""
 
 SOURCE_SUFFIXES = (".py", ".c", ".h", ".jinja")
 
@@ -31,7 +31,8 @@ _MARKER = re.compile(r"^# code-key: (.*)$", re.MULTILINE)
 
 
 def cache_folder() -> Path:
-    """What runs share and can be made again: $EDGEKD_CACHE, or edgekd's in the user's cache."""
+    """The folder that runs share and that can be rebuilt: $EDGEKD_CACHE, or edgekd's folder in the
+    user's cache."""
     named = os.environ.get("EDGEKD_CACHE")
     if named:
         return Path(named)
@@ -47,9 +48,9 @@ def key_of(*parts: Any) -> str:
 def role_of(file: Path, root: Path) -> str:
     """What a source file of the package at `root` is for, one of `ROLES`.
 
-    A module says so in a line `# code-key: presents` below its docstring, a folder in its
-    `__init__.py` for everything below it; a file's own line comes first, then the nearest folder's.
-    Without any, code computes. Raises `ValueError` for a word that is no role.
+    A module is marked by a line `# code-key: presents` below its docstring, a folder by the same
+    line in its `__init__.py`, for everything below it. A file's own marker takes precedence, then
+    the nearest folder's. Code without a marker computes. Raises `ValueError` for an unknown role.
     """
     folders = [folder for folder in file.parents if folder.is_relative_to(root)]
     for source in (file, *(folder / "__init__.py" for folder in folders)):
@@ -62,8 +63,8 @@ def role_of(file: Path, root: Path) -> str:
 
 
 def code_files(root: Path, measured: bool = False) -> list[Path]:
-    """The source files of a package that compute results, and with `measured` also those that
-    measure them."""
+    """The source files of a package that compute results and, with `measured`, those that
+    measure."""
     roles = ("computes", "measures") if measured else ("computes",)
     sources = (file for file in sorted(root.rglob("*")) if file.suffix in SOURCE_SUFFIXES)
     return [file for file in sources if role_of(file, root) in roles]
@@ -79,7 +80,7 @@ def hash_code(root: Path, measured: bool = False) -> str:
 
 @functools.cache
 def code_key(measured: bool = False) -> str:
-    """`hash_code` of edgekd itself, so that what older code computed is not taken for new."""
+    """`hash_code` of edgekd itself, so that results of older code are not reused."""
     return hash_code(Path(__file__).parent, measured)
 
 
@@ -91,22 +92,22 @@ NOT_WRITABLE = (
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the operating system's complaints about a folder into one clear error."""
+    """Turn the operating system's errors about a folder into one clear error."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ToolError(
-                "the disk is full; what was finished is kept",
+                "the disk is full; finished work is kept",
                 where=str(error.filename or folder),
-                hint="free some space and run the same command again: it goes on from there",
+                hint="free some space and run the same command again to continue from there",
             ) from None
         if error.errno in NOT_WRITABLE:
             raise InputError(
                 f"not writable: {error.strerror}",
                 where=str(error.filename or folder),
-                allowed="a folder that you may write to",
-                hint="choose another one",
+                allowed="a folder that you can write to",
+                hint="choose another folder",
             ) from None
         raise
 
@@ -115,8 +116,11 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def read_errors(
     path: Path, kind: str = "a file", hint: str = "", where: str = ""
 ) -> Iterator[None]:
-    """Turn the operating system's refusal to open a file into one `InputError`; `kind` is what is
-    wanted there. Complaints about the content go through, `OSError`s of a reader included."""
+    """Turn the operating system's refusal to open a file into one `InputError`.
+
+    `kind` is the kind of file that is needed. Errors about the file's content propagate, including
+    an `OSError` of a reader.
+    """
     try:
         yield
     except OSError as error:
@@ -128,7 +132,7 @@ def read_errors(
 
 
 class Store:
-    """Finished steps under one folder, by key. Without `resume` only what this store itself has
+    """Finished steps under one folder, by key. Without `resume`, only what this store itself has
     published is found."""
 
     def __init__(self, root: Path, resume: bool = True) -> None:
@@ -142,7 +146,7 @@ class Store:
         return folder if known and folder.is_dir() else None
 
     def work(self, name: str, key: str) -> Path:
-        """Where an unfinished step keeps what it needs to go on after a kill."""
+        """The folder where an unfinished step keeps what it needs to continue after a kill."""
         folder = self.root / "unfinished" / f"{name}-{key}"
         if not self.resume:
             shutil.rmtree(folder, ignore_errors=True)
@@ -151,12 +155,12 @@ class Store:
         return folder
 
     def publish(self, name: str, key: str, write: Callable[[Path], None]) -> Path:
-        """Have `write` fill a folder, then give it its name in one rename."""
+        """Have `write` fill a temporary folder, then give it its name in one rename."""
         final = self.root / f"{name}-{key}"
         beside = self.root / "unfinished" / f"{name}-{key}.{os.getpid()}.writing"
         with disk_errors(beside):
             for left in beside.parent.glob(f"{name}-{key}.*.writing"):
-                if not _runs(int(left.name.split(".")[-2])):  # of a process that was killed
+                if not _runs(int(left.name.split(".")[-2])):  # left by a killed process
                     shutil.rmtree(left, ignore_errors=True)
             beside.mkdir(parents=True)
             try:
@@ -165,7 +169,7 @@ class Store:
                 try:
                     beside.rename(final)
                 except OSError as error:
-                    if error.errno != errno.ENOTEMPTY:  # another process was faster: it is the same
+                    if error.errno != errno.ENOTEMPTY:  # another process was faster
                         raise
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
@@ -175,7 +179,7 @@ class Store:
 
 
 def _runs(process: int) -> bool:
-    """Whether there is such a process other than this one."""
+    """Whether another process with this id is running."""
     return process != os.getpid() and Path(f"/proc/{process}").exists()
 
 
@@ -213,8 +217,8 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def file_beside(path: Path) -> Iterator[Path]:
-    """A free name in the same folder for a file that the block writes: renamed to `path` when the
-    block ends well, removed when it does not."""
+    """A temporary name in the same folder for a file that the block writes. It is renamed to `path`
+    if the block succeeds and removed if it fails."""
     beside = _beside(path)
     with disk_errors(path.parent):
         try:
@@ -228,8 +232,8 @@ def file_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """The same for a folder, which is there and empty; one that has the name `path` already is
-    replaced."""
+    """The same for a folder, which exists and is empty inside the block; an existing folder at
+    `path` is replaced."""
     beside = _beside(path)
     with disk_errors(path.parent):
         try:

@@ -51,7 +51,7 @@ def test_checkpoints_are_found_again_and_go_when_the_step_is_done(tmp_path):
 def test_a_full_disk_is_one_clear_error(tmp_path):
     with pytest.raises(ToolError, match="the disk is full") as caught, disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
-    assert "goes on from there" in caught.value.hint
+    assert "to continue from there" in caught.value.hint
     assert caught.value.exit_code == 3
 
 
@@ -59,7 +59,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="not writable") as caught:
         check_writable(tmp_path / "out")
-    assert caught.value.hint == "choose another one"
+    assert caught.value.hint == "choose another folder"
     assert (tmp_path / "out").read_text() == "a file"
 
 

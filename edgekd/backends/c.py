@@ -59,7 +59,7 @@ class PlainC:
         header, source = generated.write(folder)
         measurements = costs(generated, source, target, COptions(**options).cmsis_nn)
         return [
-            artifact.made_into(
+            artifact.derived(
                 source,
                 "compiled to C",
                 format="c",

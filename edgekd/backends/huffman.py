@@ -46,7 +46,7 @@ class Huffman:
             "what that file computes is what this one holds"
         )
         return [
-            artifact.made_into(
+            artifact.derived(
                 path,
                 format="onnx-huffman",
                 runtime="huffman",

@@ -76,7 +76,7 @@ class Vela:
                 shutil.copyfile(found.path, beside)
         told = version("ethos-u-vela")
         return [
-            artifact.made_into(
+            artifact.derived(
                 path,
                 f"compiled by Vela {told}",
                 format="vela",

@@ -1,3 +1,3 @@
-"""`edgekd bench`: what it is told, what it runs, and how its results are shown."""
+"""`edgekd bench`: its options, the runs, and how the results are shown."""
 
 # code-key: presents

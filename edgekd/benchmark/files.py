@@ -1,4 +1,4 @@
-"""`edgekd bench`: measure model files, also such that edgekd did not make, on a device."""
+"""`edgekd bench`: measure model files on a device, including files that edgekd did not make."""
 
 import statistics
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ from edgekd.errors import (
 from edgekd.formats.tflite import read_tflite
 from edgekd.measure.budgets import judge
 from edgekd.measure.measuring import measure
-from edgekd.measure.meters.doubts import doubts
 from edgekd.measure.meters.external import open_meter
 from edgekd.measure.meters.latency import ratio
 from edgekd.measure.meters.plan import static_measurements
+from edgekd.measure.meters.quality import quality_warnings
 from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.values.measurement import Judgement, Kind, Measurement, unavailable
 from edgekd.values.tables import Value
 from edgekd.values.target import Target, load_target
 
-# suffix: (format, runtime, the target's table whose options run it)
+# suffix: (format, runtime, the target's backend table with the options to run it)
 FORMATS = {
     ".onnx": ("onnx", "onnxruntime", "onnx"),
     ".tflite": ("tflite", "litert", "tflite"),
@@ -47,10 +47,9 @@ EDGETPU_MARK = b"edgetpu-custom-op"
 
 
 class BenchResult(Value):
-    """One file's measurements. `ratio` is the baseline's latency over this file's: times faster.
-
-    `window_starts_s` and `window_medians_ms` are the windows in which its runs were taken, on the
-    device's clock. `notes` say what speaks against the run, and what was assumed.
+    """One file's measurements. `ratio` is the baseline's latency over this file's, so 2 means twice
+    as fast. `window_starts_s` and `window_medians_ms` describe the windows in which the runs were
+    timed, on the device's clock. `notes` are quality warnings and the assumptions that were made.
     """
 
     path: Path
@@ -72,11 +71,11 @@ class BenchResult(Value):
 
 
 class Wanted(Value):
-    """How files are to be run and held against limits, besides what the target's profile says.
+    """How files are to be run, beyond what the target's profile says, and which limits apply.
 
     `options` override the profile's table of each runtime (threads, affinity, provider, delegate,
-    scope); `shapes` are for inputs that leave theirs open and for TVM libraries, which tell none.
-    `meter` is an external meter's command line, and `meter_format` what it prints.
+    scope). `shapes` are for inputs with open sizes and for TVM libraries, which do not record
+    shapes. `meter` is an external meter's command line, and `meter_format` what it prints.
     """
 
     options: Options = {}
@@ -98,20 +97,21 @@ def bench_files(
 ) -> list[BenchResult]:
     """Measure the files, interleaved with each other and with `baseline` (listed first if given).
 
-    A target's profile has the options and sensors, and only on its own kind of machine do costs
-    satisfy a budget; where none is named the files run as on x86, and limits are the device's own.
-    Inputs are random with a fixed seed. Raises `InputError` for what is no model or leaves its
-    shapes open, `MissingRuntime` for what the device has no runtime for; all files' faults come out
-    together.
+    The target's profile supplies options and sensors, and costs satisfy a budget only on the
+    target's own kind of machine. Without a target, files run as on x86 and budgets are held against
+    the device at hand. Inputs are random with a fixed seed. Raises `InputError` for a file that is
+    not a model or leaves its shapes open, `MissingRuntime` if the device has no runtime for a file;
+    the faults of all files are reported together.
     """
     others = [path for path in paths if path != baseline]
     if not others:
-        what = "no file to measure" if baseline is None else "no file but the baseline"
+        what = "no file to measure" if baseline is None else "no file besides the baseline"
         raise InputError(what, where="bench")
     files = [*([baseline] if baseline else []), *others]
     if wanted.meter and device.kind != "measured":
         raise InputError(
-            f"{device.name} is emulated: a meter would read this machine's power", where="--meter"
+            f"{device.name} is emulated: an external meter would read this machine's power",
+            where="--meter",
         )
     profile = target or load_target("x86")
     loaded = _loaded(files, profile, device, wanted)
@@ -139,8 +139,8 @@ def bench_files(
 def _judged(
     result: BenchResult, costs: int, elsewhere: InputError | None, wanted: Wanted
 ) -> BenchResult:
-    """The result with its budgets; the first measurements are costs of the device, which count
-    only on the target's own kind of machine."""
+    """The result with its budgets. The first `costs` measurements are costs of the device, which
+    count only on the target's own kind of machine."""
     counting = result.measurements
     if elsewhere is not None:
         message, device = elsewhere.message, result.device
@@ -153,7 +153,7 @@ def _judged(
 def _compared(
     results: Sequence[BenchResult], samples: Sequence[Samples], device: Device
 ) -> list[BenchResult]:
-    """The results with the ratio of each to the first, which is the baseline."""
+    """The results, each with its latency ratio to the first one, the baseline."""
     compared = [ratio(samples[0], each, device.name, device.kind) for each in samples[1:]]
     return [
         results[0].model_copy(update={"baseline": True}),
@@ -166,7 +166,7 @@ def _compared(
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A file that the device can run, the options it runs with, and what was assumed of it."""
+    """A file that the device can run, its options, and the assumptions made about it."""
 
     artifact: Artifact
     options: Options
@@ -190,7 +190,7 @@ def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wante
     known = {info.name for each in found for info in each.artifact.inputs}
     if len(found) == len(files):
         faults += [
-            InputError(f"no file has an input '{shape.name}'", where="--shape",
+            InputError(f"none of the files has an input '{shape.name}'", where="--shape",
                        allowed=", ".join(sorted(known)), hint=nearest(shape.name, known))
             for shape in wanted.shapes if shape.name and shape.name not in known
         ]  # fmt: skip
@@ -204,7 +204,7 @@ def _format(path: Path) -> tuple[str, str, str]:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(
-            f"no known kind of model, '{path.suffix}'",
+            f"unknown model format '{path.suffix}'",
             where=str(path),
             allowed=", ".join(FORMATS),
             hint=nearest(suffix, FORMATS),
@@ -222,17 +222,18 @@ def _load(
     options: Options,
     shapes: Sequence[Shape],
 ) -> _Loaded:
-    """What the runtime says of a file; its precision is that of its inputs, as far as it shows."""
+    """What the runtime says about a file; the precision is taken from its inputs where they show
+    it."""
     kind, runtime, _ = form
     outputs: tuple[TensorInfo, ...] = ()
     if runtime == "tvm":
         inputs = tensors_of(shapes)
         if not inputs:
             raise InputError(
-                "a TVM library does not tell the shapes of its inputs",
+                "a TVM library does not record the shapes of its inputs",
                 where=str(path),
-                hint="--shape 1,3,224,224 for each in their order; :int8 behind it for another "
-                "type than float32",
+                hint="give --shape 1,3,224,224 for each input in order; append :int8 for a "
+                "type other than float32",
             )
     else:
         inputs, outputs = device.probe(path, runtime, options)
@@ -259,12 +260,12 @@ def _load(
         there = device.hello().runtimes.get(runtime)
         raise (InputError if there else MissingRuntime)(reason, where=str(path))
     batches = [info.name for info in inputs if info.shape[:1] == (-1,)]
-    notes = tuple(f"input '{name}' has an open batch: taken as 1" for name in batches)
+    notes = tuple(f"input '{name}' has an open batch size: 1 is assumed" for name in batches)
     return _Loaded(artifact, options, notes)
 
 
 def _with_open_sizes(path: Path, inputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
-    """LiteRT says 1 for a size that the file leaves open; the file itself knows."""
+    """Restore open sizes: LiteRT reports 1 for them, but the file itself records them."""
     if path.suffix.lower() != ".tflite":
         return inputs
     graph = read_tflite(path)
@@ -300,5 +301,5 @@ def _result(
         quick=quick,
         window_starts_s=tuple(start for start, _ in spans),
         window_medians_ms=tuple(statistics.median(window) for window in samples.windows_ms),
-        notes=(*loaded.notes, *(() if simulated else doubts(samples))),
+        notes=(*loaded.notes, *(() if simulated else quality_warnings(samples))),
     )

@@ -1,4 +1,4 @@
-"""What `edgekd bench` is told of running: shapes, threads, delegates, providers."""
+"""The options of `edgekd bench` about running: shapes, threads, delegates, providers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ CONCERNS: Mapping[str, tuple[str, ...]] = {
     "delegate_options": ("litert", "edgetpu"),
     "kernels": ("litert",),
 }
-"""Which runtimes follow an option; the others are for all."""
+"""Which runtimes an option applies to; the other options apply to all."""
 
 FLAGS = {"delegate_options": "--delegate-option"}
-"""The options that the command line calls otherwise."""
+"""The options that have another name on the command line."""
 
 _PROCESSORS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:[,x]\d+)*)(?::(?P<dtype>\w+))?")
 
 
 class Shape(Value):
-    """A shape that the user gives; without a name it is for a model's only input."""
+    """A shape given by the user; without a name it is for a model's only input."""
 
     name: str
     sizes: tuple[int, ...]
@@ -34,11 +34,12 @@ class Shape(Value):
 
 
 def parse_shape(text: str) -> Shape:
-    """`x=1,3,224,224`, `1x3x224x224` or `ids=1,128:int64`. Raises `InputError` for what is none."""
+    """Parse `x=1,3,224,224`, `1x3x224x224` or `ids=1,128:int64`. Raises `InputError` for anything
+    else."""
     found = _SHAPE.fullmatch(text.strip())
     if not found:
         allowed = "[INPUT=]SIZE,SIZE,...[:DTYPE], as in x=1,3,224,224"
-        raise InputError(f"'{text}' is no shape", where="--shape", allowed=allowed)
+        raise InputError(f"'{text}' is not a shape", where="--shape", allowed=allowed)
     sizes = tuple(int(size) for size in re.split("[,x]", found["sizes"]))
     if 0 in sizes:
         raise InputError(f"'{text}' has a size of 0", where="--shape", allowed="sizes from 1 up")
@@ -50,38 +51,40 @@ def parse_shape(text: str) -> Shape:
 
 
 def parse_affinity(text: str) -> list[int]:
-    """Processors' numbers, `2,3` or `0-3`. Raises `InputError` for what is none."""
+    """Parse processor numbers, `2,3` or `0-3`. Raises `InputError` for anything else."""
     found: set[int] = set()
     for part in text.split(","):
         ends = _PROCESSORS.fullmatch(part.strip())
         low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
         if low > high:
             allowed = "processors by number: 2,3 or 0-3"
-            raise InputError(f"'{text}' names no processors", where="--affinity", allowed=allowed)
+            raise InputError(
+                f"'{text}' is not a list of processors", where="--affinity", allowed=allowed
+            )
         found |= set(range(low, high + 1))
     return sorted(found)
 
 
 def parse_pairs(texts: Sequence[str], where: str) -> dict[str, str]:
-    """`KEY=VALUE` words as a table."""
+    """Parse `KEY=VALUE` words into a table."""
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"'{text}' sets nothing", where=where, allowed="KEY=VALUE")
+            raise InputError(f"'{text}' is not KEY=VALUE", where=where, allowed="KEY=VALUE")
         found[key.strip()] = value.strip()
     return found
 
 
 def options_for(runtime: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides that a runtime follows."""
+    """The overrides that apply to a runtime."""
     return {
         key: value for key, value in overrides.items() if runtime in CONCERNS.get(key, (runtime,))
     }
 
 
 def check_overrides(overrides: Mapping[str, Any], runtimes: Sequence[str]) -> list[InputError]:
-    """A fault for each override that none of the files' runtimes follows."""
+    """A fault for each override that applies to none of the files' runtimes."""
     return [
         InputError(
             f"no file here runs in {' or '.join(CONCERNS[key])}",
@@ -95,9 +98,9 @@ def check_overrides(overrides: Mapping[str, Any], runtimes: Sequence[str]) -> li
 def chosen_shapes(
     infos: Sequence[TensorInfo], shapes: Sequence[Shape], where: str = "--shape"
 ) -> dict[str, tuple[int, ...]]:
-    """Which of the given shapes are for these inputs, by the inputs' names.
+    """The given shapes that are for these inputs, by input name.
 
-    Raises `InputError` for a shape without a name where there is more than one input, and for one
+    Raises `InputError` for a shape without a name if there is more than one input, and for a shape
     that an input can't have.
     """
     own = {info.name: info.shape for info in infos}
@@ -105,7 +108,7 @@ def chosen_shapes(
     for shape in shapes:
         if not shape.name and len(own) != 1:
             raise InputError(
-                f"it has {len(own)} inputs, and the shape names none",
+                f"the model has {len(own)} inputs, so --shape has to name one",
                 where=where,
                 allowed=", ".join(own),
                 hint=f"--shape {next(iter(own), 'x')}={_text(shape.sizes)}",
@@ -114,7 +117,7 @@ def chosen_shapes(
         if name not in own:
             continue
         if not _fits(own[name], shape.sizes):
-            alone = f"--shape INPUT={_text(shape.sizes)} is for the file with that input alone"
+            alone = f"--shape INPUT={_text(shape.sizes)} applies only to the file with that input"
             raise InputError(
                 f"its input '{name}' is {_text(own[name])}, which can't be {_text(shape.sizes)}",
                 where=where,
@@ -131,8 +134,8 @@ def _fits(own: Sequence[int], given: Sequence[int]) -> bool:
 
 
 def open_faults(infos: Sequence[TensorInfo], where: str) -> list[InputError]:
-    """A fault for each input with an open size besides the first, which is taken as a batch of
-    one."""
+    """A fault for each input with an open size, except that an open first size is taken as a batch
+    of one."""
     return [
         InputError(
             f"the sizes of input '{info.name}' are open: {_text(info.shape)}",
@@ -146,7 +149,7 @@ def open_faults(infos: Sequence[TensorInfo], where: str) -> list[InputError]:
 
 
 def tensors_of(shapes: Sequence[Shape]) -> tuple[TensorInfo, ...]:
-    """Inputs by the given shapes alone, for a library that does not tell its own."""
+    """Inputs described by the given shapes alone, for a library that does not record its own."""
     return tuple(
         TensorInfo(name=one.name or f"input{i}", shape=one.sizes, dtype=one.dtype or "float32")
         for i, one in enumerate(shapes)

@@ -1,4 +1,4 @@
-"""A picture of the samples of `edgekd bench`: how they went over time, and how they are spread."""
+"""A plot of the samples of `edgekd bench`: over time, and their distribution."""
 
 from collections.abc import Sequence
 from html import escape
@@ -19,15 +19,17 @@ STYLE: Any = {
 
 
 def check_plot(path: Path) -> None:
-    """Refuse a file that is no picture, before anything is measured."""
+    """Refuse a file type that can't hold a plot, before anything is measured."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"'{path.suffix}' is no picture", where=f"--plot {path}", allowed=", ".join(SUFFIXES)
+            f"'{path.suffix}' is not a supported plot format",
+            where=f"--plot {path}",
+            allowed=", ".join(SUFFIXES),
         )
 
 
 def write_plot(results: Sequence[BenchResult], path: Path) -> None:
-    """Draw the results that have samples as SVG, or as a page that has it inside."""
+    """Draw the results that have samples, as SVG or as an HTML page with the SVG inside."""
     check_plot(path)
     picture = draw(results)
     if path.suffix.lower() == ".html":
@@ -41,7 +43,7 @@ def write_plot(results: Sequence[BenchResult], path: Path) -> None:
 
 
 def draw(results: Sequence[BenchResult]) -> str:
-    """SVG: the median of each window over time, and the share of runs that took at most so long."""
+    """SVG: the median of each window over time, and the cumulative distribution of the runs."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -59,7 +61,7 @@ def draw(results: Sequence[BenchResult]) -> str:
         over_time.set_ylabel("median of a window (ms)")
         over_time.set_ylim(bottom=0)
         spread.set_xlabel(_axis(results))
-        spread.set_ylabel("runs that took at most so long (%)")
+        spread.set_ylabel("runs at or below this latency (%)")
         spread.set_ylim(0, 102)
         spread.legend(loc="lower right")
         figure.suptitle(results[0].device if results else "", fontsize=10)

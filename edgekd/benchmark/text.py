@@ -14,11 +14,11 @@ STATIC = {
     "off_chip_bytes": "streamed to it",
     "energy_estimate_mj": "energy",
 }
-"""What needs no run, as it is called in the table's second part."""
+"""Results that need no run, with their labels in the second part of the table."""
 
 
 def bench_lines(results: Sequence[BenchResult]) -> list[str]:
-    """The results as a table in text, and below it why a value is missing."""
+    """The results as a text table, followed by the reasons for missing values."""
     head = ("file", "p50 ms", "p90 ms", "p99 ms", "cold ms", "peak MB", "energy mJ", "faster")
     columns = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "cold_start_ms",
                "peak_memory_bytes", "energy_mj")  # fmt: skip
@@ -40,7 +40,7 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
 
 
 def _taken(results: Sequence[BenchResult]) -> list[str]:
-    """Where and how the samples were taken: once for all files, or for each."""
+    """Where and how the samples were taken: one line for all files, or one for each."""
     told = [(result.path.name, result.measurements[0].protocol) for result in results]
     device, protocols = results[0].device, {protocol for _, protocol in told}
     if len(protocols) == 1:
@@ -49,7 +49,7 @@ def _taken(results: Sequence[BenchResult]) -> list[str]:
 
 
 def _missing(results: Sequence[BenchResult], columns: Sequence[str]) -> list[str]:
-    """Why a cell of the table is empty: once for all files, or for each that has this reason."""
+    """Why a cell of the table is empty: one line for all files, or with the files it applies to."""
     found: dict[str, list[str]] = {}
     for result in results:
         for one in result.measurements:
@@ -62,13 +62,13 @@ def _missing(results: Sequence[BenchResult], columns: Sequence[str]) -> list[str
 
 
 def _column(one: Measurement) -> str:
-    """The metric as it is called of the model alone, which heads the same column."""
+    """The table's column for a metric; end-to-end metrics share the columns of the model alone."""
     metric = one.metric.removeprefix("end_to_end_")
     return f"latency_{metric}" if metric.startswith("ms_") else metric
 
 
 def _static(result: BenchResult) -> str:
-    """What a file tells without being run, in one line."""
+    """What is known about a file without running it, on one line."""
     cells = []
     for row in result.measurements:
         if row.metric in STATIC and row.value is not None:
@@ -78,7 +78,7 @@ def _static(result: BenchResult) -> str:
 
 
 def _judgement(one: Judgement) -> str:
-    value = "not known" if one.value is None else f"{one.value:.4g} ({one.kind})"
+    value = "unknown" if one.value is None else f"{one.value:.4g} ({one.kind})"
     why = f": {one.reason}" if one.reason else ""
     return f"{one.metric} {value}, limit {one.limit:g}: {one.verdict}{why}"
 

@@ -1,1 +1,1 @@
-"""What is measured of a deployed file, and what is concluded from it: accuracy, parity, budgets."""
+"""What is measured of a deployed file and concluded from it: accuracy, parity, budgets."""

@@ -1,4 +1,4 @@
-"""Accuracy of the deployed file itself, over a whole test set: the mean of its task's score."""
+"""Accuracy of the deployed file itself over a whole test set: the mean of its task's score."""
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from edgekd.values.measurement import Kind, Measurement
 def accuracy_measurement(
     scores: np.ndarray, device: str, kind: Kind = "measured", metric: str = "top-1"
 ) -> Measurement:
-    """The mean score (N,) of a model, with its bootstrap interval; `metric` is the mean's name."""
+    """The mean score (N,) of a model with its bootstrap interval; `metric` is the name of the
+    mean."""
     value = float(scores.mean())
     return _share("accuracy", value, means(scores), len(scores), device, kind, metric)
 
@@ -28,10 +29,10 @@ def drop_measurement(
     kind: Kind = "measured",
     metric: str = "top-1",
 ) -> Measurement:
-    """`accuracy_drop`: by how many percentage points the mean score lies below the original's.
+    """`accuracy_drop`: by how many percentage points the mean score is below the original's.
 
-    Below 0 the model is better. The interval resamples the pairs: samples that both get right or
-    both get wrong don't widen it.
+    Below 0 the model is better. The interval resamples pairs, so samples that both models get right
+    or both get wrong don't widen it.
     """
     count = len(scores)
     change = original.astype(np.float64) - scores.astype(np.float64)
@@ -50,10 +51,10 @@ def drop_measurement(
 def scores_of(
     outputs: np.ndarray, y: np.ndarray, place: str, task: Task = CLASSIFICATION
 ) -> np.ndarray:
-    """Each sample's score (N,), 0 to 1, by the outputs (N, ...) and the targets (N, ...).
+    """Each sample's score (N,), from 0 to 1, for outputs (N, ...) and targets (N, ...).
 
-    Raises `ToolError` for outputs that are not finite or don't fit the task: a runtime that gives
-    those has failed.
+    Raises `ToolError` for outputs that are not finite or don't fit the task: the runtime that
+    returned them has failed.
     """
     found = torch.from_numpy(np.ascontiguousarray(outputs))
     targets = torch.from_numpy(np.ascontiguousarray(y))
@@ -61,12 +62,12 @@ def scores_of(
         shape = tuple(outputs.shape)
         raise ToolError(f"outputs of shape {shape} for {len(y)} samples", where=place)
     if not np.isfinite(outputs).all():
-        raise ToolError("the outputs have values that are not finite", where=place)
+        raise ToolError("the outputs contain NaN or infinity", where=place)
     try:
         scores = task.score(found, targets)
     except (RuntimeError, IndexError, ValueError) as error:
         raise ToolError(
-            f"outputs of shape {tuple(outputs.shape)} are none of {task.name}: {error}",
+            f"outputs of shape {tuple(outputs.shape)} do not fit {task.name}: {error}",
             where=place,
         ) from error
     return scores.double().numpy()
@@ -75,7 +76,8 @@ def scores_of(
 def evaluate_artifact(
     device: Device, artifact: Artifact, samples: Samples, options: Options
 ) -> tuple[Measurement, np.ndarray]:
-    """Run a file over all samples on a device: its accuracy and its outputs (N, ...) in float32."""
+    """Run a file over all samples on a device; returns its accuracy and outputs (N, ...) in
+    float32."""
     outputs = device.infer(artifact, samples.x.numpy(), options)
     task = samples.task
     scores = scores_of(outputs, samples.y.numpy(), str(artifact.path), task)
@@ -97,7 +99,7 @@ def mean_measurement(
 
 
 def _whole(values: np.ndarray) -> bool:
-    """Whether every value is a whole number: samples are right or wrong, with nothing between."""
+    """Whether every value is a whole number, so that each sample is either right or wrong."""
     return values.dtype == bool or bool((values == np.round(values)).all())
 
 

@@ -1,13 +1,14 @@
-"""Budgets: their names and units, and whether the measurements keep to them.
+"""Budgets: their names and units, and whether measurements meet them.
 
-A budget's name is a metric and a unit, `latency_ms`, and its value a limit in that unit. Every
-limit is an upper one except that of `accuracy`. What counts:
+A budget's name is a metric and a unit, `latency_ms`, and its value is a limit in that unit. Every
+limit is an upper limit, except that of `accuracy`. The rules:
 
-- A gate uses the unfavourable end of the measurement's interval, and its value where it has none.
-- `measured` proves a budget kept or broken. A weaker kind (`simulated`, `estimated`) does so only
-  when the user accepts it by name; otherwise the budget is unverified, also when the number is
-  beyond the limit: what can't prove the one can't prove the other. The reason says it.
-- Of several measurements the strongest kind that counts decides, and among equals the worst.
+- A budget is held against the unfavourable end of the measurement's interval, or against its
+  value if it has no interval.
+- `measured` proves that a budget is met or broken. A weaker kind (`simulated`, `estimated`) does
+  so only if the user accepts it by name; otherwise the budget is unverified, even if the number
+  is beyond the limit: what can't prove one can't prove the other. The reason says so.
+- Of several measurements, the strongest kind that counts decides, and among equals the worst.
 """
 
 # code-key: presents
@@ -30,7 +31,7 @@ _QUANTILES = ("p50", "p90", "p99")
 
 
 class Budget(Value):
-    """One limit. `metric` and `limit` are in the user's unit, and `factor` times that is the unit
+    """One limit. `metric` and `limit` are in the user's unit; `limit` times `factor` is in the unit
     of the measurement, whose metric is one of `measured_as`."""
 
     metric: str
@@ -41,7 +42,7 @@ class Budget(Value):
 
 
 def _known() -> dict[str, Budget]:
-    """Every name that a budget may have; those without a limit yet have 0."""
+    """Every name that a budget may have, with a limit of 0."""
     known: dict[str, Budget] = {}
     for unit, factor in _TIME.items():
         for quantile in _QUANTILES:
@@ -79,17 +80,19 @@ UNITS: Mapping[str, tuple[str, ...]] = {
 
 
 def parse_budget(text: str, where: str = "--budget") -> tuple[str, float]:
-    """The name and limit in `latency_ms=5`. Raises `InputError` for whatever is no budget."""
+    """Parse `latency_ms=5` into a name and a limit. Raises `InputError` for anything else."""
     name, equals, limit = (part.strip() for part in text.partition("="))
     if not equals or not name or not limit:
-        raise InputError(f"'{text}' is no budget", where=where, allowed="NAME=LIMIT: latency_ms=5")
+        raise InputError(
+            f"'{text}' is not a budget", where=where, allowed="NAME=LIMIT: latency_ms=5"
+        )
     try:
         value = float(limit)
     except ValueError:
         raise InputError(
-            f"'{limit}' is no number",
+            f"'{limit}' is not a number",
             where=f"{where} {name}",
-            allowed="a number; the unit stands in the name, as in latency_ms=5",
+            allowed="a number; the unit is part of the name, as in latency_ms=5",
         ) from None
     faults = check_budgets({name: value}, where)
     if faults:
@@ -97,13 +100,13 @@ def parse_budget(text: str, where: str = "--budget") -> tuple[str, float]:
     return name, value
 
 
-def in_words(name: str, limit: float) -> str:
-    """A budget as a person reads it."""
+def format_budget(name: str, limit: float) -> str:
+    """A budget formatted for reading: `latency_ms <= 5`."""
     return f"{name} {'>=' if KNOWN[name].at_least else '<='} {limit:g}"
 
 
 def check_budgets(table: Mapping[str, float], where: str) -> list[EdgekdError]:
-    """Every fault of a table of budgets: unknown names and units, and limits that can't be."""
+    """Every fault in a table of budgets: unknown names and units, and impossible limits."""
     faults: list[EdgekdError] = []
     seen: dict[str, str] = {}
     for name, limit in table.items():
@@ -144,17 +147,17 @@ def _unknown(name: str, place: str) -> InputError:
 
 def _impossible(name: str, limit: float) -> str:
     if not math.isfinite(limit):
-        return "a limit is a finite number"
+        return "a limit has to be a finite number"
     if name == "accuracy":
-        return "" if 0.0 < limit <= 1.0 else "an accuracy is a share above 0 and at most 1"
+        return "" if 0.0 < limit <= 1.0 else "an accuracy has to be above 0 and at most 1"
     if name == "accuracy_drop":
-        return "" if 0.0 <= limit < 100.0 else "a drop is 0 or more points, and below 100"
-    return "" if limit > 0.0 else "a limit is above 0"
+        return "" if 0.0 <= limit < 100.0 else "a drop has to be from 0 to below 100 points"
+    return "" if limit > 0.0 else "a limit has to be above 0"
 
 
 def merge_budgets(*tables: Mapping[str, float]) -> dict[str, float]:
-    """One table, a later budget taking the place of an earlier one on the same metric, whatever
-    the units: the target's defaults, then the recipe's, then the command line's."""
+    """One table from several. A later budget replaces an earlier one on the same metric, whatever
+    their units: target defaults, then the recipe, then the command line."""
     merged: dict[str, tuple[str, float]] = {}
     for table in tables:
         for name, limit in table.items():
@@ -168,7 +171,7 @@ def check_hard_limits(
     """A fault for each budget that allows more bytes than the target has."""
     return [
         InputError(
-            f"{name} = {budgets[name]:g} allows more than the {limit:,.0f} bytes of {target}",
+            f"{name} = {budgets[name]:g} allows more than the {limit:,.0f} bytes that {target} has",
             where="budgets",
             allowed=f"at most {limit / KNOWN[name].factor:g}",
         )
@@ -181,7 +184,7 @@ def check_hard_limits(
 
 
 def budgets_of(table: Mapping[str, float]) -> tuple[Budget, ...]:
-    """The budgets of a table that `check_budgets` found right, in its order."""
+    """The budgets of a table that `check_budgets` has accepted, in its order."""
     return tuple(
         KNOWN[name].model_copy(update={"limit": float(limit)}) for name, limit in table.items()
     )
@@ -206,8 +209,8 @@ def judge(
     measurements: Sequence[Measurement],
     accept: Sequence[Kind] = (),
 ) -> list[Judgement]:
-    """Each budget of one artifact held against that artifact's measurements; the module's
-    docstring has the rules."""
+    """Hold each budget of one artifact against its measurements; the module's docstring has the
+    rules."""
     return [_judge(budget, measurements, accept) for budget in budgets_of(budgets)]
 
 
@@ -225,12 +228,12 @@ def _judge(
         if weaker:
             return _too_weak(budget, max(weaker, key=lambda one: _badness(budget, one)))
     reasons = dict.fromkeys(one.reason for one in named if one.reason)
-    reason = "; ".join(reasons) or f"nothing measured {budget.measured_as[0]}"
+    reason = "; ".join(reasons) or f"{budget.measured_as[0]} was not measured"
     return _judgement(budget, None, "unavailable", "unverified", reason)
 
 
 def _unfavourable(budget: Budget, measurement: Measurement) -> float:
-    """The end of the interval that speaks against the budget, in the user's unit."""
+    """The end of the interval that counts against the budget, in the user's unit."""
     assert measurement.value is not None
     ends = (measurement.value, *(measurement.ci or ()))
     end = min(ends) if budget.at_least else max(ends)
@@ -281,8 +284,8 @@ def _judgement(
 
 
 def run_verdict(judgements: Iterable[Judgement], parities: Iterable[Parity] = ()) -> Verdict:
-    """The whole run's: fail if any budget or any parity check fails, unverified if any budget is,
-    and pass otherwise, also where there is no budget at all. `EXIT_CODES` has its exit code."""
+    """The verdict of the whole run: fail if any budget or parity check fails, unverified if any
+    budget is, and pass otherwise, even without budgets. `EXIT_CODES` maps it to an exit code."""
     verdicts = {judgement.verdict for judgement in judgements}
     if "fail" in verdicts or any(parity.verdict == "fail" for parity in parities):
         return "fail"

@@ -1,8 +1,7 @@
-"""Where an artifact parts from its reference: layer by layer, each on the artifact's own inputs.
+"""Where an artifact diverges from its reference: layer by layer, on the artifact's own inputs.
 
-The artifact's quantized tensors are matched with the graph's quantize nodes in the order of
-execution, by scale and shape. Zero points are left out of the match: int8 from -128 and uint8 from
-0 are the same grid.
+The artifact's quantized tensors are matched with the graph's quantize nodes in order of execution,
+by scale and shape. Zero points are ignored: int8 from -128 and uint8 from 0 are the same grid.
 """
 
 import os
@@ -37,14 +36,14 @@ def first_difference(graph: fx.GraphModule, artifact: Artifact, x: np.ndarray, m
     """See `edgekd.measure.parity.first_difference`."""
     read = _READERS.get(artifact.format)
     if read is None:
-        return f"unknown: a {artifact.format} artifact does not show the tensors inside it"
+        return f"unknown: a {artifact.format} artifact does not expose its intermediate tensors"
     seen = read(artifact.path, x)
     points = _reference_points(graph, x)
     matches = _matched(points, seen)
     if not matches:
         return (
             f"unknown: none of the artifact's {len(seen)} quantized tensors "
-            f"corresponds to one of the reference's {len(points)}"
+            f"matches one of the reference's {len(points)}"
         )
     run = _Forced(graph, matches)
     run.run(torch.from_numpy(x))
@@ -54,13 +53,13 @@ def first_difference(graph: fx.GraphModule, artifact: Artifact, x: np.ndarray, m
     name, lsb = max(run.differences, key=lambda one: one[1])
     return (
         f"no single layer: each of {len(run.differences)} is within {most:g} LSB on the same "
-        f"input (most: {name}, {lsb:.0f} LSB), so rounding adds up or the kernels differ"
+        f"input (most: {name}, {lsb:.0f} LSB), so rounding errors accumulate or the kernels differ"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """One activation's quantize node, its scale and the shape that it had for this input."""
+    """One activation's quantize node, its scale, and its shape for this input."""
 
     node: fx.Node
     scale: float
@@ -113,12 +112,12 @@ def _matched(points: Sequence[_Point], seen: Sequence[Seen]) -> dict[fx.Node, Se
 
 
 def _key(scale: float, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
-    """Equal for the same tensor in channels-first and channels-last order."""
+    """A key that is equal for the same tensor in channels-first and channels-last order."""
     return f"{np.float32(scale):.5g}", tuple(sorted(size for size in shape if size > 1))
 
 
 class _Forced(fx.Interpreter):
-    """Runs the graph, and puts the artifact's tensor in place of each one it was compared with."""
+    """Runs the graph, substituting the artifact's tensor for each one after comparing the two."""
 
     def __init__(self, graph: fx.GraphModule, matches: dict[fx.Node, Seen]) -> None:
         super().__init__(graph)
@@ -143,9 +142,9 @@ class _Forced(fx.Interpreter):
 
 
 def _laid_out(found: np.ndarray, like: Tensor) -> Tensor:
-    """The artifact's tensor in the reference's layout: channels first where it was last.
+    """The artifact's tensor in the reference's layout, moving last channels to the front if needed.
 
-    Sizes may allow several readings; the right one is the closest.
+    Sizes may allow several readings; the closest is the right one.
     """
     tensor = torch.from_numpy(found).double()
     readings = [tensor, *(_channels_first(tensor))]
@@ -164,18 +163,18 @@ def _fits(tensor: Tensor, like: Tensor) -> bool:
 
 
 def _layer(node: fx.Node) -> str:
-    """The module that the quantized value comes from, and its operation."""
+    """The module that computes the quantized value, and its operation."""
     source: Any = node.args[0]
-    blamed = source
+    responsible = source
     while isinstance(source, fx.Node) and not str(source.target).startswith(_DEQUANTIZE):
         if source.op == "call_function" and _op(source).startswith(_WEIGHTED):
-            blamed = source
+            responsible = source
             break
         source = next(iter(source.all_input_nodes), None)
-    if blamed.op == "placeholder":
-        return "the input's quantization"
-    name = layer_of(blamed) if module_paths(blamed) else _weight_name(blamed)
-    return f"{name} ({_op(blamed).split('.')[0]})"
+    if responsible.op == "placeholder":
+        return "quantization of the input"
+    name = layer_of(responsible) if module_paths(responsible) else _weight_name(responsible)
+    return f"{name} ({_op(responsible).split('.')[0]})"
 
 
 def _op(node: fx.Node) -> str:
@@ -183,7 +182,7 @@ def _op(node: fx.Node) -> str:
 
 
 def _weight_name(node: fx.Node) -> str:
-    """The constant that a layer without a recorded module reads, else the node's own name."""
+    """The constant read by a layer without a recorded module, or the node's own name."""
     for source in node.all_input_nodes[1:]:
         stored = source
         while stored.op == "call_function" and stored.all_input_nodes:
@@ -196,7 +195,7 @@ def _weight_name(node: fx.Node) -> str:
 
 
 def _onnx_tensors(path: Path, x: np.ndarray) -> list[Seen]:
-    """Every QuantizeLinear's output of an ONNX file, by making it an output of the model."""
+    """The output of every QuantizeLinear in an ONNX file, exposed as an output of the model."""
     import onnx
     from onnx import numpy_helper
 

@@ -20,7 +20,7 @@ IDLE_SECONDS = 5.0
 
 
 class EnergyRecorder(Protocol):
-    """Reads power from `with` to its end; `now` and the trace are told in the device's clock."""
+    """Records power inside a `with` block. `now` and the trace are on the device's clock."""
 
     def __enter__(self) -> Self: ...
 
@@ -35,7 +35,7 @@ class EnergyRecorder(Protocol):
         """The device's clock."""
 
     def trace(self) -> Trace | str:
-        """What was recorded, or why it does not count."""
+        """The recording, or why it is not usable."""
 
 
 def measure(
@@ -48,11 +48,11 @@ def measure(
     root: Path = Path("/"),
     recorder: EnergyRecorder | None = None,
 ) -> tuple[list[Samples], list[tuple[Measurement, ...]]]:
-    """Samples and latency, memory and energy of each artifact, from one interleaved run.
+    """Samples, latency, memory and energy of each artifact, from one interleaved run.
 
-    Energy is read where the artifacts run: on this machine below `root`, or by the board itself,
-    or by `recorder` (an external meter). Idle power is taken for some seconds before a full run and
-    subtracted.
+    Energy is read where the artifacts run: on this machine below `root`, by the board itself, or by
+    `recorder` (an external meter). Before a full run, idle power is measured for some seconds and
+    later subtracted.
     """
     reason = ""
     if recorder is None:
@@ -69,7 +69,9 @@ def measure(
     if recorder is not None:
         trace = recorder.trace()
         if isinstance(trace, Trace) and not quick:
-            with suppress(ValueError):  # a meter that began late: idle power stays in, and is said
+            with suppress(
+                ValueError
+            ):  # a meter that started late: idle power is included, and the protocol says so
                 idle = trace.between(begun, rested) / (rested - begun)
     kind = device.kind
     rows = [
@@ -84,11 +86,11 @@ def measure(
 
 
 def _recorder(device: Device, sensors: Sensors, root: Path) -> tuple[EnergyRecorder | None, str]:
-    """What records energy beside a benchmark on a device, or None and the reason."""
+    """The energy recorder for a benchmark on a device, or None and the reason."""
     if device.name == "host":
         source, reason = open_source(sensors, root)
         return (None if source is None else Recorder(source)), reason
     if device.kind != "measured":
-        return None, f"{device.name} is an emulator: it takes the host's energy, not the board's"
+        return None, f"{device.name} is an emulator: it uses the host's energy, not the board's"
     board = BoardRecorder(device, sensors)
     return (None if board.reason else board), board.reason

@@ -1,4 +1,4 @@
-"""Whether an artifact computes what its reference does, in steps of the output scale (LSB)."""
+"""Whether an artifact computes the same as its reference, in steps of the output scale (LSB)."""
 
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ class Histogram(Value):
     """How many outputs differ by how much.
 
     `counts[i]` is the number of outputs with `edges[i] <= difference < edges[i + 1]`; the last bin
-    has no upper edge. `edges` are as many as `counts`, in `unit`: LSB, or relative error.
+    has no upper edge. There are as many `edges` as `counts`, in `unit`: LSB, or relative error.
     """
 
     unit: Literal["lsb", "relative"]
@@ -27,15 +27,15 @@ class Histogram(Value):
 
 
 class Parity(Value):
-    """An artifact's outputs held against the reference's, over the same inputs.
+    """An artifact's outputs compared with the reference's, on the same inputs.
 
-    `max_lsb` and `mean_lsb` are |difference| / output scale: set for quantized artifacts. Float
-    ones have `max_relative` and `mean_relative` instead: |difference| over the reference's largest
-    magnitude. `tolerance` is the most that passes, in the same unit; `scale` is one LSB.
-    `worst_sample` is the index of the input with the largest difference and `worst_output` the
-    output in it (counted through all its dimensions). `top1_agreement` is None where a sample has
-    one output only. `reason` says why a number is None. `first_difference` names the first layer
-    that differs, once `first_difference()` has looked.
+    `max_lsb` and `mean_lsb` are |difference| / output scale, set for quantized artifacts. Float
+    artifacts have `max_relative` and `mean_relative` instead: |difference| relative to the
+    reference's largest magnitude. `tolerance` is the most that passes, in the same unit; `scale` is
+    one LSB. `worst_sample` is the index of the input with the largest difference, and
+    `worst_output` the index of the output within it (flattened). `top1_agreement` is None if a
+    sample has only one output. `reason` says why a number is None. `first_difference` names the
+    first layer that differs, once `first_difference()` has looked for it.
     """
 
     reference: str
@@ -64,26 +64,28 @@ def compare(
     tolerance: float | None = None,
     name: str = "the fake-quantized graph in PyTorch",
 ) -> Parity:
-    """Hold an artifact's float outputs (N, ...) against the reference's of the same shape.
+    """Compare an artifact's float outputs (N, ...) with the reference's of the same shape.
 
     `scale` is the step of the output's grid, None for a float artifact. `tolerance` is in LSB with
-    a scale (2 if left out) and relative to the reference's largest magnitude without (0.001).
-    Arguments are arrays or tensors. Outputs that are not finite never pass. Raises `ToolError`
-    where the shapes differ or there is nothing to compare.
+    a scale (default 2), and relative to the reference's largest magnitude without (default 0.001).
+    Arguments are arrays or tensors. Outputs that are not finite never pass. Raises `ToolError` if
+    the shapes differ or there is nothing to compare.
     """
     expected, found = _flat(reference), _flat(outputs)
     if expected.shape != found.shape or expected.size == 0:
         raise ToolError(
-            f"the artifact gives outputs of shape {np.shape(outputs)}, "
+            f"the artifact has outputs of shape {np.shape(outputs)}, "
             f"its reference {np.shape(reference)}"
         )
     if not np.isfinite(expected).all():
-        raise ToolError("the reference itself gives NaN or infinity", where=name)
+        raise ToolError("the reference itself has NaN or infinity", where=name)
     allowed = tolerance
     if allowed is None:
         allowed = TOLERANCE_RELATIVE if scale is None else TOLERANCE_LSB
     if scale is None and allowed >= 1.0:
-        raise ValueError(f"a relative tolerance of {allowed:g} passes anything; is it in LSB?")
+        raise ValueError(
+            f"a relative tolerance of {allowed:g} accepts anything; is it meant in LSB?"
+        )
     broken = ~np.isfinite(found)
     differences = _differences(expected, np.where(broken, expected, found), scale)
     sample, output = np.unravel_index(
@@ -119,7 +121,7 @@ def _differences(expected: np.ndarray, found: np.ndarray, scale: float | None) -
         return difference / max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
     steps = difference / scale
     whole = np.round(steps)
-    # Both lie on the same grid; what float32 leaves beside a whole step is no difference.
+    # Both are on the same grid; float32 rounding beside a whole step is not a difference.
     return np.where(np.abs(steps - whole) < 0.01, whole, steps)
 
 
@@ -130,7 +132,7 @@ def _histogram(differences: np.ndarray, unit: Literal["lsb", "relative"]) -> His
 
 
 def _top1_agreement(reference: Any, outputs: Any) -> float | None:
-    """The share of samples (or positions) whose largest output along axis 1 is the same."""
+    """The share of samples (or positions) with the same largest output along axis 1."""
     expected, found = np.asarray(reference), np.asarray(outputs)
     if expected.ndim < 2 or expected.shape[1] < 2:
         return None
@@ -146,13 +148,13 @@ def _reason(broken: int, scale: float | None) -> str:
 def first_difference(
     candidate_graph: Any, artifact: Artifact, x: Any, tolerance: float = TOLERANCE_LSB
 ) -> str:
-    """Name the first layer of a quantized artifact that does not compute what the graph does.
+    """Name the first layer of a quantized artifact that computes something else than the graph.
 
     `candidate_graph` is the fake-quantized `fx.GraphModule` and `x` (1, ...) one float input, the
-    worst sample. Each layer of the graph is run on the artifact's own inputs to that layer, so an
-    error counts once, where it arises, and rounding does not add up; `tolerance` is in LSB of the
-    layer's output. Works for ONNX and TFLite files with quantized tensors; for others, and where
-    no single layer is to blame, the sentence says so.
+    worst sample. Each layer of the graph runs on the artifact's own inputs to that layer, so an
+    error counts once, where it arises, and rounding does not accumulate. `tolerance` is in LSB of
+    the layer's output. Works for ONNX and TFLite files with quantized tensors; for others, and if
+    no single layer is responsible, the sentence says so.
     """
     from edgekd.measure.divergence import first_difference as look
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: how sure a mean is."""
+"""Bootstrap intervals: how certain a mean is."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ DRAWS = 1000
 
 
 def means(values: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """(draws,) means of as many values as there are in (N,), drawn with replacement.
+    """(draws,) means of N values drawn with replacement from values (N,).
 
-    Of values that are all 0 or 1 such a sum is binomial, so that is drawn from.
+    If all values are 0 or 1, the sum is binomial and is drawn directly.
     """
     random, count = np.random.default_rng(0), len(values)
     if np.isin(values, (0, 1)).all():
@@ -17,6 +17,6 @@ def means(values: np.ndarray, draws: int = DRAWS) -> np.ndarray:
 
 
 def interval(drawn: np.ndarray) -> tuple[float, float]:
-    """The 2.5 and 97.5 % quantiles of what was drawn: a percentile interval at 95 %."""
+    """The 2.5 and 97.5 % quantiles of the draws: a percentile interval at 95 %."""
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""What a run found, told in the terminal, in report.json and in report.html."""
+"""The results of a run, shown in the terminal, in report.json and in report.html."""
 
 # code-key: presents
 

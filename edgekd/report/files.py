@@ -1,4 +1,4 @@
-"""report.json and report.html on disk: written beside and renamed, read back and checked."""
+"""report.json and report.html on disk: written atomically, read back and validated."""
 
 import json
 import math
@@ -18,7 +18,7 @@ DIGITS = 6
 
 
 def rounded(tree: Any, digits: int = DIGITS) -> Any:
-    """The same tables with every float at so many significant digits; a count stays whole."""
+    """The same tables, floats rounded to `digits` significant digits; whole numbers stay whole."""
     if isinstance(tree, float):
         kept = not math.isfinite(tree) or tree.is_integer()
         return tree if kept else float(f"{tree:.{digits}g}")
@@ -30,16 +30,16 @@ def rounded(tree: Any, digits: int = DIGITS) -> Any:
 
 
 def report_text(report: Report) -> str:
-    """The content of report.json: the same report gives the same bytes."""
+    """The content of report.json; the same report gives the same bytes."""
     tables = rounded(report.as_json())
     return json.dumps(tables, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write report.json and report.html into a folder that exists; their paths.
+    """Write report.json and report.html into an existing folder and return their paths.
 
-    The page is made from what report.json says, so that both show the same digits. Raises
-    `ToolError` where the folder can't be written; nothing is left half-written.
+    The page is rendered from the content of report.json, so both show the same digits. Raises
+    `ToolError` if the folder can't be written; nothing is left half-written.
     """
     from edgekd.report.html import html
 
@@ -49,7 +49,7 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
 
 
 def _write(path: Path, text: str) -> Path:
-    """Write beside and rename, so that a reader sees the old file or the new one, whole."""
+    """Write to a temporary file and rename it, so that readers see the old file or the new one."""
     beside: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -65,7 +65,9 @@ def _write(path: Path, text: str) -> Path:
         if beside is not None:
             beside.unlink(missing_ok=True)
         raise ToolError(
-            f"not written: {error.strerror}", where=str(path), hint="is the disk full or read-only?"
+            f"can't be written: {error.strerror}",
+            where=str(path),
+            hint="is the disk full or read-only?",
         ) from None
     return path
 
@@ -74,26 +76,26 @@ def load_report(path: str | Path) -> Report:
     """The report in a file, or in a run's folder. Raises `InputError` for anything else."""
     file = Path(path) / JSON_NAME if Path(path).is_dir() else Path(path)
     try:
-        with read_errors(file, "a report", hint="give a folder that 'edgekd compress' wrote"):
+        with read_errors(file, "a report.json", hint="give a folder that 'edgekd compress' wrote"):
             table = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"not a readable report: {error}", where=str(file)) from None
     if not isinstance(table, dict) or "schema" not in table:
-        raise InputError("not a report of edgekd: it has no 'schema'", where=str(file))
+        raise InputError("not an edgekd report: it has no 'schema'", where=str(file))
     if table["schema"] != 1:
         raise InputError(
-            f"its schema is {table['schema']!r}",
+            f"unknown report schema {table['schema']!r}",
             where=str(file),
             allowed="1",
-            hint="read it with the version of edgekd that wrote it",
+            hint="use the version of edgekd that wrote it",
         )
     return parse(Report, table, str(file)).kept_in(file.parent)
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> Path:
-    """Write one page that compares the runs in several folders; its path.
+    """Write one page that compares the runs in several folders, and return its path.
 
-    A run is named by the part of its path that tells it from the others.
+    Each run is named by the part of its path that distinguishes it from the others.
     """
     from edgekd.report.html import compare_html
 

@@ -1,4 +1,4 @@
-"""Diagnostics as the page shows them: a table of numbers each, and a drawing where there is one."""
+"""Diagnostics as the page shows them: each a table of numbers, and a plot if it has one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from edgekd.report.values import Report
 
 @dataclass(frozen=True)
 class Shown:
-    """One finding of one target: its table's rows (name, student, its interval, teacher, its
-    interval, reason), and the drawing as SVG, empty without one."""
+    """One finding of one target: its table rows (name, student, its interval, teacher, its
+    interval, reason), and the plot as SVG, empty if there is none."""
 
     target: str
     finding: Finding
@@ -22,7 +22,7 @@ class Shown:
 
 
 def shown(report: Report) -> Iterator[Shown]:
-    """Every finding, target by target, files first."""
+    """Every finding, target by target, those about files first."""
     number = 0
     for target in report.targets:
         files = [one for artifact in target.artifacts for one in artifact.diagnostics]
@@ -42,7 +42,7 @@ def _row(line: Line) -> tuple[str, str, str, str, str, str]:
 
 
 def value_text(value: float | None, unit: str) -> str:
-    """A value as people read it: shares in percent, points with their sign."""
+    """A value formatted for reading: shares in percent, points with their sign."""
     if value is None:
         return MISSING
     if unit == "share":

@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing else, in the reader's light or dark."""
+"""report.html: one self-contained page that follows the reader's light or dark mode."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SHOWN_LAYERS = 40
 
 @dataclass(frozen=True)
 class Figure:
-    """One plot, what it shows, and what could not be shown in it."""
+    """One plot with its caption, and the names of what could not be shown in it."""
 
     svg: str
     caption: str
@@ -31,7 +31,7 @@ class Figure:
 
 
 def html(report: Report) -> str:
-    """The whole page. The same report gives the same text; everything in it is escaped."""
+    """The whole page. The same report gives the same text; all content is escaped."""
     artifacts = [(target, one) for target in report.targets for one in target.artifacts]
     changes = numbers.layer_changes(report.layers.before, report.layers.after)
     changes = [change for change in changes if change.macs_before or change.macs_after]
@@ -53,7 +53,7 @@ def html(report: Report) -> str:
 
 
 def compare_html(reports: Sequence[tuple[str, Report]]) -> str:
-    """Several runs, each with its name, on one page: Pareto plots and a table."""
+    """One page that compares several named runs: Pareto plots and a table."""
     rows = [
         (index, name, report, target, artifact)
         for index, (name, report) in enumerate(reports, 1)
@@ -147,7 +147,8 @@ def _cost(artifact: ArtifactReport, metric: str) -> float | None:
 
 
 def _trade_off(report: Report, metric: str) -> Figure | None:
-    """Accuracy against latency or size: teacher, stages and artifacts, as far as both are known."""
+    """Accuracy against latency or size of the teacher, stages and artifacts for which both are
+    known."""
     points: list[plots.Point] = []
     missing: list[str] = []
     legend: dict[str, int] = {}
@@ -200,7 +201,7 @@ def _label(artifact: ArtifactReport) -> str:
 
 
 def _latencies(report: Report) -> Iterator[Figure]:
-    """One figure for each target that has samples."""
+    """One figure for each target that has latency samples."""
     for number, target in enumerate(report.targets, 1):
         entries = [("teacher", target.baseline)] if target.baseline is not None else []
         entries += [(Path(one.path).name, one) for one in target.artifacts]
@@ -287,7 +288,7 @@ def _compared(rows: Sequence[Row], metric: str, axis: str, names: dict[int, str]
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, accuracy) points that none beats in both, from cheap to accurate."""
+    """The (cost, accuracy) points that no other point beats in both, in order of cost."""
     front: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda one: (one[0], -one[1])):
         if not front or accuracy > front[-1][1]:
@@ -296,8 +297,8 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _pareto(rows: Sequence[Row]) -> dict[int, bool]:
-    """Whether no other row of the same target beats a row in accuracy, p50 and size at once; rows
-    that lack one of them, or compute something else than their reference, are left out."""
+    """For each row, whether no other row of the same target beats it in accuracy, p50 and size at
+    once. Rows that lack one of these, or fail their parity check, are left out."""
     merits = {index: _merits(artifact) for index, (*_, artifact) in enumerate(rows)}
     known = {index: merit for index, merit in merits.items() if merit is not None}
     return {
@@ -310,7 +311,7 @@ def _pareto(rows: Sequence[Row]) -> dict[int, bool]:
 
 
 def _merits(artifact: ArtifactReport) -> tuple[float, ...] | None:
-    """What should be small: the negative accuracy, p50 and bytes."""
+    """The quantities to minimize: negative accuracy, p50 and bytes."""
     latency = _cost(artifact, "latency")
     broken = artifact.parity is not None and artifact.parity.verdict == "fail"
     if latency is None or artifact.accuracy is None or broken:
@@ -319,5 +320,5 @@ def _merits(artifact: ArtifactReport) -> tuple[float, ...] | None:
 
 
 def _dominates(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    """At least as good in all, and better in one."""
+    """Whether `a` is at least as good in everything and better in something."""
     return first != second and all(a <= b for a, b in zip(first, second, strict=True))

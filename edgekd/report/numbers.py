@@ -1,4 +1,4 @@
-"""A report's numbers as people read them, and the ratios that follow from them."""
+"""A report's numbers formatted for reading, and the ratios computed from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ UNITS: Mapping[str, str] = {
 
 
 def count_text(value: float | None) -> str:
-    """1,234 as it is, and more as 78.7 k, 1.05 M, 2.3 G."""
+    """Up to four digits as they are, larger numbers as 78.7 k, 1.05 M, 2.3 G."""
     if value is None:
         return MISSING
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -38,12 +38,12 @@ def bytes_text(value: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-    """A share from 0 to 1 in percent."""
+    """A share from 0 to 1 as a percentage."""
     return MISSING if share is None else f"{100 * share:.{digits}f} %"
 
 
 def points(drop: float | None) -> str:
-    """A drop in percentage points, told as the change: a drop of 0.4 is -0.40 points."""
+    """A drop in percentage points, shown as a change: a drop of 0.4 is -0.40 pt."""
     if drop is None:
         return MISSING
     change = round(-drop, 2)
@@ -51,7 +51,7 @@ def points(drop: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """12.4×, or 0.83×; digits as they matter."""
+    """12.4×, or 0.83×, with as many digits as are useful."""
     if ratio is None:
         return MISSING
     return f"{ratio:.0f}{TIMES}" if ratio >= 100 else f"{ratio:.3g}{TIMES}"
@@ -73,7 +73,7 @@ def metric_text(metric: str, value: float | None) -> str:
 
 
 def measured_text(measurement: Measurement | None) -> str:
-    """The value, marked with its kind unless it is measured."""
+    """The value, marked with its kind unless it was measured."""
     if measurement is None or measurement.value is None:
         return MISSING
     text = metric_text(measurement.metric, measurement.value)
@@ -82,7 +82,7 @@ def measured_text(measurement: Measurement | None) -> str:
 
 @dataclass(frozen=True)
 class Gains:
-    """An artifact against its target's baseline; a ratio is None where one side is missing."""
+    """An artifact compared with its target's baseline; a ratio is None if one side is missing."""
 
     smaller: float | None
     faster: float | None
@@ -93,8 +93,8 @@ class Gains:
 def gains(report: Report, target: TargetReport, artifact: ArtifactReport) -> Gains:
     """How many times smaller and faster an artifact is than the uncompressed model.
 
-    Speed is what was measured beside the baseline; size is compared with the baseline's file, or
-    with the teacher's bytes where there is no such file.
+    Speed is compared with the baseline measured alongside; size with the baseline's file, or with
+    the teacher's bytes if there is no such file.
     """
     baseline = target.baseline
     before = baseline.bytes if baseline is not None else report.teacher.bytes
@@ -108,15 +108,15 @@ def gains(report: Report, target: TargetReport, artifact: ArtifactReport) -> Gai
 
 
 def verdict_of(artifacts: Sequence[ArtifactReport]) -> Verdict:
-    """That of the artifacts' budgets and parity checks together."""
+    """The joint verdict of the artifacts' budgets and parity checks."""
     judgements = [judgement for artifact in artifacts for judgement in artifact.budgets]
     parities = [artifact.parity for artifact in artifacts if artifact.parity is not None]
     return run_verdict(judgements, parities)
 
 
 def lead(report: Report, target: TargetReport) -> ArtifactReport | None:
-    """The artifact to show first: the fastest that does not fail, or the most accurate if all do,
-    and among equals the smallest."""
+    """The artifact to show first: the fastest that does not fail, or the most accurate if all fail;
+    ties go to the smallest."""
 
     def rank(artifact: ArtifactReport) -> tuple[bool, float, float]:
         if verdict_of([artifact]) == "fail":
@@ -128,13 +128,14 @@ def lead(report: Report, target: TargetReport) -> ArtifactReport | None:
 
 
 def budget_relation(judgement: Judgement) -> str:
-    """≤ for an upper limit and ≥ for that of accuracy."""
+    """≤ for an upper limit, ≥ for accuracy."""
     return "≥" if judgement.metric == "accuracy" else "≤"
 
 
 @dataclass(frozen=True)
 class LayerChange:
-    """A layer before and what became of it: parameters and MACs, None where it is gone or new."""
+    """One layer before and after compression: parameters and MACs, None if it was removed or is
+    new."""
 
     name: str
     kind: str
@@ -145,8 +146,8 @@ class LayerChange:
 
 
 def layer_changes(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[LayerChange]:
-    """Each layer of both models in order; one that was split (`conv` into `conv.0` and `conv.1`) is
-    told as one, with the sum of its parts."""
+    """Each layer of both models in order. A layer that was split (`conv` into `conv.0` and
+    `conv.1`) is one entry with the sum of its parts."""
     names = [layer.name for layer in before]
     parts: dict[str, list[LayerCost]] = {name: [] for name in names}
     new: list[LayerChange] = []

@@ -1,11 +1,11 @@
-"""A broken budget in one line: by how much, and what to try. What a build log ends with."""
+"""Each broken budget on one line: by how much, and what to try. A build log ends with these."""
 
-from edgekd.measure.budgets import in_words
+from edgekd.measure.budgets import format_budget
 from edgekd.measure.parity import Parity
 from edgekd.report.values import ArtifactReport, Report
 from edgekd.values.measurement import Judgement
 
-# By what a budget's name begins with; the first that fits.
+# By prefix of the budget's name; the first match counts.
 ADVICE = (
     ("accuracy", "more epochs, method = 'qat' in the quantize stage, or less pruning"),
     ("size", "a smaller student, or a larger 'amount' in a prune stage"),
@@ -16,8 +16,8 @@ ADVICE = (
 
 
 def overrun_lines(report: Report) -> list[str]:
-    """A line for each budget that is broken, of the target's files the one that breaks it most, and
-    for each failed parity check. Only where nothing is broken, for what is not verified."""
+    """A line for each broken budget, naming the file that breaks it most, and for each failed
+    parity check. If nothing is broken, a line for each unverified budget."""
     worst: dict[tuple[str, str, str], tuple[float, str]] = {}
     strays = []
     for target in report.targets:
@@ -29,13 +29,13 @@ def overrun_lines(report: Report) -> list[str]:
                 if one.verdict != "pass" and (key not in worst or beyond > worst[key][0]):
                     worst[key] = (beyond, _line(where, one))
             if artifact.parity and artifact.parity.verdict == "fail":
-                strays.append(f"{where}: its outputs stray: {_strayed(artifact.parity)}")
+                strays.append(f"{where}: parity failed: {_strayed(artifact.parity)}")
     broken = [line for (verdict, _, _), (_, line) in worst.items() if verdict == "fail"]
     return [*broken, *strays] or [line for _, line in worst.values()]
 
 
 def _strayed(parity: Parity) -> str:
-    """How far, and how far was allowed."""
+    """The largest difference, and the tolerance."""
     if parity.max_lsb is None:
         return parity.reason or f"{parity.max_relative} relative, {parity.tolerance:g} allowed"
     return f"{parity.max_lsb:g} LSB away from {parity.reference}, {parity.tolerance:g} allowed"
@@ -43,7 +43,7 @@ def _strayed(parity: Parity) -> str:
 
 def _line(where: str, one: Judgement) -> str:
     if one.verdict == "unverified":
-        return f"{where}: {in_words(one.metric, one.limit)} is not verified: {one.reason}"
+        return f"{where}: {format_budget(one.metric, one.limit)} is unverified: {one.reason}"
     tried = next((words for start, words in ADVICE if one.metric.startswith(start)), "")
     assert one.value is not None
     beyond = abs(one.value - one.limit)
@@ -55,10 +55,8 @@ def _line(where: str, one: Judgement) -> str:
 
 
 def best_micro_file(artifacts: tuple[ArtifactReport, ...], wanted: str) -> ArtifactReport | None:
-    """The file that sources are made of: the int8 one in the first of the formats that there is.
-
-    Plain C is made of TFLite; the micro runtime also takes what Vela made of it.
-    """
+    """The file to generate sources from: the int8 one in the first available format. Plain C is
+    generated from TFLite; the micro runtime also takes the output of Vela."""
     formats = ("tflite",) if wanted == "c" else ("vela", "tflite")
     for name in formats:
         for artifact in artifacts:

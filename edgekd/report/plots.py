@@ -1,7 +1,7 @@
-"""Plots as inline SVG that follows the page's colours, light or dark, and never changes by itself.
+"""Plots as inline SVG that follows the page's light or dark colours and is reproducible.
 
-Matplotlib draws with placeholder colours, which become CSS variables; text stays text; metadata,
-namespaces and the like go, so that the page names no address at all.
+Matplotlib draws with placeholder colours, which become CSS variables. Text stays text. Metadata,
+namespaces and the like are removed, so that the page contains no address at all.
 """
 
 import io
@@ -39,8 +39,8 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Point:
-    """One model in a scatter plot. `series` numbers its colour from 1; 0 is the teacher's ink and
-    -1 a stage's grey. `error` is the interval of y."""
+    """One model in a scatter plot. `series` selects the colour, from 1; 0 is the teacher and -1 a
+    stage. `error` is the interval of y."""
 
     x: float
     y: float
@@ -52,7 +52,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The samples behind one artifact's latency."""
+    """The samples of one artifact's latency."""
 
     label: str
     samples: tuple[float, ...] = field(repr=False)
@@ -60,12 +60,12 @@ class Curve:
 
 
 def colour(series: int) -> str:
-    """The placeholder of a series' colour; they repeat after six."""
+    """The placeholder colour of a series; colours repeat after six."""
     return {0: INK, -1: MUTED}.get(series) or SERIES[(series - 1) % len(SERIES)]
 
 
 def _styled(draw: Callable[P, str]) -> Callable[P, str]:
-    """Draw in this page's style, whatever the user's own matplotlib settings are."""
+    """Draw in this page's style, whatever the user's own matplotlib settings."""
 
     @wraps(draw)
     def drawn(*arguments: P.args, **options: P.kwargs) -> str:
@@ -88,7 +88,7 @@ def scatter(
     title: str,
     fronts: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> str:
-    """Accuracy in percent against a cost on a logarithmic axis; `name` prefixes the ids and
+    """Accuracy in percent against a cost on a logarithmic axis. `name` prefixes the ids, and
     `fronts` are lines through (cost, accuracy)."""
     figure, axes = _figure()
     for front in fronts:
@@ -117,14 +117,14 @@ def scatter(
 
 @_styled
 def parity_histogram(histogram: Histogram, tolerance: float, name: str, title: str) -> str:
-    """The share of outputs by their difference, on a logarithmic axis; beyond the tolerance in
-    another colour."""
+    """The share of outputs by difference from the reference, on a logarithmic axis, with
+    differences beyond the tolerance in another colour."""
     figure, axes = _figure((5.2, 2.5))
     total = sum(histogram.counts) or 1
     last = max((i for i, count in enumerate(histogram.counts) if count), default=0)
     shown = max(last, 3) + 1
     heights = [100 * count / total for count in histogram.counts[:shown]]
-    # A difference of exactly the tolerance passes, and a bin starts with its edge.
+    # A difference equal to the tolerance passes, and a bin includes its lower edge.
     tints = [SERIES[0] if edge <= tolerance else SERIES[1] for edge in histogram.edges[:shown]]
     axes.bar(range(shown), heights, color=tints, width=0.72)
     axes.set_yscale("log")
@@ -150,7 +150,7 @@ def _bin_names(histogram: Histogram) -> list[str]:
 
 @_styled
 def latency_curves(curves: Sequence[Curve], name: str, title: str) -> str:
-    """The share of runs that took at most so long, for each artifact."""
+    """The cumulative distribution of each artifact's latency."""
     figure, axes = _figure()
     for curve in curves:
         ordered = sorted(curve.samples)
@@ -165,7 +165,7 @@ def latency_curves(curves: Sequence[Curve], name: str, title: str) -> str:
     axes.set_ylim(0, 102)
     axes.set_yticks([0, 25, 50, 75, 90, 100])
     axes.set_xlabel("latency of one inference (ms)")
-    axes.set_ylabel("runs that took at most so long (%)")
+    axes.set_ylabel("runs at or below this latency (%)")
     _place_legend(figure, axes, len(curves), 3, handlelength=1.4)
     return _svg(figure, name, title)
 
@@ -179,8 +179,8 @@ def lines(
     title: str,
     diagonal: bool = False,
 ) -> str:
-    """Curves (label, x, y) with their points marked, the teacher's dashed; `diagonal` draws where
-    y equals x."""
+    """Curves (label, x, y) with their points marked, the teacher's dashed; `diagonal` draws the
+    line where y equals x."""
     figure, axes = _figure((5.2, 2.9))
     if diagonal:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
@@ -209,7 +209,7 @@ def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
 
 
 def _place_legend(figure: Any, axes: Any, count: int, columns: int, **options: Any) -> None:
-    """Above the plot, which makes room for as many rows as there are."""
+    """The legend above the plot, which shrinks to make room for its rows."""
     columns = min(count, columns)
     rows = -(-count // columns)
     figure.subplots_adjust(top=1 - (0.14 + 0.2 * rows) / figure.get_figheight())
@@ -217,7 +217,7 @@ def _place_legend(figure: Any, axes: Any, count: int, columns: int, **options: A
 
 
 def _plain_log_ticks(axis: Any) -> None:
-    """0.1, 0.2, 0.5, 1: plain numbers, and between the decades too where there are few."""
+    """Plain tick labels: 0.1, 0.2, 0.5, 1, and between the decades too if there are few."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = axis.axes.get_xlim()
@@ -228,8 +228,8 @@ def _plain_log_ticks(axis: Any) -> None:
 
 
 def _label(axes: Any, points: Sequence[Point]) -> None:
-    """A label beside each point, wherever it covers neither another one nor a point."""
-    axes.get_xlim(), axes.get_ylim()  # settles the limits, and so where the points lie
+    """A label beside each point, placed so that it covers no other label or point."""
+    axes.get_xlim(), axes.get_ylim()  # fixes the axis limits, and so the positions of the points
     spots = [axes.transData.transform((point.x, 100 * point.y)) for point in points]
     frame = axes.get_window_extent()
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]

@@ -1,7 +1,7 @@
-"""The JSON schema of report.json (draft 2020-12), made from the values that it is written from.
+"""The JSON schema of report.json (draft 2020-12), generated from the report's value classes.
 
-`python -m edgekd.report.schema` writes report.schema.json anew after the values have changed; a
-test compares the two.
+Run `python -m edgekd.report.schema` to regenerate report.schema.json after the classes have
+changed; a test compares the two.
 """
 
 import json
@@ -14,7 +14,7 @@ SCHEMA_FILE = Path(__file__).parent / "report.schema.json"
 
 
 def report_schema() -> dict[str, Any]:
-    """What report.json holds, as a JSON schema."""
+    """The JSON schema of report.json."""
     schema = Report.model_json_schema(by_alias=True, mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -1,4 +1,4 @@
-"""The report as tables in the terminal: colours on a terminal, plain text in a file or a pipe."""
+"""The report as tables in the terminal: coloured on a terminal, plain text in a file or pipe."""
 
 import sys
 from collections.abc import Mapping
@@ -34,14 +34,14 @@ MODEL_COLUMNS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (96, ("accuracy", "95 % interval", "parameters", "MACs", "bytes", "time")),
     (0, ("accuracy", "parameters", "bytes", "time")),
 )
-"""The columns that fit into so many characters, the widest first."""
+"""The columns that fit into a given width in characters, the widest first."""
 STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
 
 
 def print_report(
     report: Report, folder: Path, stream: IO[str] | None = None, width: int | None = None
 ) -> None:
-    """Print the whole report; the last lines are the verdict and where report.html lies."""
+    """Print the whole report; the last lines are the verdict and the path of report.html."""
     from rich.console import Console
     from rich.text import Text
 
@@ -60,14 +60,14 @@ def print_report(
 
 
 def _say_path(console: "Console", path: Path) -> None:
-    """In one piece, however long it is, so that it can be copied."""
+    """Print the path on one line, however long, so that it can be copied."""
     from rich.text import Text
 
     console.print(Text(f"report:  {path}"), soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> "Table":
-    """A table whose first column is words and whose others are numbers."""
+    """A table whose first column is text and whose other columns are numbers."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -88,7 +88,7 @@ def _table(title: str, *columns: str) -> "Table":
 def _row(table: "Table", *cells: str, style: str = "") -> None:
     from rich.text import Text
 
-    # Text, not markup: a model may be called [red].
+    # Text, not markup: a model's name may look like markup, such as [red].
     table.add_row(*(Text(cell) for cell in cells), style=style)
 
 
@@ -153,7 +153,7 @@ def _cells(report: Report, target: TargetReport, artifact: ArtifactReport) -> di
 
 
 def parity_text(artifact: ArtifactReport) -> str:
-    """The largest difference and, where it is too large, that it fails."""
+    """The largest difference, and FAIL if it exceeds the tolerance."""
     parity = artifact.parity
     if parity is None:
         return MISSING
@@ -188,7 +188,7 @@ def limit_text(judgement: Judgement) -> str:
 
 
 def found_text(judgement: Judgement) -> str:
-    """The value, with its kind unless that is measured."""
+    """The value, with its kind unless it was measured."""
     text = metric_text(judgement.metric, judgement.value)
     if judgement.value is None or judgement.kind == "measured":
         return text
@@ -200,7 +200,7 @@ def _pairs(report: Report) -> list[tuple[TargetReport, ArtifactReport]]:
 
 
 def remarks(report: Report) -> list[tuple[str, str]]:
-    """Every remark once, with what it is about, which is empty for the whole run."""
+    """Every remark once, with its subjects; empty for the whole run."""
     subjects: dict[str, dict[str, None]] = {}
     for subject, text in _remarks(report):
         subjects.setdefault(text, {})[subject] = None
@@ -208,7 +208,7 @@ def remarks(report: Report) -> list[tuple[str, str]]:
 
 
 def _remarks(report: Report) -> list[tuple[str, str]]:
-    """Why numbers are missing, why budgets do not hold, and every note: (about what, remark)."""
+    """Reasons for missing numbers and unmet budgets, and every note, as (subject, remark)."""
     found = [("teacher", text) for text in _gaps(report.teacher.reasons)]
     for stage in report.stages:
         found += [(stage.kind, text) for text in (*_gaps(stage.reasons), *stage.notes)]
@@ -221,7 +221,7 @@ def _remarks(report: Report) -> list[tuple[str, str]]:
 
 
 def artifact_remarks(artifact: ArtifactReport) -> list[str]:
-    """What the user should know about one artifact, a line each."""
+    """What the user should know about one artifact, one line each."""
     lines = [
         f"{one.metric}: {one.reason}"
         for one in artifact.budgets
@@ -236,7 +236,7 @@ def artifact_remarks(artifact: ArtifactReport) -> list[str]:
 
 
 def _gaps(reasons: Mapping[str, str]) -> list[str]:
-    """The missing values that share a reason in one line."""
+    """Missing values that share a reason on one line."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)

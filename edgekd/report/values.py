@@ -1,6 +1,6 @@
-"""What a run found: the values that report.json, report.html and the terminal are made of.
+"""The results of a run: the values behind report.json, report.html and the terminal output.
 
-Accuracies and agreements are shares from 0 to 1. A number that could not be had is None, and
+Accuracies and agreements are shares from 0 to 1. A number that is not available is None, and
 `reasons` says why under its name; 0 always means zero.
 """
 
@@ -50,13 +50,15 @@ class Reasoned(Value):
             if name in self.numbers:
                 raise ValueError(f"'{name}' has a value and a reason why it has none")
             hint = nearest(name, self.numbers)
-            raise ValueError(f"a reason for '{name}', which is no value here; {hint}".rstrip("; "))
+            raise ValueError(
+                f"a reason for '{name}', which is not a value here; {hint}".rstrip("; ")
+            )
         return self
 
 
 class Dataset(Value):
-    """What was trained on and what the accuracies were counted on: the mean of the task's score,
-    whose name is `metric`. `classes` is 0 where the task has none to count."""
+    """The data of a run. Accuracies are means of the task's score, whose name is `metric`.
+    `classes` is 0 if the task has none."""
 
     name: str
     classes: NonNegativeInt
@@ -69,8 +71,8 @@ class Dataset(Value):
 
 
 class LayerCost(Value):
-    """One layer with weights: its module name, its type (Conv2d), and multiplications-adds (MACs)
-    for an input of batch one."""
+    """One layer with weights: its module name, its type (Conv2d), and its multiply-accumulates
+    (MACs) for a batch of one."""
 
     name: str
     kind: str
@@ -79,14 +81,14 @@ class LayerCost(Value):
 
 
 class Layers(Value):
-    """Every layer's cost in the model that came in and in the last candidate."""
+    """Every layer's cost in the original model and in the last candidate."""
 
     before: tuple[LayerCost, ...] = ()
     after: tuple[LayerCost, ...] = ()
 
 
 def thinned(samples: tuple[float, ...], most: int = KEPT_SAMPLES) -> tuple[float, ...]:
-    """At most so many of the samples: sorted and taken at even ranks, both ends kept."""
+    """At most `most` of the samples: sorted and taken at evenly spaced ranks, with both ends."""
     if len(samples) <= most:
         return samples
     ordered = sorted(samples)
@@ -98,7 +100,7 @@ def _kept(measurement: Measurement) -> Measurement:
     if measurement.value is None and not measurement.reason:
         raise ValueError(f"'{measurement.metric}' has no value: say why in its reason")
     if measurement.value is not None and not _finite(measurement.value):
-        raise ValueError(f"'{measurement.metric}' is {measurement.value}: no measurement")
+        raise ValueError(f"'{measurement.metric}' is {measurement.value}: not a measurement")
     if len(measurement.samples) <= KEPT_SAMPLES:
         return measurement
     conditions = {**measurement.conditions, "samples kept": f"{KEPT_SAMPLES}, by rank"}
@@ -122,7 +124,7 @@ class Measured(Reasoned):
         return tuple(_kept(measurement) for measurement in measurements)
 
     def measurement(self, metric: str) -> Measurement | None:
-        """The first measurement of that metric which has a value."""
+        """The first measurement of that metric that has a value."""
         for measurement in self.measurements:
             if measurement.metric == metric and measurement.value is not None:
                 return measurement
@@ -130,8 +132,8 @@ class Measured(Reasoned):
 
 
 class TeacherReport(Reasoned):
-    """The model that is compressed, or that teaches; a black box has no parameters or MACs to
-    count. `bytes` is the size of its weights in float32, or of its file."""
+    """The model that is compressed or that teaches; a black box has no parameters or MACs to count.
+    `bytes` is the size of its weights in float32, or of its file."""
 
     numbers = ("accuracy", "parameters", "macs", "bytes")
     name: str = ""
@@ -143,8 +145,8 @@ class TeacherReport(Reasoned):
 
 
 class StageReport(Measured):
-    """One stage and the candidate that it returned. `line` is its line of lineage; `bytes` are the
-    candidate's weights as stored; `accuracy_ci` is the accuracy's bootstrap interval at 95 %."""
+    """One stage and the candidate it returned. `line` is its line of lineage, `bytes` the size of
+    the candidate's weights as stored, `accuracy_ci` the accuracy's bootstrap interval at 95 %."""
 
     numbers = ("accuracy", "parameters", "macs", "bytes")
     kind: str
@@ -161,9 +163,9 @@ class StageReport(Measured):
 
 
 class ArtifactReport(Measured):
-    """One file: what it is, what it computes, what it costs. `path` is relative to the run's
-    folder. `accuracy_drop` is in percentage points against the teacher (below 0: better), with its
-    paired bootstrap interval."""
+    """One file: what it is, what it computes, and what it costs. `path` is relative to the run's
+    folder. `accuracy_drop` is in percentage points against the teacher (below 0 is better), with
+    its paired bootstrap interval."""
 
     numbers = ("accuracy", "accuracy_drop", "agreement_with_teacher", "parity")
     path: str
@@ -190,7 +192,7 @@ class ArtifactReport(Measured):
 
 class TargetReport(Reasoned):
     """One target's files. `baseline` is the uncompressed teacher, compiled for this target and
-    measured in the same process: what "x times faster" refers to."""
+    measured in the same process; "x times faster" refers to it."""
 
     numbers = ("baseline",)
     name: str
@@ -203,8 +205,8 @@ class TargetReport(Reasoned):
 
 
 class Report(Value):
-    """A whole run. `plan` has a line for each thing that was done; `accepted` are the kinds weaker
-    than measured that the user accepted; `created` is ISO 8601 or empty."""
+    """A whole run. `plan` has a line for each thing that was done. `accepted` are the kinds weaker
+    than measured that the user accepted. `created` is an ISO 8601 time, or empty."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 

@@ -61,7 +61,7 @@ class Artifact(Value):
     companions: dict[str, str] = {}
     measurements: tuple[Measurement, ...] = ()
 
-    def made_into(self, path: Path, step: str = "", **changes: Any) -> "Artifact":
+    def derived(self, path: Path, step: str = "", **changes: Any) -> "Artifact":
         """The artifact of a file that was made from this one's: its path, hash and size are those
         of `path`, its lineage ends with `step` if there is one, and `changes` replace fields."""
         own = {"path": path, "sha256": sha256_of(path), "bytes": path.stat().st_size}

@@ -191,8 +191,8 @@ def test_what_does_not_fit_is_noted_with_its_numbers(tflite_file, tmp_path):
     (made,) = Vela().follow(artifact_of(tflite_file()), target, options_of(), tmp_path)
     notes = [note for note in made.notes if note.startswith("does not fit")]
     assert len(notes) == 2
-    assert f"{int(made.facts['arena_bytes']):,} bytes of 64" in notes[0]
-    assert f"{made.bytes:,} bytes of 128 of flash" in notes[1]
+    assert f"{int(made.facts['arena_bytes']):,} bytes that 64" in notes[0]
+    assert f"{made.bytes:,} bytes that 128 of flash" in notes[1]
 
 
 def test_inspect_shows_what_vela_maps_or_why_it_was_not_asked(tflite_file, follow):

@@ -117,9 +117,9 @@ def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path, target: Targe
     assert found == [
         ("broken.onnx", "can't load it"),
         ("gone.onnx", "no such file"),
-        ("model.onx", "no known kind of model, '.onx'"),
+        ("model.onx", "unknown model format '.onx'"),
         ("jetson.engine", "scripted has no tensorrt"),
-        ("model.so", "a TVM library does not tell the shapes of its inputs"),
+        ("model.so", "a TVM library does not record the shapes of its inputs"),
     ]
     assert caught.value.faults[2].hint == "did you mean '.onnx'?"
     assert caught.value.exit_code == 2, "what is the user's has to be mended first"
@@ -199,7 +199,7 @@ def test_how_many_runs_there_were_is_told_of_each_file(tmp_path: Path, target: T
 def test_a_meter_is_refused_where_nothing_is_measured(tmp_path: Path, target: Target) -> None:
     emulated = Scripted()
     emulated.kind = "simulated"
-    with pytest.raises(InputError, match="a meter would read this machine's power"):
+    with pytest.raises(InputError, match="an external meter would read this machine's power"):
         bench_files(files(tmp_path, model="1"), target, emulated, wanted=Wanted(meter="cat"))
 
 
@@ -249,7 +249,7 @@ def test_a_baseline_alone_is_held_against_nothing_and_refused(
 ) -> None:
     (model,) = files(tmp_path, model="6.0")
     wanted = Wanted(budgets={"latency_ms": 0.001})
-    with pytest.raises(InputError, match="no file but the baseline"):
+    with pytest.raises(InputError, match="no file besides the baseline"):
         bench_files([model], target, Scripted(), baseline=model, wanted=wanted)
 
 

@@ -40,7 +40,7 @@ def test_shapes_are_read_with_and_without_names_and_types() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1,three", "'1,three' is no shape"), ("1,0", "has a size of 0"), ("", "is no shape"),
+    [("1,three", "'1,three' is not a shape"), ("1,0", "has a size of 0"), ("", "is not a shape"),
      ("1,2:int9", "unknown type 'int9'")],
 )  # fmt: skip
 def test_what_is_no_shape_is_refused(text: str, message: str) -> None:
@@ -51,13 +51,13 @@ def test_what_is_no_shape_is_refused(text: str, message: str) -> None:
 def test_processors_are_listed_or_ranged() -> None:
     assert parse_affinity("2, 0-1") == [0, 1, 2]
     for text in ("all", "3-1", "²", "0-99999999", ""):
-        with pytest.raises(InputError, match=f"'{text}' names no processors"):
+        with pytest.raises(InputError, match=f"'{text}' is not a list of processors"):
             parse_affinity(text)
 
 
 def test_pairs_are_a_table() -> None:
     assert parse_pairs(["a=1", "b=x=y"], "--o") == {"a": "1", "b": "x=y"}
-    with pytest.raises(InputError, match="sets nothing"):
+    with pytest.raises(InputError, match="is not KEY=VALUE"):
         parse_pairs(["a"], "--o")
 
 
@@ -83,10 +83,10 @@ def test_a_shape_without_a_name_is_for_the_only_input() -> None:
     closed = TensorInfo(name="c", shape=(1, 32, 32, 3), dtype="float32")
     with pytest.raises(InputError, match=r"'c' is 1,32,32,3, which can't be 1,3,32,32") as caught:
         chosen_shapes([closed], [parse_shape("1,3,32,32")])
-    assert "--shape INPUT=1,3,32,32 is for the file" in caught.value.hint
+    assert "--shape INPUT=1,3,32,32 applies only to the file" in caught.value.hint
     with pytest.raises(InputError, match=r"'a' is \?,4, which can't be 2,4,1"):
         chosen_shapes([one], [parse_shape("a=2,4,1")])
-    with pytest.raises(InputError, match="it has 2 inputs, and the shape names none"):
+    with pytest.raises(InputError, match="the model has 2 inputs, so --shape has to name one"):
         chosen_shapes([one, two], [parse_shape("2,4")])
 
 
@@ -96,7 +96,7 @@ def test_an_open_shape_is_refused_and_a_given_one_is_measured(open_onnx: Path) -
         with pytest.raises(InputError, match=r"sizes of input 'x' are open: \?,\?"):
             bench_files([open_onnx], target, device, quick=True)
         wanted = Wanted(shapes=(parse_shape("x=1,4"), parse_shape("z=1")))
-        with pytest.raises(InputError, match="no file has an input 'z'"):
+        with pytest.raises(InputError, match="none of the files has an input 'z'"):
             bench_files([open_onnx], target, device, quick=True, wanted=wanted)
     finally:
         device.close()
@@ -175,5 +175,5 @@ def test_wrong_words_are_all_told_before_anything_runs(open_onnx: Path, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("error:") == 8
-    assert "'.png' is no picture" in done.stderr
+    assert "'.png' is not a supported plot format" in done.stderr
     assert "did you mean 'x86'?" in done.stderr

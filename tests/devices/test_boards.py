@@ -230,7 +230,7 @@ def test_a_kept_board_is_paused_when_its_client_is_killed_and_the_next_one_tidie
 
     running, _ = start_board(board)
     try:
-        assert guards(running.folder) == [], "what is kept has none"
+        assert guards(running.folder) == [], "what is kept does not have"
         folder, there = killed_client()
         assert folder == running.folder
         until(lambda: status() == "paused", "it is paused: it takes no core")

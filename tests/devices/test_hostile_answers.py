@@ -58,14 +58,14 @@ def test_windows_that_can_not_be_are_refused(
 @pytest.mark.parametrize("name", [ZONE, "/sys/class/powercap/"])
 def test_a_sensors_file_that_is_a_folder_too_is_refused(name: str) -> None:
     board: Any = Board({name: "1", **RAPL})
-    with pytest.raises(ToolError, match="the board: a sensor's file can't be"):
+    with pytest.raises(ToolError, match="the board: the path of a sensor's file can't be"):
         BoardRecorder(board, Sensors(energy="rapl"))
 
 
 @pytest.mark.parametrize("number", ["²", "", "-"])
 def test_what_is_no_number_is_a_reason(number: str) -> None:
     board: Any = Board({**RAPL, f"{ZONE}/energy_uj": number})
-    assert "energy_uj: no number" in BoardRecorder(board, Sensors(energy="rapl")).reason
+    assert "energy_uj: not a number" in BoardRecorder(board, Sensors(energy="rapl")).reason
 
 
 def test_a_rails_name_has_no_control_characters() -> None:

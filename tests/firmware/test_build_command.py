@@ -32,10 +32,10 @@ def test_a_wrong_name_or_target_is_refused(options, words, tmp_path):
     ("options", "words"),
     [
         (("--output", "rust"), "unknown output 'rust' (allowed: c, tflm)"),
-        (("--budget", "size_kb"), "'size_kb' is no budget"),
+        (("--budget", "size_kb"), "'size_kb' is not a budget"),
         (("--accept", "guessed"), "'guessed' can't be accepted"),
         (("--set", "nothing"), "'nothing' sets nothing"),
-        (("--budget", "memory_mib=2"), "allows more than the 655,360 bytes of cortex-m4"),
+        (("--budget", "memory_mib=2"), "allows more than the 655,360 bytes that cortex-m4 has"),
     ],
 )
 def test_wrong_options_are_refused(options, words, tmp_path):

@@ -34,7 +34,7 @@ def test_the_drop_counts_what_is_lost_and_what_is_won() -> None:
 def test_outputs_that_are_not_finite_or_not_one_a_label_are_a_tools_failure() -> None:
     logits = np.eye(3, dtype=np.float32)
     assert scores_of(logits, np.array([0, 1, 0]), "m.onnx").tolist() == [1.0, 1.0, 0.0]
-    with pytest.raises(ToolError, match=r"m\.onnx: the outputs have values that are not finite"):
+    with pytest.raises(ToolError, match=r"m\.onnx: the outputs contain NaN or infinity"):
         scores_of(np.full((3, 3), np.nan), np.arange(3), "m.onnx")
     with pytest.raises(ToolError, match=r"outputs of shape \(3, 3\) for 2 samples"):
         scores_of(logits, np.arange(2), "m.onnx")

@@ -51,16 +51,16 @@ def test_a_budget_is_read_from_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "allowed", "hint"),
     [
-        ("latency_ms", "'latency_ms' is no budget", "NAME=LIMIT: latency_ms=5", ""),
-        ("latency_ms=5ms", "'5ms' is no number", "the unit stands in the name", ""),
+        ("latency_ms", "'latency_ms' is not a budget", "NAME=LIMIT: latency_ms=5", ""),
+        ("latency_ms=5ms", "'5ms' is not a number", "the unit is part of the name", ""),
         ("latancy_ms=5", "unknown budget 'latancy_ms'", "latency_ms", "did you mean 'latency_"),
         ("memory_mbit=5", "unknown unit 'mbit' of memory", "kib, mb, mib", "'memory_mb'"),
         ("latency=5", "'latency' without its unit", "us, ms, s", "latency_"),
-        ("latency_ms=0", "a limit is above 0, found 0", "", ""),
-        ("size_kb=-3", "a limit is above 0, found -3", "", ""),
-        ("energy_mj=nan", "a limit is a finite number, found nan", "", ""),
-        ("accuracy=93", "a share above 0 and at most 1, found 93", "", ""),
-        ("accuracy_drop=-1", "0 or more points, and below 100, found -1", "", ""),
+        ("latency_ms=0", "a limit has to be above 0, found 0", "", ""),
+        ("size_kb=-3", "a limit has to be above 0, found -3", "", ""),
+        ("energy_mj=nan", "a limit has to be a finite number, found nan", "", ""),
+        ("accuracy=93", "an accuracy has to be above 0 and at most 1, found 93", "", ""),
+        ("accuracy_drop=-1", "from 0 to below 100 points, found -1", "", ""),
     ],
 )
 def test_a_budget_that_is_none_is_refused(text: str, message: str, allowed: str, hint: str) -> None:
@@ -79,7 +79,7 @@ def test_all_faults_of_a_table_come_at_once() -> None:
     assert [str(fault).partition(" (")[0] for fault in faults] == [
         "recipe.toml: budgets latency_us_p90: the same budget as 'latency_ms'",
         "recipe.toml: budgets speed: unknown budget 'speed'",
-        "recipe.toml: budgets size_mb: a limit is above 0, found 0",
+        "recipe.toml: budgets size_mb: a limit has to be above 0, found 0",
     ]
 
 
@@ -159,7 +159,7 @@ def test_the_strongest_kind_that_counts_decides_and_the_worst_among_equals() -> 
 def test_what_nothing_measured_is_unverified_and_has_no_value() -> None:
     nothing = only({"energy_mj": 5}, latency(4.0))
     assert (nothing.verdict, nothing.value, nothing.kind) == ("unverified", None, "unavailable")
-    assert nothing.reason == "nothing measured energy_mj"
+    assert nothing.reason == "energy_mj was not measured"
     told = latency(None, kind="unavailable", metric="energy_mj", reason="no sensor on this host")
     assert only({"energy_mj": 5}, told).reason == "no sensor on this host"
     assert only({"latency_ms": 5}, latency(math.nan)).verdict == "unverified"
@@ -212,5 +212,5 @@ def test_a_budget_above_what_the_target_has_is_refused_with_the_most_it_allows()
         check_hard_limits({"size_mib": 1.0, "memory_kib": 320, "latency_ms": 5}, hard, "m7") == []
     )
     (fault,) = check_hard_limits({"memory_kib": 321}, hard, "cortex-m7")
-    assert "memory_kib = 321 allows more than the 327,680 bytes of cortex-m7" in str(fault)
+    assert "memory_kib = 321 allows more than the 327,680 bytes that cortex-m7" in str(fault)
     assert fault.allowed == "at most 320"

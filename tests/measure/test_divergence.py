@@ -112,7 +112,7 @@ def test_a_format_that_shows_nothing_is_said_to_be_unknown(
     case: tuple[fx.GraphModule, Tensor], tmp_path: Path
 ) -> None:
     sentence = first_difference(case[0], artifact(tmp_path / "model.so", "tvm"), case[1])
-    assert sentence == "unknown: a tvm artifact does not show the tensors inside it"
+    assert sentence == "unknown: a tvm artifact does not expose its intermediate tensors"
 
 
 def test_a_file_of_another_model_has_no_counterparts(

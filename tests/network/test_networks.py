@@ -68,13 +68,13 @@ def test_a_factory_beside_the_recipe_is_found(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "arguments", "message", "hint"),
     [
-        ("no_such_module:net", {}, "there is no module 'no_such_module'", "modules are looked up"),
-        ("their_networks", {}, "'their_networks' names no callable", ""),
+        ("no_such_module:net", {}, "no module named 'no_such_module'", "modules are looked up"),
+        ("their_networks", {}, "'their_networks' is not a callable's name", ""),
         ("their_networks:Nett", {}, "'their_networks' has no 'Nett'", "did you mean 'Net'?"),
         ("their_networks:constant", {}, "is of type int, which can't be called", ""),
         ("their_networks:number", {}, "'their_networks:number' returned int", ""),
         ("their_networks:broken", {}, "failed: IndexError: list index out of range", ""),
-        ("their_networks:Net", {"sise": 3}, "does not take these arguments", "'size'?"),
+        ("their_networks:Net", {"sise": 3}, "can't be called with these arguments", "'size'?"),
         ("their_networks:nan", {}, "NaN or infinity in the weights 'weight'", ""),
         (RESNET, {"widths": [8]}, "1 widths for 3 stages", ""),
     ],

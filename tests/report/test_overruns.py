@@ -66,11 +66,11 @@ def report(*artifacts):
         ),
         (
             judgement("memory_kib", 64, None, "unverified", "no micro runtime"),
-            "m4: model.c: memory_kib <= 64 is not verified: no micro runtime",
+            "m4: model.c: memory_kib <= 64 is unverified: no micro runtime",
         ),
         (
             judgement("accuracy", 0.9, None, "unverified", "not run"),
-            "m4: model.c: accuracy >= 0.9 is not verified: not run",
+            "m4: model.c: accuracy >= 0.9 is unverified: not run",
         ),
     ],
 )
@@ -94,7 +94,7 @@ def test_outputs_that_stray_are_a_line_of_their_own():
     target = target.model_copy(update={"artifacts": (stray,)})
     name = stray.path.rpartition("/")[2]
     assert overrun_lines(whole.model_copy(update={"targets": (target,)})) == [
-        f"{target.name}: {name}: its outputs stray: 128 LSB away from the fake-quantized graph "
+        f"{target.name}: {name}: parity failed: 128 LSB away from the fake-quantized graph "
         "in PyTorch, 2 allowed"
     ]
 

@@ -67,8 +67,8 @@ def test_floats_keep_six_digits_and_whole_numbers_all_of_theirs() -> None:
     ("content", "message"),
     [
         ("{", "not a readable report: Expecting property name"),
-        ("[1]", "not a report of edgekd: it has no 'schema'"),
-        ('{"schema": 2}', "its schema is 2 (allowed: 1)"),
+        ("[1]", "not an edgekd report: it has no 'schema'"),
+        ('{"schema": 2}', "unknown report schema 2 (allowed: 1)"),
         ('{"schema": 1, "verdict": "pass", "seed": 0}', "versions: required, but missing"),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_key_that_the_report_does_not_have_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match="not written: No such file or directory"):
+    with pytest.raises(ToolError, match="can't be written: No such file or directory"):
         write_report(synthetic_report(), tmp_path / "gone")
 
 
@@ -109,7 +109,7 @@ def test_a_write_that_fails_leaves_the_old_report_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ToolError, match="not written: No space left on device"):
+    with pytest.raises(ToolError, match="can't be written: No space left on device"):
         write_report(synthetic_report(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert (tmp_path / "report.json").read_text() == "old"

@@ -21,7 +21,7 @@ def test_a_missing_value_needs_its_reason() -> None:
 def test_a_reason_for_what_is_there_or_is_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="'macs' has a value and a reason"):
         TeacherReport(**{**TEACHER, "reasons": {"macs": "a black box"}})
-    with pytest.raises(ValidationError, match=r"no value here; did you mean 'macs'\?"):
+    with pytest.raises(ValidationError, match=r"not a value here; did you mean 'macs'\?"):
         TeacherReport(**{**TEACHER, "reasons": {"mac": "a black box"}})
 
 
@@ -44,7 +44,7 @@ def test_a_target_without_a_baseline_says_why() -> None:
         ),
         (
             Measurement(metric="energy_mj", value=float("nan"), kind="measured", device="host"),
-            "'energy_mj' is nan: no measurement",
+            "'energy_mj' is nan: not a measurement",
         ),
     ],
 )

@@ -239,8 +239,8 @@ def test_a_model_without_int8_for_the_edge_tpu_is_refused(refused):
     ("budget", "message"),
     [
         ("latency_hours=5", "unknown unit 'hours' of latency"),
-        ("latency_ms=-1", "a limit is above 0"),
-        ("latency_ms", "'latency_ms' is no budget"),
+        ("latency_ms=-1", "a limit has to be above 0"),
+        ("latency_ms", "'latency_ms' is not a budget"),
         ("latncy_ms=5", "unknown budget 'latncy_ms'"),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_budget_that_can_not_be_is_refused(refused, budget, message):
     ("limits", "message"),
     [
         ("latncy_ms = 5", "budgets latncy_ms: unknown budget 'latncy_ms'"),
-        ("latency_ms = -5", "budgets latency_ms: a limit is above 0, found -5"),
+        ("latency_ms = -5", "budgets latency_ms: a limit has to be above 0, found -5"),
         ("latency_ms = 5\nlatency_us = 9", "budgets latency_us: the same budget as 'latency_ms'"),
     ],
 )
@@ -309,7 +309,7 @@ def test_an_output_that_can_not_be_written_is_refused(refused, tmp_path):
     told = refused()
     assert f"{tmp_path / 'out'}" in told
     assert "not writable" in told
-    assert "choose another one" in told
+    assert "choose another folder" in told
 
 
 def test_a_place_for_a_benchs_files_that_can_not_be_written_is_told_before_it(edgekd, tmp_path):

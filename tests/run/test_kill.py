@@ -179,7 +179,7 @@ def test_a_full_disk_ends_in_one_error_and_with_more_space_the_run_goes_on(place
         failures += 1
         assert process.returncode == 3, errors
         assert errors.count("error:") == 1
-        assert "the disk is full; what was finished is kept" in errors
+        assert "the disk is full; finished work is kept" in errors
         assert "Traceback" not in errors
         assert not (disk / "out" / "report.json").exists()
         kilobytes *= 2

@@ -23,7 +23,7 @@ MODEL = Artifact(
 def test_what_a_tool_made_has_its_own_bytes_and_one_more_line_of_lineage(tmp_path):
     made = tmp_path / "model_vela.tflite"
     made.write_bytes(b"commands")
-    compiled = MODEL.made_into(made, "compiled by Vela", format="vela")
+    compiled = MODEL.derived(made, "compiled by Vela", format="vela")
     assert (compiled.path, compiled.bytes) == (made, 8)
     assert compiled.sha256 == hashlib.sha256(b"commands").hexdigest()
     assert compiled.lineage == ("quantized", "compiled by Vela")
@@ -34,12 +34,12 @@ def test_what_a_tool_made_has_its_own_bytes_and_one_more_line_of_lineage(tmp_pat
 def test_a_packed_file_keeps_the_lineage_of_what_it_holds(tmp_path):
     made = tmp_path / "model.onnx.huffman"
     made.write_bytes(b"codes")
-    assert MODEL.made_into(made).lineage == MODEL.lineage
+    assert MODEL.derived(made).lineage == MODEL.lineage
 
 
 @pytest.mark.filterwarnings("error")
 def test_counts_among_the_facts_are_written_without_a_warning(tmp_path):
     made = tmp_path / "model_edgetpu.tflite"
     made.write_bytes(b"commands")
-    table = MODEL.made_into(made, facts={"compiled_ops": 3}).model_dump(mode="json")
+    table = MODEL.derived(made, facts={"compiled_ops": 3}).model_dump(mode="json")
     assert table["facts"] == {"compiled_ops": 3.0}

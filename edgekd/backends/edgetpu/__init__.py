@@ -86,7 +86,7 @@ class EdgeTpu:
         placements, measured = read_log(log, graph, estimated)
         compiled = read_tflite(path)
         return [
-            artifact.made_into(
+            artifact.derived(
                 path,
                 f"compiled by {COMPILER}",
                 format="edgetpu",

@@ -83,7 +83,7 @@ class TensorRt:
         engine = f"{artifact.path.stem}.engine"
         command = build_arguments(model.name, engine, artifact.precision, settings)
         script = _write_script(folder / SCRIPT, command, settings)
-        prepared = artifact.made_into(
+        prepared = artifact.derived(
             model,
             f"prepared for TensorRT as {model.name}",
             format="tensorrt-onnx",
@@ -97,7 +97,7 @@ class TensorRt:
         if board is None or not trtexec:
             return [prepared]
         log, layers = _build(board, trtexec, model, folder / engine, artifact, settings)
-        built = artifact.made_into(
+        built = artifact.derived(
             folder / engine,
             f"prepared for TensorRT as {engine}",
             format="tensorrt",

@@ -1,15 +1,15 @@
-"""What a report can say about a student beside its accuracy, one diagnostic a file.
+"""What a report can say about a student besides its accuracy, one diagnostic per file.
 
-`[report] diagnostics = ["calibration", { name = "attacks", epsilon = 0.1 }]` switches them on.
-There are three kinds, told apart by what they look at:
+`[report] diagnostics = ["calibration", { name = "attacks", epsilon = 0.1 }]` enables them. There
+are three kinds, by what they look at:
 
-- `OfOutputs`: the deployed file's outputs on the test set, beside the teacher's; some run the file
-  again on changed inputs.
-- `OfNetworks`: the last float candidate and the teacher in PyTorch, where gradients or layers are
-  needed. The finding says so: it is not about the deployed file.
-- `OfCosts`: what was measured.
+- `OfOutputs`: the deployed file's outputs on the test set, compared with the teacher's; some
+  run the file again on changed inputs.
+- `OfNetworks`: the last float candidate and the teacher in PyTorch, where gradients or layers
+  are needed. The finding says so: it is not about the deployed file.
+- `OfCosts`: the measured costs.
 
-Each gives a `Finding`; a number that can't be had is None with its reason.
+Each returns a `Finding`; a number that is not available is None with its reason.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ Unit = Literal["share", "points", "nats", "samples", "joules", "grams", "inferen
 
 
 class Line(Value):
-    """One number of the student, beside the teacher's where there is one. `ci` and `teacher_ci` are
+    """One number of the student, with the teacher's if there is one. `ci` and `teacher_ci` are
     their 95 % intervals; `reason` says why `student` is None."""
 
     name: str
@@ -48,7 +48,8 @@ class Line(Value):
     def mean(
         cls, name: str, student: Tensor | None, teacher: Tensor | None = None, reason: str = ""
     ) -> "Line":
-        """The means of scores (N,), with their bootstrap intervals; no scores give no number."""
+        """The means of scores (N,) with their bootstrap intervals; without scores there is no
+        number."""
         (mine, ci), (theirs, teacher_ci) = map(_mean, (student, teacher))
         return cls(
             name=name, student=mine, teacher=theirs, ci=ci, teacher_ci=teacher_ci, reason=reason
@@ -69,7 +70,7 @@ def _mean(scores: Tensor | None) -> tuple[float | None, tuple[float, float] | No
 
 
 class Curve(Value):
-    """One line of a plot: as many x as y."""
+    """One line of a plot, with as many x as y."""
 
     name: str
     x: tuple[FiniteFloat, ...]
@@ -77,7 +78,7 @@ class Curve(Value):
 
 
 class Plot(Value):
-    """Curves over one axis; `diagonal` draws where y equals x."""
+    """Curves over common axes; `diagonal` draws the line where y equals x."""
 
     x: str
     y: str
@@ -86,7 +87,7 @@ class Plot(Value):
 
 
 class Finding(Value):
-    """What one diagnostic found. `of` says what it looked at, `kind` what its numbers are."""
+    """The result of one diagnostic. `of` says what it looked at, `kind` what its numbers are."""
 
     name: str
     summary: str
@@ -99,8 +100,8 @@ class Finding(Value):
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """A deployed file's outputs (N, ...) on the test set and the teacher's; `run` and `teach` give
-    both for other inputs. `folder` is where a recipe's paths start from."""
+    """A deployed file's outputs (N, ...) on the test set and the teacher's. `run` and `teach`
+    compute both for other inputs. Paths in a recipe are relative to `folder`."""
 
     data: Data
     student: Tensor
@@ -111,7 +112,7 @@ class Outputs:
 
     @property
     def task(self) -> Task:
-        """What they mean."""
+        """The task, which says what the outputs mean."""
         return self.data.task
 
     @property
@@ -132,7 +133,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a target's files were measured to cost, and the seconds that stages computed for."""
+    """The measured costs of a target's files, and the seconds of computation the stages took."""
 
     baseline: Sequence[Measurement]
     artifacts: Mapping[str, Sequence[Measurement]]
@@ -143,7 +144,7 @@ class Diagnostic:
     """A frozen dataclass whose fields are what a recipe may set."""
 
     def fault(self, task: Task, data: Data) -> str:
-        """Why it says nothing about such data, or an empty string."""
+        """Why it does not apply to such data, or an empty string."""
         return ""
 
 
@@ -152,33 +153,34 @@ class OfOutputs(Diagnostic, ABC):
 
     @abstractmethod
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
-        """The numbers, and what is drawn of them."""
+        """The numbers, and a plot of them if there is one."""
 
 
 class OfNetworks(Diagnostic, ABC):
-    """Looks into the networks."""
+    """Looks at the networks."""
 
     @abstractmethod
     def look(self, networks: Networks) -> tuple[list[Line], Plot | None]:
-        """The numbers, and what is drawn of them."""
+        """The numbers, and a plot of them if there is one."""
 
 
 class OfCosts(Diagnostic, ABC):
-    """Looks at what was measured."""
+    """Looks at measured costs."""
 
     @abstractmethod
     def look(self, costs: Costs) -> tuple[list[Line], Plot | None]:
-        """The numbers, and what is drawn of them."""
+        """The numbers, and a plot of them if there is one."""
 
     @abstractmethod
     def kind(self, costs: Costs) -> Kind:
-        """What the numbers are: as weak as the weakest that they come from."""
+        """The kind of the numbers: that of the weakest measurement they are computed from."""
 
 
 def diagnostics_of(
     wishes: Sequence[str | Mapping[str, Any]], data: Data, where: str
 ) -> tuple[dict[str, Diagnostic], list[EdgekdError]]:
-    """The diagnostics that a recipe asks for, by name, and a fault for each that can't be had."""
+    """The diagnostics that a recipe asks for, by name, and a fault for each one that is not
+    possible."""
     made: dict[str, Diagnostic] = {}
     faults: list[EdgekdError] = []
     for number, wish in enumerate(wishes, 1):
@@ -192,7 +194,7 @@ def diagnostics_of(
             continue
         reason = diagnostic.fault(data.task, data)
         if reason or name in made:
-            faults.append(InputError(reason or f"'{name}' is asked for twice", where=place))
+            faults.append(InputError(reason or f"'{name}' is listed twice", where=place))
         else:
             made[name] = diagnostic
     return made, faults
@@ -203,11 +205,11 @@ def summary_of(name: str) -> str:
     return DIAGNOSTICS.get(name).summary
 
 
-NEEDS_LABELS = "needs a class for every row of logits, and {} has none"
+NEEDS_LABELS = "needs a class label for every row of logits, which {} does not have"
 
 
 def labelled_rows(task: Task, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (R, classes) and labels (R,), the rows without a label left out."""
+    """Logits (R, classes) and labels (R,), without the rows that have no label."""
     rows, labels = task.rows(outputs), task.row_labels(y)
     assert rows is not None
     assert labels is not None

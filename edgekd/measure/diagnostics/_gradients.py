@@ -1,15 +1,15 @@
-"""Whether a network's loss has a gradient on its inputs."""
+"""Whether a network's loss has a gradient with respect to its inputs."""
 
 import torch
 from torch import nn
 
 from edgekd.data.samples import Samples
 
-NO_GRADIENT = "the network's loss has no gradient on its inputs"
+NO_GRADIENT = "the network's loss has no gradient with respect to its inputs"
 
 
 def has_gradient(network: nn.Module, samples: Samples) -> bool:
-    """Whether the task's loss of a few samples changes with their inputs at all."""
+    """Whether the task's loss on a few samples depends on their inputs at all."""
     x = samples.x[:8].clone().requires_grad_()
     loss = samples.task.label_loss(network(x), samples.y[:8])
     if not loss.requires_grad:

@@ -1,4 +1,4 @@
-"""How little it takes to mislead the student."""
+"""How small a perturbation misleads the student."""
 
 from dataclasses import dataclass
 
@@ -34,9 +34,9 @@ class Attacks(OfNetworks):
 
     def fault(self, task: Task, data: Data) -> str:
         if task.name == "tokens":
-            return "'attacks' changes measured values; tokens are names"
+            return "'attacks' perturbs numeric inputs, not tokens"
         if data.test.paired is not None:
-            return "'attacks' can't change two views of a sample alike"
+            return "'attacks' can't perturb two views of a sample alike"
         return ""
 
     def look(self, networks: Networks) -> tuple[list[Line], Plot | None]:
@@ -80,7 +80,7 @@ class Attacks(OfNetworks):
 
 
 STRENGTHS = (0.25, 0.5, 1.0)
-"""The shares of epsilon that PGD is drawn at."""
+"""The fractions of epsilon at which the PGD curve is drawn."""
 
 
 def attack(

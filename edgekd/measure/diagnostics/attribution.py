@@ -15,11 +15,11 @@ from edgekd.registry import DIAGNOSTICS
 @DIAGNOSTICS.register(paper="https://arxiv.org/abs/1312.6034")
 @dataclass(frozen=True)
 class Attribution(OfNetworks):
-    """The cosine between the student's and the teacher's saliency, the mean over samples.
+    """The cosine between the student's and the teacher's saliency maps, averaged over samples.
 
-    Simonyan et al. 2014: saliency is the size of the gradient on each input value; here of the
-    task's loss. On the float candidate. 1 is the same map; two random maps of positive values are
-    far from 0, so `at random` gives the cosine with another sample's map beside it.
+    Simonyan et al. 2014: saliency is the magnitude of the gradient of each input value, here of the
+    task's loss, on the float candidate. 1 is the same map. Two unrelated maps of positive values
+    are far from 0, so `at random` gives the cosine with another sample's map for comparison.
     """
 
     samples: int = 500
@@ -30,9 +30,9 @@ class Attribution(OfNetworks):
 
     def fault(self, task: Task, data: Data) -> str:
         if task.name == "tokens":
-            return "'attribution' asks for gradients on values; tokens are names"
+            return "'attribution' needs numeric inputs, not tokens"
         if data.test.paired is not None:
-            return "'attribution' compares maps of one input, and teachers see another view"
+            return "'attribution' compares maps of one input, but the teacher sees another view"
         return ""
 
     def look(self, networks: Networks) -> tuple[list[Line], Plot | None]:
@@ -47,7 +47,7 @@ class Attribution(OfNetworks):
         other = torch.cosine_similarity(mine, theirs.roll(1, 0), dim=1)
         return [
             Line.mean("cosine of saliency", alike).model_copy(update={"unit": ""}),
-            Line(name="at random: with another sample's", student=float(other.mean()), unit=""),
+            Line(name="at random: with another sample's map", student=float(other.mean()), unit=""),
         ], None
 
 

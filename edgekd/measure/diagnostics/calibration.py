@@ -1,4 +1,4 @@
-"""Whether a probability is what it says."""
+"""Whether predicted probabilities match the observed frequencies."""
 
 from dataclasses import dataclass
 
@@ -76,14 +76,12 @@ class Calibration(OfOutputs):
             sure, told = rows.softmax(1).max(1)
             x, y, _ = binned(sure, (told == labels).double(), self.bins)
             curves.append(Curve(name=name, x=tuple(x.tolist()), y=tuple(y.tolist())))
-        return Plot(
-            x="mean confidence", y="share that is right", curves=tuple(curves), diagonal=True
-        )
+        return Plot(x="mean confidence", y="accuracy", curves=tuple(curves), diagonal=True)
 
 
 def binned(sure: Tensor, right: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean confidence, share that is right and share of the samples, of each bin that has any;
-    bin m of M holds ((m - 1) / M, m / M]."""
+    """Mean confidence, accuracy and share of the samples of each bin that is not empty; bin m of M
+    holds ((m - 1) / M, m / M]."""
     place = (torch.ceil(sure * bins) - 1).clamp(0, bins - 1).long()
     count = torch.bincount(place, minlength=bins).double()
     held = count > 0
@@ -93,6 +91,6 @@ def binned(sure: Tensor, right: Tensor, bins: int) -> tuple[Tensor, Tensor, Tens
 
 
 def calibration_error(sure: Tensor, right: Tensor, bins: int) -> float:
-    """sum over bins of their share of the samples times |share that is right - confidence|."""
+    """The sum over bins of their share of the samples times |accuracy - confidence|."""
     confidence, correct, share = binned(sure.double(), right.double(), bins)
     return float((share * (correct - confidence).abs()).sum())

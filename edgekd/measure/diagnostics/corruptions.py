@@ -1,4 +1,4 @@
-"""What noise, dimming and blur do to a deployed file."""
+"""How noise, dimming and blur affect a deployed file."""
 
 import math
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from edgekd.registry import DIAGNOSTICS
 @DIAGNOSTICS.register(paper="https://arxiv.org/abs/1903.12261")
 @dataclass(frozen=True)
 class Corruptions(OfOutputs):
-    """Accuracy of the deployed file on corrupted test inputs, beside the teacher's.
+    """Accuracy of the deployed file on corrupted test inputs, compared with the teacher's.
 
-    After Hendrycks & Dietterich 2019, by what any input has: Gaussian noise, values lost (set to
-    0), contrast halved around the mean, and for images a 3 x 3 blur. `severity` scales each; noise
-    is in standard deviations of the inputs.
+    After Hendrycks & Dietterich 2019, with corruptions that apply to any input: Gaussian noise,
+    values lost (set to 0), contrast halved around the mean, and for images a 3 x 3 blur. `severity`
+    scales each; noise is in standard deviations of the inputs.
     """
 
     severity: float = 1.0
@@ -33,7 +33,7 @@ class Corruptions(OfOutputs):
 
     def fault(self, task: Task, data: Data) -> str:
         if task.name == "tokens":
-            return "'corruptions' changes measured values; tokens are names"
+            return "'corruptions' changes numeric inputs, not tokens"
         if data.test.paired is not None:
             return "'corruptions' can't change two views of a sample alike"
         return ""
@@ -52,7 +52,7 @@ class Corruptions(OfOutputs):
 
 
 def corruptions(like: Tensor, severity: float) -> dict[str, Callable[[Tensor], Tensor]]:
-    """By name, what changes inputs (N, ...) such as these; the same in every run."""
+    """The corruptions of inputs (N, ...) of this shape, by name; the same in every run."""
     spread, middle = like.std(), like.mean()
 
     def noise(x: Tensor) -> Tensor:

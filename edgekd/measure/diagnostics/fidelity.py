@@ -1,4 +1,4 @@
-"""How much of the teacher the student has become."""
+"""How closely the student follows the teacher."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ from edgekd.registry import DIAGNOSTICS
 class Fidelity(OfOutputs):
     """Agreement with the teacher, and KL(teacher || student) of the probabilities at T = 1.
 
-    Stanton et al. 2021: a student may be as accurate as its teacher and still not follow it. Where
-    outputs are no logits of classes, the root mean squared difference stands for the divergence.
+    Stanton et al. 2021: a student may be as accurate as its teacher and still not follow it. For
+    outputs that are not class logits, the root mean squared difference takes the place of the
+    divergence.
     """
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:

@@ -20,15 +20,15 @@ from edgekd.store import read_errors
 class Groups(OfOutputs):
     """Accuracy of each group, and by how much the gap between best and worst group grew.
 
-    Hooker et al. 2020. `groups` is an .npy file with an integer for each test sample, in their
-    order; without it the groups are the classes.
+    Hooker et al. 2020. `groups` is an .npy file with one integer per test sample, in their order;
+    without it the groups are the classes.
     """
 
     groups: Path | None = None
 
     def fault(self, task: Task, data: Data) -> str:
         if self.groups is None and bool((task.strata(data.test.y) == 0).all()):
-            return f"{task.name} has no classes to go by: name a file of 'groups'"
+            return f"{task.name} has no classes to group by: name a file as 'groups'"
         return ""
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
@@ -54,7 +54,7 @@ class Groups(OfOutputs):
 
 
 def read_groups(path: Path, count: int) -> np.ndarray:
-    """The integers (N,) of an .npy file, nothing unpickled; `InputError` for anything else."""
+    """The integers (N,) of an .npy file, without unpickling; `InputError` for anything else."""
     try:
         with read_errors(path, "an .npy file"):
             found = np.load(path, allow_pickle=False)
@@ -63,7 +63,7 @@ def read_groups(path: Path, count: int) -> np.ndarray:
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or found.shape != (count,):
         shape = getattr(found, "shape", type(found).__name__)
         message = f"groups of shape {shape}"
-        raise InputError(message, where=str(path), allowed=f"{count} integers, one a test sample")
+        raise InputError(message, where=str(path), allowed=f"{count} integers, one per test sample")
     return found.astype(np.int64)
 
 

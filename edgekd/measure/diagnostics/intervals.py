@@ -1,4 +1,4 @@
-"""How sure the accuracies are, and whether the student's could be the teacher's."""
+"""How certain the accuracies are, and whether the student's could equal the teacher's."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from edgekd.registry import DIAGNOSTICS
 @DIAGNOSTICS.register(paper="Efron 1979, bootstrap methods")
 @dataclass(frozen=True)
 class Intervals(OfOutputs):
-    """Bootstrap intervals of both accuracies, and whether the student's covers the teacher's point.
+    """Bootstrap intervals of both accuracies, and whether the student's covers the teacher's value.
 
-    Percentile intervals of `draws` resamples at 95 %. That the interval covers the point is no
-    proof that both are equal; that it does not is a difference that chance doesn't explain.
+    Percentile intervals at 95 % from `draws` resamples. An interval that covers the value does not
+    prove that both are equal; one that does not shows a difference that chance doesn't explain.
     """
 
     draws: int = 1000
@@ -39,7 +39,7 @@ class Intervals(OfOutputs):
             Line(name="lower end of the interval", student=low, teacher=teacher_low),
             Line(name="upper end of the interval", student=high, teacher=teacher_high),
             Line(
-                name="the student's interval covers the teacher's point (1: yes)",
+                name="the student's interval covers the teacher's accuracy (1: yes)",
                 student=float(low <= point <= high),
                 unit="",
             ),

@@ -1,4 +1,4 @@
-"""When the compression has paid for its own training."""
+"""When compression has paid for its own training."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ ORDER: tuple[Kind, ...] = ("measured", "simulated", "estimated", "unavailable")
 @DIAGNOSTICS.register(paper="https://arxiv.org/abs/1906.02243")
 @dataclass(frozen=True)
 class LifeCycle(OfCosts):
-    """The inferences after which the energy saved on the device is what training took.
+    """The number of inferences after which the energy saved on the device equals that of training.
 
-    inferences = training / (teacher's energy - student's energy), per file; both energies must
-    have been measured on the target. The training's energy is `training_joules`, as the user
-    metered it, or `training_watts` times the seconds that stages computed for, an estimate; carbon
-    is energy at `grams_per_kwh` of the user's grid. What isn't given is left out, never guessed.
+    inferences = training / (teacher's energy - student's energy), per file; both energies have to
+    be measured on the target. The training's energy is `training_joules`, as metered by the user,
+    or `training_watts` times the seconds of computation, which is an estimate. Carbon is energy at
+    `grams_per_kwh` of the user's grid. Values that are not given are left out, never guessed.
     """
 
     training_joules: float | None = None
@@ -34,7 +34,7 @@ class LifeCycle(OfCosts):
                 raise ValueError(f"{name} must be above 0, found {value}")
 
     def kind(self, costs: Costs) -> Kind:
-        """As weak as the weakest number that goes in."""
+        """The kind of the weakest number that goes in."""
         kinds = [energy_of(rows)[1] for rows in (costs.baseline, *costs.artifacts.values())]
         if self.training_joules is None:
             kinds.append("estimated" if self.training_watts is not None else "unavailable")
@@ -50,7 +50,7 @@ class LifeCycle(OfCosts):
         for name, rows in costs.artifacts.items():
             after, _ = energy_of(rows)
             count, reason = paid_after(spent, before, after)
-            lines.append(_line(f"{name}: paid after", count, "inferences", reason))
+            lines.append(_line(f"{name}: pays off after", count, "inferences", reason))
         return lines, None
 
     def _training(self, costs: Costs) -> float | None:
@@ -61,7 +61,7 @@ class LifeCycle(OfCosts):
         return self.training_watts * costs.training_seconds
 
 
-NO_TRAINING = "give training_joules as metered, or training_watts to estimate by the seconds"
+NO_TRAINING = "give training_joules as metered, or training_watts for an estimate"
 
 
 def _line(name: str, value: float | None, unit: Unit, reason: str) -> Line:
@@ -69,7 +69,7 @@ def _line(name: str, value: float | None, unit: Unit, reason: str) -> Line:
 
 
 def energy_of(rows: Sequence[Measurement]) -> tuple[float | None, Kind]:
-    """Millijoules of one inference and their kind, the first that has a value."""
+    """Millijoules of one inference and their kind, from the first measurement that has a value."""
     for one in rows:
         if one.metric == "energy_mj" and one.value is not None:
             return one.value, one.kind
@@ -79,12 +79,13 @@ def energy_of(rows: Sequence[Measurement]) -> tuple[float | None, Kind]:
 def paid_after(
     training_joules: float | None, before_mj: float | None, after_mj: float | None
 ) -> tuple[float | None, str]:
-    """Inferences, rounded up, after which the energy saved is what training took; or why never."""
+    """The inferences, rounded up, after which the energy saved equals that of training, or why
+    there is no such number."""
     if training_joules is None:
-        return None, "the training's energy is not known"
+        return None, "the training's energy is unknown"
     if before_mj is None or after_mj is None:
         whose = "teacher's" if before_mj is None else "file's"
-        return None, f"no energy of the {whose} inferences was measured"
+        return None, f"the energy of the {whose} inferences was not measured"
     if after_mj >= before_mj:
-        return None, "an inference saves no energy, so it never pays"
+        return None, "inferences save no energy, so training never pays off"
     return float(math.ceil(1000 * training_joules / (before_mj - after_mj))), ""

@@ -18,7 +18,7 @@ from edgekd.registry import DIAGNOSTICS
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 POOLED = 4
-"""Maps are averaged to at most so many cells a side before they are probed."""
+"""Feature maps are averaged to at most this many cells per side before they are probed."""
 
 
 @DIAGNOSTICS.register(paper="https://arxiv.org/abs/1610.01644")
@@ -26,10 +26,10 @@ POOLED = 4
 class Probes(OfNetworks):
     """Test accuracy of a linear classifier on each layer, and how early it is near its best.
 
-    Alain & Bengio 2017: layers in order of execution, at most `layers` of them evenly spread; maps
-    are averaged to 4 x 4 cells. The classifier is ridge regression on one-hot labels, solved
-    exactly on at most `samples` training samples. `separable` is the depth, from 0 to 1, of the
-    first layer within 1 point of the best.
+    Alain & Bengio 2017: layers in order of execution, at most `layers` of them, evenly spread;
+    feature maps are averaged to 4 x 4 cells. The classifier is ridge regression on one-hot labels,
+    solved exactly on at most `samples` training samples. `separable` is the depth, from 0 to 1, of
+    the first layer within 1 point of the best.
     """
 
     samples: int = 1000
@@ -42,7 +42,7 @@ class Probes(OfNetworks):
 
     def fault(self, task: Task, data: Data) -> str:
         if not isinstance(task, Classification):
-            return f"'probes' classifies samples, and the data is {task.name}"
+            return f"'probes' needs a classification task, found {task.name}"
         return ""
 
     def look(self, networks: Networks) -> tuple[list[Line], Plot | None]:
@@ -55,7 +55,7 @@ class Probes(OfNetworks):
             seen = side == "teacher"
             found = self._probed(network, train, data.test, data.classes, seen)
             if not found:
-                reason = "it has no layer with weights that could be read"
+                reason = "it has no layer with weights whose output could be read"
                 lines.append(Line(name=f"{side}: probes", student=None, reason=reason))
                 continue
             lines += [Line.mean(f"{side}: {name}", right) for name, right in found.items()]
@@ -79,8 +79,8 @@ class Probes(OfNetworks):
 
 
 def executed(network: nn.Module, x: Tensor) -> list[str]:
-    """The layers with weights by name, in the order that they run in."""
-    if isinstance(network, GraphModule):  # its layers are names in its nodes' metadata
+    """The names of the layers with weights, in order of execution."""
+    if isinstance(network, GraphModule):  # its layers are recorded in the nodes' metadata
         kinds = [kind.__name__ for kind in WEIGHTED]
         return [name for name, kind in layer_kinds(network).items() if kind in kinds]
     order: list[str] = []
@@ -94,7 +94,7 @@ def executed(network: nn.Module, x: Tensor) -> list[str]:
 
 
 def spread(names: list[str], most: int) -> list[str]:
-    """At most so many of the names, evenly, first and last among them."""
+    """At most `most` of the names, evenly spread, including the first and last."""
     if len(names) <= most:
         return names
     if most == 1:
@@ -103,7 +103,7 @@ def spread(names: list[str], most: int) -> list[str]:
 
 
 def features(network: nn.Module, x: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """(N, features) of each layer, maps averaged to a few cells."""
+    """(N, features) of each layer, with feature maps averaged to a few cells."""
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.no_grad(), Taps(network, names) as taps:
         for part in torch.split(x, 256):
@@ -125,8 +125,8 @@ def _pooled(output: Tensor) -> Tensor:
 def probe(
     x: Tensor, y: Tensor, asked: Tensor, wanted: Tensor, classes: int, ridge: float
 ) -> Tensor:
-    """1 for each of `asked` that one-hot ridge regression on standardized features and a bias gets
-    right, else 0."""
+    """1 for each sample of `asked` that ridge regression on standardized features gets right, else
+    0. The regression has one-hot targets and a bias."""
     middle, spread_ = x.mean(0), x.std(0).clamp(min=1e-8)
     x, asked = (x - middle) / spread_, (asked - middle) / spread_
     one = torch.ones(len(x), 1, dtype=x.dtype)
@@ -140,7 +140,7 @@ def probe(
 
 
 def separable(scores: list[float]) -> float:
-    """The depth, 0 the first layer and 1 the last, of the first score within 0.01 of the best."""
+    """The depth, from 0 (first layer) to 1 (last), of the first score within 0.01 of the best."""
     near = max(scores) - 0.01
     first = next(number for number, score in enumerate(scores) if score >= near)
     return first / max(1, len(scores) - 1)

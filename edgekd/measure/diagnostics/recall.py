@@ -1,4 +1,4 @@
-"""Which classes are found, and which are lost."""
+"""Which classes are recognized, and which are lost."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from edgekd.registry import DIAGNOSTICS
 @DIAGNOSTICS.register(paper="per-class recall")
 @dataclass(frozen=True)
 class Recall(OfOutputs):
-    """Of each class's samples the share that is told so."""
+    """The share of each class's samples that is recognized as that class."""
 
     def fault(self, task: Task, data: Data) -> str:
         return "" if task.labels_rows else f"'recall' {NEEDS_LABELS.format(task.name)}"
@@ -34,6 +34,7 @@ class Recall(OfOutputs):
 
 
 def told(rows: Tensor, labels: Tensor, classes: int) -> list[Tensor]:
-    """For each class whether each of its samples is told so: 1 or 0; the mean is its recall."""
+    """For each class, 1 or 0 for each of its samples, whether it is recognized; the mean is its
+    recall."""
     right = (rows.argmax(1) == labels).double()
     return [right[labels == label] for label in range(classes)]

@@ -1,4 +1,4 @@
-"""How many cases are found when so many of the healthy may be alarmed."""
+"""How many cases are detected at a given rate of false alarms."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,9 @@ from edgekd.registry import DIAGNOSTICS
 class Sensitivity(OfOutputs):
     """The sensitivity for class `positive` at the threshold that keeps this `specificity`.
 
-    The threshold on the class's probability is taken from the same samples, for student and teacher
-    apart: the share of positives above it, when at least `specificity` of the others are not.
+    The threshold on the class's probability is chosen on the same samples, separately for student
+    and teacher. The result is the share of positives above it, while at least `specificity` of the
+    other samples are not.
     """
 
     positive: int = 1
@@ -31,12 +32,12 @@ class Sensitivity(OfOutputs):
         if not task.labels_rows:
             return f"'sensitivity' {NEEDS_LABELS.format(task.name)}"
         if not 0 <= self.positive < data.classes:
-            return f"there is no class {self.positive}: 0 to {data.classes - 1}"
+            return f"no class {self.positive}: classes are 0 to {data.classes - 1}"
         present = task.row_labels(data.test.y)
         assert present is not None
         held = present == self.positive
         if not bool(held.any()) or bool(held.all()):
-            return "the test set needs samples of the positive class and of others"
+            return "the test set has to contain the positive class and others"
         return ""
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
@@ -51,9 +52,9 @@ class Sensitivity(OfOutputs):
 
 
 def found(scores: Tensor, positive: Tensor, specificity: float) -> Tensor:
-    """1 for each positive above the smallest threshold with that specificity or more, else 0; the
-    mean is the sensitivity, its interval that of the positives at this threshold."""
+    """1 for each positive sample above the smallest threshold with at least that specificity, else
+    0. The mean is the sensitivity; its interval is that of the positives at this threshold."""
     others = scores[~positive].sort().values
-    least = -int(-specificity * len(others) // 1)  # so many of the others must not lie above
+    least = -int(-specificity * len(others) // 1)  # this many of the others must not be above it
     threshold = others[max(0, least - 1)]
     return (scores[positive] > threshold).double()

@@ -1,4 +1,4 @@
-"""Whether the label is among the first few."""
+"""Whether the label is among the k largest logits."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class TopK(OfOutputs):
         if not task.labels_rows:
             return f"'top-k' {NEEDS_LABELS.format(task.name)}"
         most = max(self.k)
-        return f"k = {most} of {data.classes} classes" if most > data.classes else ""
+        return f"k = {most} exceeds the {data.classes} classes" if most > data.classes else ""
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
         lines = []

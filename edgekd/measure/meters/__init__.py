@@ -1,3 +1,3 @@
-"""What turns raw samples into measurements."""
+"""Turns raw samples into measurements."""
 
 # code-key: measures

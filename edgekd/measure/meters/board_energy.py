@@ -1,7 +1,7 @@
-"""Energy of a board by its own sensors, read there while it runs and summed up here.
+"""Energy of a board from its own sensors, read on the board while it runs and integrated here.
 
-The board tells which sensors it has and sends the numbers that stood in their files, with the
-moments by its own clock, in which the windows of runs are told too.
+The board lists its sensors and sends the raw numbers from their files, with times on the clock that
+the windows of runs are also on.
 """
 
 import re
@@ -31,8 +31,8 @@ PATTERNS = (
 
 
 class BoardRecorder:
-    """Records the target's sensor on a device, from `with` to its end. `reason` says why it can't,
-    in which case nothing is recorded."""
+    """Records the target's sensor on a device inside a `with` block. If that is not possible,
+    `reason` says why and nothing is recorded."""
 
     def __init__(self, device: Device, sensors: Sensors) -> None:
         self._device = device
@@ -49,9 +49,9 @@ class BoardRecorder:
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_text(text, encoding="utf-8")
-                except OSError:  # a file in a file
+                except OSError:  # a path below a file
                     raise ToolError(
-                        f"a sensor's file can't be {name!r}", where="the board"
+                        f"the path of a sensor's file can't be {name!r}", where="the board"
                     ) from None
                 if text.isascii() and text.isdigit():
                     self._values[path] = int(text)
@@ -74,37 +74,38 @@ class BoardRecorder:
         self._stack.__exit__(kind, error, stack)
 
     def now(self) -> float:
-        """The clock that the trace is told in: the board's."""
+        """The clock of the trace: the board's."""
         assert self._recording is not None
         return self._recording.now()
 
     def trace(self) -> Trace | str:
-        """What was recorded, or why it does not count."""
+        """The recording, or why it is not usable."""
         if self._source is None or self._recording is None:
             return self.reason
         seconds, joules = [], []
         for moment, row in self._recording.points:
             if len(row) != len(self._paths) or None in row:
                 missing = self._paths[row.index(None)] if None in row else "a file"
-                return f"{self._device.name} could not read {missing} all the time"
+                return f"{self._device.name} could not always read {missing}"
             self._values = dict(zip(self._source.files, (one or 0 for one in row), strict=True))
             seconds.append(moment)
             joules.append(self._source.joules(moment))
         if len(seconds) < 2:
             return f"{self._device.name} recorded nothing"
         if seconds != sorted(seconds):
-            return f"{self._device.name} recorded moments that are not in their order"
+            return f"{self._device.name} recorded times that are out of order"
         return Trace(np.array(seconds), np.array(joules), self._source.name)
 
     def _number(self, path: Path) -> int:
         if path not in self._values:
-            raise ToolError("no number, or readable by root alone", where=path.name)
+            raise ToolError("not a number, or readable only by root", where=path.name)
         return self._values[path]
 
 
 def _below(root: Path, name: str) -> Path:
-    """A place for a file of the board's below a folder here, wherever the board says it lies."""
+    """The place for a file of the board below a local folder, wherever the board says the
+    file is."""
     parts = name.split("/")
     if not _PATH.fullmatch(name) or ".." in parts or max(map(len, parts)) > 200:
-        raise ToolError(f"a sensor's file is said to be {name!r}", where="the board")
+        raise ToolError(f"invalid path of a sensor's file: {name!r}", where="the board")
     return root / name.lstrip("/")

@@ -1,8 +1,8 @@
-"""Energy: RAPL counters and INA3221 rails, recorded beside a latency run, per inference.
+"""Energy per inference: RAPL counters and INA3221 rails, recorded during a latency run.
 
 Every source reads files below a root folder. A `Recorder` reads its source in a thread while the
-device benchmarks; windows of runs are found again in the trace by the monotonic clock that both
-share, so that the energy of interleaved models is told apart.
+device benchmarks. The windows of runs are located in the trace by the monotonic clock that both
+share, so that the energy of interleaved models can be separated.
 """
 
 import threading
@@ -22,12 +22,12 @@ from edgekd.values.measurement import Measurement, unavailable
 from edgekd.values.target import Sensors
 
 LEAST_SECONDS = 10.0
-"""A shorter run of one model is within the sensors' update intervals and noise."""
+"""A shorter run of one model is lost in the sensors' update intervals and noise."""
 
 PICOJOULES_PER_MAC = {"fp32": 3.7 + 0.9, "fp16": 1.1 + 0.4, "int8": 0.2 + 0.1}
 PICOJOULES_PER_BYTE = 1300 / 8
-"""Multiply plus add (int8 adds in 32 bits), and a byte from DRAM, at 45 nm.
-Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9."""
+"""Multiply plus add (int8 adds in 32 bits), and a byte from DRAM, at 45 nm. Horowitz, "Computing's
+energy problem", ISSCC 2014, figure 1.1.9."""
 
 
 Number = Callable[[Path], int]
@@ -35,7 +35,7 @@ Number = Callable[[Path], int]
 
 class Source(Protocol):
     """A sensor. `joules` counts up from any start; `seconds` is the monotonic clock. `files` are
-    those whose numbers it reads each time."""
+    the files it reads each time."""
 
     name: str
     files: tuple[Path, ...]
@@ -45,9 +45,9 @@ class Source(Protocol):
 
 
 class Rapl:
-    """x86 processors' own counters: every package, and its DRAM where that is counted apart.
+    """x86 processors' own counters: every package, and its DRAM if that is counted separately.
 
-    A counter wraps around at `max_energy_range_uj`; reading it at least once a turn (minutes)
+    A counter wraps around at `max_energy_range_uj`; reading it at least once per turn (minutes)
     keeps the sum right.
     """
 
@@ -69,7 +69,8 @@ class Rapl:
 
 
 class Ina3221:
-    """A board's power rails, by label; watts are volts times amperes, integrated by trapezoids."""
+    """A board's power rails, by label; watts are volts times amperes, integrated by the trapezoidal
+    rule."""
 
     def __init__(self, rails: dict[str, tuple[Path, Path]], number: Number | None = None) -> None:
         self._number = number or _number
@@ -96,7 +97,7 @@ def open_source(
     sensors: Sensors, root: Path = Path("/"), number: Number | None = None
 ) -> tuple[Source | None, str]:
     """The target's sensor, or None and the reason why it can't be read. `number` reads one of its
-    files in another way: as it stood at another moment, on another machine."""
+    files in another way: from another time or another machine."""
     try:
         if sensors.energy == "rapl":
             return _open_rapl(root, number)
@@ -125,7 +126,7 @@ def _open_ina3221(
     for label in labels:
         channel = label.name.removeprefix("in").removesuffix("_label")
         current = label.with_name(f"curr{channel}_input")
-        if current.exists():  # a sum of shunt voltages has a label too, and no current
+        if current.exists():  # a sum of shunt voltages also has a label, but no current
             found[_text(label)] = (label.with_name(f"in{channel}_input"), current)
     missing = [rail for rail in wanted if rail not in found]
     if not found:
@@ -138,22 +139,22 @@ def _open_ina3221(
 
 @dataclass(frozen=True)
 class Trace:
-    """Joules so far at each moment of the monotonic clock."""
+    """Cumulative joules at each time of the monotonic clock."""
 
     seconds: np.ndarray
     joules: np.ndarray
     source: str
 
     def between(self, start: float, end: float) -> float:
-        """Joules from one moment to another; both must lie within the trace."""
+        """Joules between two times, which both have to be within the trace."""
         if start < self.seconds[0] or end > self.seconds[-1]:
-            raise ValueError("outside of what was recorded")
+            raise ValueError("outside the recording")
         low, high = np.interp([start, end], self.seconds, self.joules)
         return float(high - low)
 
 
 class Recorder:
-    """Reads a source every `period_s` in a thread, from `with` to its end."""
+    """Reads a source every `period_s` in a thread, inside a `with` block."""
 
     def __init__(self, source: Source, period_s: float = 0.02) -> None:
         self._source = source
@@ -179,11 +180,11 @@ class Recorder:
         self._read()
 
     def now(self) -> float:
-        """The clock that the trace is told in."""
+        """The clock of the trace."""
         return time.monotonic()
 
     def trace(self) -> Trace | str:
-        """What was recorded, or why it does not count."""
+        """The recording, or why it is not usable."""
         if self._failed:
             return self._failed
         seconds, joules = np.array(self._points).T
@@ -206,26 +207,26 @@ def energy_measurement(
 ) -> Measurement:
     """`energy_mj`: millijoules per inference, with the bootstrap interval over windows.
 
-    `trace` is what was recorded during the run, or the reason why nothing was. `idle_watts`, the
-    machine's power with nothing to do, is subtracted if given; the protocol says which. End-to-end
-    samples give `end_to_end_energy_mj`.
+    `trace` is the recording made during the run, or the reason why there is none. `idle_watts`, the
+    machine's power when idle, is subtracted if given; the protocol says which. End-to-end samples
+    give `end_to_end_energy_mj`.
     """
     metric = "energy_mj" if samples.scope == "model" else "end_to_end_energy_mj"
     reason = trace if isinstance(trace, str) else samples.invalid
     spans = samples.spans_s
     seconds = sum(end - start for start, end in spans)
     if not reason and seconds < LEAST_SECONDS:
-        reason = f"needs {LEAST_SECONDS:g} s of runs, there were {seconds:.1f} s"
+        reason = f"needs {LEAST_SECONDS:g} s of runs, got {seconds:.1f} s"
     try:
         if reason or isinstance(trace, str):
             raise ValueError(reason)
         idle = idle_watts or 0.0
         spent = np.array([trace.between(start, end) - idle * (end - start) for start, end in spans])
-        if spent.sum() <= 0:  # something else ran while power at rest was taken
-            raise ValueError(f"no more power than the {idle:.3f} W that it took at rest")
+        if spent.sum() <= 0:  # something else ran while idle power was measured
+            raise ValueError(f"no more power than the {idle:.3f} W measured when idle")
     except ValueError as error:
         return unavailable(metric, str(error), device=device)
-    # Each window has one run that is not timed (it refills the caches), and energy all the same.
+    # Each window has one untimed run (it refills the caches) that uses energy too.
     runs = np.array(samples.runs) + 1
     drawn = np.random.default_rng(0).integers(len(runs), size=(1000, len(runs)))
     low, high = np.quantile(spent[drawn].sum(1) / runs[drawn].sum(1), [0.025, 0.975])
@@ -242,9 +243,9 @@ def energy_measurement(
 
 
 def estimated_energy(macs: int, bytes_moved: int, precision: Precision) -> Measurement:
-    """`energy_estimate_mj` from operations and bytes: an order of magnitude, under a name of its
-    own so that no gate takes it for energy."""
-    # What is only stored in fewer bits is computed in float.
+    """`energy_estimate_mj` from operations and bytes: an order of magnitude, with a name of its own
+    so that no budget takes it for measured energy."""
+    # Values that are only stored in fewer bits are computed in float.
     arithmetic = precision if precision in PICOJOULES_PER_MAC else "fp32"
     picojoules = macs * PICOJOULES_PER_MAC[arithmetic] + bytes_moved * PICOJOULES_PER_BYTE
     return Measurement(
@@ -260,7 +261,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise ToolError(f"can't be read: {error.strerror}", where=str(path)) from None
+        raise ToolError(f"not readable: {error.strerror}", where=str(path)) from None
 
 
 def _number(path: Path) -> int:
@@ -268,4 +269,4 @@ def _number(path: Path) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ToolError(f"no number: {text[:40]!r}", where=str(path)) from None
+        raise ToolError(f"not a number: {text[:40]!r}", where=str(path)) from None

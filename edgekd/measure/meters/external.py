@@ -1,15 +1,15 @@
 """An external power meter: any command that prints lines with a time and watts.
 
-The interface is one line a reading on the command's stdout, `SECONDS WATTS`, separated by blanks or
-a comma. SECONDS is Unix time; `-` stands for the moment at which the line arrives. Lines that start
-with `#` are passed over. Two well-known streams are understood as they are, by `--meter-format`:
+The interface is one reading per line on the command's stdout, `SECONDS WATTS`, separated by blanks
+or a comma. SECONDS is Unix time; `-` means the time at which the line arrives. Lines that start
+with `#` are ignored. Two well-known formats are supported directly by `--meter-format`:
 
 - `nvidia-smi`: `nvidia-smi --query-gpu=timestamp,power.draw --format=csv,noheader,nounits -lms 100`
-- `tegrastats`: `tegrastats --interval 100`, the sum of the rails named by `tegrastats:VDD_IN`, all
-  rails without a name; its own clock has whole seconds only, so the moment of arrival is taken.
+- `tegrastats`: `tegrastats --interval 100`, the sum of the rails named by `tegrastats:VDD_IN`, or
+  of all rails; its own clock has whole seconds only, so the time of arrival is used.
 
-A meter that is read by another program is used through a few lines of one's own: the command is run
-as it is, without a shell, and ended with the measurement.
+To use a meter with software of its own, write a few lines that print this format. The command runs
+as given, without a shell, and is ended with the measurement.
 """
 
 import os
@@ -33,7 +33,7 @@ from edgekd.errors import InputError, ToolError
 from edgekd.measure.meters.energy import Trace
 
 Reading = tuple[float | None, float]
-"""Unix time, None for the moment of arrival, and watts."""
+"""Unix time, or None for the time of arrival, and watts."""
 
 FIRST_SECONDS = 10.0
 """The longest wait for a meter's first line."""
@@ -43,7 +43,7 @@ LAST_SECONDS = 3.0
 
 
 def read_watts(line: str) -> Reading | None:
-    """`SECONDS WATTS`; None for a comment. Raises `ValueError` for what is neither."""
+    """Parse `SECONDS WATTS`; None for a comment. Raises `ValueError` for anything else."""
     if not line.strip() or line.lstrip().startswith("#"):
         return None
     seconds, watts = line.replace(",", " ").split()
@@ -51,7 +51,7 @@ def read_watts(line: str) -> Reading | None:
 
 
 def read_nvidia_smi(line: str) -> Reading | None:
-    """`2026/11/21 06:26:33.123, 45.12`, in local time and watts; None for a header."""
+    """Parse `2026/11/21 06:26:33.123, 45.12`, in local time and watts; None for a header."""
     if not line.strip() or line.startswith("timestamp"):
         return None
     stamp, _, watts = line.partition(",")
@@ -60,7 +60,8 @@ def read_nvidia_smi(line: str) -> Reading | None:
 
 
 def tegrastats_reader(rails: str) -> Callable[[str], Reading | None]:
-    """Reads `... VDD_IN 4912mW/4890mW ...`: what each rail takes now, before its average."""
+    """A parser of `... VDD_IN 4912mW/4890mW ...`: each rail's current power, which precedes its
+    average."""
     wanted = [rail for rail in rails.split("+") if rail]
 
     def read(line: str) -> Reading | None:
@@ -74,7 +75,7 @@ def tegrastats_reader(rails: str) -> Callable[[str], Reading | None]:
 
 
 def reader_of(name: str) -> Callable[[str], Reading | None]:
-    """The reader of a format by its name. Raises `InputError` for one that does not exist."""
+    """The parser for a format name. Raises `InputError` for an unknown one."""
     kind, _, detail = name.partition(":")
     if kind == "tegrastats":
         return tegrastats_reader(detail)
@@ -86,7 +87,7 @@ def reader_of(name: str) -> Callable[[str], Reading | None]:
 
 
 def words_of(command: str) -> list[str]:
-    """A program and its arguments. Raises `InputError` for what is none."""
+    """A program and its arguments. Raises `InputError` if the text is not a command."""
     allowed = "a program and its arguments"
     try:
         words = shlex.split(command)
@@ -98,7 +99,7 @@ def words_of(command: str) -> list[str]:
 
 
 class MeterRecorder:
-    """Records a meter's command from `with` to its end, on the clock of a device's windows."""
+    """Records a meter's command inside a `with` block, on the clock of a device's windows."""
 
     def __init__(self, command: str, read: Callable[[str], Reading | None], device: Device) -> None:
         self._command = words_of(command)
@@ -119,14 +120,14 @@ class MeterRecorder:
                 stderr=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise ToolError(f"does not start: {error}", where="--meter") from None
+            raise ToolError(f"could not be started: {error}", where="--meter") from None
         self._thread = threading.Thread(target=self._listen, name="meter", daemon=True)
         self._thread.start()
         try:
             if not self._first.wait(FIRST_SECONDS) or self._failed:
-                why = self._failed or f"said nothing for {FIRST_SECONDS:g} s"
+                why = self._failed or f"printed nothing for {FIRST_SECONDS:g} s"
                 raise ToolError(why, where=f"--meter {self._command[0]}")
-        except BaseException:  # Ctrl-C too: the meter is in a group of its own
+        except BaseException:  # on Ctrl-C too: the meter is in its own process group
             self._end()
             raise
         return self
@@ -150,15 +151,15 @@ class MeterRecorder:
         self._thread.join()
 
     def now(self) -> float:
-        """The clock that the trace is told in: the device's."""
+        """The clock of the trace: the device's."""
         return time.monotonic() + self._offset
 
     def trace(self) -> Trace | str:
-        """What was recorded, or why it does not count."""
+        """The recording, or why it is not usable."""
         if self._failed:
             return f"the meter {self._failed}"
         if len(self._points) < 2:
-            return "the meter said less than two lines"
+            return "the meter printed fewer than two readings"
         points = sorted(self._points)
         seconds, watts = np.array(points).T
         steps = np.diff(seconds) * (watts[1:] + watts[:-1]) / 2
@@ -171,13 +172,13 @@ class MeterRecorder:
             for line in stream:
                 arrived = time.monotonic()
                 if not line.endswith("\n"):
-                    continue  # the last one, broken off when the meter was ended
+                    continue  # the last line, cut off when the meter was ended
                 try:
                     reading = self._read(line)
                     if reading is not None and not all(isfinite(one or 0.0) for one in reading):
-                        raise ValueError("no number")
+                        raise ValueError("not a number")
                 except ValueError:
-                    self._failed = f"said something else: {line.strip()[:80]!r}"
+                    self._failed = f"printed an unknown line: {line.strip()[:80]!r}"
                     break
                 if reading is not None:
                     unix, watts = reading
@@ -188,11 +189,11 @@ class MeterRecorder:
         self._first.set()
 
     def _read_once_more(self) -> None:
-        """Wait for a reading that is later than now, the end of the last window."""
+        """Wait for a reading later than now, the end of the last window."""
         ended = time.monotonic()
         while self._points[-1][0] < ended and time.monotonic() < ended + LAST_SECONDS:
             if not self._thread.is_alive():
-                return  # no more is to come
+                return  # no more readings will come
             time.sleep(0.01)
 
     def _device_offset(self) -> float:
@@ -204,15 +205,17 @@ class MeterRecorder:
 
 
 def check_meter(command: str | None, name: str) -> None:
-    """Refuse what is no command or no format, and a format without a command."""
+    """Refuse an invalid command or format, and a format without a command."""
     reader_of(name)
     if command is not None:
         words_of(command)
     elif name != "watts":
-        raise InputError(f"no meter prints '{name}'", where="--meter-format", hint="add --meter")
+        raise InputError(
+            f"there is no meter for the format '{name}'", where="--meter-format", hint="add --meter"
+        )
 
 
 def open_meter(command: str, name: str, device: Device) -> MeterRecorder:
-    """The recorder of a meter's command whose output has the format of that name. Raises
-    `InputError` for what is no command or no format."""
+    """The recorder of a meter's command whose output has the named format. Raises `InputError` for
+    an invalid command or format."""
     return MeterRecorder(command, reader_of(name), device)

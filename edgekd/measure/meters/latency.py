@@ -1,8 +1,8 @@
 """Latency: from raw samples to quantiles with intervals, and the ratio of two interleaved runs.
 
 A quantile is the smallest sample that at least that share of the samples does not exceed. Intervals
-are 95 % percentile bootstrap intervals with whole windows as blocks (Kunsch 1989), as neighbouring
-samples on a machine depend on each other; the seed is fixed.
+are 95 % percentile bootstrap intervals with whole windows as blocks (Kunsch 1989), because
+neighbouring samples on a machine depend on each other; the seed is fixed.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,24 @@ from edgekd.devices import Samples
 from edgekd.values.measurement import Kind, Measurement, unavailable
 
 LEAST_RUNS_FOR_P99 = 662
-"""Fewer leave the 99th percentile to a handful of samples."""
+"""With fewer runs, the 99th percentile would rest on a handful of samples."""
 
 DRAWS = 1000
 KEPT = 1 << 15
-"""Of longer runs the interval is drawn from that many samples, evenly spaced in rank per window."""
+"""For longer runs, intervals are computed from this many samples, evenly spaced in rank
+per window."""
 
 STRETCH_MS = 5.0
-"""Runs are compared by stretches of them that take at least that long."""
+"""Runs are compared by stretches that take at least this long."""
 
 UNDISTURBED = 0.1
-"""The share of windows that hold a stretch in which nothing else slowed the runs, at least."""
+"""The share of windows assumed to contain a stretch in which nothing else slowed the runs."""
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 def latency_measurements(samples: Samples, device: str, kind: Kind) -> list[Measurement]:
-    """p50, p90, p99, min, max, MAD and cold start in ms; `unavailable` each if the run is invalid.
+    """p50, p90, p99, min, max, MAD and cold start in ms; each `unavailable` if the run is invalid.
 
     End-to-end samples give `end_to_end_ms_*` instead of `latency_ms_*`, so that a budget on the
     model's latency is never held against them.
@@ -39,7 +40,7 @@ def latency_measurements(samples: Samples, device: str, kind: Kind) -> list[Meas
     protocol, conditions = protocol_text(samples), samples.conditions
     missing = partial(unavailable, device=device, protocol=protocol, conditions=conditions)
     found = partial(Measurement, kind=kind, device=device, protocol=protocol, conditions=conditions)
-    reason = samples.invalid or ("" if samples.windows_ms else "no sample was taken")
+    reason = samples.invalid or ("" if samples.windows_ms else "no samples were taken")
     if reason:
         names = [f"{stem}_{name}" for name in (*QUANTILES, "min", "max", "mad")]
         return [missing(name, reason) for name in (*names, "cold_start_ms")]
@@ -57,22 +58,22 @@ def latency_measurements(samples: Samples, device: str, kind: Kind) -> list[Meas
     for name, extreme in (("min", everything.min()), ("max", everything.max()), ("mad", spread)):
         rows.append(found(metric=f"{stem}_{name}", value=float(extreme)))
     if samples.cold_ms is None:
-        return [*rows, missing("cold_start_ms", "not taken")]
+        return [*rows, missing("cold_start_ms", "not measured")]
     return [*rows, found(metric="cold_start_ms", value=samples.cold_ms)]
 
 
 def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
-    """How many times the latency of `b` that of `a` is, from two runs interleaved A B A B.
+    """The latency of `a` divided by that of `b`, from two runs interleaved A B A B.
 
-    That of the fastest stretches of their runs, equally long on both sides: what else a machine
-    does only ever adds to a run (Chen and Revels 2016, arXiv:1608.04295), so medians also tell how
-    much it did, and a short run escapes it sooner than a long one. Of the windows' fastest
-    stretches it is the 10th percentile: not what a single window had. The interval resamples
-    rounds.
+    Compares the fastest stretches of the runs, equally long on both sides. Other work on the
+    machine only ever adds time (Chen and Revels 2016, arXiv:1608.04295), so medians also measure
+    that work, and short runs escape it more easily than long ones. The 10th percentile of the
+    windows' fastest stretches is used, so that a single window does not decide. The interval
+    resamples rounds.
     """
     protocol = protocol_text(a)
     rounds = min(len(a.windows_ms), len(b.windows_ms))
-    reason = a.invalid or b.invalid or ("" if rounds else "no sample was taken")
+    reason = a.invalid or b.invalid or ("" if rounds else "no samples were taken")
     if reason:
         return unavailable("latency_ratio", reason, device=device, protocol=protocol)
     stretch_ms = max(stretch_of(a), stretch_of(b))
@@ -93,16 +94,18 @@ def ratio(a: Samples, b: Samples, device: str, kind: Kind) -> Measurement:
 
 
 def stretch_of(samples: Samples) -> float:
-    """How long a stretch has to be, in ms, to hold a run: the median run, `STRETCH_MS` at least."""
+    """How long a stretch has to be, in ms: the median run, but at least `STRETCH_MS`."""
     return max(STRETCH_MS, float(np.median(np.concatenate(samples.windows_ms))))
 
 
 def fastest(samples: Samples, stretch_ms: float) -> np.ndarray:
-    """(windows,): of each the fastest stretch of runs in a row, in ms a run: of as many as take
-    `stretch_ms` together by their median, all of a shorter window."""
+    """(windows,): the fastest stretch of consecutive runs in each window, in ms per run.
+
+    A stretch has as many runs as take `stretch_ms` at the median, or all runs of a shorter window.
+    """
     found = []
     for window, runs in zip(samples.windows_ms, samples.runs, strict=True):
-        kept_for = runs / len(window)  # of a very fast model some runs were kept
+        kept_for = runs / len(window)  # a very fast model keeps only some of its runs
         count = round(stretch_ms / float(np.median(window)) / kept_for)
         count = min(max(count, 1), len(window))
         sums = np.cumsum([0.0, *window])
@@ -119,7 +122,7 @@ def undisturbed(fastest: np.ndarray) -> np.ndarray:
 def quantiles(
     windows: Sequence[Sequence[float]], shares: Sequence[float], seed: int = 0
 ) -> tuple[list[float], list[tuple[float, float] | None]]:
-    """The quantiles of all samples, and the interval of each; None for a single window."""
+    """The quantiles of all samples, each with its interval, which is None for a single window."""
     everything = np.concatenate([np.asarray(window) for window in windows])
     values = [float(v) for v in np.quantile(everything, shares, method="inverted_cdf")]
     if len(windows) < 2:
@@ -137,7 +140,7 @@ def quantiles(
         chosen = generator.integers(len(kept), size=len(kept))
         weights = (np.bincount(chosen, minlength=len(kept)) * stand_for)[window_of]
         below = np.cumsum(weights)
-        # The tolerance keeps a share that is met exactly from slipping by a rounding error.
+        # The tolerance keeps rounding errors from missing a share that is met exactly.
         drawn[draw] = pooled[np.searchsorted(below, np.asarray(shares) * below[-1] * (1 - 1e-12))]
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return values, [
@@ -147,7 +150,7 @@ def quantiles(
 
 
 def protocol_text(samples: Samples) -> str:
-    """How the samples were taken, in words."""
+    """How the samples were taken, as text."""
     runs = sum(samples.runs)
     told = sum(map(sum, samples.windows_ms)) / 1000
     seconds = sum(end - start for start, end in samples.spans_s) or told
@@ -158,7 +161,7 @@ def protocol_text(samples: Samples) -> str:
 
 
 def _evenly(values: np.ndarray, most: int) -> np.ndarray:
-    """At most that many of them, in the middle of equal shares."""
+    """At most `most` of the samples, each from the middle of an equal share."""
     if len(values) <= most:
         return values
     chosen: np.ndarray = values[((np.arange(most) + 0.5) * len(values) / most).astype(int)]

@@ -1,9 +1,9 @@
-"""What ONNX Runtime allocates for activations, by its own optimized graph and its own profile.
+"""What ONNX Runtime allocates for activations, from its optimized graph and its profiler.
 
-The optimizer fuses QDQ pairs and activations, so that a file's own tensors say too much; the sizes
-of what each node wrote are in the profile of one run. It runs in a process of its own, with a limit
-of time: `python -m edgekd.measure.meters.onnxruntime_plan MODEL SHAPES` prints one line of JSON;
-SHAPES is JSON by the inputs' names, and a size that is open there too is 1.
+The optimizer fuses QDQ pairs and activations, so the file's own tensors would overstate memory; the
+profile of one run has the size of each node's output. It runs in a separate process with a time
+limit: `python -m edgekd.measure.meters.onnxruntime_plan MODEL SHAPES` prints one line of JSON.
+SHAPES is a JSON object by input name; a size that is still open counts as 1.
 """
 
 import json
@@ -35,7 +35,7 @@ def measure_plan(
     model: Path, shapes: Mapping[str, Sequence[int]], limit_s: float = TIME_LIMIT_S
 ) -> Measurement:
     """`planned_memory_bytes` of an ONNX file as ONNX Runtime runs it here with inputs of these
-    shapes, estimated; unavailable with the reason where it does not run."""
+    shapes. An estimate; unavailable with the reason if the file does not run."""
     if not has_module("onnxruntime"):
         return _unavailable("onnxruntime is not installed: pip install 'edgekd[onnx]'")
     try:
@@ -54,7 +54,7 @@ def measure_plan(
 
 
 def planned_bytes(model: Path, folder: Path, shapes: Mapping[str, Sequence[int]]) -> int:
-    """Run the model once with its profiler on, and plan what its nodes wrote."""
+    """Run the model once with the profiler on, and plan memory for the nodes' outputs."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime as ort
 
@@ -88,8 +88,8 @@ def planned_bytes(model: Path, folder: Path, shapes: Mapping[str, Sequence[int]]
 
 
 def _named(file: Path) -> Any:
-    """The graph of a file, each node of which has a name now: the profile goes by it, and many
-    exporters give none."""
+    """The graph of a file with a name for each node: the profile refers to names, which many
+    exporters leave out."""
     import onnx
 
     whole = onnx.load(file, load_external_data=False)
@@ -109,7 +109,7 @@ def _zeros(value: Any, sizes: Sequence[Any]) -> Any:
 
 
 def _blocks(graph: Any, sizes: dict[str, int], given: int) -> list[tuple[int, int, int]]:
-    """Bytes, first and last step of the inputs and of what each node wrote."""
+    """Bytes, first and last step of the inputs and of each node's output."""
     last: dict[str, int] = {}
     for step, node in enumerate(graph.node):
         last.update((name, step) for name in (*node.output, *node.input))

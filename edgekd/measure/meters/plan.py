@@ -1,4 +1,4 @@
-"""What a file tells without being run: its size, planned memory, an estimate of energy."""
+"""What a file reveals without being run: its size, planned memory, and an energy estimate."""
 
 from collections.abc import Sequence
 
@@ -17,16 +17,20 @@ from edgekd.values.measurement import Measurement
 
 FORMULA = "formula"
 MICRO_BYTES = 4_000_000
-"""A larger file is no microcontroller's, and trying it out there would take long."""
+"""A larger file is not for a microcontroller, and trying it in the micro runtime would
+take long."""
 
 MICRO_SECONDS = 20.0
-UNREAD = "only .onnx and .tflite files tell their operators"
+UNREAD = "only .onnx and .tflite files list their operators"
 
 
 def static_measurements(artifact: Artifact) -> list[Measurement]:
-    """`size_bytes`, `planned_memory_bytes` (unless its compiler told it), `micro_arena_bytes` of a
-    TFLite file, and `energy_estimate_mj`; unavailable with the reason where a file does not say
-    it."""
+    """Measurements that need no run; each unavailable with the reason if the file does not provide
+    it.
+
+    `size_bytes`, `planned_memory_bytes` (unless the compiler reported it), `micro_arena_bytes` of a
+    TFLite file, and `energy_estimate_mj`.
+    """
     size = Measurement(
         metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
     )
@@ -42,19 +46,19 @@ def static_measurements(artifact: Artifact) -> list[Measurement]:
 
 
 def _edgetpu(artifact: Artifact) -> list[Measurement]:
-    """Parameters cached on the chip and those streamed to it, as the compiler told them."""
+    """Parameters cached on the chip and parameters streamed to it, as reported by the compiler."""
     rows = []
     for metric, fact in (("on_chip_bytes", "cached_bytes"), ("off_chip_bytes", "streamed_bytes")):
         value = artifact.facts.get(fact)
         number = float(value) if value is not None else None
-        why = "only the compiler's log tells it, and the file was compiled elsewhere"
+        why = "only the compiler's log reports it, and the file was compiled elsewhere"
         rows.append(_estimate(metric, number, why, "the Edge TPU compiler's log"))
     return rows
 
 
 def _graph(artifact: Artifact) -> tuple[Graph | None, str]:
-    """What the file tells of itself; nothing where it is to run with other sizes than for one
-    sample, which it does not tell."""
+    """The file's own graph, or None if the file is to run with sizes other than those it
+    records."""
     path = artifact.path
     try:
         if path.suffix == ".tflite":
@@ -103,18 +107,18 @@ def _energy(artifact: Artifact, graph: Graph | None, reason: str) -> Measurement
         return _estimate("energy_estimate_mj", None, reason, "")
     ends = (*graph.inputs, *graph.outputs)
     moved = sum(graph.tensors[key].bytes or 0 for key in ends if key in graph.tensors)
-    # A foreign file with float inputs may compute in int8 all the same: its activations say so.
+    # A file with float inputs may still compute in int8, as its activations show.
     quantized = any(op.op == "QuantizeLinear" for op in graph.ops)
     precision = "int8" if quantized else artifact.precision
     return estimated_energy(macs, graph.parameter_bytes + moved, precision)
 
 
 def _micro(artifact: Artifact, reason: str) -> Measurement:
-    """The micro runtime's arena, under a name of its own: no board's memory was measured."""
+    """The micro runtime's arena, under a name of its own because no board's memory was measured."""
     if reason:
         return _estimate("micro_arena_bytes", None, reason, "")
     if artifact.bytes > MICRO_BYTES:
-        why = f"the file is larger than {MICRO_BYTES} bytes: no microcontroller's"
+        why = f"the file is larger than {MICRO_BYTES} bytes: too large for a microcontroller"
         return _estimate("micro_arena_bytes", None, why, "")
     found = measure_arena(artifact.path, MICRO_SECONDS)
     return found.model_copy(update={"metric": "micro_arena_bytes"})

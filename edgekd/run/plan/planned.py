@@ -14,7 +14,7 @@ import torch
 from edgekd.backends import Backend
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError
-from edgekd.measure.budgets import in_words, merge_budgets
+from edgekd.measure.budgets import format_budget, merge_budgets
 from edgekd.measure.diagnostics import Diagnostic
 from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled
@@ -129,7 +129,7 @@ class Plan:
             steps = f"compile with {compilers}, then measure" if compilers else "measure the file"
             lines.append(f"{name}: {steps}")
             for metric, limit in planned.budgets.items():
-                lines.append(f"{name}: budget {in_words(metric, limit)}")
+                lines.append(f"{name}: budget {format_budget(metric, limit)}")
         return [*lines, *(f"note: {warning}" for warning in self.warnings)]
 
 

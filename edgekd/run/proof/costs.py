@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from edgekd.devices import Samples
 from edgekd.measure.measuring import measure
-from edgekd.measure.meters.doubts import doubts
 from edgekd.measure.meters.latency import ratio
+from edgekd.measure.meters.quality import quality_warnings
 from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan
 from edgekd.run.proof.place import Place, options_for
@@ -45,7 +45,9 @@ def costs_of(
         measured = [
             Costs(
                 (*row, _times_faster(teacher, each, place)),
-                doubts(each, after_work=device.name == "host") if device.kind == "measured" else (),
+                quality_warnings(each, after_work=device.name == "host")
+                if device.kind == "measured"
+                else (),
             )
             for row, each in zip(rows, samples, strict=True)
         ]

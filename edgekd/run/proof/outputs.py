@@ -14,8 +14,8 @@ from edgekd.measure.accuracy import (
     mean_measurement,
     scores_of,
 )
-from edgekd.measure.blame import blame
 from edgekd.measure.diagnostics import Finding
+from edgekd.measure.failures import attribute_failure
 from edgekd.measure.parity import Parity, compare, first_difference
 from edgekd.network.evaluation import predict
 from edgekd.quant.inspection import output_scale
@@ -108,7 +108,7 @@ def proof_of(
         _agreement(task, outputs, original.outputs),
         None
         if reference is None
-        else blame(
+        else attribute_failure(
             device,
             artifact,
             options_for(target, artifact),

@@ -106,7 +106,7 @@ def test_likelihood_and_brier_by_hand():
 def test_the_interval_is_a_binomials_and_covers_or_not():
     better = LOGITS.clone()
     better[3] = better[0]
-    covered = "the student's interval covers the teacher's point (1: yes)"
+    covered = "the student's interval covers the teacher's accuracy (1: yes)"
     assert told(Intervals().look(outputs(LOGITS, better))[0])[covered].student == 1.0
     many = LABELS.repeat(50)
     right = 9.0 * nn.functional.one_hot(many, 3)
@@ -132,7 +132,7 @@ def test_groups_tell_how_much_the_gap_grew(tmp_path):
     assert (lines["gap between groups"].student, lines["gap between groups"].teacher) == (1.0, 0.0)
     assert lines["growth of the gap"].student == 100.0
     np.save(tmp_path / "groups.npy", np.array([0.5, 1, 0, 1]))
-    with pytest.raises(InputError, match="allowed: 4 integers, one a test sample"):
+    with pytest.raises(InputError, match="allowed: 4 integers, one per test sample"):
         Groups(groups="groups.npy").look(on)
 
 
@@ -227,7 +227,7 @@ def test_a_network_without_layers_to_probe_says_so():
     for network in (nn.Linear(2, 3), nn.Flatten()):
         (line,), _ = Probes().look(Networks(on, network, None))
         assert line.student is None
-        assert line.reason == "it has no layer with weights that could be read"
+        assert line.reason == "it has no layer with weights whose output could be read"
 
 
 def test_a_part_of_a_set_in_the_order_of_its_classes_has_samples_of_all_of_them():
@@ -249,10 +249,10 @@ def test_a_part_of_a_set_in_the_order_of_its_classes_has_samples_of_all_of_them(
     ("training", "before", "after", "count", "reason"),
     [
         (3600.0, 5.0, 2.0, 1_200_000.0, ""),
-        (None, 5.0, 2.0, None, "the training's energy is not known"),
-        (3600.0, None, 2.0, None, "no energy of the teacher's inferences was measured"),
-        (3600.0, 5.0, None, None, "no energy of the file's inferences was measured"),
-        (3600.0, 2.0, 2.0, None, "an inference saves no energy, so it never pays"),
+        (None, 5.0, 2.0, None, "the training's energy is unknown"),
+        (3600.0, None, 2.0, None, "the energy of the teacher's inferences was not measured"),
+        (3600.0, 5.0, None, None, "the energy of the file's inferences was not measured"),
+        (3600.0, 2.0, 2.0, None, "inferences save no energy, so training never pays off"),
     ],
 )
 def test_training_is_paid_after_what_it_took_over_what_is_saved(
@@ -270,7 +270,7 @@ def test_the_life_cycle_is_as_sure_as_its_weakest_number():
     lines = told(watts.look(costs)[0])
     assert lines["energy of training"].student == 3600.0
     assert lines["carbon of training"].student == pytest.approx(0.4), "3600 J are 0.001 kWh"
-    assert lines["model.onnx: paid after"].student == 1_200_000.0
+    assert lines["model.onnx: pays off after"].student == 1_200_000.0
     assert watts.kind(costs) == "estimated"
     assert LifeCycle(training_joules=3600.0).kind(costs) == "measured"
     assert LifeCycle().kind(costs) == "unavailable"
@@ -283,11 +283,11 @@ def test_the_life_cycle_is_as_sure_as_its_weakest_number():
     ("wish", "fault"),
     [
         ("calibratoin", "unknown diagnostic 'calibratoin'"),
-        ({"name": "top-k", "k": [9]}, "k = 9 of 3 classes"),
+        ({"name": "top-k", "k": [9]}, "k = 9 exceeds the 3 classes"),
         ({"name": "top-k", "k": [0]}, "k must be 1 or more"),
         ({"name": "attacks", "epsilon": 0.0}, "epsilon must be above 0"),
         ({"name": "calibration", "bin": 3}, "unknown key 'bin'"),
-        ({"name": "sensitivity", "positive": 5}, "there is no class 5"),
+        ({"name": "sensitivity", "positive": 5}, "no class 5"),
         ({"name": "sensitivity", "specificity": 1.0}, "between 0 and 1"),
         ({"name": "life-cycle", "training_watts": -1.0}, "training_watts must be above 0"),
         ({"name": "intervals", "draws": 5}, "draws must be 100 or more"),
@@ -307,7 +307,7 @@ def test_a_diagnostic_that_says_nothing_of_a_task_is_refused():
     assert len(faults) == 6
     real = data(y=torch.rand(4, 1), task=Regression())
     twice = diagnostics_of(["fidelity", "fidelity"], real, "report.diagnostics")[1]
-    assert "asked for twice" in str(twice[0])
+    assert "listed twice" in str(twice[0])
     other = real.test.y + 0.5
     lines = told(Fidelity().look(outputs(real.test.y, other, real))[0])
     assert lines["root mean squared difference"].student == pytest.approx(0.5)

@@ -92,7 +92,7 @@ def test_a_sensor_that_fails_on_the_way_is_no_number(jetson: AgentDevice, tmp_pa
         recorder.now()
         (tmp_path / MONITOR / "curr2_input").write_text("error\n")
         threading.Event().wait(0.2)
-    assert recorder.trace() == f"ssh://jetson could not read /{MONITOR}/curr2_input all the time"
+    assert recorder.trace() == f"ssh://jetson could not always read /{MONITOR}/curr2_input"
 
 
 def test_a_board_tells_its_sensors_and_only_system_files(jetson: AgentDevice) -> None:
@@ -104,5 +104,5 @@ def test_a_board_tells_its_sensors_and_only_system_files(jetson: AgentDevice) ->
 
 @pytest.mark.parametrize("name", ["/etc/x", "/sys/../../x", "/sys/a b", "/sys/" + "x" * 300])
 def test_a_board_can_not_say_where_files_are_written_here(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ToolError, match="a sensor's file is said to be"):
+    with pytest.raises(ToolError, match="invalid path of a sensor's file:"):
         _below(tmp_path, name)

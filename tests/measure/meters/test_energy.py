@@ -101,7 +101,7 @@ def test_a_counter_with_nonsense_is_a_reason(rapl: Path) -> None:
     write(rapl / "sys/class/powercap/intel-rapl:0", {"energy_uj": "n/a"})
     source, reason = open_source(Sensors(energy="rapl"), rapl)
     assert source is None
-    assert "intel-rapl:0/energy_uj: no number: 'n/a'" in reason
+    assert "intel-rapl:0/energy_uj: not a number: 'n/a'" in reason
 
 
 def run(seconds: float, **more: object) -> Samples:
@@ -143,13 +143,13 @@ def test_idle_power_is_subtracted_and_said() -> None:
 def test_a_run_that_takes_no_more_than_rest_has_no_energy() -> None:
     found = energy_measurement(run(10.0), STEPS, "host", idle_watts=4.5)
     assert (found.value, found.kind) == (None, "unavailable")
-    assert found.reason == "no more power than the 4.500 W that it took at rest"
+    assert found.reason == "no more power than the 4.500 W measured when idle"
 
 
 def test_short_runs_and_missing_sensors_give_no_energy() -> None:
     short = energy_measurement(run(2.0), STEPS, "host")
     assert (short.value, short.kind) == (None, "unavailable")
-    assert short.reason == "needs 10 s of runs, there were 4.0 s"
+    assert short.reason == "needs 10 s of runs, got 4.0 s"
     without = energy_measurement(run(10.0), "no RAPL counter", "host")
     assert (without.value, without.reason) == (None, "no RAPL counter")
     throttled = energy_measurement(run(10.0, invalid="it throttled"), STEPS, "host")
@@ -158,7 +158,7 @@ def test_short_runs_and_missing_sensors_give_no_energy() -> None:
 
 def test_windows_outside_of_the_trace_give_no_energy() -> None:
     found = energy_measurement(run(30.0), STEPS, "host")
-    assert found.reason == "outside of what was recorded"
+    assert found.reason == "outside the recording"
 
 
 def test_a_recorder_reads_from_its_start_to_its_end(rapl: Path) -> None:

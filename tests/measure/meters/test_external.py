@@ -68,7 +68,7 @@ def test_an_unknown_format_is_refused() -> None:
 
 def test_a_format_without_a_meter_is_refused() -> None:
     check_meter(None, "watts")
-    with pytest.raises(InputError, match="no meter prints 'tegrastats:VDD_IN'"):
+    with pytest.raises(InputError, match="there is no meter for the format 'tegrastats:VDD_IN'"):
         check_meter(None, "tegrastats:VDD_IN")
 
 
@@ -89,9 +89,9 @@ def test_a_steady_meter_gives_its_watts_in_the_devices_time(stamp: str) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("print('3 W')", "said something else: '3 W'"),
-        ("print('- nan')", "said something else: '- nan'"),
-        ("print('inf 2.5')", "said something else: 'inf 2.5'"),
+        ("print('3 W')", "printed an unknown line: '3 W'"),
+        ("print('- nan')", "printed an unknown line: '- nan'"),
+        ("print('inf 2.5')", "printed an unknown line: 'inf 2.5'"),
         ("pass", "ended without a reading"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_meter_that_does_not_read_is_a_tools_error(body: str, message: str) ->
 
 def test_a_meter_that_does_not_start_is_a_tools_error() -> None:
     with (
-        pytest.raises(ToolError, match="does not start"),
+        pytest.raises(ToolError, match="could not be started"),
         open_meter("no-such-meter", "watts", open_device("host")),
     ):
         pass
@@ -149,4 +149,4 @@ def test_a_meter_that_goes_wrong_on_the_way_gives_no_energy() -> None:
     meter = open_meter(command(body), "watts", open_device("host"))
     with meter:
         until(lambda: meter._process.poll() is not None, "it has said all")
-    assert str(meter.trace()).startswith("the meter said something else: '??'")
+    assert str(meter.trace()).startswith("the meter printed an unknown line: '??'")

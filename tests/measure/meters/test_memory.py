@@ -20,7 +20,7 @@ def test_a_missing_peak_is_none_with_its_reason() -> None:
     (found,) = memory_measurements(samples(None, memory_reason="can't be reset"), "host")
     assert (found.value, found.kind, found.reason) == (None, "unavailable", "can't be reset")
     (silent,) = memory_measurements(samples(None), "host")
-    assert silent.reason == "the device did not tell"
+    assert silent.reason == "the device did not report it"
 
 
 def test_what_the_compiler_planned_is_an_estimate() -> None:

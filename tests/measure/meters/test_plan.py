@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from edgekd.devices import Samples
-from edgekd.measure.meters.doubts import doubts
 from edgekd.measure.meters.plan import static_measurements
+from edgekd.measure.meters.quality import quality_warnings
 from edgekd.values.artifact import Artifact, TensorInfo
 
 
@@ -119,7 +119,7 @@ def test_a_file_that_tells_nothing_says_so(tmp_path: Path) -> None:
     for metric in ("planned_memory_bytes", "energy_estimate_mj"):
         row = rows[metric]
         assert (row.value, row.kind) == (None, "unavailable")  # type: ignore[attr-defined]
-        assert "tell their operators" in row.reason  # type: ignore[attr-defined]
+        assert "list their operators" in row.reason  # type: ignore[attr-defined]
 
 
 def test_what_the_edge_tpus_compiler_told_is_kept(tmp_path: Path) -> None:
@@ -139,24 +139,27 @@ def test_what_the_edge_tpus_compiler_told_is_kept(tmp_path: Path) -> None:
         ({}, ""),
         ({"governor": "performance", "load": "0.20", "warm_up_settled": "yes"}, ""),
         ({"governor": "ondemand"}, "the governor is 'ondemand'"),
-        ({"warm_up_settled": "no"}, "the warm-up did not settle"),
-        ({"load": "2.66"}, "busy with other work before (load 2.66)"),
+        ({"warm_up_settled": "no"}, "the warm-up did not converge"),
+        ({"load": "2.66"}, "busy with other work (load 2.66)"),
         ({"temperature_c": "60.0", "temperature_c_after": "84.5"}, "84.5 degrees Celsius"),
         ({"governor": "performance", "frequency_khz": "600000", "highest_frequency_khz": "1500000"},
-         "the clock was 600 MHz, and 1500 MHz is the highest"),
+         "the clock was at 600 MHz, below its maximum of 1500 MHz"),
     ],
 )  # fmt: skip
 def test_conditions_that_make_times_worse_are_told(conditions: dict[str, str], said: str) -> None:
-    found = doubts(Samples(((1.0,),), 1.0, None, conditions))
+    found = quality_warnings(Samples(((1.0,),), 1.0, None, conditions))
     assert len(found) == bool(said)
     assert said in "".join(found)
-    assert doubts(Samples(((1.0,),), 1.0, None, conditions, invalid="it throttled")) == ()
+    assert quality_warnings(Samples(((1.0,),), 1.0, None, conditions, invalid="it throttled")) == ()
 
 
 def test_a_median_that_something_else_made_longer_is_told() -> None:
     """A third and half of the runs in which the machine is slower by a fifth."""
     for slow, said in ((8, False), (13, True)):
         window = (5.0,) * 12 + (6.0,) * slow
-        found = doubts(Samples((window,), 1.0, None, {}))
+        found = quality_warnings(Samples((window,), 1.0, None, {}))
         assert len(found) == said
-        assert not said or "the median run took 20 % longer than the fastest in a row" in found[0]
+        assert (
+            not said
+            or "the median run took 20 % longer than the fastest consecutive runs" in found[0]
+        )

@@ -1,4 +1,4 @@
-"""Whose fault a failed parity is: the file's, or that of the device that ran it."""
+"""Whether a failed parity check is due to the file or to the device that ran it."""
 
 from typing import Any
 
@@ -11,14 +11,17 @@ from edgekd.measure.parity import Parity
 from edgekd.values.artifact import Artifact
 
 MUCH_NEARER = 0.1
-"""Of a float file, whose steps are not known: this share of the device's distance."""
+"""The tolerance for a float file, whose step is unknown, as a share of the device's difference."""
 
 
-def blame(
+def attribute_failure(
     device: Device, artifact: Artifact, options: dict[str, Any], inputs: np.ndarray, parity: Parity
 ) -> Parity:
-    """A parity that failed on a device, with the device named if this machine's own runtime agrees
-    with the reference on the worst of the samples; unchanged where this machine can't tell."""
+    """Attribute a parity failure to the device if this machine's runtime agrees with the reference.
+
+    Only the worst sample is compared. The parity is returned with the device named, or unchanged if
+    the failure is the file's or this machine can't tell.
+    """
     if parity.verdict == "pass" or device.name == "host" or parity.worst_reference is None:
         return parity
     worst = inputs[parity.worst_sample : parity.worst_sample + 1]
@@ -31,21 +34,21 @@ def blame(
         return parity
     finally:
         host.close()
-    found = parity.worst_value
+    there = parity.worst_value
     distance = abs(here - parity.worst_reference)
     if parity.scale is not None:
         near = distance <= parity.tolerance * parity.scale * 1.01
     else:
-        near = found is None or distance <= MUCH_NEARER * abs(found - parity.worst_reference)
+        near = there is None or distance <= MUCH_NEARER * abs(there - parity.worst_reference)
     if not near:
         return parity
     version = device.hello().runtimes.get(artifact.runtime, artifact.runtime)
-    told = (
-        f"{device.name} alone: its {version} gives {_shown(found)} where the reference has "
+    finding = (
+        f"only on {device.name}: its {version} gives {_shown(there)} where the reference has "
         f"{parity.worst_reference:.6g}; the same file gives {here:.6g} on this machine"
     )
-    return parity.model_copy(update={"first_difference": told})
+    return parity.model_copy(update={"first_difference": finding})
 
 
 def _shown(value: float | None) -> str:
-    return "no finite number" if value is None else f"{value:.6g}"
+    return "a value that is not finite" if value is None else f"{value:.6g}"

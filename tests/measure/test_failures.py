@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgekd.errors import InputError
-from edgekd.measure import blame as module
-from edgekd.measure.blame import blame
+from edgekd.measure import failures as module
+from edgekd.measure.failures import attribute_failure
 from edgekd.measure.parity import compare
 from edgekd.values.artifact import Artifact, TensorInfo
 
@@ -53,23 +53,23 @@ def judged(
     tolerance = None if scale else 0.01
     parity = compare(REFERENCE, outputs, scale, tolerance)
     x = np.array([[0.0], [1.0]])
-    return blame(device, FILE, {}, x, parity).first_difference
+    return attribute_failure(device, FILE, {}, x, parity).first_difference
 
 
 def test_a_board_that_is_alone_with_its_numbers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     told = judged(Host([3.0, 4.1]), monkeypatch)
     assert told == (
-        "ssh://board alone: its onnxruntime 1.9 gives 5 where the reference has 4; "
+        "only on ssh://board: its onnxruntime 1.9 gives 5 where the reference has 4; "
         "the same file gives 4.1 on this machine"
     )
 
 
 def test_a_board_without_a_finite_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "gives no finite number where" in judged(Host([3.0, 4.0]), monkeypatch, np.nan)
+    assert "gives a value that is not finite where" in judged(Host([3.0, 4.0]), monkeypatch, np.nan)
 
 
 def test_a_float_file_is_judged_by_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert judged(Host([3.0, 4.05]), monkeypatch, scale=None).startswith("ssh://board alone")
+    assert judged(Host([3.0, 4.05]), monkeypatch, scale=None).startswith("only on ssh://board")
     assert judged(Host([3.0, 4.5]), monkeypatch, scale=None) == ""
 
 
