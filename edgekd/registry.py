@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekd.errors import InputError, nearest
+from edgekd.package import package_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,6 +69,8 @@ class Registry:
     def folder(self) -> Path:
         """The folder of the package, found without importing it or its parent packages."""
         top, *below = self.package.split(".")
+        if top == "edgekd":
+            return package_folder().joinpath(*below)
         spec = find_spec(top)
         places = spec.submodule_search_locations if spec is not None else None
         found = Path(next(iter(places or [""])), *below)

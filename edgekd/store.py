@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import InputError, ToolError
+from edgekd.package import package_folder
 
 ROLES = ("computes", "measures", "presents")
 """What code is for: computing results (training, compiling), measuring files, or requesting and
@@ -81,7 +82,7 @@ def hash_code(root: Path, measured: bool = False) -> str:
 @functools.cache
 def code_key(measured: bool = False) -> str:
     """`hash_code` of edgekd itself, so that results of older code are not reused."""
-    return hash_code(Path(__file__).parent, measured)
+    return hash_code(package_folder(), measured)
 
 
 NOT_WRITABLE = (

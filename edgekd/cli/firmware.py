@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from edgekd.package import package_folder
+
 firmware = typer.Typer(help="Models as sources for a firmware build.")
 
-CMAKE_FOLDER = Path(__file__).parent.parent / "firmware" / "cmake"
-ZEPHYR_FOLDER = Path(__file__).parent.parent / "firmware" / "zephyr"
-YOCTO_FOLDER = Path(__file__).parent.parent / "firmware" / "yocto"
+CMAKE_FOLDER = package_folder() / "firmware" / "cmake"
+ZEPHYR_FOLDER = package_folder() / "firmware" / "zephyr"
+YOCTO_FOLDER = package_folder() / "firmware" / "yocto"
 
 
 @firmware.command("cmake-dir")

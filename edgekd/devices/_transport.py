@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from edgekd.errors import ToolError
+from edgekd.package import package_folder
 from edgekd.store import disk_errors
 
 LONGEST_LINE = 256 << 20
 """Bytes. A minute of samples takes 6 MB a file at most; what is longer is no agent."""
 
-AGENT = Path(__file__).with_name("agent.py")
+AGENT = package_folder() / "devices" / "agent.py"
 """What runs where the models do; with --watch it is the watcher of another process."""
 
 

@@ -14,13 +14,14 @@ import numpy as np
 
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
 from edgekd.installed import missing_programs
+from edgekd.package import package_folder
 from edgekd.processes import how_it_ended, run_tool
 
 COMPILER = "arm-none-eabi-gcc"
 SIZE = "arm-none-eabi-size"
 QEMU = "qemu-system-arm"
 TOOLS = {COMPILER: "gcc-arm-none-eabi libnewlib-arm-none-eabi", QEMU: "qemu-system-arm"}
-BARE = Path(__file__).parent / "bare"
+BARE = package_folder() / "firmware" / "bare"
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
 OPTIMIZATION = "-O2"
 WHERE = "emulated Cortex-M"

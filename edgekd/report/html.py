@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.measure.parity import Parity
+from edgekd.package import package_folder
 from edgekd.report import numbers, plots
 from edgekd.report.findings import shown
 from edgekd.report.terminal import (
@@ -73,7 +74,7 @@ def _rendered(template: str, **values: Any) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(package_folder() / "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

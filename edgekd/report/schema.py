@@ -5,12 +5,12 @@ changed; a test compares the two.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
+from edgekd.package import package_folder
 from edgekd.report.values import Report
 
-SCHEMA_FILE = Path(__file__).parent / "report.schema.json"
+SCHEMA_FILE = package_folder() / "report" / "report.schema.json"
 
 
 def report_schema() -> dict[str, Any]:

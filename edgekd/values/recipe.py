@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
 from edgekd.errors import InputError, nearest
+from edgekd.package import package_folder
 from edgekd.store import key_of, read_errors, write_beside
 from edgekd.values.tables import Value, parse, read_toml
 
@@ -304,7 +305,7 @@ def _set(table: dict[str, Any], parts: list[str], value: Any, key: str) -> None:
     table[parts[-1]] = value
 
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = package_folder() / "recipes"
 
 
 def default_recipe() -> Path:

@@ -30,7 +30,10 @@ class Guard:
     """The user's end of it. `held` are open files (a lock) that it keeps as long as it lives."""
 
     def __init__(self, folder: Path, pid: int, then: Then, held: Sequence[int] = ()) -> None:
-        command = [sys.executable, "-I", "-S", __file__, str(folder), str(pid), then]
+        from edgekd.package import package_folder  # not at the top: this file also runs alone
+
+        itself = package_folder() / "devices" / "emulated" / "guard.py"
+        command = [sys.executable, "-I", "-S", str(itself), str(folder), str(pid), then]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, pass_fds=tuple(held),

@@ -21,10 +21,11 @@ from edgekd.devices.emulated.machine import (
 from edgekd.devices.emulated.processors import PROCESSORS, hardware_of
 from edgekd.devices.emulated.root import DEBIAN, PYTHON, SUITE, make_base, short_key, versions
 from edgekd.errors import ToolError
+from edgekd.package import package_folder
 from edgekd.store import folder_beside
 from edgekd.values.artifact import sha256_of
 
-GUEST = Path(__file__).with_name("guest.py")
+GUEST = package_folder() / "devices" / "emulated" / "guest.py"
 KERNEL_PACKAGE = "linux-image-arm64"
 MODULES = ("virtio/virtio_mmio.ko", "char/virtio_console.ko")
 PYTHON_THERE = f"/usr/bin/python{PYTHON}"

@@ -8,15 +8,15 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 
 from edgekd.errors import InputError
 from edgekd.firmware.graph import Node
 from edgekd.firmware.step import Step
+from edgekd.package import package_folder
 
 Lower = Callable[[Node], list[Step]]
 
-FOLDER = Path(__file__).parent
+FOLDER = package_folder() / "firmware" / "kernels"
 
 
 @cache
