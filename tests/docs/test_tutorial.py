@@ -1,42 +1,11 @@
 """The tutorial, from a checkpoint and a folder of images to the int8 file, as it is written."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from pages import ROOT, blocks_of, commands_of
 
 PAGE = ROOT / "docs/your-own-model.md"
-
-
-@pytest.fixture
-def shell(tmp_path):
-    """Runs a line of the page in a folder of its own, with this interpreter and this edgekd."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, arguments in (("python", ""), ("edgekd", " -m edgekd")):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
-        program.chmod(0o755)
-    folder = tmp_path / "work"
-    folder.mkdir()
-    environment = {
-        **os.environ,
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "EDGEKD_CACHE": str(tmp_path / "cache"),
-    }
-
-    def run(line: str) -> str:
-        done = subprocess.run(
-            line, shell=True, cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    return folder, run
 
 
 @pytest.mark.slow
