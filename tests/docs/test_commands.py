@@ -6,6 +6,7 @@ import shlex
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import shell_in
@@ -14,6 +15,7 @@ from pages import PAGES, README, ROOT, commands_of, words_of
 from edgekd.cli import app
 
 RUN_BY_ANOTHER_TEST = ("your-own-model", "index")
+LONG = ("compression", "firmware", "firmware-c")
 ELSEWHERE = re.compile(
     r"^(pip|apt|make|ssh|ssh-copy-id) |ssh://|emulated://|nvidia-smi"
     r"|board (create|start|stop|remove)"
@@ -75,11 +77,19 @@ def made(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+def pages() -> list[Any]:
+    """A parameter for each page, with the mark that its commands' length asks for."""
+    return [
+        pytest.param(
+            page, id=page.stem, marks=pytest.mark.long if page.stem in LONG else pytest.mark.slow
+        )
+        for page in [README, *PAGES]
+        if page.stem not in RUN_BY_ANOTHER_TEST and commands_of(page)
+    ]
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "page", [p for p in [README, *PAGES] if p.stem not in RUN_BY_ANOTHER_TEST], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("page", pages())
 def test_the_commands_of_a_page_do_what_they_say(page, made):
     lines = [line for line in commands_of(page) if not ELSEWHERE.search(line)]
     run = shell_in(made, made / "bin", made / "cache")
