@@ -125,6 +125,7 @@ def inspect(file: str | Path, *, target: str | Path | Target | None = None) -> I
 
     Raises `InputError` for a file that is missing, truncated or of another format.
     """
+    switch_telemetry_off()
     return inspect_artifact(Path(file), _profile(target))
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekd.installed import switch_telemetry_off
+
+switch_telemetry_off()  # some tests import the libraries themselves
+
 
 @pytest.fixture(autouse=True)
 def _network_as_it_was():

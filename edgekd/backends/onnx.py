@@ -1,7 +1,6 @@
 """ONNX for ONNX Runtime and TensorRT: fp32, fp16 and int8 as quantize/dequantize pairs."""
 
 import copy
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,7 +129,6 @@ def _precision(candidate: Candidate, stored: Sequence[Stored]) -> Precision:
 
 def to_onnx(graph: nn.Module, example: Tensor) -> Any:
     """The `ModelProto` of a graph, with nothing in it that differs between two runs or machines."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import logging
 
     level = logging.getLogger("torch.onnx").level

@@ -22,6 +22,7 @@ from edgekd.cli.targets import targets
 from edgekd.cli.unpack import unpack
 from edgekd.cli.verify import verify
 from edgekd.errors import EdgekdError, InputError
+from edgekd.installed import switch_telemetry_off
 from edgekd.version import __version__
 
 INTERRUPTED = 130
@@ -61,6 +62,7 @@ app.add_typer(board, name="board")
 
 def main() -> NoReturn:
     """Run the command line; every error of edgekd's own becomes its exit code."""
+    switch_telemetry_off()
     debug = "--debug" in sys.argv[1:]
     if not debug:
         _quiet_libraries()

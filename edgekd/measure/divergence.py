@@ -4,7 +4,6 @@ The artifact's quantized tensors are matched with the graph's quantize nodes in 
 by scale and shape. Zero points are ignored: int8 from -128 and uint8 from 0 are the same grid.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -197,10 +196,8 @@ def _weight_name(node: fx.Node) -> str:
 def _onnx_tensors(path: Path, x: np.ndarray) -> list[Seen]:
     """The output of every QuantizeLinear in an ONNX file, exposed as an output of the model."""
     import onnx
-    from onnx import numpy_helper
-
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
+    from onnx import numpy_helper
 
     model = onnx.load(path)
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}

@@ -24,7 +24,6 @@ def samples(example: Tensor) -> Tensor:
 
 
 def session(path: Path, optimized: Path | None = None) -> Any:
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -7,7 +7,6 @@ SHAPES is a JSON object by input name; a size that is still open counts as 1.
 """
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -55,7 +54,6 @@ def measure_plan(
 
 def planned_bytes(model: Path, folder: Path, shapes: Mapping[str, Sequence[int]]) -> int:
     """Run the model once with the profiler on, and plan memory for the nodes' outputs."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime as ort
 
     def session_of(path: Path, options: Any) -> Any:

@@ -1,6 +1,5 @@
 """An ONNX file as a teacher, through ONNX Runtime on the CPU."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,6 @@ FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(doub
 
 def open_onnx(path: Path, sample: Sequence[int], where: str) -> Predictor:
     """What the file's one output is for samples of that shape; InputError for a wrong file."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
     except ImportError:
