@@ -41,14 +41,14 @@ def calibration_samples(calibration: Calibration, data: Data, folder: Path = Pat
     chosen, path = load_calibration(calibration.set, folder)
     if chosen.data != data.name:
         raise InputError(
-            f"calibrates '{chosen.data}', and the data is '{data.name}'",
+            f"made for the data set '{chosen.data}', but the data is '{data.name}'",
             where=str(path),
-            hint="leave out calibration.set for the first samples of each class",
+            hint="remove calibration.set to use the first samples of each class",
         )
     samples = _rows(data, torch.tensor(chosen.ids), str(path))
     if chosen.sha256 and samples.sha256 != chosen.sha256:
         raise InputError(
-            "its samples are not those that it was made with (SHA-256 differs)",
+            "its samples differ from those it was made with (SHA-256 mismatch)",
             where=str(path),
             hint=f"expected preprocessing: {chosen.preprocessing}",
         )
@@ -65,14 +65,16 @@ def load_calibration(name: str, folder: Path = Path()) -> tuple[CalibrationSet, 
             raise InputError(
                 f"unknown calibration set '{name}'",
                 where="calibration.set",
-                allowed=", ".join(sorted(files)) or "none here",
+                allowed=", ".join(sorted(files)) or "none found",
                 hint=nearest(name, files),
             )
         path = files[name]
     chosen = parse(CalibrationSet, read_toml(path), str(path))
     if chosen.name != path.stem:
         raise InputError(
-            f"the name '{chosen.name}' is not the file's", where=str(path), allowed=path.stem
+            f"the name '{chosen.name}' does not match the file name",
+            where=str(path),
+            allowed=path.stem,
         )
     repeated = len(chosen.ids) - len(set(chosen.ids))
     if repeated:

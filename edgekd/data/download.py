@@ -69,7 +69,7 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"can't be made: {error.strerror}", where=str(folder)) from None
+        raise InputError(f"can't be created: {error.strerror}", where=str(folder)) from None
     paths = []
     for done, (file, digest) in enumerate(download.sha256.items()):
         progress(file, done, len(download.sha256))
@@ -106,7 +106,7 @@ def _download(file: str, digest: str, urls: tuple[str, ...]) -> bytes:
     for base in urls:
         address = f"{base.rstrip('/')}/{file}"
         if not address.startswith(("http://", "https://")):
-            raise InputError("not an address", where=address, allowed="http:// or https://")
+            raise InputError("not a URL", where=address, allowed="http:// or https://")
         try:
             with urllib.request.urlopen(address, timeout=30) as answer:
                 raw: bytes = answer.read()
@@ -115,11 +115,11 @@ def _download(file: str, digest: str, urls: tuple[str, ...]) -> bytes:
             continue
         if content_sha256(raw) == digest:
             return raw
-        failures.append(f"{address}: the content is not the data set's (SHA-256 differs)")
+        failures.append(f"{address}: the content does not match the data set (SHA-256 mismatch)")
     raise ToolError(
         f"could not be downloaded: {'; '.join(failures)}",
         where=file,
-        hint="behind a firewall, give a mirror with EDGEKD_DATA_URL, or copy the files by hand to "
+        hint="behind a firewall, set EDGEKD_DATA_URL to a mirror, or copy the files by hand to "
         "$EDGEKD_DATA",
     )
 

@@ -17,7 +17,7 @@ from edgekd.errors import InputError, nearest
 from edgekd.factories import call
 
 PARTS = ("train", "validation", "test")
-FORMS = "a mapping with train, test and perhaps validation, or a tuple in that order"
+FORMS = "a mapping with train, test and optionally validation, or a tuple in that order"
 
 
 def read_factory(
@@ -95,7 +95,7 @@ def _samples(part: Any, where: str, asked: Task | None) -> Samples:
     if isinstance(part, tuple | list) and len(part) == 2:
         return samples_of(part[0], part[1], where, task)
     raise InputError(
-        f"a part of type {type(part).__name__}",
+        f"a part is of type {type(part).__name__}",
         where=where,
         allowed="a map-style torch Dataset of (input, label), or a pair of arrays (x, y)",
     )
@@ -103,7 +103,7 @@ def _samples(part: Any, where: str, asked: Task | None) -> Samples:
 
 def _gathered(dataset: Dataset[Any], where: str, task: Task) -> Samples:
     if not isinstance(dataset, Sized):
-        raise InputError("a Dataset without a length", where=where, allowed="a map-style Dataset")
+        raise InputError("the Dataset has no length", where=where, allowed="a map-style Dataset")
     inputs, labels = [], []
     for index in range(len(dataset)):
         try:

@@ -24,7 +24,7 @@ def read_idx(path: Path, rank: int) -> Tensor:
         with read_errors(path):
             raw = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"not a whole gzip file: {error}", where=str(path)) from None
+        raise InputError(f"not a complete gzip file: {error}", where=str(path)) from None
     if len(raw) < 4 + 4 * rank or raw[:2] != b"\0\0":
         raise InputError("not an IDX file", where=str(path))
     if raw[2] != UNSIGNED_BYTES or raw[3] != rank:

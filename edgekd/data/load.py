@@ -36,9 +36,9 @@ def load_data(table: DataTable, folder: Path) -> Data:
         keep, hold = held_out(source.task.strata(train.y), table.validation)
         if not len(hold):
             raise InputError(
-                f"{len(train)} training samples are too few to hold validation samples back",
+                f"{len(train)} training samples are too few to hold back validation samples",
                 where=where,
-                allowed="two or more of at least one class",
+                allowed="at least two samples of one class",
             )
         train, validation = train.take(keep), train.take(hold)
     augmentation = Augmentation(table.flip, table.shift, table.views)
@@ -82,7 +82,7 @@ def _read(table: DataTable, folder: Path) -> Source:
     source = _named(table)
     if asked is not None and type(asked) is not type(source.task):
         raise InputError(
-            f"'{table.source}' has the targets of {source.task.name}, not of {asked.name}",
+            f"'{table.source}' has targets for {source.task.name}, not for {asked.name}",
             where="data.task",
             allowed=source.task.name,
         )

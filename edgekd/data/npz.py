@@ -40,7 +40,7 @@ def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
     classes = None
     if "classes" in arrays:
         if arrays["classes"].size != 1 or arrays["classes"].dtype.kind not in "iu":
-            raise InputError("'classes' is not one integer", where=str(path))
+            raise InputError("'classes' is not a single integer", where=str(path))
         classes = int(arrays["classes"].item())
     return Source(parts["train"], parts["test"], parts.get("validation"), classes)
 
@@ -59,13 +59,13 @@ def read_arrays(path: Path) -> dict[str, Any]:
                 arrays[key] = loaded[key]
     except ValueError as error:
         if "pickle" in str(error).lower():
-            place = f"array '{key}' holds objects" if key else "it is no .npz file"
+            place = f"array '{key}' contains objects" if key else "it is not an .npz file"
             raise InputError(
                 f"{place}: nothing is unpickled", where=str(path), allowed="arrays of numbers"
             ) from None
-        raise InputError(f"not a whole .npz file: {error}", where=str(path)) from None
+        raise InputError(f"not a complete .npz file: {error}", where=str(path)) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise InputError(f"not a whole .npz file: {error}", where=str(path)) from None
+        raise InputError(f"not a complete .npz file: {error}", where=str(path)) from None
     return arrays
 
 

@@ -54,7 +54,9 @@ def samples_of(x: Any, y: Any, where: str, task: Task = CLASSIFICATION) -> Sampl
         hint = "for one-hot labels, store y.argmax(1)" if labels.ndim == 2 else ""
         raise InputError(f"y has shape {labels.shape}", where=where, allowed="(N,)", hint=hint)
     if plain and labels.dtype.kind not in "iu":
-        raise InputError(f"labels are {labels.dtype}", where=where, allowed="integers from 0 up")
+        raise InputError(
+            f"labels are {labels.dtype}", where=where, allowed="integers starting at 0"
+        )
     if len(inputs) != len(labels):
         raise InputError(f"{len(inputs)} inputs, but {len(labels)} labels", where=where)
     if not len(inputs) or not inputs.size:
@@ -124,7 +126,8 @@ def source_faults(source: Source, where: str) -> list[EdgekdError]:
             )
     for name, part in source.parts.items():
         if part.task != source.task:
-            message = f"targets of {part.task.name}, and those of train are {source.task.name}"
+            tasks = f"{part.task.name}, but those of train are for {source.task.name}"
+            message = f"the targets are for {tasks}"
             faults.append(InputError(message, where=f"{where}: {name}"))
     if isinstance(source.task, Classification):
         return faults + _label_faults(source, where)
@@ -161,8 +164,8 @@ def _gap(present: Sequence[int], classes: int, where: str) -> InputError:
         f"labels go up to {classes - 1}, out of range for {len(present)} classes: no training "
         f"sample has label {absent}",
         where=f"{where}: train",
-        allowed="labels from 0 up without a gap",
-        hint="say how many classes there are with 'classes' in the source",
+        allowed="labels from 0 without gaps",
+        hint="set 'classes' in the source to the number of classes",
     )
 
 

@@ -47,6 +47,6 @@ def distilled_transformer(
 ) -> DistilledTransformer:
     """A DeiT for images of `size` x `size` in square patches."""
     if size % patch:
-        raise ValueError(f"a size of {size} is not divided by patches of {patch}")
+        raise ValueError(f"a size of {size} is not divisible by patches of {patch}")
     embed = nn.Conv2d(channels, width, patch, stride=patch)
     return DistilledTransformer(embed, (size // patch) ** 2, width, depth, heads, classes)

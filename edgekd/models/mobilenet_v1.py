@@ -49,7 +49,7 @@ class MobileNetV1(nn.Module):
     def __init__(self, channels: int, classes: int, width: float, strided: int) -> None:
         super().__init__()
         if not 0 <= strided <= 5:
-            raise ValueError(f"{strided} strides of 2: MobileNetV1 has 0 to 5 of them")
+            raise ValueError(f"MobileNetV1 can have 0 to 5 strides of 2, not {strided}")
         inputs = _scaled(32, width)
         # Small images keep their size in the stem and the first blocks that would halve it.
         skipped = 5 - strided

@@ -38,10 +38,10 @@ class SensorCnn(nn.Module):
         super().__init__()
         if len(widths) != len(kernels):
             raise ValueError(
-                f"{len(widths)} widths for {len(kernels)} kernels: one of each a block"
+                f"{len(widths)} widths for {len(kernels)} kernels: give one of each per block"
             )
         if any(kernel % 2 == 0 for kernel in kernels):
-            raise ValueError(f"kernels {list(kernels)}: odd sizes keep the length")
+            raise ValueError(f"kernels {list(kernels)}: only odd sizes keep the length")
         self.blocks = nn.Sequential()
         inputs = channels
         for block, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):

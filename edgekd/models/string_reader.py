@@ -34,5 +34,5 @@ def string_reader(
 ) -> StringReader:
     """A reader of lines that are `height` pixels high; a frame is two pixels wide."""
     if height % 2:
-        raise ValueError(f"a height of {height} is not divided by 2")
+        raise ValueError(f"a height of {height} is not divisible by 2")
     return StringReader(channels, height, classes, width, depth)

@@ -22,7 +22,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"a width of {width} is not divided by {heads} heads")
+            raise ValueError(f"a width of {width} is not divisible by {heads} heads")
         self.heads = heads
         self.head_size = width // heads
         self.query = nn.Linear(width, width)
@@ -97,7 +97,7 @@ def transformer(
 ) -> Encoder:
     """An encoder for images of `size` x `size`, or sequences that long, in tokens of `patch`."""
     if size % patch:
-        raise ValueError(f"a size of {size} is not divided by patches of {patch}")
+        raise ValueError(f"a size of {size} is not divisible by patches of {patch}")
     if kind == "image":
         image = nn.Conv2d(channels, width, patch, stride=patch)
         return Encoder(image, (size // patch) ** 2, width, depth, heads, classes)

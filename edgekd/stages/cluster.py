@@ -39,7 +39,7 @@ class Cluster(TrainingStage):
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why this clustering can't work on such a model."""
         if candidate.form != "float":
-            return [InputError(f"the model is {candidate.form} already", where=where)]
+            return [InputError(f"the model is already quantized ({candidate.form})", where=where)]
         faults = number_faults(candidate, "clustered", where)
         found = operators(candidate, where)
         faults += unsupported(found, context.target.unsupported_ops, where)
@@ -51,7 +51,7 @@ class Cluster(TrainingStage):
             faults.append(
                 InputError(
                     f"no backend of {context.target.name} stores shared weights "
-                    f"({', '.join(context.target.backends)}): it would be a simulation only",
+                    f"({', '.join(context.target.backends)}): it would only be a simulation",
                     where=where,
                     allowed="a target with the onnx backend",
                 )
@@ -62,7 +62,7 @@ class Cluster(TrainingStage):
 
     def cost(self, context: Context) -> str:
         """The number of values and the training."""
-        return f"{2**self.bits} values a layer, then {self.learning(context, '').length}"
+        return f"{2**self.bits} values per layer, then {self.learning(context, '').length}"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """A graph whose layers read their weights from tables."""
@@ -80,7 +80,7 @@ class Cluster(TrainingStage):
         tables = sum(each.centroids.numel() for each in found if each.centroids is not None)
         line = (
             f"cluster: {every:,} weights of {len(found)} layers share {tables:,} values, "
-            f"{zeros / every:.1%} of them zeros, {self.teaching.epochs} epochs trained; "
-            "activations in float"
+            f"{zeros / every:.1%} are zeros, trained for {self.teaching.epochs} epochs; "
+            "activations stay in float"
         )
         return candidate.after(finished, line, "weights")

@@ -80,7 +80,7 @@ class Quantize(TrainingStage):
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Refuse what is quantized already, what has no layer to quantize, and what can't run."""
         if candidate.form != "float":
-            return [InputError(f"the model is {candidate.form} already", where=where)]
+            return [InputError(f"the model is already quantized ({candidate.form})", where=where)]
         faults = number_faults(candidate, self.dtype, where)
         faults += method_faults(self.dtype, self.method, where)
         narrows = self.mixed is not None or bool(self.ignore)
@@ -110,12 +110,12 @@ class Quantize(TrainingStage):
             count = len(calibration_of(context))
             start = f"to int8 ({_scheme_name(context)}), ranges from {count} samples"
         if self.mixed is not None:
-            start += f", {self._wide} where it is needed most"
+            start += f", with the most sensitive layers in {self._wide}"
         if self.method != "calibrate":
             start += f", then {self.learning(context, '').length}"
         others = [name for name in context.target.backends if name not in storing(context.target)]
         if self.dtype in WEIGHTS_ALONE and others:
-            start += f" ({', '.join(others)}: the float model)"
+            start += f" (the float model for {', '.join(others)})"
         return start
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
@@ -194,7 +194,7 @@ class Quantize(TrainingStage):
         if self.dtype != "bf16":
             line += f" by {self.method}"
         size = f"{stored_bytes(graph):,} bytes of weights"
-        return candidate.after(graph, f"{line}{note}, {size}, activations in float", "weights")
+        return candidate.after(graph, f"{line}{note}, {size}, activations stay in float", "weights")
 
     def _dtypes(
         self, whole: GraphModule, candidate: Candidate, context: Context
@@ -240,7 +240,7 @@ class Quantize(TrainingStage):
         wide = widened(trial, errors, self.mixed, score, before)
         shown = ", ".join(f"{name} {errors[name]:.2g}" for name in wide) or "none"
         rest = max((error for name, error in errors.items() if name not in wide), default=0.0)
-        note = f"; {self._wide} stay (output error alone): {shown}; the others at most {rest:.2g}"
+        note = f"; kept in {self._wide} (output error): {shown}; at most {rest:.2g} for the others"
         return wide, note
 
     def _teach(self, graph: GraphModule, context: Context, on_step: OnStep | None) -> None:
@@ -262,8 +262,8 @@ class Quantize(TrainingStage):
     def _name(self, context: Context) -> str:
         if self.dtype == "int8":
             return f"int8 {_scheme_name(context)}"
-        groups = "a channel" if not self.group else f"{self.group} weights at most"
-        scales = "" if self.dtype == "bf16" else f", a scale for {groups}"
+        groups = "channel" if not self.group else f"{self.group} weights"
+        scales = "" if self.dtype == "bf16" else f", one scale per {groups}"
         return f"{self.dtype} weights{scales}"
 
     def _missing(self, where: str) -> list[EdgekdError]:

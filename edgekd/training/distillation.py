@@ -34,7 +34,7 @@ def check_teaching(student: nn.Module, context: Context) -> list[EdgekdError]:
     if not faults and not teaching.label_weight and not any(term.weight for term in terms):
         faults.append(InputError("every weight is zero: there is nothing to learn", where=where))
     if teaching.losses and not teachers:
-        hint = "name one under [[teachers]], or set losses = [] to train with labels only"
+        hint = "add one under [[teachers]], or set losses = [] to train with labels only"
         faults.append(InputError("there is no teacher", where=where, hint=hint))
     faults += task_faults(terms, teaching.label_smoothing, data.task, where)
     faults += row_faults(teaching, data, bool(teachers and terms), where)

@@ -27,7 +27,7 @@ def data_faults(data: Data, where: str) -> list[EdgekdError]:
         broken = [not bool(row.isfinite().all()) for row in torch.split(samples.x, 1024)]
         if any(broken):
             count = int((~samples.x.flatten(1).isfinite().all(1)).sum())
-            faults.append(InputError(f"{count} samples hold NaN or infinity", where=place))
+            faults.append(InputError(f"{count} samples contain NaN or infinity", where=place))
         faults += data.task.target_faults(samples.y, data.classes, place)
     if not len(data.train):
         faults.append(InputError("no samples to train on", where=f"{where}: data '{data.name}'"))
@@ -35,7 +35,7 @@ def data_faults(data: Data, where: str) -> list[EdgekdError]:
         shape = tuple(data.train.x.shape[1:])
         faults.append(
             InputError(
-                f"flip and shift work on images, found samples of shape {shape}",
+                f"flip and shift need images, but the samples have shape {shape}",
                 where=f"{where}: data '{data.name}'",
                 allowed="(channels, height, width)",
             )
@@ -84,7 +84,7 @@ def logit_faults(
             faults.append(_forward_fault(error, data, place))
             continue
         if _shape(theirs) != shape:
-            message = f"gives logits of shape {_shape(theirs)}, the student {shape}"
+            message = f"gives logits of shape {_shape(theirs)}, but the student gives {shape}"
             hint = "teacher and student must have the same classes"
             faults.append(InputError(message, where=place, hint=hint))
     return faults
@@ -114,7 +114,7 @@ def row_faults(teaching: Teaching, data: Data, taught: bool, where: str) -> list
     }
     for key in (key for key, is_set in requested.items() if is_set):
         if not (data.task.has_rows and data.task.labels_rows):
-            message = f"the task {data.task.name} has no logits with a label each"
+            message = f"the task {data.task.name} has no logits with one label each"
             faults.append(InputError(message, where=f"{where}: {key}"))
     if teaching.sample_weights == "disagreement" and not taught:
         message = "there is no teacher to disagree with"
@@ -128,13 +128,15 @@ def row_faults(teaching: Teaching, data: Data, taught: bool, where: str) -> list
 def _meaning_fault(term: Term, task: Task) -> InputError | None:
     loss = term.loss
     if isinstance(loss, OutputLoss | FeatureLoss) and loss.tasks and task.name not in loss.tasks:
-        message = f"'{term.name}' is for {' and '.join(loss.tasks)}, the data's task is {task.name}"
+        message = (
+            f"'{term.name}' is for {' and '.join(loss.tasks)}, but the data's task is {task.name}"
+        )
         return InputError(message, where=term.where)
     if not isinstance(loss, ResponseLoss):
         return None
     if not task.has_rows:
         message = f"'{term.name}' compares logits of classes; {task.name} has none"
-        hint = "use a loss of the task, or one on layers"
+        hint = "use a loss for this task, or one on layers"
         return InputError(message, where=term.where, hint=hint)
     if loss.labelled and not task.labels_rows:
         message = f"'{term.name}' needs a label for every row of logits; {task.name} has none"
@@ -145,7 +147,7 @@ def _meaning_fault(term: Term, task: Task) -> InputError | None:
 def feature_faults(
     term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
 ) -> list[EdgekdError]:
-    """A black box without layers, a layer that isn't there, shapes that can't be bridged."""
+    """A black box without layers, a layer that isn't there, shapes that can't be matched."""
     source = source_of(term, teachers)
     names = [teacher.name for teacher in teachers]
     if term.network is not None and term.network not in names:

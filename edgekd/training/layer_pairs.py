@@ -58,7 +58,7 @@ def pairs_of(student: nn.Module, teacher: nn.Module, asked: Pairing, where: str)
     for side, found in (("student", mine), ("teacher", theirs)):
         if not found:
             raise InputError(
-                f"the {side} has no blocks that repeat",
+                f"the {side} has no repeated blocks",
                 where=where,
                 hint="name the layers: student = ..., teacher = ...",
             )
@@ -94,7 +94,7 @@ def values_in(module: nn.Module, block: str, where: str) -> str:
         if name.startswith(f"{block}.") and name.rpartition(".")[2] in VALUES:
             return name
     raise InputError(
-        f"no layer for the values of attention within '{block}'",
+        f"no attention value layer within '{block}'",
         where=where,
         allowed=", ".join(VALUES),
         hint="name the layers: student = [...], teacher = [...]",

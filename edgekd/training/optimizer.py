@@ -44,7 +44,7 @@ def make_optimizer(
     """AdamW or SGD over every parameter that asks for a gradient."""
     parameters = [value for value in module.parameters() if value.requires_grad]
     if not parameters:
-        raise InputError("nothing to train: no parameter asks for a gradient", where="training")
+        raise InputError("nothing to train: no parameter requires a gradient", where="training")
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -140,7 +140,7 @@ def _term(table: Mapping[str, Any], where: str) -> Term:
     pairing = Pairing(asked.map, asked.pairs) if asked.layers else None
     fault = _layer_fault(asked.name, loss, student, teacher, pairing)
     if not fault and not asked.layers and {"map", "pairs"} & asked.model_fields_set:
-        fault = "'map' and 'pairs' go with layers = \"auto\" only"
+        fault = "'map' and 'pairs' need layers = \"auto\""
     if fault:
         raise InputError(fault, where=where, hint="see the layers with 'edgekd inspect'")
     return Term(
@@ -167,7 +167,7 @@ def _made(name: str, own: Mapping[str, Any], where: str) -> tuple[Loss, dict[str
         if key not in entry.parameters or entry.parameters[key].annotation is not float:
             numbers = [k for k, p in entry.parameters.items() if p.annotation is float]
             raise InputError(
-                f"'{name}' has no number '{key}' to schedule",
+                f"'{name}' has no numeric parameter '{key}' to schedule",
                 where=place,
                 allowed=", ".join(numbers),
             )
@@ -177,9 +177,9 @@ def _made(name: str, own: Mapping[str, Any], where: str) -> tuple[Loss, dict[str
         place = f"{where}: {key}"
         checked(partial(_again, entry, fixed, schedules, where), schedule, key, place)
         if not isinstance(getattr(loss, key, None), float | int):
-            raise InputError(f"'{key}' of '{name}' can't change while it trains", where=place)
+            raise InputError(f"'{key}' of '{name}' can't change during training", where=place)
         if schedule.each_sample and not (isinstance(loss, ResponseLoss) and key == "temperature"):
-            message = "one value a sample is for the temperature of a loss on logits"
+            message = "one value per sample is only for the temperature of a loss on logits"
             raise InputError(message, where=place)
     return loss, schedules
 
@@ -197,7 +197,7 @@ def weight_of(
     if isinstance(given, Mapping):
         if not is_scheduled(given):
             hint = 'weight = { schedule = "linear", start = 0.9, end = 0.1 }'
-            raise InputError("a table without 'schedule'", where=place, hint=hint)
+            raise InputError("the table has no 'schedule'", where=place, hint=hint)
         weighting = schedule_for_weight(given, place)
         most = weighting.bounds[1] if isinstance(weighting, Schedule) else 1.0
         return most, weighting
@@ -236,7 +236,7 @@ def _layer_fault(
         return f"'{name}' reads one layer on each side, found {len(student)} and {len(teacher)}"
     if len(student) != len(teacher) or len(student) < loss.least:
         found = f"found {len(student)} and {len(teacher)}"
-        return f"'{name}' reads {loss.least} or more layers, as many on each side; {found}"
+        return f"'{name}' reads at least {loss.least} layers, the same number on each side; {found}"
     return None
 
 
@@ -313,9 +313,7 @@ def shapes_at(module: nn.Module, names: Sequence[str], example: Tensor, where: s
         module(example)
         for name in names:
             if not isinstance(taps.outputs.get(name), Tensor):
-                raise InputError(
-                    f"the layer '{name}' gives no single tensor in a forward pass", where=where
-                )
+                raise InputError(f"the layer '{name}' does not output a single tensor", where=where)
         return [tuple(taps.outputs[name].shape[1:]) for name in names]
 
 

@@ -56,7 +56,9 @@ def test_an_unknown_set_is_refused_with_the_nearest_name(digits: Data) -> None:
 
 
 def test_a_set_of_other_data_is_refused(digits: Data) -> None:
-    with pytest.raises(InputError, match="calibrates 'fashion-mnist', and the data is 'digits'"):
+    with pytest.raises(
+        InputError, match="made for the data set 'fashion-mnist', but the data is 'digits'"
+    ):
         calibration_samples(Calibration(set="fashion-mnist"), digits)
 
 
@@ -68,7 +70,7 @@ def test_ids_that_limit_left_out_are_refused() -> None:
 
 def test_other_samples_under_the_same_name_are_noticed(digits: Data) -> None:
     train = Samples(digits.train.x * 2, digits.train.y, digits.train.ids)
-    with pytest.raises(InputError, match="SHA-256 differs") as caught:
+    with pytest.raises(InputError, match="SHA-256 mismatch") as caught:
         calibration_samples(
             Calibration(set="digits"), Data("digits", train, digits.validation, digits.test, 10)
         )
@@ -79,7 +81,10 @@ def test_other_samples_under_the_same_name_are_noticed(digits: Data) -> None:
     ("text", "message"),
     [
         ('name = "own"\nids = [1, 1]\ndata = "digits"\npreprocessing = ""', "1 ids are repeated"),
-        ('name = "its"\nids = [1]\ndata = "digits"\npreprocessing = ""', "is not the file's"),
+        (
+            'name = "its"\nids = [1]\ndata = "digits"\npreprocessing = ""',
+            "does not match the file name",
+        ),
         ('name = "own"\nids = []\ndata = "digits"\npreprocessing = ""', "at least 1 item"),
         ('name = "own"\nids = [1]\ndata = "digits"\npreprocesing = ""', "'preprocesing'"),
         ("name = ", "not valid TOML"),

@@ -84,7 +84,7 @@ def test_files_that_are_right_are_not_fetched_again(mirror: str) -> None:
 
 def test_a_mirror_with_other_content_is_refused(mirror: str, tmp_path: Path) -> None:
     (tmp_path / "mirror" / FILES[1]).write_bytes(gzip.compress(b"something else"))
-    with pytest.raises(ToolError, match="the content is not the data set's") as caught:
+    with pytest.raises(ToolError, match="the content does not match the data set") as caught:
         fetch("fashion-mnist", url=mirror)
     assert caught.value.where == FILES[1]
     assert caught.value.exit_code == 3
@@ -100,7 +100,7 @@ def test_without_network_there_is_one_clear_error(
 
 
 def test_only_web_addresses_are_fetched(mirror: str) -> None:
-    with pytest.raises(InputError, match="not an address"):
+    with pytest.raises(InputError, match="not a URL"):
         fetch("fashion-mnist", url="file:///etc")
 
 
@@ -126,8 +126,8 @@ def test_a_missing_set_names_both_ways_to_get_it(
     ("raw", "message"),
     [
         (b"", "not an IDX file"),
-        (b"not gzip at all", "not a whole gzip file"),
-        (contents()[FILES[0]][:-20], "not a whole gzip file"),
+        (b"not gzip at all", "not a complete gzip file"),
+        (contents()[FILES[0]][:-20], "not a complete gzip file"),
         (gzip.compress(b"", mtime=0), "not an IDX file"),
         (gzip.compress(b"PK" * 20, mtime=0), "not an IDX file"),
         (contents()[FILES[1]], "an IDX file of type 0x08 with 1 axes"),

@@ -104,13 +104,13 @@ def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
 def test_a_truncated_npz_is_one_error(save: Save, size: int) -> None:
     path = save()
     path.write_bytes(path.read_bytes()[:size])
-    assert "not a whole .npz file" in str(refused(path)) or "it is no .npz" in str(refused(path))
+    assert "not a complete .npz file" in str(refused(path)) or "it is no .npz" in str(refused(path))
 
 
 def test_arrays_of_objects_are_never_unpickled(tmp_path: Path) -> None:
     path = tmp_path / "set.npz"
     np.savez(path, x_train=np.array([{"a": 1}], dtype=object))
-    assert "array 'x_train' holds objects: nothing is unpickled" in str(refused(path))
+    assert "array 'x_train' contains objects: nothing is unpickled" in str(refused(path))
 
 
 def test_a_misspelt_array_is_refused_together_with_the_missing_one(save: Save) -> None:
@@ -149,7 +149,7 @@ def test_numbers_beyond_float32_are_refused(save: Save) -> None:
         ({"x_test": np.zeros((0, 3, 5)), "y_test": np.zeros(0, int)}, "no samples"),
         ({"x_train": np.full((40, 3, 5), "a")}, "x holds"),
         ({"classes": np.array([3])}, "out of range"),
-        ({"classes": np.array("four")}, "'classes' is not one integer"),
+        ({"classes": np.array("four")}, "'classes' is not a single integer"),
     ],
 )
 def test_what_is_wrong_with_the_samples_is_said(

@@ -108,7 +108,7 @@ def test_targets_that_do_not_fit_are_refused(tmp_path, task, y, fault):
 
 
 def test_a_named_set_keeps_its_task_but_takes_other_parameters():
-    with pytest.raises(InputError, match="'diabetes' has the targets of regression, not of tokens"):
+    with pytest.raises(InputError, match="'diabetes' has targets for regression, not for tokens"):
         load_data(DataTable(source="diabetes", task="tokens"), Path())
     wish = {"name": "regression", "tolerance": 1.0}
     data = load_data(DataTable(source="diabetes", task=wish), Path())

@@ -133,11 +133,11 @@ def test_mobilenet_v2_keeps_the_input_where_the_shape_stays() -> None:
 @pytest.mark.parametrize(
     ("factory", "arguments", "message"),
     [
-        ("transformer:transformer", {"patch": 5}, "28 is not divided by patches of 5"),
-        ("transformer:transformer", {"heads": 3}, "64 is not divided by 3 heads"),
+        ("transformer:transformer", {"patch": 5}, "28 is not divisible by patches of 5"),
+        ("transformer:transformer", {"heads": 3}, "64 is not divisible by 3 heads"),
         ("sensor_cnn:sensor_cnn", {"widths": [8]}, "1 widths for 3 kernels"),
-        ("sensor_cnn:sensor_cnn", {"kernels": [4, 4, 4]}, "odd sizes keep the length"),
-        ("mobilenet_v1:mobilenet_v1", {"strided": 6}, "has 0 to 5 of them"),
+        ("sensor_cnn:sensor_cnn", {"kernels": [4, 4, 4]}, "only odd sizes keep the length"),
+        ("mobilenet_v1:mobilenet_v1", {"strided": 6}, "can have 0 to 5 strides of 2"),
     ],
 )
 def test_shapes_that_can_not_be_made_are_refused(

@@ -190,7 +190,7 @@ def test_a_layer_that_is_not_there_is_refused_with_the_nearest(refused):
         ([{"name": "kl", "weight": 0.0}], "every weight is zero: there is nothing to learn"),
         (
             [{"name": "hint", "student": "stages.0", "teacher": "classifier"}],
-            "student features (16, 8, 8) and teacher features (10,) can't be bridged",
+            "student features (16, 8, 8) and teacher features (10,) can't be matched",
         ),
     ],
     ids=["no temperature", "an infinite temperature", "no weight", "no common shape"],

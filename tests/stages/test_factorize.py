@@ -66,7 +66,7 @@ def test_nothing_changes_where_nothing_gets_cheaper(
 ) -> None:
     result = ran(data, trained, tmp_path, rank={"energy": 0.9999999}, weighted=False)
     assert totals(result.module, data.example) == totals(trained, data.example)
-    assert "no layer got cheaper" in result.lineage[-1]
+    assert "no layer became cheaper" in result.lineage[-1]
     assert "stem.0 (not cheaper)" in result.lineage[-1]
 
 
@@ -96,7 +96,7 @@ def test_what_cannot_work_is_said_at_once(keys: dict, message: str, data: Data) 
 
 
 def test_one_rule_for_ranks_is_asked_for() -> None:
-    with pytest.raises(ValueError, match="there is energy and rank"):
+    with pytest.raises(ValueError, match="found energy and rank"):
         Factorize(rank={"energy": 0.9, "rank": 4})
 
 

@@ -171,7 +171,7 @@ def test_every_criterion_removes_a_block(criterion: str, data: Data, tmp_path: P
     gone = [n for n, part in result.module.named_modules() if isinstance(part, nn.Identity)]
     lost = set(gone) - {n for n, part in module.named_modules() if isinstance(part, nn.Identity)}
     assert len(lost) == 3  # a third of three, of two and of two, rounded
-    assert all(f"{name} gone" in result.lineage[-1] for name in lost)
+    assert all(f"{name} removed" in result.lineage[-1] for name in lost)
     assert totals(result.module, data.example).macs < 0.75 * totals(module, data.example).macs
 
 
@@ -272,7 +272,7 @@ FAULTS = {
     "no heads to remove": {"amount": 0.5, "granularity": "heads"},
     "'stem.0' has 1 input channels a filter, which 4 does not divide": {"granularity": "2:4"},
     "prunes nothing or everything": {"granularity": "4:4"},
-    "judges channels, not single weights": {
+    "scores channels, not single weights": {
         "amount": 0.5, "granularity": "weights", "criterion": "bn-scale"},
     "while the model trains, for 0 epochs": {
         "amount": 0.5, "granularity": "weights", "criterion": "movement", "epochs": 0},
@@ -301,7 +301,7 @@ def test_a_quantized_or_exported_model_is_refused(data: Data) -> None:
         ({"amount": 0.0}, "removes nothing"),
         ({}, "either 'amount' or 'budget'"),
         ({"amount": 0.5, "budget": 0.5}, "either 'amount' or 'budget'"),
-        ({"granularity": "2:4", "amount": 0.5}, "the pattern 2:4 is the amount"),
+        ({"granularity": "2:4", "amount": 0.5}, "the pattern 2:4 already sets the amount"),
         ({"granularity": "weights", "budget": 0.5}, "zeros save no MACs"),
     ],
 )

@@ -70,7 +70,7 @@ def faults(
 @pytest.mark.parametrize("form", ["int8", "fp16"])
 def test_a_model_is_not_quantized_twice(form: str, data: Data, trained: nn.Module) -> None:
     (fault,) = faults(data, trained, form)
-    assert f"the model is {form} already" in fault
+    assert f"the model is already quantized ({form})" in fault
 
 
 def test_a_model_without_layers_has_nothing_to_quantize(data: Data) -> None:
@@ -215,21 +215,18 @@ def test_narrow_weights_are_said_to_be_weights_alone(
 ) -> None:
     result = ran(data, trained, tmp_path, dtype="int4", group=16)
     assert result.form == "weights"
-    assert (
-        "quantize: int4 weights, a scale for 16 weights at most by calibrate"
-        in (result.lineage[-1])
-    )
-    assert result.lineage[-1].endswith("bytes of weights, activations in float")
+    assert "quantize: int4 weights, one scale per 16 weights by calibrate" in (result.lineage[-1])
+    assert result.lineage[-1].endswith("bytes of weights, activations stay in float")
     assert evaluate(result.module, data.test) > evaluate(trained, data.test) - 0.05
     cost = Quantize(dtype="int4").cost(context_of(data, trained, Path("unused")))
-    assert cost.endswith("(tflite, tvm: the float model)")
+    assert cost.endswith("(the float model for tflite, tvm)")
 
 
 def test_the_most_sensitive_layers_stay_wide_and_are_named(
     data: Data, trained: nn.Module, tmp_path: Path
 ) -> None:
     result = ran(data, trained, tmp_path, dtype="binary", mixed={"layers": 3, "wide": "float"})
-    assert "; float stay (output error alone): " in result.lineage[-1]
+    assert "; kept in float (output error): " in result.lineage[-1]
     assert result.lineage[-1].count(" stay ") == 1
     kinds = [each.dtype for _, each in stored_weights(result.module)]
     assert kinds == ["binary"] * 7

@@ -330,7 +330,7 @@ def test_no_teacher_and_no_weight_are_refused():
 def test_teacher_and_student_of_different_classes_are_refused():
     found = faults(network(), teaching(KL_TABLE), teachers=[Network(network(1, classes=5))])
     assert len(found) == 1
-    assert "gives logits of shape (1, 5), the student (1, 3)" in found[0]
+    assert "gives logits of shape (1, 5), but the student gives (1, 3)" in found[0]
 
 
 def test_a_student_with_too_few_outputs_or_wrong_inputs_is_refused():
@@ -348,7 +348,7 @@ def test_labels_out_of_range_and_nan_in_data_and_weights_are_refused():
     teacher.module.classifier.bias.data[0] = float("inf")
     found = faults(student, Teaching(), data(train=Samples(x, y)), [teacher])
     assert len(found) == 4
-    assert "train: 2 samples hold NaN or infinity" in found[0]
+    assert "train: 2 samples contain NaN or infinity" in found[0]
     assert "label 3 of sample 7 is out of range (allowed: 0 to 2)" in found[1]
     assert "student: NaN or infinity in the weights 'stem.0.weight'" in found[2]
     assert "teacher big: NaN or infinity in the weights 'classifier.bias'" in found[3]
@@ -359,14 +359,14 @@ def test_mirroring_what_is_no_image_is_refused():
     only = Data("flat", flat, flat, flat, 3, Augmentation(flip=True))
     student = nn.Linear(5, 3).eval()
     found = faults(student, teaching(KL_TABLE), only, [Network(nn.Linear(5, 3))])
-    assert "flip and shift work on images, found samples of shape (5,)" in found[0]
+    assert "flip and shift need images, but the samples have shape (5,)" in found[0]
 
 
 def test_a_layer_that_is_not_reached_is_refused():
     student = network()
     student.spare = nn.Linear(2, 2)
     found = faults(student, teaching({**HINT, "student": "spare", "teacher": "stages.1"}))
-    assert "the layer 'spare' gives no single tensor" in found[0]
+    assert "the layer 'spare' does not output a single tensor" in found[0]
 
 
 def test_a_teacher_whose_logits_are_no_numbers_is_named(tmp_path):

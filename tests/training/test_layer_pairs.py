@@ -73,11 +73,11 @@ def test_a_deeper_student_gives_up_blocks_of_its_own():
 
 
 def test_a_network_without_blocks_or_attention_is_refused():
-    with pytest.raises(InputError, match="the student has no blocks that repeat"):
+    with pytest.raises(InputError, match="the student has no repeated blocks"):
         pairs_of(nn.Sequential(nn.Linear(2, 2)), encoder(), Pairing(), "losses.1")
     with pytest.raises(InputError, match=r"no attention weights within 'stages\.0\.0'"):
         attention_in(resnet8(channels=1), "stages.0.0", "losses.1")
-    with pytest.raises(InputError, match=r"no layer for the values of attention within 'stages"):
+    with pytest.raises(InputError, match=r"no attention value layer within 'stages"):
         values_in(resnet8(channels=1), "stages.0.0", "losses.1")
 
 

@@ -109,7 +109,7 @@ def test_a_student_of_another_view_learns_from_what_its_teacher_sees(tmp_path):
     [
         (
             Regression(), torch.rand(4, 3, 4, 4), [KL], {},
-            "'kl' compares logits of classes; regression has none -> use a loss of the task",
+            "'kl' compares logits of classes; regression has none -> use a loss for this task",
         ),
         (
             Regression(), torch.rand(4, 3, 4, 4), [], {"label_smoothing": 0.1},

@@ -171,25 +171,28 @@ KL = {"name": "kl"}
     [
         ({**KL, "temperature": {**LINEAR, "end": 0.0}}, "temperature must be above 0"),
         ({**KL, "temperature": {"schedule": "liner"}}, "unknown schedule 'liner'.*linear"),
-        ({**KL, "weight": {**LINEAR, "end": -1.0}}, "a weight from -1 to 8"),
-        ({**KL, "weight": {"start": 1.0}}, "a table without 'schedule'"),
-        ({"name": "nst", "layers": "auto", "layout": LINEAR}, "no number 'layout' to schedule"),
+        ({**KL, "weight": {**LINEAR, "end": -1.0}}, "the weight would range from -1 to 8"),
+        ({**KL, "weight": {"start": 1.0}}, "the table has no 'schedule'"),
+        (
+            {"name": "nst", "layers": "auto", "layout": LINEAR},
+            "no numeric parameter 'layout' to schedule",
+        ),
         (
             {"name": "crd", "temperature": {"schedule": "spread"}},
-            "one value a sample is for the temperature of a loss on logits",
+            "one value per sample is only for the temperature of a loss on logits",
         ),
         ({**KL, "layers": "auto"}, "compares logits and reads no layer"),
         ({"name": "hint", "layers": "auto", "student": "stem"}, "give either layers"),
         ({"name": "hint", "layers": "all"}, "'auto'"),
-        ({"name": "hint", "student": "stem", "map": "back"}, "go with layers"),
+        ({"name": "hint", "student": "stem", "map": "back"}, "need layers"),
         ({"name": "fsp", "layers": "auto"}, "as many channels on both sides"),
         ({"name": "minilm", "layers": "auto"}, "no attention weights within"),
         ({"name": "hint", "student": "stages.9"}, "no layer 'stages.9'"),
         ({**KL, "weight": {"schedule": "balanced", "layer": "nowhere"}}, "no layer 'nowhere'"),
         ({"name": "ctc"}, "needs logits \\(frames, classes\\)"),
         ({"name": "keypoint"}, "needs heatmaps"),
-        ({"name": "detection-rank"}, "is for detection, the data's task is classification"),
-        ({"name": "detection-features", "layers": "auto"}, "is for detection, the data's task"),
+        ({"name": "detection-rank"}, "is for detection, but the data's task is classification"),
+        ({"name": "detection-features", "layers": "auto"}, "is for detection, but the data's task"),
         ({"name": "cross-modal", "temperature": -1.0}, "temperature must be above 0"),
     ],
 )
@@ -222,7 +225,7 @@ def test_a_task_without_labelled_rows_has_no_sample_weights_and_no_fitted_temper
         sample_weights="disagreement",
         calibrate_teachers=True,
     )
-    assert found.count("the task keypoints has no logits with a label each") == 2
+    assert found.count("the task keypoints has no logits with one label each") == 2
 
 
 def test_depths_losses_are_all_listed_with_what_auto_takes():

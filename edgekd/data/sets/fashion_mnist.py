@@ -63,7 +63,7 @@ def find_folder() -> Path:
         if any((folder / file).exists() for file in DOWNLOAD.sha256):
             return folder
     raise InputError(
-        "the files of fashion-mnist are in none of the folders",
+        "the fashion-mnist files are in none of the folders searched",
         where="data.source",
         allowed=", ".join(str(folder) for folder in folders),
         hint="apt install dataset-fashion-mnist, or: edgekd data fetch fashion-mnist",

@@ -112,7 +112,7 @@ def task_of(given: str | Mapping[str, Any], where: str) -> Task:
     if not isinstance(name, str):
         hint = "task = { name = 'keypoints', radius = 2.0 }"
         raise InputError(
-            "a task without 'name'", where=where, allowed=", ".join(TASKS.names()), hint=hint
+            "the task has no 'name'", where=where, allowed=", ".join(TASKS.names()), hint=hint
         )
     task: Task = build(TASKS.get(name, where), table, where)
     return task

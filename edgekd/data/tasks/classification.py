@@ -53,10 +53,10 @@ class Classification(Task):
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit a class."""
+        """Anything but one logit per class."""
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == (len(y), classes):
             return None
-        return shape_fault(outputs, f"({len(y)}, {classes}): one logit a class", where)
+        return shape_fault(outputs, f"({len(y)}, {classes}): one logit per class", where)
 
 
 CLASSIFICATION: Task = Classification()

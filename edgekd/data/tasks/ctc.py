@@ -70,21 +70,21 @@ class CTC(Task):
         gaps = (y[:, 1:] != NO_LABEL) & (y[:, :-1] == NO_LABEL)
         if bool(gaps.any()):
             first = int(gaps.any(1).nonzero()[0])
-            message = f"sample {first} has a label behind its end (-1)"
+            message = f"sample {first} has a label after its end (-1)"
             faults.append(InputError(message, where=where))
         return faults
 
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit a class and frame, or too few frames for the longest sequence."""
-        wanted = f"({len(y)}, frames, {classes}): one logit a class and frame"
+        """Anything but one logit per class and frame; too few frames for the longest sequence."""
+        wanted = f"({len(y)}, frames, {classes}): one logit per class and frame"
         fits = isinstance(outputs, Tensor) and outputs.ndim == 3
         if not fits or (outputs.shape[0], outputs.shape[2]) != (len(y), classes):  # type: ignore[attr-defined]
             return shape_fault(outputs, wanted, where)
         frames = outputs.shape[1]  # type: ignore[attr-defined]
         if frames < y.shape[1]:
-            message = f"{frames} frames can't hold sequences of {y.shape[1]}"
+            message = f"{frames} frames can't hold sequences of length {y.shape[1]}"
             return InputError(message, where=where, allowed=f"{y.shape[1]} frames or more")
         return None
 

@@ -117,12 +117,12 @@ class Detection(Task):
         names = y[..., 0][there]
         faults: list[EdgekdError] = []
         if bool(((names < 0) | (names >= classes) | (names != names.round())).any()):
-            message = "a box has a class out of range"
+            message = "the class of a box is out of range"
             faults.append(InputError(message, where=where, allowed=f"-1 or 0 to {classes - 1}"))
         sizes = y[..., 1:][there]
         if bool(((sizes < 0) | (sizes > 1) | ~sizes.isfinite()).any()):
             message = "a box lies outside its image"
-            hint = "x, y, width and height are shares of the image"
+            hint = "x, y, width and height are fractions of the image size"
             faults.append(InputError(message, where=where, allowed="0 to 1", hint=hint))
         return faults
 
@@ -133,7 +133,7 @@ class Detection(Task):
         like = (len(y), 5 + classes)
         if isinstance(outputs, Tensor) and outputs.ndim == 4 and outputs.shape[:2] == like:
             return None
-        wanted = f"({len(y)}, {5 + classes}, height, width): a box and {classes} classes a cell"
+        wanted = f"({len(y)}, {5 + classes}, height, width): a box and {classes} classes per cell"
         return shape_fault(outputs, wanted, where)
 
 

@@ -92,6 +92,6 @@ class Keypoints(Task):
             return shape_fault(outputs, wanted, where)
         height, width = outputs.shape[2:]
         if bool((y[..., 0] > width - 0.5).any()) or bool((y[..., 1] > height - 0.5).any()):
-            message = f"points lie beyond heatmaps of {width} x {height} cells"
+            message = f"points lie outside heatmaps of {width} x {height} cells"
             return InputError(message, where=where, hint="targets are in cells, not in pixels")
         return None

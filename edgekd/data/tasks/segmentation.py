@@ -72,8 +72,8 @@ class Segmentation(Task):
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit a class and pixel."""
+        """Anything but one logit per class and pixel."""
         wanted = (len(y), classes, *y.shape[1:])
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == wanted:
             return None
-        return shape_fault(outputs, f"{wanted}: one logit a class and pixel", where)
+        return shape_fault(outputs, f"{wanted}: one logit per class and pixel", where)

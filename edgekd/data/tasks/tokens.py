@@ -64,8 +64,8 @@ class Tokens(Task):
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit a class and token."""
+        """Anything but one logit per class and token."""
         wanted = (len(y), *y.shape[1:], classes)
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == wanted:
             return None
-        return shape_fault(outputs, f"{wanted}: one logit a class and token", where)
+        return shape_fault(outputs, f"{wanted}: one logit per class and token", where)

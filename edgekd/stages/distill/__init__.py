@@ -42,7 +42,7 @@ class Distill(TrainingStage):
         try:
             return self._scheme("").cost(self.learning(context, ""))
         except EdgekdError:
-            return "not known: the scheme is refused"
+            return "unknown: the scheme was rejected"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         scheme, learning = self._scheme("distill"), self.learning(context, "distill")

@@ -59,7 +59,7 @@ class Rank(Value):
         given = [name for name in Rank.model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             found, names = " and ".join(given) or "none", ", ".join(Rank.model_fields)
-            raise ValueError(f"give exactly one of {names}; there is {found}")
+            raise ValueError(f"give exactly one of {names}, found {found}")
         return self
 
 
@@ -196,8 +196,8 @@ class Factorize(TrainingStage):
             except InputError as error:
                 return [InputError(error.message, where=f"{where}.rank.budget", hint=error.hint)]
         if self.rank.sensitivity is not None and not len(context.data.validation):
-            text = "sensitivity is measured on validation samples, and there are none"
-            hint = "data.validation = 0.1 holds some back"
+            text = "sensitivity is measured on validation samples, but there are none"
+            hint = "set data.validation = 0.1 to hold some back"
             return [InputError(text, where=f"{where}.rank.sensitivity", hint=hint)]
         if self.rank.rank is None:
             return []
@@ -239,10 +239,11 @@ class Factorize(TrainingStage):
             if (option := chosen.get(site.name)) is not None
         ]
         whole = [site.name for site in sites if site.name not in chosen]
+        changes = "; ".join(done) or "no layer became cheaper"
         kept = [f"{name} ({why})" for name, why in left.items()]
         kept += [f"{name} (not cheaper)" for name in whole]
         return (
             f"factorize: {before.parameters:,} -> {after.parameters:,} parameters, "
-            f"{before.macs:,} -> {after.macs:,} MACs; {'; '.join(done) or 'no layer got cheaper'}"
-            + (f"; as they were: {', '.join(kept)}" if kept else "")
+            f"{before.macs:,} -> {after.macs:,} MACs; {changes}"
+            + (f"; unchanged: {', '.join(kept)}" if kept else "")
         )

@@ -97,11 +97,13 @@ class Prune(TrainingStage):
         goals = [name for name in ("amount", "budget") if getattr(self, name) is not None]
         if pattern_of(self.granularity):
             if goals:
-                raise ValueError(f"the pattern {self.granularity} is the amount; drop {goals[0]}")
+                raise ValueError(
+                    f"the pattern {self.granularity} already sets the amount; remove '{goals[0]}'"
+                )
         elif len(goals) != 1:
             raise ValueError("give either 'amount' or 'budget'")
         elif self.budget is not None and self._zeroes:
-            raise ValueError("zeros save no MACs: give 'amount' with single weights")
+            raise ValueError("zeros save no MACs: give 'amount' when pruning single weights")
         return self
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
@@ -260,7 +262,7 @@ class Prune(TrainingStage):
         if self.granularity == "blocks":
             modules = dict(module.named_modules())
             changed = [
-                f"{block.name} gone"
+                f"{block.name} removed"
                 for block in residual_blocks(candidate.module, candidate.example)
                 if isinstance(modules[block.name], nn.Identity)
             ]
@@ -316,7 +318,7 @@ class Prune(TrainingStage):
     def _criterion(self, where: str) -> Criterion:
         table = {} if isinstance(self.criterion, str) else dict(self.criterion)
         if "name" not in table and not isinstance(self.criterion, str):
-            raise InputError("a criterion without 'name'", where=f"{where}.criterion")
+            raise InputError("the criterion has no 'name'", where=f"{where}.criterion")
         table.pop("name", None)
         entry = CRITERIA.get(self._name, f"{where}.criterion")
         made: Criterion = build(entry, table, f"{where}.criterion")
@@ -329,7 +331,7 @@ class Prune(TrainingStage):
         if criterion.reads != "weights":
             faults.append(
                 InputError(
-                    f"'{self._name}' judges channels, not single weights",
+                    f"'{self._name}' scores channels, not single weights",
                     where=f"{where}.criterion",
                     hint="granularity = 'channels', or a criterion such as magnitude-l1",
                 )

@@ -203,7 +203,7 @@ def zeros_line(
     if pattern:
         for layer in masks:
             if not fits_pattern(module.get_parameter(layer), *pattern):
-                raise InputError(f"the result breaks {granularity}", where=layer)
+                raise InputError(f"the result violates the pattern {granularity}", where=layer)
         proof = f", {granularity} verified in {len(masks)} layers"
     if block:
         counts = [block_scores((~mask).double(), *block) for mask in masks.values()]

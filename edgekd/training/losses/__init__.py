@@ -96,7 +96,7 @@ class FeatureLoss(nn.Module):
     tasks: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, student: Shape, teacher: Shape) -> None:
-        """Make what is learned for these shapes; `ValueError` where they can't be bridged."""
+        """Make what is learned for these shapes; `ValueError` where they can't be matched."""
 
     def remember(self, samples: int) -> None:
         """Make what holds a row for each training sample; called after `prepare`."""
@@ -119,7 +119,7 @@ class DepthsLoss(nn.Module):
     needs: ClassVar[tuple[str, ...]] = ()
 
     def prepare(self, student: list[Shape], teacher: list[Shape]) -> None:
-        """Make what is learned for these shapes; `ValueError` where they can't be bridged."""
+        """Make what is learned for these shapes; `ValueError` where they can't be matched."""
 
     def remember(self, samples: int) -> None:
         """Make what holds a row for each training sample; called after `prepare`."""

@@ -47,5 +47,5 @@ def refuse_unlike(student: Shape, teacher: Shape, dimensions: tuple[int, ...]) -
     """`ValueError` unless both have the same number of dimensions, and one that is allowed."""
     if len(student) != len(teacher) or len(student) not in dimensions:
         raise ValueError(
-            f"student features {student} and teacher features {teacher} can't be bridged"
+            f"student features {student} and teacher features {teacher} can't be matched"
         )

@@ -38,7 +38,7 @@ class CRD(FeatureLoss):
     ) -> None:
         above_zero(negatives=negatives, temperature=temperature, width=width)
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be from 0 to below 1, found {momentum}")
+            raise ValueError(f"momentum must be at least 0 and below 1, found {momentum}")
         super().__init__()
         self.negatives, self.temperature = negatives, temperature
         self.width, self.momentum = width, momentum
@@ -52,7 +52,7 @@ class CRD(FeatureLoss):
 
     def remember(self, samples: int) -> None:
         if samples < 2:
-            raise ValueError("needs two training samples or more")
+            raise ValueError("needs at least two training samples")
         self.banks = nn.ModuleList([_Bank(samples, self.width) for _ in self.heads])
 
     def forward(self, student: Tensor, teacher: Tensor, *, index: Tensor) -> Tensor:

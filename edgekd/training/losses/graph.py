@@ -52,12 +52,12 @@ class Graph(DepthsLoss):
     def prepare(self, student: list[Shape], teacher: list[Shape]) -> None:
         if len(student) != len(self.parts):
             named = ", ".join(self.parts)
-            raise ValueError(f"{len(student)} layers named for the parts {named}")
+            raise ValueError(f"{len(student)} layers are named for the parts {named}")
         self.bridges = nn.ModuleList()
         for part, mine, theirs in zip(self.parts, student, teacher, strict=True):
             same = mine == theirs if part == "edges" else mine[:-1] == theirs[:-1]
             if not same or (part == "edges" and mine[-1] != mine[-2:][0]):
-                raise ValueError(f"{part} of shapes {mine} and {theirs} can't be bridged")
+                raise ValueError(f"{part} of shapes {mine} and {theirs} can't be matched")
             bridged = part != "edges" and mine[-1] != theirs[-1]
             self.bridges.append(nn.Linear(mine[-1], theirs[-1]) if bridged else nn.Identity())
 

@@ -35,7 +35,7 @@ class Policy(OutputLoss):
     def prepare(self, outputs: Shape, targets: Shape, inputs: Shape) -> None:
         least = 3 if self.value else 2
         if len(outputs) != 1 or outputs[0] < least:
-            raise ValueError(f"needs {least} or more outputs a state, found shape {outputs}")
+            raise ValueError(f"needs at least {least} outputs per state, found shape {outputs}")
 
     def forward(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
         if not self.value:

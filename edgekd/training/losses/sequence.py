@@ -32,7 +32,7 @@ class Sequence(OutputLoss):
         self, decode: Literal["generate", "ctc", "frames"] = "generate", prompt: int = 1
     ) -> None:
         if prompt < 1:
-            raise ValueError(f"prompt must be 1 token or more, found {prompt}")
+            raise ValueError(f"prompt must be at least 1 token, found {prompt}")
         super().__init__()
         self.decode, self.prompt = decode, prompt
         self.length = 0

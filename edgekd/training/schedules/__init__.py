@@ -94,9 +94,11 @@ def schedule_for_weight(table: Mapping[str, Any], where: str) -> Schedule | Bala
     if isinstance(made, Balance):
         return made
     if not made.for_weights or made.each_sample:
-        raise InputError(f"'{table['schedule']}' is no schedule for a weight", where=where)
+        raise InputError(f"'{table['schedule']}' can't schedule a weight", where=where)
     if made.bounds[0] < 0 or not made.bounds[1] < float("inf"):
-        raise InputError(f"a weight from {made.bounds[0]:g} to {made.bounds[1]:g}", where=where)
+        raise InputError(
+            f"the weight would range from {made.bounds[0]:g} to {made.bounds[1]:g}", where=where
+        )
     return made
 
 
@@ -105,7 +107,7 @@ def schedule_for_parameter(table: Mapping[str, Any], where: str) -> Schedule:
     made = schedule_of(table, where)
     if isinstance(made, Balance) or not made.for_parameters:
         name = table["schedule"]
-        raise InputError(f"'{name}' balances weights, and is no schedule for this", where=where)
+        raise InputError(f"'{name}' balances weights and can't schedule this number", where=where)
     return made
 
 

@@ -19,7 +19,7 @@ class BatchSize(Schedule):
 
     def __init__(self, start: float = 4.0, reference: int = 128) -> None:
         if reference < 1:
-            raise ValueError(f"reference must be 1 or more, found {reference}")
+            raise ValueError(f"reference must be at least 1, found {reference}")
         super().__init__()
         self.start, self.reference = start, reference
 

@@ -32,7 +32,7 @@ class Learned(Schedule):
         if not least < start < most:
             raise ValueError(f"start must lie between {least} and {most}, found {start}")
         if epochs < 1 or scale < 0:
-            raise ValueError("epochs must be 1 or more, and scale not negative")
+            raise ValueError("epochs must be at least 1 and scale must not be negative")
         super().__init__()
         self.least, self.most, self.epochs, self.scale = least, most, epochs, scale
         share = (start - least) / (most - least)

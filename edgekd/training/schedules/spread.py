@@ -20,7 +20,9 @@ class Spread(Schedule):
 
     def __init__(self, base: float = 2.0, least: float = 0.5, most: float = 20.0) -> None:
         if not 0 < least <= most or not base > 0:
-            raise ValueError(f"0 < least <= most and base > 0, found {least}, {most} and {base}")
+            raise ValueError(
+                f"needs 0 < least <= most and base > 0, found {least}, {most} and {base}"
+            )
         super().__init__()
         self.base, self.least, self.most = base, least, most
 

@@ -103,12 +103,15 @@ def _inspect_keras(path: Path) -> None:
     except (zipfile.BadZipFile, KeyError, ValueError, OSError):
         hint = "save it again with model.save('model.keras')" if path.suffix == ".h5" else ""
         raise InputError(
-            "not a whole Keras file", where=str(path), allowed=".keras or a SavedModel", hint=hint
+            "not a complete Keras file",
+            where=str(path),
+            allowed=".keras or a SavedModel",
+            hint=hint,
         ) from None
     for module, name in _classes(config):
         if name in ("Lambda", "__lambda__") or module.split(".")[0] not in ("keras", "builtins"):
             raise InputError(
-                f"it holds '{module}.{name}', which is code of its own: that is not executed",
+                f"it contains '{module}.{name}', which is custom code and is not executed",
                 where=str(path),
                 allowed="Keras's own layers",
                 hint="export a SavedModel with model.export(folder)",
@@ -138,12 +141,13 @@ def _inspect_saved_model(path: Path, where: str) -> None:
     try:
         model.ParseFromString(file.read_bytes())
     except Exception:  # protobuf's DecodeError, whose module has no type stubs
-        raise InputError("not a whole SavedModel", where=str(file)) from None
+        raise InputError("not a complete SavedModel", where=str(file)) from None
     for graph in model.meta_graphs:
         functions = graph.graph_def.library.function
         nodes = [*graph.graph_def.node, *(node for f in functions for node in f.node_def)]
         reached = sorted({node.op for node in nodes} & OUTSIDE)
         if reached:
             raise InputError(
-                f"its graph holds {', '.join(reached)}, which reach outside it", where=str(file)
+                f"its graph contains {', '.join(reached)}, which access something outside it",
+                where=str(file),
             )

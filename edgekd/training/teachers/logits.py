@@ -26,7 +26,7 @@ def open_logits(path: Path, data: Data, where: str) -> Callable[[Tensor], Tensor
     """
     if data.augmentation.active:
         raise InputError(
-            "recorded logits are those of unchanged samples, and the data is augmented",
+            "recorded logits belong to unchanged samples, but the data is augmented",
             where=where,
             hint="set data.flip = false and data.shift = 0, or give the network itself",
         )
@@ -68,8 +68,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         with read_errors(path, "an .npy or .npz file"):
             array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        message = "it holds objects" if "pickle" in str(error).lower() else str(error)
-        raise InputError(f"not a whole .npy file: {message}", where=str(path)) from None
+        message = "it contains objects" if "pickle" in str(error).lower() else str(error)
+        raise InputError(f"not a complete .npy file: {message}", where=str(path)) from None
     return {"train": array}
 
 

@@ -249,12 +249,17 @@ def test_a_policy_is_let_loose_in_its_environment():
         (Segmentation(), torch.full((2, 2, 2), -2), 3, "label -2 of sample 0"),
         (Tokens(), torch.zeros(2, 3), 3, "in floating point"),
         (CTC(), torch.tensor([[1, 0]]), 3, "label 0, which is the blank"),
-        (CTC(), torch.tensor([[-1, 1]]), 3, "a label behind its end"),
+        (CTC(), torch.tensor([[-1, 1]]), 3, "a label after its end"),
         (Regression(), torch.zeros(4), 0, "give single targets as (N, 1)"),
         (Regression(), torch.tensor([[math.nan]]), 0, "NaN or infinity"),
         (Keypoints(), torch.zeros(2, 3, 3), 0, "(N, K, 2)"),
         (Detection(), torch.zeros(2, 5), 2, "(N, M, 5)"),
-        (Detection(), torch.tensor([[[2.0, 0.5, 0.5, 0.5, 0.5]]]), 2, "a class out of range"),
+        (
+            Detection(),
+            torch.tensor([[[2.0, 0.5, 0.5, 0.5, 0.5]]]),
+            2,
+            "class of a box is out of range",
+        ),
         (Detection(), torch.tensor([[[1.0, 0.5, 1.5, 0.5, 0.5]]]), 2, "outside its image"),
     ],
 )
@@ -266,12 +271,12 @@ def test_targets_that_are_none_of_the_task_are_told(task, y, classes, fault):
 @pytest.mark.parametrize(
     ("task", "outputs", "y", "classes", "fault"),
     [
-        (CLASSIFICATION, torch.zeros(1, 2), torch.tensor([0]), 3, "(1, 3): one logit a class"),
+        (CLASSIFICATION, torch.zeros(1, 2), torch.tensor([0]), 3, "(1, 3): one logit per class"),
         (CLASSIFICATION, "text", torch.tensor([0]), 3, "outputs of shape str"),
         (Segmentation(), torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 4).long(), 3, "(1, 3, 4, 4)"),
         (Tokens(), torch.zeros(1, 3, 2), torch.zeros(1, 3).long(), 3, "(1, 3, 3)"),
         (CTC(), torch.zeros(1, 2, 3), torch.ones(1, 4).long(), 3, "2 frames can't hold"),
-        (CTC(), torch.zeros(1, 3), torch.ones(1, 4).long(), 3, "one logit a class and frame"),
+        (CTC(), torch.zeros(1, 3), torch.ones(1, 4).long(), 3, "one logit per class and frame"),
         (Regression(), torch.zeros(1, 2), torch.zeros(1, 1), 0, "the shape of the targets"),
         (Keypoints(), torch.zeros(1, 2, 4, 4), torch.full((1, 2, 2), 7.0), 0, "not in pixels"),
         (Detection(), torch.zeros(1, 6, 4, 4), torch.zeros(1, 1, 5), 2, "(1, 7, height, width)"),
@@ -287,7 +292,7 @@ def test_outputs_that_are_none_of_the_task_are_told(task, outputs, y, classes, f
     ("wish", "fault"),
     [
         ("segmentatoin", "unknown task 'segmentatoin'"),
-        ({"radius": 2.0}, "a task without 'name'"),
+        ({"radius": 2.0}, "the task has no 'name'"),
         ({"name": "keypoints", "radius": -1.0}, "radius must be above 0"),
         ({"name": "keypoints", "radios": 1.0}, "unknown key 'radios'"),
         ({"name": "detection", "overlap": 1.0}, "overlap must lie between 0 and 1"),

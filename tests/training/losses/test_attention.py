@@ -41,7 +41,7 @@ def test_sequences_attend_over_their_positions():
 
 
 def test_vectors_have_no_positions_and_a_power_must_be_above_zero():
-    with pytest.raises(ValueError, match="can't be bridged"):
+    with pytest.raises(ValueError, match="can't be matched"):
         Attention().prepare((4,), (4,))
     with pytest.raises(ValueError, match="p must be above 0, found 0"):
         Attention(p=0)

@@ -135,5 +135,5 @@ def test_features_that_can_not_be_brought_together_are_refused_or_flattened(name
     if name in relations | pooling:
         loss.prepare((4, 2, 2), (4,))
         return
-    with pytest.raises(ValueError, match=r"can't be bridged|needs maps"):
+    with pytest.raises(ValueError, match=r"can't be matched|needs maps"):
         loss.prepare((4, 2, 2), (4,))

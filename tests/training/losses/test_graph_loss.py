@@ -46,7 +46,7 @@ def test_widths_of_nodes_and_pooled_outputs_are_bridged_and_edges_must_agree():
     assert [getattr(b, "out_features", None) for b in loss.bridges] == [6, None, 8]
     with pytest.raises(ValueError, match="edges of shapes"):
         Graph(parts=("edges",)).prepare([(5, 5)], [(4, 4)])
-    with pytest.raises(ValueError, match="2 layers named for the parts"):
+    with pytest.raises(ValueError, match="2 layers are named for the parts"):
         Graph().prepare([(5, 4), (5, 5)], [(5, 4), (5, 5)])
     with pytest.raises(ValueError, match="needs both 'edges' and 'pooled'"):
         Graph(parts=("nodes", "edges"), edge_budget=0.5)

@@ -68,6 +68,6 @@ def test_a_regressor_can_be_asked_for_where_channels_agree():
 
 def test_maps_and_vectors_can_not_be_bridged():
     with pytest.raises(
-        ValueError, match=r"\(4, 2, 2\) and teacher features \(4,\) can't be bridged"
+        ValueError, match=r"\(4, 2, 2\) and teacher features \(4,\) can't be matched"
     ):
         prepared((4, 2, 2), (4,))

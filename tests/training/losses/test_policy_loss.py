@@ -39,5 +39,5 @@ def test_the_last_output_is_the_value_where_it_is_asked_for():
     loss.backward()
     assert loss.item() == pytest.approx(2.0)
     assert torch.allclose(student.grad, torch.tensor([[0.0, 0.0, 2.0]]))
-    with pytest.raises(ValueError, match="needs 3 or more outputs"):
+    with pytest.raises(ValueError, match="needs at least 3 outputs"):
         Policy(value=0.5).prepare((2,), (), (4,))

@@ -142,9 +142,9 @@ def test_a_wrong_schedule_for_a_parameter_is_refused(table, said):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"schedule": "linear", "start": 1, "end": -1}, "a weight from -1 to 1"),
-        ({"schedule": "spread"}, "'spread' is no schedule for a weight"),
-        ({"schedule": "learned"}, "'learned' is no schedule for a weight"),
+        ({"schedule": "linear", "start": 1, "end": -1}, "the weight would range from -1 to 1"),
+        ({"schedule": "spread"}, "'spread' can't schedule a weight"),
+        ({"schedule": "learned"}, "'learned' can't schedule a weight"),
     ],
 )
 def test_a_wrong_schedule_for_a_weight_is_refused(table, said):

@@ -273,7 +273,7 @@ def test_recorded_logits_refuse_augmented_data(
         (np.zeros((1438, 9), np.float32), "float32 of shape (1438, 9)"),
         (np.zeros((1438, 10), np.int64), "int64 of shape (1438, 10)"),
         (np.full((1438, 10), np.nan, np.float32), "NaN or infinity"),
-        (np.array([{}] * 3, dtype=object), "it holds objects"),
+        (np.array([{}] * 3, dtype=object), "it contains objects"),
     ],
 )
 def test_wrong_recorded_logits_are_refused(
@@ -288,7 +288,7 @@ def test_a_truncated_file_of_logits_is_one_error(data: Data, tmp_path: Path) -> 
     raw = (tmp_path / "l.npy").read_bytes()
     for size in (0, 50, 2000):
         (tmp_path / "l.npy").write_bytes(raw[:size])
-        assert "not a whole .npy file" in str(refused(data, tmp_path, logits="l.npy"))
+        assert "not a complete .npy file" in str(refused(data, tmp_path, logits="l.npy"))
 
 
 def test_a_misspelt_part_of_recorded_logits_is_refused(data: Data, tmp_path: Path) -> None:

@@ -98,19 +98,19 @@ def test_a_saved_model_that_reads_files_is_refused(tf: Any, data: Data, tmp_path
         input_signature=[tf.TensorSpec([None, 64], tf.float32)],
     )
     tf.saved_model.save(module, str(tmp_path / "m"), signatures=module.serve)
-    assert "its graph holds ReadFile" in refused(data, tmp_path / "m")
+    assert "its graph contains ReadFile" in refused(data, tmp_path / "m")
 
 
 @pytest.mark.parametrize("raw", [b"", b"PK\3\4 and no more", b"junk"])
 def test_what_is_no_keras_file_is_one_error(data: Data, tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "m.keras").write_bytes(raw)
-    assert "not a whole Keras file" in refused(data, tmp_path / "m.keras")
+    assert "not a complete Keras file" in refused(data, tmp_path / "m.keras")
 
 
 def test_a_folder_that_is_no_saved_model_is_one_error(data: Data, tmp_path: Path) -> None:
     assert "no saved_model.pb in this folder" in refused(data, tmp_path)
     (tmp_path / "saved_model.pb").write_bytes(b"junk" * 9)
-    assert "not a whole SavedModel" in refused(data, tmp_path)
+    assert "not a complete SavedModel" in refused(data, tmp_path)
 
 
 def test_a_model_of_other_shapes_is_refused(

@@ -70,7 +70,7 @@ def scheme_of(given: str | Mapping[str, Any], where: str) -> Scheme:
     name = table.pop("name", None)
     if not isinstance(name, str):
         raise InputError(
-            "a scheme without 'name'",
+            "the scheme has no 'name'",
             where=where,
             allowed=", ".join(SCHEMES.names()),
             hint='scheme = { name = "mutual", peers = 2 }',

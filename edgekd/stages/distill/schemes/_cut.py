@@ -27,7 +27,7 @@ def rest_behind(network: nn.Module, layer: str, where: str) -> GraphModule:
         raise InputError(message, where=where) from None
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == layer]
     if len(calls) != 1:
-        message = f"the layer '{layer}' is called {len(calls)} times, so nothing comes behind it"
+        message = f"the network calls the layer '{layer}' {len(calls)} times, not once"
         raise InputError(message, where=where)
     _cut(list(graph.nodes), calls[0], layer, where)
     with graph.inserting_before(calls[0]):
@@ -60,8 +60,8 @@ def _cut(nodes: list[Node], cut: Node, layer: str, where: str) -> None:
     behind = set(nodes[place + 1 :])
     for node in nodes[:place]:
         if node.op != "get_attr" and any(user in behind for user in node.users):
-            message = f"the network can't be cut at '{layer}': '{node.name}' goes around it"
-            hint = "name a layer whose output is all that the rest reads, such as a whole stage"
+            message = f"the network can't be cut at '{layer}': '{node.name}' bypasses it"
+            hint = "name a layer whose output is all that the rest uses, such as a whole stage"
             raise InputError(message, where=where, hint=hint)
 
 

@@ -15,7 +15,7 @@ def answer_faults(context: Context, scheme: str) -> list[EdgekdError]:
     faults += [fault for term in terms for fault in _beyond_answers(term, scheme)]
     if not faults and not any(term.weight for term in terms):
         hint = 'set losses = [{ name = "kl", temperature = 3.0 }]'
-        message = f"no loss: '{scheme}' has nothing to compare answers by"
+        message = f"there is no loss: '{scheme}' has nothing to compare outputs with"
         faults.append(InputError(message, where=context.where, hint=hint))
     return faults
 
@@ -34,7 +34,7 @@ def _beyond_answers(term: Term, scheme: str) -> list[EdgekdError]:
         reads = "more than class logits"
     if not reads:
         return []
-    message = f"'{term.name}' reads {reads}, and '{scheme}' compares answers alone"
+    message = f"'{term.name}' reads {reads}, but '{scheme}' compares only outputs"
     return [InputError(message, where=term.where, hint="use a loss on logits, such as kl")]
 
 
@@ -42,8 +42,8 @@ def one_process_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """Several processes, where a scheme keeps something that only one of them would know."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return []
-    message = f"'{scheme}' trains in one process, and there are several"
-    return [InputError(message, where=context.where, hint="start it without torchrun")]
+    message = f"'{scheme}' trains in a single process, but several are running"
+    return [InputError(message, where=context.where, hint="run it without torchrun")]
 
 
 def weighting_faults(context: Context, scheme: str, *keys: str) -> list[EdgekdError]:
@@ -52,7 +52,7 @@ def weighting_faults(context: Context, scheme: str, *keys: str) -> list[EdgekdEr
     for key in ("sample_weights", "calibrate_teachers", *keys):
         if getattr(context.teaching, key) != type(context.teaching).model_fields[key].default:
             place = f"{context.where}: {key.replace('_schedule', '_weight')}"
-            message = f"'{scheme}' has a loss of its own, which doesn't read it"
+            message = f"'{scheme}' has its own loss, which ignores this key"
             faults.append(InputError(message, where=place, hint="leave it out"))
     return faults
 
@@ -61,14 +61,14 @@ def class_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """A task without one class a sample, which the scheme's formula counts on."""
     if context.data.task.name == "classification":
         return []
-    message = f"'{scheme}' needs one class a sample, the task is '{context.data.task.name}'"
-    return [InputError(message, where=context.where, hint="use the scheme offline")]
+    message = f"'{scheme}' needs one class per sample, but the task is '{context.data.task.name}'"
+    return [InputError(message, where=context.where, hint='use scheme = "offline"')]
 
 
 def layer_teacher_faults(context: Context, scheme: str, why: str) -> list[EdgekdError]:
     """No teacher, or one without layers where gradients have to go through it."""
     if not context.teachers:
-        hint = "name one under [[teachers]]"
+        hint = "add one under [[teachers]]"
         return [InputError("there is no teacher", where=context.where, hint=hint)]
     if context.teachers[0].module is None:
         message = f"'{scheme}' {why}, but the teacher {context.teachers[0].name} is a black box"

@@ -21,10 +21,10 @@ def task_order_faults(tasks: Tasks, known: int, context: Context, scheme: str) -
         return faults
     if len(tasks) < 2:
         hint = "tasks = [[0, 1, 2], [3, 4, 5]]"
-        message = f"{len(tasks)} tasks: nothing is learned after something else"
-        return [InputError(message, where=place, allowed="two groups or more", hint=hint)]
+        message = f"'{scheme}' needs at least two tasks, found {len(tasks)}"
+        return [InputError(message, where=place, allowed="at least two groups", hint=hint)]
     if known >= len(tasks):
-        message = f"all {len(tasks)} tasks are known already"
+        message = f"all {len(tasks)} tasks are already known"
         faults.append(InputError(message, where=f"{context.where}: scheme.known"))
     seen: set[int] = set()
     for number, task in enumerate(tasks, 1):
@@ -34,10 +34,10 @@ def task_order_faults(tasks: Tasks, known: int, context: Context, scheme: str) -
                 message, allowed = f"there is no class {label}", f"0 to {classes - 1}"
                 faults.append(InputError(message, where=where, allowed=allowed))
             elif label in seen:
-                faults.append(InputError(f"class {label} comes twice", where=where))
+                faults.append(InputError(f"class {label} appears twice", where=where))
             seen.add(label)
         if not len(of_classes(context.data.train, task)):
-            faults.append(InputError("no training sample has its classes", where=where))
+            faults.append(InputError("no training sample belongs to its classes", where=where))
     return faults
 
 
@@ -65,7 +65,7 @@ def accuracy_by_task(student: nn.Module, data: Data, tasks: Tasks) -> str:
     for task in tasks:
         samples = of_classes(data.validation, task)
         if not len(samples):
-            shares.append("not known")
+            shares.append("unknown")
             continue
         found = predict(student, samples.x).argmax(1)
         shares.append(f"{float((found == samples.y).double().mean()):.3f}")

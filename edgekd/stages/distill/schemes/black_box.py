@@ -42,13 +42,15 @@ class BlackBox(Scheme):
         faults = class_faults(context, "black-box with labels")
         faults += weighting_faults(context, "black-box with labels", "label_schedule")
         if "losses" in context.teaching.model_fields_set and context.teaching.losses:
-            message = "labels have no logits to compare: the loss is cross-entropy with them"
+            message = (
+                "labels have no logits to compare: the loss is the cross-entropy with the labels"
+            )
             hint = 'set losses = [], or scheme.answers = "logits"'
             faults.append(InputError(message, where=f"{context.where}: losses", hint=hint))
         if context.teaching.label_weight >= 1:
             message = "a label_weight of 1 or more leaves nothing for the teacher's labels"
             place = f"{context.where}: label_weight"
-            faults.append(InputError(message, where=place, allowed="0 up to below 1"))
+            faults.append(InputError(message, where=place, allowed="at least 0 and below 1"))
         return faults or check_teaching(student, self._hard(context))
 
     @property
@@ -56,7 +58,9 @@ class BlackBox(Scheme):
         return self.answers == "logits"
 
     def cost(self, context: Context) -> str:
-        kept = "chosen classes" if self.answers == "labels" else f"logits kept in {self.storage}"
+        kept = (
+            "predicted classes" if self.answers == "labels" else f"logits stored in {self.storage}"
+        )
         return f"{context.length}, learning from {context.names}: {kept}"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
@@ -66,7 +70,7 @@ class BlackBox(Scheme):
         teachers = [ChosenClass(teacher) for teacher in context.teachers]
         with eval_mode(context.teachers):
             taught = teach(student, self._hard(context).with_teachers(teachers))
-        return SchemeResult(taught, "from chosen classes alone")
+        return SchemeResult(taught, "from predicted classes only")
 
     def _hard(self, context: Context) -> Context:
         share = 1 - context.teaching.label_weight

@@ -35,7 +35,8 @@ class BornAgain(Scheme):
 
     def cost(self, context: Context) -> str:
         begin = context.names if self.first == "teachers" else "the labels"
-        return f"{context.length} from {begin}, then {self.generations} times from the one before"
+        more = f"{self.generations} more generations, each from the previous one"
+        return f"{context.length} from {begin}, then {more}"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         first = context.phase("generation-0")

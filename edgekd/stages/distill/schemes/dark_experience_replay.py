@@ -44,7 +44,7 @@ class DarkExperienceReplay(Scheme):
         faults = task_order_faults(self.tasks, self.known, context, "dark-experience-replay")
         for key in ("losses", "label_weight"):
             if key in context.teaching.model_fields_set and getattr(context.teaching, key):
-                message = "'dark-experience-replay' has a loss of its own, with alpha and beta"
+                message = "'dark-experience-replay' has its own loss, with alpha and beta"
                 hint = "set losses = []" if key == "losses" else "leave it out"
                 faults.append(InputError(message, where=f"{context.where}: {key}", hint=hint))
         faults += one_process_faults(context, "dark-experience-replay")
@@ -58,8 +58,8 @@ class DarkExperienceReplay(Scheme):
 
     def cost(self, context: Context) -> str:
         count = len(self.tasks) - self.known
-        kept = f"{self.memory:,} samples kept for replay, the teachers not asked"
-        return f"{context.teaching.epochs} epochs of each of {count} tasks, {kept}"
+        kept = f"{self.memory:,} samples kept for replay, without the teachers"
+        return f"{context.teaching.epochs} epochs for each of {count} tasks, {kept}"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         memory = Reservoir(self.memory, tuple(context.data.example.shape[1:]), context.data.classes)

@@ -74,7 +74,7 @@ class DataFree(Scheme):
             place = f"{context.where}: scheme.statistics"
             faults.append(InputError(message, where=place, hint="set statistics = 0"))
         if context.teaching.batch_size == 1:
-            message = "the generator's batch norm needs two samples or more in a batch"
+            message = "the generator's batch norm needs at least two samples per batch"
             faults.append(InputError(message, where=f"{context.where}: batch_size"))
         return faults + check_teaching(student, context.with_teachers(context.teachers[:1]))
 
@@ -116,7 +116,7 @@ class DataFree(Scheme):
             identity = f"{self!r} {teacher.key}"
             last = made.with_teaching(keep="last")
             fit(student, loss, last, companions=companions, identity=identity)
-        return SchemeResult(student, f"{self.objective} generator, no data")
+        return SchemeResult(student, f"{self.objective} generator, without data")
 
     def _answers(
         self, teacher: Teacher, network: nn.Module, x: Tensor, norms: NormStatistics | None

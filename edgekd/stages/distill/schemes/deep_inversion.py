@@ -73,13 +73,13 @@ class DeepInversion(Scheme):
         assert teacher is not None
         if not norms_of(teacher):
             message = (
-                f"the teacher {context.teachers[0].name} has no batch norm whose statistics tell"
+                f"the teacher {context.teachers[0].name} has no batch norm to take statistics from"
             )
             hint = 'use scheme = "data-free", whose generator needs none'
             faults.append(InputError(message, where=context.where, hint=hint))
         if context.data.example.ndim != 4:
             shape = tuple(context.data.example.shape[1:])
-            message = f"'deep-inversion' makes images, found samples of shape {shape}"
+            message = f"'deep-inversion' makes images, but the samples have shape {shape}"
             place = f"{context.where}: data '{context.data.name}'"
             hint = 'use scheme = "data-free"'
             faults.append(InputError(message, where=place, hint=hint))
@@ -89,7 +89,7 @@ class DeepInversion(Scheme):
     def _round_faults(self, context: Context) -> list[EdgekdError]:
         place = f"{context.where}: scheme.rounds"
         if not self.competition and "rounds" in self.model_fields_set:
-            message = "only images that compete with the student are made in rounds"
+            message = "'rounds' only applies to images that compete with the student"
             return [InputError(message, where=place, hint="set competition = 1.0")]
         if self.competition and self.images < self.rounds:
             message = f"{self.images} images are too few for {self.rounds} rounds"
@@ -117,7 +117,7 @@ class DeepInversion(Scheme):
             on = on.with_teachers(context.teachers[:1]).with_teaching(keep="last")
             teach(student, on.phase("student" if turn == rounds else f"student-{turn}"))
         ending = f", in {rounds} rounds against the student" if self.competition else ""
-        return SchemeResult(student, f"on {self.images} inverted images, no data{ending}")
+        return SchemeResult(student, f"on {self.images} inverted images, without data{ending}")
 
     def _images(
         self, number: int, labels: Tensor, context: Context, rival: Teacher | None

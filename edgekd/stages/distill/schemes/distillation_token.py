@@ -55,17 +55,17 @@ arguments = { size = 8, channels = 1, patch = 2 }
         return faults or self._head_faults(student, context)
 
     def _hard_faults(self, context: Context) -> list[EdgekdError]:
-        faults = weighting_faults(context, "distillation-token by hard targets", "label_schedule")
+        faults = weighting_faults(context, "distillation-token with hard targets", "label_schedule")
         if "losses" in context.teaching.model_fields_set and context.teaching.losses:
-            message = "hard targets are classes: the loss is cross-entropy with them"
+            message = "hard targets are classes: the loss is the cross-entropy with them"
             hint = 'set losses = [], or scheme.targets = "soft"'
             faults.append(InputError(message, where=f"{context.where}: losses", hint=hint))
         if context.teaching.label_weight >= 1:
             message = "a label_weight of 1 or more leaves nothing for the teacher's classes"
             place = f"{context.where}: label_weight"
-            faults.append(InputError(message, where=place, allowed="0 up to below 1"))
+            faults.append(InputError(message, where=place, allowed="at least 0 and below 1"))
         if not context.teachers:
-            hint = "name one under [[teachers]]"
+            hint = "add one under [[teachers]]"
             faults.append(InputError("there is no teacher", where=context.where, hint=hint))
         return faults
 
@@ -90,7 +90,7 @@ arguments = { size = 8, channels = 1, patch = 2 }
             InputError(
                 f"the layer '{name}' gives {tuple(shape)}",
                 where=f"{place}.{key}",
-                allowed=f"{wanted}, one logit a class",
+                allowed=f"{wanted}, one logit per class",
             )
             for (key, name), shape in zip(names.items(), shapes, strict=True)
             if tuple(shape) != wanted
@@ -102,7 +102,7 @@ arguments = { size = 8, channels = 1, patch = 2 }
 
     def cost(self, context: Context) -> str:
         return (
-            f"{context.length}, the token learning from {context.names} by {self.targets} targets"
+            f"{context.length}, the token learning from {context.names} with {self.targets} targets"
         )
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:

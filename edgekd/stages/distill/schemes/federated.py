@@ -60,10 +60,10 @@ class Federated(Scheme):
         faults = class_faults(context, "federated") + answer_faults(context, "federated")
         place = f"{context.where}: scheme"
         if self.clients < 2:
-            message = "one client has nobody to learn from"
-            faults.append(InputError(message, where=f"{place}.clients", allowed="two or more"))
+            message = "a single client has no others to learn from"
+            faults.append(InputError(message, where=f"{place}.clients", allowed="at least two"))
         if self.public is None and not self.public_share:
-            message = "there is no public set, on which clients could tell what they know"
+            message = "there is no public set on which clients could share their predictions"
             hint = 'set public_share = 0.2, or public = { source = "public.npz" }'
             faults.append(InputError(message, where=f"{place}.public", hint=hint))
         if faults:
@@ -74,12 +74,12 @@ class Federated(Scheme):
             return list(getattr(fault, "faults", (fault,)))
         if public.train.x.shape[1:] != context.data.train.x.shape[1:]:
             found, wanted = tuple(public.train.x.shape[1:]), tuple(context.data.train.x.shape[1:])
-            message = f"public samples of shape {found}"
+            message = f"the public samples have shape {found}"
             faults.append(InputError(message, where=f"{place}.public", allowed=str(wanted)))
         for number, part in enumerate(private, 1):
             if len(part.train) < 2:
-                message = f"client {number} gets {len(part.train)} of the samples"
-                hint = "fewer clients, or a larger concentration"
+                message = f"client {number} gets only {len(part.train)} samples"
+                hint = "use fewer clients or a larger concentration"
                 faults.append(InputError(message, where=f"{place}.concentration", hint=hint))
         return faults or check_teaching(
             student, context.with_teachers([as_teacher(student, "a client")])
@@ -92,7 +92,7 @@ class Federated(Scheme):
         learners = self.clients + 1 if self.digest else 1
         return (
             f"{self.rounds} rounds: {self.local_epochs} epochs at each of {self.clients} clients, "
-            f"then {context.teaching.epochs} epochs of the public samples for {learners} networks"
+            f"then {context.teaching.epochs} epochs on the public samples for {learners} networks"
         )
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
@@ -115,7 +115,7 @@ class Federated(Scheme):
                     teach(network, phase.phase(f"round-{number}/digest-{client + 1}"))
         sizes = ", ".join(str(len(part.train)) for part in private)
         public_count = len(public.train)
-        return SchemeResult(student, f"clients of {sizes} samples, {public_count} public ones")
+        return SchemeResult(student, f"clients with {sizes} samples, {public_count} public samples")
 
     def _as_teacher(
         self, network: nn.Module, client: int, size: int, context: Context, number: int

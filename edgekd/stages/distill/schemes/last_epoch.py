@@ -38,19 +38,21 @@ class LastEpoch(Scheme):
         faults += one_process_faults(context, "last-epoch")
         faults += weighting_faults(context, "last-epoch", "label_schedule")
         if "label_weight" in context.teaching.model_fields_set:
-            message = "'last-epoch' sets the labels' share itself, by epoch"
-            hint = "leave label_weight out; scheme.share is the answers' share at the end"
+            message = "'last-epoch' sets the weight of the labels itself, epoch by epoch"
+            hint = (
+                "remove label_weight; scheme.share is the final weight of the earlier predictions"
+            )
             faults.append(InputError(message, where=f"{context.where}: label_weight", hint=hint))
         if context.teaching.epochs < 2:
-            message = "one epoch has no epoch before it"
+            message = "a single epoch has no previous epoch"
             where = f"{context.where}: epochs"
-            faults.append(InputError(message, where=where, allowed="two or more"))
+            faults.append(InputError(message, where=where, allowed="at least two"))
         return faults or check_teaching(
             student, context.with_teachers([as_teacher(student, "the last epoch")])
         )
 
     def cost(self, context: Context) -> str:
-        return f"{context.length}, learning from its own last epoch"
+        return f"{context.length}, learning from its own previous epoch"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         comparison = Comparison(context)

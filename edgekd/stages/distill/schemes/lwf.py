@@ -54,7 +54,7 @@ class LwF(Scheme):
 
     def cost(self, context: Context) -> str:
         count = len(self.tasks) - self.known
-        return f"{context.teaching.epochs} epochs of each of {count} tasks, the teachers not asked"
+        return f"{context.teaching.epochs} epochs for each of {count} tasks, without the teachers"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         for number, task in enumerate(self.tasks):

@@ -51,10 +51,10 @@ weights = "second.safetensors"
         if len(context.teachers) < 2:
             faults.append(
                 InputError(
-                    f"'multi-teacher' with {len(context.teachers)} teacher",
+                    f"'multi-teacher' needs at least two teachers, found {len(context.teachers)}",
                     where=context.where,
-                    allowed="two or more",
-                    hint="name each under [[teachers]]; the model teaches only if it is named too",
+                    allowed="at least two",
+                    hint="list each under [[teachers]], the model too if it is to teach",
                 )
             )
         if self.fusion in ("confidence", "entropy", "attention"):

@@ -40,7 +40,7 @@ class Mutual(Scheme):
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         faults = answer_faults(context, "mutual")
         if self.with_teacher:
-            faults += layer_teacher_faults(context, "mutual", "lets a copy of the teacher learn")
+            faults += layer_teacher_faults(context, "mutual", "trains a copy of the teacher")
         elif not self.peers:
             message = "there are no peers to learn with"
             hint = "set peers = 1 or more, or with_teacher = true"
@@ -54,10 +54,8 @@ class Mutual(Scheme):
 
     def cost(self, context: Context) -> str:
         count = self.peers + self.with_teacher
-        turns = " in turn" * self.in_turn
-        return (
-            f"{context.length}, learning with {count} peer{'s' * (count > 1)} that learn too{turns}"
-        )
+        turns = ", in turn" * self.in_turn
+        return f"{context.length}, learning together with {count} peer{'s' * (count > 1)}{turns}"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         peers = [fresh(student, context.seed, "peer", number) for number in range(self.peers)]

@@ -38,7 +38,7 @@ class OnTheFly(Scheme):
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         faults = answer_faults(context, "on-the-fly") + class_faults(context, "on-the-fly")
         if context.teaching.batch_size == 1:
-            message = "the gate's batch norm needs two samples or more in a batch"
+            message = "the gate's batch norm needs at least two samples per batch"
             faults.append(InputError(message, where=f"{context.where}: batch_size"))
         faults = faults or check_teaching(
             student, context.with_teachers([as_teacher(student, "a branch")])
@@ -53,7 +53,7 @@ class OnTheFly(Scheme):
         return faults
 
     def cost(self, context: Context) -> str:
-        return f"{context.length}, with {self.branches} more branches that are dropped afterwards"
+        return f"{context.length}, with {self.branches} extra branches that are removed afterwards"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         layer = self._layer(student, context)
@@ -80,12 +80,12 @@ class OnTheFly(Scheme):
 
             learned = nn.ModuleList([comparison, gate, *branches])
             fit(student, loss, context, companions=learned)
-        return SchemeResult(student, f"{self.branches} branches at {layer}, dropped")
+        return SchemeResult(student, f"{self.branches} branches at {layer}, removed afterwards")
 
     def _layer(self, student: nn.Module, context: Context) -> str:
         blocks = blocks_of(student)
         if self.layer is None and len(blocks) < 2:
-            message = "the network has no sequence of blocks to branch in"
+            message = "the network has no sequence of blocks in which to branch"
             hint = 'name the last shared layer: scheme = { name = "on-the-fly", layer = "..." }'
             raise InputError(message, where=f"{context.where}: scheme.layer", hint=hint)
         return self.layer or blocks[-2]

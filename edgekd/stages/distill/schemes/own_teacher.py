@@ -61,7 +61,7 @@ class OwnTeacher(Scheme):
         return faults
 
     def cost(self, context: Context) -> str:
-        return f"{context.length}, its own last layer teaching heads that are dropped afterwards"
+        return f"{context.length}, its last layer teaching heads that are removed afterwards"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         layers = self._layers(student, context.where)
@@ -86,7 +86,7 @@ class OwnTeacher(Scheme):
                 return total
 
             fit(student, loss, context, companions=nn.ModuleList([comparison, heads]))
-        return SchemeResult(student, f"heads at {', '.join(layers[:-1])}, dropped")
+        return SchemeResult(student, f"heads at {', '.join(layers[:-1])}, removed afterwards")
 
     def _layers(self, student: nn.Module, where: str) -> list[str]:
         """The heads' layers, and the deepest behind them."""
@@ -95,7 +95,7 @@ class OwnTeacher(Scheme):
         spread = [blocks[round((n + 1) * len(blocks) / (count + 1)) - 1] for n in range(count)]
         layers = [*(self.layers or spread), *([self.deepest] if self.deepest else blocks[-1:])]
         if len(layers) < 2:
-            message = "the network has no sequence of blocks to put heads behind"
+            message = "the network has no sequence of blocks after which to put heads"
             hint = 'scheme = { name = "own-teacher", layers = ["..."], deepest = "..." }'
             raise InputError(message, where=where, hint=hint)
         return layers

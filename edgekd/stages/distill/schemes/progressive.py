@@ -49,7 +49,7 @@ class Progressive(Scheme):
             place = f"{context.where}: scheme.assistants"
             return [InputError(message, where=place, hint=hint)]
         if self.drop and not self.dense:
-            message = "there is one teacher a step, and none to leave out"
+            message = "each step has a single teacher, so none can be left out"
             place = f"{context.where}: scheme.drop"
             return [InputError(message, where=place, hint="set dense = true")]
         faults: list[EdgekdError] = []

@@ -51,8 +51,8 @@ class Specialists(Scheme):
             return faults
         most = context.data.classes // 2
         if self.specialists > most:
-            message = f"{self.specialists} groups of {context.data.classes} classes"
-            hint = "a specialist needs two classes or more"
+            message = f"{self.specialists} groups are too many for {context.data.classes} classes"
+            hint = "a specialist needs at least two classes"
             place = f"{context.where}: scheme.specialists"
             faults.append(InputError(message, where=place, allowed=f"up to {most}", hint=hint))
         return faults + check_teaching(student, context.with_teachers(context.teachers[:1]))

@@ -67,11 +67,16 @@ def box_of_norms() -> Network:
 REFUSED = [
     ("offline", {}, {"teachers": []}, "there is no teacher"),
     ("offline", {}, {"teaching": {"losses": (HINT,)}, **BLACK_BOX}, "the teacher box is a black"),
-    ("multi-teacher", {}, {"teachers": [Box()]}, "with 1 teacher .allowed: two or more"),
+    ("multi-teacher", {}, {"teachers": [Box()]}, "found 1 .allowed: at least two"),
     ("ensemble", {"network": "teacher"}, BLACK_BOX, "copies the teacher's structure, but the tea"),
     ("specialists", {}, BLACK_BOX, "trains copies of the teacher, but the teacher box is a black"),
-    ("specialists", {"specialists": 3}, {}, "3 groups of 4 classes .allowed: up to 2"),
-    ("specialists", {}, {"teaching": {"losses": (HINT,)}}, "'hint' reads layers, and 'speciali"),
+    (
+        "specialists",
+        {"specialists": 3},
+        {},
+        "3 groups are too many for 4 classes .allowed: up to 2",
+    ),
+    ("specialists", {}, {"teaching": {"losses": (HINT,)}}, "'hint' reads layers, but 'speciali"),
     (
         "mutual",
         {},
@@ -80,28 +85,28 @@ REFUSED = [
     ),
     ("mutual", {}, {"teaching": {"calibrate_teachers": True}}, "calibrate_teachers: 'mutual' has"),
     ("mutual", {"peers": 0, "with_teacher": False}, {}, "scheme.peers: there are no peers"),
-    ("mutual", {}, BLACK_BOX, "lets a copy of the teacher learn, but the teacher box is a black"),
+    ("mutual", {}, BLACK_BOX, "trains a copy of the teacher, but the teacher box is a black"),
     ("on-the-fly", {}, {"student": plain()}, "scheme.layer: the network has no sequence of b"),
     ("on-the-fly", {"layer": "stages.9"}, {}, "scheme.layer: no layer 'stages.9'.*did you mean"),
     (
         "on-the-fly",
         {"layer": "stages.1.0.conv1"},
         {},
-        "be cut at 'stages.1.0.conv1': '.*goes",
+        "be cut at 'stages.1.0.conv1': '.*bypasses",
     ),
     (
         "on-the-fly",
         {"layer": "middle"},
         {"student": around()},
-        "at 'middle': 'flatten' goes ar",
+        "at 'middle': 'flatten' bypasses",
     ),
     ("on-the-fly", {"layer": "first"}, {"student": winding()}, "'first': tracing it fails with: "),
     ("on-the-fly", {}, {"teaching": {"batch_size": 1}}, "batch_size: the gate's batch norm needs"),
     ("born-again", {"first": "teachers"}, {"teachers": []}, "there is no teacher"),
     ("own-teacher", {}, {"student": plain()}, "scheme.layers: the network has no sequence of bl"),
     ("own-teacher", {"layers": ["stage.0"]}, {}, "no layer 'stage.0'.*did you mean 'stages.0'"),
-    ("last-epoch", {}, {"teaching": {"label_weight": 0.5}}, "sets the labels' share itself"),
-    ("last-epoch", {}, {"teaching": {"epochs": 1}}, "one epoch has no epoch before it"),
+    ("last-epoch", {}, {"teaching": {"label_weight": 0.5}}, "sets the weight of the labels itself"),
+    ("last-epoch", {}, {"teaching": {"epochs": 1}}, "a single epoch has no previous epoch"),
     ("progressive", {"assistants": []}, {}, "scheme.assistants: there is no assistant between"),
     (
         "progressive",
@@ -123,7 +128,7 @@ REFUSED = [
     ("data-free", {}, {"teachers": []}, "there is no teacher"),
     ("data-free", {"statistics": 1.0}, {"teachers": [Network(plain())]}, "has no batch norm to"),
     ("deep-inversion", {}, BLACK_BOX, "sends gradients through the teacher, but the teacher box"),
-    ("deep-inversion", {}, {"teachers": [Network(plain())]}, "big has no batch norm whose stat"),
+    ("deep-inversion", {}, {"teachers": [Network(plain())]}, "big has no batch norm to take stat"),
     (
         "deep-inversion",
         {},
@@ -132,28 +137,38 @@ REFUSED = [
             "teachers": [box_of_norms()],
             "student": nn.Sequential(nn.Linear(5, CLASSES)).eval(),
         },
-        r"makes images, found samples of shape \(5,\)",
+        r"makes images, but the samples have shape \(5,\)",
     ),
-    ("lwf", {"tasks": [[0, 1, 2, 3]]}, {}, "1 tasks: nothing is learned after something else"),
+    ("lwf", {"tasks": [[0, 1, 2, 3]]}, {}, "needs at least two tasks, found 1"),
     ("lwf", {"tasks": [[0, 1], [2, 7]]}, {}, r"tasks.2: there is no class 7 .allowed: 0 to 3"),
-    ("lwf", {"tasks": [[0, 1], [1, 2]]}, {}, "tasks.2: class 1 comes twice"),
-    ("lwf", {"known": 2}, {}, "scheme.known: all 2 tasks are known already"),
+    ("lwf", {"tasks": [[0, 1], [1, 2]]}, {}, "tasks.2: class 1 appears twice"),
+    ("lwf", {"known": 2}, {}, "scheme.known: all 2 tasks are already known"),
     (
         "dark-experience-replay",
         {},
         {"teaching": {"losses": ({"name": "kl"},)}},
-        "losses: 'dark-experience-replay' has a loss of its own",
+        "losses: 'dark-experience-replay' has its own loss",
     ),
-    ("dark-experience-replay", {"tasks": []}, {}, "0 tasks: nothing is learned after"),
-    ("dark-experience-replay", {"tasks": [[0], []]}, {}, "tasks.2: no training sample has its"),
+    ("dark-experience-replay", {"tasks": []}, {}, "needs at least two tasks, found 0"),
+    (
+        "dark-experience-replay",
+        {"tasks": [[0], []]},
+        {},
+        "tasks.2: no training sample belongs to its",
+    ),
     ("federated", {"public_share": 0.0}, {}, "scheme.public: there is no public set"),
-    ("federated", {"clients": 1}, {}, "scheme.clients: one client has nobody to learn from"),
+    (
+        "federated",
+        {"clients": 1},
+        {},
+        "scheme.clients: a single client has no others to learn from",
+    ),
     ("federated", {"public": {"source": "none.npz"}}, {}, "none.npz: no such file"),
     (
         "federated",
         {"public": {"source": "digits"}, "clients": 60},
         {},
-        "client .* gets [01] of",
+        "client .* gets only [01] samples",
     ),
     (
         "distillation-token",
@@ -177,9 +192,9 @@ REFUSED = [
         "distillation-token",
         {},
         {"student": token_network(), "teaching": {"label_weight": 1.5}},
-        "leaves nothing for the teacher's classes .allowed: 0 up to below 1",
+        "leaves nothing for the teacher's classes .allowed: at least 0 and below 1",
     ),
-    *((name, {}, {"teaching": {"losses": (HINT,)}}, "'hint' reads layers, and") for name in ALONE),
+    *((name, {}, {"teaching": {"losses": (HINT,)}}, "'hint' reads layers, but") for name in ALONE),
     *((name, {}, {"teaching": NO_KL}, "no loss: .* has nothing to compare") for name in ALONE),
 ]
 
@@ -202,14 +217,14 @@ def test_what_a_scheme_lacks_is_refused(name, keys, changes, expected, tmp_path)
 def test_several_processes_are_refused_where_one_has_to_know_all(name, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     faults = scheme(name).check(network(), situation(name, tmp_path))
-    assert f"'{name}' trains in one process, and there are several" in str(faults[0])
+    assert f"'{name}' trains in a single process, but several are running" in str(faults[0])
 
 
 @pytest.mark.parametrize(
     ("wish", "expected"),
     [
         ("mutal", "unknown scheme 'mutal'.*did you mean 'mutual'"),
-        ({"peers": 2}, "a scheme without 'name' .allowed: black-box, born-again"),
+        ({"peers": 2}, "the scheme has no 'name' .allowed: black-box, born-again"),
         ({"name": "mutual", "peer": 2}, "unknown key 'peer'.*did you mean 'peers'"),
         ({"name": "mutual", "peers": -1}, "peers: .*greater than or equal to 0, found -1"),
         ({"name": "multi-teacher", "fusion": "best"}, "fusion: .*'attention', found 'best'"),
@@ -240,9 +255,9 @@ kind = "distill"
 FROM_THE_COMMAND_LINE = {
     "no peers": ('{ name = "mutual", peers = 0 }', "there are no peers to learn with"),
     "no public set": ('"federated"', "there is no public set"),
-    "no tasks": ('"lwf"', "0 tasks: nothing is learned after something else"),
+    "no tasks": ('"lwf"', "'lwf' needs at least two tasks, found 0"),
     "unknown": ('"mutal"', "did you mean 'mutual'"),
-    "one teacher": ('"multi-teacher"', "'multi-teacher' with 1 teacher"),
+    "one teacher": ('"multi-teacher"', "'multi-teacher' needs at least two teachers, found 1"),
 }
 
 
@@ -259,14 +274,14 @@ def test_a_teacher_without_batch_norm_is_refused_for_inversion(tmp_path, edgekd)
     transformer = {"model": "transformer:transformer", "arguments": ", size = 8, width = 8"}
     stage = 'scheme = "deep-inversion"'
     told = compress(edgekd, tmp_path, stage, 2, **transformer)
-    assert "has no batch norm whose statistics tell" in told
+    assert "has no batch norm to take statistics from" in told
     assert 'hint: use scheme = "data-free"' in told
 
 
 def test_the_plan_tells_what_a_scheme_costs(tmp_path, edgekd):
     stage = 'epochs = 4\nscheme = { name = "mutual", peers = 2 }'
     told = compress(edgekd, tmp_path, stage, 0, options=["--dry-run"])
-    assert "distill: 4 epochs of 180 samples, learning with 2 peers that learn too" in told
+    assert "distill: 4 epochs of 180 samples, learning together with 2 peers" in told
 
 
 def compress(edgekd, tmp_path, stage, code, options=(), **keys):

@@ -47,10 +47,10 @@ def test_peers_in_turn_see_what_those_before_them_answer_after_their_step(tmp_pa
 
 def test_turns_are_told_by_the_plan_and_refused_to_several_processes(tmp_path, monkeypatch):
     made, at = scheme("mutual", in_turn=True), situation("mutual", tmp_path)
-    assert made.cost(at).endswith("learning with 2 peers that learn too in turn")
+    assert made.cost(at).endswith("learning together with 2 peers, in turn")
     monkeypatch.setenv("WORLD_SIZE", "2")
     (fault,) = made.check(network(), at)
-    assert "'mutual in turn' trains in one process, and there are several" in str(fault)
+    assert "'mutual in turn' trains in a single process, but several are running" in str(fault)
 
 
 def test_rivalry_is_one_where_both_agree_and_falls_with_the_divergence():
@@ -96,7 +96,7 @@ def test_the_images_of_later_rounds_compete_with_the_student_and_the_first_do_no
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"rounds": 3}, "only images that compete with the student are made in rounds"),
+        ({"rounds": 3}, "'rounds' only applies to images that compete with the student"),
         ({"competition": 1.0, "rounds": 30}, "16 images are too few for 30 rounds"),
     ],
 )
@@ -150,7 +150,7 @@ def test_the_student_of_a_step_with_one_teacher_left_learns_from_that_one(tmp_pa
 def test_leaving_out_the_only_teacher_is_refused(tmp_path):
     made = scheme("progressive", dense=False, drop=0.5)
     (fault,) = made.check(network(), situation("progressive", tmp_path))
-    assert "scheme.drop: there is one teacher a step, and none to leave out" in str(fault)
+    assert "scheme.drop: each step has a single teacher, so none can be left out" in str(fault)
     assert fault.hint == "set dense = true"
 
 
