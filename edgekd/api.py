@@ -9,16 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from edgekd.backends.inspection import Inspection, inspect_artifact
+from edgekd.backends.inspection import inspect_artifact
 from edgekd.benchmark.files import BenchResult, Wanted, bench_files
 from edgekd.devices.opening import open_device
 from edgekd.installed import switch_telemetry_off
 from edgekd.report.values import Report
 from edgekd.run.compress import run_plan
-from edgekd.run.plan import Plan, make_plan
+from edgekd.run.plan import Plan
+from edgekd.run.plan.make import make_plan
 from edgekd.run.progress import progress_bars
 from edgekd.run.request import Asked, Model, Options, TargetName, make_request
 from edgekd.stages import Stage
+from edgekd.values.inspection import Inspection
 from edgekd.values.target import Target, load_target
 
 
@@ -48,12 +50,14 @@ def compress(
         budgets: limits by metric, as in `{"latency_ms": 5, "accuracy_drop": 1.0}`.
         out: the run's folder. A second call with the same arguments reuses what is there.
         progress: whether to draw progress bars in a terminal or a notebook.
-        **options: `student` and `teachers` (each like `model`), `settings` (recipe keys to
-            override), `device` (a URL), `accept` (weaker kinds of number that may satisfy a
-            budget), `seed`, `quick` (measure briefly) and `resume`.
+        **options: `student` and `teachers` (each like `model`), `backends` (names of those of the
+            targets' backends to use), `settings` (recipe keys to override), `device` (a URL),
+            `accept` (weaker kinds of number that may satisfy a budget), `seed`, `quick` (measure
+            briefly) and `resume`.
 
     Returns:
-        The report. It has `verdict`, shows itself as a page in a notebook, and lies in `out`.
+        The report. It has `verdict`, shows itself as a page in a notebook, and lies in `out`. A
+        backend that made no file is in its target's `failures`; the others are not affected.
 
     Raises:
         InputError: something that was given is wrong; `faults` has every fault.

@@ -3,7 +3,8 @@
 EdgekdError
 ├── InputError           2  what the user gave is wrong
 │   ├── Faults           2  several, found in one pass; 3 if none of them is the user's
-│   └── MissingPackage   2  an optional dependency is not installed
+│   ├── MissingPackage   2  an optional dependency is not installed
+│   └── MissingTool      2  a command is not installed
 ├── ToolError            3  a compiler, runtime, device or disk failed
 │   └── MissingRuntime   3  a device lacks what runs a file
 └── Interrupted        130  Ctrl-C, in a command that keeps nothing
@@ -85,14 +86,19 @@ class Collector:
 
 
 class MissingPackage(InputError):
-    """An optional dependency is not installed; the hint is the pip command that installs it."""
+    """An optional dependency is not installed; the hint is the pip command that installs it:
+    edgekd's own `extra`, or the package itself where it belongs to none."""
 
     def __init__(self, package: str, extra: str, *, where: str = "") -> None:
         super().__init__(
             f"{package} is not installed",
             where=where,
-            hint=f"pip install 'edgekd[{extra}]'",
+            hint=f"pip install 'edgekd[{extra}]'" if extra else f"pip install {package}",
         )
+
+
+class MissingTool(InputError):
+    """A command is not installed here; the hint is how to install it."""
 
 
 class ToolError(EdgekdError):

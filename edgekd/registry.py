@@ -13,12 +13,12 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekd.errors import InputError, nearest
+from edgekd.errors import InputError, ToolError, nearest
 from edgekd.package import package_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,16 +108,29 @@ class Registry:
                     allowed=", ".join(names),
                     hint=nearest(name, names) or f"run 'edgekd methods' to list every {self.kind}",
                 )
-            self._import(name)
+            self._import(name, where)
         return self._entries[name]
 
-    def _import(self, name: str) -> None:
+    def _import(self, name: str, where: str) -> None:
         for point in entry_points(group=self.group):
             if point.name == name:
-                make = point.load()
+                make = self._load(point, where)
                 self._entries[name] = Entry(name, make, getattr(make, "paper", ""))
                 return
         importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
+
+    def _load(self, point: EntryPoint, where: str) -> Callable[..., Any]:
+        """What an entry point names; a package that does not import is one clear error."""
+        try:
+            make: Callable[..., Any] = point.load()
+        except Exception as error:
+            raise ToolError(
+                f"the {self.kind} '{point.name}' does not import from {point.value}: "
+                f"{type(error).__name__}: {error}",
+                where=where,
+                hint="mend or uninstall the package that provides it",
+            ) from error
+        return make
 
 
 STAGES = Registry("stage", "edgekd.stages")

@@ -7,7 +7,7 @@ import pytest
 
 from edgekd.registry import TASKS
 from edgekd.run.compress import run_plan
-from edgekd.run.plan import make_plan
+from edgekd.run.plan.make import make_plan
 from edgekd.run.request import make_request
 from edgekd.values.recipe import load_recipe
 

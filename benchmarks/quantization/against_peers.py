@@ -32,8 +32,10 @@ from edgekd.measure.accuracy import drop_measurement, evaluate_artifact
 from edgekd.measure.measuring import measure
 from edgekd.measure.meters.latency import ratio
 from edgekd.quant.calibration import calibrate
-from edgekd.run.pipeline import compile_candidate, run_stages
-from edgekd.run.plan import make_plan, start_key
+from edgekd.run.compiling import compile_candidate
+from edgekd.run.pipeline import run_stages
+from edgekd.run.plan import start_key
+from edgekd.run.plan.make import make_plan
 from edgekd.run.request import make_request
 from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.candidate import Candidate
@@ -129,7 +131,7 @@ def student_of(recipe: Path, out: Path, seed: int) -> Student:
     plan = make_plan(request)
     planned = plan.targets[0]
     staged = run_stages(plan, planned, lambda *_: None, start_key(plan))
-    compiled = compile_candidate(plan, planned, staged, lambda *_: None)
+    compiled = compile_candidate(plan, planned, staged, lambda *_: None).files
     trained = {each.artifact.format: each.artifact for each in compiled}
     floating = staged.floating
     return Student(floating, trained, planned.target, plan.calibration, plan.data.test)

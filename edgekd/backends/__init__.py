@@ -1,59 +1,93 @@
-"""What a backend is: it says what will be mapped where, and compiles a candidate into files.
+"""What a backend is: it describes itself, says what will run where, and compiles files.
 
-A `Backend` starts from the candidate. A `Follower` starts from another backend's artifact: the
-Edge TPU's compiler takes the int8 TFLite file, TensorRT takes the ONNX file. The pipeline compiles
-with `BACKENDS.get(follower.follows)` first and hands its artifacts over one by one.
+A `Backend` starts from the candidate. A `Follower` starts from another backend's files: the Edge
+TPU's compiler takes the int8 TFLite file, TensorRT takes the ONNX file. The pipeline compiles with
+the backend that the follower's `info.follows` names first, and hands its files over one by one.
+
+A new backend is one module: a class below one of these two, with its description in `info`,
+registered by `@BACKENDS.register()` or by an entry point of the group `edgekd.backends`. Its module
+imports heavy libraries inside its methods, because targets, plans, bench and doctor read `info`.
 """
 
+from __future__ import annotations
+
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgekd.errors import EdgekdError, MissingPackage
+from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.installed import has_module
 from edgekd.values.artifact import Artifact, OpPlacement
-from edgekd.values.candidate import Candidate
+from edgekd.values.backend import BackendInfo
+from edgekd.values.inspection import Forecast, Inspection
 from edgekd.values.target import Target
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def not_installed(where: str, *needed: tuple[str, str, str]) -> list[EdgekdError]:
-    """A fault for each module that is not here, told as (module, its package, edgekd's extra)."""
-    return [
-        MissingPackage(package, extra, where=where)
-        for module, package, extra in needed
-        if not has_module(module)
-    ]
+    from edgekd.formats.graph import Graph
+    from edgekd.values.candidate import Candidate
+    from edgekd.values.inner_tensor import InnerTensor
+
+Placements = tuple[OpPlacement, ...]
+Facts = dict[str, float | str]
+
+Execute = Callable[[Sequence[str], float], tuple[int, str, str]]
+"""Called as execute(argv, time_limit_seconds); returns the exit status, stdout and stderr.
+A command that is not there has the exit status 127, one that ran past its limit 124."""
 
 
-class Backend(Protocol):
-    """One module a backend; it registers a class without arguments.
+class Described(ABC):
+    """What every backend has: its description, and what it can tell about its files."""
 
-    Heavy libraries are imported inside the methods. `options` is the target's own table for this
-    backend (`[backends.onnx]`), already typed by the target's schema as plain TOML values. A
-    backend that can't take every form of candidate says so in `forms`; it then gets the last
-    candidate that it can take.
-    """
+    info: ClassVar[BackendInfo]
 
     def missing(self) -> list[EdgekdError]:
-        """A `MissingPackage` for each library or tool that is not here."""
+        """A `MissingPackage` for each required package that is not installed. A vendor's compiler
+        that is absent is no fault: the static check still says what would be mapped."""
+        return [
+            MissingPackage(package.name, package.extra, where=self.info.title)
+            for package in self.info.needs.packages
+            if package.required and not has_module(package.module)
+        ]
 
+    def inner_tensors(self, path: Path, x: np.ndarray) -> list[InnerTensor] | None:
+        """Every quantized tensor that one of its files computes for the input `x`, in the order of
+        execution; None where its runtime does not show them."""
+        return None
+
+    def inspect(self, path: Path, target: Target | None) -> Inspection:
+        """What one of its files says about itself, for files that `edgekd.formats` can't read.
+
+        Raises `InputError` for a file that can't be read.
+        """
+        raise InputError(
+            f"{self.info.title} does not say what is inside its '{path.suffix}' files",
+            where=str(path),
+        )
+
+
+class Backend(Described):
+    """A backend that starts from the candidate. `options` is the target's own table for it
+    (`[backends.onnx]`), already checked against `info.options` as plain TOML values. It gets the
+    last candidate whose form is in `info.forms`."""
+
+    @abstractmethod
     def check(
         self, candidate: Candidate, target: Target, options: dict[str, Any]
     ) -> Sequence[OpPlacement]:
         """Where each operator will run. Raises `InputError` naming what the target can't run."""
 
+    @abstractmethod
     def compile(
         self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
     ) -> list[Artifact]:
         """The files, written beside and renamed into `folder`, which exists. `int8` candidates give
-        int8 files, `fp16` ones fp16 files, float ones fp32 files."""
-
-
-Execute = Callable[[Sequence[str], float], tuple[int, str, str]]
-"""Called as execute(argv, time_limit_seconds); returns the exit status, stdout and stderr.
-A command that is not there has the exit status 127, one that ran past its limit 124."""
+        int8 files, `fp16` ones fp16 files, float ones fp32 files. Raises `ToolError` if a compiler
+        fails."""
 
 
 def _copy(source: str, to: Path) -> None:
@@ -74,24 +108,19 @@ class Board:
     fetch: Callable[[str, Path], None] = _copy
 
 
-@runtime_checkable
-class Follower(Protocol):
-    """A backend that turns an artifact of the backend named in `follows` into its own. Commands of
-    this machine that it would use are named in `tools`, if any: with others it is asked again."""
+class Follower(Described):
+    """A backend that turns a file of the backend named in `info.follows` into its own. When a
+    command of `info.needs.tools` changes, it is asked again."""
 
-    follows: str
-
-    def missing(self) -> list[EdgekdError]:
-        """A fault for each library or tool without which not even the check can be done. A vendor's
-        compiler that is absent is none: the static check still says what would be mapped."""
-
+    @abstractmethod
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
-    ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
+    ) -> tuple[Placements, Facts]:
         """Where each operator of that file will run, and facts; the fact `kind` says how they are
         known: `estimated` from the file alone, `measured` from the vendor's own log. Raises
         `InputError` if the accelerator refuses such a file altogether."""
 
+    @abstractmethod
     def follow(
         self,
         artifact: Artifact,
@@ -102,3 +131,8 @@ class Follower(Protocol):
     ) -> list[Artifact]:
         """The files made from that one in `folder`, which exists: none where the vendor's compiler
         is neither here nor on the board. Raises `ToolError` if the compiler fails."""
+
+    def forecast(self, path: Path, graph: Graph, target: Target) -> Forecast:
+        """What it would make of a file that `edgekd inspect` has read; by default nothing is
+        known."""
+        return Forecast()

@@ -8,35 +8,62 @@ model; instructions are counted by the emulator (`simulated`).
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from edgekd.backends import Board, not_installed
-from edgekd.errors import EdgekdError, InputError
+from edgekd.backends import Board, Follower
+from edgekd.errors import InputError
 from edgekd.firmware import emulation
 from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact, OpPlacement, sha256_of
+from edgekd.values.backend import BackendInfo, FileKind, Needs, Package, Tool
 from edgekd.values.measurement import Measurement, unavailable
-from edgekd.values.options import COptions
+from edgekd.values.tables import Value
 from edgekd.values.target import Target
 
 RUNS = 3
 
 
+class COptions(Value):
+    """C11 from the int8 TFLite file. `name` begins the names of files and functions; `arithmetic`
+    says whose fully connected layers are matched to the bit, those of TFLite Micro or of LiteRT;
+    `cmsis_nn` is the folder of CMSIS-NN's sources (with Include/ in it), whose kernels are called
+    instead of plain C where they compute the same."""
+
+    name: str = Field(default="model", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
+    arithmetic: Literal["micro", "litert"] = "micro"
+    cmsis_nn: str = ""
+
+
 @BACKENDS.register()
-class PlainC:
+class PlainC(Follower):
     """C sources without a runtime, made from the int8 TFLite file."""
 
-    follows = "tflite"
-    tools = tuple(emulation.TOOLS)
-
-    def missing(self) -> list[EdgekdError]:
-        """LiteRT's schema is all that generating needs; compiler and emulator are optional."""
-        return not_installed("backends.c", ("ai_edge_litert", "ai-edge-litert", "tflite"))
+    info = BackendInfo(
+        title="generated C",
+        files=(FileKind(format="c", runtime="c"),),
+        precisions=("int8",),
+        follows="tflite",
+        options=COptions,
+        needs=Needs(
+            packages=(
+                Package(
+                    name="ai-edge-litert", module="ai_edge_litert", purpose="running TFLite files",
+                    extra="tflite",
+                ),
+            ),
+            tools=tuple(
+                Tool(command=command, purpose="bare-metal Cortex-M", hint=f"apt install {package}")
+                for command, package in emulation.TOOLS.items()
+            ),
+            activations="int8-affine",
+        ),
+    )  # fmt: skip
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]

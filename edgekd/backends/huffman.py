@@ -1,31 +1,44 @@
 """Entropy-coded ONNX for flash: a smaller file that gives `model.onnx` back bit for bit."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.backends import Board, not_installed
-from edgekd.errors import EdgekdError
+from edgekd.backends import Board, Follower, Placements
 from edgekd.quant.packed_onnx import Packed, pack
 from edgekd.registry import BACKENDS
 from edgekd.store import write_beside
-from edgekd.values.artifact import Artifact, OpPlacement
+from edgekd.values.artifact import Artifact
+from edgekd.values.backend import BackendInfo, FileKind, Needs, Package
 from edgekd.values.target import Target
 
 
 @BACKENDS.register(paper="https://arxiv.org/abs/1510.00149")
-class Huffman:
+class Huffman(Follower):
     """Huffman-coded integer weights behind an ONNX file; `edgekd unpack` brings it back."""
 
-    follows = "onnx"
-
-    def missing(self) -> list[EdgekdError]:
-        """A fault where onnx is not installed."""
-        return not_installed("backends.huffman", ("onnx", "onnx", "onnx"))
+    info = BackendInfo(
+        title="Huffman-coded ONNX",
+        files=(
+            FileKind(
+                format="onnx-huffman", runtime="huffman",
+                not_run="kept for flash: it unpacks to the ONNX file bit for bit, whose numbers "
+                "hold for it",
+            ),
+        ),
+        precisions=(
+            "fp32", "fp16", "int8", "bf16", "int4", "ternary", "binary", "clustered", "mixed",
+        ),
+        follows="onnx",
+        needs=Needs(
+            packages=(
+                Package(name="onnx", module="onnx", purpose="the ONNX backend", extra="onnx"),
+            )
+        ),
+    )  # fmt: skip
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
-    ) -> tuple[Sequence[OpPlacement], dict[str, float | str]]:
+    ) -> tuple[Placements, dict[str, float | str]]:
         """Where its operators run does not change; its facts are measured on the file."""
         return artifact.placements, _facts(pack(artifact.path.read_bytes(), str(artifact.path)))
 

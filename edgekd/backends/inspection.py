@@ -4,20 +4,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from edgekd.backends.edgetpu.placement import edgetpu_placements
-from edgekd.backends.tensorrt.placement import quantization_faults, quantized_ops
-from edgekd.errors import EdgekdError, InputError, nearest
+from edgekd.backends import Described, Follower
+from edgekd.errors import InputError, nearest
 from edgekd.formats.arena import planned_arena
 from edgekd.formats.graph import Graph, Op, float_islands, info_of, live_peak
-from edgekd.formats.library import read_library
 from edgekd.formats.macs import count_macs
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.formats.onnx_shapes import with_shapes
 from edgekd.formats.program import read_program
 from edgekd.formats.tflite import read_tflite
-from edgekd.values.artifact import OpPlacement, TensorInfo
-from edgekd.values.options import EdgetpuOptions
-from edgekd.values.tables import Value
+from edgekd.registry import BACKENDS
+from edgekd.values.artifact import TensorInfo
+from edgekd.values.backend_lookup import backend_info, known_backends, recognized_file
+from edgekd.values.inspection import Forecast, Inspection
 from edgekd.values.target import Target, fits, unsupported_ops_of
 
 READERS: Mapping[str, Callable[[Path], Graph]] = {
@@ -25,59 +24,37 @@ READERS: Mapping[str, Callable[[Path], Graph]] = {
     ".onnx": read_onnx,
     ".pt2": read_program,
 }
-SUFFIXES = (*READERS, ".so")
 SHOWN = 8
 
 
-class Inspection(Value):
-    """What one file says of itself.
-
-    `parameter_bytes` counts constants wherever the format keeps them. `activation_bytes` is the
-    peak of live tensors, always an estimate: `reasons` says why a number is None. `placements` are
-    where the target's accelerator would run each operator, empty without one. `notes` name what the
-    user should know: float islands, transposes, what does not fit.
-    """
-
-    path: Path
-    format: str
-    file_bytes: int
-    ops: dict[str, int]
-    dtypes: dict[str, int]
-    inputs: tuple[TensorInfo, ...] = ()
-    outputs: tuple[TensorInfo, ...] = ()
-    parameter_bytes: int | None = None
-    activation_bytes: int | None = None
-    placements: tuple[OpPlacement, ...] = ()
-    notes: tuple[str, ...] = ()
-    reasons: dict[str, str] = {}
-    facts: dict[str, float | str] = {}
+def readable_suffixes() -> tuple[str, ...]:
+    """The suffixes of every file that can be inspected."""
+    others = [
+        suffix
+        for name, info in known_backends().items()
+        if BACKENDS.get(name).make.inspect is not Described.inspect  # type: ignore[attr-defined]
+        for kind in info.files
+        for suffix in kind.suffixes
+    ]
+    return tuple(dict.fromkeys([*READERS, *others]))
 
 
 def inspect_artifact(path: Path, target: Target | None = None) -> Inspection:
-    """Read a .tflite, .onnx, .pt2 or TVM .so file, and judge it for a target if one is given.
+    """Read a .tflite, .onnx or .pt2 file, or one that its backend can read, and judge it for a
+    target if one is given.
 
     Raises:
         InputError: the file is missing, truncated, corrupt or of another format.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".so":
-        return _inspect_library(path, target)
     if path.is_dir():
         raise InputError("it is a folder", where=str(path), allowed="a model file")
+    suffix = path.suffix.lower()
     if suffix not in READERS:
-        raise InputError(
-            f"no reader for '{path.suffix or path.name}' files",
-            where=str(path),
-            allowed=", ".join(SUFFIXES),
-            hint=nearest(suffix, SUFFIXES),
-        )
+        return _by_its_backend(path, target)
     stored = READERS[suffix](path)
     graph = with_shapes(stored, path) if suffix == ".onnx" else stored
     activation_bytes, reason = live_peak(graph)
-    placements, facts, notes = _for_target(graph, suffix, target, activation_bytes)
-    if suffix == ".tflite" and target is not None and "vela" in target.backends:
-        placements, facts, told = _by_vela(path, graph, target)
-        notes += told
+    forecast = _for_target(path, graph, target, activation_bytes)
     return Inspection(
         path=path,
         format=suffix.removeprefix("."),
@@ -90,14 +67,14 @@ def inspect_artifact(path: Path, target: Target | None = None) -> Inspection:
         ),
         parameter_bytes=graph.parameter_bytes,
         activation_bytes=activation_bytes,
-        placements=placements,
-        notes=(*_shape_notes(graph, suffix), *notes),
+        placements=forecast.placements,
+        notes=(*_shape_notes(graph, suffix), *forecast.notes),
         reasons={"activation_bytes": reason} if reason else {},
         facts={
             **graph.facts,
             "activation_bytes_kind": "estimated",
             **({} if suffix == ".pt2" else _planned(graph)),
-            **facts,
+            **forecast.facts,
         },
     )
 
@@ -135,47 +112,52 @@ def _listed(ops: tuple[Op, ...]) -> str:
 
 
 def _for_target(
-    graph: Graph, suffix: str, target: Target | None, activation_bytes: int | None
-) -> tuple[tuple[OpPlacement, ...], dict[str, float | str], list[str]]:
-    """What the target's accelerator maps, whether the model fits, and which ops it can't run."""
+    path: Path, graph: Graph, target: Target | None, activation_bytes: int | None
+) -> Forecast:
+    """Whether the model fits the target, which operators it can't run, and what its backends that
+    start from such a file say about it."""
     if target is None:
-        return (), {}, []
+        return Forecast()
     notes = []
     reason = fits(target, graph.parameter_bytes, activation_bytes or 0)
     if reason:
         notes.append(f"does not fit: {reason}")
-    if suffix == ".pt2":
+    if path.suffix.lower() == ".pt2":
         refused = unsupported_ops_of(graph.counts, target)
         notes += [f"{target.name} can't run {op}" for op in refused]
-    placements: tuple[OpPlacement, ...] = ()
-    facts: dict[str, float | str] = {}
-    edgetpu = target.accelerator("edgetpu")
-    if suffix == ".tflite" and edgetpu is not None and edgetpu.on_chip_bytes is not None:
-        options = EdgetpuOptions(**target.backends.get("edgetpu", {}))
-        placements, facts = edgetpu_placements(graph, edgetpu.on_chip_bytes, options.reserve_bytes)
-    if suffix == ".onnx" and "tensorrt" in target.backends and "QuantizeLinear" in graph.counts:
-        faults = quantization_faults(graph)
-        facts = {"int8_ops": quantized_ops(graph), "kind": "estimated"}
-        notes += [f"TensorRT: {fault}" for fault in faults[:SHOWN]]
-    return placements, facts, notes
+    forecasts = [follower.forecast(path, graph, target) for follower in _followers_of(path, target)]
+    return Forecast(
+        placements=next((each.placements for each in forecasts if each.placements), ()),
+        facts={name: value for each in forecasts for name, value in each.facts.items()},
+        notes=(*notes, *(note for each in forecasts for note in each.notes)),
+    )
 
 
-def _by_vela(
-    path: Path, graph: Graph, target: Target
-) -> tuple[tuple[OpPlacement, ...], dict[str, float | str], list[str]]:
-    """What Vela maps of a file, or a note why it can't be asked."""
-    from edgekd.backends.vela import NPU_OP, Vela, examine
+def _followers_of(path: Path, target: Target) -> list[Follower]:
+    """The target's backends that start from files with that suffix."""
+    suffix = path.suffix.lower()
+    infos = {name: backend_info(name) for name in target.backends}
+    return [
+        BACKENDS.get(name).make()
+        for name, info in infos.items()
+        if info.follows
+        and any(suffix in kind.suffixes for kind in backend_info(info.follows).files)
+    ]
 
-    if NPU_OP in graph.counts:
-        return (), {}, ["Vela made this file: its NPU operators are commands already"]
-    missing = Vela().missing()
-    if missing:
-        return (), {}, [f"what the NPU maps is not known: {missing[0]}; {missing[0].hint}"]
-    try:
-        placements, facts = examine(path, target.backends["vela"])
-    except EdgekdError as error:
-        return (), {}, [f"Vela: {error.message}"]
-    return placements, facts, []
+
+def _by_its_backend(path: Path, target: Target | None) -> Inspection:
+    """What the backend that makes such files says about one."""
+    if path.suffix.lower() not in readable_suffixes():
+        raise InputError(
+            f"no reader for '{path.suffix or path.name}' files",
+            where=str(path),
+            allowed=", ".join(readable_suffixes()),
+            hint=nearest(path.suffix.lower(), readable_suffixes()),
+        )
+    recognized = recognized_file(path)
+    assert recognized is not None
+    backend: Described = BACKENDS.get(recognized[0]).make()
+    return backend.inspect(path, target)
 
 
 def inspection_lines(found: Inspection) -> list[str]:
@@ -221,31 +203,3 @@ def _placement_lines(found: Inspection) -> list[str]:
     if len(left) > SHOWN:
         lines.append(f"  and {len(left) - SHOWN} more on the CPU")
     return lines
-
-
-def _inspect_library(path: Path, target: Target | None) -> Inspection:
-    library = read_library(path)
-    notes = []
-    if not library.kernels:
-        notes.append("it exports no TVM kernels")
-    if target is not None and library.machine != target.hardware.architecture:
-        notes.append(
-            f"compiled for {library.machine}; {target.name} is {target.hardware.architecture}"
-        )
-    if target is not None and target.accelerator("cuda") is not None and not library.gpu_code:
-        notes.append("no machine code of a GPU inside")
-    unknown = "a compiled library does not say it"
-    return Inspection(
-        path=path,
-        format="so",
-        file_bytes=path.stat().st_size,
-        ops=dict.fromkeys(library.kernels, 1),
-        dtypes={},
-        notes=tuple(notes),
-        reasons={"parameter_bytes": unknown, "activation_bytes": unknown},
-        facts={
-            "machine": library.machine,
-            "gpu_code": library.gpu_code or "none",
-            "read_only_bytes": library.constant_bytes,
-        },
-    )

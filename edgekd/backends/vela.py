@@ -14,9 +14,11 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgekd.backends import Board, not_installed
+from pydantic import PositiveFloat, PositiveInt
+
+from edgekd.backends import Board, Follower
 from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph, Op
 from edgekd.formats.tflite import read_tflite
@@ -24,8 +26,10 @@ from edgekd.processes import Finished, how_it_ended, run_tool
 from edgekd.registry import BACKENDS
 from edgekd.store import file_beside
 from edgekd.values.artifact import Artifact, OpPlacement
+from edgekd.values.backend import BackendInfo, FileKind, Needs, Package
+from edgekd.values.inspection import Forecast
 from edgekd.values.measurement import Measurement
-from edgekd.values.options import VelaOptions
+from edgekd.values.tables import Value
 from edgekd.values.target import Target
 
 NPU_OP = "CUSTOM ethos-u"
@@ -38,19 +42,50 @@ _WARNING = re.compile(
 )
 
 
+class VelaOptions(Value):
+    """Vela, the compiler for Ethos-U. `accelerator_config` is the NPU with its MACs per cycle;
+    `config` names the file whose sections `system_config` (clock and bandwidths) and `memory_mode`
+    (which memory holds what) are. Vela's own defaults for those describe no real system, so they
+    have to be given."""
+
+    accelerator_config: Literal[
+        "ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256",
+        "ethos-u65-256", "ethos-u65-512",
+        "ethos-u85-128", "ethos-u85-256", "ethos-u85-512", "ethos-u85-1024", "ethos-u85-2048",
+    ]  # fmt: skip
+    system_config: str
+    memory_mode: str
+    config: str = "Arm/vela.ini"
+    optimise: Literal["Performance", "Size"] = "Performance"
+    arena_cache_bytes: PositiveInt | None = None
+    time_limit_seconds: PositiveFloat = 600.0
+
+
 @BACKENDS.register()
-class Vela:
+class Vela(Follower):
     """Vela, which turns the int8 TFLite file into one for the Ethos-U."""
 
-    follows = "tflite"
-
-    def missing(self) -> list[EdgekdError]:
-        """A fault for each of LiteRT's schema and Vela that is not installed."""
-        return not_installed(
-            "backends.vela",
-            ("ai_edge_litert", "ai-edge-litert", "tflite"),
-            ("ethosu.vela", "ethos-u-vela", "ethos"),
-        )
+    info = BackendInfo(
+        title="the Ethos-U",
+        files=(FileKind(format="vela", runtime="ethos-u"),),
+        precisions=("int8",),
+        follows="tflite",
+        options=VelaOptions,
+        needs=Needs(
+            packages=(
+                Package(
+                    name="ai-edge-litert", module="ai_edge_litert", purpose="running TFLite files",
+                    extra="tflite",
+                ),
+                Package(
+                    name="ethos-u-vela", module="ethosu.vela", purpose="Ethos-U files",
+                    extra="ethos",
+                ),
+            ),
+            accelerator="ethos-u",
+            activations="int8-affine",
+        ),
+    )  # fmt: skip
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
@@ -89,6 +124,21 @@ class Vela:
                 notes=(*artifact.notes, *found.notes(target)),
             )
         ]
+
+    def forecast(self, path: Path, graph: Graph, target: Target) -> Forecast:
+        """What Vela maps of a TFLite file, or a note that says why it can't be asked."""
+        if NPU_OP in graph.counts:
+            note = "Vela made this file: its NPU operators are compiled already"
+            return Forecast(notes=(note,))
+        missing = self.missing()
+        if missing:
+            note = f"what the NPU maps is not known: {missing[0].message}; {missing[0].hint}"
+            return Forecast(notes=(note,))
+        try:
+            placements, facts = examine(path, target.backends["vela"])
+        except EdgekdError as error:
+            return Forecast(notes=(f"Vela: {error.message}",))
+        return Forecast(placements=placements, facts=facts)
 
 
 class _Compiled:

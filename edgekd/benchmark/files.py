@@ -31,19 +31,11 @@ from edgekd.measure.meters.latency import ratio
 from edgekd.measure.meters.plan import static_measurements
 from edgekd.measure.meters.quality import quality_warnings
 from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
+from edgekd.values.backend import FileKind
+from edgekd.values.backend_lookup import recognized_file, suffixes
 from edgekd.values.measurement import Judgement, Kind, Measurement, unavailable
 from edgekd.values.tables import Value
 from edgekd.values.target import Target, load_target
-
-# suffix: (format, runtime, the target's backend table with the options to run it)
-FORMATS = {
-    ".onnx": ("onnx", "onnxruntime", "onnx"),
-    ".tflite": ("tflite", "litert", "tflite"),
-    ".so": ("tvm-so", "tvm", "tvm"),
-    ".engine": ("tensorrt", "tensorrt", "tensorrt"),
-    ".plan": ("tensorrt", "tensorrt", "tensorrt"),
-}
-EDGETPU_MARK = b"edgetpu-custom-op"
 
 
 class BenchResult(Value):
@@ -176,17 +168,18 @@ class _Loaded:
 def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wanted) -> list[_Loaded]:
     faults: list[EdgekdError] = []
     found: list[_Loaded] = []
-    forms: list[str] = []
+    runtimes: list[str] = []
     for path in files:
         try:
-            form = _format(path)
-            forms.append(form[1])
-            own = target.backends.get(form[2], {})
-            options = {**own, **options_for(form[1], wanted.options)}
-            found.append(_load(path, form, target, device, options, wanted.shapes))
+            backend, kind = _kind(path)
+            runtimes.append(kind.runtime)
+            own = target.backends.get(backend, {})
+            options = {**own, **options_for(kind.runtime, wanted.options)}
+            found.append(_load(path, kind, target, device, options, wanted.shapes))
         except (InputError, MissingRuntime) as error:
             faults += error.faults
-    faults += check_overrides(wanted.options, forms) if len(forms) == len(files) else []
+    if len(runtimes) == len(files):
+        faults += check_overrides(wanted.options, runtimes)
     known = {info.name for each in found for info in each.artifact.inputs}
     if len(found) == len(files):
         faults += [
@@ -198,25 +191,24 @@ def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wante
     return found
 
 
-def _format(path: Path) -> tuple[str, str, str]:
+def _kind(path: Path) -> tuple[str, FileKind]:
+    """Which backend makes such files, and what it says about them."""
     if not path.is_file():
         raise InputError("no such file" if not path.exists() else "not a file", where=str(path))
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
+    recognized = recognized_file(path)
+    if recognized is None:
         raise InputError(
             f"unknown model format '{path.suffix}'",
             where=str(path),
-            allowed=", ".join(FORMATS),
-            hint=nearest(suffix, FORMATS),
+            allowed=", ".join(suffixes()),
+            hint=nearest(path.suffix.lower(), suffixes()),
         )
-    if suffix == ".tflite" and EDGETPU_MARK in path.read_bytes():
-        return "tflite-edgetpu", "edgetpu", "edgetpu"
-    return FORMATS[suffix]
+    return recognized
 
 
 def _load(
     path: Path,
-    form: tuple[str, str, str],
+    kind: FileKind,
     target: Target,
     device: Device,
     options: Options,
@@ -224,19 +216,18 @@ def _load(
 ) -> _Loaded:
     """What the runtime says about a file; the precision is taken from its inputs where they show
     it."""
-    kind, runtime, _ = form
     outputs: tuple[TensorInfo, ...] = ()
-    if runtime == "tvm":
+    if not kind.tells_inputs:
         inputs = tensors_of(shapes)
         if not inputs:
             raise InputError(
-                "a TVM library does not record the shapes of its inputs",
+                f"a {path.suffix} file does not record the shapes of its inputs",
                 where=str(path),
                 hint="give --shape 1,3,224,224 for each input in order; append :int8 for a "
                 "type other than float32",
             )
     else:
-        inputs, outputs = device.probe(path, runtime, options)
+        inputs, outputs = device.probe(path, kind.runtime, options)
         inputs = _with_open_sizes(path, inputs)
         given = chosen_shapes(inputs, shapes, str(path))
         options = {**options, "shapes": {name: list(sizes) for name, sizes in given.items()}}
@@ -246,8 +237,8 @@ def _load(
         raise_all(open_faults(inputs, str(path)))
     artifact = Artifact(
         path=path,
-        format=kind,
-        runtime=runtime,
+        format=kind.format,
+        runtime=kind.runtime,
         precision=_precision(inputs),
         target=target.name,
         sha256=sha256_of(path),
@@ -257,7 +248,7 @@ def _load(
     )
     reason = device.can_run(artifact)
     if reason:
-        there = device.hello().runtimes.get(runtime)
+        there = device.hello().runtimes.get(kind.runtime)
         raise (InputError if there else MissingRuntime)(reason, where=str(path))
     batches = [info.name for info in inputs if info.shape[:1] == (-1,)]
     notes = tuple(f"input '{name}' has an open batch size: 1 is assumed" for name in batches)

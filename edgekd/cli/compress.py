@@ -11,6 +11,10 @@ from edgekd.cli.options import AsJson, Device, TargetNames
 def compress(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe; digits if left out.")] = None,
     target: TargetNames = [],  # noqa: B006
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="One of the targets' backends, instead of all of them; repeatable."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder for results.")] = Path("runs/latest"),
     budget: Annotated[
         list[str] | None, typer.Option(help="latency_ms=5 and the like; repeatable.")
@@ -42,8 +46,7 @@ def compress(
     import sys
 
     from edgekd.api import plan as make_plan
-    from edgekd.measure.budgets import EXIT_CODES
-    from edgekd.report.overruns import overrun_lines
+    from edgekd.report.overruns import exit_code, failure_lines, overrun_lines
     from edgekd.report.terminal import print_report
     from edgekd.run.compress import run_plan
     from edgekd.run.depfile import depfile_text
@@ -58,6 +61,7 @@ def compress(
     plan = make_plan(
         recipe,
         target=target,
+        backends=backend or [],
         budgets=budget or [],
         settings=set_ or [],
         out=out,
@@ -85,4 +89,6 @@ def compress(
         print_report(report, out)
     for line in overrun_lines(report):
         typer.echo(f"{'error' if report.verdict == 'fail' else 'note'}: {line}", err=True)
-    raise typer.Exit(EXIT_CODES[report.verdict])
+    for line in failure_lines(report):
+        typer.echo(f"error: {line}", err=True)
+    raise typer.Exit(exit_code(report))

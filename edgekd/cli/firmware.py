@@ -121,8 +121,7 @@ def build(
     ] = None,
 ) -> None:
     """Compress a model and write its sources, offline; a broken budget fails in one line."""
-    from edgekd.measure.budgets import EXIT_CODES
-    from edgekd.report.overruns import overrun_lines
+    from edgekd.report.overruns import exit_code, failure_lines, overrun_lines
     from edgekd.run.depfile import depfile_text
     from edgekd.run.firmware import build as build_sources
     from edgekd.run.firmware import check_build
@@ -151,10 +150,10 @@ def build(
     if device is None:
         forbid_network()
     report, paths = build_sources(request, name, output, out)
-    for line in overrun_lines(report):
+    for line in [*overrun_lines(report), *failure_lines(report)]:
         typer.echo(f"error: {line}", err=True)
-    if report.verdict != "pass":
-        raise typer.Exit(EXIT_CODES[report.verdict])
+    if exit_code(report):
+        raise typer.Exit(exit_code(report))
     if depfile:
         write_beside(depfile, text)
     for path in paths:

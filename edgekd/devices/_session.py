@@ -31,6 +31,7 @@ from edgekd.devices._transport import Channel, Disconnected, Transport
 from edgekd.errors import EdgekdError, MissingRuntime, ToolError
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact, TensorInfo
+from edgekd.values.backend_lookup import runners
 from edgekd.values.measurement import Kind
 
 R = TypeVar("R")
@@ -89,7 +90,11 @@ class AgentDevice:
         return self._hello
 
     def _ask_hello(self) -> Hello:
-        answer = self._ask(self._shared(), {"command": "hello"}, self.name)
+        request: dict[str, Any] = {"command": "hello"}
+        sources = runners()
+        if sources:
+            request["runners"] = {name: self._transport.put(path) for name, path in sources.items()}
+        answer = self._ask(self._shared(), request, self.name)
         return checked(Hello, answer, self.name)
 
     def can_run(self, artifact: Artifact) -> str:
@@ -276,13 +281,17 @@ class AgentDevice:
             "inputs": [info.model_dump() for info in inputs],
             "outputs": [info.model_dump() for info in outputs],
         }
-        chosen = {key: options[key] for key in AGENT_OPTIONS if key in options}
+        foreign = runners().get(runtime)
+        chosen = {key: value for key, value in options.items() if foreign or key in AGENT_OPTIONS}
         chosen["threads"] = threads_of(options)
-        if runtime == "tvm":  # the library itself does not tell
+        if runtime == "tvm" or foreign:  # such a file may not tell them itself
             chosen.update(tensors)
+        if runtime == "tvm":
             chosen.setdefault("device", "cuda" if options.get("kind") == "cuda" else "cpu")
         there = self._transport.put(path)
-        return {"command": "load", "path": there, "runtime": runtime, "options": chosen, **tensors}
+        request = {"command": "load", "path": there, "runtime": runtime, "options": chosen}
+        sources = {"runners": {runtime: self._transport.put(foreign)}} if foreign else {}
+        return {**request, **tensors, **sources}
 
     def _load(self, channel: Channel, request: dict[str, Any], place: str) -> Loaded:
         return checked(Loaded, self._ask(channel, request, place), place)

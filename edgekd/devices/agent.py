@@ -332,7 +332,7 @@ class TensorRT(Model):
         return arrays
 
 
-# runtime: (what loads it, its module names in the order tried, how to install it)
+# runtime: (its class, the names of its modules in the order tried, how to install it)
 RUNTIMES: dict[str, tuple[Any, list[str], str]] = {
     "onnxruntime": (OnnxRuntime, ["onnxruntime"], "pip install onnxruntime"),
     "litert": (LiteRT, ["ai_edge_litert", "tflite_runtime"], "pip install ai-edge-litert"),
@@ -367,6 +367,8 @@ def version_of(runtime: str) -> str:
     """The installed version of a runtime's library, or an empty string; imports nothing heavy."""
     from importlib import metadata
 
+    if not RUNTIMES[runtime][1]:
+        return f"{runtime}, without a library"
     module = installed(RUNTIMES[runtime][1])
     name = DISTRIBUTIONS.get(module, module)
     if not name:
@@ -402,8 +404,34 @@ def import_library(runtime: str) -> None:
         ) from error
 
 
+def adopt(runners: Table) -> None:
+    """Learn runtimes from files sent beside this one, by the runtime's name.
+
+    Such a file is imported by nothing but this. It has a class `Runner` with the constructor and
+    the methods of `Model`, `MODULES` (names of modules, one of which it needs, may be empty) and
+    `INSTALL` (how to install one).
+    """
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    for name, path in runners.items():
+        if name in RUNTIMES:
+            continue
+        loader = SourceFileLoader("edgekd_runner_" + re.sub(r"\W", "_", name), path)
+        try:
+            spec = spec_from_loader(loader.name, loader)
+            module = module_from_spec(spec)  # type: ignore[arg-type]
+            loader.exec_module(module)
+            kind = type("Runner", (module.Runner, Model), {})
+            RUNTIMES[name] = (kind, list(module.MODULES), str(module.INSTALL))
+        except Exception as error:
+            said = f"the runner of {name} does not load: {first_line(error)}"
+            raise Fault("bad-request", said) from error
+
+
 def load(request: Table) -> Any:
     """The model of a request, with `load_ns` set: its own time, the library's import apart."""
+    adopt(request.get("runners", {}))
     name = request.get("runtime", "")
     if name not in RUNTIMES:
         raise Fault("bad-request", f"unknown runtime '{name}'; known: {', '.join(RUNTIMES)}")
@@ -675,6 +703,7 @@ class Agent:
 
     def hello(self, request: Table) -> Table:
         """What the board is and which runtimes it has."""
+        adopt(request.get("runners", {}))
         names = read(self.root + "/proc/cpuinfo").splitlines()
         named = [line for line in names if line.startswith(("model name", "Model"))]
         board = read(self.root + "/proc/device-tree/model").strip("\0")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgekd.devices.opening import open_device
 from edgekd.installed import versions_of
+from edgekd.values.backend_lookup import examined_backends
 
 
 @dataclass(frozen=True)
@@ -25,33 +26,42 @@ PACKAGES = (
     ("torchao", "quantization-aware training", "edgekd"),
     ("torch-pruning", "structured pruning", "edgekd"),
     ("nncf", "calibration without training", "edgekd[nncf]"),
-    ("onnx", "the ONNX backend", "edgekd[onnx]"),
-    ("onnxruntime", "running ONNX files", "edgekd[onnx]"),
-    ("litert-torch", "the TFLite backend", "edgekd[tflite]"),
-    ("ai-edge-litert", "running TFLite files", "edgekd[tflite]"),
-    ("apache-tvm", "the TVM backend", "edgekd[tvm]"),
-    ("ethos-u-vela", "Ethos-U files", "edgekd[ethos]"),
     ("tflite-micro", "the micro runtime's arena, on this machine", "edgekd[tflm]"),
     ("tensorflow|tensorflow-cpu", "Keras and SavedModel teachers", "edgekd[keras]"),
 )
 
 TOOLS = (
-    ("aarch64-linux-gnu-g++", "TVM libraries for 64-bit ARM", "apt install g++-aarch64-linux-gnu"),
-    ("qemu-aarch64-static", "ARM artifacts on this machine", "apt install qemu-user-static"),
-    ("arm-none-eabi-gcc", "bare-metal Cortex-M", "apt install gcc-arm-none-eabi"),
+    ("qemu-aarch64-static", "ARM files on this machine", "apt install qemu-user-static"),
     ("qemu-system-aarch64", "emulated boards with times", "apt install qemu-system-arm"),
     ("mmdebstrap", "making emulated boards", "apt install mmdebstrap"),
-    ("nvcc", "TVM libraries for Jetson", "install NVIDIA's CUDA toolkit"),
-    ("trtexec", "TensorRT engines, on the board", "comes with JetPack"),
-    ("edgetpu_compiler", "Edge TPU files", "comes from Coral's apt archive"),
 )
 
 
 def examine(root: Path = Path("/")) -> list[Finding]:
-    """Everything that edgekd knows to look for; `root` is where sensors are read from."""
-    findings = [_package(*row) for row in PACKAGES]
-    findings += [_tool(*row) for row in TOOLS]
-    return [*findings, *_sensors(root)]
+    """Everything that edgekd and its backends can use; `root` is where sensors are read from."""
+    infos, errors = examined_backends()
+    needs = [info.needs for info in infos.values()]
+    packages = [
+        *PACKAGES,
+        *((each.name, each.purpose, each.requirement) for need in needs for each in need.packages),
+    ]
+    tools = [
+        *TOOLS,
+        *((each.command, each.purpose, each.hint) for need in needs for each in need.tools),
+    ]
+    broken = [
+        Finding(name, "a backend", "", f"{error.message}; {error.hint}")
+        for name, error in errors.items()
+    ]
+    # Several backends need the same package: the first one's line stands for all.
+    found_packages = {row[0]: _package(*row) for row in reversed(packages)}
+    found_tools = {row[0]: _tool(*row) for row in reversed(tools)}
+    return [
+        *reversed(found_packages.values()),
+        *reversed(found_tools.values()),
+        *broken,
+        *_sensors(root),
+    ]
 
 
 def examine_device(url: str) -> list[Finding]:
@@ -67,7 +77,7 @@ def examine_device(url: str) -> list[Finding]:
         ("system", "what runs on it", hello.platform),
         ("architecture", "which files it can run", hello.machine),
         ("processors", "threads", str(hello.cores)),
-        ("instructions", "which kernels are fast", " ".join(_worth_telling(hello.features))),
+        ("instructions", "which kernels are fast", " ".join(_relevant(hello.features))),
         ("memory", "models and activations", _bytes(hello.memory_bytes)),
         ("free memory", "models and activations", _bytes(hello.memory_free_bytes)),
         ("free space", "files and test sets", _bytes(hello.storage_free_bytes)),
@@ -78,8 +88,9 @@ def examine_device(url: str) -> list[Finding]:
           for key, value in hello.conditions.items() if key not in ("governor", "affinity")),
     ]  # fmt: skip
     hints = {"numpy": "pip install numpy on the device"}
+    unknown = "the device does not report it"
     findings = [
-        Finding(name, purpose, found, "" if found else hints.get(name, "the device does not tell"))
+        Finding(name, purpose, found, "" if found else hints.get(name, unknown))
         for name, purpose, found in plain
     ]
     findings += [
@@ -95,13 +106,13 @@ def examine_device(url: str) -> list[Finding]:
     ]  # fmt: skip
 
 
-WORTH_TELLING = ("sse4_2", "avx", "fma", "f16c", "vnni", "amx", "asimd", "fphp", "sve", "i8mm",
+RELEVANT = ("sse4_2", "avx", "fma", "f16c", "vnni", "amx", "asimd", "fphp", "sve", "i8mm",
                  "bf16", "neon", "vfpv4")  # fmt: skip
 """Beginnings of what a kernel's speed depends on; a processor lists a hundred more features."""
 
 
-def _worth_telling(features: Sequence[str]) -> list[str]:
-    return [one for one in features if any(known in one for known in WORTH_TELLING)]
+def _relevant(features: Sequence[str]) -> list[str]:
+    return [one for one in features if any(known in one for known in RELEVANT)]
 
 
 def _bytes(count: int | None) -> str:

@@ -5,14 +5,10 @@ from typing import Any
 from edgekd.devices import Device
 from edgekd.errors import InputError, MissingRuntime, nearest
 from edgekd.registry import DEVICES
+from edgekd.values.backend_lookup import backend_info
 from edgekd.values.target import Target
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "armv6l": "armv7"}
-RUNTIMES = {
-    "onnx": "onnxruntime", "tflite": "litert", "tvm": "tvm", "edgetpu": "edgetpu",
-    "tensorrt": "tensorrt",
-}  # fmt: skip
-"""What runs the files of a backend."""
 
 
 def open_device(url: str, **session: Any) -> Device:
@@ -54,7 +50,12 @@ def lacks(device: Device, target: Target) -> list[str]:
     Raises `MissingRuntime` where none is: then nothing that is made could be measured.
     """
     hello = device.hello()
-    wanted = {RUNTIMES[name]: name for name in target.backends if name in RUNTIMES}
+    wanted = {
+        kind.runtime: name
+        for name in target.backends
+        for kind in backend_info(name).files
+        if kind.runtime in hello.runtimes  # generated C and the like need none
+    }
     missing = [runtime for runtime in wanted if not hello.runtimes.get(runtime)]
     how = {runtime: hello.install.get(runtime, "no package is known") for runtime in missing}
     if missing and len(missing) == len(wanted):

@@ -4,10 +4,9 @@ The artifact's quantized tensors are matched with the graph's quantize nodes in 
 by scale and shape. Zero points are ignored: int8 from -128 and uint8 from 0 are the same grid.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,28 +14,22 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.network.fx_names import layer_of, module_paths
+from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact
+from edgekd.values.backend_lookup import backend_of
+from edgekd.values.inner_tensor import InnerTensor
 
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 _DEQUANTIZE = "quantized_decomposed.dequantize"
 _WEIGHTED = ("conv", "linear", "addmm", "matmul", "bmm", "mm.")
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One quantized tensor that a runtime computed, as float values."""
-
-    name: str
-    values: np.ndarray
-    scale: float
-
-
 def first_difference(graph: fx.GraphModule, artifact: Artifact, x: np.ndarray, most: float) -> str:
     """See `edgekd.measure.parity.first_difference`."""
-    read = _READERS.get(artifact.format)
-    if read is None:
+    backend = backend_of(artifact.format)
+    seen = BACKENDS.get(backend).make().inner_tensors(artifact.path, x) if backend else None
+    if seen is None:
         return f"unknown: a {artifact.format} artifact does not expose its intermediate tensors"
-    seen = read(artifact.path, x)
     points = _reference_points(graph, x)
     matches = _matched(points, seen)
     if not matches:
@@ -99,7 +92,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _matched(points: Sequence[_Point], seen: Sequence[Seen]) -> dict[fx.Node, Seen]:
+def _matched(points: Sequence[_Point], seen: Sequence[InnerTensor]) -> dict[fx.Node, InnerTensor]:
     ours = [_key(point.scale, point.shape) for point in points]
     theirs = [_key(one.scale, one.values.shape) for one in seen]
     matcher = SequenceMatcher(a=ours, b=theirs, autojunk=False)
@@ -118,7 +111,7 @@ def _key(scale: float, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
 class _Forced(fx.Interpreter):
     """Runs the graph, substituting the artifact's tensor for each one after comparing the two."""
 
-    def __init__(self, graph: fx.GraphModule, matches: dict[fx.Node, Seen]) -> None:
+    def __init__(self, graph: fx.GraphModule, matches: dict[fx.Node, InnerTensor]) -> None:
         super().__init__(graph)
         self.matches = matches
         self.differences: list[tuple[str, float]] = []
@@ -191,95 +184,3 @@ def _weight_name(node: fx.Node) -> str:
         if stored.op == "get_attr":
             return str(stored.target)
     return node.name
-
-
-def _onnx_tensors(path: Path, x: np.ndarray) -> list[Seen]:
-    """The output of every QuantizeLinear in an ONNX file, exposed as an output of the model."""
-    import onnx
-    import onnxruntime
-    from onnx import numpy_helper
-
-    model = onnx.load(path)
-    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    quantizers = [
-        node
-        for node in model.graph.node
-        if node.op_type == "QuantizeLinear"
-        and node.input[0] not in constants
-        and np.size(constants.get(node.input[1], ())) == 1
-    ]
-    shown = {output.name for output in model.graph.output}
-    for node in quantizers:
-        if node.output[0] not in shown:
-            kind = onnx.helper.np_dtype_to_tensor_dtype(_zero_point(node, constants).dtype)
-            model.graph.output.append(
-                onnx.helper.make_tensor_value_info(node.output[0], kind, None)
-            )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [node.output[0] for node in quantizers]
-    tensors = session.run(names, {session.get_inputs()[0].name: x})
-    seen = []
-    for node, tensor in zip(quantizers, tensors, strict=True):
-        scale = float(np.asarray(constants[node.input[1]]).reshape(-1)[0])
-        zero_point = int(_zero_point(node, constants).reshape(-1)[0])
-        values = (tensor.astype(np.float64) - zero_point) * scale
-        seen.append(Seen(node.output[0], values, scale))
-    return seen
-
-
-def _zero_point(node: Any, constants: dict[str, np.ndarray]) -> np.ndarray:
-    if len(node.input) > 2 and node.input[2]:
-        return np.atleast_1d(constants[node.input[2]])
-    return np.zeros(1, np.uint8)
-
-
-def _tflite_tensors(path: Path, x: np.ndarray) -> list[Seen]:
-    """Every quantized activation of a TFLite file, run with TensorFlow's reference kernels."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_path=str(path),
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-    )
-    interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]
-    interpreter.set_tensor(entry["index"], _as_input(x, entry))
-    interpreter.invoke()
-    details = {one["index"]: one for one in interpreter.get_tensor_details()}
-    order = [int(entry["index"])]
-    for op in interpreter._get_ops_details():
-        order += [int(index) for index in op["outputs"]]
-    seen = []
-    for index in dict.fromkeys(order):
-        scale, zero_point = details[index]["quantization"]
-        if scale and details[index]["dtype"] in (np.int8, np.uint8):
-            tensor = interpreter.get_tensor(index).astype(np.float64)
-            seen.append(Seen(details[index]["name"], (tensor - zero_point) * scale, float(scale)))
-    return seen
-
-
-def _as_input(x: np.ndarray, entry: Any) -> np.ndarray:
-    """The float input in the file's own layout and grid."""
-    shape = tuple(int(size) for size in entry["shape"])
-    if x.shape != shape and x.ndim > 2:
-        x = np.moveaxis(x, 1, -1)
-    if entry["dtype"] == np.float32:
-        return np.ascontiguousarray(x)
-    scale, zero_point = entry["quantization"]
-    limits = np.iinfo(entry["dtype"])
-    steps: np.ndarray = np.clip(np.round(x / scale) + zero_point, limits.min, limits.max)
-    return np.ascontiguousarray(steps.astype(entry["dtype"]))
-
-
-_READERS: dict[str, Callable[[Path, np.ndarray], list[Seen]]] = {
-    "onnx": _onnx_tensors,
-    "tflite": _tflite_tensors,
-}

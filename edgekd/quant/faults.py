@@ -6,7 +6,8 @@ from edgekd.errors import EdgekdError, InputError, nearest
 from edgekd.network.taps import is_within
 from edgekd.quant.mixed import Mixed
 from edgekd.quant.narrow import WIDTH
-from edgekd.registry import BACKENDS
+from edgekd.values.backend import BackendInfo
+from edgekd.values.backend_lookup import backend_info, known_backends
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import Target
 
@@ -39,43 +40,51 @@ def method_faults(dtype: str, method: str, where: str) -> list[EdgekdError]:
 
 def storing(target: Target) -> list[str]:
     """The target's backends that store weights narrower than the activations."""
-    names = []
-    for name in target.backends:
-        entry = BACKENDS.get(name, f"target {target.name}: backends.{name}")
-        if "weights" in getattr(entry.make, "forms", ()):
-            names.append(name)
-    return names
+    infos = backends_of(target)
+    return [name for name, info in infos.items() if "weights" in info.forms and not info.follows]
+
+
+def backends_of(target: Target) -> dict[str, BackendInfo]:
+    """What each of the target's backends says about itself."""
+    return {
+        name: backend_info(name, f"target {target.name}: backends.{name}")
+        for name in target.backends
+    }
 
 
 def target_faults(dtype: str, narrows: bool, target: Target, where: str) -> list[EdgekdError]:
     """What the target's backends can't store; `narrows` where layers differ in their type."""
+    infos = backends_of(target)
     if dtype in WEIGHTS_ALONE and not storing(target):
+        able = [name for name, info in known_backends().items() if "weights" in info.forms]
         return [
             InputError(
                 f"no backend of {target.name} stores {dtype} weights "
                 f"({', '.join(target.backends)}): it would be a simulation only",
                 where=f"{where}.dtype",
-                allowed="a target with the onnx backend",
+                allowed=f"a target with one of the backends {', '.join(able)}",
                 hint='dtype = "int8" or "fp16"',
             )
         ]
-    if dtype in ("ternary", "binary") and "tensorrt" in target.backends:
-        return [
-            InputError(
-                f"TensorRT reads no 2-bit weights, which {dtype} ones are in an ONNX file",
-                where=f"{where}.dtype",
-                hint='dtype = "int8", "fp16" or "bf16"',
-            )
-        ]
-    if narrows and "edgetpu" in target.backends:
-        return [
-            InputError(
-                "the Edge TPU runs int8 and nothing else: what follows a float layer stays off it",
-                where=where,
-                hint="leave 'mixed' and 'ignore' out",
-            )
-        ]
-    return []
+    unreadable = [
+        InputError(
+            f"{info.title} can't read {dtype} weights",
+            where=f"{where}.dtype",
+            allowed=", ".join(each for each in METHODS if each in info.precisions),
+        )
+        for info in infos.values()
+        if info.follows and not info.int8_only and dtype not in info.precisions
+    ]
+    cut_off = [
+        InputError(
+            f"{info.title} runs int8 only: no layer behind one left in float would run on it",
+            where=where,
+            hint="leave 'mixed' and 'ignore' out",
+        )
+        for info in infos.values()
+        if narrows and info.stops_at_float
+    ]
+    return [*unreadable, *cut_off]
 
 
 def mixed_faults(

@@ -17,6 +17,7 @@ from edgekd.report.terminal import (
     remarks,
 )
 from edgekd.report.values import ArtifactReport, Report, TargetReport
+from edgekd.values.backend_lookup import plot_mark
 
 TEMPLATE, COMPARISON = "report.html.jinja", "comparison.html.jinja"
 SHOWN_LAYERS = 40
@@ -164,7 +165,7 @@ def _trade_off(report: Report, metric: str) -> Figure | None:
             if metric == "size" and series == 0 and "teacher" in legend:
                 continue
             legend.setdefault(target.name if series else "teacher", series)
-            marker = plots.MARKERS.get(artifact.format, "D")
+            marker = plot_mark(artifact.format)
             label = label if series else target.name * (metric == "latency")
             points.append(
                 plots.Point(cost, artifact.accuracy, label, series, marker, artifact.accuracy_ci)
@@ -259,7 +260,7 @@ def _compared(rows: Sequence[Row], metric: str, axis: str, names: dict[int, str]
     for index, name, _, target, artifact in rows:
         cost = _cost(artifact, metric)
         if cost and artifact.accuracy is not None:
-            marker = plots.MARKERS.get(artifact.format, "D")
+            marker = plot_mark(artifact.format)
             label = f"{target.name} {_label(artifact)}"
             points.append(
                 plots.Point(cost, artifact.accuracy, label, index, marker, artifact.accuracy_ci)

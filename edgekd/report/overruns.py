@@ -1,8 +1,9 @@
 """Each broken budget on one line: by how much, and what to try. A build log ends with these."""
 
-from edgekd.measure.budgets import format_budget
+from edgekd.errors import ToolError
+from edgekd.measure.budgets import EXIT_CODES, format_budget
 from edgekd.measure.parity import Parity
-from edgekd.report.values import ArtifactReport, Report
+from edgekd.report.values import ArtifactReport, BackendFailure, Report
 from edgekd.values.measurement import Judgement
 
 # By prefix of the budget's name; the first match counts.
@@ -13,6 +14,27 @@ ADVICE = (
     ("latency", "a smaller student, a larger 'amount' in a prune stage, or a faster target"),
     ("energy", "a smaller student, a larger 'amount' in a prune stage, or a faster target"),
 )
+
+
+def exit_code(report: Report) -> int:
+    """What a command ends with: 3 if a backend failed, else what the budgets say."""
+    failed = any(target.failures for target in report.targets)
+    return ToolError.exit_code if failed else EXIT_CODES[report.verdict]
+
+
+def failure_lines(report: Report) -> list[str]:
+    """A line for each backend that made no file."""
+    return [
+        f"{target.name}: {failure_text(failure)}"
+        for target in report.targets
+        for failure in target.failures
+    ]
+
+
+def failure_text(failure: BackendFailure) -> str:
+    """Which backend made no file, why, and what to do about it."""
+    hint = f" ({failure.hint})" if failure.hint else ""
+    return f"no file of backend '{failure.backend}': {failure.message}{hint}"
 
 
 def overrun_lines(report: Report) -> list[str]:

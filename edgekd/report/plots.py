@@ -22,7 +22,6 @@ VARIABLES: Mapping[str, str] = {
     INK: "--ink", MUTED: "--muted", GRID: "--line", SURFACE: "--surface",
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }  # fmt: skip
-MARKERS: Mapping[str, str] = {"onnx": "o", "tflite": "s", "tvm": "^", "tvm-so": "^"}
 Box = tuple[float, float, float, float]
 SIZE = (5.2, 3.5)
 STYLE: Any = {

@@ -17,7 +17,14 @@ from edgekd.report.numbers import (
     percent,
     times,
 )
-from edgekd.report.values import ArtifactReport, Report, StageReport, TargetReport, TeacherReport
+from edgekd.report.overruns import failure_text
+from edgekd.report.values import (
+    ArtifactReport,
+    Report,
+    StageReport,
+    TargetReport,
+    TeacherReport,
+)
 from edgekd.values.measurement import Judgement
 
 if TYPE_CHECKING:
@@ -214,6 +221,7 @@ def _remarks(report: Report) -> list[tuple[str, str]]:
         found += [(stage.kind, text) for text in (*_gaps(stage.reasons), *stage.notes)]
     for target in report.targets:
         found += [(target.name, text) for text in (*_gaps(target.reasons), *target.notes)]
+        found += [(target.name, failure_text(failure)) for failure in target.failures]
         for artifact in target.artifacts:
             subject = f"{target.name} {Path(artifact.path).name}"
             found += [(subject, text) for text in artifact_remarks(artifact)]

@@ -190,9 +190,18 @@ class ArtifactReport(Measured):
     diagnostics: tuple[Finding, ...] = ()
 
 
+class BackendFailure(Value):
+    """A backend that made no file, why, and what to do about it."""
+
+    backend: str
+    message: str
+    hint: str = ""
+
+
 class TargetReport(Reasoned):
     """One target's files. `baseline` is the uncompressed teacher, compiled for this target and
-    measured in the same process; "x times faster" refers to it."""
+    measured in the same process; "x times faster" refers to it. `failures` are backends that made
+    no file."""
 
     numbers = ("baseline",)
     name: str
@@ -200,6 +209,7 @@ class TargetReport(Reasoned):
     device: str = ""
     baseline: ArtifactReport | None
     artifacts: tuple[ArtifactReport, ...]
+    failures: tuple[BackendFailure, ...] = ()
     notes: tuple[str, ...] = ()
     diagnostics: tuple[Finding, ...] = ()
 

@@ -22,7 +22,7 @@ class Compiled:
     is_baseline: bool = False
 
 
-def kept(
+def cached(
     store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]]
 ) -> list[Artifact]:
     """Artifacts from the store, their files checked against their hashes, or made and published.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgekd.report.values import Report, StageReport, TargetReport
+from edgekd.report.values import BackendFailure, Report, StageReport, TargetReport
 from edgekd.run.compiled import Compiled, publish_artifact
 from edgekd.run.diagnosing import cost_findings, network_findings
 from edgekd.run.lock.lockfile import write_lock
@@ -60,7 +60,11 @@ def _proved(
     found = cost_findings(plan, report, made.stages)
     if made.network is not None:
         found = (*network_findings(plan, made.network), *found)
-    return report.model_copy(update={"diagnostics": found})
+    failures = tuple(
+        BackendFailure(backend=name, message=error.message, hint=error.hint)
+        for name, error in made.failures.items()
+    )
+    return report.model_copy(update={"diagnostics": found, "failures": failures})
 
 
 def _published(file: Compiled, folder: Path, name: str = "") -> Compiled:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd.backends.c import generated_for
+from edgekd.backends.c import COptions, generated_for
 from edgekd.errors import InputError
 from edgekd.firmware.arena import measure_arena
 from edgekd.firmware.facts import check_name
@@ -15,10 +15,11 @@ from edgekd.firmware.stored_facts import facts_in
 from edgekd.firmware.tflm import micro_sources
 from edgekd.report.overruns import best_micro_file
 from edgekd.report.values import Report
+from edgekd.run.backend_choice import with_backends
 from edgekd.run.compress import run_plan
 from edgekd.run.lock.lockfile import lock_sources
-from edgekd.run.plan import Request, make_plan
-from edgekd.values.options import COptions
+from edgekd.run.plan import Request
+from edgekd.run.plan.make import make_plan
 from edgekd.values.progress import silent
 
 Output = Literal["c", "tflm"]
@@ -44,14 +45,7 @@ def narrowed(request: Request, output: str) -> Request:
     of the uncompressed teacher. Budgets of flash and memory are those of the last of them."""
     wanted = ("tflite", "c") if output == "c" else ("tflite", "vela")
     last = wanted[1] if all(wanted[1] in target.backends for target in request.targets) else ""
-    targets = tuple(
-        target.model_copy(
-            update={
-                "backends": {key: target.backends[key] for key in wanted if key in target.backends}
-            }
-        )
-        for target in request.targets
-    )
+    targets = tuple(with_backends(target, wanted) for target in request.targets)
     return replace(request, targets=targets, baseline=False, product=last)
 
 
@@ -63,7 +57,7 @@ def build(request: Request, name: str, output: str, folder: Path) -> tuple[Repor
     """
     check_build(request, name, output)
     report = run_plan(make_plan(narrowed(request, output)), silent)
-    if report.verdict != "pass":
+    if report.verdict != "pass" or report.targets[0].failures:
         return report, ()
     chosen = best_micro_file(report.targets[0].artifacts, output)
     if chosen is None:

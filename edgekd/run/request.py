@@ -11,6 +11,7 @@ from torch import nn
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.measure.budgets import check_accept, parse_budget
+from edgekd.run.backend_choice import choice_faults, with_backends
 from edgekd.run.plan.planned import Request
 from edgekd.stages import Stage
 from edgekd.store import cache_folder
@@ -33,6 +34,7 @@ class Options(TypedDict, total=False):
 
     student: Model | None
     teachers: Sequence[Model]
+    backends: Sequence[str]
     settings: Mapping[str, Any] | Iterable[str]
     device: str | None
     accept: Sequence[str]
@@ -58,6 +60,8 @@ def make_request(model: Model | None, asked: Asked) -> Request:
     accept = tuple(asked.get("accept", ()))
     collect.faults.extend(check_accept(accept))
     targets = _targets(asked.get("target", ()), collect)
+    backends = tuple(asked.get("backends", ()))
+    collect.faults.extend(choice_faults(backends, targets))
     budgets = _budgets(asked.get("budgets", {}), collect)
     seed = asked.get("seed")
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
@@ -68,6 +72,8 @@ def make_request(model: Model | None, asked: Asked) -> Request:
     recipe = collect.attempt(_recipe, model, asked, collect)
     raise_all(collect.faults)
     assert recipe is not None
+    if backends:
+        targets = tuple(with_backends(target, backends) for target in targets)
     return Request(
         recipe=recipe if seed is None else recipe.model_copy(update={"seed": seed}),
         targets=targets,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
+from edgekd.values.backend_lookup import backend_info
 from edgekd.values.lookup import toml_files
 from edgekd.values.options import check_options
 from edgekd.values.tables import Value, parse, read_toml
@@ -75,10 +76,10 @@ class Sensors(Value):
 class Target(Value):
     """A target profile. The profile decides; the code only reads it.
 
-    `backends` has a table for each backend that runs here, with that backend's own options
-    (`edgekd.values.options`). `aliases` are further names that load it. `fast_dtypes` have
-    arithmetic of their own in the hardware. `unsupported_ops` are ATen names (`aten.nonzero`) that
-    the target can't run at all. `budgets` are defaults that a recipe overrides.
+    `backends` has a table for each backend that compiles for this target, with that backend's own
+    options. `aliases` are further names that load it. `fast_dtypes` are the types that the hardware
+    computes natively. `unsupported_ops` are ATen names (`aten.nonzero`) that the target can't run
+    at all. `budgets` are defaults that a recipe overrides.
     """
 
     name: str
@@ -107,26 +108,10 @@ class Target(Value):
         return self
 
 
-# What a backend that follows another one needs: its predecessor, an accelerator if any, a scheme.
-FOLLOWERS: Mapping[str, tuple[str, str, str]] = {
-    "edgetpu": ("tflite", "edgetpu", "int8-affine"),
-    "tensorrt": ("onnx", "cuda", "int8-symmetric"),
-    "vela": ("tflite", "ethos-u", "int8-affine"),
-    "c": ("tflite", "", "int8-affine"),
-}
-
-
 def _contradictions(target: Target) -> Iterable[str]:
     """What in a profile can't be true together."""
-    for name, (before, kind, activations) in FOLLOWERS.items():
-        if name not in target.backends:
-            continue
-        if before not in target.backends:
-            yield f"backend '{name}' follows '{before}', which is not among the backends"
-        if kind and target.accelerator(kind) is None:
-            yield f"backend '{name}' needs an accelerator of the kind '{kind}'"
-        if target.quantization.activations != activations:
-            yield f"backend '{name}' needs activations = \"{activations}\""
+    for name in target.backends:
+        yield from _unmet_needs(target, name)
     for accelerator in target.accelerators:
         if accelerator.kind == "cuda" and not accelerator.compute.startswith("sm_"):
             yield f"accelerator '{accelerator.name}' needs its compute capability (sm_87)"
@@ -136,6 +121,21 @@ def _contradictions(target: Target) -> Iterable[str]:
         yield "executes_in_place needs storage_bytes, where the constants lie"
     if "dotprod" in target.hardware.isa and target.hardware.architecture != "aarch64":
         yield "'dotprod' is an instruction of aarch64"
+
+
+def _unmet_needs(target: Target, name: str) -> Iterable[str]:
+    """What a backend needs of the target and the target does not have."""
+    try:
+        info = backend_info(name)
+    except EdgekdError:  # `check_options` reports it, with its place in the file
+        return
+    needs = info.needs
+    if info.follows and info.follows not in target.backends:
+        yield f"backend '{name}' follows '{info.follows}', which is not among the backends"
+    if needs.accelerator and target.accelerator(needs.accelerator) is None:
+        yield f"backend '{name}' needs an accelerator of the kind '{needs.accelerator}'"
+    if needs.activations not in ("", target.quantization.activations):
+        yield f"backend '{name}' needs activations = \"{needs.activations}\""
 
 
 def target_files() -> dict[str, Path]:

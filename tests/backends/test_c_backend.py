@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from litert_reference import by_litert
 
-from edgekd.backends.c import PlainC, generated_for
+from edgekd.backends.c import COptions, PlainC, generated_for
 from edgekd.backends.tflite import Tflite
 from edgekd.errors import Faults, InputError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
-from edgekd.run.compiled import kept, publish_artifact
+from edgekd.run.compiled import cached, publish_artifact
 from edgekd.store import Store
 from edgekd.values.artifact import Artifact, sha256_of
-from edgekd.values.options import COptions
 from edgekd.values.target import load_target, parse_target
 
 TARGET = load_target("cortex-m4")
@@ -132,15 +131,15 @@ def test_companions_are_kept_published_and_checked_with_their_file(tflite_file, 
         calls.append(folder)
         return PlainC().follow(tflite_artifact(tflite_file()), TARGET, {}, folder)
 
-    (first,) = kept(store, "c", "key", make)
-    (again,) = kept(store, "c", "key", make)
+    (first,) = cached(store, "c", "key", make)
+    (again,) = cached(store, "c", "key", make)
     assert len(calls) == 1
     published = publish_artifact(again, tmp_path / "artifacts")
     assert published.path.with_name("model.h").read_bytes() == (
         first.path.with_name("model.h").read_bytes()
     )
     first.path.with_name("model.h").write_text("changed")
-    kept(store, "c", "key", make)
+    cached(store, "c", "key", make)
     assert len(calls) == 2
 
 
@@ -149,9 +148,9 @@ def test_files_of_other_packages_are_made_again(tflite_file, tmp_path, no_tools,
         return PlainC().follow(tflite_artifact(tflite_file()), TARGET, {}, folder)
 
     store = Store(tmp_path / "store")
-    (first,) = kept(store, "c", "key", make)
+    (first,) = cached(store, "c", "key", make)
     monkeypatch.setattr("edgekd.run.compiled.tool_versions", lambda: {"litert-torch": "0.0"})
-    (second,) = kept(store, "c", "key", make)
+    (second,) = cached(store, "c", "key", make)
     assert first.path != second.path
 
 

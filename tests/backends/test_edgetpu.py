@@ -109,7 +109,7 @@ def _sort(placements):
 def test_it_follows_tflite_and_needs_no_vendor_tool_to_check():
     backend = EdgeTpu()
     assert isinstance(backend, Follower)
-    assert backend.follows == "tflite"
+    assert backend.info.follows == "tflite"
     assert backend.missing() == []
 
 

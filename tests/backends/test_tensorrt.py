@@ -12,10 +12,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.backends import Board, Follower
-from edgekd.backends.tensorrt import TensorRt, build_arguments, layer_precisions, read_log
+from edgekd.backends.tensorrt import (
+    TensorRt,
+    TensorrtOptions,
+    build_arguments,
+    layer_precisions,
+    read_log,
+)
 from edgekd.errors import InputError, ToolError
 from edgekd.values.artifact import Artifact, sha256_of
-from edgekd.values.options import TensorrtOptions
 from edgekd.values.target import load_target
 
 # As printed by samples/common/sampleReporting.cpp of TensorRT.
@@ -136,7 +141,7 @@ def _execute(argv, limit):
 def test_it_follows_onnx():
     backend = TensorRt()
     assert isinstance(backend, Follower)
-    assert backend.follows == "onnx"
+    assert backend.info.follows == "onnx"
     assert backend.missing() == []
 
 

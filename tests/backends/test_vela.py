@@ -8,11 +8,10 @@ import pytest
 from edgekd.backends import Follower
 from edgekd.backends.inspection import inspect_artifact, inspection_lines
 from edgekd.backends.tflite import Tflite
-from edgekd.backends.vela import DEVICE, Vela, read_summary
+from edgekd.backends.vela import DEVICE, Vela, VelaOptions, read_summary
 from edgekd.errors import InputError, ToolError
 from edgekd.formats.tflite import read_tflite
 from edgekd.values.artifact import Artifact, sha256_of
-from edgekd.values.options import VelaOptions
 from edgekd.values.target import load_target
 
 pytest.importorskip("ethosu.vela", reason="ethos-u-vela is not installed (edgekd[ethos])")
@@ -52,7 +51,7 @@ def follow(tmp_path):
 
 def test_it_is_a_follower_of_tflite():
     assert isinstance(Vela(), Follower)
-    assert Vela().follows == "tflite"
+    assert Vela.info.follows == "tflite"
     assert Vela().missing() == []
 
 

@@ -119,7 +119,7 @@ def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path, target: Targe
         ("gone.onnx", "no such file"),
         ("model.onx", "unknown model format '.onx'"),
         ("jetson.engine", "scripted has no tensorrt"),
-        ("model.so", "a TVM library does not record the shapes of its inputs"),
+        ("model.so", "a .so file does not record the shapes of its inputs"),
     ]
     assert caught.value.faults[2].hint == "did you mean '.onnx'?"
     assert caught.value.exit_code == 2, "what is the user's has to be mended first"

@@ -293,15 +293,51 @@ def test_one_limit_twice_on_the_command_line_is_refused(refused):
     assert "--budget size_kib: the same budget as 'size_kb'" in told
 
 
-def test_a_missing_backend_is_refused_with_the_command_that_brings_it(refused, monkeypatch):
+def test_the_only_backend_that_is_missing_is_refused_with_the_command_that_installs_it(
+    refused, monkeypatch
+):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         "edgekd.installed.find_spec",
         lambda name, *rest: None if name == "onnxscript" else real(name, *rest),
     )
-    told = refused()
+    told = refused("--backend", "onnx")
     assert "onnxscript is not installed" in told
     assert "hint: pip install 'edgekd[onnx]'" in told
+
+
+def test_a_missing_backend_does_not_stop_the_others(edgekd, tmp_path, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "edgekd.installed.find_spec",
+        lambda name, *rest: None if name == "onnxscript" else real(name, *rest),
+    )
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(RECIPE.format(model="", data="digits", rest=""))
+    out = tmp_path / "out"
+    code, _, plan = edgekd("compress", recipe, "--target", "x86", "--out", out, "--dry-run")
+    assert code == 0
+    assert "x86: compile with tflite, tvm, then measure" in plan
+    assert "x86: without onnx: onnxscript is not installed" in plan
+    assert "(pip install 'edgekd[onnx]')" in plan
+
+
+def test_a_backend_that_no_target_has_is_refused_with_the_allowed_ones(refused):
+    told = refused("--backend", "tflit", "--backend", "onnx")
+    assert "--backend: 'tflit' is not a backend of x86" in told
+    assert "(allowed: onnx, tflite, tvm)" in told
+    assert "hint: did you mean 'tflite'?" in told
+    told = refused("--backend", "tvm", "--target", "cortex-m4")
+    assert "--backend: cortex-m4 has none of these backends (allowed: tflite, c)" in told
+
+
+def test_a_follower_chosen_alone_brings_the_backend_that_it_starts_from(edgekd, tmp_path):
+    recipe = tmp_path / "r.toml"
+    quantize = stage("quantize", dtype="int8", method="calibrate")
+    recipe.write_text(RECIPE.format(model="", data="digits", rest=quantize))
+    arguments = ("--target", "cortex-m4", "--backend", "c", "--out", tmp_path / "out", "--dry-run")
+    code, _, plan = edgekd("compress", recipe, *arguments)
+    assert (code, "cortex-m4: compile with tflite, c, then measure" in plan) == (0, True), plan
 
 
 def test_an_output_that_can_not_be_written_is_refused(refused, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.run.lock.inputs import recipe_inputs
-from edgekd.run.plan import keep_plan, make_plan
+from edgekd.run.plan import keep_plan
+from edgekd.run.plan.make import make_plan
 from edgekd.run.reporting import resolved_recipe
 from edgekd.run.request import make_request
 from edgekd.stages.quantize import Quantize

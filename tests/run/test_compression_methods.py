@@ -14,8 +14,10 @@ from edgekd.data.load import load_data
 from edgekd.errors import EdgekdError
 from edgekd.models.resnet import resnet8
 from edgekd.network.evaluation import evaluate
-from edgekd.run.pipeline import compile_candidate, run_stages
-from edgekd.run.plan import Plan, make_plan, start_key
+from edgekd.run.compiling import compile_candidate
+from edgekd.run.pipeline import run_stages
+from edgekd.run.plan import Plan, start_key
+from edgekd.run.plan.make import make_plan
 from edgekd.run.request import make_request
 from edgekd.training.loop import fit_labels
 from edgekd.training.teaching import Teaching
@@ -122,7 +124,8 @@ def test_a_recipe_ends_in_a_file_that_computes_what_was_trained(
     plan = plan_of(tmp_path, weights, stage)
     (planned,) = plan.targets
     staged = run_stages(plan, planned, lambda *_: None, start_key(plan))
-    made = [each.artifact for each in compile_candidate(plan, planned, staged, lambda *_: None)]
+    files = compile_candidate(plan, planned, staged, lambda *_: None).files
+    made = [each.artifact for each in files]
     artifact = made[0]
     found = accuracy(artifact, plan)
     reference = evaluate(staged.candidate.module, plan.data.test)
@@ -154,7 +157,7 @@ def test_deep_compression_gives_its_file_back_bit_for_bit(weights: Path, tmp_pat
     (planned,) = plan.targets
     staged = run_stages(plan, planned, lambda *_: None, start_key(plan))
     onnx, coded = (
-        each.artifact for each in compile_candidate(plan, planned, staged, lambda *_: None)
+        each.artifact for each in compile_candidate(plan, planned, staged, lambda *_: None).files
     )
     assert (coded.format, coded.runtime) == ("onnx-huffman", "huffman")
     assert coded.bytes == coded.path.stat().st_size

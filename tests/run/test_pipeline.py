@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.backends import Follower
 from edgekd.data.samples import Data, Samples
 from edgekd.measure.accuracy import accuracy_measurement
 from edgekd.run.compiled import Compiled
-from edgekd.run.pipeline import _with_follower, run_stage
+from edgekd.run.compiling import follow_files
+from edgekd.run.pipeline import run_stage
 from edgekd.store import Store
 from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.backend import BackendInfo, Needs, Tool
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
 
@@ -55,11 +58,16 @@ def test_a_stages_accuracy_has_its_bootstrap_interval_and_the_test_set_runs_once
     assert again == report.model_copy(update={"cached": True})
 
 
-class Vendor:
+class Vendor(Follower):
     """Makes nothing where its compiler is not on the PATH."""
 
-    follows = "tflite"
-    tools = ("vendors-compiler",)
+    info = BackendInfo(
+        title="a vendor's compiler",
+        files=(),
+        precisions=("int8",),
+        follows="tflite",
+        needs=Needs(tools=(Tool(command="vendors-compiler", purpose="", hint=""),)),
+    )
     asked = 0
 
     def follow(self, artifact, target, options, folder, board=None):
@@ -75,11 +83,11 @@ def test_a_vendors_compiler_that_was_installed_since_is_asked(plan, tmp_path, mo
     backend = Vendor()
     made = [Compiled(file_of("model.tflite", tmp_path), None)]
     for _ in range(2):
-        _with_follower(plan, load_target("coral-usb"), "edgetpu", backend, made)
+        follow_files(plan, load_target("coral-usb"), "edgetpu", backend, made)
     assert backend.asked == 1
     (tmp_path / "vendors-compiler").touch(mode=0o755)
     for _ in range(2):
-        _with_follower(plan, load_target("coral-usb"), "edgetpu", backend, made)
+        follow_files(plan, load_target("coral-usb"), "edgetpu", backend, made)
     assert backend.asked == 2
 
 

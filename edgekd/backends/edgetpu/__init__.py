@@ -12,16 +12,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.backends import Board, not_installed
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from edgekd.backends import Board, Follower
 from edgekd.backends.edgetpu.placement import edgetpu_placements
-from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.errors import InputError, ToolError
 from edgekd.formats.graph import Graph
 from edgekd.formats.tflite import read_tflite
 from edgekd.processes import Finished, how_it_ended, run_tool
 from edgekd.registry import BACKENDS
 from edgekd.store import file_beside
 from edgekd.values.artifact import Artifact, OpPlacement
-from edgekd.values.options import EdgetpuOptions
+from edgekd.values.backend import BackendInfo, FileKind, Needs, Package, Tool
+from edgekd.values.inspection import Forecast
+from edgekd.values.tables import Value
 from edgekd.values.target import Target
 
 COMPILER = "edgetpu_compiler"
@@ -43,16 +47,49 @@ _FAILURES = (
 )
 
 
+class EdgetpuOptions(Value):
+    """The Edge TPU compiler. `reserve_bytes` is the on-chip memory that it takes for itself."""
+
+    time_limit_seconds: PositiveFloat = 600.0
+    reserve_bytes: int = Field(default=1_153_434, ge=0)  # 1.1 MiB, the least seen in logs
+    threads: PositiveInt = 1
+    delegate: str = "libedgetpu.so.1"
+    delegate_options: dict[str, str] = {}
+
+
 @BACKENDS.register()
-class EdgeTpu:
+class EdgeTpu(Follower):
     """The Edge TPU compiler, which turns the int8 TFLite file into one for the accelerator."""
 
-    follows = "tflite"
-    tools = (COMPILER,)
-
-    def missing(self) -> list[EdgekdError]:
-        """LiteRT's schema is all that the static check needs; the compiler is optional."""
-        return not_installed("backends.edgetpu", ("ai_edge_litert", "ai-edge-litert", "tflite"))
+    info = BackendInfo(
+        title="the Edge TPU",
+        files=(
+            FileKind(
+                format="edgetpu", runtime="edgetpu", suffixes=(".tflite",),
+                mark=b"edgetpu-custom-op",
+            ),
+        ),
+        precisions=("int8",),
+        follows="tflite",
+        options=EdgetpuOptions,
+        needs=Needs(
+            packages=(
+                Package(
+                    name="ai-edge-litert", module="ai_edge_litert", purpose="running TFLite files",
+                    extra="tflite",
+                ),
+            ),
+            tools=(
+                Tool(
+                    command=COMPILER, purpose="Edge TPU files",
+                    hint="comes from Coral's apt archive",
+                ),
+            ),
+            accelerator="edgetpu",
+            activations="int8-affine",
+        ),
+        stops_at_float=True,
+    )  # fmt: skip
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
@@ -97,6 +134,17 @@ class EdgeTpu:
                 notes=(*artifact.notes, *_notes(placements, measured)),
             )
         ]
+
+    def forecast(self, path: Path, graph: Graph, target: Target) -> Forecast:
+        """What the vendor's table says about the operators of a TFLite file."""
+        accelerator = target.accelerator("edgetpu")
+        if accelerator is None or accelerator.on_chip_bytes is None:
+            return Forecast()
+        options = EdgetpuOptions(**target.backends.get("edgetpu", {}))
+        placements, facts = edgetpu_placements(
+            graph, accelerator.on_chip_bytes, options.reserve_bytes
+        )
+        return Forecast(placements=placements, facts=facts)
 
 
 def _readable(artifact: Artifact) -> Graph:

@@ -13,19 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.backends import Board, not_installed
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from edgekd.backends import Board, Follower
 from edgekd.backends.tensorrt.placement import is_bias, quantization_faults, quantized_ops
-from edgekd.errors import EdgekdError, InputError, ToolError
+from edgekd.errors import InputError, ToolError
 from edgekd.formats.graph import Graph
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.registry import BACKENDS
 from edgekd.store import file_beside, write_beside
 from edgekd.values.artifact import Artifact, OpPlacement, sha256_of
-from edgekd.values.options import TensorrtOptions
+from edgekd.values.backend import BackendInfo, FileKind, Needs, Package, Tool
+from edgekd.values.inspection import Forecast
+from edgekd.values.tables import Value
 from edgekd.values.target import Target
 
 SCRIPT = "build_engine.sh"
 SHOWN_FAULTS = 3
+FORECAST_FAULTS = 8
 
 _NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
 _LATENCY = re.compile(
@@ -37,15 +42,47 @@ _THROUGHPUT = re.compile(rf"Throughput: {_NUMBER} qps")
 _VERSION = re.compile(r"TensorRT\.trtexec \[TensorRT v(\d+)\]|TensorRT version: ([\d.]+)")
 
 
+class TensorrtOptions(Value):
+    """How the engine is built on the board. `workspace_mib` bounds the builder's scratch memory;
+    `cudart` is the CUDA runtime library with which the board's agent runs the engine."""
+
+    builder_optimization_level: int = Field(default=3, ge=0, le=5)
+    workspace_mib: PositiveInt | None = None
+    time_limit_seconds: PositiveFloat = 1800.0
+    trtexec: str = "/usr/src/tensorrt/bin/trtexec"  # where JetPack installs it
+    cudart: str = ""
+
+
 @BACKENDS.register()
-class TensorRt:
+class TensorRt(Follower):
     """TensorRT's builder, which turns the ONNX file into an engine on the board."""
 
-    follows = "onnx"
-
-    def missing(self) -> list[EdgekdError]:
-        """The onnx package, which reads the file; trtexec is the board's."""
-        return not_installed("backends.tensorrt", ("onnx", "onnx", "onnx"))
+    info = BackendInfo(
+        title="TensorRT",
+        files=(
+            FileKind(
+                format="tensorrt-onnx", runtime="tensorrt",
+                not_run="it is the source of an engine, which is built on the board",
+            ),
+            FileKind(format="tensorrt", runtime="tensorrt", suffixes=(".engine", ".plan")),
+        ),
+        precisions=("fp32", "fp16", "int8", "bf16", "int4", "clustered", "mixed"),
+        follows="onnx",
+        options=TensorrtOptions,
+        needs=Needs(
+            packages=(
+                Package(name="onnx", module="onnx", purpose="the ONNX backend", extra="onnx"),
+            ),
+            tools=(
+                Tool(
+                    command="trtexec", purpose="TensorRT engines, on the board",
+                    hint="comes with JetPack",
+                ),
+            ),
+            accelerator="cuda",
+            activations="int8-symmetric",
+        ),
+    )  # fmt: skip
 
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
@@ -107,6 +144,16 @@ class TensorRt:
             versions={**artifact.versions, "tensorrt": _version(log)},
         )
         return [prepared, built]
+
+    def forecast(self, path: Path, graph: Graph, target: Target) -> Forecast:
+        """Which rules of explicit quantization a quantized ONNX file breaks."""
+        if "QuantizeLinear" not in graph.counts:
+            return Forecast()
+        faults = quantization_faults(graph)[:FORECAST_FAULTS]
+        return Forecast(
+            facts={"int8_ops": quantized_ops(graph), "kind": "estimated"},
+            notes=tuple(f"TensorRT: {fault}" for fault in faults),
+        )
 
 
 def _refuse(graph: Graph, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""TVM: one shared library, with our own schedules on processors and TVM's own on NVIDIA's.
+"""TVM: one shared library, with edgekd's schedules on processors and TVM's own on NVIDIA's GPUs.
 
-Running one inference needs NumPy and TVM's runtime alone; the input is NCHW as in the model, and
-TVM_NUM_THREADS (read when the first kernel starts) sets the threads:
+Running one inference needs NumPy and TVM's runtime alone. The input is NCHW as in the model, and
+TVM_NUM_THREADS (read when the first kernel starts) sets the number of threads:
 
     import tvm
     from tvm import relax
@@ -11,150 +11,73 @@ TVM_NUM_THREADS (read when the first kernel starts) sets the threads:
 For a CUDA library the device is `tvm.cuda()` and the input `tvm.runtime.tensor(x, tvm.cuda())`.
 """
 
-import copy
-import shutil
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from edgekd.backends import not_installed
-from edgekd.backends.tvm import cache, cuda
-from edgekd.backends.tvm.isa import cuda_target, has_half, host_runs, isa_of, llvm_target
-from edgekd.backends.tvm.job import Job
-from edgekd.backends.tvm.tools import linker_of
-from edgekd.errors import EdgekdError, InputError
-from edgekd.quant.export import export_graph, quiet
-from edgekd.quant.support import place
+from edgekd.backends import Backend
+from edgekd.backends.tvm.options import TvmOptions
 from edgekd.registry import BACKENDS
-from edgekd.store import file_beside
-from edgekd.values.artifact import (
-    Artifact,
-    OpPlacement,
-    Placement,
-    Precision,
-    TensorInfo,
-    sha256_of,
-)
-from edgekd.values.candidate import Candidate
-from edgekd.values.options import TvmOptions
-from edgekd.values.tables import parse
+from edgekd.values.artifact import Artifact, OpPlacement
+from edgekd.values.backend import BackendInfo, FileKind, Needs, Package, Tool
+from edgekd.values.inspection import Inspection
 from edgekd.values.target import Target
 
-WHERE = "backends.tvm"
-LIBRARY = "model.so"
-UNCOVERED = "no schedule covers the kernel {name}: on a CPU it is about a hundred times slower"
-
-GENERAL = "the layer's kernel {name} has only the general schedule, without a register tile"
+if TYPE_CHECKING:
+    from edgekd.values.candidate import Candidate
 
 
 @BACKENDS.register(paper="Chen et al. 2018, TVM; Lai et al. 2025, Relax")
-class Tvm:
+class Tvm(Backend):
     """Machine code of the model's own kernels, in one shared library."""
 
-    forms = ("float", "fp16")
-
-    def missing(self) -> list[EdgekdError]:
-        """TVM itself; which compiler links depends on the target and is checked with it."""
-        return not_installed(WHERE, ("tvm", "apache-tvm", "tvm"))
+    info = BackendInfo(
+        title="TVM",
+        files=(
+            FileKind(
+                format="tvm-so", runtime="tvm", suffixes=(".so",), tells_inputs=False,
+                plot_mark="^",
+            ),
+        ),
+        precisions=("fp32", "fp16"),
+        options=TvmOptions,
+        needs=Needs(
+            packages=(
+                Package(name="apache-tvm", module="tvm", purpose="the TVM backend", extra="tvm"),
+            ),
+            tools=(
+                Tool(
+                    command="aarch64-linux-gnu-g++", purpose="TVM libraries for 64-bit ARM",
+                    hint="apt install g++-aarch64-linux-gnu",
+                ),
+                Tool(
+                    command="nvcc", purpose="TVM libraries for Jetson",
+                    hint="install NVIDIA's CUDA toolkit",
+                ),
+            ),
+        ),
+    )  # fmt: skip
 
     def check(
         self, candidate: Candidate, target: Target, options: dict[str, Any]
     ) -> Sequence[OpPlacement]:
         """Every operator on one unit, once the tools that build for it are found."""
-        chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
-        _job(candidate, target, chosen)
-        linker_of(target.hardware.architecture)
-        if chosen.kind == "cuda":
-            cuda.refuse_without_tools()
-        unit: Placement = "gpu" if chosen.kind == "cuda" else "cpu"
-        return place(candidate, target, unit, WHERE)
+        from edgekd.backends.tvm.compile import check
+
+        return check(candidate, target, options)
 
     def compile(
         self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
     ) -> list[Artifact]:
         """One file, `model.so`; out of the cache when the same program was compiled before."""
-        placements = self.check(candidate, target, options)
-        chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
-        built, _ = cache.library(
-            _program(candidate),
-            _job(candidate, target, chosen),
-            chosen.time_limit_seconds,
-            Path(chosen.cache) if chosen.cache else cache.default_folder(),
-        )
-        path = folder / LIBRARY
-        with file_beside(path) as beside:
-            shutil.copyfile(built.library, beside)
-        precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
-        return [
-            Artifact(
-                path=path,
-                format="tvm-so",
-                runtime="tvm",
-                precision=precision,
-                target=target.name,
-                sha256=sha256_of(path),
-                bytes=path.stat().st_size,
-                inputs=_infos("input", built.result["inputs"]),
-                outputs=_infos("output", built.result["outputs"]),
-                placements=tuple(placements),
-                versions=cache.versions(),
-                lineage=candidate.lineage,
-                notes=tuple(_notes(candidate, target, chosen, built.result)),
-                facts={
-                    "input_layout": "NCHW",
-                    "planned_memory_bytes": built.result["planned_bytes"],
-                    "planned_memory_kind": "estimated",
-                },
-            )
-        ]
+        from edgekd.backends.tvm.compile import compile_artifact
 
+        return [compile_artifact(candidate, target, options, folder)]
 
-def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
-    hardware = target.hardware
-    if candidate.form == "int8":
-        raise InputError(
-            "TVM compiles no int8 graph: its convolutions would run in float and slower than fp32",
-            where=f"target {target.name}: {WHERE}",
-            allowed="float and fp16 candidates",
-            hint="leave tvm out of the backends, or quantize after compiling with it",
-        )
-    timed = options.kind == "llvm" and host_runs(hardware)
-    return Job(
-        target=(cuda_target if options.kind == "cuda" else llvm_target)(hardware, options),
-        isa=asdict(isa_of(hardware)),
-        architecture=hardware.architecture,
-        precision=candidate.form,
-        grid_seconds=options.grid_seconds if timed else 0.0,
-        tune_seconds=options.tune_seconds if timed else 0.0,
-    )
+    def inspect(self, path: Path, target: Target | None) -> Inspection:
+        """The kernels, the machine and the sizes of a shared library."""
+        from edgekd.backends.tvm.inspection import inspect_library
 
-
-def _program(candidate: Candidate) -> torch.export.ExportedProgram:
-    """The model for one sample, batch norms folded."""
-    module: nn.Module = copy.deepcopy(candidate.module)
-    graph = export_graph(module, candidate.example, WHERE)
-    with quiet():
-        return torch.export.export(graph, (candidate.example[:1],))
-
-
-def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
-    return tuple(
-        TensorInfo(name=f"{name}{index or ''}", shape=tuple(info["shape"]), dtype=info["dtype"])
-        for index, info in enumerate(tensors)
-    )
-
-
-def _notes(
-    candidate: Candidate, target: Target, options: TvmOptions, result: dict[str, Any]
-) -> list[str]:
-    notes = [UNCOVERED.format(name=name) for name in result["uncovered"]]
-    notes += [GENERAL.format(name=name) for name in result["general"]]
-    if options.kind == "cuda":
-        notes.append("GPU kernels use TVM's default schedules, untuned")
-    elif candidate.form == "fp16" and not has_half(target.hardware):
-        notes.append("this processor has no half-precision arithmetic: fp16 saves bytes, not time")
-    return notes
+        return inspect_library(path, target)

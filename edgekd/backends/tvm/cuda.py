@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import InputError, ToolError
+from edgekd.errors import MissingTool, ToolError
 from edgekd.processes import run_tool
 
 DRIVER = "libcuda.so.1"
@@ -32,13 +32,13 @@ NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE: what the stub answers to every call
 
 
 def refuse_without_tools() -> None:
-    """Raise `InputError` where nvcc, or gcc for the stub, is not on the PATH."""
+    """Raise `MissingTool` if nvcc, or gcc for the stub, is not on the PATH."""
     for tool, hint in (
         ("nvcc", "install NVIDIA's CUDA toolkit and put nvcc on the PATH"),
         ("gcc", "apt install gcc"),
     ):
         if shutil.which(tool) is None:
-            raise InputError(
+            raise MissingTool(
                 f"{tool} is not installed: it compiles the GPU's kernels",
                 where="backends.tvm",
                 hint=hint,

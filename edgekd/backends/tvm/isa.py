@@ -1,12 +1,13 @@
-"""What the schedules need to know of a processor: how wide its vectors are, how many it holds."""
+"""What the schedules need to know about a processor: how wide its vector registers are, and how
+many it has."""
 
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekd.backends.tvm.options import TvmOptions
 from edgekd.errors import InputError
-from edgekd.values.options import TvmOptions
 from edgekd.values.target import Hardware
 
 

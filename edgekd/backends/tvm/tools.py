@@ -3,7 +3,7 @@
 import platform
 import shutil
 
-from edgekd.errors import InputError
+from edgekd.errors import MissingTool
 
 LINKERS = {
     "x86_64": ("g++", "g++"),
@@ -16,11 +16,11 @@ LINKERS = {
 def linker_of(architecture: str) -> str:
     """The compiler driver that links for `architecture` on this machine.
 
-    Raises `InputError` with the package to install when it is not on the PATH.
+    Raises `MissingTool` with the package to install when it is not on the PATH.
     """
     name, package = ("g++", "g++") if architecture == platform.machine() else LINKERS[architecture]
     if shutil.which(name) is None:
-        raise InputError(
+        raise MissingTool(
             f"{name} is not installed: it links the library for {architecture}",
             where="backends.tvm",
             hint=f"apt install {package}",

@@ -40,7 +40,7 @@ def static_measurements(artifact: Artifact) -> list[Measurement]:
         rows.append(_planned(artifact, graph, reason))
     if artifact.format == "tflite":
         rows.append(_micro(artifact, reason))
-    if artifact.format == "tflite-edgetpu":
+    if artifact.format == "edgetpu":
         rows += _edgetpu(artifact)
     return rows
 

@@ -1,12 +1,12 @@
 """Everything that can be refused is refused here, before any training; then it says what will run.
 
-`make_plan` loads the data, the networks and the teachers, types every stage, and asks stages,
-backends and budgets what is wrong. All faults come out together.
+`edgekd.run.plan.make` loads the data, the networks and the teachers, types every stage, and asks
+stages, backends and budgets what is wrong. All faults come out together. It is not imported here,
+because it knows the subjects, and those know plans.
 """
 
 from edgekd.run.plan.checks import typed_stage
 from edgekd.run.plan.keys import report_key, start_key
-from edgekd.run.plan.make import make_plan
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, Request
 from edgekd.run.plan.targets import keep_plan
 
@@ -16,7 +16,6 @@ __all__ = [
     "PlannedTarget",
     "Request",
     "keep_plan",
-    "make_plan",
     "report_key",
     "start_key",
     "typed_stage",

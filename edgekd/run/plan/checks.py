@@ -3,19 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekd.backends import Backend
+from edgekd.backends import Backend, Follower
 from edgekd.data.samples import Data
 from edgekd.devices.opening import lacks, misfit, open_device
-from edgekd.errors import Collector, InputError, raise_all
+from edgekd.errors import (
+    Collector,
+    EdgekdError,
+    InputError,
+    MissingPackage,
+    MissingTool,
+    ToolError,
+    raise_all,
+)
 from edgekd.network.cost import largest_layer, totals
 from edgekd.registry import STAGES
 from edgekd.run.plan.planned import Plan, Request
 from edgekd.stages import Context, Stage
+from edgekd.values.backend_lookup import backend_info
 from edgekd.values.recipe import Recipe
 from edgekd.values.tables import parse_entry
 from edgekd.values.target import Target, fits
-
-INT8_ONLY = {"edgetpu": "the Edge TPU", "vela": "the Ethos-U", "c": "generated C"}
 
 LAST = {"quantize": "a quantized model", "cluster": "a model with shared weights"}
 """The stages that nothing can follow, and what they leave."""
@@ -77,18 +84,27 @@ def check_target(
     target: Target,
     context: Context,
     stages: Sequence[Stage],
-    backends: Mapping[str, Backend],
+    backends: Mapping[str, Backend | Follower],
     collect: Collector,
-) -> None:
-    """Ask stages and backends what is wrong."""
+) -> dict[str, EdgekdError]:
+    """Ask stages and backends what is wrong; returns the errors of the backends that can't be used
+    because something is not installed."""
+    unusable: dict[str, EdgekdError] = {}
     for number, stage in enumerate(stages, 1):
         where = f"stages.{number} ({stage.kind})"
         collect.faults.extend(collect.attempt(stage.check, plan.start, context, where) or [])
     for name, backend in backends.items():
-        if not backend.missing() and not getattr(backend, "follows", ""):
-            collect.attempt(backend.check, plan.start, target, target.backends.get(name, {}))
+        if not isinstance(backend, Backend):
+            continue
+        try:
+            backend.check(plan.start, target, target.backends.get(name, {}))
+        except (MissingPackage, MissingTool, ToolError) as error:
+            unusable[name] = error
+        except InputError as error:
+            collect.faults.extend(error.faults)
     _check_precision(target, stages, collect)
     _check_fit(plan, target, collect)
+    return unusable
 
 
 def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector) -> None:
@@ -97,14 +113,15 @@ def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector
         stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8" for stage in stages
     ):
         return
+    infos = {name: backend_info(name) for name in target.backends}
     collect.faults.extend(
         InputError(
-            f"{title} runs int8 only, and no stage quantizes to it",
+            f"{info.title} runs int8 only, and no stage quantizes to it",
             where=f"target {target.name}: backends.{name}",
             hint='add a stage with kind = "quantize", dtype = "int8"',
         )
-        for name, title in INT8_ONLY.items()
-        if name in target.backends
+        for name, info in infos.items()
+        if info.int8_only
     )
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from edgekd.backends import Backend
+from edgekd.backends import Backend, Follower
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError
 from edgekd.measure.budgets import format_budget, merge_budgets
@@ -67,13 +67,15 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class PlannedTarget:
-    """What happens for one target, in order; `key` names all that its checks depend on."""
+    """What happens for one target, in order; `key` names all that its checks depend on.
+    `unusable` are the target's backends that can't be used here, with the reasons."""
 
     target: Target
     stages: tuple[PlannedStage, ...]
-    backends: dict[str, Backend]
+    backends: dict[str, Backend | Follower]
     budgets: dict[str, float]
     key: str = ""
+    unusable: dict[str, EdgekdError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class Plan:
             compilers = ", ".join(planned.backends)
             steps = f"compile with {compilers}, then measure" if compilers else "measure the file"
             lines.append(f"{name}: {steps}")
+            for backend, error in planned.unusable.items():
+                lines.append(f"{name}: without {backend}: {error.message} ({error.hint})")
             for metric, limit in planned.budgets.items():
                 lines.append(f"{name}: budget {format_budget(metric, limit)}")
         return [*lines, *(f"note: {warning}" for warning in self.warnings)]
@@ -136,12 +140,14 @@ class Plan:
 @dataclass(frozen=True)
 class TargetFiles:
     """What was made for one target. `baseline` is the uncompressed teacher's file, if it has one;
-    `network` is the last candidate with float weights, and None where there is only a file."""
+    `network` is the last candidate with float weights, and None where there is only a file.
+    `failures` are the errors of backends that made no file."""
 
     files: tuple[Compiled, ...]
     baseline: Compiled | None = None
     network: Candidate | None = None
     stages: tuple[StageReport, ...] = ()
+    failures: dict[str, EdgekdError] = field(default_factory=dict)
 
 
 class Subject(Protocol):

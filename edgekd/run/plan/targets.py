@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from edgekd.backends import Backend
-from edgekd.errors import Collector
+from edgekd.backends import Backend, Follower
+from edgekd.errors import Collector, EdgekdError, MissingTool
 from edgekd.installed import tool_versions
 from edgekd.measure.budgets import merge_budgets
 from edgekd.registry import BACKENDS
@@ -19,6 +19,9 @@ PASSED = "plan"
 """What the store calls the checks that were passed: they export the network several times."""
 
 
+Backends = dict[str, Backend | Follower]
+
+
 def planned_target(
     plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
 ) -> PlannedTarget:
@@ -30,25 +33,57 @@ def planned_target(
         key = stage_key(key, stage, target, content or "")
         cached = plan.store.find(stage.kind, key) is not None
         planned.append(PlannedStage(stage.kind, stage, key, stage.cost(context), cached))
-    backends = _backends(target, stages, collect)
+    made = _backends(target, stages, collect)
+    unusable = _missing(made)
+    backends = _usable(made, unusable)
     key = key_of(key, target.model_dump(mode="json"), list(backends), tool_versions())
     if plan.store.find(PASSED, key) is None:
-        check_target(plan, target, context, stages, backends, collect)
-    return PlannedTarget(target, tuple(planned), backends, budgets_of(plan.request, target), key)
+        refused = check_target(plan, target, context, stages, backends, collect)
+        if refused:
+            key = ""  # what is not installed now may be next time
+        unusable |= refused
+        backends = _usable(backends, unusable)
+    if not backends:
+        collect.faults.extend(unusable.values())
+    budgets = budgets_of(plan.request, target)
+    return PlannedTarget(target, tuple(planned), backends, budgets, key, unusable)
 
 
-def _backends(target: Target, stages: Sequence[Stage], collect: Collector) -> dict[str, Backend]:
+def _backends(target: Target, stages: Sequence[Stage], collect: Collector) -> Backends:
     """The target's, and those that a stage asks for besides."""
-    backends = {}
+    backends: Backends = {}
     asked = [name for stage in stages for name in getattr(stage, "followers", ())]
     for name in dict.fromkeys([*target.backends, *asked]):
         where = f"target {target.name}: backends.{name}"
         entry = collect.attempt(BACKENDS.get, name, where)
         if entry is not None:
-            backend: Backend = entry.make()
-            collect.faults.extend(backend.missing())
-            backends[name] = backend
+            backends[name] = entry.make()
     return backends
+
+
+def _missing(backends: Backends) -> dict[str, EdgekdError]:
+    """An error for each backend whose packages are not installed."""
+    errors: dict[str, EdgekdError] = {}
+    for name, backend in backends.items():
+        missing = backend.missing()
+        if missing:
+            message = "; ".join(fault.message for fault in missing)
+            hint = "; ".join(dict.fromkeys(fault.hint for fault in missing))
+            errors[name] = MissingTool(message, where=f"backends.{name}", hint=hint)
+    return errors
+
+
+def _usable(backends: Backends, unusable: dict[str, EdgekdError]) -> Backends:
+    """The backends without the unusable ones, to which those that follow one are added."""
+    for name, backend in backends.items():
+        follows = backend.info.follows
+        if follows in unusable and name not in unusable:
+            unusable[name] = MissingTool(
+                f"it starts from files of '{follows}'",
+                where=f"backends.{name}",
+                hint=unusable[follows].hint,
+            )
+    return {name: backend for name, backend in backends.items() if name not in unusable}
 
 
 def budgets_of(request: Request, target: Target) -> dict[str, float]:

@@ -18,7 +18,7 @@ from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan, PlannedTarget, report_key
 from edgekd.run.proof.artifact_report import report_of
 from edgekd.run.proof.costs import costs_of
-from edgekd.run.proof.outputs import STORED, Original, inherited, proof_of
+from edgekd.run.proof.outputs import Original, inherited, not_run, proof_of
 from edgekd.run.proof.place import Place, place_for
 from edgekd.stages import Progress
 from edgekd.store import code_key, key_of
@@ -117,7 +117,7 @@ def _judged(
     plan: Plan, planned: PlannedTarget, report: ArtifactReport, path: str
 ) -> ArtifactReport:
     limits = planned.budgets
-    if report.runtime == STORED:
+    if not_run(report.format):
         limits = {name: limit for name, limit in limits.items() if name.startswith("size")}
     if plan.request.product not in ("", report.format):
         limits = {name: limit for name, limit in limits.items() if not name.startswith(FOOTPRINT)}

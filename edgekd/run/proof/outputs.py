@@ -25,6 +25,7 @@ from edgekd.run.plan import Plan
 from edgekd.run.proof.place import Place, options_for
 from edgekd.stages import Progress
 from edgekd.values.artifact import Artifact
+from edgekd.values.backend_lookup import kind_of
 from edgekd.values.measurement import Measurement, unavailable
 from edgekd.values.target import Target
 
@@ -36,11 +37,6 @@ TOLERANCE = {
 """How far a file with float outputs may lie from its module, relative to the largest output; int8
 ones have float outputs where the last layers stay in float, and rounding adds up before them. For
 matrices of a few bits ONNX Runtime's MatMulNBits rounds the activations to int8 as well."""
-
-STORED = "huffman"
-"""The runtime of files that are only kept: they are judged by their size alone."""
-
-STORED_REASON = "kept for flash: it gives the ONNX file back bit for bit, whose numbers hold"
 
 NO_REFERENCE = "a file alone has no graph in PyTorch to be compared with"
 
@@ -77,6 +73,12 @@ class Proof:
     findings: tuple[Finding, ...] = ()
 
 
+def not_run(format: str) -> str:
+    """Why files of that format are never run, or an empty string."""
+    kind = kind_of(format)
+    return kind.not_run if kind else ""
+
+
 def proof_of(
     plan: Plan,
     target: Target,
@@ -88,7 +90,7 @@ def proof_of(
     """Run a file over the whole test set, where it can run at all, and compare what it gives."""
     artifact, device = each.artifact, place.device
     progress(f"run {artifact.path.name} on {device.name}", 0, 1)
-    reason = STORED_REASON if artifact.runtime == STORED else device.can_run(artifact)
+    reason = not_run(artifact.format) or device.can_run(artifact)
     if each.is_baseline and place.reason:
         reason = "the teacher's file is for the target's own kind of machine only"
     if reason:

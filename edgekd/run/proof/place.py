@@ -14,13 +14,9 @@ from edgekd.firmware.emulation import BOARDS
 from edgekd.firmware.emulation import missing_tools as cortex_m_tools
 from edgekd.run.plan import Plan
 from edgekd.values.artifact import Artifact
+from edgekd.values.backend_lookup import backend_of
 from edgekd.values.measurement import Kind
 from edgekd.values.target import Target
-
-MAKERS = {
-    "onnxruntime": "onnx", "litert": "tflite", "tvm": "tvm", "edgetpu": "edgetpu", "c": "c",
-}  # fmt: skip
-"""Which backend's table of the target has the options of a runtime."""
 
 
 @dataclass(frozen=True)
@@ -89,5 +85,5 @@ def cortex_m(target: Target) -> Device | None:
 
 
 def options_for(target: Target, artifact: Artifact) -> dict[str, Any]:
-    """The target's table for what runs a file."""
-    return target.backends.get(MAKERS.get(artifact.runtime, ""), {})
+    """The options that the target sets for the backend that made a file."""
+    return target.backends.get(backend_of(artifact.format), {})

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from edgekd.backends import Backend
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError
 from edgekd.measure.diagnostics import Diagnostic
 from edgekd.network.cost import layer_costs, totals
 from edgekd.report.values import ArtifactReport, LayerCost, Layers, StageReport
 from edgekd.run.compiled import Compiled
-from edgekd.run.pipeline import compile_candidate, compiled, run_stages
+from edgekd.run.compiling import compile_candidate, compiled
+from edgekd.run.pipeline import run_stages
 from edgekd.run.plan.keys import start_key
 from edgekd.run.plan.planned import Plan, PlannedTarget, TargetFiles
 from edgekd.run.plan.start import start_candidate
@@ -46,11 +48,13 @@ class NetworkSubject:
         return planned_target(plan, target, stages, collect)
 
     def make(self, plan: Plan, planned: PlannedTarget, progress: Progress) -> TargetFiles:
-        """The stages, then every backend; the trained model goes through the first backend."""
+        """The stages, then every backend; the trained model goes through the first that works."""
         staged = run_stages(plan, planned, progress, start_key(plan))
-        baseline = _baseline(plan, planned)
-        files = compile_candidate(plan, planned, staged, progress)
-        return TargetFiles(tuple(files), baseline, staged.floating, staged.reports)
+        made = compile_candidate(plan, planned, staged, progress)
+        baseline = _baseline(plan, planned, made.failures)
+        return TargetFiles(
+            tuple(made.files), baseline, staged.floating, staged.reports, made.failures
+        )
 
     def stage_reports(
         self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
@@ -71,15 +75,20 @@ class NetworkSubject:
         )
 
 
-def _baseline(plan: Plan, planned: PlannedTarget) -> Compiled | None:
-    """The trained model itself, compiled by the target's first backend; None for a black box."""
+def _baseline(
+    plan: Plan, planned: PlannedTarget, failures: Mapping[str, EdgekdError]
+) -> Compiled | None:
+    """The trained model itself, compiled by the target's first backend that did not fail; None for
+    a black box."""
     module = plan.original.module
     if module is None or plan.data.train.paired is not None or not plan.request.baseline:
         return None
-    first = next(iter(planned.backends))
     candidate = Candidate(module, plan.start.example)
     key = key_of("baseline", plan.original.key, start_key(plan))
-    return compiled(plan, planned.target, first, planned.backends[first], candidate, key)[0]
+    for name, backend in planned.backends.items():
+        if isinstance(backend, Backend) and name not in failures:
+            return compiled(plan, planned.target, name, backend, candidate, key)[0]
+    return None
 
 
 def _costs(module: torch.nn.Module, example: torch.Tensor) -> tuple[LayerCost, ...]:

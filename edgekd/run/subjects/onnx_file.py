@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekd.backends.onnx import Onnx, tensors_of, write_onnx
+from edgekd.backends.onnx import Onnx
+from edgekd.backends.onnx.export import tensors_of, write_onnx
 from edgekd.data.samples import Data, sha256_of_tensors
 from edgekd.errors import Collector, EdgekdError, InputError
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.measure.diagnostics import Diagnostic, OfNetworks
 from edgekd.report.values import ArtifactReport, Layers, StageReport
-from edgekd.run.compiled import Compiled, kept
+from edgekd.run.compiled import Compiled, cached
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, TargetFiles
 from edgekd.run.plan.targets import budgets_of
 from edgekd.stages import Progress, Stage
@@ -69,7 +70,7 @@ class OnnxFileSubject:
         target = planned.target
         parts = [sha256_of(path), target.model_dump(mode="json")]
         key = key_of("original", *parts)
-        before = kept(plan.store, "onnx", key, lambda folder: _copied(path, target, folder))
+        before = cached(plan.store, "onnx", key, lambda folder: _copied(path, target, folder))
         baseline = Compiled(before[0], None)
         if not planned.stages:
             return TargetFiles((baseline,), baseline)
@@ -78,7 +79,7 @@ class OnnxFileSubject:
         samples = plan.calibration
         key = key_of("calibrated", *parts, [table], plan.data.sha256, sha256_of_tensors(samples))
         corrected: bool = table["bias_correction"]
-        after = kept(
+        after = cached(
             plan.store,
             "onnx",
             key,

@@ -126,10 +126,10 @@ def test_what_the_edge_tpus_compiler_told_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "model_edgetpu.tflite"
     path.write_bytes(b"x")
     facts = {"cached_bytes": 1000.0, "streamed_bytes": 0.0}
-    rows = by_name(artifact(path, "tflite-edgetpu", facts=facts))
+    rows = by_name(artifact(path, "edgetpu", facts=facts))
     assert rows["on_chip_bytes"].value == 1000.0  # type: ignore[attr-defined]
     assert rows["off_chip_bytes"].value == 0.0  # type: ignore[attr-defined]
-    foreign = by_name(artifact(path, "tflite-edgetpu"))["on_chip_bytes"]
+    foreign = by_name(artifact(path, "edgetpu"))["on_chip_bytes"]
     assert (foreign.value, foreign.kind) == (None, "unavailable")  # type: ignore[attr-defined]
 
 

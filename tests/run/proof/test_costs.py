@@ -35,7 +35,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def compiled(name: str, is_baseline: bool = False) -> Any:
-    artifact = SimpleNamespace(path=name, runtime="onnxruntime")
+    artifact = SimpleNamespace(path=name, runtime="onnxruntime", format="onnx")
     return SimpleNamespace(artifact=artifact, is_baseline=is_baseline)
 
 

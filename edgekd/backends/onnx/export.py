@@ -1,4 +1,4 @@
-"""ONNX for ONNX Runtime and TensorRT: fp32, fp16 and int8 as quantize/dequantize pairs."""
+"""Exports a candidate as an ONNX file, with nothing in it that differs between two runs."""
 
 import copy
 import re
@@ -9,20 +9,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from edgekd.backends import not_installed
-from edgekd.errors import EdgekdError, ToolError, summary_of
+from edgekd.errors import ToolError, summary_of
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.onnx_weights import opset_for, store_narrow
 from edgekd.quant.rewrite import as_uint8
-from edgekd.quant.support import place
 from edgekd.quant.weight_only import Stored, as_float
-from edgekd.registry import BACKENDS
 from edgekd.store import write_beside
 from edgekd.values.artifact import (
     Artifact,
     OpPlacement,
-    Placement,
     Precision,
     TensorInfo,
     sha256_of,
@@ -34,57 +30,31 @@ from edgekd.version import __version__
 OPSET = 21
 
 
-@BACKENDS.register()
-class Onnx:
-    """ONNX files for ONNX Runtime: fp32, fp16, int8 QDQ, and narrow weights down to two bits."""
-
-    forms = ("float", "fp16", "int8", "weights")
-
-    def missing(self) -> list[EdgekdError]:
-        """A fault for each of onnx, onnxscript and onnxruntime that is not installed."""
-        return not_installed(
-            "backends.onnx",
-            ("onnx", "onnx", "onnx"),
-            ("onnxscript", "onnxscript", "onnx"),
-            ("onnxruntime", "onnxruntime", "onnx"),
-        )
-
-    def check(
-        self, candidate: Candidate, target: Target, options: dict[str, Any]
-    ) -> Sequence[OpPlacement]:
-        """Where each operator runs: the provider's unit, or the CPU beside it."""
-        unit: Placement = "gpu" if options.get("provider", "cpu") in ("cuda", "tensorrt") else "cpu"
-        return place(candidate, target, unit, "backends.onnx")
-
-    def compile(
-        self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
-    ) -> list[Artifact]:
-        """One file, `model.onnx`, with a free batch size wherever the model has one."""
-        placements = self.check(candidate, target, options)
-        graph, stored = _graph_for(candidate, target)
-        model = to_onnx(graph, candidate.example)
-        store_narrow(model, stored, "backends.onnx")
-        inputs, outputs = tensors_of(model)
-        path = folder / "model.onnx"
-        write_onnx(model, path)
-        return [
-            Artifact(
-                path=path,
-                format="onnx",
-                runtime="onnxruntime",
-                precision=_precision(candidate, stored),
-                target=target.name,
-                sha256=sha256_of(path),
-                bytes=path.stat().st_size,
-                inputs=inputs,
-                outputs=outputs,
-                placements=tuple(placements),
-                versions=_versions(),
-                lineage=candidate.lineage,
-                notes=tuple(_notes(candidate, target, stored)),
-                facts={"opset": opset_for(stored, OPSET), "input_layout": "NCHW"},
-            )
-        ]
+def export_artifact(
+    candidate: Candidate, target: Target, placements: Sequence[OpPlacement], path: Path
+) -> Artifact:
+    """Write the candidate to `path`; the file has a free batch size wherever the model has one."""
+    graph, stored = _graph_for(candidate, target)
+    model = to_onnx(graph, candidate.example)
+    store_narrow(model, stored, "backends.onnx")
+    inputs, outputs = tensors_of(model)
+    write_onnx(model, path)
+    return Artifact(
+        path=path,
+        format="onnx",
+        runtime="onnxruntime",
+        precision=_precision(candidate, stored),
+        target=target.name,
+        sha256=sha256_of(path),
+        bytes=path.stat().st_size,
+        inputs=inputs,
+        outputs=outputs,
+        placements=tuple(placements),
+        versions=_versions(),
+        lineage=candidate.lineage,
+        notes=tuple(_notes(candidate, target, stored)),
+        facts={"opset": opset_for(stored, OPSET), "input_layout": "NCHW"},
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,66 @@
+"""The quantized tensors inside an ONNX file, as ONNX Runtime computes them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.values.inner_tensor import InnerTensor
+
+
+def quantized_tensors(path: Path, x: np.ndarray) -> list[InnerTensor]:
+    """The output of every QuantizeLinear of an ONNX file for the input `x`, by making it an output
+    of the model."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(path)
+    constants = _constants(model)
+    quantizers = [
+        node
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear"
+        and node.input[0] not in constants
+        and np.size(constants.get(node.input[1], ())) == 1
+    ]
+    outputs = {output.name for output in model.graph.output}
+    for node in quantizers:
+        if node.output[0] not in outputs:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(_zero_point(node, constants).dtype)
+            model.graph.output.append(
+                onnx.helper.make_tensor_value_info(node.output[0], kind, None)
+            )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [node.output[0] for node in quantizers]
+    tensors = session.run(names, {session.get_inputs()[0].name: x})
+    return [
+        _dequantized(node, tensor, constants)
+        for node, tensor in zip(quantizers, tensors, strict=True)
+    ]
+
+
+def _constants(model: Any) -> dict[str, np.ndarray]:
+    """Every initializer and constant of a model, by name."""
+    from onnx import numpy_helper
+
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return constants
+
+
+def _dequantized(node: Any, tensor: np.ndarray, constants: dict[str, np.ndarray]) -> InnerTensor:
+    scale = float(np.asarray(constants[node.input[1]]).reshape(-1)[0])
+    zero_point = int(_zero_point(node, constants).reshape(-1)[0])
+    return InnerTensor(node.output[0], (tensor.astype(np.float64) - zero_point) * scale, scale)
+
+
+def _zero_point(node: Any, constants: dict[str, np.ndarray]) -> np.ndarray:
+    if len(node.input) > 2 and node.input[2]:
+        return np.atleast_1d(constants[node.input[2]])
+    return np.zeros(1, np.uint8)

@@ -1,0 +1,110 @@
+"""Converts a candidate to TFLite with litert-torch.
+
+The converter imports JAX, prints a lot, and its compiled part can end the process, so it runs in a
+process of its own with a time limit.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import fx
+
+from edgekd.errors import ToolError
+from edgekd.firmware.arena import measure_arena
+from edgekd.formats.graph import Graph, float_islands, info_of
+from edgekd.formats.tflite import read_tflite
+from edgekd.formats.tflite_metadata import with_metadata
+from edgekd.processes import run_tool
+from edgekd.quant.export import export_graph, exported
+from edgekd.quant.rewrite import unfolded
+from edgekd.store import write_beside
+from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
+from edgekd.values.candidate import Candidate
+from edgekd.values.measurement import Measurement
+from edgekd.values.target import Target
+
+TIME_LIMIT_S = 900
+
+
+def convert_artifact(
+    candidate: Candidate, target: Target, placements: Sequence[OpPlacement], path: Path
+) -> Artifact:
+    """Write the candidate to `path`, for a batch of one; images are taken as (1, H, W, C)."""
+    _convert(candidate, path)
+    if candidate.metadata:
+        write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
+    graph = read_tflite(path)
+    precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
+    images = candidate.example.dim() == 4
+    return Artifact(
+        path=path,
+        format="tflite",
+        runtime="litert",
+        precision=precision,
+        target=target.name,
+        sha256=sha256_of(path),
+        bytes=path.stat().st_size,
+        inputs=tuple(info_of(graph.tensors[key]) for key in graph.inputs),
+        outputs=tuple(info_of(graph.tensors[key]) for key in graph.outputs),
+        placements=tuple(placements),
+        versions=_versions(),
+        lineage=candidate.lineage,
+        notes=tuple(leftovers(graph, candidate)),
+        facts={"input_layout": "NHWC" if images else "NCHW"},
+        measurements=_micro_arena(path, target, precision),
+    )
+
+
+def _micro_arena(path: Path, target: Target, precision: Precision) -> tuple[Measurement, ...]:
+    """The arena, where the target is a microcontroller; those run no fp16 files."""
+    if target.hardware.architecture != "thumb" or precision == "fp16":
+        return ()
+    return (measure_arena(path),)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+    return {name: version(name) for name in names}
+
+
+def _convert(candidate: Candidate, path: Path) -> None:
+    """Hand the graph to the converter's process as a .pt2 file, and take the file it made."""
+    if candidate.form == "int8":
+        graph = unfolded(cast(fx.GraphModule, candidate.module))
+    else:
+        graph = export_graph(candidate.module, candidate.example, "backends.tflite")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tflite-") as folder:
+        program, made = Path(folder) / "graph.pt2", Path(folder) / "model.tflite"
+        torch.export.save(exported(graph, candidate.example[:1]), program)
+        shape = ",".join(str(size) for size in candidate.example[:1].shape)
+        command = [sys.executable, "-m", "edgekd.quant.litert", str(program), str(made)]
+        command += [candidate.form, shape]
+        done = run_tool(command, TIME_LIMIT_S, "litert-torch", str(path))
+        done.require_success("litert-torch", str(path))
+        if not made.exists():
+            raise ToolError("litert-torch ended without a file", where=str(path))
+        made.replace(path)
+
+
+def leftovers(graph: Graph, candidate: Candidate) -> list[str]:
+    """What the user should know about the file: float islands, transposes, where fp16 ends."""
+    notes = []
+    if candidate.form == "int8":
+        notes += [f"computed in float: {op.op} ({op.name})" for op in float_islands(graph)]
+        edges = [*graph.inputs, *graph.outputs]
+        notes += [f"float at the edge: {key}" for key in edges if _is_float(graph, key)]
+    transposes = [op for op in graph.ops if op.op == "TRANSPOSE"]
+    notes += [f"a transpose is left: {op.name}" for op in transposes]
+    if candidate.form == "fp16":
+        notes.append("weights are stored in fp16; LiteRT on a CPU computes in float32")
+    return notes
+
+
+def _is_float(graph: Graph, key: str) -> bool:
+    return bool(key) and graph.tensors[key].dtype.startswith("float")

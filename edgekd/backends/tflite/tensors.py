@@ -1,0 +1,49 @@
+"""The quantized tensors inside a TFLite file, as TensorFlow's reference kernels compute them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.values.inner_tensor import InnerTensor
+
+
+def quantized_tensors(path: Path, x: np.ndarray) -> list[InnerTensor]:
+    """Every quantized activation of a TFLite file, run with TensorFlow's reference kernels."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_path=str(path),
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+    )
+    interpreter.allocate_tensors()
+    entry = interpreter.get_input_details()[0]
+    interpreter.set_tensor(entry["index"], _as_input(x, entry))
+    interpreter.invoke()
+    details = {one["index"]: one for one in interpreter.get_tensor_details()}
+    order = [int(entry["index"])]
+    for op in interpreter._get_ops_details():
+        order += [int(index) for index in op["outputs"]]
+    seen = []
+    for index in dict.fromkeys(order):
+        scale, zero_point = details[index]["quantization"]
+        if scale and details[index]["dtype"] in (np.int8, np.uint8):
+            tensor = interpreter.get_tensor(index).astype(np.float64)
+            seen.append(
+                InnerTensor(details[index]["name"], (tensor - zero_point) * scale, float(scale))
+            )
+    return seen
+
+
+def _as_input(x: np.ndarray, entry: Any) -> np.ndarray:
+    """The float input in the file's own layout and grid."""
+    shape = tuple(int(size) for size in entry["shape"])
+    if x.shape != shape and x.ndim > 2:
+        x = np.moveaxis(x, 1, -1)
+    if entry["dtype"] == np.float32:
+        return np.ascontiguousarray(x)
+    scale, zero_point = entry["quantization"]
+    limits = np.iinfo(entry["dtype"])
+    steps: np.ndarray = np.clip(np.round(x / scale) + zero_point, limits.min, limits.max)
+    return np.ascontiguousarray(steps.astype(entry["dtype"]))

@@ -1,0 +1,136 @@
+"""Compiles a candidate with TVM into one shared library."""
+
+import copy
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekd.backends.tvm import cache, cuda
+from edgekd.backends.tvm.isa import cuda_target, has_half, host_runs, isa_of, llvm_target
+from edgekd.backends.tvm.job import Job
+from edgekd.backends.tvm.options import TvmOptions
+from edgekd.backends.tvm.tools import linker_of
+from edgekd.errors import InputError
+from edgekd.quant.export import export_graph, quiet
+from edgekd.quant.support import place
+from edgekd.store import file_beside
+from edgekd.values.artifact import (
+    Artifact,
+    OpPlacement,
+    Placement,
+    Precision,
+    TensorInfo,
+    sha256_of,
+)
+from edgekd.values.candidate import Candidate
+from edgekd.values.tables import parse
+from edgekd.values.target import Target
+
+WHERE = "backends.tvm"
+LIBRARY = "model.so"
+UNCOVERED = "no schedule covers the kernel {name}: on a CPU it is about a hundred times slower"
+
+GENERAL = "the layer's kernel {name} has only the general schedule, without a register tile"
+
+
+def check(candidate: Candidate, target: Target, options: dict[str, Any]) -> tuple[OpPlacement, ...]:
+    """Every operator on one unit, once the tools that build for it are found.
+
+    Raises `InputError` for an operator that the target can't run or a tool that is not installed.
+    """
+    chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
+    _job(candidate, target, chosen)
+    linker_of(target.hardware.architecture)
+    if chosen.kind == "cuda":
+        cuda.refuse_without_tools()
+    unit: Placement = "gpu" if chosen.kind == "cuda" else "cpu"
+    return place(candidate, target, unit, WHERE)
+
+
+def compile_artifact(
+    candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
+) -> Artifact:
+    """`model.so` in `folder`; out of the cache when the same program was compiled before."""
+    placements = check(candidate, target, options)
+    chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
+    built, _ = cache.library(
+        _program(candidate),
+        _job(candidate, target, chosen),
+        chosen.time_limit_seconds,
+        Path(chosen.cache) if chosen.cache else cache.default_folder(),
+    )
+    path = folder / LIBRARY
+    with file_beside(path) as beside:
+        shutil.copyfile(built.library, beside)
+    precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
+    return Artifact(
+        path=path,
+        format="tvm-so",
+        runtime="tvm",
+        precision=precision,
+        target=target.name,
+        sha256=sha256_of(path),
+        bytes=path.stat().st_size,
+        inputs=_infos("input", built.result["inputs"]),
+        outputs=_infos("output", built.result["outputs"]),
+        placements=placements,
+        versions=cache.versions(),
+        lineage=candidate.lineage,
+        notes=tuple(_notes(candidate, target, chosen, built.result)),
+        facts={
+            "input_layout": "NCHW",
+            "planned_memory_bytes": built.result["planned_bytes"],
+            "planned_memory_kind": "estimated",
+        },
+    )
+
+
+def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
+    hardware = target.hardware
+    if candidate.form == "int8":
+        raise InputError(
+            "TVM compiles no int8 graph: its convolutions would run in float and slower than fp32",
+            where=f"target {target.name}: {WHERE}",
+            allowed="float and fp16 candidates",
+            hint="leave tvm out of the backends, or quantize after compiling with it",
+        )
+    timed = options.kind == "llvm" and host_runs(hardware)
+    return Job(
+        target=(cuda_target if options.kind == "cuda" else llvm_target)(hardware, options),
+        isa=asdict(isa_of(hardware)),
+        architecture=hardware.architecture,
+        precision=candidate.form,
+        grid_seconds=options.grid_seconds if timed else 0.0,
+        tune_seconds=options.tune_seconds if timed else 0.0,
+    )
+
+
+def _program(candidate: Candidate) -> torch.export.ExportedProgram:
+    """The model for one sample, batch norms folded."""
+    module: nn.Module = copy.deepcopy(candidate.module)
+    graph = export_graph(module, candidate.example, WHERE)
+    with quiet():
+        return torch.export.export(graph, (candidate.example[:1],))
+
+
+def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
+    return tuple(
+        TensorInfo(name=f"{name}{index or ''}", shape=tuple(info["shape"]), dtype=info["dtype"])
+        for index, info in enumerate(tensors)
+    )
+
+
+def _notes(
+    candidate: Candidate, target: Target, options: TvmOptions, result: dict[str, Any]
+) -> list[str]:
+    notes = [UNCOVERED.format(name=name) for name in result["uncovered"]]
+    notes += [GENERAL.format(name=name) for name in result["general"]]
+    if options.kind == "cuda":
+        notes.append("GPU kernels use TVM's default schedules, untuned")
+    elif candidate.form == "fp16" and not has_half(target.hardware):
+        notes.append("this processor has no half-precision arithmetic: fp16 saves bytes, not time")
+    return notes

@@ -1,0 +1,163 @@
+"""Compiles what the stages leave with every backend of a target, each file kept by content.
+
+A backend that fails does not stop the others: its error goes into the report.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgekd.backends import Backend, Board, Follower
+from edgekd.devices.opening import open_device
+from edgekd.errors import EdgekdError, ToolError, raise_all
+from edgekd.installed import tools_here
+from edgekd.run.compiled import Compiled, cached
+from edgekd.run.pipeline import Staged
+from edgekd.run.plan.planned import Plan, PlannedTarget
+from edgekd.stages import Progress
+from edgekd.store import key_of
+from edgekd.values.backend_lookup import backend_info
+from edgekd.values.candidate import Candidate
+from edgekd.values.recipe import licence_text, recipe_hash
+from edgekd.values.target import Target
+
+
+@dataclass
+class CompiledFiles:
+    """The files of one target as its backends make them, and the errors of those that failed."""
+
+    files: list[Compiled] = field(default_factory=list)
+    failures: dict[str, EdgekdError] = field(default_factory=dict)
+
+
+def compile_candidate(
+    plan: Plan, planned: PlannedTarget, staged: Staged, progress: Progress
+) -> CompiledFiles:
+    """The files of every backend, each from the last candidate that it can take.
+
+    Raises the backends' errors if none of them made a file.
+    """
+    made = CompiledFiles(failures=dict(planned.unusable))
+    name = planned.target.name
+    for number, (backend_name, backend) in enumerate(planned.backends.items()):
+        progress(f"compile for {name} with {backend_name}", number, len(planned.backends))
+        try:
+            if isinstance(backend, Follower):
+                _refuse_orphan(backend, made.failures)
+                made.files = follow_files(plan, planned.target, backend_name, backend, made.files)
+            else:
+                made.files += _compile_staged(plan, planned.target, backend_name, backend, staged)
+        except EdgekdError as error:
+            made.failures[backend_name] = error
+    progress(f"compile for {name}", 1, 1)
+    if not made.files:
+        raise_all(list(made.failures.values()))
+    return made
+
+
+def _refuse_orphan(backend: Follower, failures: Mapping[str, EdgekdError]) -> None:
+    follows = backend.info.follows
+    if follows in failures:
+        raise ToolError(f"it starts from files of '{follows}', which could not be made")
+
+
+def _compile_staged(
+    plan: Plan, target: Target, name: str, backend: Backend, staged: Staged
+) -> list[Compiled]:
+    """What one backend makes of the last candidate, or of the last with float weights if it can't
+    take that one."""
+    if staged.candidate.form in backend.info.forms:
+        accuracy = staged.reports[-1].accuracy if staged.reports else None
+        candidate = replace(staged.candidate, metadata=metadata_of(plan, accuracy))
+        return compiled(plan, target, name, backend, candidate, staged.key)
+    floating = replace(staged.floating, metadata=metadata_of(plan, None))
+    return compiled(plan, target, name, backend, floating, staged.floating_key)
+
+
+def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
+    """What the deployed file says of the model; `accuracy` (0 to 1) is the candidate's own, on the
+    test set. What is not known is left out."""
+    recipe = plan.request.recipe
+    known = {
+        "name": recipe.metadata.name,
+        "version": recipe.metadata.version,
+        "licence": licence_text(recipe),
+        "labels": list(recipe.metadata.labels),
+        "recipe_hash": recipe_hash(recipe),
+        "accuracy_percent": None if accuracy is None else round(100 * accuracy, 4),
+    }
+    return {name: value for name, value in known.items() if value not in ("", [], None)}
+
+
+def compiled(
+    plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
+) -> list[Compiled]:
+    """The files that one backend makes of a candidate."""
+    artifacts = cached(
+        plan.store,
+        name,
+        key_of(key, name, target.model_dump(mode="json"), dict(candidate.metadata)),
+        lambda folder: backend.compile(candidate, target, target.backends[name], folder),
+    )
+    return [Compiled(artifact, candidate) for artifact in artifacts]
+
+
+def follow_files(
+    plan: Plan, target: Target, name: str, backend: Follower, made: list[Compiled]
+) -> list[Compiled]:
+    """The files, with what a follower makes of them; a file that it could not compile here gets
+    what the follower's static check says about it."""
+    options: dict[str, Any] = target.backends.get(name, {})
+    tools = tools_here(tool.command for tool in backend.info.needs.tools)
+    followed = backend_info(backend.info.follows)
+    result: list[Compiled] = []
+    with _board(plan.request.device) as (board, has):
+        for file in made:
+            artifact = file.artifact
+            if followed.kind_of(artifact.format) is None:
+                result.append(file)
+                continue
+            facts = target.model_dump(mode="json")
+            key = key_of(artifact.sha256, name, facts, tools, has)
+            make = functools.partial(backend.follow, artifact, target, options, board=board)
+            artifacts = cached(plan.store, name, key, make)
+            if not artifacts:
+                file = _checked(file, name, *backend.check_artifact(artifact, target, options))
+            result.append(file)
+            result += [Compiled(each, file.reference) for each in artifacts]
+    return result
+
+
+@contextmanager
+def _board(url: str | None) -> Iterator[tuple[Board | None, dict[str, str]]]:
+    """The board that the user named, on which followers build, and what is installed there; None
+    for an emulated one."""
+    device = open_device(url) if url else None
+    try:
+        if device is None or device.kind != "measured":
+            yield None, {}
+        else:
+            has = {"device": device.name, **device.hello().runtimes}
+            yield Board(device.execute, device.send, device.fetch), has
+    finally:
+        if device is not None:
+            device.close()
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, float | str]:
+    return {name: each if isinstance(each, str) else float(each) for name, each in facts.items()}
+
+
+def _checked(each: Compiled, name: str, placements: Any, facts: dict[str, Any]) -> Compiled:
+    kind = facts.get("kind", "estimated")
+    note = f"{name}: its compiler is not installed; what it maps is {kind} from the file"
+    artifact = each.artifact.model_copy(
+        update={
+            "placements": placements,
+            "facts": {**each.artifact.facts, **_plain(facts)},
+            "notes": (*each.artifact.notes, note),
+        }
+    )
+    return Compiled(artifact, each.reference)
