@@ -18,7 +18,8 @@ from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate
 from edgekd.stages.prune.allocation import Pool, best, global_, uniform
 from edgekd.stages.prune.criteria import Criterion
-from edgekd.stages.prune.scoring import KERNELS, NORMS, Scores
+from edgekd.stages.prune.kinds import KERNELS, NORMS
+from edgekd.stages.prune.scoring import Scores
 from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import within
 from edgekd.values.progress import Progress

@@ -15,10 +15,11 @@ from edgekd.stages.prune.blocks import (
     remove_blocks,
     wanted_blocks,
 )
-from edgekd.stages.prune.channels import Group
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import block_of, pattern_of
-from edgekd.stages.prune.scoring import NORMS
+from edgekd.stages.prune.groups import Group
+from edgekd.stages.prune.kinds import NORMS
+from edgekd.stages.prune.scoring import scored_members
 from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import (
     make_pools,
@@ -85,8 +86,8 @@ def channel_faults(
         )
         for group in stuck
     ]
-    if not faults and criterion.reads == "norms":
-        faults += _norm_faults(module, groups, where)
+    if not faults:
+        faults += _unseen_faults(module, groups, criterion, where)
     if faults:
         return faults
     if budget is not None:
@@ -100,13 +101,21 @@ def channel_faults(
     return _amount_faults(groups, wish, amount, where)
 
 
-def _norm_faults(module: nn.Module, groups: Sequence[Group], where: str) -> list[EdgekdError]:
-    bare = [
-        group.name
-        for group in groups
-        if not any(isinstance(module.get_submodule(m.layer), NORMS) for m in group.members)
+def _unseen_faults(
+    module: nn.Module, groups: Sequence[Group], criterion: Criterion, where: str
+) -> list[EdgekdError]:
+    """Groups that the criterion has nothing to judge by."""
+    unseen = [group.name for group in groups if not scored_members(module, group, criterion)]
+    if criterion.reads == "norms":
+        return [_no_norm(name, unseen, where) for name in unseen]
+    return [
+        InputError(
+            f"'{name}' has no weights or outputs that this criterion could read",
+            where=f"{where}.criterion",
+            hint=f"ignore = [{', '.join(map(repr, unseen))}], or another criterion",
+        )
+        for name in unseen
     ]
-    return [_no_norm(name, bare, where) for name in bare]
 
 
 def _amount_faults(

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekd.stages.prune.channels import TRANSPOSED, Group
 from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.groups import Group
+from edgekd.stages.prune.kinds import makes_in_columns
 from edgekd.stages.prune.recovery import train_to_the_end
 from edgekd.stages.prune.scoring import Scores, unit_scores
 from edgekd.stages.prune.sparse import MOVE_EVERY
@@ -107,7 +108,7 @@ def hide_inputs(layer: nn.Module, mask: Tensor, inputs: Sequence[int]) -> None:
     """Set to False what a layer multiplies its inputs of these numbers with, in place."""
     groups = int(getattr(layer, "groups", 1))
     each = torch.tensor(list(inputs), dtype=torch.int64)
-    if isinstance(layer, TRANSPOSED):
+    if makes_in_columns(layer):
         mask[each] = False
         return
     if groups == 1:

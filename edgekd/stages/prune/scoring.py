@@ -10,11 +10,17 @@ from torch import Tensor, fx, nn
 from edgekd.data.samples import Data
 from edgekd.data.seeds import seeded_generator
 from edgekd.errors import InputError
-from edgekd.stages.prune.channels import CONVOLUTIONS, TRANSPOSED, Group
 from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.groups import Group, Member
+from edgekd.stages.prune.kinds import (
+    NORMS,
+    RECURRENT,
+    is_kernel,
+    is_linear_by_columns,
+    makes_in_columns,
+    recurrent_weights,
+)
 
-KERNELS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
 BATCH = 64
 
 Train = Callable[[nn.Module, nn.Module], None]
@@ -32,14 +38,22 @@ def judged(module: nn.Module, criterion: Criterion) -> dict[str, nn.Parameter]:
     """
     if isinstance(module, fx.GraphModule):  # which has no layers left
         return {name: value for name, value in module.named_parameters() if value.dim() >= 2}
-    kinds: tuple[type[nn.Module], ...] = NORMS if criterion.reads == "norms" else KERNELS
-    if criterion.moves:
-        kinds = (*KERNELS, *NORMS)
     return {
-        f"{name}.weight" if name else "weight": part.weight
+        f"{name}.{weight}".removeprefix("."): getattr(part, weight)
         for name, part in module.named_modules()
-        if isinstance(part, kinds) and isinstance(part.weight, nn.Parameter)
+        for weight in _judged_of(part, criterion)
+        if isinstance(getattr(part, weight), nn.Parameter)
     }
+
+
+def _judged_of(layer: nn.Module, criterion: Criterion) -> list[str]:
+    """The layer's own names of the parameters that a criterion reads."""
+    norms = criterion.reads == "norms" or criterion.moves
+    kernels = criterion.reads != "norms" or criterion.moves
+    if kernels and isinstance(layer, RECURRENT):
+        return recurrent_weights(layer)
+    wanted = (norms and isinstance(layer, NORMS)) or (kernels and is_kernel(layer))
+    return ["weight"] if wanted else []
 
 
 def score(
@@ -147,8 +161,9 @@ def _outputs_scored(
 
     with ExitStack() as hooks, torch.no_grad():
         for name, part in module.named_modules():
-            if isinstance(part, (*KERNELS, *NORMS)):
-                hook = keep(name, isinstance(part, nn.Linear | nn.LayerNorm))
+            if is_kernel(part) or isinstance(part, NORMS):
+                last = isinstance(part, nn.Linear | nn.LayerNorm) or is_linear_by_columns(part)
+                hook = keep(name, last)
                 hooks.enter_context(part.register_forward_hook(hook))
         for x, _ in _batches(data, samples, seed):
             module(x)
@@ -162,14 +177,11 @@ def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Crit
     """
     total = torch.zeros(group.channels, dtype=torch.float64)
     count = torch.zeros(group.channels, dtype=torch.float64)
-    normed = any(isinstance(module.get_submodule(m.layer), NORMS) for m in group.members)
-    for member in group.members:
+    for member in scored_members(module, group, criterion):
         layer = module.get_submodule(member.layer)
-        if criterion.reads == "outputs":
-            wanted = member.axis == "out" and (not normed or isinstance(layer, NORMS))
-            found = scores.get(f"{member.layer}.outputs") if wanted else None
-        else:
-            found = scores.get(f"{member.layer}.weight")
+        outputs = criterion.reads == "outputs"
+        key = "outputs" if outputs else member.parameter
+        found = scores.get(f"{member.layer}.{key}".removeprefix("."))
         if found is None:
             continue
         values = found if found.dim() == 1 else per_channel(layer, found, member.axis)
@@ -177,16 +189,27 @@ def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Crit
         roots = torch.tensor(member.roots)
         total.index_add_(0, roots, values)
         count.index_add_(0, roots, torch.ones_like(values))
-    if not count.all():
-        raise InputError("the criterion has no score for its channels", where=group.name)
     mean = total / count
-    return torch.stack([mean[list(unit)].mean() for unit in group.units])
+    units = torch.stack([mean[list(unit)].nanmean() for unit in group.units])
+    if units.isnan().any():
+        raise InputError("the criterion has no score for its channels", where=group.name)
+    return units
+
+
+def scored_members(module: nn.Module, group: Group, criterion: Criterion) -> list[Member]:
+    """The layers whose scores judge a group's channels; none where the criterion sees none."""
+    layers = {member: module.get_submodule(member.layer) for member in group.members}
+    if criterion.reads == "outputs":
+        made = {each: part for each, part in layers.items() if each.axis == "out"}
+        normed = [each for each, part in made.items() if isinstance(part, NORMS)]
+        return normed or [each for each, part in made.items() if is_kernel(part)]
+    return [each for each, part in layers.items() if each.parameter in _judged_of(part, criterion)]
 
 
 def per_channel(layer: nn.Module, values: Tensor, axis: str) -> Tensor:
     """Sums of a kernel's values for each channel on one side: (out, in/groups, ...) -> (C,)."""
     groups = int(getattr(layer, "groups", 1))
-    if isinstance(layer, TRANSPOSED):
+    if makes_in_columns(layer):
         axis = "in" if axis == "out" else "out"
     if axis == "out":
         return values.flatten(1).sum(1)

@@ -1,6 +1,5 @@
 """Choosing which channels go: by an amount or down to a share of the MACs."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -11,10 +10,12 @@ from edgekd.errors import InputError
 from edgekd.network.cost import totals
 from edgekd.network.evaluation import evaluate
 from edgekd.stages.prune.allocation import Drops, Pool, best, by_sensitivity, global_, uniform
-from edgekd.stages.prune.channels import Group, channel_groups, remove_channels
+from edgekd.stages.prune.channels import channel_groups, remove_channels
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import Removed
-from edgekd.stages.prune.scoring import KERNELS, Scores, unit_scores
+from edgekd.stages.prune.groups import Group
+from edgekd.stages.prune.kinds import is_kernel
+from edgekd.stages.prune.scoring import Scores, unit_scores
 from edgekd.stages.prune.spec import PruneSpec
 from edgekd.values.progress import Progress
 
@@ -52,7 +53,7 @@ def _hidden(group: Group, module: nn.Module) -> bool:
     readers: set[nn.Module] = set()
     for member in group.members:
         layer = module.get_submodule(member.layer)
-        if isinstance(layer, KERNELS):
+        if is_kernel(layer):
             (makers if member.axis == "out" else readers).add(layer)
     return (
         len(makers) == 1
@@ -75,7 +76,7 @@ def make_pools(
             group.name,
             scores[group.name],
             first.get(group.name, len(group.units)),
-            multiple // math.gcd(multiple, len(group.units[0])),
+            group.step(multiple),
         )
         for group in groups
     ]
@@ -123,7 +124,7 @@ def measured_drops(
             kept = max(pool.floor, round(pool.left * (1 - share)))
             if kept < pool.left:
                 gone = removals([group], [pool], {pool.name: kept})
-                cut = remove_channels(module, example, gone)
+                cut = remove_channels(module, example, gone, groups)
                 measured[1 - kept / pool.left] = before - evaluate(cut, samples)
         drops[group.name] = sorted(measured.items())
     return drops
@@ -152,7 +153,7 @@ def cut(
 
     def at(share: float) -> nn.Module:
         gone = removals(groups, pools, share_out(pools, wish, share, drops))
-        return remove_channels(module, example, gone)
+        return remove_channels(module, example, gone, groups)
 
     if macs is None:
         assert amount is not None
@@ -200,7 +201,7 @@ def share_for(
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         gone = removals(groups, pools, uniform(pools, middle))
-        tried = remove_channels(module, example, gone)
+        tried = remove_channels(module, example, gone, groups)
         low, high = (low, middle) if totals(tried, example).macs <= macs else (middle, high)
     return high
 
@@ -219,7 +220,7 @@ def smallest(module: nn.Module, example: Tensor, groups: Sequence[Group], multip
     scores = {group.name: torch.arange(len(group.units)).double() for group in groups}
     pools = make_pools(groups, scores, {}, multiple)
     gone = removals(groups, pools, {pool.name: pool.floor for pool in pools})
-    return totals(remove_channels(module, example, gone), example).macs
+    return totals(remove_channels(module, example, gone, groups), example).macs
 
 
 def channel_counts(module: nn.Module) -> dict[str, int]:

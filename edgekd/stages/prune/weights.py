@@ -10,7 +10,8 @@ from torch.nn.utils import parametrize
 
 from edgekd.stages.prune.allocation import Pool
 from edgekd.stages.prune.criteria import Criterion
-from edgekd.stages.prune.scoring import KERNELS, Scores
+from edgekd.stages.prune.kinds import KERNELS
+from edgekd.stages.prune.scoring import Scores
 
 Masks = dict[str, Tensor]
 """By parameter name, of its shape, True where the weight stays."""

@@ -1,0 +1,95 @@
+"""What is to shrink where a reshape or a slice leaves it open: tried until the groups are proven.
+
+`view(B, 4, -1)` and `view(B, 4, 16)` look alike from outside, and so do the first half of the
+channels and the first 32. Each kind of place is tried in turn, and the choice that lets most units
+go is kept. No choice can be wrong: what it gives is proven like everything else.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from edgekd.stages.prune.coupling.trace import Site
+from edgekd.stages.prune.groups import Group, groups_of
+from edgekd.stages.prune.proof import Proof
+
+Choices = dict[int, int]
+
+MOST_TRIES = 16
+MOST_CHOICES = 4
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of one set of choices."""
+
+    choices: Choices
+    groups: list[Group]
+    sites: tuple[Site, ...]
+    stuck: frozenset[int]
+
+    @property
+    def units(self) -> int:
+        return sum(len(each.units) for each in self.groups if each.can_go)
+
+
+def proven_groups(proof: Proof) -> list[Group]:
+    """The groups by the best choices that were found in at most `MOST_TRIES`."""
+    best = [_tried(proof, {})]
+    for _, choices in zip(range(MOST_TRIES), _more(best), strict=False):
+        found = _tried(proof, choices, best[0].groups)
+        if found.units > best[0].units:
+            best[0] = found
+    return best[0].groups
+
+
+def _more(best: list[_Outcome]) -> Iterator[Choices]:
+    """What else to try, from the best that was found until then: the one in the list."""
+    yield from _together(best[0])
+    for by_size in (False, True):
+        for kind in dict.fromkeys(_kind(site, by_size) for site in best[0].sites):
+            for choice in range(MOST_CHOICES):
+                yield from _of_kind(best[0], kind, by_size, choice)
+
+
+def _tried(proof: Proof, choices: Choices, before: Sequence[Group] = ()) -> _Outcome:
+    structure = proof.followed(choices)
+    groups = groups_of(proof.module, structure)
+    trusted = [each for each in before if each.can_go]
+    bad = proof.unproven(groups, structure, trusted)
+    groups = [replace(each, reason=bad.get(each.name, each.reason)) for each in groups]
+    stuck = {each for group in groups if not _is_fine(group) for each in group.sets}
+    concerned = {
+        number
+        for number, site in enumerate(structure.sites)
+        if stuck & set(structure.roots[site.atoms].tolist())
+    }
+    return _Outcome(choices, groups, structure.sites, frozenset(concerned))
+
+
+def _together(first: _Outcome) -> Iterator[Choices]:
+    """Every stuck place with its second choice, then with its third, and so on."""
+    most = max((first.sites[number].choices for number in first.stuck), default=0)
+    for choice in range(1, most):
+        yield dict.fromkeys(first.stuck, choice)
+
+
+def _of_kind(now: _Outcome, kind: Hashable, by_size: bool, choice: int) -> Iterator[Choices]:
+    """Another choice for the stuck places of one kind, everything else as it is."""
+    places = [
+        number
+        for number in now.stuck
+        if number < len(now.sites)
+        and _kind(now.sites[number], by_size) == kind
+        and choice <= now.sites[number].choices
+    ]
+    if any(now.choices.get(number, 0) != choice for number in places):
+        yield {**now.choices, **dict.fromkeys(places, choice)}
+
+
+def _kind(site: Site, by_size: bool) -> Hashable:
+    return (site.kind, site.sizes) if by_size else site.kind
+
+
+def _is_fine(group: Group) -> bool:
+    """Whether some of it can go, or it is the network's output."""
+    return group.output or group.can_go

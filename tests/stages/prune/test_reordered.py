@@ -1,0 +1,134 @@
+"""Dead channels go and nothing changes, however channels are re-ordered on their way."""
+
+import copy
+
+import pytest
+import torch
+from reordered import CASES, IMAGES, REFUSED, attention, network
+from torch import Tensor, nn
+
+from edgekd.network.cost import parameter_count
+from edgekd.stages.prune.channels import channel_groups, remove_channels
+from edgekd.stages.prune.groups import Group
+
+torch.set_num_threads(1)
+
+
+def with_dead_units(
+    module: nn.Module, groups: list[Group]
+) -> tuple[nn.Module, dict[str, list[int]]]:
+    """The network with a third of each group's units giving zero, and those units' channels."""
+    dead, gone = copy.deepcopy(module), {}
+    generator = torch.Generator().manual_seed(1)
+    for group in groups:
+        if not group.can_go:
+            continue
+        count = max(1, len(group.units) // 3)
+        chosen = torch.randperm(len(group.units), generator=generator)[:count].tolist()
+        gone[group.name] = sorted(channel for unit in chosen for channel in group.units[unit])
+        for member in group.members:
+            if member.axis == "out":
+                pairs = zip(member.indices, member.roots, strict=True)
+                rows = [index for index, root in pairs if root in gone[group.name]]
+                _kill(dead.get_submodule(member.layer), rows)
+    return dead, gone
+
+
+def _kill(layer: nn.Module, rows: list[int]) -> None:
+    with torch.no_grad():
+        if isinstance(layer, nn.ConvTranspose2d):
+            width, inputs = layer.weight.shape[1], layer.in_channels // layer.groups
+            for row in rows:
+                first = row // width * inputs
+                layer.weight[first : first + inputs, row % width] = 0
+        else:
+            layer.weight[rows] = 0
+        if layer.bias is not None:
+            layer.bias[rows] = 0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_dead_channels_go_and_the_outputs_stay(name: str) -> None:
+    forward, layers, units = CASES[name]
+    module = network(forward, layers)
+    x = torch.randn(IMAGES, generator=torch.Generator().manual_seed(2))
+    groups = channel_groups(module, x[:1])
+    assert {group.name: len(group.units) for group in groups if group.can_go} == units
+    dead, gone = with_dead_units(module, groups)
+    smaller = remove_channels(dead, x[:1], gone, groups)
+    assert parameter_count(smaller) < parameter_count(module)
+    with torch.no_grad():
+        expected = dead(x)
+        assert float((smaller(x) - expected).abs().max()) < 1e-5 * max(1, expected.abs().max())
+        assert not torch.equal(expected, module(x))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_not_be_followed_is_left_whole_by_name(name: str) -> None:
+    forward, layers, group_name, words = REFUSED[name]
+    module = network(forward, layers)
+    groups = {group.name: group for group in channel_groups(module, torch.randn(IMAGES)[:1])}
+    assert words in groups[group_name].reason
+    assert not groups[group_name].can_go
+
+
+def test_heads_go_as_a_whole_where_the_network_counts_them_itself() -> None:
+    torch.manual_seed(0)
+    layers = {name: nn.Linear(6, 16) for name in "qkv"} | {"o": nn.Linear(16, 5)}
+    module = network(attention, {name: lambda layer=layer: layer for name, layer in layers.items()})
+    x = torch.randn(2, 12, 6)
+    (group, output) = channel_groups(module, x[:1])
+    assert output.output
+    assert group.layers == {"q", "k", "v"}
+    assert [unit[0] for unit in group.units] == [0, 4, 8, 12]
+    smaller = remove_channels(module, x[:1], {"q": [4, 5, 6, 7]}, [group])
+    module.get_submodule("o").weight.data[:, 4:8] = 0
+    assert torch.allclose(smaller(x), module(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+@pytest.mark.parametrize("keys", [{}, {"bidirectional": True}, {"num_layers": 2}])
+def test_hidden_units_of_recurrent_layers_go(kind: type[nn.RNNBase], keys: dict) -> None:
+    width = 2 if keys.get("bidirectional") else 1
+    layers = {
+        "a": lambda: nn.Linear(6, 8),
+        "r": lambda: kind(8, 12, batch_first=True, **keys),
+        "o": lambda: nn.Linear(12 * width, 5),
+    }
+    module = network(lambda net, x: net.o(net.r(net.a(x))[0][:, -1]), layers)
+    x = torch.randn(2, 7, 6)
+    groups = channel_groups(module, x[:1])
+    hidden = next(group for group in groups if group.name == "r")
+    assert hidden.can_go
+    assert len(hidden.units) == 12
+    gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[kind.__name__]
+    gone = [channel for unit in hidden.units[:4] for channel in unit]
+    smaller = remove_channels(module, x[:1], {"r": gone}, groups)
+    recurrent = smaller.get_submodule("r")
+    assert recurrent.hidden_size == 8
+    assert recurrent.weight_hh_l0.shape == (gates * 8, 8)
+    deaf = copy.deepcopy(module)
+    for name, value in deaf.get_submodule("r").named_parameters():
+        if "weight_hh" in name or ("weight_ih" in name and "l0" not in name):
+            value.data.unflatten(1, (-1, 12))[:, :, :4] = 0
+    deaf.get_submodule("o").weight.data.unflatten(1, (-1, 12))[:, :, :4] = 0
+    assert torch.allclose(smaller(x), deaf(x), atol=1e-5)
+
+
+def test_two_layers_with_one_weight_lose_the_same_channels() -> None:
+    layers = {name: lambda: nn.Conv2d(8, 8, 1) for name in "bd"}
+    layers |= {"a": lambda: nn.Conv2d(3, 8, 1), "c": lambda: nn.Conv2d(8, 10, 1)}
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        y = torch.relu(net.a(x))
+        return net.c(torch.relu(net.b(y)) + torch.relu(net.d(y)))
+
+    module = network(forward, layers)
+    module.d.weight = module.b.weight
+    x = torch.randn(1, 3, 4, 4)
+    groups = channel_groups(module, x)
+    smaller = remove_channels(module, x, {"b": [1, 5]}, groups)
+    assert smaller.d.weight is smaller.b.weight
+    assert smaller.d.out_channels == 6
+    module.c.weight.data[:, [1, 5]] = 0
+    assert torch.allclose(smaller(x), module(x), atol=1e-6)
