@@ -251,7 +251,7 @@ CASES: dict[str, Case] = {
         {
             "a": lambda: conv(3, 8),
             "s": lambda: nn.Sequential(
-                conv(8, 12), nn.BatchNorm2d(12), nn.ReLU(), conv(12, 8), nn.ReLU()
+                conv(8, 12), nn.BatchNorm2d(12), nn.ReLU(), conv(12, 8)
             ),
             "c": lambda: conv(8, 10),
         },
