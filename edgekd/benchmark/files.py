@@ -23,6 +23,7 @@ from edgekd.errors import (
     nearest,
     raise_all,
 )
+from edgekd.formats.onnx_file import external_files
 from edgekd.formats.tflite import read_tflite
 from edgekd.measure.budgets import judge
 from edgekd.measure.measuring import measure
@@ -242,7 +243,7 @@ def _load(
         precision=_precision(inputs),
         target=target.name,
         sha256=sha256_of(path),
-        bytes=path.stat().st_size,
+        bytes=path.stat().st_size + sum(file.stat().st_size for file in _beside(path)),
         inputs=inputs,
         outputs=outputs,
     )
@@ -253,6 +254,12 @@ def _load(
     batches = [info.name for info in inputs if info.shape[:1] == (-1,)]
     notes = tuple(f"input '{name}' has an open batch size: 1 is assumed" for name in batches)
     return _Loaded(artifact, options, notes)
+
+
+def _beside(path: Path) -> tuple[Path, ...]:
+    """The files beside an ONNX file that hold its weights."""
+    named = external_files(path) if path.suffix.lower() == ".onnx" else ()
+    return tuple(file for file in named if file.is_file())
 
 
 def _with_open_sizes(path: Path, inputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:

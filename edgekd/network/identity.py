@@ -63,7 +63,7 @@ def source_files(modules: Iterable[str], folder: Path | None = None) -> dict[str
         if path is None or path.suffix != ".py" or _is_installed(path):
             continue
         found[name] = path
-        waiting += _imports(path, name)
+        waiting += [*_imports(path, name), *filter(None, [name.rpartition(".")[0]])]
     return dict(sorted(found.items()))
 
 

@@ -20,10 +20,12 @@ def calibrate_onnx(
 ) -> Any:
     """The int8 QDQ model (an `onnx.ModelProto`) of a float ONNX file.
 
-    `samples` (N, ...) set the ranges, one at a time where the file has a fixed batch of one. NNCF
-    chooses the scheme for CPUs: uint8 activations, int8 weights per channel (NNCF 3,
-    `nncf.quantize`); `scheme` says whether weights keep to seven bits. Raises `InputError` for a
-    file that is quantized already or has several inputs, `ToolError` if NNCF fails on it.
+    `samples` (N, ...) set the ranges, one at a time where the file has a fixed batch of one.
+    `scheme` decides: symmetric activations are int8 with the zero point 0, affine ones NNCF's uint8
+    for CPUs; weights are symmetric, per channel or per tensor, in eight or seven bits.
+
+    Raises `InputError` for a file that is quantized already or has several inputs, `ToolError` if
+    NNCF fails on it.
     """
     graph = read_onnx(path)
     if len(graph.inputs) != 1:
@@ -39,17 +41,60 @@ def calibrate_onnx(
     overflow = nncf.OverflowFix.ENABLE if seven else nncf.OverflowFix.DISABLE
     try:
         with redirect_stdout(io.StringIO()), _depthwise_too():
-            return nncf.quantize(
+            model = nncf.quantize(
                 onnx.load(path),
                 rows,
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(samples),
                 fast_bias_correction=bias_correction,
-                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    overflow_fix=overflow, **_parameters(scheme)
+                ),
             )
     except Exception as error:  # NNCF raises whatever its passes meet
         first = first_line(error)
         raise ToolError(f"NNCF can't calibrate this file: {first}", where=str(path)) from None
+    return _signed(model) if scheme.activations == "int8-symmetric" else model
+
+
+def _parameters(scheme: Scheme) -> dict[str, Any]:
+    """NNCF's parameters for weights, and for activations where its rules for CPUs don't do."""
+    from nncf.common.quantization.structs import QuantizationScheme
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+
+    mode = QuantizationScheme.SYMMETRIC
+    weights = QuantizationParameters(mode=mode, per_channel=scheme.per_channel)
+    found = {"weights_quantization_params": weights}
+    if scheme.activations == "int8-symmetric":
+        found["activations_quantization_params"] = QuantizationParameters(mode=mode)
+    return found
+
+
+def _signed(model: Any) -> Any:
+    """The same model with every activation on a symmetric int8 grid that covers the same range.
+
+    NNCF takes uint8 for a range without negative values, and none of its devices lets int8 be
+    asked for there. The new scale is max(|low|, |high|) / 127, the zero point 0.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
+            continue
+        scale, zero = (constants.get(name) for name in node.input[1:3])
+        if scale is None or zero is None:
+            continue
+        step, offset = numpy_helper.to_array(scale), numpy_helper.to_array(zero)
+        if offset.dtype != np.uint8:
+            continue
+        low, high = -step * offset.astype(step.dtype), step * (255 - offset.astype(step.dtype))
+        bound = np.maximum(np.abs(low), np.abs(high))
+        scale.CopyFrom(numpy_helper.from_array(np.asarray(bound / 127, step.dtype), scale.name))
+        zero.CopyFrom(numpy_helper.from_array(np.zeros_like(offset, np.int8), zero.name))
+    del model.graph.value_info[:]  # they name the former types
+    return model
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def _moved(artifact: Artifact, folder: Path) -> Artifact:
 
 def _intact(artifact: Artifact) -> bool:
     hashes = {artifact.path: artifact.sha256} | {
-        artifact.path.with_name(name): told for name, told in artifact.companions.items()
+        artifact.path.parent / name: told for name, told in artifact.companions.items()
     }
     return all(path.is_file() and sha256_of(path) == told for path, told in hashes.items())
 
@@ -65,7 +65,7 @@ def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifa
     final = folder / (name or artifact.path.name)
     _copied(artifact.path, final)
     for companion in artifact.companions:
-        _copied(artifact.path.with_name(companion), folder / companion)
+        _copied(artifact.path.parent / companion, folder / companion)
     return artifact.model_copy(update={"path": final})
 
 

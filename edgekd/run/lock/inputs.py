@@ -1,7 +1,5 @@
 """The files that a run reads: what a build watches, and what a lock file has the hashes of."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,14 @@ from typing import Any
 from edgekd import version
 from edgekd.data.calibration import load_calibration
 from edgekd.formats.onnx_file import external_files
+from edgekd.network.identity import source_files
 from edgekd.network.load import content_hash
 from edgekd.store import key_of
 from edgekd.values.recipe import Recipe, named_files, named_networks
 from edgekd.values.target import target_path
+
+SOURCE = "source "
+"""What the name of an input begins with that is a factory's module, or one that it imports."""
 
 
 def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
@@ -24,11 +26,9 @@ def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
             found |= {f"{place} {beside.name}": beside for beside in external_files(file)}
     if recipe.calibration.set is not None:
         found["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
-    for factory in sorted(set(_factories(table))):
-        source = source_file(factory, recipe.folder)
-        if source is not None:
-            found[f"factory {factory}"] = source
-    return found
+    modules = {factory.partition(":")[0] for factory in _factories(table)}
+    sources = source_files(modules, recipe.folder)
+    return found | {f"{SOURCE}{name}": path for name, path in sources.items()}
 
 
 def _factories(table: dict[str, Any]) -> Iterator[str]:
@@ -39,28 +39,12 @@ def _factories(table: dict[str, Any]) -> Iterator[str]:
         yield table["data"]["source"]
 
 
-def source_file(factory: str, folder: Path) -> Path | None:
-    """The file of a factory's module, None for edgekd's own, which its version stands for."""
-    module = factory.partition(":")[0]
-    if module.split(".")[0] == "edgekd":
-        return None
-    loaded = sys.modules.get(module)
-    if loaded is not None and loaded.__file__:
-        return Path(loaded.__file__)
-    beside = folder.joinpath(*module.split(".")).with_suffix(".py")
-    if beside.is_file():
-        return beside
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
-
-
 def recipe_key(recipe: Recipe) -> str:
-    """A hash of all that a recipe says, its files by their content: the same wherever it lies."""
+    """A hash of all that a recipe says, its files by their content: the same wherever it lies.
+    Sources of factories are left out: where they are found depends on the working directory."""
     table: dict[str, Any] = recipe.model_dump(mode="json")
-    hashes = {name: content_hash(path) for name, path in recipe_inputs(recipe).items()}
+    inputs = recipe_inputs(recipe).items()
+    hashes = {name: content_hash(path) for name, path in inputs if not name.startswith(SOURCE)}
     for place, of, key in named_files(table):
         of[key] = f"file {place}"
     return key_of(table, hashes)

@@ -7,7 +7,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.installed import versions_of
 from edgekd.network.load import content_hash
 from edgekd.run.lock.changes import changes, hashes_of
-from edgekd.run.lock.inputs import recipe_inputs, recipe_key
+from edgekd.run.lock.inputs import SOURCE, recipe_inputs, recipe_key
 from edgekd.run.lock.lockfile import NAME, Lock, target_key
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import load_target
@@ -34,9 +34,7 @@ def check_lock(
     if len(present) == len(named):
         now = {"recipe.toml": recipe_key(recipe)}
         faults += changes("recipe", {"recipe.toml": lock.recipe}, now, path)
-    elsewhere = [
-        name for name in lock.inputs if name.startswith("factory ") and name not in present
-    ]
+    elsewhere = [name for name in lock.inputs if name.startswith(SOURCE) and name not in present]
     elsewhere += [name for name in lock.targets if name not in known]
     inputs = {name: key for name, key in lock.inputs.items() if name not in elsewhere}
     targets = {name: key for name, key in lock.targets.items() if name not in elsewhere}

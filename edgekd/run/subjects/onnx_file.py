@@ -16,7 +16,7 @@ from edgekd.backends.onnx import Onnx
 from edgekd.backends.onnx.export import tensors_of, write_onnx
 from edgekd.data.samples import Data, sha256_of_tensors
 from edgekd.errors import Collector, EdgekdError, InputError
-from edgekd.formats.onnx_file import read_onnx
+from edgekd.formats.onnx_file import external_files, read_onnx
 from edgekd.measure.diagnostics import Diagnostic, OfNetworks
 from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled, cached
@@ -68,7 +68,7 @@ class OnnxFileSubject:
         """The file as it came, and what calibration makes of it (itself, without a stage)."""
         path = plan.request.recipe.folder / str(plan.request.recipe.model.onnx)
         target = planned.target
-        parts = [sha256_of(path), target.model_dump(mode="json")]
+        parts = [plan.original.key, target.model_dump(mode="json")]
         key = key_of("original", *parts)
         before = cached(plan.store, "onnx", key, lambda folder: _copied(path, target, folder))
         baseline = Compiled(before[0], None)
@@ -163,6 +163,10 @@ def _copied(path: Path, target: Target, folder: Path) -> list[Artifact]:
 
     copy = folder / "model.onnx"
     shutil.copyfile(path, copy)
+    for data in external_files(path):
+        place = folder / data.relative_to(path.parent)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data, place)
     return [_artifact(copy, onnx.load(path), target, ())]
 
 
@@ -179,6 +183,7 @@ def _calibrated(
 
 def _artifact(path: Path, model: Any, target: Target, lineage: tuple[str, ...]) -> Artifact:
     inputs, outputs = tensors_of(model)
+    external = {file.relative_to(path.parent).as_posix(): file for file in external_files(path)}
     return Artifact(
         path=path,
         format="onnx",
@@ -186,7 +191,8 @@ def _artifact(path: Path, model: Any, target: Target, lineage: tuple[str, ...]) 
         precision="int8" if "QuantizeLinear" in read_onnx(path).counts else "fp32",
         target=target.name,
         sha256=sha256_of(path),
-        bytes=path.stat().st_size,
+        bytes=sum(file.stat().st_size for file in (path, *external.values())),
+        companions={name: sha256_of(file) for name, file in external.items()},
         inputs=inputs,
         outputs=outputs,
         lineage=lineage,

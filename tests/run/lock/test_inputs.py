@@ -85,7 +85,7 @@ def test_files_of_schemes_diagnostics_and_calibration_are_inputs_too(tmp_path):
         "stages.2.scheme.public.source": "public.npz",
         "calibration.set": "own.toml",
         "report.diagnostics.2.groups": "g.npy",
-        "factory mine:make": "mine.py",
+        "source mine": "mine.py",
     }
 
 
@@ -94,7 +94,7 @@ def test_the_users_own_factory_is_an_input_and_edgekds_is_not(project):
     text = RECIPE.replace("edgekd.models.resnet:resnet8", "mine:make")
     (project / "recipe.toml").write_text(text)
     found = recipe_inputs(loaded(project))
-    assert found["factory mine:make"] == project / "mine.py"
+    assert found["source mine"] == project / "mine.py"
 
 
 def test_a_build_watches_the_files_inside_of_folders_and_the_targets(project):
@@ -161,3 +161,20 @@ def test_a_licence_is_text_or_a_file_of_text(project):
     (project / "recipe.toml").write_text(both)
     with pytest.raises(InputError, match="'licence' or 'licence_file', not both"):
         loaded(project)
+
+
+def test_the_recipes_key_is_the_same_where_the_factorys_source_is_not_found(tmp_path, monkeypatch):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "mine_far.py").write_text("def net():\n    pass\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.toml").write_text('[model]\nfactory = "mine_far:net"\n')
+    monkeypatch.chdir(sources)
+    near = load_recipe(run / "recipe.toml")
+    assert list(recipe_inputs(near)) == ["source mine_far"]
+    key = recipe_key(near)
+    monkeypatch.chdir(tmp_path)
+    far = load_recipe(run / "recipe.toml")
+    assert recipe_inputs(far) == {}
+    assert recipe_key(far) == key

@@ -90,3 +90,73 @@ def test_a_target_without_onnx_is_refused(compress):
     code, told = compress(QUANTIZE, target="coral-usb")
     assert code == 2
     assert "an ONNX file runs with the onnx backend only" in told
+
+
+def with_external_data(place, name="big.onnx"):
+    """The same file with its weights beside it, as exporters write large models."""
+    import onnx
+
+    model = onnx.load(place / "t.onnx")
+    onnx.save(
+        model, place / name, save_as_external_data=True, location=f"{name}.data", size_threshold=200
+    )
+    return place / name
+
+
+@pytest.mark.slow
+def test_a_file_with_its_weights_beside_it_is_copied_with_them(place, edgekd):
+    file = with_external_data(place)
+    recipe = RECIPE.replace("t.onnx", file.name) + QUANTIZE
+    (place / "big.toml").write_text(recipe)
+    code, _, err = edgekd(
+        "compress", place / "big.toml", "--target", "x86", "--quick", "--out", place / "big"
+    )
+    assert code in (0, 1), err
+    report = json.loads((place / "big" / "report.json").read_text())
+    baseline = report["targets"][0]["baseline"]
+    data = place / "big" / "artifacts" / "x86" / f"{file.name}.data"
+    assert data.is_file()
+    assert list(baseline["companions"]) == [data.name]
+    assert baseline["bytes"] == file.stat().st_size + data.stat().st_size
+    code, _, err = edgekd("verify", place / "big")
+    assert code == 0, err
+
+
+def test_bench_counts_the_weights_beside_a_file(place):
+    from edgekd.benchmark.files import bench_files
+    from edgekd.devices.opening import open_device
+
+    file = with_external_data(place, "counted.onnx")
+    device = open_device("host")
+    try:
+        (result,) = bench_files([file], None, device, quick=True)
+    finally:
+        device.close()
+    data = place / "counted.onnx.data"
+    whole = file.stat().st_size + data.stat().st_size
+    assert result.bytes == whole
+    sizes = {row.metric: row.value for row in result.measurements if "size" in row.metric}
+    assert sizes["size_bytes"] == whole
+
+
+def test_symmetric_activations_keep_to_the_rules_of_tensorrt(place):
+    from edgekd.backends.onnx.export import write_onnx
+    from edgekd.backends.tensorrt.placement import quantization_faults
+    from edgekd.formats.onnx_file import read_onnx
+    from edgekd.quant.onnx_calibration import calibrate_onnx
+    from edgekd.values.target import load_target
+
+    samples = torch.rand(8, 1, 8, 8)
+    for name, broken in (("jetson-orin", False), ("x86", True)):
+        scheme = load_target(name).quantization
+        write_onnx(calibrate_onnx(place / "t.onnx", samples, scheme), place / f"{name}.onnx")
+        assert bool(quantization_faults(read_onnx(place / f"{name}.onnx"))) == broken
+        kept, wanted = (_outputs(place / file, samples) for file in (f"{name}.onnx", "t.onnx"))
+        noise = ((kept - wanted) ** 2).mean() / wanted.var()
+        assert 10 * np.log10(1 / noise) > 20
+
+
+def _outputs(file, samples):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(file).run(None, {"x": samples.numpy()})[0]
