@@ -1,20 +1,23 @@
 """A stage's own entry in the report: its accuracy with the interval that files have too."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from edgekd.backends import Follower
+from edgekd.backends import Backend, Follower
 from edgekd.data.samples import Data, Samples
+from edgekd.errors import MissingTool, ToolError
 from edgekd.measure.accuracy import accuracy_measurement
 from edgekd.run.compiled import Compiled
-from edgekd.run.compiling import follow_files
-from edgekd.run.pipeline import run_stage
+from edgekd.run.compiling import compile_candidate, follow_files
+from edgekd.run.pipeline import Staged, run_stage
+from edgekd.run.plan.planned import PlannedTarget
 from edgekd.store import Store
 from edgekd.values.artifact import Artifact, sha256_of
-from edgekd.values.backend import BackendInfo, Needs, Tool
+from edgekd.values.backend import BackendInfo, FileKind, Needs, Tool
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
 
@@ -97,3 +100,56 @@ def file_of(name, folder):
         path=folder / name, format="tflite", runtime="litert", precision="int8", target="t",
         sha256=sha256_of(folder / name), bytes=1, inputs=(), outputs=(),
     )  # fmt: skip
+
+
+class Reliable(Backend):
+    """Writes one file."""
+
+    info = BackendInfo(
+        title="a compiler",
+        files=(FileKind(format="onnx", runtime="onnxruntime"),),
+        precisions=("fp32",),
+    )
+
+    def check(self, candidate, target, options):
+        return ()
+
+    def compile(self, candidate, target, options, folder):
+        return [file_of("model.onnx", folder).model_copy(update={"format": "onnx"})]
+
+
+class Broken(Reliable):
+    """Fails for every candidate."""
+
+    def compile(self, candidate, target, options, folder):
+        raise ToolError("the compiler crashed", hint="report it")
+
+
+def test_a_backend_that_fails_does_not_stop_the_others(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgekd.run.compiling.metadata_of", lambda plan, accuracy: {})
+    candidate = Candidate(Guess(), plan.data.example)
+    staged = Staged(candidate, candidate, "0", "0", ())
+    followed = BackendInfo(title="", files=(), precisions=("fp32",), follows="onnx")
+    follower = type("Next", (Vendor,), {"info": followed})()
+    backends = {"onnx": Broken(), "tensorrt": follower, "tvm": Reliable()}
+    missing = {"tflite": MissingTool("litert-torch is not installed", hint="pip install it")}
+    planned = PlannedTarget(load_target("x86"), (), backends, {}, "", missing)
+    with_options = {"onnx": {}, "tensorrt": {}, "tvm": {}}
+    planned = replace(planned, target=planned.target.model_copy(update={"backends": with_options}))
+    made = compile_candidate(plan, planned, staged, lambda *_: None)
+    assert [file.artifact.path.name for file in made.files] == ["model.onnx"]
+    assert {name: error.message for name, error in made.failures.items()} == {
+        "tflite": "litert-torch is not installed",
+        "onnx": "the compiler crashed",
+        "tensorrt": "it starts from files of 'onnx', which could not be made",
+    }
+
+
+def test_a_run_in_which_every_backend_fails_ends_with_their_errors(plan, monkeypatch):
+    monkeypatch.setattr("edgekd.run.compiling.metadata_of", lambda plan, accuracy: {})
+    candidate = Candidate(Guess(), plan.data.example)
+    staged = Staged(candidate, candidate, "0", "0", ())
+    planned = PlannedTarget(load_target("x86"), (), {"onnx": Broken()}, {})
+    with pytest.raises(ToolError, match="the compiler crashed") as caught:
+        compile_candidate(plan, planned, staged, lambda *_: None)
+    assert caught.value.exit_code == 3
