@@ -12,13 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.backends import Board, Follower
-from edgekd.backends.tensorrt import (
-    TensorRt,
-    TensorrtOptions,
-    build_arguments,
-    layer_precisions,
-    read_log,
-)
+from edgekd.backends.tensorrt import TensorRt
+from edgekd.backends.tensorrt.build import PRECISION_FLAGS, build_arguments
+from edgekd.backends.tensorrt.log import layer_precisions, read_log
+from edgekd.backends.tensorrt.options import TensorrtOptions
 from edgekd.errors import InputError, ToolError
 from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.target import load_target
@@ -105,19 +102,23 @@ def follow(tmp_path):
     return run
 
 
-def _stand_in(folder, log=LOG, code=0, engine=True, last=""):
-    """A `trtexec` that takes TensorRT's flags, refuses others and writes what they ask for."""
+def _stand_in(folder, log=LOG, code=0, engine=True, last="", flags=("--int8", "--fp16")):
+    """A `trtexec` that takes TensorRT's flags, refuses others and writes what they ask for; `flags`
+    are the precision flags that it has, none since TensorRT 11."""
     folder.mkdir(exist_ok=True)
     (folder / "log").write_text(log)
     (folder / "layers").write_text(json.dumps(LAYERS))
     path = folder / "trtexec"
+    shown = "\n".join(f"  {flag}    Enable that precision" for flag in flags)
     path.write_text(f"""#!/bin/sh
+if [ "$1" = --help ]; then echo "=== Build Options ===
+{shown}"; exit 0; fi
 for one; do case "$one" in
     --onnx=*) [ -f "${{one#*=}}" ] || exit 66;;
     --saveEngine=*) {'echo engine > "${one#*=}"' if engine else ":"};;
     --exportLayerInfo=*) cp "{folder}/layers" "${{one#*=}}";;
     --timingCacheFile=*|--builderOptimizationLevel=[0-5]|--profilingVerbosity=detailed) ;;
-    --int8|--fp16|--skipInference|--memPoolSize=workspace:*M) ;;
+    {"|".join([*flags, "--skipInference"])}|--memPoolSize=workspace:*M) ;;
     *) echo "[E] Unknown option: $one" >&2; exit 64;;
 esac; done
 cat "{folder}/log"
@@ -212,11 +213,8 @@ def test_the_script_says_what_is_missing_on_the_board(artifact, follow):
 
 def test_precision_decides_the_flags():
     options = TensorrtOptions(workspace_mib=512)
-    int8 = build_arguments("m.onnx", "m.engine", "int8", options)
-    assert {"--int8", "--fp16", "--memPoolSize=workspace:512M"} <= set(int8)
-    assert "--int8" not in build_arguments("m.onnx", "m.engine", "fp16", options)
-    fp32 = build_arguments("m.onnx", "m.engine", "fp32", options)
-    assert not {"--int8", "--fp16"} & set(fp32)
+    assert "--memPoolSize=workspace:512M" in build_arguments("m.onnx", "m.engine", options)
+    assert PRECISION_FLAGS == {"int8": ("--int8", "--fp16"), "fp16": ("--fp16",)}
 
 
 def test_a_board_builds_the_engine_and_its_log_is_read(artifact, follow, tmp_path):
@@ -239,6 +237,27 @@ def test_a_board_builds_the_engine_and_its_log_is_read(artifact, follow, tmp_pat
     assert engine.facts["trtexec_gpu_ms_p50"] == 0.173828
     assert engine.facts["engine_layers"] == 3
     assert engine.facts["engine_layers_int8"] == 1
+
+
+def test_tensorrt_11_is_called_without_the_precision_flags_that_it_no_longer_has(
+    artifact, follow, tmp_path
+):
+    trtexec = _stand_in(tmp_path / "bin", flags=())
+    made = follow(artifact(), Board(_execute), trtexec=str(trtexec))
+    assert made[1].path.read_text() == "engine\n"
+    made[1].path.unlink()
+    env = {"PATH": "/usr/bin:/bin", "TRTEXEC": str(trtexec)}
+    script = made[0].path.with_name("build_engine.sh")
+    done = subprocess.run([script], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert made[1].path.read_text() == "engine\n"
+
+
+def test_a_precision_flag_that_trtexec_has_is_given(artifact, follow, tmp_path):
+    recorded = tmp_path / "arguments"
+    trtexec = _stand_in(tmp_path / "bin", last=f'echo "$*" > {recorded}')
+    follow(artifact(), Board(_execute), trtexec=str(trtexec))
+    assert recorded.read_text().split()[:2] == ["--int8", "--fp16"]
 
 
 def test_a_board_without_trtexec_leaves_it_at_the_script(artifact, follow):
