@@ -70,8 +70,10 @@ def scenes(
             if taken[area].any():
                 continue
             taken[area] = True
-            one = Pasted(int(labels[index]), ink, top, left)
-            place = np.s_[one.top : one.bottom, one.left : one.right]
+            pasted_digit = Pasted(int(labels[index]), ink, top, left)
+            place = np.s_[
+                pasted_digit.top : pasted_digit.bottom, pasted_digit.left : pasted_digit.right
+            ]
             canvas[place] = np.maximum(canvas[place], ink)
-            pasted.append(one)
+            pasted.append(pasted_digit)
         yield canvas, pasted

@@ -93,12 +93,12 @@ def _downloads() -> dict[str, Download]:
     """The `DOWNLOAD` of every named set whose file has one."""
     from edgekd.data.sets import SETS
 
-    found: dict[str, Download] = {}
+    downloads: dict[str, Download] = {}
     for name in SETS.names():
         download = vars(sys.modules[SETS.get(name).make.__module__]).get("DOWNLOAD")
         if isinstance(download, Download):
-            found[name] = download
-    return found
+            downloads[name] = download
+    return downloads
 
 
 def _download(file: str, digest: str, urls: tuple[str, ...]) -> bytes:

@@ -34,10 +34,10 @@ def read_idx(path: Path, rank: int) -> Tensor:
             allowed=f"type 0x08 (unsigned bytes) with {rank} axes",
         )
     shape = [int(size) for size in np.frombuffer(raw, ">u4", rank, offset=4)]
-    found = len(raw) - 4 - 4 * rank
-    if found != math.prod(shape):
+    count = len(raw) - 4 - 4 * rank
+    if count != math.prod(shape):
         raise InputError(
-            f"{found} values where the header says {math.prod(shape)}", where=str(path)
+            f"{count} values where the header says {math.prod(shape)}", where=str(path)
         )
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
     return torch.from_numpy(values.reshape(shape).copy())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekd.data.factory import read_factory, read_parts
 from edgekd.data.npz import read_npz
-from edgekd.data.samples import Augmentation, Data
+from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source, classes_of, source_faults
 from edgekd.data.split import held_out
@@ -20,9 +20,9 @@ from edgekd.values.tables import build
 def load_data(table: DataTable, folder: Path) -> Data:
     """The samples of a recipe's data table, whose paths are relative to `folder`.
 
-    The source's own validation part is used where there is one; otherwise `table.validation` of
-    the training samples is held back, evenly over classes and independent of the seed. `limit`
-    keeps the first so many training samples before that. InputError for whatever is wrong.
+    The source's own validation part is used if it has one; otherwise `table.validation` of the
+    training samples are held back, evenly over classes and independent of the seed. Before that,
+    `limit` keeps only the first training samples. Raises `InputError` for everything that is wrong.
     """
     source = _read(table, folder)
     where = f"data {table.source}"
@@ -41,10 +41,25 @@ def load_data(table: DataTable, folder: Path) -> Data:
                 allowed="at least two samples of one class",
             )
         train, validation = train.take(keep), train.take(hold)
+    return Data(
+        name=Path(table.source).name if table.source.endswith(".npz") else table.source,
+        train=train,
+        validation=validation,
+        test=source.test,
+        classes=classes_of(source),
+        augmentation=_augmentation(table, train),
+        labels=source.labels,
+        training_rows=rows,
+        held_back=source.validation is None,
+    )
+
+
+def _augmentation(table: DataTable, train: Samples) -> Augmentation:
+    """The table's augmentation; `InputError` if it would spoil these samples."""
     augmentation = Augmentation(table.flip, table.shift, table.views)
-    if augmentation.active and (not source.task.moves or train.paired is not None):
+    if augmentation.active and (not train.task.moves or train.paired is not None):
         raise InputError(
-            f"'flip' and 'shift' would move images away from their targets ({source.task.name})",
+            f"'flip' and 'shift' would move images away from their targets ({train.task.name})",
             where="data",
             hint="leave both out, and augment in the data's own factory",
         )
@@ -54,17 +69,7 @@ def load_data(table: DataTable, folder: Path) -> Data:
             where="data",
             allowed="samples of shape (channels, height, width)",
         )
-    return Data(
-        name=Path(table.source).name if table.source.endswith(".npz") else table.source,
-        train=train,
-        validation=validation,
-        test=source.test,
-        classes=classes_of(source),
-        augmentation=augmentation,
-        labels=source.labels,
-        training_rows=rows,
-        held_back=source.validation is None,
-    )
+    return augmentation
 
 
 def _read(table: DataTable, folder: Path) -> Source:

@@ -60,10 +60,10 @@ def kept_structure(folder: Path, before: nn.Module, make: Make) -> nn.Module:
 
 def kept_weights(file: Path, before: nn.Module, make: Make) -> nn.Module:
     """The same where only the weights change: one safetensors file."""
-    found = read_tensors(file)
-    if found is not None:
+    stored = read_tensors(file)
+    if stored is not None:
         module = copy.deepcopy(before)
-        module.load_state_dict(found[0])
+        module.load_state_dict(stored[0])
         return module
     made = make()
     file.parent.mkdir(parents=True, exist_ok=True)

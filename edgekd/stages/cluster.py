@@ -41,8 +41,8 @@ class Cluster(TrainingStage):
         if candidate.form != "float":
             return [InputError(f"the model is already quantized ({candidate.form})", where=where)]
         faults = number_faults(candidate, "clustered", where)
-        found = operators(candidate, where)
-        faults += unsupported(found, context.target.unsupported_ops, where)
+        layer_operators = operators(candidate, where)
+        faults += unsupported(layer_operators, context.target.unsupported_ops, where)
         layers = list(weighted_layers(export_graph(candidate.module, candidate.example, where)))
         if not layers:
             faults.append(InputError("no layer has weights to share", where=where))
@@ -74,13 +74,15 @@ class Cluster(TrainingStage):
         if self.teaching.epochs:
             teach(graph, self.learning(context, "cluster"))
         finished = finish_narrow(graph)
-        found = [each for _, each in stored_weights(finished)]
-        zeros = sum(int((each.value == 0).sum()) for each in found)
-        every = sum(each.value.numel() for each in found)
-        tables = sum(each.centroids.numel() for each in found if each.centroids is not None)
+        stored = [weights for _, weights in stored_weights(finished)]
+        zeros = sum(int((weights.value == 0).sum()) for weights in stored)
+        count = sum(weights.value.numel() for weights in stored)
+        tables = sum(
+            weights.centroids.numel() for weights in stored if weights.centroids is not None
+        )
         line = (
-            f"cluster: {every:,} weights of {len(found)} layers share {tables:,} values, "
-            f"{zeros / every:.1%} are zeros, trained for {self.teaching.epochs} epochs; "
+            f"cluster: {count:,} weights of {len(stored)} layers share {tables:,} values, "
+            f"{zeros / count:.1%} are zeros, trained for {self.teaching.epochs} epochs; "
             "activations stay in float"
         )
         return candidate.after(finished, line, "weights")

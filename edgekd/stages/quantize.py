@@ -87,9 +87,9 @@ class Quantize(TrainingStage):
         faults += target_faults(self.dtype, narrows, context.target, where)
         if self.dtype == "fp16":
             return faults + mixed_faults(self.dtype, self.mixed, 0, 1, where)
-        found = operators(candidate, where)
-        faults += unsupported(found, context.target.unsupported_ops, where)
-        layers = [layer for layer, op in found if op in WEIGHTED]
+        layer_operators = operators(candidate, where)
+        faults += unsupported(layer_operators, context.target.unsupported_ops, where)
+        layers = [layer for layer, op in layer_operators if op in WEIGHTED]
         if not layers:
             kinds = ", ".join(sorted(WEIGHTED))
             faults.append(InputError("no layer can be quantized", where=where, allowed=kinds))

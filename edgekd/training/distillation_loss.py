@@ -134,11 +134,11 @@ class DistillationLoss:
         answers = []
         for number, teacher in enumerate(self.teachers):
             temperature = self.temperatures[number]
-            found = self.live.run(teacher, batch.shown, temperature)
+            logits = self.live.run(teacher, batch.shown, temperature)
             if needed:
-                if found is None:
-                    found = self.teacher_logits.of(number, batch) / temperature
-                answers.append(found)
+                if logits is None:
+                    logits = self.teacher_logits.of(number, batch) / temperature
+                answers.append(logits)
         return answers
 
     def _network(self, batch: Batch) -> nn.Module | None:

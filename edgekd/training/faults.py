@@ -169,8 +169,8 @@ def feature_faults(
     except EdgekdError as fault:
         return [fault]
     faults: list[EdgekdError] = []
-    for each in resolved:
-        faults += _bridge_faults(each, student, source.module, data)
+    for resolved_term in resolved:
+        faults += _bridge_faults(resolved_term, student, source.module, data)
     return faults
 
 

@@ -50,12 +50,12 @@ class CachedLogits:
         """(N, ...) of one view: from memory, from disk, or from the teacher."""
         if view not in self._views:
             path = self._path(view)
-            found = read_tensors(path)
-            if found is None or len(found[0]["logits"]) != len(self.data.train):
+            stored = read_tensors(path)
+            if stored is None or len(stored[0]["logits"]) != len(self.data.train):
                 write_tensors(path, {"logits": self._compute(view)}, {"teacher": self.teacher.name})
-                found = read_tensors(path)
-            assert found is not None
-            self._views[view] = found[0]["logits"]
+                stored = read_tensors(path)
+            assert stored is not None
+            self._views[view] = stored[0]["logits"]
         return self._views[view]
 
     def _path(self, view: int) -> Path:
@@ -97,7 +97,7 @@ class TeacherLogits:
     def of(self, number: int, batch: Batch) -> Tensor:
         """(B, ...) of float32 that teacher `number` gives for a batch, on its device."""
         if batch.view is not None:
-            found = self._cached[number].at(batch.view)[batch.index]
+            logits = self._cached[number].at(batch.view)[batch.index]
         else:
-            found = teacher_logits(self.teachers[number], batch.shown.cpu())
-        return found.to(batch.x.device, torch.float32)
+            logits = teacher_logits(self.teachers[number], batch.shown.cpu())
+        return logits.to(batch.x.device, torch.float32)

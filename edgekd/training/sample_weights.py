@@ -33,5 +33,5 @@ def weighted_cross_entropy(
     rows: Tensor, labels: Tensor, weights: Tensor, smoothing: float
 ) -> Tensor:
     """The mean over rows (R, classes) of weight * cross-entropy; 0 where there are none."""
-    each = F.cross_entropy(rows, labels, reduction="none", label_smoothing=smoothing)
-    return (weights * each).sum() / max(1, len(each))
+    losses = F.cross_entropy(rows, labels, reduction="none", label_smoothing=smoothing)
+    return (weights * losses).sum() / max(1, len(losses))

@@ -184,9 +184,11 @@ def _made(name: str, own: Mapping[str, Any], where: str) -> tuple[Loss, dict[str
     return loss, schedules
 
 
-def _again(entry: Any, fixed: Mapping[str, Any], schedules: Any, where: str, **one: float) -> Loss:
+def _again(
+    entry: Any, fixed: Mapping[str, Any], schedules: Any, where: str, **changed: float
+) -> Loss:
     others = {key: schedule.bounds[1] for key, schedule in schedules.items()}
-    made: Loss = build(entry, {**fixed, **others, **one}, where)
+    made: Loss = build(entry, {**fixed, **others, **changed}, where)
     return made
 
 
@@ -254,14 +256,14 @@ def paired(terms: Sequence[Term], student: nn.Module, teachers: Sequence[Teacher
 
     `InputError` where a network has no blocks, or not what the loss reads of them.
     """
-    found: list[Term] = []
+    resolved: list[Term] = []
     for term in terms:
         source = source_of(term, teachers)
         if term.pairing is None or source is None or source.module is None:
-            found.append(term)
+            resolved.append(term)
         else:
-            found += _resolved(term, term.pairing, student, source.module)
-    return found
+            resolved += _resolved(term, term.pairing, student, source.module)
+    return resolved
 
 
 def _resolved(term: Term, asked: Pairing, student: nn.Module, teacher: nn.Module) -> list[Term]:

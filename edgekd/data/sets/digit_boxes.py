@@ -23,9 +23,9 @@ def _part(part: str, count: int, size: int, seed: int) -> Samples:
     images, targets = [], np.full((count, MOST, 5), -1.0, np.float32)
     for number, (canvas, pasted) in enumerate(scenes(part, count, size, 1, MOST, seed)):
         images.append(canvas)
-        for place, one in enumerate(pasted):
-            height, width = one.ink.shape
-            centre = (one.left + width / 2) / size, (one.top + height / 2) / size
-            targets[number, place] = (one.digit, *centre, width / size, height / size)
+        for place, pasted_digit in enumerate(pasted):
+            height, width = pasted_digit.ink.shape
+            centre = (pasted_digit.left + width / 2) / size, (pasted_digit.top + height / 2) / size
+            targets[number, place] = (pasted_digit.digit, *centre, width / size, height / size)
     x = torch.from_numpy(np.stack(images)).unsqueeze(1)
     return Samples(x, torch.from_numpy(targets), task=Detection())

@@ -30,15 +30,15 @@ def _part(part: str, count: int, size: int, seed: int) -> Samples:
     return Samples(x, torch.from_numpy(points), task=Keypoints())
 
 
-def _extremes(one: Pasted) -> NDArray[np.float64]:
+def _extremes(digit: Pasted) -> NDArray[np.float64]:
     """(4, 2) x and y in cells; of several equally extreme pixels their middle."""
-    rows, columns = np.nonzero(one.ink > INK)
+    rows, columns = np.nonzero(digit.ink > INK)
     chosen = (
         rows == rows.min(),
         rows == rows.max(),
         columns == columns.min(),
         columns == columns.max(),
     )
-    places = [(columns[each].mean() + one.left, rows[each].mean() + one.top) for each in chosen]
+    places = [(columns[each].mean() + digit.left, rows[each].mean() + digit.top) for each in chosen]
     # A cell covers STRIDE pixels: pixel 0 and 1 lie around the centre of cell 0.
     return (np.array(places) - (STRIDE - 1) / 2) / STRIDE

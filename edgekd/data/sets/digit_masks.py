@@ -23,8 +23,12 @@ def _part(part: str, count: int, size: int, seed: int) -> Samples:
     images, masks = [], np.zeros((count, size, size), np.int64)
     for number, (canvas, pasted) in enumerate(scenes(part, count, size, 1, 2, seed)):
         images.append(canvas)
-        for one in pasted:
-            place = masks[number, one.top : one.bottom, one.left : one.right]
-            place[one.ink > INK] = one.digit + 1
+        for pasted_digit in pasted:
+            place = masks[
+                number,
+                pasted_digit.top : pasted_digit.bottom,
+                pasted_digit.left : pasted_digit.right,
+            ]
+            place[pasted_digit.ink > INK] = pasted_digit.digit + 1
     x = torch.from_numpy(np.stack(images)).unsqueeze(1)
     return Samples(x, torch.from_numpy(masks), task=Segmentation())

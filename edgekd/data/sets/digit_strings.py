@@ -29,7 +29,7 @@ def _part(part: str, count: int, most: int, width: int, seed: int) -> Samples:
     targets = np.full((count, most), -1, np.int64)
     for number in range(count):
         chosen = random.integers(0, len(digits), int(random.integers(1, most + 1)))
-        inks = [inked(digits[each]) for each in chosen]
+        inks = [inked(digits[index]) for index in chosen]
         spare = width - sum(ink.shape[1] + 1 for ink in inks)
         gaps = np.sort(random.integers(0, spare + 1, len(inks)))
         left = 0

@@ -40,6 +40,6 @@ def _windows(codes: np.ndarray, length: int, count: int) -> Samples:
     if last < count:
         raise ValueError(f"{count} windows of {length} characters need more text than is available")
     starts = np.linspace(0, last, count).astype(np.int64)
-    found = codes[starts[:, None] + np.arange(length + 1)]
-    x, y = torch.from_numpy(found[:, :-1].astype(np.float32)), torch.from_numpy(found[:, 1:])
+    windows = codes[starts[:, None] + np.arange(length + 1)]
+    x, y = torch.from_numpy(windows[:, :-1].astype(np.float32)), torch.from_numpy(windows[:, 1:])
     return Samples(x, y, task=Tokens())

@@ -118,9 +118,9 @@ def task_of(given: str | Mapping[str, Any], where: str) -> Task:
     return task
 
 
-def shape_fault(found: object, wanted: str, where: str) -> InputError:
+def shape_fault(outputs: object, wanted: str, where: str) -> InputError:
     """The outputs are not what the task reads."""
-    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     return InputError(f"the network gives outputs of shape {shape}", where=where, allowed=wanted)
 
 

@@ -35,10 +35,10 @@ class CTC(Task):
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """1 - edits / length, not below 0; for an empty sequence 1 where nothing is read."""
-        found = self.decode(outputs).tolist()
+        texts = self.decode(outputs).tolist()
         scores = [
             _share(_text(mine), _text(theirs))
-            for mine, theirs in zip(found, y.tolist(), strict=True)
+            for mine, theirs in zip(texts, y.tolist(), strict=True)
         ]
         return torch.tensor(scores, dtype=torch.float64)
 
@@ -93,16 +93,16 @@ def _text(labels: list[int]) -> list[int]:
     return labels[: labels.index(NO_LABEL)] if NO_LABEL in labels else labels
 
 
-def _share(found: list[int], truth: list[int]) -> float:
+def _share(read: list[int], truth: list[int]) -> float:
     if not truth:
-        return float(not found)
-    return max(0.0, 1.0 - edits(found, truth) / len(truth))
+        return float(not read)
+    return max(0.0, 1.0 - edits(read, truth) / len(truth))
 
 
-def edits(found: list[int], truth: list[int]) -> int:
+def edits(read: list[int], truth: list[int]) -> int:
     """Levenshtein's distance: the least insertions, deletions and substitutions."""
     row = list(range(len(truth) + 1))
-    for number, mine in enumerate(found, 1):
+    for number, mine in enumerate(read, 1):
         before, row[0] = row[0], number
         for place, theirs in enumerate(truth, 1):
             changed = before + (mine != theirs)

@@ -74,8 +74,8 @@ class Detection(Task):
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Each image's F1; 1 where there is nothing and nothing is found."""
-        found = self.decode(outputs)
-        scores = [_f1(mine, theirs) for mine, theirs in zip(found, y, strict=True)]
+        predicted = self.decode(outputs)
+        scores = [_f1(mine, theirs) for mine, theirs in zip(predicted, y, strict=True)]
         return torch.tensor(scores, dtype=torch.float64)
 
     def decode(self, outputs: Tensor) -> Tensor:
@@ -137,19 +137,19 @@ class Detection(Task):
         return shape_fault(outputs, wanted, where)
 
 
-def _f1(found: Tensor, truth: Tensor) -> float:
+def _f1(predicted: Tensor, truth: Tensor) -> float:
     """2 matches / (boxes found + targets): each box takes the free target it overlaps most."""
-    found, truth = found[found[:, 0] >= 0], truth[truth[:, 0] >= 0]
-    if not len(found) and not len(truth):
+    predicted, truth = predicted[predicted[:, 0] >= 0], truth[truth[:, 0] >= 0]
+    if not len(predicted) and not len(truth):
         return 1.0
-    if not len(found) or not len(truth):
+    if not len(predicted) or not len(truth):
         return 0.0
-    shares = overlaps(found[:, 1:], truth[:, 1:])
-    shares[found[:, :1] != truth[:, 0]] = 0.0
+    shares = overlaps(predicted[:, 1:], truth[:, 1:])
+    shares[predicted[:, :1] != truth[:, 0]] = 0.0
     matches = 0
     for row in shares:
         best = int(row.argmax())
         if row[best] >= 0.5:
             matches += 1
             shares[:, best] = 0.0
-    return 2 * matches / (len(found) + len(truth))
+    return 2 * matches / (len(predicted) + len(truth))

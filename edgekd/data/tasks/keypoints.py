@@ -37,8 +37,8 @@ class Keypoints(Task):
         logs = torch.log_softmax(outputs.flatten(2), 2)
         wanted = self._gaussian(outputs, y)
         there = (y >= 0).all(2)
-        each = -(wanted * logs).sum(2)
-        return each.where(there, 0.0).sum() / there.sum().clamp(min=1)
+        losses = -(wanted * logs).sum(2)
+        return losses.where(there, 0.0).sum() / there.sum().clamp(min=1)
 
     def _gaussian(self, outputs: Tensor, y: Tensor) -> Tensor:
         """(B, K, H W) probabilities around each point."""

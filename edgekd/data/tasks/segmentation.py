@@ -32,12 +32,12 @@ class Segmentation(Task):
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Each image's mean intersection over union; 1 where nothing is labelled."""
-        found, classes = outputs.argmax(1).flatten(1), outputs.shape[1]
+        predicted, classes = outputs.argmax(1).flatten(1), outputs.shape[1]
         truth = y.flatten(1)
         known = truth != NO_LABEL
         shared, either = [], []
         for label in range(classes):
-            mine, theirs = (found == label) & known, (truth == label) & known
+            mine, theirs = (predicted == label) & known, (truth == label) & known
             shared.append((mine & theirs).sum(1))
             either.append((mine | theirs).sum(1))
         overlap, union = torch.stack(shared, 1).double(), torch.stack(either, 1).double()

@@ -67,8 +67,8 @@ def _names(module: nn.Module, groups: Sequence[Group]) -> dict[str, None]:
 
 def _scores(masks: Mapping[str, MovingMask], criterion: Criterion) -> Scores:
     return {
-        name: criterion.finish(each.scores, each.scores, each.scores, 1)
-        for name, each in masks.items()
+        name: criterion.finish(mask.scores, mask.scores, mask.scores, 1)
+        for name, mask in masks.items()
     }
 
 
@@ -80,8 +80,8 @@ def _worst(
     scores: Scores,
     amount: float,
 ) -> Removals:
-    found = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
-    pools = make_pools(groups, found, {}, spec.multiple)
+    scored = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
+    pools = make_pools(groups, scored, {}, spec.multiple)
     return removals(groups, pools, share_out(pools, spec, amount, {}))
 
 
@@ -91,8 +91,8 @@ def _silence(
     masks: Mapping[str, MovingMask],
     gone: Removals,
 ) -> None:
-    for each in masks.values():
-        each.mask.fill_(True)
+    for mask_of_layer in masks.values():
+        mask_of_layer.mask.fill_(True)
     for group in groups:
         roots = set(gone.get(group.name, ()))
         for member in group.members:
@@ -107,12 +107,12 @@ def _silence(
 def hide_inputs(layer: nn.Module, mask: Tensor, inputs: Sequence[int]) -> None:
     """Set to False what a layer multiplies its inputs of these numbers with, in place."""
     groups = int(getattr(layer, "groups", 1))
-    each = torch.tensor(list(inputs), dtype=torch.int64)
+    numbers = torch.tensor(list(inputs), dtype=torch.int64)
     if makes_in_columns(layer):
-        mask[each] = False
+        mask[numbers] = False
         return
     if groups == 1:
-        mask[:, each] = False
+        mask[:, numbers] = False
         return
     width, rows = mask.shape[1], mask.shape[0] // groups
     for number in inputs:

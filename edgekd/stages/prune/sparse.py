@@ -121,12 +121,12 @@ def _masked(
 ) -> tuple[nn.Module, Masks]:
     """A copy behind new masks, and the masks; both from disk if this was done before."""
     file = context.work / "masked.safetensors"
-    found = read_tensors(file)
-    if found is not None:
+    stored = read_tensors(file)
+    if stored is not None:
         masked = copy.deepcopy(module)
-        masks = {name: found[0][f"mask.{name}"] for name in names}
+        masks = {name: stored[0][f"mask.{name}"] for name in names}
         masked.load_state_dict(
-            {k.removeprefix("state."): v for k, v in found[0].items() if k.startswith("state.")}
+            {k.removeprefix("state."): v for k, v in stored[0].items() if k.startswith("state.")}
         )
         return masked, masks
     judged, scores = scored(module, criterion, wanted.spec, context)
@@ -207,11 +207,13 @@ def zeros_line(
         proof = f", {granularity} verified in {len(masks)} layers"
     if block:
         counts = [block_scores((~mask).double(), *block) for mask in masks.values()]
-        gone = sum(int((each == block[0] * block[1]).sum()) for each in counts)
-        proof = f", {gone:,} of {sum(each.numel() for each in counts):,} blocks of {granularity}"
+        gone = sum(int((blocks == block[0] * block[1]).sum()) for blocks in counts)
+        proof = (
+            f", {gone:,} of {sum(blocks.numel() for blocks in counts):,} blocks of {granularity}"
+        )
     nonzero = sum(int((value != 0).sum()) for value in module.parameters())
-    every = sum(value.numel() for value in module.parameters())
+    parameters = sum(value.numel() for value in module.parameters())
     return (
         f"prune: {share:.1%} zeros in {len(masks)} kernels by {name}, "
-        f"{allocation}{proof}; {nonzero:,} of {every:,} parameters are not zero"
+        f"{allocation}{proof}; {nonzero:,} of {parameters:,} parameters are not zero"
     )

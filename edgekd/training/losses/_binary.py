@@ -7,5 +7,5 @@ from torch.nn import functional as F
 def binary_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """Logits -> KL(sigmoid(teacher) || sigmoid(student)), element by element."""
     yes = teacher.sigmoid()
-    each = yes * (F.logsigmoid(teacher) - F.logsigmoid(student))
-    return each + (1 - yes) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    divergence = yes * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    return divergence + (1 - yes) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))

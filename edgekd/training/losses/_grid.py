@@ -29,11 +29,11 @@ def answering_cells(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     present = torch.zeros(count, height, width, dtype=torch.bool, device=outputs.device)
     boxes = torch.zeros(count, 4, height, width, device=outputs.device)
     image, place = (targets[..., 0] >= 0).nonzero(as_tuple=True)
-    found = targets[image, place]
-    x, down = found[:, 1] * width, found[:, 2] * height
+    boxed = targets[image, place]
+    x, down = boxed[:, 1] * width, boxed[:, 2] * height
     column, row = x.long().clamp(0, width - 1), down.long().clamp(0, height - 1)
     present[image, row, column] = True
-    values = torch.stack([x - column, down - row, found[:, 3], found[:, 4]], 1)
+    values = torch.stack([x - column, down - row, boxed[:, 3], boxed[:, 4]], 1)
     boxes[image, :, row, column] = values.to(boxes.dtype)
     return present, boxes
 

@@ -30,5 +30,5 @@ class DetectionLocalization(OutputLoss):
     def forward(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
         sure = teacher[:, 0].sigmoid()
         theirs, mine = (side[:, 1:5] / self.temperature for side in (teacher, student))
-        each = binary_divergence(theirs, mine).mean(1) * self.temperature**2
-        return (sure * each).sum() / sure.sum().clamp_min(1e-6)
+        divergence = binary_divergence(theirs, mine).mean(1) * self.temperature**2
+        return (sure * divergence).sum() / sure.sum().clamp_min(1e-6)

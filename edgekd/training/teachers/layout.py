@@ -37,5 +37,5 @@ def arrangement(wanted: Sequence[int | None], sample: Sequence[int], where: str)
 
 def _fits(wanted: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
     return len(wanted) == len(shape) and all(
-        size is None or size == found for size, found in zip(wanted, shape, strict=True)
+        size is None or size == actual for size, actual in zip(wanted, shape, strict=True)
     )

@@ -144,22 +144,26 @@ class DeepInversion(Scheme):
                     total = total + self.competition * rivalry(answers, mine)
                 return total
 
-            steps = min(STEPS, self.iterations)
-            alone = replace(context, data=ticks(context.data, steps)).with_teaching(
-                epochs=math.ceil(self.iterations / steps),
-                batch_size=1,
-                learning_rate=self.rate,
-                optimizer="adamw",
-                weight_decay=0.0,
-                warmup=0.0,
-                schedule="cosine",
-                patience=None,
-                keep="last",
-            )
+            alone = self._image_training(context)
             key = "" if rival is None else rival.key
             identity = f"{self!r} {teacher.key} {key} {labels.tolist()}"
             fit(pixels, loss, alone.phase(f"images-{number}"), identity=identity)
         return pixels.values.detach().clone()
+
+    def _image_training(self, context: Context) -> Context:
+        """The context in which pixels are the only thing that is trained, one batch a step."""
+        steps = min(STEPS, self.iterations)
+        return replace(context, data=ticks(context.data, steps)).with_teaching(
+            epochs=math.ceil(self.iterations / steps),
+            batch_size=1,
+            learning_rate=self.rate,
+            optimizer="adamw",
+            weight_decay=0.0,
+            warmup=0.0,
+            schedule="cosine",
+            patience=None,
+            keep="last",
+        )
 
 
 class Pixels(nn.Module):
