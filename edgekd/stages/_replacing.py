@@ -1,4 +1,4 @@
-"""What the stages that replace layers share: what they refuse, and finished steps kept on disk."""
+"""What the stages that replace layers share: their checks, and finished steps kept on disk."""
 
 import copy
 import hashlib
@@ -18,7 +18,7 @@ Make = Callable[[], nn.Module]
 
 
 def ignore_faults(module: nn.Module, ignore: Sequence[str], where: str) -> list[EdgekdError]:
-    """Names in `ignore` that are no layers."""
+    """Names in `ignore` that are not layers."""
     known = layer_names(module)
     return [no_such_layer(name, known, f"{where}.ignore") for name in ignore if name not in known]
 
@@ -43,13 +43,13 @@ def float_faults(module: nn.Module, form: str, what: str, where: str) -> list[Ed
 
 
 def step_folder(work: Path, module: nn.Module, *facts: object) -> Path:
-    """The folder for steps that start from this module and these facts, and from no others."""
+    """The folder for steps that start from exactly this module and these facts."""
     text = repr((sha256_of_state(module), *facts))
     return work / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def kept_structure(folder: Path, before: nn.Module, make: Make) -> nn.Module:
-    """What `make` gives, read back from `folder` where it was made before."""
+    """The result of `make`, read back from `folder` if it was made before."""
     if folder.is_dir():
         return load_module(copy.deepcopy(before), folder)
     made = make()
@@ -59,7 +59,7 @@ def kept_structure(folder: Path, before: nn.Module, make: Make) -> nn.Module:
 
 
 def kept_weights(file: Path, before: nn.Module, make: Make) -> nn.Module:
-    """The same where only the weights change: one safetensors file."""
+    """The same if only the weights change: one safetensors file."""
     stored = read_tensors(file)
     if stored is not None:
         module = copy.deepcopy(before)

@@ -19,13 +19,13 @@ from edgekd.values.candidate import Candidate
 
 @STAGES.register(paper="https://arxiv.org/abs/1510.00149")
 class Cluster(TrainingStage):
-    """Let the weights of each layer share 2^`bits` values, and train those with the teachers.
+    """Let the weights of each layer share 2^`bits` values, and train the values with the teachers.
 
-    k-means finds the values; zeros of an earlier pruning stay zeros. Each is then trained with the
-    sum of its weights' gradients for `epochs` (may be 0); layers in `ignore` keep their weights.
-    The onnx backend stores a byte a weight and the values; the huffman backend, which this stage
-    asks for, codes that file again for flash, from which `edgekd unpack` brings it back bit for
-    bit. Nothing is computed faster.
+    k-means finds the values; zeros of an earlier pruning stay zeros. Each value is then trained
+    with the sum of its weights' gradients for `epochs` (may be 0); layers in `ignore` keep their
+    weights. The onnx backend stores one byte per weight and the values; the huffman backend, which
+    this stage adds, compresses that file for flash, and `edgekd unpack` restores it bit for bit.
+    Inference does not become faster.
     """
 
     target_facts: ClassVar[tuple[str, ...]] = ("unsupported_ops",)
@@ -37,7 +37,7 @@ class Cluster(TrainingStage):
     teaching: Recovery = Recovery(epochs=5)
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
-        """Every reason why this clustering can't work on such a model."""
+        """Every reason why clustering can't work on such a model."""
         if candidate.form != "float":
             return [InputError(f"the model is already quantized ({candidate.form})", where=where)]
         faults = number_faults(candidate, "clustered", where)
@@ -61,7 +61,7 @@ class Cluster(TrainingStage):
         return faults
 
     def cost(self, context: Context) -> str:
-        """The number of values and the training."""
+        """The number of values, and the training."""
         return f"{2**self.bits} values per layer, then {self.learning(context, '').length}"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:

@@ -1,4 +1,4 @@
-"""Quantization: int8 to the target's scheme, half precision, or narrow weights alone."""
+"""Quantization: int8 in the target's scheme, half precision, or only the weights."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -49,19 +49,20 @@ WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}
 
 @STAGES.register(paper="Jacob 2018; Nagel 2019; Esser 2020; Choi 2018; Rastegari 2016; Li 2016")
 class Quantize(TrainingStage):
-    """Store and compute in int8, in the scheme of the target, or store weights in fewer bits.
+    """Store and compute in int8, in the target's scheme, or store weights in fewer bits.
 
-    `dtype`: "int8" is full int8. "fp16" is half precision. Weights alone, activations in float:
-    "bf16", "int4" (a scale for each `group` of weights of a channel), "ternary" and "binary"; the
-    onnx backend stores them, the others get the model as it was before.
+    `dtype`: "int8" quantizes weights and activations, "fp16" is half precision. "bf16", "int4" (one
+    scale per `group` of weights of a channel), "ternary" and "binary" quantize only the weights and
+    leave activations in float; the onnx backend stores them, other backends get the float model.
+
     `method`: "calibrate" sets ranges from the calibration samples without training, corrects biases
-    (`bias_correction`), and for int8 can share ranges between activations and weights first
-    (`smooth_quant`). The others start there and train the rounded network with the same losses as
-    distillation: "qat" straight through, ranges standing still in the last `frozen` share of its
-    steps; "lsq" with learned step sizes (int8, int4); "pact" with learned ends of the activations
-    (int8). `ranges` is how extremes are merged. `ignore` names layers that stay in float. `mixed`
-    keeps the most sensitive layers wide: { accuracy_drop = 0.5 } or { layers = 2 }, and `wide`, the
-    type they keep ("float" for int8, else "int8").
+    (`bias_correction`), and for int8 can first move range from activations to weights
+    (`smooth_quant`). The other methods start there and train the fake-quantized network with the
+    losses of distillation: "qat" with the straight-through estimator, ranges frozen in the last
+    `frozen` share of the steps; "lsq" with learned step sizes (int8, int4); "pact" with learned
+    clipping of the activations (int8). `ranges` says how extremes are merged. `ignore` names layers
+    that stay in float. `mixed` keeps the most sensitive layers in a wider type: { accuracy_drop =
+    0.5 } or { layers = 2 }, with `wide` as that type ("float" for int8, otherwise "int8").
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -78,7 +79,7 @@ class Quantize(TrainingStage):
     target_facts: ClassVar[tuple[str, ...]] = ("quantization", "unsupported_ops")
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
-        """Refuse what is quantized already, what has no layer to quantize, and what can't run."""
+        """Reject models that are already quantized, have no layer to quantize, or can't run."""
         if candidate.form != "float":
             return [InputError(f"the model is already quantized ({candidate.form})", where=where)]
         faults = number_faults(candidate, self.dtype, where)
@@ -199,7 +200,7 @@ class Quantize(TrainingStage):
     def _dtypes(
         self, whole: GraphModule, candidate: Candidate, context: Context
     ) -> tuple[dict[str, Narrow], str]:
-        """What each layer's weights become, and what is said of it."""
+        """The type of each layer's weights, and a note for the lineage."""
         from edgekd.quant.trials import NarrowTrial
 
         narrow: Narrow = self.dtype  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Graphs of four families, told apart by their edges alone."""
+"""Graphs of four families, distinguished only by their edges."""
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ FAMILIES = ("random", "ring", "communities", "hubs")
 def random_graphs(train: int = 800, test: int = 200, nodes: int = 16, seed: int = 0) -> Source:
     """Graphs of `nodes` nodes and about as many edges in four families: classification.
 
-    A sample (nodes, 2 + nodes) has a row a node: a constant, its degree over `nodes`, then its row
-    of the adjacency matrix. Nodes are in random order.
+    A sample (nodes, 2 + nodes) has one row per node: a constant, its degree over `nodes`, then its
+    row of the adjacency matrix. Nodes are in random order.
     """
     if nodes < 8:
         raise ValueError(f"nodes must be at least 8, found {nodes}")

@@ -1,15 +1,15 @@
-"""One task a file: what a network's one output tensor means, and how well it fits the targets.
+"""One task per file: what a network's output means, and how well it fits the targets.
 
-Every network takes one tensor (B, ...) and gives one tensor (B, ...); `Samples.y` is one tensor of
-targets (N, ...). What those are is the task's to say, and nothing else in the package assumes it:
+Every network takes one tensor (B, ...) and returns one tensor (B, ...); `Samples.y` is one tensor
+of targets (N, ...). Only the task knows what those mean:
 
 - `label_loss` trains with the targets,
-- `score` is each sample's quality from 0 to 1, whose mean is what reports call accuracy, and
-  `metric` the name of that mean (top-1, mean IoU, PCK ...),
-- `rows` are the outputs as logits (R, classes), one row a decision (a pixel, a token), sample by
-  sample, so that every loss on logits applies; None where the outputs are no logits of classes,
-- `decode` turns outputs into targets: two networks agree as far as one's score against the
-  other's decoded outputs goes.
+- `score` is each sample's quality from 0 to 1, whose mean reports call accuracy, and `metric` the
+  name of that mean (top-1, mean IoU, PCK ...),
+- `rows` are the outputs as logits (R, classes), one row per decision (a pixel, a token), sample by
+  sample, so that every loss on logits applies; None if the outputs are not class logits,
+- `decode` turns outputs into targets: the agreement of two networks is the score of one against
+  the decoded outputs of the other.
 """
 
 from abc import ABC, abstractmethod
@@ -28,16 +28,16 @@ Run = Callable[[Tensor], Tensor]
 """A deployed file or a module as a function: inputs (B, ...) to outputs (B, ...)."""
 
 NO_LABEL = -1
-"""A target that is not there: an unlabelled pixel, the padding of a shorter sequence."""
+"""A missing target: an unlabelled pixel, the padding of a shorter sequence."""
 
 
 class Task(ABC):
     """What outputs and targets mean. Its fields are what a recipe's table may set.
 
-    `integer` targets count classes from 0, with `NO_LABEL` where the task allows gaps; others are
-    real numbers. `moves` says that mirroring or shifting an image leaves its target right,
-    `smooths` that labels can be smoothed, `has_rows` that outputs are logits of classes and
-    `labels_rows` that each of their rows has its label.
+    `integer` targets count classes from 0, with `NO_LABEL` if the task allows gaps; other targets
+    are real numbers. `moves` says that mirroring or shifting an image leaves its target correct,
+    `smooths` that labels can be smoothed, `has_rows` that outputs are class logits, and
+    `labels_rows` that each of their rows has a label.
     """
 
     metric: ClassVar[str]
@@ -49,7 +49,7 @@ class Task(ABC):
 
     @property
     def name(self) -> str:
-        """Its name in a recipe: the file that it stands in."""
+        """Its name in a recipe, which is the name of its file."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
 
     @abstractmethod
@@ -62,12 +62,12 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, outputs: Tensor) -> Tensor:
-        """The targets (B, ...) that the outputs stand for; `score(outputs, decode(outputs))` is 1
-        wherever there is anything to find."""
+        """The targets (B, ...) that the outputs mean; `score(outputs, decode(outputs))` is 1
+        unless there is nothing to find."""
 
     @abstractmethod
     def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
-        """What in a part's targets (N, ...) doesn't fit this task."""
+        """Everything in a part's targets (N, ...) that doesn't fit this task."""
 
     @abstractmethod
     def output_fault(
@@ -76,32 +76,32 @@ class Task(ABC):
         """Why a network's outputs for a few samples don't fit their targets `y`, if they don't."""
 
     def rows(self, outputs: Tensor) -> Tensor | None:
-        """(R, classes) logits, as many rows a sample; None where outputs are no class logits."""
+        """(R, classes) logits, equally many rows per sample; None if there are no class logits."""
         return None
 
     def row_labels(self, y: Tensor) -> Tensor | None:
-        """(R,) the class of each of `rows`, `NO_LABEL` for none; None where rows have no label."""
+        """(R,) the class of each of `rows`, `NO_LABEL` for none; None if rows have no labels."""
         return None
 
     def agreement(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """(B,) how far each sample's outputs say what another network's do, 0 to 1."""
+        """(B,) how far each sample's outputs agree with another network's, 0 to 1."""
         return self.score(outputs, self.decode(others))
 
     def classes_in(self, y: Tensor) -> int:
-        """How many classes the training targets tell of; 0 where there are none to count."""
+        """How many classes the training targets have; 0 if there are none to count."""
         return int(y.max()) + 1 if self.integer else 0
 
     def strata(self, y: Tensor) -> Tensor:
-        """(N,) the groups that held-back and calibrating samples are spread over evenly."""
+        """(N,) the groups over which held-back and calibration samples are spread evenly."""
         return torch.zeros(len(y), dtype=torch.int64)
 
     def extra_metrics(self, outputs: Tensor, y: Tensor) -> Mapping[str, Tensor]:
-        """Further values (B,) of each sample that a report shows the mean of, by metric; a metric's
-        name ends in its unit where it has one."""
+        """Values (B,) whose means a report shows besides the score, by metric; a metric's name ends
+        in its unit if it has one."""
         return {}
 
     def rollout_metrics(self, run: Run) -> Mapping[str, Tensor]:
-        """Further results of a deployed file that need it to act, by metric: (episodes,) each."""
+        """Results of letting a deployed file act in an environment, by metric: (episodes,) each."""
         return {}
 
 
@@ -119,13 +119,13 @@ def task_of(given: str | Mapping[str, Any], where: str) -> Task:
 
 
 def shape_fault(outputs: object, wanted: str, where: str) -> InputError:
-    """The outputs are not what the task reads."""
+    """The error for outputs that the task can't read."""
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     return InputError(f"the network gives outputs of shape {shape}", where=where, allowed=wanted)
 
 
 def integer_faults(y: Tensor, rank: int, classes: int, least: int, where: str) -> list[EdgekdError]:
-    """Targets that aren't integers of that rank from `least` to below `classes`."""
+    """Targets that aren't integers of that rank, at least `least` and below `classes`."""
     if y.ndim != rank or y.is_floating_point():
         kind = "integers" if not y.is_floating_point() else "floating point"
         message = f"targets of shape {tuple(y.shape)} in {kind}"
@@ -146,7 +146,7 @@ def integer_faults(y: Tensor, rank: int, classes: int, least: int, where: str) -
 
 
 def mean_cross_entropy(rows: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Over the rows (R, classes) that have a label (R,); 0 where none has one."""
+    """The mean over the rows (R, classes) that have a label (R,); 0 if none has one."""
     total = F.cross_entropy(
         rows, labels, ignore_index=NO_LABEL, reduction="sum", label_smoothing=smoothing
     )

@@ -1,4 +1,4 @@
-"""One class a sample: the default."""
+"""One class per sample: the default."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from edgekd.registry import TASKS
 @TASKS.register(paper="top-1 accuracy")
 @dataclass(frozen=True)
 class Classification(Task):
-    """One class a sample: logits (B, classes), labels (B,); the score is top-1."""
+    """One class per sample: logits (B, classes), labels (B,); the score is top-1."""
 
     metric: ClassVar[str] = "top-1"
     moves: ClassVar[bool] = True
@@ -53,11 +53,11 @@ class Classification(Task):
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit per class."""
+        """Anything other than one logit per class."""
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == (len(y), classes):
             return None
         return shape_fault(outputs, f"({len(y)}, {classes}): one logit per class", where)
 
 
 CLASSIFICATION: Task = Classification()
-"""What data is where nothing else is said."""
+"""The task of data that names no other."""

@@ -18,7 +18,7 @@ BLANK = 0
 @dataclass(frozen=True)
 class CTC(Task):
     """Sequences without alignment: logits (B, frames, classes), class 0 the blank; labels (B, S)
-    from 1 up, -1 behind the end of a shorter sequence.
+    starting at 1, -1 after the end of a shorter sequence.
 
     The score is 1 - the character error rate of the best path, not below 0.
     """
@@ -43,7 +43,7 @@ class CTC(Task):
         return torch.tensor(scores, dtype=torch.float64)
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """(B, frames) the best path without repeats and blanks, -1 behind its end."""
+        """(B, frames) the best path without repeats and blanks, -1 after its end."""
         path = outputs.argmax(2)
         before = F.pad(path[:, :-1], (1, 0), value=BLANK)
         kept = (path != BLANK) & (path != before)
@@ -77,7 +77,7 @@ class CTC(Task):
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit per class and frame; too few frames for the longest sequence."""
+        """Other than one logit per class and frame; too few frames for the longest sequence."""
         wanted = f"({len(y)}, frames, {classes}): one logit per class and frame"
         fits = isinstance(outputs, Tensor) and outputs.ndim == 3
         if not fits or (outputs.shape[0], outputs.shape[2]) != (len(y), classes):  # type: ignore[attr-defined]

@@ -21,10 +21,10 @@ class Detection(Task):
     Each of the H x W cells gives one box: channel 0 is the logit of there being one, 1 to 4 are
     logits of x, y (of the centre, as shares of the cell), width, height (as shares of the image),
     the rest are the classes' logits. A target is (class, x, y, width, height) with shares of the
-    image, class -1 behind the last one; the cell that its centre lies in answers for it.
+    image, class -1 after the last one; the cell that its centre lies in answers for it.
 
-    The score is an image's F1: boxes surer than `confidence` that no surer box of their class
-    covers by `overlap` or more, matched with targets of their class by an IoU of 0.5.
+    The score is an image's F1: boxes above `confidence` that no more confident box of their class
+    overlaps by `overlap` or more, matched with targets of their class by an IoU of 0.5.
     """
 
     confidence: float = 0.5
@@ -79,7 +79,7 @@ class Detection(Task):
         return torch.tensor(scores, dtype=torch.float64)
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """(B, H W, 5) the boxes that are left, the surest first, class -1 behind the last."""
+        """(B, H W, 5) the boxes that are left, the surest first, class -1 after the last."""
         count, cells = len(outputs), outputs[0, 0].numel()
         boxes, sure, names = self.candidates(outputs)
         result = torch.full((count, cells, 5), float(NO_LABEL))

@@ -49,7 +49,7 @@ class Keypoints(Task):
         return torch.softmax(-far.flatten(2) / (2 * self.sigma**2), 2)
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The share of the points there are that are found; 1 where there is none."""
+        """The share of the points there are that are found; 1 if there are none."""
         there = (y >= 0).all(2)
         near = (self._distance(outputs, y) <= self.radius) & there
         count = there.sum(1)

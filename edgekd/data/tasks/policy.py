@@ -17,8 +17,8 @@ from edgekd.registry import TASKS
 class Policy(Classification):
     """Actions for visited states: logits (B, actions), labels (B,) the expert's actions.
 
-    The score is the agreement with the expert. Where an `environment` is named, the deployed file
-    acts in it besides, for `episodes` of at most `steps`, and the report has its mean return.
+    The score is the agreement with the expert. If an `environment` is named, the deployed file also
+    acts in it, for `episodes` of at most `steps`, and the report has its mean return.
     """
 
     environment: Literal["none", "cart-pole"] = "none"

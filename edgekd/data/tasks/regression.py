@@ -49,7 +49,7 @@ class Regression(Task):
         return {"absolute_error": error.abs().mean(1), "squared_error": error.square().mean(1)}
 
     def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
-        """Targets that are no finite real numbers with at least two dimensions."""
+        """Targets that are not finite real numbers with at least two dimensions."""
         if not y.is_floating_point() or y.ndim < 2:
             message = f"targets of shape {tuple(y.shape)} in {y.dtype}"
             hint = "give single targets as (N, 1)"

@@ -1,4 +1,4 @@
-"""One class a pixel."""
+"""One class per pixel."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from edgekd.registry import TASKS
 @TASKS.register(paper="Everingham et al. 2010, Pascal VOC")
 @dataclass(frozen=True)
 class Segmentation(Task):
-    """One class a pixel: logits (B, classes, H, W), labels (B, H, W), -1 for an unlabelled pixel.
+    """One class per pixel: logits (B, classes, H, W), labels (B, H, W), -1 for an unlabelled pixel.
 
     The score is an image's intersection over union, the mean over the classes that its labels or
     its prediction have.
@@ -31,7 +31,7 @@ class Segmentation(Task):
         return mean_cross_entropy(rows, labels, smoothing)
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Each image's mean intersection over union; 1 where nothing is labelled."""
+        """Each image's mean intersection over union; 1 if nothing is labelled."""
         predicted, classes = outputs.argmax(1).flatten(1), outputs.shape[1]
         truth = y.flatten(1)
         known = truth != NO_LABEL
@@ -72,7 +72,7 @@ class Segmentation(Task):
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit per class and pixel."""
+        """Anything other than one logit per class and pixel."""
         wanted = (len(y), classes, *y.shape[1:])
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == wanted:
             return None

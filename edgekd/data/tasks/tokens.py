@@ -1,4 +1,4 @@
-"""One class a token: the next word of a text, a tag, a node of a graph."""
+"""One class per token: the next word of a text, a tag, a node of a graph."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from edgekd.registry import TASKS
 @TASKS.register(paper="Bengio et al. 2003, a neural probabilistic language model")
 @dataclass(frozen=True)
 class Tokens(Task):
-    """One class a token: logits (B, L, classes), labels (B, L), -1 where there is none.
+    """One class per token: logits (B, L, classes), labels (B, L), -1 if there are none.
 
     For a language model the label of a token is the one that follows. The score is the share of a
     sample's labelled tokens whose largest logit is at the label.
@@ -30,7 +30,7 @@ class Tokens(Task):
         return mean_cross_entropy(self.rows(outputs), self.row_labels(y), smoothing)
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The share of right tokens; 1 where none is labelled."""
+        """The share of right tokens; 1 if none is labelled."""
         known = y != NO_LABEL
         right = ((outputs.argmax(2) == y) & known).sum(1).double()
         count = known.sum(1)
@@ -64,7 +64,7 @@ class Tokens(Task):
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
-        """Anything but one logit per class and token."""
+        """Anything other than one logit per class and token."""
         wanted = (len(y), *y.shape[1:], classes)
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == wanted:
             return None

@@ -1,4 +1,4 @@
-"""Distil: the candidate learns by a scheme, its structure stays as it is."""
+"""Distillation: the candidate is trained by a scheme, and its structure stays as it is."""
 
 import copy
 from pathlib import Path
@@ -13,10 +13,10 @@ from edgekd.values.candidate import Candidate
 
 @STAGES.register(paper="https://arxiv.org/abs/1503.02531")
 class Distill(TrainingStage):
-    """Train the student from one teacher or several, with losses on logits and on layers.
+    """Train the student with one or more teachers, using losses on logits and on layers.
 
-    `scheme` is how they meet: the name of one, or a table with its `name` and parameters;
-    `edgekd methods scheme` lists them.
+    `scheme` says how they work together: a scheme's name, or a table with its `name` and
+    parameters; `edgekd methods scheme` lists the schemes.
     """
 
     kind: Literal["distill"] = "distill"
@@ -56,7 +56,7 @@ class Distill(TrainingStage):
         return candidate.after(taught.module, line)
 
     def content(self, folder: Path) -> str:
-        """Of the scheme's own networks and files; nothing where the check refuses it."""
+        """A hash of the scheme's own networks and files; empty if the check rejects the scheme."""
         try:
             return self._scheme("").content(folder)
         except EdgekdError:
@@ -64,7 +64,7 @@ class Distill(TrainingStage):
 
     @property
     def name(self) -> str:
-        """The scheme's."""
+        """The name of the scheme."""
         return self.scheme if isinstance(self.scheme, str) else str(self.scheme.get("name"))
 
     def _scheme(self, where: str) -> Scheme:

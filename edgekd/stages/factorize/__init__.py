@@ -1,4 +1,4 @@
-"""The stage that replaces layers by products of smaller ones, and recovers by teaching."""
+"""The stage that replaces layers by products of smaller ones, then trains to recover."""
 
 import copy
 from collections.abc import Mapping
@@ -38,15 +38,16 @@ from edgekd.values.tables import Value
 Spectra = dict[tuple[str, Method], Spectrum]
 
 CALIBRATION = 256
-"""Training samples that weigh the error where the recipe names no calibration set."""
+"""Training samples that weight the error if the recipe names no calibration set."""
 
 
 class Rank(Value):
-    """How ranks are chosen: by `energy`, as a number `rank`, by a `budget` or by `sensitivity`.
+    """How ranks are chosen: by `energy`, by a `budget`, by `sensitivity`, or as a fixed `rank`.
 
-    `energy` is what each mode keeps of its sum of squares. `budget` is the share of the network's
-    MACs to keep; the ranks then are those that lose least, over all layers. `sensitivity` is the
-    accuracy that each layer alone may cost, measured on the validation samples (0.01: one point).
+    `energy` is the share of the sum of squares that each mode keeps. `budget` is the share of the
+    network's MACs to keep; the ranks are then chosen to lose least over all layers. `sensitivity`
+    is the accuracy that each layer alone may cost, measured on the validation samples (0.01: one
+    percentage point).
     """
 
     energy: float | None = Field(default=None, gt=0.0, lt=1.0)
@@ -67,11 +68,11 @@ class Rank(Value):
 class Factorize(TrainingStage):
     """Split linear layers and convolutions into smaller ones, then recover with the teachers.
 
-    `linear` and `convolution` choose the method for each kind of layer; "auto" takes the one that
-    is best for each convolution. `rank` is a table with `energy`, `budget`, `sensitivity` or
-    `rank`. With `weighted` the error of a layer's output on the calibration samples counts, not
-    that of its weights. Ranks are rounded up to the target's channel multiple, and a layer is split
-    only if it then costs fewer MACs. `epochs` of recovery may be 0.
+    `linear` and `convolution` choose the method for each kind of layer; "auto" takes the best one
+    for each convolution. `rank` is a table with `energy`, `budget`, `sensitivity` or `rank`. With
+    `weighted` the error of a layer's output on the calibration samples counts instead of the error
+    of its weights. Ranks are rounded up to the target's channel multiple, and a layer is split only
+    if that saves MACs. `epochs` of recovery may be 0.
     """
 
     target_facts: ClassVar[tuple[str, ...]] = ("channel_multiple",)
@@ -97,14 +98,14 @@ class Factorize(TrainingStage):
         return faults
 
     def cost(self, context: Context) -> str:
-        """The ranks' rule and the recovery."""
+        """How the ranks are chosen, and the recovery."""
         rule = self.rank.model_dump(exclude_none=True)
         name, value = next(iter(rule.items()))
         weighted = "weighted" if self.weighted else "plain"
         return f"ranks by {name} {value}, {weighted}; {self.learning(context, '').length}"
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
-        """The candidate with its layers split where that is cheaper."""
+        """The candidate with its layers split if that is cheaper."""
         facts = (self.model_dump_json(), context.seed, context.data.sha256)
         teachers = tuple((teacher.key, teacher.weight) for teacher in context.teachers)
         multiple = context.target.channel_multiple

@@ -1,4 +1,4 @@
-"""The stage that removes channels, heads, blocks or single weights, and recovers by teaching."""
+"""The stage that removes channels, heads, blocks or single weights, then trains to recover."""
 
 from dataclasses import replace
 from functools import partial
@@ -62,16 +62,16 @@ class Prune(TrainingStage):
 
     `criterion` is a name, or a table with its name and parameters. Give `amount`, the share of
     units to remove, or `budget`, the share of the MACs to keep (not for zeros); N:M needs neither.
-    `granularity` says what goes at once. Out of the network for good: "channels", attention
-    "heads", feed-forward "neurons", whole residual "blocks". Set to zero: single "weights", a
-    pattern such as "2:4", and blocks of weights such as "4x4" (outputs x inputs). `allocation`
-    shares the amount out among layers ("uniform", "global" by score, "sensitivity" by measured
-    accuracy), `ramp` and `steps` over time ("one-shot", "iterative", "cubic"), and layers named in
-    `ignore` (or that stand in a module named there) are left alone. `samples` is how many training
-    samples gradients are scored on, `score_epochs` how long a criterion that watches training
-    trains before each cut. `movement` and `soft-movement` choose while the model trains, over
-    seven tenths of `epochs` and by a cubic ramp, whatever `ramp` says (blocks excepted). `epochs`
-    of recovery may be 0 for the others. Channels stay multiples of the target's.
+    `granularity` is the unit of pruning. Removed from the network: "channels", attention "heads",
+    feed-forward "neurons", whole residual "blocks". Set to zero: single "weights", a pattern such
+    as "2:4", and blocks of weights such as "4x4" (outputs x inputs). `allocation` distributes the
+    amount over layers ("uniform", "global" by score, "sensitivity" by measured accuracy), `ramp`
+    and `steps` over time ("one-shot", "iterative", "cubic"). Layers in `ignore`, and layers inside
+    modules named there, are left alone. `samples` is the number of training samples on which
+    gradients are scored, `score_epochs` how long a criterion that watches training trains before
+    each cut. `movement` and `soft-movement` choose during training, over seven tenths of `epochs`
+    and on a cubic ramp whatever `ramp` says (except for blocks); with the other criteria `epochs`
+    of recovery may be 0. Channel counts stay multiples of the target's.
     """
 
     target_facts: ClassVar[tuple[str, ...]] = ("channel_multiple",)
@@ -107,7 +107,7 @@ class Prune(TrainingStage):
         return self
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
-        """Every reason why this pruning can't work on such a model."""
+        """Every reason why pruning can't work on such a model."""
         module = candidate.module
         if candidate.form != "float" or not self._zeroes:
             faults = float_faults(module, candidate.form, "pruned", where)
@@ -219,7 +219,7 @@ class Prune(TrainingStage):
     def _moved_channels(
         self, candidate: Candidate, context: Context, criterion: Criterion
     ) -> nn.Module:
-        """Masks move over most of the epochs; what they hide is cut, and the rest recovers."""
+        """Masks move for most of the epochs; then what they hide is cut, and the rest recovers."""
         start, example, spec = candidate.module, candidate.example, self._spec(context)
         groups = wanted_groups(start, example, spec)
         macs = None if self.budget is None else self.budget * totals(start, example).macs

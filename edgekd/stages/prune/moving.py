@@ -1,8 +1,8 @@
 """Channels that are chosen while the network trains: movement pruning over the whole ramp.
 
-A channel that is out is silenced where it is read: the columns of the layers behind it are masked,
-so that its own layer still runs, the scores of those columns go on learning through the mask, and
-it can come back. What is masked in the end is cut out for good, with the same outputs.
+A pruned channel is silenced where it is read: the columns of the layers after it are masked, so
+that its own layer still runs, the scores of those columns keep learning through the mask, and the
+channel can come back. What is masked at the end is removed, without changing the outputs.
 """
 
 import copy

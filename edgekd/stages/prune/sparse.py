@@ -37,10 +37,10 @@ from edgekd.training.checkpoint import read_tensors, write_tensors
 from edgekd.training.context import Context
 
 COOL_DOWN = 0.3
-"""The share of a movement pruning in which the amount is reached and the masks stay."""
+"""The last share of movement pruning, in which the masks stay fixed."""
 
 MOVE_EVERY = 4
-"""Steps between two looks at the scores: ranking them costs as much as a training step."""
+"""Steps between two rankings of the scores, each of which costs as much as a training step."""
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """What sensitivity is measured at."""
@@ -48,10 +48,10 @@ SHARES = (0.25, 0.5, 0.75, 0.9)
 
 @dataclass(frozen=True)
 class Sparsity:
-    """What the recipe asks of the weights; `amount` is None for N:M, which is one itself.
+    """What the recipe asks of the weights; `amount` is None for N:M, which implies it.
 
-    `parts` are the shares of the amount that are gone after each step, `epochs` what each step
-    recovers for.
+    `parts` are the shares of the amount that are pruned after each step, `epochs` how long each
+    step recovers.
     """
 
     granularity: str
@@ -61,7 +61,7 @@ class Sparsity:
     epochs: Sequence[int]
 
     def choose(self, scores: Scores, part: float, drops: "Drops") -> Masks:
-        """The masks with `part` of the whole gone."""
+        """The masks with `part` of the amount pruned."""
         pattern = pattern_of(self.granularity)
         if pattern:
             keep, among = pattern
@@ -98,7 +98,7 @@ def stepwise(
     make_criterion: Callable[[], Criterion],
     context: Context,
 ) -> tuple[nn.Module, Masks]:
-    """Score, zero and recover, once for each part; weights that are zero stay so."""
+    """Score, zero and recover, once per part; zeros stay zeros."""
     start, names = module, list(kernels(module, wanted.spec.ignores))
     masks: Masks = {}
     for number, (part, epochs) in enumerate(zip(wanted.parts, wanted.epochs, strict=True), 1):
@@ -119,7 +119,7 @@ def _masked(
     criterion: Criterion,
     context: Context,
 ) -> tuple[nn.Module, Masks]:
-    """A copy behind new masks, and the masks; both from disk if this was done before."""
+    """A copy with new masks applied, and the masks; both from disk if this was done before."""
     file = context.work / "masked.safetensors"
     stored = read_tensors(file)
     if stored is not None:
@@ -164,7 +164,7 @@ def _drops(
 
 
 def moved(module: nn.Module, wanted: Sparsity, criterion: Criterion, context: Context) -> nn.Module:
-    """Train behind masks that follow the scores; the last part of the steps behind fixed ones.
+    """Train with masks that follow the scores, and with fixed masks in the last part of the steps.
 
     The amount rises by the cubic schedule (Sanh et al. 2020, section 4); N:M begins half-way.
     """

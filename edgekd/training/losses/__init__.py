@@ -1,19 +1,18 @@
-"""One distillation loss a file; the file's name is the loss's name in a recipe.
+"""One distillation loss per file; the file's name is the loss's name in a recipe.
 
-A loss is an `nn.Module` of one of four kinds, told apart by what its `forward` compares:
+A loss is an `nn.Module` of one of four kinds, distinguished by what its `forward` compares:
 
 - `ResponseLoss`: rows of class logits of student and teacher, and their labels. Works with
   black-box teachers, and for every task whose outputs are rows of logits (a pixel, a token).
 - `OutputLoss`: the networks' outputs as they are, and the targets. For tasks in which the rows
-  belong together (a heatmap, a sequence, proposals) or are no logits at all.
+  belong together (a heatmap, a sequence, proposals) or are not logits at all.
 - `FeatureLoss`: the outputs of one layer on each side.
 - `DepthsLoss`: the outputs of several layers on each side, in the order the recipe names them.
 
-Each returns a scalar, the mean over the batch, that is zero where the student equals the teacher
-unless the loss's docstring says where else its minimum is.
-The constructor's signature is what a recipe's table may set; a value out of range raises
-`ValueError` there. What is learned with the student (a regressor) is made in `prepare` and is left
-behind after training.
+Each returns a scalar, the mean over the batch, that is zero if the student equals the teacher,
+unless the loss's docstring says where its minimum is. The constructor's signature is what a
+recipe's table may set; a value out of range raises `ValueError`. Modules that are trained with the
+student (a regressor) are made in `prepare` and discarded after training.
 """
 
 from abc import abstractmethod
@@ -37,8 +36,8 @@ that the teacher sees, the networks' outputs (B, ...), and the networks themselv
 class ResponseLoss(nn.Module):
     """Compares rows of logits (R, classes); R is the batch, or all pixels or tokens in it.
 
-    `temperature` may be set from outside between two steps: a float, a tensor of one element (a
-    learned one) or (R, 1), one for each row. `labelled` says that the labels are looked at.
+    `temperature` may be set between two steps: a float, a tensor of one element (if it is learned)
+    or (R, 1), one per row. `labelled` says that the loss reads the labels.
     """
 
     temperature: float | Tensor | None = None
@@ -68,7 +67,7 @@ class ResponseLoss(nn.Module):
 class OutputLoss(nn.Module):
     """Compares outputs (B, ...) of one shape, knowing the targets (B, ...) of the data's task.
 
-    `tasks` are those whose outputs or targets it reads; none named means any of a fitting shape.
+    `tasks` are those whose outputs or targets it reads; an empty tuple means any fitting shape.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -88,7 +87,8 @@ class OutputLoss(nn.Module):
 class FeatureLoss(nn.Module):
     """Compares features (B, C, H, W), (B, L, D) or (B, D) of one layer on each side.
 
-    `accepts_outputs` is for relations between samples: with no layer named they compare outputs.
+    `accepts_outputs` marks losses on relations between samples, which compare outputs if no layer
+    is named.
     """
 
     accepts_outputs: ClassVar[bool] = False
@@ -108,9 +108,9 @@ class FeatureLoss(nn.Module):
 class DepthsLoss(nn.Module):
     """Compares the features of several layers on each side, at least `least` of them.
 
-    `automatic` says what `layers = "auto"` takes: the "embedding" before the first block, each
-    "block" itself, its "attention" weights or its "value" projection, all in that order; of the
-    last pair of blocks alone where `deepest` is set.
+    `automatic` says which layers `layers = "auto"` takes: the "embedding" before the first block,
+    each "block" itself, its "attention" weights or its "value" projection, in that order; only
+    those of the last pair of blocks if `deepest` is set.
     """
 
     least: ClassVar[int] = 2

@@ -16,7 +16,7 @@ class Adversarial(DepthsLoss):
     The first term trains the student, the others the discriminators D (s* lets no gradient through
     to it); means over the batch and the named layers.
     Xu et al. 2018, with the non-saturating loss of Goodfellow et al. 2014 and the gradient penalty
-    of Mescheder et al. 2018 on the teacher's side. D is learned along: three linear layers of
+    of Mescheder et al. 2018 on the teacher's side. D is trained along: three linear layers of
     `width` on a layer's features averaged over positions, or on the outputs where no layer is
     named; a linear layer bridges widths. Each part trains its own side only. At the equilibrium the
     value is 3 ln 2.

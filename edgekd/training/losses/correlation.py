@@ -15,7 +15,7 @@ class Correlation(FeatureLoss):
     """|K_s - K_t|_F^2 / B^2, K the Gaussian kernel of the normalized features as a Taylor sum.
 
     Peng et al. 2019, equations 3, 8 and 9: K_ij = sum_p exp(-2 g) (2 g)^p / p! (x_i . x_j)^p up to
-    `order`. Sizes may differ; without a layer, logits are compared.
+    `order`. Sizes may differ; if no layer is named, logits are compared.
     """
 
     accepts_outputs = True

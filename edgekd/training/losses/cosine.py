@@ -13,8 +13,8 @@ from edgekd.training.losses._shapes import Layout, aligned, refuse_unlike, width
 class Cosine(FeatureLoss):
     """1 - cos(h_s, h_t) over the channels, the mean over batch and positions.
 
-    Sanh et al. 2019 (DistilBERT), section 3. Where the widths differ a linear layer over the
-    student's channels is learned along.
+    Sanh et al. 2019 (DistilBERT), section 3. If the widths differ, a linear layer over the
+    student's channels is trained along with the student.
     """
 
     def __init__(self, layout: Layout = "auto") -> None:

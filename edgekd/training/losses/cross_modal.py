@@ -16,7 +16,7 @@ class CrossModal(FeatureLoss):
     Gupta et al. 2016, equation 1, for paired inputs: the teacher sees one modality of a sample and
     the student another. The second part (Tian et al. 2020, section 3.2; a batch of pairs as in
     CLIP) asks that each student's embedding be nearest to its own pair's, both of norm one. W is
-    learned where widths differ; maps are averaged over their positions. Zero at equality only
+    learned if the widths differ; maps are averaged over their positions. Zero at equality only
     without `contrast`.
     """
 

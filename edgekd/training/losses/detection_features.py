@@ -12,9 +12,9 @@ from edgekd.training.losses._shapes import pooled
 class DetectionFeatures(FeatureLoss):
     """`foreground` mean_M |r(F_s) - F_t|^2 + `background` mean_(1-M) |r(F_s) - F_t|^2.
 
-    Wang et al. 2019, equation 5, M being 1 in cells whose centre lies within a target's box; the
-    background's share as in Yang et al. 2022 (FGD). r is a learned 1x1 convolution where channels
-    differ; maps of different sizes are pooled to the smaller one.
+    Wang et al. 2019, equation 5, with M = 1 in cells whose centre lies within a target's box; the
+    background's share as in Yang et al. 2022 (FGD). r is a learned 1x1 convolution if the channel
+    counts differ; maps of different sizes are pooled to the smaller one.
     """
 
     needs = ("targets",)

@@ -17,11 +17,11 @@ class Graph(DepthsLoss):
     """`nodes` |W h_s - h_t|^2 + `edges` |e_s - k e_t|^2 + `pooled` |V p_s - p_t|^2, element means.
 
     `parts` says what each named layer gives, in order: node embeddings h (N, D), edge weights e
-    (N, N) or (heads, N, N) of one shape, the pooled output p (D,). W and V are learned where widths
-    differ. Yang et al. 2020 distil what a graph network's layers say of its nodes; with
-    `edge_budget` below 1 only that share of each graph's edges is kept (k = 1) and the others'
-    weights are taught to be zero: those stay for which |e_s d|V p_s - p_t|^2 / de_s|, the pooled
-    mismatch's first-order change without them, is largest.
+    (N, N) or (heads, N, N) of one shape, the pooled output p (D,). W and V are learned if the
+    widths differ. Yang et al. 2020 distil a graph network's node embeddings; with `edge_budget`
+    below 1 only that share of each graph's edges is kept (k = 1) and the weights of the others are
+    trained towards zero. The edges kept are those with the largest |e_s d|V p_s - p_t|^2 / de_s|,
+    the first-order change of the pooled mismatch without them.
     """
 
     least = 1

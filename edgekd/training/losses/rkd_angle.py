@@ -15,9 +15,9 @@ apart: there is no direction from one to the other."""
 class RKDAngle(FeatureLoss):
     """Huber of cos(angle at j between i and k), the mean over triplets of different samples.
 
-    Park et al. 2019, equations 9 and 10. Features are flattened and may differ in size; without a
-    layer, logits are compared. Fewer than three samples have no angle: zero. Two samples in one
-    place have no direction: their cosines are 0.
+    Park et al. 2019, equations 9 and 10. Features are flattened and may differ in size; if no
+    layer is named, logits are compared. Fewer than three samples have no angle: zero. Two identical
+    samples have no direction: their cosines are 0.
     """
 
     accepts_outputs = True

@@ -11,8 +11,8 @@ from edgekd.training.losses import FeatureLoss
 class RKDDistance(FeatureLoss):
     """Huber of |x_i - x_j| / mean, student against teacher, the mean over all pairs.
 
-    Park et al. 2019, equations 6 to 8. Features are flattened and may differ in size; without a
-    layer, logits are compared. A batch of one has no pair: zero.
+    Park et al. 2019, equations 6 to 8. Features are flattened and may differ in size; if no
+    layer is named, logits are compared. A batch of one has no pair: zero.
     """
 
     accepts_outputs = True

@@ -14,7 +14,7 @@ class SegmentationHolistic(OutputLoss):
     """-D(s) for the student + D(s) - D(t) + `penalty` (|dD(m) / dm| - 1)^2 for the critic D.
 
     Liu et al. 2019, equations 5 and 6, a conditional Wasserstein critic with the gradient penalty
-    of Gulrajani et al. 2017 at a random mixture m of both. D is learned along: it reads the softmax
+    of Gulrajani et al. 2017 at a random mixture m of both. D is trained along: it reads the softmax
     over the classes beside the image, resized to the map. Each part trains its own side only; the
     value itself has no least.
     """

@@ -11,7 +11,8 @@ from edgekd.training.losses import FeatureLoss
 class Similarity(FeatureLoss):
     """|G_s - G_t|_F^2 / B^2, G = Q Q^T with each row of norm one, Q the flattened features.
 
-    Tung and Mori 2019, equations 1 to 4. Sizes may differ; without a layer, logits are compared.
+    Tung and Mori 2019, equations 1 to 4. Sizes may differ; if no layer is named, logits are
+    compared.
     """
 
     accepts_outputs = True

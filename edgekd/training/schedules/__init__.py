@@ -1,9 +1,9 @@
-"""How a weight or a temperature changes while a student is trained, one way a file.
+"""How a weight or a temperature changes while a student is trained, one way per file.
 
 In a recipe a table stands where a number would: `temperature = { schedule = "linear", start = 8,
 end = 2 }`. A schedule is an `nn.Module` that gives the value of a step from that step's `TrainStep`
-alone, or from what is learned along and kept in the checkpoint, so that a training that was broken
-off and goes on sees the same values.
+alone, or from what is learned along and kept in the checkpoint, so that a training that is
+interrupted and resumed sees the same values.
 """
 
 from abc import abstractmethod

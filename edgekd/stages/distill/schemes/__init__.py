@@ -1,13 +1,12 @@
-"""How teacher and student meet: one scheme a file; the file's name is its name in a recipe.
+"""How teacher and student work together: one scheme per file, named in a recipe as its file.
 
-A scheme decides which networks take part, which of them learn, what each step compares, and what is
-left at the end. It trains through `fit` and `teach` alone, so everything that
-the one training loop promises holds for it: each phase has a folder and an epoch checkpoint of its
-own there, a phase that ended is read back instead of trained again, and a run that was killed ends
-with the same bits as an unbroken one.
+A scheme decides which networks take part, which of them are trained, what each step compares, and
+which network remains. It trains only through `fit` and `teach`, so it has every guarantee of the
+training loop: each phase has its own folder and epoch checkpoint, a phase that has finished is read
+back instead of trained again, and a run that was killed ends with the same bits as an unbroken one.
 
-The recipe's `losses` compare whoever learns with whoever teaches it in that scheme, and
-`label_weight` is the share of the labels. A scheme's fields are what its table may set.
+The recipe's `losses` compare each network that learns with the one that teaches it in this scheme,
+and `label_weight` weights the labels. A scheme's fields are what its table may set.
 """
 
 from abc import abstractmethod
@@ -33,10 +32,10 @@ class SchemeResult:
 
 
 class Scheme(Value):
-    """One way for teacher and student to meet; its fields are what a recipe's table may set.
+    """One way of teaching a student; its fields are what a recipe's table may set.
 
-    `example` are the keys that its table can't do without, `around` what else of a recipe it needs,
-    as TOML; `edgekd methods` shows both.
+    `example` holds the keys that its table requires, `around` the other parts of a recipe that it
+    needs, as TOML; `edgekd methods` shows both.
     """
 
     example: ClassVar[Mapping[str, Any]] = {}
@@ -44,24 +43,24 @@ class Scheme(Value):
 
     @abstractmethod
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
-        """Every reason why it can't work here; nothing is trained or changed."""
+        """Every reason why the scheme can't work here; nothing is trained or changed."""
 
     @abstractmethod
     def cost(self, context: Context) -> str:
-        """What the plan prints of it, after a check without faults."""
+        """The line that the plan prints; called only after a check without faults."""
 
     @property
     def reads_losses(self) -> bool:
-        """Whether the recipe's `losses` are compared at all, or it has only a loss of its own."""
+        """Whether the recipe's `losses` are used at all, or only the scheme's own loss."""
         return True
 
     def content(self, folder: Path) -> str:
-        """A hash of what its files and networks hold, relative to the recipe's `folder`."""
+        """A hash of the contents of its files and networks, relative to the recipe's `folder`."""
         return ""
 
     @abstractmethod
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
-        """Train `student`, which may be changed; teachers are left as they are, to the bit."""
+        """Train `student`, possibly in place; teachers stay exactly as they are."""
 
 
 def scheme_of(given: str | Mapping[str, Any], where: str) -> Scheme:

@@ -1,4 +1,4 @@
-"""The recipe's losses between two networks' answers, for schemes in which both may be learning."""
+"""The recipe's losses between the outputs of two networks that may both be learning."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from edgekd.training.terms import Term, terms_of
 
 
 class Comparison(nn.Module):
-    """The weighted sum of the losses on answers, and the labels' part; a companion of the training.
+    """The weighted sum of the losses on outputs, and the label loss; a companion of the training.
 
-    It holds the losses and their schedules as modules, so that what they learn is trained and kept
-    with the rest.
+    It holds the losses and their schedules as modules, so that their parameters are trained and
+    checkpointed with the rest.
     """
 
     def __init__(self, context: Context) -> None:
@@ -33,9 +33,9 @@ class Comparison(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, batch: Batch, labels: Tensor | None = None
     ) -> Tensor:
-        """Sum of weight * loss; no gradient goes to the teacher's answers.
+        """Sum of weight * loss; no gradient reaches the teacher's outputs.
 
-        `labels` are those of the answers where they aren't the batch's.
+        `labels` belong to the outputs if those are not the whole batch's.
         """
         labels = batch.y if labels is None else labels
         student, teacher = student.float(), teacher.detach().float()

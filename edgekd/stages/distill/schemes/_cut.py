@@ -1,4 +1,4 @@
-"""A network cut at a layer: what comes behind it, and what a layer's features are pooled to."""
+"""A network cut at a layer: the part after it, and how a layer's features are pooled."""
 
 import copy
 
@@ -13,8 +13,8 @@ from edgekd.network.taps import layer_names, no_such_layer
 def rest_behind(network: nn.Module, layer: str, where: str) -> GraphModule:
     """A copy of what the network computes from a layer's output on: (features) -> outputs.
 
-    `InputError` where there is no such layer, where the network's Python can't be traced, and where
-    something goes around the layer, so that its output is not all that comes behind it.
+    Raises `InputError` if there is no such layer, if the network's Python can't be traced, or if
+    something bypasses the layer, so that its output does not determine the rest.
     """
     known = layer_names(network)
     if layer not in known:

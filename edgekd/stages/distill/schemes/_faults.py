@@ -1,4 +1,4 @@
-"""What several schemes refuse in the same words."""
+"""Checks that several schemes share."""
 
 import os
 

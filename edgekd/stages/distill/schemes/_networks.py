@@ -1,4 +1,4 @@
-"""Networks that a scheme makes of others: begun anew, turned into a teacher, or frozen a while."""
+"""Networks made from others: reinitialized, turned into a teacher, or temporarily frozen."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ from edgekd.training.teachers.outputs import Outputs
 
 
 def fresh(network: nn.Module, seed: int, *names: object) -> nn.Module:
-    """A copy of the same structure, begun anew from a seed.
+    """A copy with the same structure, reinitialized from a seed.
 
-    Layers draw their weights as they do when they are made. A parameter that no layer can reset (a
-    position embedding, a class token) keeps its values in another order.
+    Layers draw their weights as they do when they are created. A parameter that no layer can reset
+    (a position embedding, a class token) keeps its values in another order.
     """
     made = copy.deepcopy(network)
     made.requires_grad_(True)
@@ -68,7 +68,7 @@ def learn_labels(network: nn.Module, context: Context) -> nn.Module:
 
 @contextmanager
 def frozen(teacher: Teacher) -> Iterator[nn.Module]:
-    """A teacher's network through which gradients pass without being kept; as it was afterwards."""
+    """A teacher's network that passes gradients on without keeping any; restored afterwards."""
     network = teacher.module
     assert network is not None
     before = [(value, value.requires_grad) for value in network.parameters()]

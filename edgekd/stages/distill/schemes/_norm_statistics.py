@@ -21,10 +21,10 @@ def norms_of(network: nn.Module) -> list[_BatchNorm]:
 
 
 class NormStatistics:
-    """A context in which `watch` tells how unlike a batch is in a network's batch norms.
+    """A context in which `watch` measures how far a batch is from a network's batch statistics.
 
     sum over batch norms of |mean(x) - running mean|_2 + |var(x) - running var|_2, x being what goes
-    into the norm: equation 4 of Yin et al. 2020. What others compute with the network meanwhile is
+    into the norm: equation 4 of Yin et al. 2020. Other threads that use the network meanwhile are
     not counted.
     """
 

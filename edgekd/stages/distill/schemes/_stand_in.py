@@ -1,4 +1,4 @@
-"""Data that stands in for the real ones where a scheme must not, or can't, read those."""
+"""Data that replaces the real samples if a scheme must not, or can't, read those."""
 
 from dataclasses import replace
 
@@ -9,25 +9,24 @@ from edgekd.data.samples import Augmentation, Data, Samples
 
 
 def only(data: Data, train: Samples, validation: Samples | None = None) -> Data:
-    """The same task with other training samples; without validation samples the last epoch stays.
-
-    The test samples are kept as they are: no training reads them.
+    """The same task with other training samples; without validation samples, training keeps the
+    last epoch. The test samples stay as they are: no training reads them.
     """
     chosen = none_of(data) if validation is None else validation
     return replace(data, train=train, validation=chosen)
 
 
 def none_of(data: Data) -> Samples:
-    """No sample, in the shape of the data's."""
+    """No samples, in the shape of the data's."""
     return Samples(data.train.x[:0], data.train.y[:0])
 
 
 def ticks(data: Data, count: int) -> Data:
-    """As many empty samples as there are steps, for a training whose loss makes its inputs."""
+    """One empty sample per step, for a training whose loss makes its own inputs."""
     nothing = Samples(torch.zeros(count, 1), torch.zeros(count, dtype=torch.int64))
     return replace(only(data, nothing), augmentation=Augmentation())
 
 
 def made(data: Data, x: Tensor, y: Tensor) -> Data:
-    """The same task with samples that were made, not taken from anywhere."""
+    """The same task with synthetic training samples."""
     return only(data, Samples(x, y))

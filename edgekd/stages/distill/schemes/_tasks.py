@@ -1,4 +1,4 @@
-"""Continual learning's tasks: classes that come one group after the other."""
+"""The tasks of continual learning: groups of classes that arrive one after the other."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ Tasks = tuple[tuple[int, ...], ...]
 
 
 def task_order_faults(tasks: Tasks, known: int, context: Context, scheme: str) -> list[EdgekdError]:
-    """Too few tasks, classes that aren't there or come twice, tasks without samples."""
+    """Too few tasks, classes that don't exist or appear twice, tasks without samples."""
     place, classes = f"{context.where}: scheme.tasks", context.data.classes
     faults = class_faults(context, scheme)
     if faults:
@@ -48,7 +48,7 @@ def of_classes(samples: Samples, classes: tuple[int, ...]) -> Samples:
 
 
 def of_task(data: Data, classes: tuple[int, ...]) -> Data:
-    """What a task sees: only its own classes, to train on and to choose by."""
+    """The data of one task: only its own classes, for training and validation."""
     return only(data, of_classes(data.train, classes), of_classes(data.validation, classes))
 
 

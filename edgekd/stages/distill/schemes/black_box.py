@@ -1,4 +1,4 @@
-"""A black box teaches: only its answers travel, recorded in half precision, or just its choices."""
+"""A black-box teacher: only its logits, in half precision, or its predicted classes are used."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,13 +24,13 @@ SURE = 1e4
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1503.02531")
 class BlackBox(Scheme):
-    """Learn from recorded answers alone, whatever else a teacher could show.
+    """Learn from a teacher's recorded outputs only, even if its layers are available.
 
-    `answers = "logits"`: the recipe's `losses` on the logits, kept in `storage`. "labels": only the
-    class that the teacher chooses is known, and the loss is label_weight * CE(z, y) +
+    `answers = "logits"`: the recipe's `losses` on the logits, stored in `storage`. "labels": only
+    the teacher's predicted class is known, and the loss is label_weight * CE(z, y) +
     (1 - label_weight) * CE(z, argmax z_t), the hard labels of Hinton et al. 2015, section 2 as
-    T -> 0 (several teachers vote by their weights). Losses that read layers are refused, also where
-    the teacher has layers: so a recipe can be tried before the teacher moves behind an interface.
+    T -> 0 (several teachers vote by their weights). Losses that read layers are rejected even if
+    the teacher has layers, so that a recipe can be tried before the teacher becomes a service.
     """
 
     answers: Literal["logits", "labels"] = "logits"
@@ -79,7 +79,7 @@ class BlackBox(Scheme):
 
 @dataclass(frozen=True)
 class ChosenClass:
-    """A teacher of whose answer nothing is left but the class; KL at T = 1 is CE with it then."""
+    """A teacher that is reduced to its predicted class; KL at T = 1 then is CE with that class."""
 
     teacher: Teacher
 
@@ -90,7 +90,7 @@ class ChosenClass:
 
     @property
     def key(self) -> str:
-        """The teacher's, marked."""
+        """The key of the teacher, marked."""
         return f"{self.teacher.key}-chosen-class"
 
     @property
@@ -100,10 +100,10 @@ class ChosenClass:
 
     @property
     def module(self) -> nn.Module | None:
-        """None: a black box."""
+        """None, as for every black box."""
         return None
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, classes), one of them sure."""
+        """(B, classes), one of them with probability one."""
         answers = self.teacher.logits(x)
         return SURE * F.one_hot(answers.argmax(1), answers.shape[1]).float()

@@ -1,4 +1,4 @@
-"""Born-again networks: each generation is begun anew and learns from the one before."""
+"""Born-again networks: each generation is reinitialized and learns from the previous one."""
 
 from typing import Literal
 
@@ -15,11 +15,11 @@ from edgekd.training.distillation import check_teaching, teach
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1805.04770")
 class BornAgain(Scheme):
-    """Generations of one structure: f_k, begun anew, learns from labels and from frozen f_(k-1).
+    """Generations of one structure: f_k, reinitialized, learns from labels and a frozen f_(k-1).
 
-    Furlanello et al. 2018, equation 1. f_0 learns from the labels alone, or, with
-    `first = "teachers"`, from the recipe's teachers; `generations` follow, by the recipe's
-    `label_weight` and `losses`, also those on layers. The last one is what is left.
+    Furlanello et al. 2018, equation 1. f_0 learns from the labels alone or, with
+    `first = "teachers"`, from the recipe's teachers; `generations` follow, with the recipe's
+    `label_weight` and `losses`, including those on layers. The last generation is the result.
     """
 
     generations: PositiveInt = 2

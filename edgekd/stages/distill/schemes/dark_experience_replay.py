@@ -1,4 +1,4 @@
-"""Dark experience replay: a few old samples are kept, with the answers that they got then."""
+"""Dark experience replay: a few old samples are kept together with their logits."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,12 +24,12 @@ from edgekd.training.loop import Batch, fit
 class DarkExperienceReplay(Scheme):
     """DER++: CE(z, y) + alpha |z' - logits'|^2 + beta CE(z'', y''), primes from the memory.
 
-    Buzzega et al. 2020, equations 6 and 7 (`beta = 0` is DER). The memory holds `memory` samples
-    that reservoir sampling chose from all that was seen, with label and the logits that they got
-    when they came; |.|^2 is the mean over classes, as in the authors' code. Two draws of a batch's
-    size are replayed in each step. `tasks` are groups of classes in order; the student knows the
-    first `known` of them already (their samples are not in the memory). The recipe's `losses` and
-    teachers are not used.
+    Buzzega et al. 2020, equations 6 and 7 (`beta = 0` is DER). The memory holds `memory` samples,
+    drawn by reservoir sampling from everything seen, with their labels and the logits they had when
+    they were stored; |.|^2 is the mean over classes, as in the authors' code. Each step replays two
+    draws of the batch size. `tasks` are groups of classes in order; the student already knows the
+    first `known` of them (their samples are not in the memory). The recipe's `losses` and teachers
+    are not used.
     """
 
     example: ClassVar[Mapping[str, Any]] = {"tasks": [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]}
@@ -91,9 +91,9 @@ class DarkExperienceReplay(Scheme):
 
 
 class Reservoir(nn.Module):
-    """An even sample of all that was offered, as buffers, so that a checkpoint has it.
+    """A uniform sample of everything offered, in buffers, so that a checkpoint includes it.
 
-    Vitter 1985, algorithm R: the n-th offered takes a random place among n, if the memory has it.
+    Vitter 1985, algorithm R: the n-th sample gets a random place among n, if the memory has it.
     """
 
     x: Tensor
@@ -114,7 +114,7 @@ class Reservoir(nn.Module):
         return min(int(self.offered), len(self.y))
 
     def offer(self, x: Tensor, y: Tensor, logits: Tensor, drawn: torch.Generator) -> None:
-        """Show it a batch, one sample after the other."""
+        """Offer a batch, one sample after the other."""
         for number in range(len(y)):
             self.offered += 1
             count = int(self.offered)
@@ -126,6 +126,6 @@ class Reservoir(nn.Module):
                 self.logits[place] = logits[number].detach()
 
     def draw(self, count: int, drawn: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Samples, labels and the logits of then, up to `count` different ones."""
+        """Up to `count` different samples with their labels and stored logits."""
         chosen = torch.randperm(self.held, generator=drawn)[:count].to(self.y.device)
         return self.x[chosen], self.y[chosen], self.logits[chosen]

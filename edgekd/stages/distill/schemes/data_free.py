@@ -1,4 +1,4 @@
-"""Data-free: a generator makes the samples that the teacher answers and the student learns from."""
+"""Data-free distillation: a generator makes the samples on which the teacher teaches."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -32,16 +32,16 @@ from edgekd.training.teachers import Teacher
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1904.01186")
 class DataFree(Scheme):
-    """No sample of the data is read: a generator learns what to ask the frozen teacher.
+    """No real sample is read: a generator learns to make inputs for the frozen teacher.
 
     The student learns by the recipe's `losses` from the teacher's logits t on x = G(noise), and by
-    `label_weight` from argmax t. The generator minimizes, by `objective`: "dafl" (Chen et al. 2019,
+    `label_weight` from argmax t. By `objective` the generator minimizes "dafl" (Chen et al. 2019,
     equation 10) CE(t, argmax t) - activation * mean|f| - balance * H(mean softmax(t)), f the input
     of the teacher's last linear layer; "zskt" (Micaelli & Storkey 2019, equation 1) - KL(softmax t
-    || softmax s), the student's disagreement. To either comes `statistics` times the distance from
-    the teacher's batch-norm statistics. The generator learns in one of `student_steps` steps (zskt:
-    10 in the paper). Samples get the `mean` and `std` that the teacher's inputs had. An epoch is
-    `samples` made ones; the last epoch's weights are kept, as there is no data to choose by.
+    || softmax s), the student's disagreement. Both add `statistics` times the distance from the
+    teacher's batch-norm statistics. The generator learns in one of `student_steps` steps (zskt: 10
+    in the paper). Samples get the `mean` and `std` of the teacher's inputs. An epoch has `samples`
+    generated samples; the last epoch's weights are kept, since there is no validation data.
     """
 
     objective: Literal["dafl", "zskt"] = "dafl"
@@ -121,7 +121,7 @@ class DataFree(Scheme):
     def _answers(
         self, teacher: Teacher, network: nn.Module, x: Tensor, norms: NormStatistics | None
     ) -> tuple[Tensor, Tensor]:
-        """The teacher's logits, and how far `x` is from its batch norms where that counts."""
+        """The teacher's logits, and how far `x` is from its batch statistics if that counts."""
         if norms is None:
             return differentiable(teacher, network, x), x.new_zeros(())
         return norms.watch(lambda: differentiable(teacher, network, x))
@@ -157,7 +157,7 @@ def divergence(theirs: Tensor, mine: Tensor) -> Tensor:
 
 
 class LastInputs:
-    """A context that takes what goes into a network's last linear layer."""
+    """A context that records the input of a network's last linear layer."""
 
     def __init__(self, network: nn.Module) -> None:
         linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
@@ -178,5 +178,5 @@ class LastInputs:
         self._features = inputs[0]
 
     def taken(self) -> Tensor | None:
-        """(B, D), or None where the network has no linear layer."""
+        """(B, D), or None if the network has no linear layer."""
         return self._features

@@ -1,4 +1,4 @@
-"""DeepInversion: images that the teacher's batch norms remember, and a student taught on them."""
+"""DeepInversion: a student learns on images recovered from the teacher's batch norms."""
 
 import math
 from contextlib import ExitStack
@@ -34,18 +34,18 @@ STEPS = 50
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1912.08795")
 class DeepInversion(Scheme):
-    """No sample of the data is read: images are made from noise, then teach as data would.
+    """No real sample is read: images are optimized from noise and then used as training data.
 
     Yin et al. 2020, equations 1 to 4: each image x with its class c minimizes CE(t(x), c) +
     total_variation * TV(x) + l2 * |x|^2 + statistics * (sum over batch norms of |mean(x) - running
-    mean|_2 + |var(x) - running var|_2), shifted by up to `jitter` pixels a step. `images` are made,
-    `chunk` at a time, in `iterations` steps of `rate`, begun from noise of the `mean` and `std` of
-    the teacher's inputs. The student learns on them by `label_weight` and `losses`, layers
-    included; the last epoch's weights are kept, as there is no data to choose by.
+    mean|_2 + |var(x) - running var|_2), shifted by up to `jitter` pixels per step. `images` are
+    made, `chunk` at a time, in `iterations` steps of `rate`, starting from noise with the `mean`
+    and `std` of the teacher's inputs. The student learns on them by `label_weight` and `losses`,
+    layers included; the last epoch's weights are kept, since there is no validation data.
 
     `competition` above 0 is their Adaptive DeepInversion (equations 6 and 7): the images are made
-    in `rounds`, the student learns on all there are after each, and from the second round on an
-    image also minimizes competition * (1 - JS(softmax t(x), softmax s(x))), s the student as it is.
+    in `rounds`, the student learns on all images so far after each, and from the second round on
+    an image also minimizes competition * (1 - JS(softmax t(x), softmax s(x))), s the student.
     """
 
     images: PositiveInt = 512
@@ -167,7 +167,7 @@ class DeepInversion(Scheme):
 
 
 class Pixels(nn.Module):
-    """Images as what is trained: whatever goes in, they come out."""
+    """Images as trainable parameters: they are the output for every input."""
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()

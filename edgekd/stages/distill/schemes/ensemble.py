@@ -18,11 +18,11 @@ from edgekd.training.teachers import Teacher
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1503.02531")
 class Ensemble(Scheme):
-    """`members` networks begun from different seeds learn from the labels; their mean teaches.
+    """`members` networks with different seeds learn from the labels; their mean teaches.
 
-    Hinton et al. 2015, section 3: the members' softened probabilities are averaged. Each has the
-    structure of the `student` or of the first `teacher`. With `with_teachers` the recipe's teachers
-    are members too.
+    Hinton et al. 2015, section 3: the members' softened probabilities are averaged. Each member has
+    the structure of the `student` or of the first `teacher`. With `with_teachers` the recipe's
+    teachers are members too.
     """
 
     members: int = Field(default=3, ge=1)

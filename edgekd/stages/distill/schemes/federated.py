@@ -1,4 +1,4 @@
-"""Federated: clients with data of their own; only their predictions on a public set travel."""
+"""Federated: clients with private data share only their predictions on a public set."""
 
 import io
 from collections.abc import Mapping
@@ -35,15 +35,15 @@ from edgekd.values.recipe import DataTable
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1910.03581")
 class Federated(Scheme):
-    """Clients learn on private samples; the weighted mean of their soft answers teaches all.
+    """Clients learn on private samples; the weighted mean of their soft predictions teaches all.
 
     FedMD (Li & Wang 2019) with FedDF's server student (Lin et al. 2020). Each of `rounds`: every
-    client trains `local_epochs` on its own samples, writes its logits for the public samples to a
-    file in half precision, and that file is all that leaves it. The server's student, and with
-    `digest` each client too, then learns the public samples without labels, by the recipe's
-    `losses` from sum_k (n_k / n) softmax(z_k / T), n_k the client's samples. `public` is a data
-    table of its own, or `public_share` of the training samples is set apart. Clients' shares of
-    each class are drawn from a Dirichlet distribution of `concentration`: small is uneven.
+    client trains for `local_epochs` on its own samples and writes its logits for the public samples
+    to a file in half precision; nothing else leaves it. The server's student, and with `digest`
+    each client too, then learns on the public samples without labels, by the recipe's `losses` from
+    sum_k (n_k / n) softmax(z_k / T), with n_k samples at client k. `public` is a separate data
+    table; otherwise `public_share` of the training samples is set aside. The clients' shares of
+    each class are drawn from a Dirichlet distribution: a small `concentration` is uneven.
     """
 
     example: ClassVar[Mapping[str, Any]] = {"clients": 2, "public_share": 0.2}
@@ -120,7 +120,7 @@ class Federated(Scheme):
     def _as_teacher(
         self, network: nn.Module, client: int, size: int, context: Context, number: int
     ) -> Teacher:
-        """A client as the others know it: a file of its answers to the public samples."""
+        """A client as the others see it: a file of its logits for the public samples."""
         answers = predict(network, context.data.train.x).half().numpy()
         path = context.work / f"round-{number}" / f"answers-{client + 1}.npy"
         write_beside(path, npy(answers))
@@ -150,7 +150,7 @@ class Federated(Scheme):
 
 
 def _unchanged(data: Data) -> Data:
-    """Without augmentation: answers are those to the samples as they are."""
+    """Without augmentation: recorded logits belong to the samples as they are."""
     rows = len(data.train)
     return replace(data, augmentation=Augmentation(), training_rows=rows, held_back=False)
 
@@ -163,7 +163,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def dirichlet_shares(y: torch.Tensor, clients: int, alpha: float, seed: int) -> list[torch.Tensor]:
-    """Positions of each client's samples: each class is cut by a draw of Dirichlet(alpha)."""
+    """Positions of each client's samples: each class is split by a draw of Dirichlet(alpha)."""
     random = np.random.default_rng(derive_seed(seed, "clients"))
     parts: list[list[torch.Tensor]] = [[] for _ in range(clients)]
     for label in torch.unique(y).tolist():

@@ -1,4 +1,4 @@
-"""The last epoch teaches this one: targets between the labels and one's own earlier answers."""
+"""The previous epoch teaches this one: targets between labels and earlier predictions."""
 
 import torch
 from pydantic import Field
@@ -25,10 +25,10 @@ class LastEpoch(Scheme):
     """PS-KD: in epoch t of E the loss is (1 - a_t) CE(z, y) + a_t * losses(z, z of epoch t - 1).
 
     Kim et al. 2021, equations 4 and 5, with a_t = `share` * t / E, t from 1; with kl at temperature
-    1 and weight 1 it is their cross-entropy with (1 - a_t) y + a_t p_(t-1), but for a constant. The
-    answers are those that the network gave in the epoch before, kept by sample. A sample without
-    one (in the first epoch, or dropped with a partial batch) has its label alone. `label_weight` is
-    not used: a_t takes its place. No teacher is needed.
+    1 and weight 1 it is their cross-entropy with (1 - a_t) y + a_t p_(t-1), up to a constant. The
+    targets are the network's logits from the previous epoch, stored per sample. A sample without
+    any (in the first epoch, or dropped with a partial batch) learns from its label alone.
+    `label_weight` is not used: a_t takes its place. No teacher is needed.
     """
 
     share: float = Field(default=0.8, gt=0.0, le=1.0)
@@ -78,7 +78,7 @@ class LastEpoch(Scheme):
 
 
 class Memory(nn.Module):
-    """The latest answer to each training sample, as buffers, so that a checkpoint has it."""
+    """The latest logits of each training sample, in buffers, so that a checkpoint has them."""
 
     answers: Tensor
     known: Tensor
@@ -89,12 +89,12 @@ class Memory(nn.Module):
         self.register_buffer("known", torch.zeros(samples, dtype=torch.bool))
 
     def recall(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, classes) and (B,): whether there is an answer."""
+        """(B, classes) and (B,): the logits, and whether there are any."""
         index = index.to(self.answers.device)
         return self.answers[index], self.known[index]
 
     def keep(self, index: Tensor, answers: Tensor) -> None:
-        """Replace the answers of these samples."""
+        """Replace the logits of these samples."""
         index = index.to(self.answers.device)
         self.answers[index] = answers.detach()
         self.known[index] = True

@@ -1,4 +1,4 @@
-"""Learning without forgetting: new classes are learned while the old answers are kept."""
+"""Learning without forgetting: new classes are learned while old predictions are preserved."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,14 +28,15 @@ from edgekd.training.loop import Batch, fit
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1606.09282")
 class LwF(Scheme):
-    """Tasks come one after the other; the network before a task teaches its old classes' answers.
+    """Tasks arrive one after the other; the network before a task teaches the old classes.
 
     Li & Hoiem 2016, equation 1: label loss on the new samples + losses(z[old], z_before[old]), with
-    z_before from the frozen network as it was before the task, asked about the *new* samples: none
-    of the old is kept. The recipe's `losses` are theirs (kl at temperature 2), `label_weight` the
-    new labels'. `labels_among` says between which classes a label decides: the "task"'s own, as
-    with the paper's separate heads, or all "seen" so far, which forgets more. `tasks` are groups of
-    classes in order; the student knows the first `known` of them already. No teacher is needed.
+    z_before from the frozen network as it was before the task, evaluated on the *new* samples: no
+    old sample is kept. The recipe's `losses` preserve the old classes (the paper: kl at temperature
+    2), `label_weight` weights the new labels. `labels_among` says which classes the label loss
+    compares: the "task"'s own, as with the paper's separate heads, or all "seen" so far, which
+    forgets more. `tasks` are groups of classes in order; the student already knows the first
+    `known` of them. No teacher is needed.
     """
 
     example: ClassVar[Mapping[str, Any]] = {"tasks": [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]}

@@ -1,4 +1,4 @@
-"""Several teachers at once, each with its own share in every sample's target."""
+"""Several teachers at once, each with its own weight in every sample's target."""
 
 import math
 from typing import ClassVar, Literal
@@ -20,15 +20,15 @@ from edgekd.training.fusion import Fusion
 
 @SCHEMES.register(paper="https://arxiv.org/abs/2201.00007")
 class MultiTeacher(Scheme):
-    """Two or more teachers; sum_k w_k softmax(z_k / T) is what losses on logits see.
+    """At least two teachers; losses on logits see the mixture sum_k w_k softmax(z_k / T).
 
     `mean`: w_k = 1/K. `weighted`: by the teachers' `weight` (You et al. 2017). `confidence`: by
     sample, w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1) with CE_k the teacher's own
     cross-entropy with the label (CA-MKD, Zhang et al. 2022, equation 3). `entropy`: by sample,
     w_k in proportion to 1 / H(softmax(z_k)) (Kwon et al. 2020). `attention`: w = softmax over k of
-    (A z_s + a) . (B_k z_k + b_k) / sqrt(width), all learned along (after Liu et al. 2020,
-    AMTML-KD); they learn from the fused target's cross-entropy with the label, since the student's
-    own loss would favour whoever agrees with it already.
+    (A z_s + a) . (B_k z_k + b_k) / sqrt(width), all trained along (after Liu et al. 2020,
+    AMTML-KD), with the cross-entropy between fused target and label, since the student's own loss
+    would favour whichever teacher already agrees with it.
     """
 
     around: ClassVar[str] = """[[teachers]]
@@ -89,7 +89,7 @@ class Equal(Fusion):
 
 
 class ByConfidence(Fusion):
-    """More for the teacher whose answer is closer to the label."""
+    """More for the teacher whose prediction is closer to the label."""
 
     def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         losses = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in answers])
@@ -98,7 +98,7 @@ class ByConfidence(Fusion):
 
 
 class ByEntropy(Fusion):
-    """More for the teacher that is surer, right or wrong."""
+    """More for the more confident teacher, right or wrong."""
 
     def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         logs = torch.log_softmax(answers, dim=2)
@@ -107,7 +107,7 @@ class ByEntropy(Fusion):
 
 
 class ByAttention(Fusion):
-    """More for the teacher whose answers the learned attention trusts for this sample."""
+    """More for the teacher that the learned attention trusts for this sample."""
 
     def __init__(self, teachers: int, classes: int, width: int) -> None:
         super().__init__()

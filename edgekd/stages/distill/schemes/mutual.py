@@ -23,14 +23,14 @@ from edgekd.training.loop import Batch, fit
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1706.00384")
 class Mutual(Scheme):
-    """Peers of the student's structure learn with it; afterwards they are dropped.
+    """Peers with the student's structure learn together with it and are removed afterwards.
 
     Zhang et al. 2018, equation 8, for K networks: L_k = CE(z_k, y) + 1/(K-1) sum_{l != k} of
     KL(p_l || p_k), with the recipe's `label_weight` and `losses` in place of both (the paper's own:
-    `label_weight = 1`, kl at temperature 1). All take their step at once; with `in_turn` one after
-    the other, each seeing what those before it answer after their step, as in the paper's
-    algorithm 1: K steps and K times the forward passes a batch. With `with_teacher` a copy of the
-    first teacher is one more peer and learns too; the teacher itself stays as it is.
+    `label_weight = 1`, kl at temperature 1). All networks step at once; with `in_turn`, one after
+    the other, each using the updated outputs of those before it, as in the paper's algorithm 1: K
+    steps and K times the forward passes per batch. With `with_teacher` a copy of the first teacher
+    is one more peer and learns too; the teacher itself stays as it is.
     """
 
     peers: int = Field(default=1, ge=0)

@@ -23,13 +23,14 @@ from edgekd.training.terms import shapes_at
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1806.04606")
 class OnTheFly(Scheme):
-    """ONE: copies of the student's upper layers branch off; their gated ensemble teaches them all.
+    """ONE: the student's upper layers are copied into branches; their gated ensemble teaches all.
 
     Lan et al. 2018, equation 8: L = sum_i CE(z_i, y) + CE(z_e, y) + T^2 sum_i KL(p_e || p_i), with
     z_e = sum_i g_i z_i and the gate g = softmax(relu(BN(W pooled features))) (section 3.1). The
-    cross-entropies count by `label_weight`, the branches learn from z_e by the recipe's `losses`
-    (the paper's: label_weight = 1, kl at temperature 3). `layer` is the last that is shared, by
-    default the last block but one; branches and gate are dropped afterwards. No teacher is needed.
+    cross-entropies are weighted by `label_weight`, the branches learn from z_e by the recipe's
+    `losses` (the paper's: label_weight = 1, kl at temperature 3). `layer` is the last shared layer,
+    by default the last block but one; branches and gate are removed afterwards. No teacher is
+    needed.
     """
 
     branches: int = Field(default=2, ge=1)
@@ -92,7 +93,7 @@ class OnTheFly(Scheme):
 
 
 class Gate(nn.Module):
-    """Shares of the branches from the shared features: (B, width) -> (B, branches), sum one."""
+    """Weights of the branches from the shared features: (B, width) -> (B, branches), sum one."""
 
     def __init__(self, width: int, branches: int) -> None:
         super().__init__()

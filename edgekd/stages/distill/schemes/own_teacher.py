@@ -1,4 +1,4 @@
-"""Be your own teacher: the deepest layers teach shallow ones through heads that are dropped."""
+"""Be your own teacher: the deepest layers teach shallow ones through temporary heads."""
 
 from typing import cast
 
@@ -32,8 +32,8 @@ class OwnTeacher(Scheme):
     p_i) + lambda |F_i - F_C|^2, with C the deepest classifier, which learns from the labels alone.
     Here `label_weight` is 1 - alpha, the recipe's `losses` are alpha KL (the paper's: 0.7, and kl
     with weight 0.3 at temperature 3), and `feature_weight` is lambda, on pooled features and the
-    mean over elements. `layers` are the heads' places, by default up to `heads` of the blocks at
-    even depths; `deepest` is the layer of F_C, by default the last block. Heads are dropped
+    mean over elements. `layers` are the layers that get a head, by default up to `heads` blocks at
+    even depths; `deepest` is the layer of F_C, by default the last block. The heads are removed
     afterwards. No teacher is needed.
     """
 
@@ -89,7 +89,7 @@ class OwnTeacher(Scheme):
         return SchemeResult(student, f"heads at {', '.join(layers[:-1])}, removed afterwards")
 
     def _layers(self, student: nn.Module, where: str) -> list[str]:
-        """The heads' layers, and the deepest behind them."""
+        """The layers that get a head, and the deepest layer after them."""
         blocks = blocks_of(student)
         count = min(self.heads, len(blocks) - 1)
         spread = [blocks[round((n + 1) * len(blocks) / (count + 1)) - 1] for n in range(count)]

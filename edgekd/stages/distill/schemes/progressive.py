@@ -24,12 +24,12 @@ from edgekd.values.recipe import Network
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1902.03393")
 class Progressive(Scheme):
-    """Assistants of sizes in between: each learns from the one before, the student from the last.
+    """Assistants of intermediate sizes: each learns from its predecessor, the student too.
 
     Mirzadeh et al. 2020 (teacher assistants); every step has the recipe's `label_weight` and
-    `losses`. With `dense` each learns from all that came before it (Son et al. 2021, densely guided
-    distillation); `drop` is the chance with which each of those is left out of a step (their
-    stochastic DGKD), while one of them stays and the others share its part. `assistants` are
+    `losses`. With `dense` each learns from all its predecessors (Son et al. 2021, densely guided
+    distillation); `drop` is the probability with which each of them is left out of a step (their
+    stochastic DGKD); at least one stays, and those that stay share its part. `assistants` are
     networks, from large to small, as in [student]: `{ factory = "package.module:callable",
     arguments = { ... } }`.
     """
@@ -91,7 +91,7 @@ class Progressive(Scheme):
 
 
 class Dropping(Fusion):
-    """The teachers' weights, with some of them left out of a step by chance."""
+    """The teachers' weights, with some teachers randomly left out of a step."""
 
     def __init__(self, chance: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Specialists: copies of the teacher, each trained on classes that it confuses, teach with it."""
+"""Specialists: copies of the teacher, trained on classes that it confuses, teach with it."""
 
 import copy
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ class Specialists(Scheme):
 
     Hinton et al. 2015, section 5. Classes are grouped by k-means on the covariance of the teacher's
     predictions. A specialist starts as the teacher and learns its group against one dustbin class,
-    half of its samples from the group; the dustbin's logit is then raised by the log of how much
-    too often the group was shown. For each sample the target q minimizes KL(p_g, q) + sum of
-    KL(p_m, q) over the specialists whose group holds the teacher's choice (equation 5; a dustbin
-    stands for the sum of q over the other classes). The student learns from q by the recipe's
-    `losses`. `epochs` is how long specialists train, at the recipe's other settings.
+    half of its samples from the group; the dustbin's logit is then raised by the log of the factor
+    by which the group was oversampled. For each sample the target q minimizes KL(p_g, q) + sum of
+    KL(p_m, q) over the specialists whose group contains the teacher's prediction (equation 5; a
+    dustbin stands for the sum of q over the other classes). The student learns from q by the
+    recipe's `losses`. The specialists train for `epochs`, with the recipe's other settings.
     """
 
     specialists: int = Field(default=2, ge=1)
@@ -97,7 +97,7 @@ class Specialists(Scheme):
 
 @dataclass(frozen=True)
 class Specialist:
-    """A network that knows its group; `excess` is the log of how much too often it was shown."""
+    """A network for its group; `excess` is the log of the factor of oversampling."""
 
     network: nn.Module
     group: tuple[int, ...]
@@ -175,7 +175,7 @@ def place_in(y: Tensor, group: tuple[int, ...]) -> Tensor:
 
 
 def shown(data: Data, group: tuple[int, ...], seed: int) -> tuple[Data, float]:
-    """A specialist's samples, half of them of its group, and the log of the group's excess."""
+    """A specialist's samples, half of them from its group, and the log of the oversampling."""
     inside = torch.isin(data.train.y, torch.tensor(group))
     places, others = inside.nonzero().flatten(), (~inside).nonzero().flatten()
     count = min(len(places), len(others))
