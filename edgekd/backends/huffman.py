@@ -20,7 +20,7 @@ class Huffman(Follower):
         title="Huffman-coded ONNX",
         files=(
             FileKind(
-                format="onnx-huffman", runtime="huffman",
+                format="onnx-huffman", runtime="huffman", stored=True,
                 not_run="kept for flash: it unpacks to the ONNX file bit for bit, whose numbers "
                 "hold for it",
             ),

@@ -46,7 +46,8 @@ class FileKind(Value):
     what loads the file. `suffixes` are the file names that `edgekd bench` takes for this kind; a
     kind that shares its suffix with another backend's has a `mark`, bytes that only its files
     contain. `tells_inputs` is false where the runtime can't say which inputs the file has.
-    `not_run` says why files of this kind are never run, if so. `plot_mark` is matplotlib's marker.
+    `not_run` says why files of this kind are never run, if so. Of a `stored` kind only the size is
+    held against budgets. `plot_mark` is matplotlib's marker.
     """
 
     format: str
@@ -55,6 +56,7 @@ class FileKind(Value):
     mark: bytes = b""
     tells_inputs: bool = True
     not_run: str = ""
+    stored: bool = False
     plot_mark: str = "D"
 
 

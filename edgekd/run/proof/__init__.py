@@ -22,6 +22,7 @@ from edgekd.run.proof.outputs import Original, inherited, not_run, proof_of
 from edgekd.run.proof.place import Place, place_for
 from edgekd.stages import Progress
 from edgekd.store import code_key, key_of
+from edgekd.values.backend_lookup import kind_of
 from edgekd.values.target import Target
 
 __all__ = ["Original", "prove"]
@@ -48,7 +49,7 @@ def prove(
         place.device.close()
     folder = plan.request.out
     reports = [
-        _judged(plan, planned, report, str(each.artifact.path.relative_to(folder)))
+        _judged(plan, planned, report, reports, str(each.artifact.path.relative_to(folder)))
         for report, each in zip(reports, everything, strict=True)
     ]
     return TargetReport(
@@ -113,11 +114,26 @@ FOOTPRINT = ("size", "memory")
 """Budgets of what is deployed, not of what it was made of."""
 
 
+def only_size_counts(report: ArtifactReport, reports: Sequence[ArtifactReport]) -> bool:
+    """Whether only budgets of size apply to a file: it is stored, or another file is run in its
+    place, as an engine is instead of the ONNX file that it is built from."""
+    kind = kind_of(report.format)
+    if kind is None or not kind.not_run:
+        return False
+    return kind.stored or any(
+        other.runtime == report.runtime and not not_run(other.format) for other in reports
+    )
+
+
 def _judged(
-    plan: Plan, planned: PlannedTarget, report: ArtifactReport, path: str
+    plan: Plan,
+    planned: PlannedTarget,
+    report: ArtifactReport,
+    reports: Sequence[ArtifactReport],
+    path: str,
 ) -> ArtifactReport:
     limits = planned.budgets
-    if not_run(report.format):
+    if only_size_counts(report, reports):
         limits = {name: limit for name, limit in limits.items() if name.startswith("size")}
     if plan.request.product not in ("", report.format):
         limits = {name: limit for name, limit in limits.items() if not name.startswith(FOOTPRINT)}
