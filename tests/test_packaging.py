@@ -1,12 +1,18 @@
 """What pyproject.toml asks for: pins that fit it, extras that fit each other."""
 
+import ast
+import functools
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from edgekd.devices.doctor import PACKAGES
+from edgekd.values.backend_lookup import examined_backends
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -58,3 +64,103 @@ def test_every_extra_has_an_upper_bound_on_each_package():
         requirement = Requirement(line)
         if requirement.name not in {"edgekd", *bare}:
             assert re.search(r"<|==", str(requirement.specifier)), requirement.name
+
+
+PACKAGE = ROOT / "edgekd"
+MODULES = {
+    "sklearn": "scikit-learn", "lightning_fabric": "lightning-fabric", "ethosu": "ethos-u-vela",
+    "torch_pruning": "torch-pruning", "tvm": "apache-tvm", "tomli_w": "tomli-w",
+    "tflite_micro": "tflite-micro", "ai_edge_litert": "ai-edge-litert",
+    "litert_torch": "litert-torch", "tensorflow": "tensorflow-cpu",
+}  # fmt: skip
+"""The packages of those modules that have another name."""
+
+COME_ALONG = {
+    "markupsafe": "jinja2", "click": "typer", "flatbuffers": "ai-edge-litert",
+    "ai_edge_quantizer": "litert-torch", "ml_dtypes": "onnx", "google": "onnx",
+}  # fmt: skip
+"""Modules that a package we ask for cannot do without."""
+
+WHERE_PRESENT = {"tensorrt", "tflite_runtime", "IPython"}
+"""What is used where it is there: by the agent on a board, in a notebook."""
+
+
+def packages_of(lines: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@functools.cache
+def sources() -> list[tuple[Path, ast.Module]]:
+    return [(file, ast.parse(file.read_text())) for file in sorted(PACKAGE.rglob("*.py"))]
+
+
+def imported(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"edgekd", "__future__"}
+
+
+def test_every_import_belongs_to_a_package_that_is_asked_for():
+    declared = packages_of(PROJECT["dependencies"]).union(*map(packages_of, EXTRAS.values()))
+    for file, tree in sources():
+        for module in imported(tree) - WHERE_PRESENT:
+            package = COME_ALONG.get(module) or MODULES.get(module, module)
+            assert package in declared, f"{file.relative_to(ROOT)} imports {module}"
+
+
+def test_nothing_optional_is_imported_before_it_is_used():
+    always = packages_of(PROJECT["dependencies"])
+    for file, tree in sources():
+        top = ast.Module([node for node in tree.body if not isinstance(node, DEFERRED)], [])
+        for module in imported(top):
+            package = COME_ALONG.get(module) or MODULES.get(module, module)
+            assert package in always, f"{file.relative_to(ROOT)} imports {module} at the top"
+
+
+DEFERRED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If)
+
+
+def hinted() -> set[tuple[str, str]]:
+    """Each package with its extra, as the backends and every `MissingPackage(package, extra)` that
+    is written out in the sources name them."""
+    infos, _ = examined_backends()
+    found = {
+        (each.name, each.extra)
+        for info in infos.values()
+        for each in info.needs.packages
+        if each.extra
+    }
+    for _, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingPackage":
+                words = [word.value for word in node.args[:2] if isinstance(word, ast.Constant)]
+                if len(words) == 2:
+                    found.add((str(words[0]), str(words[1])))
+    return found
+
+
+def test_the_hints_are_found_in_the_sources():
+    assert {("nncf", "nncf"), ("ethos-u-vela", "ethos")} <= hinted()
+
+
+@pytest.mark.parametrize(("package", "extra"), sorted(hinted()))
+def test_a_hint_names_an_extra_that_brings_the_package(package: str, extra: str):
+    assert package.split("|")[0] in packages_of(EXTRAS[extra])
+
+
+def test_each_extra_that_is_mentioned_exists():
+    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for extras in re.findall(r"edgekd\[([a-z][a-z,-]*)\]", file.read_text()):
+            assert set(extras.split(",")) <= set(EXTRAS), file
+
+
+def test_doctor_names_an_extra_that_brings_the_package():
+    for names, _, requirement in PACKAGES:
+        extras = Requirement(requirement).extras
+        lines = [line for extra in extras for line in EXTRAS[extra]]
+        brought = packages_of(lines or PROJECT["dependencies"])
+        assert brought & set(names.split("|")), names

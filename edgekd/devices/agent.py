@@ -336,7 +336,7 @@ class TensorRT(Model):
 RUNTIMES: dict[str, tuple[Any, list[str], str]] = {
     "onnxruntime": (OnnxRuntime, ["onnxruntime"], "pip install onnxruntime"),
     "litert": (LiteRT, ["ai_edge_litert", "tflite_runtime"], "pip install ai-edge-litert"),
-    "tvm": (TVM, ["tvm"], "pip install apache-tvm apache-tvm-ffi==0.1.14.post1"),
+    "tvm": (TVM, ["tvm"], "pip install 'apache-tvm==0.26.*' 'apache-tvm-ffi==0.1.13.*'"),
     "edgetpu": (EdgeTPU, ["ai_edge_litert", "tflite_runtime"], "pip install tflite-runtime, and "
                 "libedgetpu1-std from Coral's apt archive"),
     "tensorrt": (TensorRT, ["tensorrt"], "TensorRT comes with JetPack: apt install tensorrt"),
