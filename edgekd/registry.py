@@ -115,7 +115,9 @@ class Registry:
         for point in entry_points(group=self.group):
             if point.name == name:
                 make = self._load(point, where)
-                self._entries[name] = Entry(name, make, getattr(make, "paper", ""))
+                papers = [entry.paper for entry in self._entries.values() if entry.make is make]
+                paper = papers[0] if papers else getattr(make, "paper", "")
+                self._entries[name] = Entry(name, make, paper)
                 return
         importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
 
