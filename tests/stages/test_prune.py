@@ -150,7 +150,7 @@ def test_every_criterion_prunes_a_transformer_where_it_makes_sense(
         candidate = Candidate(module, data.example)
         found = pruning.check(candidate, context, "stages.1")
         if criterion == "bn-scale":
-            assert "has no normalisation behind it" in str(found[0])
+            assert "is not followed by a normalisation" in str(found[0])
             continue
         assert found == []
         result = pruning.run(candidate, context)
@@ -243,7 +243,7 @@ def test_an_exported_program_gets_zeros_and_every_other_pruning_is_refused(
     for keys, message in (
         ({"granularity": "blocks"}, "an exported program can't be pruned"),
         ({"granularity": "channels"}, "its layers and shapes are fixed"),
-        ({"granularity": "weights", "criterion": "movement"}, "an exported program has none left"),
+        ({"granularity": "weights", "criterion": "movement"}, "an exported program has none"),
     ):
         (fault,) = faults(stage(amount=0.5, **keys), graph, data)
         assert message in fault
@@ -256,25 +256,25 @@ FAULTS = {
     "removes none of 1 blocks": {"amount": 0.3, "granularity": "blocks"},
     "without any of its 1 removable blocks it still has": {"budget": 0.1, "granularity": "blocks"},
     "there are no neurons to remove": {"amount": 0.5, "granularity": "neurons"},
-    "'stem.0' has 16 outputs of 1 inputs, which blocks of 4x4 don't divide": {
+    "'stem.0' has 16 outputs and 1 inputs, which blocks of 4x4 don't divide": {
         "amount": 0.5, "granularity": "4x4"},
-    "blocks of 1x1 are no blocks": {"amount": 0.5, "granularity": "1x1"},
-    "'movement' prunes while the model trains": {
+    "1x1 is not a block": {"amount": 0.5, "granularity": "1x1"},
+    "'movement' prunes during training": {
         "amount": 0.5, "criterion": "movement", "epochs": 0},
-    "which sensitivity can't follow": {
+    "so sensitivity can't be measured": {
         "amount": 0.5, "criterion": "soft-movement", "allocation": "sensitivity"},
     "amount of 0.99 leaves no channel in 'stem.0'": {"amount": 0.99},
-    "removes nothing: channels go in multiples of 4": {"amount": 0.01},
+    "removes nothing: channels are removed in multiples of 4": {"amount": 0.01},
     "no layer 'stem.O'": {"amount": 0.5, "ignore": ("stem.O",)},
     "did you mean 'taylor'?": {"amount": 0.5, "criterion": "tailor"},
     "unknown key 'speed'": {"amount": 0.5, "criterion": {"name": "movement", "speed": 1}},
     "out of reach": {"budget": 0.001},
     "no heads to remove": {"amount": 0.5, "granularity": "heads"},
-    "'stem.0' has 1 input channels a filter, which 4 does not divide": {"granularity": "2:4"},
+    "'stem.0' has 1 input channels per filter, which is not divisible by 4": {"granularity": "2:4"},
     "prunes nothing or everything": {"granularity": "4:4"},
     "scores channels, not single weights": {
         "amount": 0.5, "granularity": "weights", "criterion": "bn-scale"},
-    "while the model trains, for 0 epochs": {
+    "during training, but epochs is 0": {
         "amount": 0.5, "granularity": "weights", "criterion": "movement", "epochs": 0},
 }  # fmt: skip
 

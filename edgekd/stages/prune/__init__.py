@@ -203,18 +203,7 @@ class Prune(TrainingStage):
         else:
             judged, scores = scored(module, criterion, spec, context)
         remove = cut_blocks if self.granularity == "blocks" else cut
-        return remove(
-            judged,
-            candidate.example,
-            spec,
-            scores=scores,
-            criterion=criterion,
-            first=goal.first,
-            amount=goal.amount,
-            macs=goal.macs,
-            samples=context.data.validation,
-            report=context.progress,
-        )
+        return remove(judged, candidate.example, spec, scores, criterion, goal, context)
 
     def _moved_channels(
         self, candidate: Candidate, context: Context, criterion: Criterion
@@ -233,18 +222,8 @@ class Prune(TrainingStage):
             phase = context.phase("moving")
             facts = (criterion, amount, phase, moving)
             module, scores = scored_by_moving(start, groups, spec, *facts)
-            return cut(
-                module,
-                example,
-                spec,
-                scores=scores,
-                criterion=criterion,
-                first=units_of(groups),
-                amount=self.amount,
-                macs=macs,
-                samples=context.data.validation,
-                report=context.progress,
-            )
+            goal = Goal(units_of(groups), self.amount, macs)
+            return cut(module, example, spec, scores, criterion, goal, context)
 
         smaller = kept_structure(context.work / "pruned", start, make)
         again = partial(recovered, smaller, context, self.teaching.epochs - moving)

@@ -8,21 +8,21 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data.samples import Samples
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate
 from edgekd.stages.prune.allocation import Pool, best, global_, uniform
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.kinds import KERNELS, NORMS
 from edgekd.stages.prune.scoring import Scores
-from edgekd.stages.prune.spec import PruneSpec
+from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.stages.prune.structured import within
-from edgekd.values.progress import Progress
+from edgekd.training.context import Context
 
 
 @dataclass(frozen=True)
@@ -133,22 +133,22 @@ def block_scores_of(
     return found
 
 
-def wanted_blocks(module: nn.Module, example: Tensor, wish: PruneSpec) -> list[Block]:
+def wanted_blocks(module: nn.Module, example: Tensor, spec: PruneSpec) -> list[Block]:
     """The residual blocks that the recipe does not ignore."""
-    return [each for each in residual_blocks(module, example) if not wish.ignores(each.name)]
+    return [each for each in residual_blocks(module, example) if not spec.ignores(each.name)]
 
 
 def block_pools(
     blocks: Sequence[Block],
     worth: Mapping[str, float],
     first: Mapping[tuple[int, ...], int],
-    wish: PruneSpec,
+    spec: PruneSpec,
 ) -> tuple[list[Pool], list[list[Block]]]:
     """What competes: the blocks of one shape ("uniform"), or all of them."""
     shapes = dict.fromkeys(block.shape for block in blocks)
     sets = [[block for block in blocks if block.shape == shape] for shape in shapes]
     counts = [first.get(shape, 0) for shape in shapes]
-    if wish.allocation != "uniform":
+    if spec.allocation != "uniform":
         sets, counts = [list(blocks)], [sum(first.values())]
     pools = [
         Pool(each[0].name, torch.tensor([worth[block.name] for block in each]), count, least=0)
@@ -160,41 +160,38 @@ def block_pools(
 def cut_blocks(
     module: nn.Module,
     example: Tensor,
-    wish: PruneSpec,
-    *,
+    spec: PruneSpec,
     scores: Scores,
     criterion: Criterion,
-    first: Mapping[tuple[int, ...], int],
-    amount: float | None,
-    macs: float | None,
-    samples: Samples,
-    report: Progress,
+    goal: Goal,
+    context: Context,
 ) -> nn.Module:
-    """A copy without the worst blocks: `amount` of the first ones, or enough for `macs`.
+    """A copy without the worst blocks: as many removed as the goal asks for.
 
-    With allocation "sensitivity" a block is worth the accuracy that is lost on `samples` when it
-    goes alone; of equal ones the criterion decides.
+    With allocation "sensitivity" a block is worth the accuracy lost on the validation samples if it
+    alone is removed; the criterion decides between equal ones.
     """
-    blocks = wanted_blocks(module, example, wish)
+    blocks = wanted_blocks(module, example, spec)
     if not blocks:
         return module
     worth = block_scores_of(module, blocks, scores, criterion)
-    if wish.allocation == "sensitivity":
-        worth = _measured(module, example, blocks, worth, samples, report)
-    pools, sets = block_pools(blocks, worth, first, wish)
+    if spec.allocation == "sensitivity":
+        worth = _measured(module, example, blocks, worth, context)
+    pools, sets = block_pools(blocks, worth, goal.first, spec)
 
     def at(share: float) -> nn.Module:
-        kept = (global_ if wish.allocation == "global" else uniform)(pools, share)
+        kept = (global_ if spec.allocation == "global" else uniform)(pools, share)
         gone = []
         for pool, each in zip(pools, sets, strict=True):
             staying = set(best(pool, kept[pool.name]))
             gone += [block.name for number, block in enumerate(each) if number not in staying]
         return remove_blocks(module, example, gone) if gone else module
 
-    if macs is None:
-        assert amount is not None
-        return at(amount)
-    return within(module, example, macs, at, 1.0, report, "blocks for the budget")
+    if goal.macs is None:
+        assert goal.amount is not None
+        return at(goal.amount)
+    report = partial(context.progress, "blocks for the budget")
+    return within(module, example, goal.macs, at, 1.0, report)
 
 
 def _measured(
@@ -202,14 +199,14 @@ def _measured(
     example: Tensor,
     blocks: Sequence[Block],
     worth: Mapping[str, float],
-    samples: Samples,
-    report: Progress,
+    context: Context,
 ) -> dict[str, float]:
+    samples = context.data.validation
     before, found = evaluate(module, samples), {}
     span = max(abs(value) for value in worth.values()) or 1.0
     least = 0.5 / max(1, len(samples))  # less than one sample's worth of accuracy
     for number, block in enumerate(blocks):
-        report("sensitivity", number, len(blocks))
+        context.progress("sensitivity", number, len(blocks))
         lost = before - evaluate(remove_blocks(module, example, [block.name]), samples)
         found[block.name] = lost + least * worth[block.name] / span
     return found

@@ -38,13 +38,13 @@ def moving_faults(
     """What stands against a criterion whose masks move while the model trains."""
     faults: list[EdgekdError] = []
     if not epochs:
-        found = f"'{name}' prunes while the model trains, for 0 epochs"
+        found = f"'{name}' prunes during training, but epochs is 0"
         hint = "set epochs, or take a criterion such as taylor"
         faults.append(InputError(found, where=f"{where}.epochs", hint=hint))
     if allocation == "sensitivity":
         faults.append(
             InputError(
-                f"'{name}' moves its masks while the model trains, which sensitivity can't follow",
+                f"'{name}' moves its masks during training, so sensitivity can't be measured",
                 where=f"{where}.allocation",
                 allowed="uniform, global",
             )
@@ -52,7 +52,7 @@ def moving_faults(
     if isinstance(module, torch.fx.GraphModule):
         faults.append(
             InputError(
-                f"'{name}' puts masks on layers, and an exported program has none left",
+                f"'{name}' puts masks on layers, but an exported program has none",
                 where=f"{where}.criterion",
                 hint=f"{GIVE_FACTORY}, or take a criterion such as taylor",
             )
@@ -63,7 +63,7 @@ def moving_faults(
 def channel_faults(
     module: nn.Module,
     example: Tensor,
-    wish: PruneSpec,
+    spec: PruneSpec,
     criterion: Criterion,
     amount: float | None,
     budget: float | None,
@@ -71,11 +71,11 @@ def channel_faults(
 ) -> list[EdgekdError]:
     """What stands against removing channels: by layer name."""
     try:
-        groups = wanted_groups(module, example, wish)
+        groups = wanted_groups(module, example, spec)
     except InputError as error:
         return [error]
     if not groups:
-        text = f"there are no {wish.kind} to remove besides the ignored ones"
+        text = f"there are no {spec.kind} to remove except the ignored ones"
         return [InputError(text, where=where)]
     stuck = [group for group in groups if group.reason]
     faults: list[EdgekdError] = [
@@ -92,13 +92,13 @@ def channel_faults(
         return faults
     if budget is not None:
         whole = totals(module, example).macs
-        least = smallest(module, example, groups, wish.multiple)
+        least = smallest(module, example, groups, spec.multiple)
         if least > budget * whole:
             fault = unreachable(least, budget * whole)
             return [InputError(fault.message, where=f"{where}.budget", hint=fault.hint)]
         return []
     assert amount is not None
-    return _amount_faults(groups, wish, amount, where)
+    return _amount_faults(groups, spec, amount, where)
 
 
 def _unseen_faults(
@@ -119,12 +119,12 @@ def _unseen_faults(
 
 
 def _amount_faults(
-    groups: Sequence[Group], wish: PruneSpec, amount: float, where: str
+    groups: Sequence[Group], spec: PruneSpec, amount: float, where: str
 ) -> list[EdgekdError]:
     first: Mapping[str, int] = units_of(groups)
     scores = {name: torch.ones(count) for name, count in first.items()}
-    pools = make_pools(groups, scores, first, wish.multiple)
-    if wish.allocation != "uniform":
+    pools = make_pools(groups, scores, first, spec.multiple)
+    if spec.allocation != "uniform":
         return []
     empty = [pool for pool in pools if pool.first * (1 - amount) < 0.5]
     if empty:
@@ -136,11 +136,11 @@ def _amount_faults(
             )
             for pool in empty
         ]
-    if share_out(pools, wish, amount, {}) == dict(first):
+    if share_out(pools, spec, amount, {}) == dict(first):
         return [
             InputError(
-                f"an amount of {amount} removes nothing: channels go in multiples of "
-                f"{wish.multiple}, as the target wants them",
+                f"an amount of {amount} removes nothing: channels are removed in multiples of "
+                f"{spec.multiple}, as the target requires",
                 where=f"{where}.amount",
                 hint="raise the amount",
             )
@@ -151,16 +151,16 @@ def _amount_faults(
 def block_faults(
     module: nn.Module,
     example: Tensor,
-    wish: PruneSpec,
+    spec: PruneSpec,
     criterion: Criterion,
     amount: float | None,
     budget: float | None,
     where: str,
 ) -> list[EdgekdError]:
     """What stands against removing whole residual blocks."""
-    blocks = wanted_blocks(module, example, wish)
+    blocks = wanted_blocks(module, example, spec)
     if not blocks:
-        text = "there is no residual block with a plain shortcut besides the ignored ones"
+        text = "there is no residual block with a plain shortcut except the ignored ones"
         return [InputError(text, where=where, hint="granularity = 'channels' needs none")]
     if criterion.reads == "norms":
         bare = [
@@ -171,21 +171,9 @@ def block_faults(
         if bare:
             return [_no_norm(bare[0], bare, where)]
     if budget is not None:
-        whole = totals(module, example).macs
-        smaller = remove_blocks(module, example, [block.name for block in blocks])
-        least = totals(smaller, example).macs
-        if least > budget * whole:
-            return [
-                InputError(
-                    f"a budget of {budget * whole:,.0f} MACs is out of reach: without any of its "
-                    f"{len(blocks)} removable blocks it still has {least:,.0f}",
-                    where=f"{where}.budget",
-                    hint="raise the budget, or prune channels",
-                )
-            ]
-        return []
+        return _block_budget_faults(module, example, blocks, budget, where)
     assert amount is not None
-    if wish.allocation == "uniform" and not _blocks_gone(blocks, wish, amount):
+    if spec.allocation == "uniform" and not _blocks_gone(blocks, spec, amount):
         return [
             InputError(
                 f"an amount of {amount} removes none of {len(blocks)} blocks",
@@ -196,27 +184,46 @@ def block_faults(
     return []
 
 
-def _blocks_gone(blocks: Sequence[Block], wish: PruneSpec, amount: float) -> int:
+def _block_budget_faults(
+    module: nn.Module, example: Tensor, blocks: Sequence[Block], budget: float, where: str
+) -> list[EdgekdError]:
+    """A budget that can't be reached even without every removable block."""
+    allowed = budget * totals(module, example).macs
+    smaller = remove_blocks(module, example, [block.name for block in blocks])
+    least = totals(smaller, example).macs
+    if least <= allowed:
+        return []
+    return [
+        InputError(
+            f"a budget of {allowed:,.0f} MACs is out of reach: without any of its "
+            f"{len(blocks)} removable blocks it still has {least:,.0f}",
+            where=f"{where}.budget",
+            hint="raise the budget, or prune channels",
+        )
+    ]
+
+
+def _blocks_gone(blocks: Sequence[Block], spec: PruneSpec, amount: float) -> int:
     worth = dict.fromkeys((block.name for block in blocks), 1.0)
-    pools, _ = block_pools(blocks, worth, first_blocks(blocks), wish)
-    return len(blocks) - sum(share_out(pools, wish, amount, {}).values())
+    pools, _ = block_pools(blocks, worth, first_blocks(blocks), spec)
+    return len(blocks) - sum(share_out(pools, spec, amount, {}).values())
 
 
 def _no_norm(name: str, bare: Sequence[str], where: str) -> InputError:
     return InputError(
-        f"'{name}' has no normalisation behind it whose scale could be read",
+        f"'{name}' is not followed by a normalisation whose scale can be read",
         where=f"{where}.criterion",
         hint=f"ignore = [{', '.join(map(repr, bare))}], or another criterion",
     )
 
 
 def weight_faults(
-    module: nn.Module, wish: PruneSpec, granularity: str, where: str
+    module: nn.Module, spec: PruneSpec, granularity: str, where: str
 ) -> list[EdgekdError]:
     """What stands against zeroing weights: by layer name for N:M and blocks of them."""
-    found = kernels(module, wish.ignores)
+    found = kernels(module, spec.ignores)
     if not found:
-        return [InputError("there are no weights to prune besides the ignored ones", where=where)]
+        return [InputError("there are no weights to prune except the ignored ones", where=where)]
     pattern, block = pattern_of(granularity), block_of(granularity)
     if block:
         return _weight_block_faults(found, block, where)
@@ -234,7 +241,7 @@ def weight_faults(
     odd = {name: value.shape[1] for name, value in found.items() if value.shape[1] % among}
     return [
         InputError(
-            f"'{layer}' has {count} input channels a filter, which {among} does not divide",
+            f"'{layer}' has {count} input channels per filter, which is not divisible by {among}",
             where=f"{where}.granularity",
             hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",
         )
@@ -253,7 +260,7 @@ def _weight_block_faults(
     if rows * columns < 2:
         return [
             InputError(
-                f"blocks of {rows}x{columns} are no blocks",
+                f"{rows}x{columns} is not a block",
                 where=f"{where}.granularity",
                 allowed="ROWSxCOLUMNS such as 4x4; 'weights' for single ones",
             )
@@ -265,7 +272,7 @@ def _weight_block_faults(
     }
     return [
         InputError(
-            f"'{layer}' has {shape[0]} outputs of {shape[1]} inputs, which blocks of "
+            f"'{layer}' has {shape[0]} outputs and {shape[1]} inputs, which blocks of "
             f"{rows}x{columns} don't divide",
             where=f"{where}.granularity",
             hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",

@@ -90,7 +90,11 @@ def score(
     }
     for name, values in scores.items():
         if not values.isfinite().all():
-            raise InputError("the scores are not finite", where=name, hint="is there NaN in it?")
+            raise InputError(
+                "the scores are not finite",
+                where=name,
+                hint="check the weights and the data for NaN",
+            )
     return scores
 
 

@@ -1,11 +1,11 @@
 """Choosing which channels go: by an amount or down to a share of the MACs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data.samples import Samples
 from edgekd.errors import InputError
 from edgekd.network.cost import totals
 from edgekd.network.evaluation import evaluate
@@ -16,8 +16,8 @@ from edgekd.stages.prune.granularity import Removed
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.kinds import is_kernel
 from edgekd.stages.prune.scoring import Scores, unit_scores
-from edgekd.stages.prune.spec import PruneSpec
-from edgekd.values.progress import Progress
+from edgekd.stages.prune.spec import Goal, PruneSpec
+from edgekd.training.context import Context
 
 SHARES = (0.25, 0.5, 0.75)
 """What sensitivity is measured at."""
@@ -26,14 +26,14 @@ MOST = 0.98
 BISECTIONS = 9
 
 
-def wanted_groups(module: nn.Module, example: Tensor, wish: PruneSpec) -> list[Group]:
+def wanted_groups(module: nn.Module, example: Tensor, spec: PruneSpec) -> list[Group]:
     """The groups that the recipe wants cut, whether that is possible or not."""
     return [
         group
         for group in channel_groups(module, example)
         if not group.output
-        and _is(group, wish.kind, module)
-        and not any(wish.ignores(layer) for layer in (group.name, *group.layers))
+        and _is(group, spec.kind, module)
+        and not any(spec.ignores(layer) for layer in (group.name, *group.layers))
     ]
 
 
@@ -83,12 +83,12 @@ def make_pools(
 
 
 def share_out(
-    pools: Sequence[Pool], wish: PruneSpec, amount: float, drops: Drops
+    pools: Sequence[Pool], spec: PruneSpec, amount: float, drops: Drops
 ) -> dict[str, int]:
     """Units that each pool keeps."""
-    if wish.allocation == "global":
-        return global_(pools, amount, wish.comparable)
-    if wish.allocation == "sensitivity":
+    if spec.allocation == "global":
+        return global_(pools, amount, spec.comparable)
+    if spec.allocation == "sensitivity":
         return by_sensitivity(pools, amount, drops)
     return uniform(pools, amount)
 
@@ -111,14 +111,14 @@ def measured_drops(
     example: Tensor,
     groups: Sequence[Group],
     pools: Sequence[Pool],
-    samples: Samples,
-    report: Progress,
+    context: Context,
 ) -> dict[str, list[tuple[float, float]]]:
-    """Accuracy lost on `samples` by cutting one group at a time at each of `SHARES`."""
+    """Validation accuracy lost by cutting one group at a time at each of `SHARES`."""
+    samples = context.data.validation
     before = evaluate(module, samples)
     drops = {}
     for number, (group, pool) in enumerate(zip(groups, pools, strict=True)):
-        report("sensitivity", number, len(groups))
+        context.progress("sensitivity", number, len(groups))
         measured: dict[float, float] = {}
         for share in SHARES:
             kept = max(pool.floor, round(pool.left * (1 - share)))
@@ -133,32 +133,29 @@ def measured_drops(
 def cut(
     module: nn.Module,
     example: Tensor,
-    wish: PruneSpec,
-    *,
+    spec: PruneSpec,
     scores: Scores,
     criterion: Criterion,
-    first: Mapping[str, int],
-    amount: float | None,
-    macs: float | None,
-    samples: Samples,
-    report: Progress,
+    goal: Goal,
+    context: Context,
 ) -> nn.Module:
-    """A smaller copy: `amount` of the first units gone, or just enough to have at most `macs`."""
-    groups = wanted_groups(module, example, wish)
+    """A smaller copy: as much removed as the goal asks for."""
+    groups = wanted_groups(module, example, spec)
     found = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
-    pools = make_pools(groups, found, first, wish.multiple)
+    pools = make_pools(groups, found, goal.first, spec.multiple)
     drops: Drops = {}
-    if wish.allocation == "sensitivity":
-        drops = measured_drops(module, example, groups, pools, samples, report)
+    if spec.allocation == "sensitivity":
+        drops = measured_drops(module, example, groups, pools, context)
 
     def at(share: float) -> nn.Module:
-        gone = removals(groups, pools, share_out(pools, wish, share, drops))
+        gone = removals(groups, pools, share_out(pools, spec, share, drops))
         return remove_channels(module, example, gone, groups)
 
-    if macs is None:
-        assert amount is not None
-        return at(amount)
-    return within(module, example, macs, at, MOST, report, "channels for the budget")
+    if goal.macs is None:
+        assert goal.amount is not None
+        return at(goal.amount)
+    report = partial(context.progress, "channels for the budget")
+    return within(module, example, goal.macs, at, MOST, report)
 
 
 def within(
@@ -167,8 +164,7 @@ def within(
     macs: float,
     at: Callable[[float], nn.Module],
     most: float,
-    report: Progress,
-    what: str,
+    report: Callable[[int, int], None],
 ) -> nn.Module:
     """The largest of the networks `at(share)`, share <= `most`, with at most `macs`; bisected."""
     if totals(module, example).macs <= macs:
@@ -178,7 +174,7 @@ def within(
     if totals(smallest, example).macs > macs:
         raise unreachable(totals(smallest, example).macs, macs)
     for number in range(BISECTIONS):
-        report(what, number, BISECTIONS)
+        report(number, BISECTIONS)
         middle = (low + high) / 2
         tried = at(middle)
         if totals(tried, example).macs <= macs:
@@ -189,14 +185,14 @@ def within(
 
 
 def share_for(
-    module: nn.Module, example: Tensor, groups: Sequence[Group], wish: PruneSpec, macs: float
+    module: nn.Module, example: Tensor, groups: Sequence[Group], spec: PruneSpec, macs: float
 ) -> float:
     """The share of channels that has to go for at most `macs`, whichever go, the same everywhere.
 
     Where the budget can't be held, the most that may go.
     """
     scores = {group.name: torch.arange(len(group.units)).double() for group in groups}
-    pools = make_pools(groups, scores, {}, wish.multiple)
+    pools = make_pools(groups, scores, {}, spec.multiple)
     low, high = 0.0, MOST
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from contexts import context
 from torch import Tensor, nn
 
-from edgekd.data.samples import Samples
+from edgekd.data.samples import Data, Samples
 from edgekd.models.ds_cnn import ds_cnn
 from edgekd.models.mobilenet_v2 import mobilenet_v2
 from edgekd.models.resnet import resnet8, resnet20
@@ -20,7 +21,8 @@ from edgekd.stages.prune.blocks import (
     remove_blocks,
     residual_blocks,
 )
-from edgekd.stages.prune.spec import PruneSpec
+from edgekd.stages.prune.spec import Goal, PruneSpec
+from edgekd.training.teaching import Teaching
 from edgekd.values.tables import build
 
 torch.set_num_threads(1)
@@ -110,18 +112,12 @@ def test_a_block_is_worth_its_kernels_by_the_criterion() -> None:
 def cut(module: nn.Module, allocation: str, **keys: object) -> nn.Module:
     x = torch.rand(1, 1, 2, 2)
     blocks = residual_blocks(module, x)
-    arguments = {"amount": None, "macs": None, **keys}
-    return cut_blocks(
-        module,
-        x,
-        PruneSpec(allocation),  # type: ignore[arg-type]
-        scores={name: value.detach().abs() for name, value in module.named_parameters()},
-        criterion=build(CRITERIA.get("magnitude-l1"), {}, ""),
-        first=first_blocks(blocks),
-        samples=Samples(torch.rand(4, 1, 2, 2), torch.ones(4, dtype=torch.int64)),
-        report=lambda *_: None,
-        **arguments,  # type: ignore[arg-type]
-    )
+    goal = Goal(**{"first": first_blocks(blocks), "amount": None, "macs": None, **keys})
+    samples = Samples(torch.rand(4, 1, 2, 2), torch.ones(4, dtype=torch.int64))
+    scores = {name: value.detach().abs() for name, value in module.named_parameters()}
+    criterion = build(CRITERIA.get("magnitude-l1"), {}, "")
+    where = context(Teaching(), data=Data("ones", samples, samples, samples, 2))
+    return cut_blocks(module, x, PruneSpec(allocation), scores, criterion, goal, where)
 
 
 class Head(nn.Module):
