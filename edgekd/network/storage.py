@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -147,13 +148,24 @@ def _order_children(name: str, module: nn.Module, described: dict[str, Any]) -> 
 def _restore_tensors(
     skeleton: nn.Module, modules: dict[str, nn.Module], tensors: dict[str, Tensor]
 ) -> None:
+    """Give the modules their tensors; what was one parameter under two names is one again."""
+    identities = {name: id(value) for name, value in skeleton.state_dict(keep_vars=True).items()}
+    made: dict[int, nn.Parameter] = {}
     for key, value in tensors.items():
         owner_name, _, name = key.rpartition(".")
         owner = modules[owner_name]
         if name in owner._buffers or name in ("running_mean", "running_var", "num_batches_tracked"):
             owner.register_buffer(name, value)
-        else:
-            owner._parameters[name] = nn.Parameter(value, requires_grad=value.is_floating_point())
+            continue
+        tied = made.get(identities.get(key, 0))
+        if tied is None or not torch.equal(tied, value):
+            tied = nn.Parameter(value, requires_grad=value.is_floating_point())
+            if key in identities:
+                made[identities[key]] = tied
+        owner._parameters[name] = tied
+    for part in skeleton.modules():
+        if isinstance(part, nn.RNNBase):
+            part._init_flat_weights()  # which else still has the old tensors
     missing = set(skeleton.state_dict()) - set(tensors)
     if missing:
         raise ToolError(f"a stored stage lacks {', '.join(sorted(missing))}")

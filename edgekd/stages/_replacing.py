@@ -3,16 +3,19 @@
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.network.plain_weights import has_computed_weights, with_plain_weights
 from edgekd.network.storage import load_module, save_module
 from edgekd.network.taps import layer_names, no_such_layer
 from edgekd.store import folder_beside
 from edgekd.training.checkpoint import read_tensors, sha256_of_state, write_tensors
+from edgekd.values.candidate import Candidate
 
 Make = Callable[[], nn.Module]
 
@@ -40,6 +43,14 @@ def float_faults(module: nn.Module, form: str, what: str, where: str) -> list[Ed
             )
         ]
     return []
+
+
+def plain(candidate: Candidate) -> Candidate:
+    """The candidate with every weight that its `forward` computes as a plain parameter."""
+    module = candidate.module
+    if isinstance(module, torch.fx.GraphModule) or not has_computed_weights(module):
+        return candidate
+    return replace(candidate, source=with_plain_weights(module))
 
 
 def step_folder(work: Path, module: nn.Module, *facts: object) -> Path:

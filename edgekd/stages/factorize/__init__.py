@@ -16,7 +16,8 @@ from edgekd.network.evaluation import evaluate
 from edgekd.network.taps import is_within
 from edgekd.registry import STAGES
 from edgekd.stages import Context, TrainingStage
-from edgekd.stages._replacing import float_faults, ignore_faults, kept_structure, step_folder
+from edgekd.stages._coverage import untouched
+from edgekd.stages._replacing import float_faults, ignore_faults, kept_structure, plain, step_folder
 from edgekd.stages.factorize.covariance import Moments, input_moments
 from edgekd.stages.factorize.ranks import Method, Option, cheapest_within
 from edgekd.stages.factorize.sensitivity import by_sensitivity
@@ -87,6 +88,7 @@ class Factorize(TrainingStage):
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why this factorization can't work on such a model."""
+        candidate = plain(candidate)
         faults = float_faults(candidate.module, candidate.form, "factorized", where)
         if faults:
             return faults
@@ -106,6 +108,7 @@ class Factorize(TrainingStage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with its layers split if that is cheaper."""
+        candidate = plain(candidate)
         facts = (self.model_dump_json(), context.seed, context.data.sha256)
         teachers = tuple((teacher.key, teacher.weight) for teacher in context.teachers)
         multiple = context.target.channel_multiple
@@ -241,10 +244,12 @@ class Factorize(TrainingStage):
         ]
         whole = [site.name for site in sites if site.name not in chosen]
         changes = "; ".join(done) or "no layer became cheaper"
+        rest = untouched(candidate.module, candidate.example, list(chosen))
         kept = [f"{name} ({why})" for name, why in left.items()]
         kept += [f"{name} (not cheaper)" for name in whole]
         return (
             f"factorize: {before.parameters:,} -> {after.parameters:,} parameters, "
             f"{before.macs:,} -> {after.macs:,} MACs; {changes}"
             + (f"; unchanged: {', '.join(kept)}" if kept else "")
+            + (f"; {rest}" if rest else "")
         )

@@ -6,8 +6,12 @@ Young 1936), and for inputs with second moment C = E[x x^T] those of W C^(1/2), 
 E||W x - B A x||^2 least (Zhang et al. 2015, arXiv:1505.06798, section 2).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from edgekd.network.conv1d import linear_matrix
 
 
 def basis(matrix: Tensor, moment: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -32,17 +36,17 @@ def root_of(moment: Tensor) -> Tensor:
     return root
 
 
-def linear_macs(layer: nn.Linear, positions: int, rank: int) -> int:
+def linear_macs(layer: nn.Module, positions: int, rank: int) -> int:
     """Multiply-accumulates of both factors: rank (i + o) at each position."""
-    return positions * rank * (layer.in_features + layer.out_features)
+    return positions * rank * sum(linear_matrix(layer).shape)
 
 
-def split_linear(layer: nn.Linear, left: Tensor, rank: int) -> nn.Sequential:
+def split_linear(layer: Any, left: Tensor, rank: int) -> nn.Sequential:
     """Two linear layers through `rank` features; the bias stays with the second."""
-    weight = layer.weight.detach().double()
+    weight = linear_matrix(layer).double()
     kept = left[:, :rank]
-    first = nn.Linear(layer.in_features, rank, bias=False)
-    second = nn.Linear(rank, layer.out_features, bias=layer.bias is not None)
+    first = nn.Linear(weight.shape[1], rank, bias=False)
+    second = nn.Linear(rank, weight.shape[0], bias=layer.bias is not None)
     with torch.no_grad():
         first.weight.copy_(kept.T @ weight)
         second.weight.copy_(kept)

@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from edgekd.errors import first_line
+from edgekd.network.conv1d import is_linear_by_columns, linear_matrix
 from edgekd.stages.factorize.convolution import (
     conv_macs,
     full_ranks,
@@ -22,6 +25,9 @@ from edgekd.stages.factorize.covariance import Moments
 from edgekd.stages.factorize.linear import basis, linear_macs, split_linear
 from edgekd.stages.factorize.ranks import Method, Option, energy_rank, grid, rounded_up, tail
 
+TOLERANCE = 1e-3
+"""How far outputs may differ at full rank, as a share of the largest: float32 rounds twice."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -32,7 +38,7 @@ class Site:
     """
 
     name: str
-    layer: nn.Linear | nn.Conv2d
+    layer: nn.Module
     methods: tuple[Method, ...]
     macs: int
     calls: int
@@ -44,7 +50,7 @@ class Site:
         """The largest ranks."""
         if isinstance(self.layer, nn.Conv2d):
             return full_ranks(self.layer, method)
-        return (min(self.layer.in_features, self.layer.out_features),)
+        return (min(linear_matrix(self.layer).shape),)
 
     def cost(self, method: Method, ranks: tuple[int, ...]) -> int:
         """Multiply-accumulates of the factors, over all calls."""
@@ -75,57 +81,153 @@ def find_sites(
     convolution: str,
     ignores: Callable[[str], bool],
 ) -> tuple[list[Site], dict[str, str]]:
-    """The layers that the wanted methods apply to, and by name why others are left as they are."""
+    """The layers that the wanted methods apply to, and by name why others are left as they are.
+
+    What is a site has been tried: split at full rank, it leaves the network's outputs alone.
+    """
     shapes, left = _shapes(module, example), {}
+    shared = _shared_weights(module)
     sites = []
     for name, layer in module.named_modules():
-        if ignores(name) or name not in shapes:
+        wanted = convolution if _is_convolution(layer) else linear if _is_linear(layer) else "none"
+        if ignores(name) or wanted == "none":
             continue
-        inputs, outputs, calls = shapes[name]
-        if isinstance(layer, nn.Linear) and linear != "none":
-            positions = inputs.numel() // layer.in_features
-            macs = positions * layer.in_features * layer.out_features * calls
-            sites.append(Site(name, layer, ("svd",), macs, calls, positions))
-        elif isinstance(layer, nn.Conv2d) and convolution != "none":
-            why = unsupported(layer)
-            allowed = methods_for(layer)
-            methods = [each for each in allowed if convolution in ("auto", each)]
-            if why or not methods:
-                left[name] = why or f"{convolution} does not apply"
-                continue
-            area = outputs[-2] * outputs[-1]
-            macs = layer.weight.numel() * area * calls
-            before, after = (inputs[-2], inputs[-1]), (outputs[-2], outputs[-1])
-            sites.append(Site(name, layer, tuple(methods), macs, calls, 1, before, after))
-        elif isinstance(layer, nn.Conv1d | nn.Conv3d) and convolution != "none":
-            left[name] = "not two-dimensional"
-    return sites, left
+        if name not in shapes:
+            left[name] = "its weight is used by other code, not by the layer"
+            continue
+        if name in shared:
+            left[name] = f"shares its weight with '{shared[name]}'"
+            continue
+        site = _site(name, layer, shapes[name], convolution)
+        if isinstance(site, str):
+            left[name] = site
+        else:
+            sites.append(site)
+    unfaithful = unfaithful_sites(module, example, sites)
+    return [site for site in sites if site.name not in unfaithful], left | unfaithful
 
 
-def _shapes(module: nn.Module, example: Tensor) -> dict[str, tuple[torch.Size, torch.Size, int]]:
-    seen: dict[str, tuple[torch.Size, torch.Size, int]] = {}
+Shapes = tuple[torch.Size, torch.Size, int]
+
+
+def _site(name: str, layer: Any, shapes: Shapes, convolution: str) -> Site | str:
+    """A layer as a site, or why it is none."""
+    inputs, outputs, calls = shapes
+    if _is_linear(layer):
+        rows, columns = linear_matrix(layer).shape
+        positions = inputs.numel() // columns
+        return Site(name, layer, ("svd",), positions * rows * columns * calls, calls, positions)
+    if not isinstance(layer, nn.Conv2d):
+        return "not two-dimensional"
+    methods = tuple(each for each in methods_for(layer) if convolution in ("auto", each))
+    why = unsupported(layer)
+    if why or not methods:
+        return why or f"{convolution} does not apply"
+    macs = layer.weight.numel() * outputs[-2] * outputs[-1] * calls
+    before, after = (inputs[-2], inputs[-1]), (outputs[-2], outputs[-1])
+    return Site(name, layer, methods, macs, calls, 1, before, after)
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or is_linear_by_columns(layer)
+
+
+def _is_convolution(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+
+def _shared_weights(module: nn.Module) -> dict[str, str]:
+    """For each layer whose weight another layer has too, as tied embeddings do, that layer."""
+    owners: dict[int, list[str]] = {}
+    for name, layer in module.named_modules():
+        for value in layer.parameters(recurse=False):
+            owners.setdefault(id(value), []).append(name)
+    pairs = [names for names in owners.values() if len(set(names)) > 1]
+    return {name: names[0 if name != names[0] else 1] for names in pairs for name in names}
+
+
+def _shapes(module: nn.Module, example: Tensor) -> dict[str, Shapes]:
+    seen: dict[str, Shapes] = {}
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        def hook(layer: nn.Module, inputs: tuple[Any, ...], keys: Any, output: Tensor) -> None:
+            given = inputs[0] if inputs else next(iter(keys.values()))
             calls = seen[name][2] if name in seen else 0
-            seen[name] = (inputs[0][:1].shape, output[:1].shape, calls + 1)
+            seen[name] = (given[:1].shape, output[:1].shape, calls + 1)
 
         return hook
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     with ExitStack() as hooks, torch.no_grad():
         for name, part in module.named_modules():
-            if isinstance(part, kinds):
-                hooks.enter_context(part.register_forward_hook(watch(name)))
+            if _is_linear(part) or _is_convolution(part):
+                hook = part.register_forward_hook(watch(name), with_kwargs=True)
+                hooks.enter_context(hook)
         module(example)
     return seen
+
+
+def unfaithful_sites(module: nn.Module, example: Tensor, sites: Sequence[Site]) -> dict[str, str]:
+    """The sites that would change the network even at full rank, by each of their methods."""
+    reasons: dict[str, str] = {}
+    with torch.no_grad():
+        expected = _outputs(module, example)
+        for method in dict.fromkeys(each for site in sites for each in site.methods):
+            waiting = [[site for site in sites if method in site.methods]]
+            while waiting:
+                batch = waiting.pop()
+                failure = _failure(module, example, batch, method, expected)
+                if failure and len(batch) == 1:
+                    reasons[batch[0].name] = failure
+                elif failure:
+                    half = len(batch) // 2
+                    waiting += [batch[:half], batch[half:]]
+    return reasons
+
+
+def _failure(
+    module: nn.Module, example: Tensor, sites: Sequence[Site], method: Method, expected: Any
+) -> str:
+    """How the network changes with these sites at full rank; empty where it does not."""
+    spectra = {(site.name, method): _exact(site, method) for site in sites}
+    options = {site.name: Option(method, site.full(method), 0, 0.0) for site in sites}
+    try:
+        found = _outputs(replaced(module, sites, options, spectra), example)
+    except Exception as error:  # whatever the network's own forward raises
+        return f"the network does not run with it split: {first_line(error)}"
+    pairs = list(zip(found, expected, strict=True))
+    if any(one.shape != other.shape for one, other in pairs):
+        return "the network's outputs have another shape with it split"
+    scales = [float(other.abs().max()) if other.numel() else 0.0 for _, other in pairs]
+    close = (
+        torch.allclose(one, other, rtol=0.0, atol=TOLERANCE * scale + 1e-6, equal_nan=True)
+        for (one, other), scale in zip(pairs, scales, strict=True)
+    )
+    return "" if all(close) else "the network gives something else with it split at full rank"
+
+
+def _outputs(module: nn.Module, example: Tensor) -> list[Tensor]:
+    leaves = pytree.tree_leaves(module(example))
+    return [each.double() for each in leaves if isinstance(each, Tensor)]
+
+
+def _exact(site: Site, method: Method) -> Spectrum:
+    """Bases that keep all of a layer, without the cost of singular values."""
+    layer: Any = site.layer
+    if not isinstance(layer, nn.Conv2d):
+        return Spectrum(torch.linalg.qr(linear_matrix(layer).double())[0], None)
+    left = torch.linalg.qr(matrix_of(layer, method))[0]
+    if method != "tucker2":
+        return Spectrum(left, None)
+    kernel = layer.weight.detach().double().permute(0, 2, 3, 1).flatten(0, 2)
+    rows = torch.linalg.qr(kernel.T)[0].T
+    return Spectrum(left, torch.stack([rows, rows]))
 
 
 def spectrum_of(site: Site, method: Method, moments: Moments | None) -> Spectrum:
     """Bases and singular values of a layer, weighted where the moments of its inputs are given."""
     layer = site.layer
     if not isinstance(layer, nn.Conv2d):
-        left, values = basis(layer.weight.detach(), moments.patches if moments else None)
+        left, values = basis(linear_matrix(layer), moments.patches if moments else None)
         return Spectrum(left, None, [values])
     moment = None
     if moments is not None:

@@ -12,11 +12,13 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.network.cost import totals
 from edgekd.registry import CRITERIA, STAGES
 from edgekd.stages import Context, TrainingStage
+from edgekd.stages._coverage import changed_layers, untouched
 from edgekd.stages._replacing import (
     float_faults,
     ignore_faults,
     kept_structure,
     kept_weights,
+    plain,
     step_folder,
 )
 from edgekd.stages.prune.blocks import (
@@ -108,6 +110,7 @@ class Prune(TrainingStage):
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """Every reason why pruning can't work on such a model."""
+        candidate = plain(candidate)
         module = candidate.module
         if candidate.form != "float" or not self._zeroes:
             faults = float_faults(module, candidate.form, "pruned", where)
@@ -151,6 +154,7 @@ class Prune(TrainingStage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with fewer channels, or with zeros among its weights."""
+        candidate = plain(candidate)
         learning = self.learning(context, "prune")
         learning = replace(learning, work=self._root(candidate, context))
         context = replace(learning, cache=context.logits_folder)
@@ -232,6 +236,8 @@ class Prune(TrainingStage):
     def _changes(self, candidate: Candidate, module: nn.Module) -> str:
         before = totals(candidate.module, candidate.example)
         after = totals(module, candidate.example)
+        touched = changed_layers(candidate.module, module)
+        rest = untouched(candidate.module, candidate.example, touched)
         counts = channel_counts(module)
         changed = [
             f"{name} {count}->{counts[name]}"
@@ -249,6 +255,7 @@ class Prune(TrainingStage):
             f"prune: {self.granularity} by {self._name}, {self.allocation}: "
             f"{before.parameters:,} -> {after.parameters:,} parameters, "
             f"{before.macs:,} -> {after.macs:,} MACs; {', '.join(changed) or 'no layer changed'}"
+            + (f"; {rest}" if rest else "")
         )
 
     # Zeros: single weights, blocks of them and N:M.

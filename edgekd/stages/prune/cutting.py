@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.models.transformer import Attention
+from edgekd.network.conv1d import is_linear_by_columns
 from edgekd.stages.prune.kinds import (
     CONVOLUTIONS,
     RECURRENT,
     TRANSPOSED,
     goes_by_groups,
-    is_linear_by_columns,
     recurrent_weights,
 )
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from edgekd.network.conv1d import is_linear_by_columns
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KERNELS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
@@ -14,13 +16,6 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 def recurrent_weights(layer: nn.Module) -> list[str]:
     """The names of the matrices of a recurrent layer; (gates x hidden, inputs) each."""
     return [name for name, _ in layer.named_parameters(recurse=False) if "weight" in name]
-
-
-def is_linear_by_columns(layer: nn.Module) -> bool:
-    """Whether a layer is x W + b with W (in, out), as in GPT-2: transformers' `Conv1D`."""
-    named = type(layer).__name__ == "Conv1D" and isinstance(getattr(layer, "nf", None), int)
-    weight = getattr(layer, "weight", None)
-    return named and not isinstance(layer, nn.Conv1d) and getattr(weight, "ndim", 0) == 2
 
 
 def is_kernel(layer: nn.Module) -> bool:

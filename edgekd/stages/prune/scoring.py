@@ -10,13 +10,13 @@ from torch import Tensor, fx, nn
 from edgekd.data.samples import Data
 from edgekd.data.seeds import seeded_generator
 from edgekd.errors import InputError
+from edgekd.network.conv1d import is_linear_by_columns
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.groups import Group, Member
 from edgekd.stages.prune.kinds import (
     NORMS,
     RECURRENT,
     is_kernel,
-    is_linear_by_columns,
     makes_in_columns,
     recurrent_weights,
 )
@@ -194,10 +194,43 @@ def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Crit
         total.index_add_(0, roots, values)
         count.index_add_(0, roots, torch.ones_like(values))
     mean = total / count
+    if criterion.reads == "weights" and criterion.needs == "nothing":
+        mean[~alive_channels(module, group)] = 0  # whatever the weights of its readers are
     units = torch.stack([mean[list(unit)].nanmean() for unit in group.units])
     if units.isnan().any():
         raise InputError("the criterion has no score for its channels", where=group.name)
     return units
+
+
+def alive_channels(module: nn.Module, group: Group) -> Tensor:
+    """(channels,) False where the layers that make a channel give nothing but zeros for it."""
+    made = torch.zeros(group.channels, dtype=torch.bool)
+    normed = torch.zeros(group.channels, dtype=torch.bool)
+    shifted = torch.zeros(group.channels, dtype=torch.bool)
+    known = False
+    for member in group.members:
+        layer: Any = module.get_submodule(member.layer)
+        if member.axis != "out" or isinstance(layer, (nn.Embedding, *RECURRENT)):
+            known = known or isinstance(layer, (nn.Embedding, *RECURRENT))
+            continue
+        roots, indices = torch.tensor(member.roots), list(member.indices)
+        shift = _nonzero(layer.bias, indices)
+        if isinstance(layer, NORMS):
+            shift = shift | _nonzero(getattr(layer, "running_mean", None), indices)
+            shifted[roots] |= shift
+            normed[roots] |= _nonzero(layer.weight, indices)
+        else:
+            sums = per_channel(layer, layer.weight.detach().abs(), "out")
+            made[roots] |= (sums[indices] != 0) | shift
+    if known:
+        return torch.ones_like(made)
+    return shifted | (made if not normed.any() else made & normed)
+
+
+def _nonzero(values: Tensor | None, indices: list[int]) -> Tensor:
+    if values is None:
+        return torch.zeros(len(indices), dtype=torch.bool)
+    return values.detach()[indices] != 0
 
 
 def scored_members(module: nn.Module, group: Group, criterion: Criterion) -> list[Member]:

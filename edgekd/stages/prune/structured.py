@@ -220,10 +220,10 @@ def smallest(module: nn.Module, example: Tensor, groups: Sequence[Group], multip
 
 
 def channel_counts(module: nn.Module) -> dict[str, int]:
-    """How many channels every convolution and linear layer makes, and heads attention has."""
+    """How many channels every layer makes that makes any."""
     counts = {}
     for name, part in module.named_modules():
-        for attribute in ("out_channels", "out_features"):
+        for attribute in ("out_channels", "out_features", "nf", "hidden_size", "embedding_dim"):
             if isinstance(getattr(part, attribute, None), int):
                 counts[name] = int(getattr(part, attribute))
     return counts
