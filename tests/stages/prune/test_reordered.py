@@ -1,15 +1,25 @@
 """Dead channels go and nothing changes, however channels are re-ordered on their way."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from reordered import CASES, IMAGES, REFUSED, attention, network
 from torch import Tensor, nn
 
+from edgekd.errors import InputError
 from edgekd.network.cost import parameter_count
+from edgekd.network.storage import load_module, save_module
+from edgekd.stages._replacing import plain
 from edgekd.stages.prune.channels import channel_groups, remove_channels
+from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.criteria.magnitude_l1 import MagnitudeL1
+from edgekd.stages.prune.criteria.magnitude_l2 import MagnitudeL2
 from edgekd.stages.prune.groups import Group
+from edgekd.stages.prune.scoring import unit_scores
+from edgekd.stages.prune.structured import make_pools, removals
+from edgekd.values.candidate import Candidate
 
 torch.set_num_threads(1)
 
@@ -132,3 +142,76 @@ def test_two_layers_with_one_weight_lose_the_same_channels() -> None:
     assert smaller.d.out_channels == 6
     module.c.weight.data[:, [1, 5]] = 0
     assert torch.allclose(smaller(x), module(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", [MagnitudeL1(), MagnitudeL2()])
+def test_channels_that_nothing_makes_score_lowest(criterion: Criterion) -> None:
+    """Whatever the weights of the layer that reads them; a shift of the norm keeps one alive."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv1d(4, 8, 3), nn.BatchNorm1d(8), nn.Flatten(), nn.Linear(64, 2))
+    module.eval()
+    with torch.no_grad():
+        module[0].weight[::2] = 0
+        module[0].bias[::2] = 0
+        module[1].bias[2] = 1.0
+        module[3].weight.mul_(100)
+    (group, _) = channel_groups(module, torch.randn(1, 4, 10))
+    names = {"0.weight": module[0].weight, "3.weight": module[3].weight}
+    scores = {name: criterion.finish(w, w, w.detach(), 1) for name, w in names.items()}
+    found = unit_scores(module, group, scores, criterion)
+    assert (found == 0).nonzero().flatten().tolist() == [0, 4, 6]
+
+
+def test_a_weight_norm_is_made_plain_and_pruned(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weight_norm = nn.utils.parametrizations.weight_norm
+    module = nn.Sequential(
+        weight_norm(nn.Conv1d(3, 8, 3)), nn.ReLU(), weight_norm(nn.Conv1d(8, 8, 3)), nn.ReLU(),
+        nn.Flatten(), nn.Linear(48, 2),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 10)
+    candidate = plain(Candidate(module, x[:1]))
+    assert torch.allclose(candidate.module(x), module(x), atol=1e-6)
+    groups = channel_groups(candidate.module, x[:1])
+    assert [(g.name, len(g.units)) for g in groups if g.can_go] == [("0", 8), ("2", 8)]
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_a_pruned_recurrent_layer_and_tied_weights_come_back_from_disk(
+    kind: type[nn.RNNBase], tmp_path: Path
+) -> None:
+    def make() -> nn.Module:
+        layers = {"a": lambda: nn.Linear(6, 8), "t": lambda: nn.Linear(6, 8)}
+        layers |= {"r": lambda: kind(8, 12, batch_first=True), "o": lambda: nn.Linear(12, 5)}
+        module = network(lambda net, x: net.o(net.r(net.a(x) + net.t(x))[0][:, -1]), layers)
+        module.t.weight = module.a.weight
+        return module
+
+    module, x = make(), torch.randn(2, 7, 6)
+    groups = channel_groups(module, x[:1])
+    hidden = next(group for group in groups if group.name == "r")
+    smaller = remove_channels(module, x[:1], {"r": hidden.units[3], "a": [1]}, groups)
+    save_module(smaller, tmp_path)
+    loaded = load_module(make(), tmp_path)
+    assert torch.equal(loaded(x), smaller(x))
+    assert loaded.t.weight is loaded.a.weight
+
+
+def test_a_multiple_of_channels_stays_in_every_layer_of_a_decoder() -> None:
+    """16 outputs of the linear layer are one channel of the map: 16 channels of it stay."""
+    forward, _, _ = CASES["a decoder"]
+    layers = {"a": lambda: nn.Linear(3, 512), "b": lambda: nn.ConvTranspose2d(32, 10, 4, 2, 1)}
+    module = network(forward, layers)
+    (group, _) = channel_groups(module, torch.randn(IMAGES)[:1])
+    assert group.step(16) == 16
+    (pool,) = make_pools([group], {"a": torch.arange(32.0)}, {}, 16)
+    gone = removals([group], [pool], {"a": pool.floor})
+    smaller = remove_channels(module, torch.randn(IMAGES)[:1], gone, [group])
+    assert (smaller.b.in_channels, smaller.a.out_features) == (16, 256)
+
+
+def test_a_network_that_takes_too_long_is_refused_by_name() -> None:
+    forward, layers, _ = CASES["chunks"]
+    with pytest.raises(InputError, match="can't be followed within 0 s") as caught:
+        channel_groups(network(forward, layers), torch.randn(IMAGES)[:1], seconds=0.0)
+    assert "granularity = 'weights'" in caught.value.hint
