@@ -68,7 +68,7 @@ class PlainC(Follower):
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
     ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
-        """Every operator as C on the processor; one without a kernel, or in float, is refused."""
+        """Every operator runs as C on the processor; float ones and unknown ones are refused."""
         generated = _generated(artifact, target, COptions(**options))
         facts: dict[str, float | str] = {"kind": "estimated"}
         return artifact.placements, facts | dict(generated.numbers)
@@ -81,7 +81,7 @@ class PlainC(Follower):
         folder: Path,
         board: Board | None = None,
     ) -> list[Artifact]:
-        """`NAME.c`, with `NAME.h` as its companion, and what they cost on the target."""
+        """`NAME.c`, its companion `NAME.h`, and their cost on the target."""
         generated = _generated(artifact, target, COptions(**options))
         header, source = generated.write(folder)
         measurements = costs(generated, source, target, COptions(**options).cmsis_nn)
@@ -108,7 +108,7 @@ def _generated(artifact: Artifact, target: Target, options: COptions) -> Generat
 
 
 def generated_for(model: Path, target: Target, options: COptions, name: str = "") -> Generated:
-    """The C of a TFLite file with a target's options; `name` in place of theirs."""
+    """The C code of a TFLite file with a target's options; `name` replaces theirs."""
     return generate(
         model,
         name or options.name,
@@ -121,16 +121,18 @@ def generated_for(model: Path, target: Target, options: COptions, name: str = ""
 def costs(
     generated: Generated, source: Path, target: Target, cmsis_nn: str = ""
 ) -> tuple[Measurement, ...]:
-    """Memory, flash and instructions; what needs an absent tool is estimated or unavailable."""
+    """Memory, flash and instructions; what needs a missing tool is estimated or unavailable."""
     arena = float(generated.numbers["arena_bytes"])
     missing = emulation.missing_tools()
     cpu = target.hardware.cpu
     if cpu not in emulation.BOARDS or missing:
-        reason = missing[0].message if missing else f"no board with a {cpu} is emulated"
+        reason = missing[0].message if missing else f"no emulated board has a {cpu}"
         constants = float(generated.numbers["constant_bytes"])
         return (
-            _told("memory_bytes", arena, "measured", "the arena; its stack comes on top"),
-            _told("size_bytes", constants, "estimated", f"the constants without code: {reason}"),
+            _cost("memory_bytes", arena, "measured", "the arena; its stack comes on top"),
+            _cost(
+                "size_bytes", constants, "estimated", f"the constants without the code: {reason}"
+            ),
             unavailable("instructions", reason, device="C"),
         )
     inputs = np.random.default_rng(0).integers(
@@ -146,16 +148,22 @@ def costs(
     optimized = " ".join((*emulation.BOARDS[cpu].flags, emulation.OPTIMIZATION))
     instructions = float(np.median(found.instructions))
     return (
-        _told("memory_bytes", arena, "measured", "the arena; the stack comes on top"),
-        _told("stack_bytes", float(found.stack_bytes), "simulated", "painted, and run", machine),
-        _told(
+        _cost("memory_bytes", arena, "measured", "the arena; the stack comes on top"),
+        _cost(
+            "stack_bytes",
+            float(found.stack_bytes),
+            "simulated",
+            "stack painting in the emulated board",
+            machine,
+        ),
+        _cost(
             "size_bytes", float(image.flash_bytes), "measured", f"code and constants, {optimized}"
         ),
-        _told("instructions", instructions, "simulated", f"median of {RUNS} inferences", machine),
+        _cost("instructions", instructions, "simulated", f"median of {RUNS} inferences", machine),
     )
 
 
-def _told(
+def _cost(
     metric: str, value: float, kind: Any, protocol: str, device: str = "the generated C"
 ) -> Measurement:
     conditions = {"compiler": (shutil.which(emulation.COMPILER) and emulation.version()) or "none"}
@@ -170,7 +178,7 @@ def _told(
 
 
 def _notes(measurements: tuple[Measurement, ...], target: Target) -> list[str]:
-    """What does not fit into the target."""
+    """Notes on what does not fit into the target."""
     limits = {
         "memory_bytes": (target.hardware.memory_bytes, "memory"),
         "size_bytes": (target.hardware.storage_bytes, "flash"),
@@ -179,5 +187,7 @@ def _notes(measurements: tuple[Measurement, ...], target: Target) -> list[str]:
     for one in measurements:
         limit, where = limits.get(one.metric, (None, ""))
         if limit is not None and one.value is not None and one.value > limit:
-            notes.append(f"does not fit: {one.value:,.0f} bytes of {limit:,} of {where}")
+            notes.append(
+                f"does not fit: needs {one.value:,.0f} bytes of {where}, {limit:,} available"
+            )
     return notes

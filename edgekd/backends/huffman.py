@@ -1,4 +1,4 @@
-"""Entropy-coded ONNX for flash: a smaller file that gives `model.onnx` back bit for bit."""
+"""Entropy-coded ONNX for flash: a smaller file that unpacks to `model.onnx` bit for bit."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from edgekd.values.target import Target
 
 @BACKENDS.register(paper="https://arxiv.org/abs/1510.00149")
 class Huffman(Follower):
-    """Huffman-coded integer weights behind an ONNX file; `edgekd unpack` brings it back."""
+    """An ONNX file with Huffman-coded integer weights; `edgekd unpack` restores it."""
 
     info = BackendInfo(
         title="Huffman-coded ONNX",
@@ -39,7 +39,7 @@ class Huffman(Follower):
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
     ) -> tuple[Placements, dict[str, float | str]]:
-        """Where its operators run does not change; its facts are measured on the file."""
+        """Its operators run where they did; its facts are measured on the file."""
         return artifact.placements, _facts(pack(artifact.path.read_bytes(), str(artifact.path)))
 
     def follow(
@@ -50,13 +50,13 @@ class Huffman(Follower):
         folder: Path,
         board: Board | None = None,
     ) -> list[Artifact]:
-        """`model.onnx.huffman`, decoded once and compared with what it was made of."""
+        """`model.onnx.huffman`, decoded once and compared with its source."""
         packed = pack(artifact.path.read_bytes(), str(artifact.path))
         path = folder / f"{artifact.path.name}.huffman"
         write_beside(path, packed.data)
         note = (
-            f"for flash: edgekd unpack gives {artifact.path.name} back, bit for bit (checked); "
-            "what that file computes is what this one holds"
+            f"for flash: edgekd unpack restores {artifact.path.name} bit for bit (checked), so its "
+            "numbers hold for this file"
         )
         return [
             artifact.derived(
@@ -70,7 +70,7 @@ class Huffman(Follower):
 
 
 def _facts(packed: Packed) -> dict[str, float | str]:
-    """Measured sizes: of the file against the ONNX one, and against one with float weights."""
+    """Measured sizes: the ratio to the ONNX file, and to one with float weights."""
     floating = packed.original + 3 * packed.weights
     return {
         "kind": "measured",

@@ -1,8 +1,8 @@
 """Vela, Arm's compiler for Ethos-U: from the int8 TFLite file to one with NPU commands inside.
 
-Vela ends with status 0 for a float model of which it maps nothing, and crashes on a damaged file,
-so both are refused before it is started. It runs as a process with a time limit. Cycles, time and
-memory are those of its own model of the NPU: `simulated`, never `measured`.
+Vela exits with status 0 for a float model although it maps nothing of it, and crashes on a damaged
+file, so both are refused before Vela is started. It runs as a process with a time limit. Cycles,
+time and memory come from its own model of the NPU: `simulated`, never `measured`.
 """
 
 import csv
@@ -90,7 +90,7 @@ class Vela(Follower):
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
     ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
-        """What Vela itself maps of that file, and its facts: `kind` is `simulated`."""
+        """What Vela itself maps of that file, and its facts, whose `kind` is `simulated`."""
         _refuse_format(artifact)
         return examine(artifact.path, options)
 
@@ -142,7 +142,7 @@ class Vela(Follower):
 
 
 class _Compiled:
-    """What one run of Vela gave: a file in its work folder, and what its summary and log say."""
+    """The result of one run of Vela: a file in its work folder, its summary and its log."""
 
     def __init__(self, path: Path, source: Graph, log: str, facts: dict[str, float | str]) -> None:
         self.path = path
@@ -186,7 +186,7 @@ class _Compiled:
         return (*times, memory)
 
     def notes(self, target: Target) -> list[str]:
-        """What stays on the CPU, and what does not fit into the target."""
+        """Which operators stay on the CPU, and what does not fit into the target."""
         notes = []
         left = [one for one in self.placements if one.placement == "cpu"]
         if left:
@@ -199,11 +199,13 @@ class _Compiled:
             )
         arena, memory = int(self.facts["arena_bytes"]), target.hardware.memory_bytes
         if arena > memory:
-            notes.append(f"does not fit: the arena takes {arena:,} bytes of {memory:,}")
+            notes.append(
+                f"does not fit: the arena needs {arena:,} bytes of memory, {memory:,} available"
+            )
         storage = target.hardware.storage_bytes
         if storage is not None and self.bytes > storage:
             notes.append(
-                f"does not fit: the file takes {self.bytes:,} bytes of {storage:,} of flash"
+                f"does not fit: the file needs {self.bytes:,} bytes of flash, {storage:,} available"
             )
         return notes
 
@@ -228,7 +230,7 @@ def _refuse_format(artifact: Artifact) -> None:
 
 
 def _compile(path: Path, options: VelaOptions, work: Path) -> _Compiled:
-    """Run Vela in a folder of its own; the result's file lies in there."""
+    """Run Vela in a folder of its own, which then contains the result."""
     graph = read_tflite(path)
     _refuse_float(graph, path)
     source = work / "model.tflite"  # its name is written into the result
@@ -247,7 +249,7 @@ def _refuse_float(graph: Graph, path: Path) -> None:
     computed = [one for one in graph.tensors.values() if one.constant_bytes is None]
     if not any(one.dtype in INTEGERS for one in computed):
         raise InputError(
-            f"a float model: the Ethos-U would run none of its {len(graph.ops)} operators",
+            f"a float model: the Ethos-U can run none of its {len(graph.ops)} operators",
             where=str(path),
             allowed="activations in int8 or int16",
             hint='add a stage with kind = "quantize", dtype = "int8"',
@@ -280,7 +282,7 @@ def _failure(done: Finished) -> str:
 def read_summary(path: Path, options: VelaOptions) -> dict[str, float | str]:
     """The facts of `*_summary_*.csv`: cycles, milliseconds, bytes of each memory.
 
-    Raises `ToolError` for a summary of another shape, or of another system than the one asked for.
+    Raises `ToolError` for a summary with other columns or for another system than requested.
     """
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -288,7 +290,7 @@ def read_summary(path: Path, options: VelaOptions) -> dict[str, float | str]:
         (row,) = rows
         told = row["accelerator_configuration"].lower().replace("_", "-")
         if (told, row["memory_mode"]) != (options.accelerator_config, options.memory_mode):
-            raise ValueError(f"it is of {told}, {row['memory_mode']}")
+            raise ValueError(f"it is for {told}, {row['memory_mode']}")
         area = row["feature_map_storage_area"]
         used = {name: round(_number(row[column]) * 1024) for name, column in _AREAS.items()}
         return {
@@ -304,7 +306,7 @@ def read_summary(path: Path, options: VelaOptions) -> dict[str, float | str]:
             "encoded_weight_bytes": _number(row["total_npu_encoded_weights"]),
         }
     except (KeyError, ValueError) as error:
-        raise ToolError(f"Vela's summary is of another kind: {error}", where=str(path)) from None
+        raise ToolError(f"Vela's summary is not as expected: {error}", where=str(path)) from None
 
 
 _AREAS: Mapping[str, str] = {
@@ -318,15 +320,15 @@ _AREAS: Mapping[str, str] = {
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"'{text}' is no number")
+        raise ValueError(f"'{text}' is not a number")
     return value
 
 
 def placements_of(source: Graph, compiled: Graph, log: str) -> tuple[OpPlacement, ...]:
     """Where each operator of the source runs: on the CPU if the compiled file still has it.
 
-    Vela replaces what it maps by one operator a run of them, and keeps the others with the names of
-    their results. The reasons are those of its log.
+    Vela replaces each run of operators that it maps with one operator, and keeps the others with
+    the names of their outputs. The reasons come from its log.
     """
     kept = [(op.op, op.name) for op in compiled.ops if op.op != NPU_OP]
     reasons = {(op, name): " ".join(why.split()) for op, name, why in _WARNING.findall(log)}
@@ -339,5 +341,5 @@ def _placed(
     if (op.op, op.name) not in kept:
         return OpPlacement(name=op.name, op=op.op, placement="npu")
     kept.remove((op.op, op.name))
-    reason = reasons.get((op.op, op.name), "Vela left it in the file without a reason")
+    reason = reasons.get((op.op, op.name), "Vela left it in the file and gave no reason")
     return OpPlacement(name=op.name, op=op.op, placement="cpu", reason=reason)

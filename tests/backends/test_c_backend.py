@@ -76,8 +76,8 @@ def test_what_does_not_fit_is_noted(tflite_file, tmp_path, no_tools):
     small = TARGET.model_copy(update={"hardware": hardware})
     (made,) = PlainC().follow(tflite_artifact(tflite_file()), small, {}, tmp_path / "out")
     assert made.notes == (
-        "does not fit: 192 bytes that 100 of memory",
-        "does not fit: 360 bytes that 90 of flash",
+        "does not fit: needs 192 bytes of memory, 100 available",
+        "does not fit: needs 360 bytes of flash, 90 available",
     )
 
 

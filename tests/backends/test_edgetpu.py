@@ -182,7 +182,7 @@ def test_what_stays_on_the_cpu_is_named_with_the_compilers_reason(artifact, foll
     assert made.placements[2].reason == "more than one subgraph is not supported"
     assert made.facts["streamed_bytes"] == 3_617_587  # 3.45 MiB, rounded
     assert "2 of 3 operators run on the CPU, from HARD_SWISH" in made.notes[0]
-    assert "streamed at every inference" in made.notes[1]
+    assert "streamed in every inference" in made.notes[1]
 
 
 def test_both_reports_have_the_same_shape(artifact, follow, compiler):

@@ -114,7 +114,7 @@ def test_a_convolutional_network_takes_gives_and_holds_integers_alone(name, comp
 def test_every_transpose_that_is_left_is_named_and_images_have_none(name, compiled):
     artifact = compiled(Tflite(), name)
     left = [op.name for op in read_tflite(artifact.path).ops if op.op == "TRANSPOSE"]
-    assert sorted(artifact.notes) == sorted(f"a transpose is left: {one}" for one in left)
+    assert sorted(artifact.notes) == sorted(f"a transpose remains: {one}" for one in left)
     if name != "sensor":
         assert left == []
 

@@ -125,7 +125,7 @@ def test_a_float_model_is_refused_before_vela_is_started(follow, monkeypatch, tf
     path.write_bytes(bytes(builder.Output()))
     with pytest.raises(InputError) as caught:
         follow(path)
-    assert "a float model: the Ethos-U would run none of its 2 operators" in str(caught.value)
+    assert "a float model: the Ethos-U can run none of its 2 operators" in str(caught.value)
     assert 'dtype = "int8"' in caught.value.hint
 
 
@@ -179,7 +179,7 @@ def test_a_summary_of_another_system_is_refused(tmp_path):
         writer = csv.DictWriter(stream, ["accelerator_configuration", "memory_mode"])
         writer.writeheader()
         writer.writerow({"accelerator_configuration": "Ethos_U65_512", "memory_mode": "Sram_Only"})
-    with pytest.raises(ToolError, match=r"another kind: it is of ethos-u65-512, Sram_Only"):
+    with pytest.raises(ToolError, match=r"not as expected: it is for ethos-u65-512, Sram_Only"):
         read_summary(path, VelaOptions(**options_of()))
 
 
@@ -190,8 +190,8 @@ def test_what_does_not_fit_is_noted_with_its_numbers(tflite_file, tmp_path):
     (made,) = Vela().follow(artifact_of(tflite_file()), target, options_of(), tmp_path)
     notes = [note for note in made.notes if note.startswith("does not fit")]
     assert len(notes) == 2
-    assert f"{int(made.facts['arena_bytes']):,} bytes that 64" in notes[0]
-    assert f"{made.bytes:,} bytes that 128 of flash" in notes[1]
+    assert f"{int(made.facts['arena_bytes']):,} bytes of memory, 64 available" in notes[0]
+    assert f"{made.bytes:,} bytes of flash, 128 available" in notes[1]
 
 
 def test_inspect_shows_what_vela_maps_or_why_it_was_not_asked(tflite_file, follow):

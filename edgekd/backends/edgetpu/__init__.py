@@ -1,6 +1,6 @@
 """Coral's Edge TPU: a static check of the int8 TFLite file, and the vendor's compiler if present.
 
-Both give the same report: a placement for each operator, and the facts `kind`, `edgetpu_ops`,
+Both report the same: a placement for each operator, and the facts `kind`, `edgetpu_ops`,
 `cpu_ops`, `parameter_bytes`, `cached_bytes` and `streamed_bytes`. `edgetpu_compiler` exists only in
 Google's apt archive for x86-64 Debian, so it is a tool of this machine and not of the board.
 """
@@ -94,7 +94,7 @@ class EdgeTpu(Follower):
     def check_artifact(
         self, artifact: Artifact, target: Target, options: dict[str, Any]
     ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
-        """What the vendor's table says of that file: of a float one, that nothing is mapped."""
+        """What the vendor's table says about that file; nothing of a float file is mapped."""
         return _judge(_readable(artifact), target, EdgetpuOptions(**options))
 
     def follow(
@@ -107,7 +107,7 @@ class EdgeTpu(Follower):
     ) -> list[Artifact]:
         """`*_edgetpu.tflite` made by the vendor's compiler, or nothing where it is not on the PATH.
 
-        Float and half-precision files are passed over: the Edge TPU takes only 8 bits.
+        Float and half-precision files are skipped: the Edge TPU takes only 8 bits.
         """
         compiler = shutil.which(COMPILER)
         if compiler is None or artifact.precision != "int8":
@@ -148,10 +148,10 @@ class EdgeTpu(Follower):
 
 
 def _readable(artifact: Artifact) -> Graph:
-    """The graph of a TFLite file that is not compiled yet."""
+    """The graph of a TFLite file that has not been compiled yet."""
     if artifact.format != "tflite":
         raise InputError(
-            f"the Edge TPU's compiler takes a TFLite file, not {artifact.format}",
+            f"the Edge TPU compiler takes a TFLite file, not {artifact.format}",
             where=str(artifact.path),
         )
     return read_tflite(artifact.path)
@@ -163,7 +163,7 @@ def _judge(
     accelerator = target.accelerator("edgetpu")
     if accelerator is None or accelerator.on_chip_bytes is None:
         raise InputError(
-            "no Edge TPU with a known on-chip memory",
+            "no Edge TPU whose on-chip memory is known",
             where=f"target {target.name}",
             allowed='[[accelerators]] kind = "edgetpu" with on_chip_bytes',
         )
@@ -256,5 +256,5 @@ def _notes(placements: tuple[OpPlacement, ...], facts: Mapping[str, float | str]
         )
     streamed = facts.get("streamed_bytes", 0)
     if streamed:
-        notes.append(f"{streamed} bytes of parameters are streamed at every inference")
+        notes.append(f"{streamed} bytes of parameters are streamed in every inference")
     return notes

@@ -1,4 +1,4 @@
-"""What the Edge TPU's compiler will map, judged from an int8 TFLite file by the vendor's table.
+"""Predicts what the Edge TPU's compiler will map of an int8 TFLite file, by the vendor's table.
 
 Source: Coral, "TensorFlow models on the Edge TPU", sections "Model requirements" and "Supported
 operations" (coral.ai/docs/edgetpu/models-intro), and, word for word the same up to the resizing
@@ -47,7 +47,7 @@ def _constant(op: Op, graph: Graph, position: int) -> list[int] | None:
 
 
 def whole(op: Op, graph: Graph) -> str:
-    """It has an input and an output; only a damaged or a control-flow operator has none."""
+    """It has an input and an output; only damaged and control-flow operators have none."""
     return "" if any(op.inputs) and op.outputs and op.outputs[0] else "no input or no output"
 
 
@@ -96,7 +96,7 @@ def constant_parameters(op: Op, graph: Graph) -> str:
         parameters = [key for index, key in enumerate(op.inputs) if index in (0, 1, 3) and key]
     for key in parameters:
         if not graph.tensors[key].constant_bytes:
-            return f"parameter '{graph.tensors[key].name}' is no constant"
+            return f"parameter '{graph.tensors[key].name}' is not a constant"
     return ""
 
 
@@ -106,7 +106,7 @@ def no_activation(op: Op, graph: Graph) -> str:
 
 
 def zero_padding_only(op: Op, graph: Graph) -> str:
-    """A constant input only as one of two, and all zeros: a padding in disguise."""
+    """A constant input only as one of two and all zeros, which is padding in disguise."""
     constants = [tensor for tensor in _inputs(op, graph) if tensor.constant_bytes]
     if not constants:
         return ""
@@ -146,7 +146,7 @@ def mean_axes(op: Op, graph: Graph) -> str:
     if rank > 3 and 0 in axes:
         return "a reduction over the batch"
     if rank - 1 in axes and shape[-1] % 4:
-        return f"a reduction over a depth of {shape[-1]}, which is no multiple of 4"
+        return f"a reduction over a depth of {shape[-1]}, which is not a multiple of 4"
     return ""
 
 
@@ -177,7 +177,7 @@ def split_without_batch(op: Op, graph: Graph) -> str:
     axis = _constant(op, graph, 0)
     rank = len(_shape(_output(op, graph)))
     if not axis:
-        return "its axis is no constant"
+        return "its axis is not a constant"
     return "a splitting along the batch" if rank > 3 and axis[0] % rank == 0 else ""
 
 

@@ -65,7 +65,7 @@ def _versions() -> dict[str, str]:
 
 
 class _Half(nn.Module):
-    """Half precision inside, float32 at the edges."""
+    """A module in half precision with float32 inputs and outputs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Half(nn.Module):
 
 
 def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[Stored]]:
-    """What is exported, and which of its weights the file is to store narrower than float."""
+    """The module to export, and the weights that the file stores narrower than float."""
     if candidate.form == "weights":
         return as_float(cast(fx.GraphModule, candidate.module))
     if candidate.form == "int8":
@@ -149,7 +149,7 @@ def _clean(model: Any) -> None:
 
 
 def _pool_globally(model: Any) -> None:
-    """Name a mean over height and width GlobalAveragePool, which has an integer kernel."""
+    """Replace a mean over height and width with GlobalAveragePool, which has an integer kernel."""
     import onnx
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -172,7 +172,7 @@ def _pool_globally(model: Any) -> None:
 
 
 def write_onnx(model: Any, path: Path) -> None:
-    """Check a model and write it beside, then rename it."""
+    """Check a model and write it to a temporary file that is renamed to `path`."""
     import onnx
 
     try:
@@ -193,7 +193,8 @@ def tensors_of(model: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ..
 
 
 def _info(value: Any, model: Any, side: str) -> TensorInfo:
-    """Shape with -1 for what is free; the grid of a float edge that is quantized right inside."""
+    """Shape with -1 for free sizes; for a float input or output that is quantized next to it, its
+    scale and zero point."""
     import onnx
 
     kind = value.type.tensor_type
@@ -215,16 +216,18 @@ def _notes(candidate: Candidate, target: Target, stored: Sequence[Stored]) -> li
     if candidate.form == "int8":
         notes += [f"computed in float: {name}" for name in float_islands(candidate.module)]
     if candidate.form == "fp16" and target.hardware.architecture == "x86_64":
-        notes.append("ONNX Runtime computes fp16 in float32 on x86: smaller, not faster")
+        notes.append(
+            "ONNX Runtime computes fp16 in float32 on x86: the file is smaller, not faster"
+        )
     return notes
 
 
 def _narrow_note(stored: Sequence[Stored]) -> str:
-    """How weights are stored and what they are computed in; two bits are the fewest in a file."""
+    """How weights are stored and computed; a file takes at least two bits for each."""
     kinds = dict.fromkeys(each.dtype for each in stored)
     counts = ", ".join(f"{k} {sum(each.dtype == k for each in stored)}" for k in kinds)
     bits = sum(each.bits for each in stored) / sum(each.value.numel() for each in stored)
     note = f"weights in the file: {counts} layers, {bits:.2f} bits each with their scales"
     if "binary" in kinds or "ternary" in kinds:
         note += "; ONNX has no type below 2 bits, so a binary or ternary weight takes 2"
-    return f"{note}; computed in float, convolutions widen their weights in every run"
+    return f"{note}; computed in float, so convolutions widen their weights in every run"

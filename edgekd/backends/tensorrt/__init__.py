@@ -64,8 +64,8 @@ class TensorRt(Follower):
     ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
         """Refuses a quantized file that breaks a rule of explicit quantization, by the node.
 
-        Which layer runs in which precision only the builder knows, so the placements say no more
-        than that the GPU runs them.
+        Only the builder knows which layer runs in which precision, so the placements merely say
+        that the GPU runs them.
         """
         graph = read_onnx(artifact.path)
         biases = sum(1 for op in graph.ops if op.op == "DequantizeLinear" and is_bias(op, graph))

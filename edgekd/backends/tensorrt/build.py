@@ -122,11 +122,11 @@ def _failure(code: int, log: str, model: Path, limit: float) -> ToolError:
             where=str(model),
             hint="raise time_limit_seconds in [backends.tensorrt]",
         )
-    return ToolError(f"trtexec failed (exit status {code}): {_told(log)}", where=str(model))
+    return ToolError(f"trtexec failed (exit status {code}): {_first_error(log)}", where=str(model))
 
 
-def _told(log: str) -> str:
+def _first_error(log: str) -> str:
     """The first error line of trtexec's log."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     error = next((line for line in lines if "[E]" in line), "")
-    return error.partition("[E]")[2].strip() or (lines[-1] if lines else "it said nothing")
+    return error.partition("[E]")[2].strip() or (lines[-1] if lines else "no output")

@@ -14,10 +14,10 @@ _VERSION = re.compile(r"TensorRT\.trtexec \[TensorRT v(\d+)\]|TensorRT version: 
 
 
 def read_log(log: str) -> dict[str, float | str]:
-    """Throughput and latency as trtexec printed them; what it did not print is left out.
+    """Throughput and latency as trtexec printed them, without what it did not print.
 
-    They come from random inputs with queries enqueued ahead, so they are facts of the build and no
-    measurement that a budget is held against.
+    They come from random inputs with queries enqueued ahead, so they are facts about the build, not
+    measurements for budgets.
     """
     facts: dict[str, float | str] = {}
     throughput = _THROUGHPUT.search(log)

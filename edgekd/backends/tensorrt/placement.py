@@ -1,4 +1,4 @@
-"""Whether a QDQ ONNX file keeps to TensorRT's rules of explicit quantization.
+"""Checks a QDQ ONNX file against TensorRT's rules of explicit quantization.
 
 Source: NVIDIA, "Working with Quantized Types" and "Explicit Quantization"
 (docs.nvidia.com/deeplearning/tensorrt, inference-library): quantization is symmetric and in signed
@@ -64,7 +64,7 @@ def _scale_faults(op: Op, tensor: Tensor, graph: Graph) -> list[str]:
         worst = max(tensor.zero_points, key=abs)
         faults.append(f"{op.name}: '{tensor.name}' has the zero point {worst}, not 0")
     if not tensor.scales:
-        faults.append(f"{op.name}: the scale of '{tensor.name}' is no constant")
+        faults.append(f"{op.name}: the scale of '{tensor.name}' is not a constant")
     elif any(not scale > 0 for scale in tensor.scales):
         faults.append(f"{op.name}: '{tensor.name}' has a scale that is not above 0")
     if len(tensor.scales) > 1 and tensor.constant_bytes is None:

@@ -8,7 +8,7 @@ from edgekd.values.artifact import Artifact
 
 
 def prepared_model(artifact: Artifact, folder: Path) -> Path:
-    """The ONNX file that TensorRT's parser reads: stored int32 biases become float again.
+    """The ONNX file for TensorRT's parser: stored int32 biases become float again.
 
     bias = int32 * scale is what DequantizeLinear would have computed, so nothing is lost.
     """
@@ -38,7 +38,7 @@ def prepared_model(artifact: Artifact, folder: Path) -> Path:
 
 
 def _lower_opset(model: Any) -> None:
-    """Say opset 20 where the file says 21 and uses nothing of it.
+    """Declare opset 20 in a file that declares 21 and uses nothing new in it.
 
     The parser of TensorRT 10.3, which JetPack 6 has, stops at 20 (unverified on a board). What 21
     added to the operators that 20 has are 4-bit types, and block_size and output_dtype of Q and DQ.

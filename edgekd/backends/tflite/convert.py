@@ -100,7 +100,7 @@ def leftovers(graph: Graph, candidate: Candidate) -> list[str]:
         edges = [*graph.inputs, *graph.outputs]
         notes += [f"float at the edge: {key}" for key in edges if _is_float(graph, key)]
     transposes = [op for op in graph.ops if op.op == "TRANSPOSE"]
-    notes += [f"a transpose is left: {op.name}" for op in transposes]
+    notes += [f"a transpose remains: {op.name}" for op in transposes]
     if candidate.form == "fp16":
         notes.append("weights are stored in fp16; LiteRT on a CPU computes in float32")
     return notes

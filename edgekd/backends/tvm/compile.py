@@ -32,9 +32,9 @@ from edgekd.values.target import Target
 
 WHERE = "backends.tvm"
 LIBRARY = "model.so"
-UNCOVERED = "no schedule covers the kernel {name}: on a CPU it is about a hundred times slower"
+UNCOVERED = "no schedule covers the kernel {name}, which makes it about 100 times slower on a CPU"
 
-GENERAL = "the layer's kernel {name} has only the general schedule, without a register tile"
+GENERAL = "the kernel {name} of a layer has the general schedule only, without a register tile"
 
 
 def check(candidate: Candidate, target: Target, options: dict[str, Any]) -> tuple[OpPlacement, ...]:
@@ -93,7 +93,7 @@ def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
     hardware = target.hardware
     if candidate.form == "int8":
         raise InputError(
-            "TVM compiles no int8 graph: its convolutions would run in float and slower than fp32",
+            "TVM compiles no int8 graph: convolutions would run in float, slower than fp32",
             where=f"target {target.name}: {WHERE}",
             allowed="float and fp16 candidates",
             hint="leave tvm out of the backends, or quantize after compiling with it",
@@ -130,7 +130,7 @@ def _notes(
     notes = [UNCOVERED.format(name=name) for name in result["uncovered"]]
     notes += [GENERAL.format(name=name) for name in result["general"]]
     if options.kind == "cuda":
-        notes.append("GPU kernels use TVM's default schedules, untuned")
+        notes.append("GPU kernels use TVM's default schedules without tuning")
     elif candidate.form == "fp16" and not has_half(target.hardware):
-        notes.append("this processor has no half-precision arithmetic: fp16 saves bytes, not time")
+        notes.append("this processor has no half-precision arithmetic: fp16 saves space, not time")
     return notes

@@ -1,4 +1,4 @@
-"""Weights rearranged once, here, with NumPy.
+"""Rearranges weights once, at compile time, with NumPy.
 
 TVM's own FoldConstant compiles a kernel for every weight that it moves: half a minute for a
 MobileNet where this takes none.
@@ -14,7 +14,7 @@ def is_constant(expression: Any) -> bool:
     import tvm
     from tvm import relax
 
-    # TVM 0.27 replaced relax.Constant by a class of the IR that all its dialects share.
+    # TVM 0.27 replaced relax.Constant with a class that all dialects of its IR share.
     kind = getattr(tvm.ir, "GenericConst", None) or relax.Constant
     return isinstance(expression, kind)
 
@@ -26,7 +26,7 @@ def array_of(constant: Any) -> np.ndarray:
 
 
 def rearranged(module: Any) -> Any:
-    """Transposed, reshaped and cast constants as constants, wherever they are used.
+    """Fold transposed, reshaped and cast constants into constants, wherever they are used.
 
     Squeezes become reshapes on the way: converting the layout of one with a negative axis crashes
     TVM.

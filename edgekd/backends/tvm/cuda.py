@@ -1,7 +1,7 @@
 """CUDA kernels without a GPU: a stand-in driver library, TVM's own GPU schedules, real cubins.
 
-Without `libcuda.so.1` TVM embeds CUDA source where machine code should be, and says nothing. So a
-stub with the driver's symbols is built where the driver is missing, and the result is inspected.
+Without `libcuda.so.1` TVM silently embeds CUDA source instead of machine code. So where the driver
+is missing, a stub with its symbols is built, and the result is inspected.
 """
 
 import ctypes
@@ -46,7 +46,8 @@ def refuse_without_tools() -> None:
 
 
 def environment(folder: Path, inherited: dict[str, str]) -> dict[str, str]:
-    """Variables for TVM's process: nvcc as the compiler, and the stub where there is no driver."""
+    """Environment variables for TVM's process: nvcc as the compiler, and the stub if there is no
+    driver."""
     variables = {
         "TVM_CUDA_COMPILE_MODE": "nvcc",
         "NVCC_APPEND_FLAGS": "--no-compress",  # so that the machine code can be inspected
@@ -76,7 +77,8 @@ def _stub(folder: Path) -> Path:
 
 
 def scheduled(module: Any) -> tuple[Any, list[str]]:
-    """Every kernel bound to blocks and threads by TVM's default rules; the names of those left."""
+    """Bind every kernel to blocks and threads by TVM's default rules; also the names of the kernels
+    that no rule fits."""
     from tvm import tirx
     from tvm.s_tir import dlight
 
@@ -106,7 +108,7 @@ def check_machine_code(library: Path, arch: str) -> None:
         raise ToolError(
             f"the library has no machine code for {arch}; found: {names}",
             where=f"backends.tvm: {library.name}",
-            hint="run nvcc by hand: it must compile for that architecture",
+            hint="run nvcc by hand to see whether it compiles for that architecture",
         )
 
 

@@ -1,4 +1,4 @@
-"""The per-layer grid: each layer's likeliest tiles timed on this machine, the best one kept."""
+"""The per-layer grid: times each layer's most promising tiles here and keeps the best."""
 
 import time
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from edgekd.backends.tvm.tile import Tile, candidates
 from edgekd.backends.tvm.tiled_sum import schedule_sum
 
 TRIED = 10
-"""Tiles of a layer that are built and timed; the rule's ranking holds the best within these."""
+"""How many tiles of a layer are built and timed; the ranking puts the best among these."""
 
 
 def by_rule(layer: Layer, isa: Isa) -> Tile:
-    """The tile that the processor's registers suggest, without measuring."""
+    """The tile that the number of registers suggests, without measuring."""
     return ranked(layer, isa)[0]
 
 
 def ranked(layer: Layer, isa: Isa) -> list[Tile]:
-    """Tiles that fit a layer, the likeliest first."""
+    """Tiles that fit a layer, the most promising first."""
     height, width = layer.output
     lanes = isa.lanes * (2 if layer.dtype == "float16" else 1)
     channels = layer.channels
@@ -37,7 +37,7 @@ def ranked(layer: Layer, isa: Isa) -> list[Tile]:
 
 @dataclass
 class Grid:
-    """Chooses a tile for a layer: what was measured, now or earlier, or by rule.
+    """Chooses a layer's tile: the fastest one measured now or earlier, or one by rule.
 
     `known` maps a layer's key to its tile and is what a later run can start from. Measuring ends
     when `seconds` are used up; the layers left get the rule's tile.
@@ -50,12 +50,13 @@ class Grid:
     used: float = 0.0
 
     def choose(self, layer: Layer) -> Tile:
-        """The tile of a layer, measured or by rule; equal layers get equal tiles."""
+        """The tile of a layer, by measurement or by rule; equal layers get equal tiles."""
         known = self.known.get(key_of(layer))
         return Tile(*known) if known else by_rule(layer, self.isa)
 
     def measure(self, layers: Iterable[Layer]) -> None:
-        """Time the tiles of layers not known yet, the costliest first, while there is time."""
+        """Time the tiles of layers not measured before, the most expensive first, until time
+        runs out."""
         new = {key_of(layer): layer for layer in layers if key_of(layer) not in self.known}
         for key, layer in sorted(new.items(), key=lambda pair: (-pair[1].multiply_adds, pair[0])):
             if self.used >= self.seconds:
@@ -67,7 +68,7 @@ class Grid:
         tiles = ranked(layer, self.isa)[:TRIED]
         kernels = [_timed_kernel(layer, tile, self.target) for tile in tiles]
         best = [float("inf")] * len(tiles)
-        for _ in range(12):  # interleaved, and the minimum kept: other programs only add time
+        for _ in range(12):  # interleaved; the minimum counts, since other programs only add time
             for index, run in enumerate(kernels):
                 best[index] = min(best[index], run())
         self.used += time.monotonic() - begin
@@ -75,12 +76,13 @@ class Grid:
 
 
 def key_of(layer: Layer) -> str:
-    """A layer's geometry as a line."""
+    """A layer's geometry as text, a key."""
     return " ".join(f"{name}={value}" for name, value in asdict(layer).items())
 
 
 def _timed_kernel(layer: Layer, tile: Tile, target: Any) -> Any:
-    """A function that runs the layer's kernel for about half a millisecond: seconds of one run."""
+    """A function that runs the layer's kernel for about half a millisecond and returns the
+    seconds of one run."""
     import tvm
     from tvm import te
     from tvm.s_tir import Schedule

@@ -20,7 +20,8 @@ class Isa:
 
 
 def isa_of(hardware: Hardware) -> Isa:
-    """The widest vectors that the profile's `isa` names; SSE2 and NEON are every 64-bit core's."""
+    """The widest vector registers that the profile's `isa` names; every 64-bit core has at least
+    SSE2 or NEON."""
     names = set(hardware.isa)
     if any(name.startswith("avx512") for name in names):
         return Isa(lanes=16, registers=32)
@@ -37,7 +38,7 @@ TRIPLES = {
     "armv7": "armv7a-linux-gnueabihf",
 }
 
-# The compilers' and the kernel's names of features, where LLVM spells them otherwise.
+# Feature names of compilers and of the kernel that LLVM spells differently.
 _LLVM_NAMES = {
     "sse4_1": "sse4.1",
     "sse4_2": "sse4.2",
@@ -49,7 +50,7 @@ _LLVM_NAMES = {
 
 
 def llvm_target(hardware: Hardware, options: TvmOptions) -> dict[str, Any]:
-    """TVM's target table for the processor; what the options set wins.
+    """TVM's target table for the processor; the options take precedence.
 
     Raises `InputError` for a processor that runs no Linux, which TVM's runtime needs.
     """
@@ -112,7 +113,7 @@ def _plain_cpu(hardware: Hardware) -> str:
 
 
 def host_runs(hardware: Hardware) -> bool:
-    """Whether this machine can run what is compiled for the target, so that it may be timed."""
+    """Whether this machine can run, and so time, code compiled for the target."""
     if platform.machine() != hardware.architecture:
         return False
     try:

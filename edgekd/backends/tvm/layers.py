@@ -45,13 +45,13 @@ class Layer:
 
     @property
     def multiply_adds(self) -> int:
-        """For one inference."""
+        """Multiply-accumulates of one inference."""
         height, width = self.output
         taps = self.kernel[0] * self.kernel[1] * self.input[3] // self.groups
         return self.input[0] * height * width * self.channels * taps
 
     def padded(self, tile: Tile) -> tuple[int, int, int, int]:
-        """Rows and columns that the tiles compute, and the input rows and columns they read."""
+        """Rows and columns that the tiles compute, and those of the input that they read."""
         height = -(-self.output[0] // tile.rows) * tile.rows
         width = -(-self.output[1] // tile.columns) * tile.columns
         reads = (height - 1) * self.stride[0] + self._reach(0)

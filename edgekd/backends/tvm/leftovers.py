@@ -1,4 +1,4 @@
-"""Schedules for what is no weighted layer: elementwise chains, pooling, means, small reductions."""
+"""Schedules for layers without weights: elementwise chains, pooling, means, small reductions."""
 
 import math
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from edgekd.backends.tvm.tiled_sum import extent
 
 PARALLEL_FROM = 1 << 15
-"""Elements below which one thread is faster than waking a second."""
+"""Below this many elements one thread is faster than waking a second."""
 
 
 def schedule_leftover(schedule: Any, blocks: list[Any], lanes: int) -> None:
-    """Inline what can be inlined, then vectorize and share out each block that remains."""
+    """Inline what can be inlined, then vectorize and parallelize each block that remains."""
     remaining = [block for block in blocks if not _inlined(schedule, block)]
     for block in remaining:
         if is_reduction(schedule, block):
@@ -31,7 +31,7 @@ def _inlined(schedule: Any, block: Any) -> bool:
         return False
     try:
         schedule.compute_inline(block)
-    except ScheduleError:  # the output, or a block that is read in another way
+    except ScheduleError:  # the output, or a block that can't be inlined
         return False
     return True
 
@@ -72,7 +72,7 @@ def _reduction(schedule: Any, block: Any, lanes: int) -> None:
 
 
 def _vector(size: int, lanes: int) -> int:
-    """The widest vector that divides an axis; 1 where none does."""
+    """The widest vector whose width divides an axis, or 1."""
     width = lanes
     while size % width:
         width //= 2

@@ -1,4 +1,4 @@
-"""Scheduled kernels to a shared library: build, plan memory, link for the host or a board."""
+"""Builds scheduled kernels into a shared library: plans memory, links for the host or a board."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def built(module: Any, target: Any) -> tuple[Any, int]:
-    """TVM's executable, and the bytes of intermediate tensors that its memory plan takes."""
+    """TVM's executable, and the bytes that its memory plan allocates for intermediate tensors."""
     import tvm
     from tvm import relax
 
@@ -38,7 +38,7 @@ def built(module: Any, target: Any) -> tuple[Any, int]:
 
 
 def planned_bytes(module: Any) -> int:
-    """The sum of the storages that the memory plan allocates, in every function."""
+    """The bytes that the memory plan allocates, summed over all functions."""
     from tvm import relax
 
     total = 0

@@ -1,4 +1,4 @@
-"""From an exported program to scheduled kernels: layout, packing, fusion, one schedule for each."""
+"""Lowers an exported program to scheduled kernels: layout, packing, fusion, schedules."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from edgekd.backends.tvm.tile import Tile
 from edgekd.backends.tvm.tiled_sum import SUM, schedule_sum
 
 Choice = Callable[[Layer], Tile]
-"""Which tile a layer gets: from the grid's measurements, or by rule."""
+"""Chooses a layer's tile, from the grid's measurements or by rule."""
 
 OUT_EWISE_FUSABLE = 4  # TVM's pattern kind: elementwise successors may join the kernel
 
 
 def imported(program: Any, *, channels_last: bool = True) -> Any:
-    """A `torch.export` program as Relax, its parameters constants."""
+    """A `torch.export` program in Relax, with its parameters as constants."""
     from tvm import relax, transform
     from tvm.relax.frontend.torch import from_exported_program
 
@@ -39,14 +39,14 @@ def imported(program: Any, *, channels_last: bool = True) -> Any:
 
 
 def half(module: Any) -> Any:
-    """Convolutions and linear layers in float16, inputs and outputs as they were."""
+    """The module with convolutions and linear layers in float16, inputs and outputs unchanged."""
     from tvm import relax
 
     return rearranged(relax.transform.ToMixedPrecision("float16")(module))
 
 
 def layers_of(module: Any) -> list[Layer]:
-    """The layers of an imported module that a tile is chosen for, in order."""
+    """The layers of an imported module that need a tile, in order."""
     from tvm import relax
 
     found: list[Layer] = []
@@ -65,9 +65,10 @@ def layers_of(module: Any) -> list[Layer]:
 
 
 def legalized(module: Any, choose: Choice | None) -> Any:
-    """Operators as kernels, elementwise ones fused into the layers before them.
+    """The module with its operators as kernels, elementwise ones fused into the layers before them.
 
-    With `choose` weighted layers are packed for its tiles; without it they are TVM's own kernels.
+    With `choose`, weighted layers are packed for the tiles that it chooses; without it they stay
+    TVM's own kernels.
     """
     from tvm import relax, transform
 
@@ -112,7 +113,7 @@ def _convolution(choose: Choice) -> Any:
 
 
 def convolution_of(call: Any) -> Layer | None:
-    """The layer that a channels-last conv2d with constant weights is; None for another one."""
+    """The geometry of a channels-last conv2d with constant weights, or None for any other."""
     data, weight = call.args
     attrs = call.attrs
     if not is_constant(weight) or attrs.data_layout != "NHWC":
@@ -162,7 +163,7 @@ def _matmul(choose: Choice) -> Any:
 
 
 def linear_of(call: Any) -> Layer | None:
-    """The layer that a product with a constant (inputs, outputs) matrix is; None for another."""
+    """The geometry of a product with a constant (inputs, outputs) matrix, or None for any other."""
     data, weight = call.args
     if not is_constant(weight) or len(weight.ty.shape) != 2:
         return None
@@ -190,7 +191,7 @@ class Left:
     general: list[str]
 
     def without(self, names: Collection[str]) -> "Left":
-        """What is left once those kernels have been tuned."""
+        """The kernels that remain once those have been tuned."""
         return Left(
             [name for name in self.uncovered if name not in names],
             [name for name in self.general if name not in names],
@@ -198,7 +199,8 @@ class Left:
 
 
 def scheduled(module: Any, isa: Isa) -> tuple[Any, Left]:
-    """Every kernel scheduled for a processor, and what the schedules don't cover."""
+    """The module with every kernel scheduled for a processor, and the kernels that the schedules
+    don't cover."""
     from tvm import tirx
 
     uncovered, general = [], []
@@ -216,11 +218,11 @@ def scheduled(module: Any, isa: Isa) -> tuple[Any, Left]:
 
 
 WEIGHTED = ("conv", "matmul")
-"""What TVM's own names of weighted layers contain, which our layers' names are not taken for."""
+"""Parts of TVM's own names for weighted layers, to tell them from edgekd's."""
 
 
 def schedule_kernel(function: Any, isa: Isa) -> tuple[Any | None, bool]:
-    """One PrimFunc scheduled, or None where no schedule applies; and whether it is tiled."""
+    """A scheduled PrimFunc, or None if no schedule applies, and whether it is tiled."""
     from tvm.s_tir import Schedule, ScheduleError
 
     schedule = Schedule(function)

@@ -20,12 +20,12 @@ class Tile:
 
     @property
     def block(self) -> int:
-        """Channels that one tile covers."""
+        """Number of channels that one tile covers."""
         return self.vectors * self.lanes
 
     @property
     def accumulators(self) -> int:
-        """Vector registers that hold sums."""
+        """Number of vector registers that hold sums."""
         return self.rows * self.columns * self.vectors
 
 
@@ -33,11 +33,11 @@ SHAPES = (
     (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (1, 7), (1, 8), (1, 10), (1, 12), (1, 14),
     (2, 2), (2, 3), (2, 4), (2, 5), (2, 7), (3, 3), (3, 4), (4, 3),
 )  # fmt: skip
-"""(rows, columns) worth trying; the ranking below keeps a handful of them."""
+"""(rows, columns) worth trying; the ranking below keeps a few of them."""
 
 
 def candidates(height: int, width: int, channels: int, isa: Isa, lanes: int) -> list[Tile]:
-    """Tiles for an output of that size, the likeliest first.
+    """Tiles for an output of that size, the most promising first.
 
     A tile that does not divide the output computes what is cropped afterwards; the ranking counts
     that waste, the loads that a multiply-add needs, and spilled registers.

@@ -1,4 +1,4 @@
-"""The one schedule of every weighted layer: sums of a register tile, the rest fused around it.
+"""The schedule of every weighted layer: the sums of a register tile, everything else fused with it.
 
 A layer is written as three blocks: an optional `edgekd_pad`, the sums `edgekd_sum` over
 (n, y, x, o, i) with the channels blocked in o and i, and `edgekd_crop` back to (n, y, x, c).
@@ -17,7 +17,7 @@ PARALLEL_FROM = 1 << 20
 
 
 def note(tile: Tile) -> dict[str, Any]:
-    """The annotation by which the sums carry their tile through fusion."""
+    """The annotation that carries a layer's tile through fusion."""
     return {"edgekd_tile": [tile.rows, tile.columns, tile.vectors, tile.lanes]}
 
 
@@ -79,5 +79,5 @@ def _inner(schedule: Any, block: Any, lanes: int) -> None:
 
 
 def extent(schedule: Any, loop: Any) -> int:
-    """A loop's length."""
+    """The number of a loop's iterations."""
     return int(schedule.get(loop).extent)

@@ -1,4 +1,4 @@
-"""MetaSchedule for the kernels that our own schedules do not cover, within a time limit.
+"""Runs MetaSchedule on the kernels that edgekd's schedules do not cover, within a time limit.
 
 Its imports and searches are slow (facts: 166 s for what the register tile does in none), so only
 what is left is searched, and only when the user gives it time.
@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 TRIALS = 16
-"""Candidates between two looks at the clock."""
+"""Candidates between two checks of the time."""
 
 BUILD_SECONDS = 120.0
 INTRINSICS = "tvm.s_tir.tensor_intrin"
 
 
 def tuned(kernels: Mapping[str, Any], target: Any, seconds: float) -> dict[str, Any]:
-    """The scheduled kernels by name, those alone for which the search found a schedule.
+    """The scheduled kernels by name; only those for which the search found a schedule.
 
     `kernels` are not scheduled yet. They share `seconds` evenly; a round of trials that runs when
     its time ends is finished.

@@ -22,29 +22,19 @@ def main(folder: Path) -> None:
     import torch
     import tvm
 
-    from edgekd.backends.tvm import cuda, lower
+    from edgekd.backends.tvm import cuda
     from edgekd.backends.tvm.grid import Grid
     from edgekd.backends.tvm.library import built, exported
     from edgekd.backends.tvm.tools import linker_of
 
     job = json.loads((folder / "job.json").read_text())
     program = torch.export.load(folder / "program.pt2")
-    begin = time.monotonic()
+    start = time.monotonic()
     target = tvm.target.Target(job["target"])
     grid = Grid(Isa(**job["isa"]), target, job["grid_seconds"], job["known_tiles"])
     on_gpu = job["target"]["kind"] == "cuda"
     with target:
-        module = lower.imported(program, channels_last=not on_gpu)
-        if job["precision"] == "fp16":
-            module = lower.half(module)
-        if job["grid_seconds"]:
-            grid.measure(lower.layers_of(module))
-        module = lower.legalized(module, None if on_gpu else grid.choose)
-        if on_gpu:
-            module, unbound = cuda.scheduled(module)
-            left = lower.Left(uncovered=unbound, general=[])
-        else:
-            module, left = _scheduled(module, grid.isa, target, job["tune_seconds"])
+        module, left = _lowered(program, job, grid, target)
     executable, planned = built(module, target)
     linker = linker_of(job["architecture"])
     exported(executable, folder / "library.so", linker)
@@ -56,14 +46,32 @@ def main(folder: Path) -> None:
         "general": left.general,
         "tiles": grid.known,
         "grid_seconds": grid.used,
-        "seconds": time.monotonic() - begin,
+        "seconds": time.monotonic() - start,
         **_interface(module),
     }
     (folder / "result.json").write_text(json.dumps(result))
 
 
+def _lowered(program: Any, job: dict[str, Any], grid: Any, target: Any) -> tuple[Any, Any]:
+    """The program as scheduled kernels, and the kernels without a good schedule."""
+    from edgekd.backends.tvm import cuda, lower
+
+    on_gpu = job["target"]["kind"] == "cuda"
+    module = lower.imported(program, channels_last=not on_gpu)
+    if job["precision"] == "fp16":
+        module = lower.half(module)
+    if job["grid_seconds"]:
+        grid.measure(lower.layers_of(module))
+    module = lower.legalized(module, None if on_gpu else grid.choose)
+    if on_gpu:
+        module, unbound = cuda.scheduled(module)
+        return module, lower.Left(uncovered=unbound, general=[])
+    return _scheduled(module, grid.isa, target, job["tune_seconds"])
+
+
 def _scheduled(module: Any, isa: Isa, target: Any, seconds: float) -> tuple[Any, Any]:
-    """Our schedules, and MetaSchedule's within `seconds` for what they leave."""
+    """The module with edgekd's schedules, and with those that MetaSchedule finds within `seconds`
+    for kernels that have none; also the kernels that remain without one."""
     from edgekd.backends.tvm import lower
     from edgekd.backends.tvm.tune import tuned
 
@@ -95,7 +103,7 @@ def _tensor(info: Any) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the input, which the parent holds open; then end the whole group."""
+    """Wait for the end of stdin, which the parent holds open, then kill the whole process group."""
     os.read(sys.stdin.fileno(), 1)  # not the buffer: its lock would fail the exit
     os.killpg(0, signal.SIGKILL)
 

@@ -75,7 +75,7 @@ def test_a_convolution_wants_equal_dilations_and_constant_weights():
     assert _weighted("CONV_2D", weight) == ""
     reason = _weighted("CONV_2D", weight, DilationHFactor=2, DilationWFactor=1)
     assert reason == "dilations 2 and 1 differ"
-    assert _weighted("CONV_2D", _tensor("w", (8, 3, 3))) == "parameter 'w' is no constant"
+    assert _weighted("CONV_2D", _tensor("w", (8, 3, 3))) == "parameter 'w' is not a constant"
     assert _weighted("FULLY_CONNECTED", weight, WeightsFormat=1) == "weights in a shuffled format"
 
 

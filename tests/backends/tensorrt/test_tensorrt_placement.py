@@ -40,7 +40,7 @@ def test_symmetric_int8_with_weights_along_their_output_channels_is_accepted():
         ({"activation": {"dtype": "uint8"}}, "'q' is uint8, and only int8 is symmetric"),
         ({"activation": {"zero_points": (7,)}}, "'q' has the zero point 7, not 0"),
         ({"activation": {"scales": (0.1, 0.2)}}, "the activation 'q' has 2 scales"),
-        ({"activation": {"scales": ()}}, "the scale of 'q' is no constant"),
+        ({"activation": {"scales": ()}}, "the scale of 'q' is not a constant"),
         ({"activation": {"scales": (0.0,)}}, "a scale that is not above 0"),
         ({"activation": {"scales": (float("nan"),)}}, "a scale that is not above 0"),
         ({"weight": {"zero_points": (0, -3)}}, "'w' has the zero point -3, not 0"),
