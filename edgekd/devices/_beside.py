@@ -1,4 +1,4 @@
-"""How files are called on a board, and what has to lie beside them there."""
+"""The names of files on a board, and the files that an ONNX model needs beside it."""
 
 import hashlib
 import re
@@ -11,26 +11,26 @@ from edgekd.values.artifact import sha256_of
 
 
 def plain_name(name: str) -> str:
-    """A name that needs no care, with the suffix that runtimes go by."""
+    """A file name without special characters, with the suffix that runtimes rely on."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[-100:] or "file"
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """A file and what it needs beside it: (path here, name there, SHA-256) of each, itself first.
-    `folder` is a name for their content."""
+    """A file and the files it needs beside it: (local path, name there, SHA-256) of each, the file
+    itself first. `folder` is a name derived from their content."""
 
     folder: str
     files: tuple[tuple[Path, str, str], ...]
 
     @property
     def name(self) -> str:
-        """What the file itself is called there."""
+        """The file's name on the board."""
         return self.files[0][1]
 
 
 def shipment(file: Path) -> Shipment:
-    """What goes to a board for this file. Raises as `companions`."""
+    """What has to be sent to a board for this file. Raises the errors of `companions`."""
     both = [(file, plain_name(file.name)), *companions(file)]
     files = tuple((path, name, sha256_of(path)) for path, name in both)
     sums = [(sha256, name) for _, name, sha256 in files]
@@ -39,21 +39,21 @@ def shipment(file: Path) -> Shipment:
 
 
 def companions(file: Path) -> list[tuple[Path, str]]:
-    """What an ONNX file needs beside it, by the names that stand in it.
+    """The files that an ONNX file needs beside it, with the names recorded in it.
 
-    Raises `InputError` for a name that leads out of its folder: it would do so on the board too.
+    Raises `InputError` for a name that leads out of its folder, as it would on the board too.
     """
     if file.suffix.lower() != ".onnx":
         return []
     found = []
     try:
         named = external_files(file)
-    except InputError:  # the runtime over there says what is wrong with it
+    except InputError:  # the board's runtime reports what is wrong with it
         return []
     for path in named:
         name = str(path.relative_to(file.parent)) if path.is_relative_to(file.parent) else ""
         if not name or ".." in Path(name).parts or "\0" in name:
-            raise InputError(f"its external data lies elsewhere: '{path}'", where=str(file))
+            raise InputError(f"its external data is outside its folder: '{path}'", where=str(file))
         if not path.is_file():
             raise InputError(f"its external data '{name}' is not beside it", where=str(file))
         found.append((path, name))

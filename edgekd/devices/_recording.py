@@ -1,4 +1,4 @@
-"""Numbers in a device's own files (power rails, counters), read there while something runs."""
+"""Numbers in a device's own files (power rails, counters), recorded while something runs there."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from edgekd.devices._replies import Clock, Recorded, checked
 
 
 class AgentRecording:
-    """Numbers in files of a device, read there by an agent of its own."""
+    """A recording made on a device by a separate agent."""
 
     def __init__(self, ask: Callable[[dict[str, Any]], Any], name: str) -> None:
         self._ask = ask
@@ -15,7 +15,7 @@ class AgentRecording:
         self.points: list[tuple[float, tuple[int | None, ...]]] = []
 
     def begin(self, files: Sequence[str], period_s: float) -> None:
-        """Start it there."""
+        """Start recording."""
         request = {"command": "record", "files": list(files), "period_s": period_s}
         checked(Clock, self._ask(request), self._name)
 
@@ -23,6 +23,6 @@ class AgentRecording:
         return checked(Clock, self._ask({"command": "clock"}), self._name).now_ns / 1e9
 
     def end(self) -> None:
-        """Fetch what was read."""
+        """Stop recording and fetch the numbers."""
         told = checked(Recorded, self._ask({"command": "recorded"}), self._name)
         self.points = [(moment / 1e9, row) for moment, row in told.points]

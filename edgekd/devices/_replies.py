@@ -1,4 +1,4 @@
-"""What an agent may answer: data from a board, checked before anything is done with it."""
+"""The replies that an agent may send: data from a board, validated before it is used."""
 
 import json
 import math
@@ -13,7 +13,7 @@ LONGEST_WORDS = 2000
 
 
 def printable(text: str) -> str:
-    """Without control characters: what a board says is shown on a terminal."""
+    """Text without control characters, because a board's output is shown on a terminal."""
     return "".join(one if one.isprintable() else " " for one in text)[:LONGEST_WORDS].strip()
 
 
@@ -26,13 +26,13 @@ List = Annotated[tuple[Words, ...], Field(max_length=1024)]
 
 
 class Reply(BaseModel):
-    """Unknown keys are left out: a newer agent may say more."""
+    """Unknown keys are ignored: a newer agent may send more."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Tensor(Reply):
-    """An input or an output as the runtime tells it; an unknown size is -1."""
+    """An input or an output as reported by the runtime; an unknown size is -1."""
 
     name: Words
     shape: tuple[int, ...] = Field(max_length=16)
@@ -55,8 +55,8 @@ class Loaded(Reply):
 
 
 class Hello(Reply):
-    """What a board is. `runtimes` has an empty version for each that is missing; `sensors` says
-    by kind what they are called or why they can't be read."""
+    """What a board is. `runtimes` has an empty version for each one that is missing; `sensors`
+    gives the names of each kind, or why they can't be read."""
 
     platform: Words
     machine: Words
@@ -77,14 +77,14 @@ class Hello(Reply):
 
 
 class Inferred(Reply):
-    """Where the outputs lie is known: the request said it."""
+    """The outputs are in the file that the request named."""
 
     shape: tuple[Size, ...] = Field(min_length=1, max_length=16)
 
 
 class Benchmarked(Reply):
-    """Per model its windows of single runs, how many each had (of many not all are told), and when
-    it began and ended."""
+    """For each model: its windows of single runs, how many runs each had (if there are many, only
+    some are sent), and the start and end of each window."""
 
     windows_ns: tuple[tuple[tuple[Nanoseconds, ...], ...], ...]
     counts: tuple[tuple[Size, ...], ...]
@@ -96,7 +96,7 @@ class Benchmarked(Reply):
 
 
 class Looked(Reply):
-    """Small system files by path, each in one line."""
+    """Small system files by path, each as one line."""
 
     files: dict[Words, Annotated[str, Field(max_length=4096), AfterValidator(printable)]] = Field(
         max_length=4096
@@ -110,7 +110,7 @@ class Clock(Reply):
 
 
 class Recorded(Reply):
-    """Moments, and what stood in each of the recorded files then."""
+    """Times, and the content of each recorded file at each time."""
 
     points: tuple[tuple[Nanoseconds, tuple[Count | None, ...]], ...]
 
@@ -129,32 +129,33 @@ R = TypeVar("R", bound=Reply)
 
 
 def decode(line: bytes, place: str) -> dict[str, Any]:
-    """One line as a table with one of ok, error, progress. Raises `ToolError` for all else."""
+    """Parse one line as a table with one of ok, error, progress. Raises `ToolError` for anything
+    else."""
     try:
         table = json.loads(line)
     except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict) or not {"ok", "error", "progress"} & table.keys():
         shown = line[:80].decode(errors="replace")
-        raise ToolError(f"the agent answered with something else: {shown!r}", where=place)
+        raise ToolError(f"the agent sent an invalid reply: {shown!r}", where=place)
     return table
 
 
 def checked(kind: type[R], answer: Any, place: str) -> R:
-    """The answer as a value. Raises `ToolError` when it is not of that kind."""
+    """The reply as a value of that class. Raises `ToolError` if it does not validate."""
     try:
         return kind.model_validate(answer)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = printable(".".join(str(part) for part in first["loc"]))
         raise ToolError(
-            f"the agent's answer is malformed: {key}: {first['msg']}", where=place
+            f"the agent's reply is malformed: {key}: {first['msg']}", where=place
         ) from None
 
 
 def fault_of(error: Any, place: str) -> EdgekdError:
-    """The agent's own fault as one of ours: a wrong file or option is the user's, exit code 2; what
-    a device lacks is the device's, exit code 3."""
+    """The agent's error as one of edgekd's: a wrong file or option is the user's (exit code 2), a
+    missing capability is the device's (exit code 3)."""
     if not isinstance(error, dict):
         return ToolError("the agent failed without a reason", where=place)
     message, hint = (printable(str(error.get(key, ""))) for key in ("message", "hint"))
@@ -165,7 +166,7 @@ def fault_of(error: Any, place: str) -> EdgekdError:
 
 
 def milliseconds(nanoseconds: int) -> float:
-    """From the agent's unit to ours."""
+    """Nanoseconds, the agent's unit, in milliseconds."""
     value = nanoseconds / 1e6
     assert math.isfinite(value)
     return value

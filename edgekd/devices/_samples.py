@@ -1,4 +1,4 @@
-"""From an agent's answers to the samples of one benchmark."""
+"""Convert an agent's replies to the samples of one benchmark."""
 
 from edgekd.devices import Options, Samples, Scope
 from edgekd.devices._replies import Benchmarked, Cold, Loaded, milliseconds
@@ -6,12 +6,12 @@ from edgekd.errors import ToolError
 
 
 def threads_of(options: Options) -> int:
-    """One unless the table says more; TVM's compiler calls them cores."""
+    """One unless the options say more; TVM's compiler calls them cores."""
     return int(options["threads"] if "threads" in options else options.get("num_cores", 1))
 
 
 def no_samples(why: str, quick: bool) -> Samples:
-    """Those of a place that has outputs but no times, and why."""
+    """The samples of a device that has outputs but no latencies, with the reason."""
     return Samples((), None, None, {}, quick=quick, invalid=why)
 
 
@@ -19,14 +19,15 @@ def samples_of(
     reply: Benchmarked, which: int, loaded: Loaded, cold: Cold, options: Options, quick: bool,
     scope: Scope,
 ) -> Samples:  # fmt: skip
-    """Those of one of the models of a benchmark. Raises `ToolError` for windows that can't be."""
+    """The samples of one of the models of a benchmark. Raises `ToolError` for impossible
+    windows."""
     windows, spans, counts = reply.windows_ns[which], reply.spans_ns[which], reply.counts[which]
     if not windows or not all(windows):
-        raise ToolError("the agent sent a window without a run")
+        raise ToolError("the agent sent an empty window")
     if not all(map(all, windows)):
         raise ToolError("the agent sent a run that took no time")
     if len(spans) != len(windows):
-        raise ToolError(f"the agent sent {len(windows)} windows, and when {len(spans)} were")
+        raise ToolError(f"the agent sent {len(windows)} windows but the times of {len(spans)}")
     if len(counts) != len(windows) or any(map(int.__lt__, counts, map(len, windows))):
         raise ToolError("the agent sent more runs than it counted")
     after = {f"{key}_after": reply.after[key] for key in ("temperature_c",) if key in reply.after}

@@ -1,4 +1,4 @@
-"""A device that is an agent at the other end of a transport."""
+"""A device reached through an agent at the other end of a transport."""
 
 import io
 import json
@@ -44,27 +44,28 @@ QUICK = {
     **FULL, "warmup_s": 0.2, "warmup_window_s": 0.05, "warmup_limit_s": 1.0,
     "window_s": 0.1, "runs": 200, "seconds": 1.5, "limit_s": 10.0,
 }  # fmt: skip
-"""What design.md's "Measuring" asks for, and the short form that is stamped quick."""
+"""The full measuring protocol, and the short one whose results are marked as quick."""
 
 AGENT_OPTIONS = (
     "threads", "provider", "delegate", "delegate_options", "kernels", "device", "entry", "cudart",
     "shapes", "affinity",
 )  # fmt: skip
-"""The keys of a target's backend table that concern running; the rest is for the compiler."""
+"""The keys of a target's backend table about running; the others are for the compiler."""
 
 CHUNK_BYTES = 16 << 20
-"""Of a test set as much is sent at once: a small board holds it, and a slow line shows progress."""
+"""This much of a test set is sent at once: a small board can hold it, and a slow line shows
+progress."""
 
 LARGEST_OUTPUT = 1 << 30
 LARGEST_FILE = 4 << 30
 PAUSES_S = (0.5, 2.0)
-"""Before it is tried once more to reach a board whose connection was lost."""
+"""Pauses before each attempt to reach a board whose connection was lost."""
 
 
 class AgentDevice:
-    """`Device` over any transport. Agents are started when needed and end with `close`.
+    """`Device` over any transport. Agents are started when needed and ended by `close`.
 
-    `no_times` says why this place has outputs but no latencies, if so. `limit_s` is the longest
+    `no_times` says why this device has outputs but no latencies, if so. `limit_s` is the longest
     silence of a command before its agent is killed.
     """
 
@@ -84,7 +85,7 @@ class AgentDevice:
         self._count = 0
 
     def hello(self) -> Hello:
-        """What the device is and which runtimes it has, asked once."""
+        """What the device is and which runtimes it has, queried once."""
         if self._hello is None:
             self._hello = self._persistently(self._ask_hello)
         return self._hello
@@ -102,10 +103,10 @@ class AgentDevice:
         if runtimes.get(artifact.runtime):
             built_for = _machine_of(artifact.path) if artifact.runtime == "tvm" else ""
             if built_for and built_for != self.hello().machine:
-                return f"it is built for {built_for}, and {self.name} is {self.hello().machine}"
+                return f"it is built for {built_for}, but {self.name} is {self.hello().machine}"
             on_gpu = any(each.placement == "gpu" for each in artifact.placements)
             if artifact.runtime == "tvm" and on_gpu and "cuda" not in self.hello().drivers:
-                return f"its kernels are for an NVIDIA GPU, and {self.name} has no CUDA driver"
+                return f"its kernels need an NVIDIA GPU, but {self.name} has no CUDA driver"
             return ""
         how = self.hello().install.get(artifact.runtime, "")
         return f"{self.name} has no {artifact.runtime}" + (f" ({how})" if how else "")
@@ -133,7 +134,7 @@ class AgentDevice:
         return np.concatenate(parts)
 
     def _loaded_model(self, artifact: Artifact, options: Options) -> Loaded:
-        """The model in the shared agent, loaded if it isn't there (any more)."""
+        """The model in the shared agent, loaded if it is not there, or no longer."""
         channel = self._shared()
         request = self._request_of(artifact, options)
         key = json.dumps([artifact.sha256, request])
@@ -181,13 +182,13 @@ class AgentDevice:
     ) -> list[Samples]:
         if self._no_times:
             return [no_samples(self._no_times, quick) for _ in artifacts]
-        self._drop()  # its models take memory, and an Edge TPU serves one process at a time
+        self._drop()  # its models use memory, and an Edge TPU serves one process at a time
         try:
             return self._benchmark(artifacts, options, quick)
         except Disconnected as error:
             self._drop()
             raise ToolError(
-                f"{error.message}, in the middle of a benchmark: nothing of it counts",
+                f"{error.message} during a benchmark, whose results are discarded",
                 where=error.where,
                 hint="run it again",
             ) from None
@@ -224,7 +225,7 @@ class AgentDevice:
             channel.close()
         told = (reply.windows_ns, reply.counts, reply.spans_ns, reply.settled)
         if {len(each) for each in told} != {len(loaded)}:
-            raise ToolError("the agent answered for another number of models", where=places)
+            raise ToolError("the agent sent results for a different number of models", where=places)
         scope: Scope = "end-to-end" if request["end_to_end"] else "model"
         return [
             samples_of(reply, which, loaded[which], colds[which], each[which], quick, scope)
@@ -284,7 +285,7 @@ class AgentDevice:
         foreign = runners().get(runtime)
         chosen = {key: value for key, value in options.items() if foreign or key in AGENT_OPTIONS}
         chosen["threads"] = threads_of(options)
-        if runtime == "tvm" or foreign:  # such a file may not tell them itself
+        if runtime == "tvm" or foreign:  # such a file may not record them itself
             chosen.update(tensors)
         if runtime == "tvm":
             chosen.setdefault("device", "cuda" if options.get("kind") == "cuda" else "cpu")
@@ -308,7 +309,7 @@ class AgentDevice:
         self._loaded.clear()
 
     def _persistently(self, act: Callable[[], R]) -> R:
-        """What leaves no trace on the device is done again after a lost connection."""
+        """Retry after a lost connection; only for actions that leave no trace on the device."""
         for pause in PAUSES_S:
             try:
                 return act()
@@ -318,10 +319,10 @@ class AgentDevice:
         return act()
 
     def _ask(self, channel: Channel, request: dict[str, Any], place: str) -> Any:
-        """The `ok` of the answer. After a fault of the device, the shared agent is ended."""
+        """The `ok` part of the reply. After a fault of the device, the shared agent is ended."""
         try:
             return self._converse(channel, request, place)
-        except MissingRuntime:  # a sound answer
+        except MissingRuntime:  # a valid reply
             raise
         except ToolError:
             if channel is self._channel:
@@ -329,7 +330,7 @@ class AgentDevice:
             raise
 
     def _converse(self, channel: Channel, request: dict[str, Any], place: str) -> Any:
-        # The agent's own alarm rings later than ours: it is for when we are gone.
+        # The agent's own alarm is later than this limit: it is for when this process is gone.
         line = json.dumps({**request, "limit_s": int(self._limit_s) + 5}).encode()
         start = time.monotonic()
         try:
@@ -344,7 +345,7 @@ class AgentDevice:
             raise self._crash(channel, place) from None
         except TimeoutError:
             raise ToolError(
-                f"no answer to '{request['command']}' within {self._limit_s:g} s on {self.name}",
+                f"no reply to '{request['command']}' within {self._limit_s:g} s on {self.name}",
                 where=place,
             ) from None
         if "error" in answer:
@@ -354,12 +355,12 @@ class AgentDevice:
     def _crash(self, channel: Channel, place: str) -> EdgekdError:
         why = channel.ended()
         said = [line for line in channel.errors().splitlines() if line.strip()]
-        hint = f"its last words: {printable(said[-1])[:300]}" if said else ""
+        hint = f"its last output: {printable(said[-1])[:300]}" if said else ""
         return ToolError(f"the runtime {why} on {self.name}", where=place, hint=hint)
 
 
 def _chunk(loaded: Loaded, inputs: np.ndarray, options: Options) -> int:
-    """How many samples are sent at once: whole batches of the model's own size."""
+    """How many samples to send at once: whole batches of the model's own size."""
     own = loaded.inputs[0].shape[0] if loaded.inputs and loaded.inputs[0].shape else -1
     batch = own if own > 0 else int(options.get("batch", 64))
     bytes_each = max(4 * math.prod(inputs.shape[1:]), 1)
@@ -377,7 +378,7 @@ def _layout(artifact: Artifact, options: Options) -> str:
 
 
 def _machine_of(library: Path) -> str:
-    """The processor that an ELF file is for, by its header; empty for what is no such file."""
+    """The processor that an ELF file is built for, from its header; empty for other files."""
     with library.open("rb") as stream:
         header = stream.read(20)
     number = int.from_bytes(header[18:20], "little") if header[:4] == b"\x7fELF" else 0

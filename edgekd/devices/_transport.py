@@ -1,4 +1,4 @@
-"""How files and lines get to where the agent runs: this machine here, a board elsewhere."""
+"""How files and lines get to where the agent runs: this machine, or a board."""
 
 import contextlib
 import os
@@ -17,32 +17,32 @@ from edgekd.package import package_folder
 from edgekd.store import disk_errors
 
 LONGEST_LINE = 256 << 20
-"""Bytes. A minute of samples takes 6 MB a file at most; what is longer is no agent."""
+"""Bytes. A minute of samples takes at most 6 MB per file; no agent sends longer lines."""
 
 AGENT = package_folder() / "devices" / "agent.py"
-"""What runs where the models do; with --watch it is the watcher of another process."""
+"""The file that runs where the models do; with --watch it watches another process."""
 
 
 class Disconnected(ToolError):
-    """The way to a device is gone; what runs there and leaves no trace may be asked again."""
+    """The connection to a device is lost; actions that leave no trace there may be retried."""
 
 
 class Lines:
-    """Whole lines out of blocks of bytes, as they come."""
+    """Splits incoming blocks of bytes into whole lines."""
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
         self._length = 0
 
     def add(self, block: bytes) -> None:
-        """Take a block. Raises `ToolError` for a line that is too long to be an answer."""
+        """Add a block. Raises `ToolError` for a line that is too long to be a reply."""
         self._blocks.append(block)
         self._length += len(block)
         if self._length > LONGEST_LINE and b"\n" not in block:
             raise ToolError(f"the agent sent a line of more than {LONGEST_LINE} bytes")
 
     def next(self) -> bytes | None:
-        """The next whole line without its end, or None before there is one."""
+        """The next whole line without its end, or None if there is none yet."""
         if not self._blocks or b"\n" not in self._blocks[-1]:
             return None
         line, _, rest = b"".join(self._blocks).partition(b"\n")
@@ -54,56 +54,59 @@ class Channel(Protocol):
     """One running agent: lines in, lines out."""
 
     def send(self, line: bytes) -> None:
-        """Hand over one line. Raises `EOFError` when the other side has ended."""
+        """Send one line. Raises `EOFError` if the other side has ended."""
 
     def receive(self, limit_s: float) -> bytes:
         """The next line. Raises `EOFError` at the end, `TimeoutError` after `limit_s` seconds."""
 
     def ended(self) -> str:
-        """Why the other side has ended, in words: "crashed (signal 11)", "ended (exit code 1)"."""
+        """Why the other side has ended: "crashed (signal 11)", "ended (exit code 1)"."""
 
     def errors(self) -> str:
-        """The last of what it wrote on stderr."""
+        """The end of its stderr."""
 
     def close(self) -> None:
         """End the agent and wait until it is gone."""
 
 
 class Transport(Protocol):
-    """A place where agents run. Paths there are strings: they need not be paths here."""
+    """A place where agents run. Paths there are strings, because they need not be valid paths
+    here."""
 
     def put(self, file: Path) -> str:
-        """The path there of a file with this content, copied only if it isn't there yet. What it
-        needs beside it (an ONNX file's external data) keeps its name."""
+        """Copy a file there unless its content is already there; returns its path. Files that it
+        needs beside it (an ONNX file's external data) keep their names."""
 
     def lend(self, file: Path) -> str:
-        """The path there of a file, in a folder where more may be written beside it."""
+        """Copy a file to a folder there in which more may be written; returns its path."""
 
     def scratch(self, name: str) -> str:
-        """A path there that may be written and is removed with the session."""
+        """A path there for a temporary file that is removed with the session."""
 
     def write(self, there: str, content: bytes) -> None:
-        """Make a whole file of a scratch path."""
+        """Write a whole file at a scratch path."""
 
     def read(self, there: str, limit: int) -> bytes:
-        """The content of a file there. Raises `ToolError` if it is more than `limit` bytes."""
+        """The content of a file there. Raises `ToolError` if it has more than `limit` bytes."""
 
     def take(self, there: str, limit: int) -> bytes:
-        """The same of a scratch file, which is removed."""
+        """Like `read`, for a scratch file, which is then removed."""
 
     def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
-        """Run a command there: its exit status, stdout and stderr. The status is 127 where there is
-        no such command and 124 for one that was ended at the limit."""
+        """Run a command there: its exit status, stdout and stderr.
+
+        The status is 127 if there is no such command, and 124 if it was ended at the limit.
+        """
 
     def open_channel(self, pin: int) -> Channel:
-        """Start an agent, kept to `pin` processors if that is not zero."""
+        """Start an agent, pinned to `pin` processors unless that is zero."""
 
     def close(self) -> None:
-        """Remove what was put there for this session only."""
+        """Remove what was stored there for this session only."""
 
 
 def ending(code: int) -> str:
-    """How a process ended, in words; a negative status is the signal that killed it."""
+    """How a process ended; a negative status is the signal that killed it."""
     if code < 0:
         return f"crashed (signal {-code}, {signal.Signals(-code).name})"
     return f"ended (exit code {code})"
@@ -115,7 +118,7 @@ def status_of(code: int) -> int:
 
 
 class ProcessChannel:
-    """An agent's watcher as a child process of this one, in a process group of its own."""
+    """An agent's watcher as a child process, in a process group of its own."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
@@ -130,7 +133,7 @@ class ProcessChannel:
             )
         except OSError as error:
             self._stderr.close()
-            raise ToolError(f"does not start: {error}", where=command[0]) from None
+            raise ToolError(f"could not be started: {error}", where=command[0]) from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
@@ -169,16 +172,17 @@ class ProcessChannel:
         return self._stderr.read().decode(errors="replace").strip()
 
     def close(self) -> None:
-        self._process.terminate()  # the watcher, which ends the agent
+        self._process.terminate()  # this ends the watcher, which ends the agent
         self._process.wait()
         self._stdout.close()
-        with contextlib.suppress(BrokenPipeError):  # what was still to be sent
+        with contextlib.suppress(BrokenPipeError):  # data that was still to be sent
             self._stdin.close()
         self._stderr.close()
 
 
 class LocalTransport:
-    """This machine. `interpreter` runs the agent, in `environment` or else in this process's."""
+    """This machine. `interpreter` runs the agent, in `environment` or in this process's
+    environment."""
 
     def __init__(
         self, interpreter: Sequence[str], agent: Path, environment: Mapping[str, str] | None = None
@@ -239,7 +243,8 @@ class LocalTransport:
         return self._open("--pin", str(pin))
 
     def _open(self, *arguments: str) -> Channel:
-        """An agent behind its watcher, which ends it and removes our folder if we are killed."""
+        """An agent behind its watcher, which ends it and removes the session's folder if this
+        process is killed."""
         watcher = [sys.executable, "-I", "-u", str(AGENT), "--watch", "inf", "--fed"]
         watcher += ["--scratch", self._folder.name, "--"]
         command = [*watcher, *self._interpreter, str(self._agent), *arguments]

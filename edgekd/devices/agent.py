@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The agent: runs and times models where it stands, told what to do by JSON lines on stdin.
+"""The agent: runs and times models on a board, controlled by JSON lines on stdin.
 
-One file for any board: the standard library, numpy, and whichever runtime the board has. Python 3.8
-up, nothing of edgekd imported. Each request is one line {"command": ..., ...}, each answer one line
-{"ok": ...} or {"error": {"kind", "message", "hint"}}; a benchmark sends {"progress": ...} between.
-It ends with its stdin, or when a command exceeds its `limit_s`; with --watch a small process in
-front of it ends it at once when stdin ends, also when a runtime hangs. It listens on no port.
-Times are nanoseconds of the monotonic clock.
+One file for any board: it needs the standard library, numpy, and whichever runtime the board has.
+It supports Python 3.8 and later and imports nothing from edgekd. Each request is one line
+{"command": ..., ...}, each reply one line {"ok": ...} or {"error": {"kind", "message", "hint"}}; a
+benchmark sends {"progress": ...} in between. The agent ends with its stdin, or if a command exceeds
+its `limit_s`. With --watch, a small process in front of it ends it at once when stdin ends, even if
+a runtime hangs. It listens on no port. Times are nanoseconds of the monotonic clock.
 """
 # ruff: noqa: B905, PTH100, PTH105, PTH108, PTH109, PTH110, PTH113, PTH120, PTH123, PTH207
 
@@ -32,7 +32,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it is imported
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reads it on import
 
 if TYPE_CHECKING:  # Python 3.8 can't subscript these
     from collections.abc import Callable
@@ -46,7 +46,7 @@ EDGETPU_LIBRARY = "libedgetpu.so.1"
 
 
 class Fault(Exception):
-    """A request that can't be met. Kinds: missing-runtime, bad-model, bad-request, failed."""
+    """A request that can't be fulfilled. Kinds: missing-runtime, bad-model, bad-request, failed."""
 
     def __init__(self, kind: str, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -54,18 +54,20 @@ class Fault(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """A library's own words, without its stack."""
+    """The first line of a library's error message, without its stack trace."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip() if lines else type(error).__name__
 
 
 def shaped(infos: Arrays, options: Table) -> list[tuple[Info, list[int]]]:
-    """The inputs that the request gives a shape to, where the model leaves it open."""
+    """The inputs to which the request gives a shape, where the model leaves it open."""
     known = {info["name"]: info for info in infos}
     found = []
     for name, shape in options.get("shapes", {}).items():
         if name not in known:
-            raise Fault("bad-request", f"it has no input '{name}'; there are: {', '.join(known)}")
+            raise Fault(
+                "bad-request", f"it has no input '{name}'; its inputs are: {', '.join(known)}"
+            )
         own = [int(size) for size in known[name]["shape"]]
         if len(own) != len(shape) or any(have not in (-1, want) for have, want in zip(own, shape)):
             raise Fault("bad-request", f"its input '{name}' is {own}, which can't be {shape}")
@@ -74,27 +76,27 @@ def shaped(infos: Arrays, options: Table) -> list[tuple[Info, list[int]]]:
 
 
 def keep_to(processors: list[int]) -> None:
-    """Run on these processors only, this thread and those that it starts from now on."""
+    """Run only on these processors: this thread and all threads started from now on."""
     try:
         os.sched_setaffinity(0, processors)
     except OSError:
-        there = f"there are 0 to {(os.cpu_count() or 1) - 1}"
-        message = f"can't keep to processors {processors}; {there}"
+        there = f"available: 0 to {(os.cpu_count() or 1) - 1}"
+        message = f"can't pin to processors {processors}; {there}"
         raise Fault("bad-request", message) from None
 
 
 class Model:
-    """What each runtime's class below does for a model that is loaded."""
+    """The interface of each runtime's class below, for a loaded model."""
 
     inputs: Arrays
     outputs: Arrays
 
     def feed(self, arrays: Arrays) -> None:
-        """Hand over the inputs, so that `run` is the model alone."""
+        """Set the inputs, so that `run` is the model alone."""
         raise NotImplementedError
 
     def run(self) -> None:
-        """One inference."""
+        """Run one inference."""
         raise NotImplementedError
 
     def fetch(self) -> Arrays:
@@ -102,7 +104,7 @@ class Model:
         raise NotImplementedError
 
     def whole(self, arrays: Arrays) -> Arrays:
-        """One inference as a program in Python asks for it: arrays in, arrays out."""
+        """One inference as a Python program would request it: arrays in, arrays out."""
         self.feed(arrays)
         self.run()
         return self.fetch()
@@ -126,16 +128,16 @@ class OnnxRuntime(Model):
         if provider not in ort.get_available_providers():
             allowed = ", ".join(ort.get_available_providers())
             raise Fault(
-                "bad-request", f"no execution provider '{wanted}' here; there are: {allowed}"
+                "bad-request", f"no execution provider '{wanted}' here; available: {allowed}"
             )
         session_options = ort.SessionOptions()
         session_options.intra_op_num_threads = options.get("threads", 1)
         session_options.inter_op_num_threads = 1
         session_options.log_severity_level = 3
-        # Idle workers of one model must not spin while the other one is timed.
+        # Idle workers of one model must not spin while another model is timed.
         session_options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = ort.InferenceSession(path, session_options, providers=[provider])
-        if provider not in self.session.get_providers():  # it falls back without a word
+        if provider not in self.session.get_providers():  # it falls back silently
             raise Fault("failed", f"the execution provider {provider} did not start")
         self.inputs = [self._info(value) for value in self.session.get_inputs()]
         for info, shape in shaped(self.inputs, options):
@@ -151,7 +153,7 @@ class OnnxRuntime(Model):
         return {"name": value.name, "shape": shape, "dtype": dtype}
 
     def feed(self, arrays: Arrays) -> None:
-        self.arrays = arrays  # bound without a copy: they have to live
+        self.arrays = arrays  # bound without a copy, so they have to stay alive
         self.binding = self.session.io_binding()
         for info, array in zip(self.inputs, arrays):
             self.binding.bind_cpu_input(info["name"], array)
@@ -164,7 +166,7 @@ class OnnxRuntime(Model):
     def fetch(self) -> Arrays:
         return list(self.binding.copy_outputs_to_cpu())
 
-    def whole(self, arrays: Arrays) -> Arrays:  # nobody binds for a single inference
+    def whole(self, arrays: Arrays) -> Arrays:  # for a single inference, binding is not usual
         feeds = {info["name"]: array for info, array in zip(self.inputs, arrays)}
         return list(self.session.run(None, feeds))
 
@@ -185,7 +187,9 @@ class LiteRT(Model):
                 delegates = [litert.load_delegate(delegate, options.get("delegate_options", {}))]
             except (OSError, ValueError) as error:
                 said = f"the delegate {delegate} did not load: {error}"
-                if delegate == EDGETPU_LIBRARY:  # the board's own, not one that the user named
+                if (
+                    delegate == EDGETPU_LIBRARY
+                ):  # the board's default delegate, not one that the user named
                     raise Fault("missing-runtime", said, RUNTIMES["edgetpu"][2]) from error
                 raise Fault("bad-request", said) from error
         reference = options.get("kernels") == "reference"
@@ -241,11 +245,12 @@ class EdgeTPU(LiteRT):
 
 
 class TVM(Model):
-    """A library exported from Relax. It doesn't tell its shapes: `options` has to."""
+    """A library exported from Relax. It does not record its shapes, so `options` has to give
+    them."""
 
     def __init__(self, path: str, options: Table) -> None:
         if not options.get("inputs"):
-            raise Fault("bad-request", "a TVM library does not tell its inputs: their shapes and "
+            raise Fault("bad-request", "a TVM library does not record its inputs: their shapes and "
                         "dtypes have to be given")  # fmt: skip
         import tvm
         from tvm.runtime.vm import VirtualMachine
@@ -282,7 +287,10 @@ class TensorRT(Model):
             runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
             self.engine = runtime.deserialize_cuda_engine(stream.read())
         if self.engine is None:
-            raise Fault("bad-model", "TensorRT can't read it: built by another version or device")
+            raise Fault(
+                "bad-model",
+                "TensorRT can't read it: it was built by another version or for another device",
+            )
         self.context = self.engine.create_execution_context()
         self.stream = ctypes.c_void_p()
         self._check(self.cuda.cudaStreamCreate(ctypes.byref(self.stream)))
@@ -352,8 +360,8 @@ MODULES = {
 
 
 def installed(modules: list[str]) -> str:
-    """The first of these modules that is there, or an empty string; imports nothing. A folder that
-    an uninstall left behind is no module, though it can be imported."""
+    """The first of these modules that is installed, or an empty string; imports nothing. A folder
+    left behind by an uninstall does not count, although it can be imported."""
     from importlib import util
 
     for module in modules:
@@ -364,7 +372,7 @@ def installed(modules: list[str]) -> str:
 
 
 def version_of(runtime: str) -> str:
-    """The installed version of a runtime's library, or an empty string; imports nothing heavy."""
+    """The installed version of a runtime's library, or an empty string, without importing it."""
     from importlib import metadata
 
     if not RUNTIMES[runtime][1]:
@@ -380,7 +388,7 @@ def version_of(runtime: str) -> str:
 
 
 def has_edgetpu() -> bool:
-    """Whether the Edge TPU's delegate is installed where libraries are looked for."""
+    """Whether the Edge TPU's delegate is installed in the usual library folders."""
     try:
         ctypes.CDLL(EDGETPU_LIBRARY)
     except OSError:
@@ -389,8 +397,8 @@ def has_edgetpu() -> bool:
 
 
 def import_library(runtime: str) -> None:
-    """Import a runtime's library, so that neither its time nor its memory is the model's. Raises
-    `Fault` for one that is there and does not import."""
+    """Import a runtime's library first, so that its time and memory are not attributed to the
+    model. Raises `Fault` if it is installed but fails to import."""
     from importlib import import_module
 
     _, modules, how = RUNTIMES.get(runtime, (None, [], ""))
@@ -398,16 +406,16 @@ def import_library(runtime: str) -> None:
     try:
         if module:
             import_module(MODULES.get(module, module))
-    except Exception as error:  # half an installation, or one for another numpy or processor
+    except Exception as error:  # an incomplete installation, or one for another numpy or processor
         raise Fault(
-            "missing-runtime", f"{runtime} does not import: {first_line(error)}", how
+            "missing-runtime", f"{runtime} can't be imported: {first_line(error)}", how
         ) from error
 
 
 def adopt(runners: Table) -> None:
-    """Learn runtimes from files sent beside this one, by the runtime's name.
+    """Add runtimes from files that were sent along, by the runtime's name.
 
-    Such a file is imported by nothing but this. It has a class `Runner` with the constructor and
+    Nothing else imports such a file. It has a class `Runner` with the constructor and
     the methods of `Model`, `MODULES` (names of modules, one of which it needs, may be empty) and
     `INSTALL` (how to install one).
     """
@@ -430,11 +438,11 @@ def adopt(runners: Table) -> None:
 
 
 def load(request: Table) -> Any:
-    """The model of a request, with `load_ns` set: its own time, the library's import apart."""
+    """The model of a request, with `load_ns` set to its load time without the library's import."""
     adopt(request.get("runners", {}))
     name = request.get("runtime", "")
     if name not in RUNTIMES:
-        raise Fault("bad-request", f"unknown runtime '{name}'; known: {', '.join(RUNTIMES)}")
+        raise Fault("bad-request", f"unknown runtime '{name}'; available: {', '.join(RUNTIMES)}")
     kind, modules, how = RUNTIMES[name]
     if not version_of(name):
         raise Fault("missing-runtime", f"no {name}: none of {modules} is installed", how)
@@ -443,7 +451,7 @@ def load(request: Table) -> Any:
         raise Fault("bad-model", "no such file")
     if request.get("options", {}).get("affinity"):
         keep_to(request["options"]["affinity"])
-    if name == "tvm":  # read when its library is imported: the first model decides for the process
+    if name == "tvm":  # read on import of its library: the first model decides for the process
         os.environ.setdefault("TVM_NUM_THREADS", str(request.get("options", {}).get("threads", 1)))
     try:
         import_library(name)
@@ -453,7 +461,7 @@ def load(request: Table) -> Any:
     except Fault:
         raise
     except ImportError as error:
-        raise Fault("missing-runtime", f"{name} does not import: {error}", how) from error
+        raise Fault("missing-runtime", f"{name} can't be imported: {error}", how) from error
     except MemoryError:
         raise Fault("failed", "not enough memory to load it") from None
     except Exception as error:
@@ -466,7 +474,7 @@ def load(request: Table) -> Any:
 
 
 def random_inputs(model: Any, seed: int) -> Arrays:
-    """Inputs of the model's own shapes and types; unknown sizes are one. Floats are normal."""
+    """Random inputs of the model's shapes and types; unknown sizes are 1. Floats are normal."""
     import numpy as np
 
     draw = np.random.RandomState(seed)
@@ -479,20 +487,20 @@ def random_inputs(model: Any, seed: int) -> Arrays:
             dtype = np.dtype("O")
         if dtype.kind not in "biufc":
             raise Fault("bad-request", f"its input '{info['name']}' is of type {info['dtype']}: "
-                        "no such numbers can be made for it")  # fmt: skip
+                        "no random values can be made for it")  # fmt: skip
         if dtype.kind == "f":
             array = draw.standard_normal(shape).astype(dtype)
         elif dtype.itemsize == 1 and dtype.kind in "iu":
             limits = np.iinfo(dtype)
             array = draw.randint(limits.min, limits.max + 1, shape).astype(dtype)
-        else:  # token numbers, masks, flags: what is below two is always in range
+        else:  # token ids, masks, flags: 0 and 1 are always in range
             array = draw.randint(0, 2, shape).astype(dtype)
-        arrays.append(np.require(array, requirements="C"))  # which leaves a scalar one
+        arrays.append(np.require(array, requirements="C"))  # so that a scalar stays one
     return arrays
 
 
 def to_model(x: Any, info: Info, layout: str) -> Any:
-    """Floats as the model wants them: channel last when asked, quantized when it has a scale."""
+    """Floats as the model takes them: channels last if requested, quantized if it has a scale."""
     import numpy as np
 
     if layout == "NHWC" and x.ndim == 4:
@@ -506,7 +514,7 @@ def to_model(x: Any, info: Info, layout: str) -> Any:
 
 
 def from_model(y: Any, info: Info) -> Any:
-    """Float32 from what the model gave."""
+    """Float32 from the model's outputs."""
     import numpy as np
 
     if y.dtype.kind in "iu" and info.get("scale"):
@@ -517,11 +525,12 @@ def from_model(y: Any, info: Info) -> Any:
 def infer_all(
     model: Any, x: Any, layout: str, output: int, batch: int, tick: Callable[[int], None]
 ) -> Any:
-    """Outputs (N, ...) of inputs (N, ...), in batches of the model's own size, the last padded."""
+    """Outputs (N, ...) of inputs (N, ...), in batches of the model's own size, the last one
+    padded."""
     import numpy as np
 
     if len(model.inputs) != 1:
-        raise Fault("bad-request", f"it has {len(model.inputs)} inputs; one is supported")
+        raise Fault("bad-request", f"it has {len(model.inputs)} inputs; only one is supported")
     info, parts = model.inputs[0], []
     expected = info["shape"]
     size = batch if expected[0] == -1 else expected[0]
@@ -545,7 +554,7 @@ def infer_all(
 
 
 def read(path: str) -> str:
-    """The text of a small system file, or an empty string."""
+    """The text of a small system file, or an empty string if it can't be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read().strip()
@@ -554,7 +563,7 @@ def read(path: str) -> str:
 
 
 def spoken(command: list[str]) -> str:
-    """The last line that a small vendor's tool prints, or an empty string where it is not there."""
+    """The last line printed by a small vendor tool, or an empty string if it is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=5, text=True)
         lines = done.stdout.strip().splitlines()
@@ -564,7 +573,8 @@ def spoken(command: list[str]) -> str:
 
 
 def conditions(root: str) -> Table:
-    """What a latency depends on, as it is now. Keys are there only where the system tells."""
+    """The current conditions that latency depends on. Keys are missing where the system does not
+    report them."""
     cpu = min(os.sched_getaffinity(0))
     frequency = f"{root}/sys/devices/system/cpu/cpu{cpu}/cpufreq/"
     zones = sorted(glob.glob(root + "/sys/class/thermal/thermal_zone*/temp"))
@@ -588,14 +598,14 @@ def conditions(root: str) -> Table:
 
 
 def system_path(path: str) -> str:
-    """A path below /sys or /proc, as it is."""
+    """A path below /sys or /proc, unchanged; other paths are refused."""
     if not path.startswith(("/sys/", "/proc/")) or ".." in path.split("/"):
-        raise Fault("bad-request", "only files below /sys and /proc are read")
+        raise Fault("bad-request", "only files below /sys and /proc can be read")
     return path
 
 
 def facts(root: str) -> Table:
-    """What `edgekd doctor` tells of a board besides: features, memory, space, sensors."""
+    """Further facts for `edgekd doctor`: processor features, memory, disk space, sensors."""
     from importlib import metadata
 
     flags = [line for line in read(root + "/proc/cpuinfo").splitlines()
@@ -623,14 +633,14 @@ def facts(root: str) -> Table:
 
 
 def sensors(root: str) -> Table:
-    """Energy sensors by kind: their names where they can be read, else the reason."""
+    """Energy sensors by kind: their names if they can be read, else the reason."""
     found: Table = {}
     zones = sorted(glob.glob(root + "/sys/class/powercap/intel-rapl:*/energy_uj"))
     readable = [read(os.path.dirname(path) + "/name") for path in zones if read(path)]
     if zones:
-        found["rapl"] = ", ".join(readable) or "not readable: it needs root"
+        found["rapl"] = ", ".join(readable) or "not readable without root"
     labels = sorted(glob.glob(root + "/sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label"))
-    # A sum of shunt voltages has a label too, and no current.
+    # A sum of shunt voltages also has a label, but no current.
     rails = [read(path) for path in labels
              if os.path.exists(re.sub("in([0-9]+)_label$", r"curr\1_input", path))]  # fmt: skip
     if rails:
@@ -645,24 +655,24 @@ def throttled(before: Table, after: Table) -> str:
     """Why a run between these two conditions does not count, or an empty string."""
     if int(after.get("throttle_count", 0)) > int(before.get("throttle_count", 0)):
         return "the processor throttled (its throttle counter rose)"
-    # Bits 0-3 say now, bits 16-19 since start: under-voltage, capped, throttled, too warm.
+    # Bits 0-3 are now, bits 16-19 since boot: under-voltage, capped, throttled, too hot.
     was, now = (int(each.get("throttled_flags", "0"), 16) for each in (before, after))
     if now & 0xF or (now >> 16) & ~(was >> 16) & 0xF:
         return f"the board throttled (flags {now:#x})"
     highest = [int(each.get("highest_frequency_khz", 0)) for each in (before, after)]
     if highest[1] < highest[0]:
-        return f"the highest frequency fell from {highest[0]} to {highest[1]} kHz"
+        return f"the maximum frequency fell from {highest[0]} to {highest[1]} kHz"
     return ""
 
 
 MOST_KEPT = 1 << 14
-"""A minute of runs of a microsecond would take gigabytes on the board and on the way."""
+"""The most runs kept: a minute of microsecond runs would take gigabytes to store and send."""
 
 
 def window(run: Callable[[], None], seconds: float, least: int) -> Arrays:
-    """Nanoseconds of single runs, for that long and that many; one run before is not timed."""
+    """Nanoseconds of single runs, for a given time and number; one untimed run comes first."""
     clock = time.perf_counter_ns
-    run()  # the other model has just been in the caches
+    run()  # the caches hold the other model's data
     taken = []
     end = clock() + int(seconds * 1e9)
     while True:
@@ -675,8 +685,8 @@ def window(run: Callable[[], None], seconds: float, least: int) -> Arrays:
 
 
 def warm_up(run: Callable[[], None], protocol: Table, tick: Callable[[int], None]) -> bool:
-    """Run until the medians of two windows agree; False if they did not within the limit. `tick`
-    is called after each window, with 0."""
+    """Run until the medians of two windows agree; False if they did not within the limit. `tick` is
+    called with 0 after each window."""
     start, before = time.perf_counter(), 0.0
     count = 0
     while True:
@@ -694,7 +704,7 @@ def warm_up(run: Callable[[], None], protocol: Table, tick: Callable[[int], None
 
 
 class Agent:
-    """The loaded models, and one method a command."""
+    """The loaded models, and one method per command."""
 
     def __init__(self, answer: Callable[[Table], None], root: str) -> None:
         self.answer = answer
@@ -724,7 +734,7 @@ class Agent:
         }
 
     def load(self, request: Table) -> Table:
-        """Load one model under a number of its own."""
+        """Load one model under a new number."""
         model = load(request)
         number = len(self.models)
         self.models[number] = model
@@ -738,7 +748,8 @@ class Agent:
         }
 
     def infer(self, request: Table) -> Table:
-        """Run a file of float inputs (.npy), which is removed; write one of raw float32 outputs."""
+        """Run a file of float inputs (.npy), which is then removed; write a file of raw float32
+        outputs."""
         import numpy as np
 
         model = self.models[request["model"]]
@@ -758,8 +769,8 @@ class Agent:
         return {"shape": list(y.shape)}
 
     def _sign_of_life(self, request: Table, least: int, every_s: float) -> Callable[[int], None]:
-        """Says how much is done, not more often than that, and winds the alarm up again: what is
-        slow, or many, does not hang."""
+        """Report progress at most once per interval and restart the alarm: a slow or long request
+        is not a hung one."""
         last = [time.monotonic()]
 
         def tick(done: int) -> None:
@@ -773,8 +784,8 @@ class Agent:
     def benchmark(self, request: Table) -> Table:
         """Windows of single runs of several models, interleaved: A B A B.
 
-        Of a model so fast that a window has more than `MOST_KEPT` runs every second, third, ... one
-        is told, the same share of each window; `counts` are all of them.
+        For a model so fast that a window has more than `MOST_KEPT` runs, only every second, third,
+        ... run is sent, the same share of each window; `counts` includes all of them.
         """
         models = [self.models[number] for number in request["models"]]
         protocol = request["protocol"]
@@ -830,7 +841,7 @@ class Agent:
         if layout == "NHWC":
             floats = [x.transpose(0, 3, 1, 2).copy() if x.ndim == 4 else x for x in floats]
 
-        # What is float32 on both sides costs nothing, as in a program of one's own.
+        # No conversion is needed if both sides are float32, as in any other program.
         takes = [None if info["dtype"] == "float32" and layout != "NHWC" else info
                  for info in model.inputs]  # fmt: skip
         gives = [None if info["dtype"] == "float32" else info for info in model.outputs]
@@ -849,7 +860,7 @@ class Agent:
         import numpy as np  # noqa: F401  (part of the baseline)
 
         os.environ["TVM_NUM_THREADS"] = str(request.get("options", {}).get("threads", 1))
-        import_library(request.get("runtime", ""))  # so is the runtime's own library
+        import_library(request.get("runtime", ""))  # so does the runtime's own library
         baseline, reason = self._resident(), ""
         try:
             with open("/proc/self/clear_refs", "w") as stream:
@@ -881,7 +892,7 @@ class Agent:
         }
 
     def look(self, request: Table) -> Table:
-        """The text of small system files, by path; no other files."""
+        """The text of small system files, by path."""
         found: Table = {}
         for pattern in request["patterns"]:
             for path in sorted(glob.glob(self.root + system_path(pattern)))[:256]:
@@ -889,7 +900,7 @@ class Agent:
         return {"files": found}
 
     def record(self, request: Table) -> Table:
-        """Read the numbers in some system files again and again, in a thread, until `recorded`."""
+        """Read the numbers in some system files repeatedly, in a thread, until `recorded`."""
         paths = [self.root + system_path(path) for path in request["files"]]
         self.points: Arrays = []
         self.stopped = threading.Event()
@@ -910,13 +921,13 @@ class Agent:
             last = self.stopped.wait(period_s)
 
     def recorded(self, request: Table) -> Table:
-        """End the recording: the moments, and the numbers at each; None where there was none."""
+        """End the recording: the times, and the numbers at each, None where a file held none."""
         self.stopped.set()
         self.recorder.join()
         return {"points": self.points}
 
     def clock(self, request: Table) -> Table:
-        """This machine's monotonic clock, in which windows and recordings are told."""
+        """This machine's monotonic clock, which windows and recordings use."""
         return {"now_ns": time.perf_counter_ns()}
 
     @staticmethod
@@ -931,7 +942,7 @@ DRIVERS = {"cuda": "libcuda.so.1"}
 
 
 def loads(library: str) -> bool:
-    """Whether the dynamic linker finds a library here."""
+    """Whether the dynamic linker finds a library."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -943,13 +954,13 @@ COMMANDS = ("hello", "load", "infer", "benchmark", "memory", "look", "record", "
 
 
 def perform(agent: Agent, line: bytes) -> Table:
-    """The answer to one request."""
+    """The reply to one request."""
     try:
         request = json.loads(line)
         command = request.get("command")
         if command not in COMMANDS:
             raise Fault("bad-request", f"unknown command {command!r}")
-        # The kernel ends the process at this alarm, even when a runtime hangs in native code.
+        # The kernel ends the process at this alarm, even if a runtime hangs in native code.
         signal.alarm(int(request.get("limit_s", 0)))
         found = getattr(agent, command)(request)
         return {"ok": found}
@@ -963,19 +974,19 @@ def perform(agent: Agent, line: bytes) -> Table:
 
 
 def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool, scratch: str) -> int:
-    """Run a command; kill it and its group when stdin ends or says nothing for that long, or after
-    the limit, which gives the exit status 124.
+    """Run a command; kill it and its process group when stdin ends or is silent for too long, or
+    after the limit, with exit status 124.
 
-    A connection that is gone ends stdin; one that hangs sends no more of the empty lines by which
-    the client shows that it lives. `fed` hands stdin on, without those. The folder `scratch` is
-    removed when stdin ends: nobody else is left who would. Returns the exit status, 128 plus its
+    A lost connection ends stdin; on a hung one, the empty lines by which the client shows that it
+    is alive stop coming. `fed` passes stdin on without those lines. The folder `scratch` is removed
+    when stdin ends, because nobody else is left to do it. Returns the exit status, 128 plus its
     number for a signal.
     """
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # each only wakes the wait below
+        signal.signal(number, lambda *_: None)  # each of these only wakes the wait below
     source = subprocess.PIPE if fed else subprocess.DEVNULL
     try:
         child = subprocess.Popen(argv, stdin=source, start_new_session=True)
@@ -1006,7 +1017,7 @@ def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool, scratch:
                 heard = time.monotonic()
                 if fed and (
                     begun or block.strip(b"\n")
-                ):  # what ends a long line is no sign of life
+                ):  # the end of a long line is not a keep-alive
                     waiting, begun = block, not block.endswith(b"\n")
     except BrokenPipeError:
         child.wait(10)
@@ -1020,21 +1031,23 @@ def watch(argv: list[str], silence_s: float, limit_s: float, fed: bool, scratch:
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Reply to requests until stdin ends."""
     parser = argparse.ArgumentParser(description="edgekd's agent: JSON lines on stdin and stdout")
-    parser.add_argument("--pin", type=int, default=0, help="keep to that many processors")
-    parser.add_argument("--root", default="", help="where /sys and /proc are read (tests)")
+    parser.add_argument("--pin", type=int, default=0, help="pin to that many processors")
     parser.add_argument(
-        "--watch", type=float, help="end when stdin is silent for that many seconds"
+        "--root", default="", help="folder that contains /sys and /proc (for tests)"
     )
-    parser.add_argument("--limit", type=float, default=86400.0, help="with --watch: seconds in all")
+    parser.add_argument("--watch", type=float, help="end if stdin is silent for that many seconds")
+    parser.add_argument(
+        "--limit", type=float, default=86400.0, help="with --watch: time limit in seconds"
+    )
     parser.add_argument(
         "--scratch", default="", help="with --watch: a folder to remove when stdin ends"
     )
     parser.add_argument(
         "--fed",
         action="store_true",
-        help="with --watch: the command answers to stdin, as agents do",
+        help="with --watch: the command reads stdin, as agents do",
     )
     parser.add_argument("command", nargs="*", help="with --watch: run this instead of the agent")
     given = parser.parse_args()
@@ -1043,7 +1056,7 @@ def main() -> None:
         fed = given.fed or not given.command
         sys.exit(watch(given.command or itself, given.watch, given.limit, fed, given.scratch))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a runtime prints is not an answer
+    os.dup2(2, 1)  # output of a runtime is not a reply
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when this ends
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file
     if given.pin:
@@ -1058,7 +1071,7 @@ def main() -> None:
         for line in sys.stdin.buffer:
             if line.strip():
                 answer(perform(agent, line))
-    except BrokenPipeError:  # who asked is gone
+    except BrokenPipeError:  # the client is gone
         sys.exit(3)
 
 

@@ -1,8 +1,8 @@
-"""A Cortex-M that qemu emulates: generated C runs there, and other files on this machine.
+"""A Cortex-M emulated by QEMU: generated C runs on it, other files run on this machine.
 
-Every sample runs through the same C compiled for this machine, and the first ones through the
-emulated processor too: a difference between the two is an error. An emulator gives instructions,
-which the compiler's report has, and no times.
+Every sample runs through the same C compiled for this machine, and the first samples also on the
+emulated processor; a difference between the two is an error. The emulator counts instructions,
+which the compiler reports, and gives no times.
 """
 
 import tempfile
@@ -24,12 +24,12 @@ from edgekd.values.measurement import Kind
 from edgekd.values.target import load_target
 
 CHECKED = 8
-NO_TIMES = "an emulated Cortex-M counts instructions and has no times: measure on the board itself"
+NO_TIMES = "an emulated Cortex-M counts instructions and gives no times: measure on a real board"
 
 
 @DEVICES.register()
 def open_cortex_m(location: str = "cortex-m4", **session: Any) -> "CortexM":
-    """`cortex-m://cortex-m4`: a processor, or a target that has one."""
+    """Open `cortex-m://cortex-m4`: a processor, or a target that has one."""
     cpu = location or "cortex-m4"
     if cpu not in emulation.BOARDS:
         cpu = load_target(cpu).hardware.cpu
@@ -39,7 +39,7 @@ def open_cortex_m(location: str = "cortex-m4", **session: Any) -> "CortexM":
 
 
 class CortexM:
-    """`Device` over the emulator, and over this machine for files that are no C."""
+    """`Device` over the emulator, and over this machine for files other than C."""
 
     kind: Kind = "simulated"
 
@@ -58,21 +58,22 @@ class CortexM:
         )  # fmt: skip
 
     def can_run(self, artifact: Artifact) -> str:
-        """Generated C runs; of other files only the outputs are had, from this machine."""
+        """Generated C runs; other files run on this machine, for their outputs only."""
         return "" if artifact.runtime == "c" else self._host.can_run(artifact)
 
     def probe(
         self, path: Path, runtime: str, options: Options
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-        """What this machine's runtime tells; C says nothing of itself."""
+        """The inputs and outputs reported by this machine's runtime; C files do not record
+        theirs."""
         if runtime == "c":
-            raise InputError("generated C tells its tensors in its header", where=str(path))
+            raise InputError("generated C describes its tensors in its header", where=str(path))
         return self._host.probe(path, runtime, options)
 
     def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
         """Float outputs (N, ...) for float inputs (N, ...).
 
-        Raises `ToolError` where the emulated processor computes something else than this machine.
+        Raises `ToolError` if the emulated processor computes something else than this machine.
         """
         if artifact.runtime != "c":
             return self._host.infer(artifact, inputs, options)
@@ -85,7 +86,7 @@ class CortexM:
             first = emulation.run(image, quantized[: self.checked]).outputs
         if not np.array_equal(first, found[: self.checked]):
             raise ToolError(
-                f"the emulated {self.cpu} computes other values than this machine",
+                f"the emulated {self.cpu} computes different values than this machine",
                 where=str(artifact.path),
             )
         outputs: np.ndarray = from_model(found, exit_.model_dump())
@@ -94,7 +95,7 @@ class CortexM:
     def benchmark(
         self, artifacts: Sequence[Artifact], options: Options | Sequence[Options], *, quick: bool
     ) -> list[Samples]:
-        """No times."""
+        """There are no times, only the reason."""
         return [Samples((), None, None, {}, quick=quick, invalid=NO_TIMES) for _ in artifacts]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""This machine: the agent as a child process of the same interpreter."""
+"""This machine: the agent as a child process with the same interpreter."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from edgekd.registry import DEVICES
 
 @DEVICES.register()
 def open_host(location: str = "", *, agent: Path = AGENT, **session: Any) -> AgentDevice:
-    """This machine. `session` are `AgentDevice`'s own: limit_s, progress."""
+    """This machine. `session` are the keyword arguments of `AgentDevice`: limit_s, progress."""
     if location:
         raise InputError(
             f"'host' takes no location, found '{location}'", where="--device", allowed="host"

@@ -1,1 +1,1 @@
-"""What a firmware build takes: C from an int8 TFLite graph, and what goes with it."""
+"""Inputs of a firmware build: C generated from an int8 TFLite graph, and what goes with it."""

@@ -1,4 +1,4 @@
-"""Weighted sums: multipliers of each output channel, and the proof that int32 holds the sums."""
+"""Weighted sums: multipliers of each output channel, and the check that int32 holds the sums."""
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from edgekd.firmware.step import Table, list_table
 
 
 def weights_of(node: Node, axis: int, channels: int) -> Array:
-    """The constant symmetric int8 weights, whose scales are one, or one a channel along `axis`."""
+    """The constant symmetric int8 weights, with one scale, or one per channel along `axis`."""
     node.constant(1, "int8")
     found = node.inputs[1]
     assert found is not None
     if found.zero_point != 0 or not found.scales:
-        raise node.refuse(f"weights with the zero point {found.zero_point}, where 0 is known")
+        raise node.refuse(f"weights with zero point {found.zero_point}, but only 0 is supported")
     if len(found.scales) not in (1, channels) or (len(found.scales) > 1 and found.axis != axis):
         raise node.refuse(f"{len(found.scales)} scales for {channels} channels")
     return found
@@ -37,7 +37,7 @@ def bias_of(node: Node, channels: int) -> np.ndarray:
 
 
 def check_sums(node: Node, source: Array, by_channel: np.ndarray, bias: np.ndarray) -> None:
-    """Refuse what could overflow: |bias| and all |weights| times the farthest input, per channel.
+    """Refuse possible overflow: |bias| plus all |weights| times the largest input, per channel.
 
     `by_channel` is (channels, weights of one channel).
     """
@@ -48,7 +48,7 @@ def check_sums(node: Node, source: Array, by_channel: np.ndarray, bias: np.ndarr
 
 
 def channel_multipliers(node: Node, source: Array, weights: Array, channels: int) -> list[float]:
-    """scale_in * scale_w / scale_out of each channel, in double as TFLite works them out."""
+    """scale_in * scale_w / scale_out of each channel, in double, as TFLite computes them."""
     scales = weights.scales if len(weights.scales) > 1 else weights.scales * channels
     return [source.scale * one / node.output.scale for one in scales]
 
@@ -70,12 +70,12 @@ def limits(node: Node) -> dict[str, int]:
     output = node.output
     low, high = activation_range(ACTIVATIONS[code], output.scale, output.zero_point)
     if low > high:
-        raise node.refuse("a fused activation that leaves no value")
+        raise node.refuse("a fused activation with an empty range")
     return {"low": low, "high": high}
 
 
 def bias_table(node: Node, bias: np.ndarray) -> Table:
-    """The bias as a constant; one that is left out is a row of zeros."""
+    """The bias as a constant; a missing bias is a row of zeros."""
     given = node.inputs[2] if len(node.inputs) > 2 else None
     key = ("tensor", given.index) if given is not None else (node.where, "bias")
     return Table(bias, key)

@@ -1,4 +1,4 @@
-"""How large TensorFlow Lite Micro's arena has to be, as the micro runtime itself has it."""
+"""How large TensorFlow Lite Micro's arena has to be, measured with the micro runtime itself."""
 
 from functools import partial
 from importlib.metadata import version
@@ -17,12 +17,13 @@ _unavailable = partial(unavailable, "memory_bytes", device=DEVICE)
 
 
 def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
-    """`memory_bytes`: the smallest arena, to 16 bytes, in which the micro runtime runs the model
-    and gives the outputs that it gives in a large one. `conditions` has what its allocator counts.
+    """`memory_bytes`: the smallest arena, to 16 bytes, in which the model runs and gives the same
+    outputs as in a large one.
 
-    It is measured on this machine, whose pointers are 8 bytes; a 32-bit core needs a little less,
-    never more. Unavailable, with the reason, without tflite-micro or if the model does not run.
-    Raises `InputError` for a damaged file.
+    `conditions` has the count of the runtime's allocator. The arena is measured on this machine,
+    whose pointers have 8 bytes; a 32-bit core needs a little less, never more. Unavailable, with
+    the reason, without tflite-micro or if the model does not run. Raises `InputError` for a damaged
+    file.
     """
     if not has_module("tflite_micro"):
         return _unavailable("tflite-micro is not installed: pip install 'edgekd[tflm]'")

@@ -1,8 +1,8 @@
 """Arm's CMSIS-NN in place of plain C where it computes the same, for cores with DSP or MVE.
 
 Its sources stay where the user has them: the generated C includes their header and calls
-convolutions (fully connected layers as 1x1 ones). Each call asks the library how much scratch
-memory it wants; if that is more than was planned, or the library refuses, plain C computes.
+convolutions (fully connected layers as 1x1 convolutions). Each call asks the library how much
+scratch memory it needs; if that is more than planned, or if the library refuses, plain C computes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,43 +17,44 @@ from edgekd.firmware.step import Step, Table
 from edgekd.values.target import Hardware
 
 CmsisNn = Literal["", "dsp", "mve"]
-"""Whose scratch memory is planned: that of cores with DSP instructions, or with MVE (Helium)."""
+"""Which cores' scratch memory is planned: those with DSP instructions, or with MVE (Helium)."""
 
 HEADER = "arm_nnfunctions.h"
 CORE_HEADER = "cmsis_compiler.h"
 MVE_BLOCK = 124
-"""Channels that CMSIS-NN's depthwise kernel takes at once on MVE (CH_IN_BLOCK_MVE)."""
+"""Channels that CMSIS-NN's depthwise kernel processes at once on MVE (CH_IN_BLOCK_MVE)."""
 
 
 def check_variant(name: str) -> CmsisNn:
-    """The variant of that name, or none for no name; another one is refused."""
+    """The variant of that name, or none for an empty name. Raises `InputError` for an unknown
+    one."""
     for known in get_args(CmsisNn):
         if name == known:
             found: CmsisNn = known
             return found
-    raise InputError(f"unknown instructions '{name}'", where="--cmsis-nn", allowed="dsp, mve")
+    raise InputError(f"unknown instruction set '{name}'", where="--cmsis-nn", allowed="dsp, mve")
 
 
 def variant_of(hardware: Hardware) -> CmsisNn:
-    """What a core has. Raises `InputError` for one with neither DSP nor MVE."""
+    """What a core has. Raises `InputError` for a core with neither DSP nor MVE."""
     if "mve" in hardware.isa:
         return "mve"
     if "dsp" in hardware.isa:
         return "dsp"
     raise InputError(
-        f"CMSIS-NN's kernels want DSP or MVE, which a {hardware.cpu} has not",
+        f"CMSIS-NN's kernels need DSP or MVE, which a {hardware.cpu} does not have",
         where="backends.c: cmsis_nn",
         hint="leave cmsis_nn out",
     )
 
 
 def with_cmsis_nn(steps: Sequence[Step], variant: CmsisNn) -> list[Step]:
-    """The same steps, those replaced that CMSIS-NN has a kernel for."""
+    """The same steps, with CMSIS-NN's kernel in each step that it supports."""
     return [_wide(_replaced(step, variant)) for step in steps] if variant else list(steps)
 
 
 def _wide(step: Step) -> Step:
-    """The step with shifts of 32 bits, as CMSIS-NN wants them."""
+    """The step with 32-bit shifts, as CMSIS-NN needs them."""
     shift = step.parameters.get("shift")
     if not isinstance(shift, Table):
         return step
@@ -79,7 +80,7 @@ def _dsp_scratch(values: Mapping[str, Any]) -> int:
 
 
 def _for_each_output(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A multiplier for each output, also where all share one."""
+    """One multiplier per output, also if all outputs share one."""
     if values["step"]:
         return dict(values)
     spread = {
@@ -100,11 +101,13 @@ def _called(step: Step, scratch: int) -> Step:
 
 
 def flags_of(folder: Path) -> tuple[str, ...]:
-    """The compiler's flags for the folder that has Include/arm_nnfunctions.h; the CMSIS core's
-    headers may lie anywhere in it or in its parent."""
+    """The compiler's flags for the folder with Include/arm_nnfunctions.h; the CMSIS core's headers
+    may be anywhere in it or in its parent."""
     if not (folder / "Include" / HEADER).is_file():
         raise InputError(
-            f"no Include/{HEADER}", where=f"cmsis_nn: {folder}", hint="the folder of CMSIS-NN"
+            f"it has no Include/{HEADER}",
+            where=f"cmsis_nn: {folder}",
+            hint="the folder of CMSIS-NN",
         )
     near = sorted(folder.rglob(CORE_HEADER)) or sorted(folder.parent.rglob(CORE_HEADER))
     core = next(iter(near), None)
@@ -118,8 +121,8 @@ def flags_of(folder: Path) -> tuple[str, ...]:
 
 
 def sources_of(folder: Path) -> tuple[Path, ...]:
-    """Every source of the library; the linker leaves out what nothing calls."""
+    """Every source file of the library; the linker drops what nothing calls."""
     found = tuple(sorted((folder / "Source").rglob("*.c")))
     if not found:
-        raise InputError("no Source/*.c", where=f"cmsis_nn: {folder}")
+        raise InputError("it has no Source/*.c", where=f"cmsis_nn: {folder}")
     return found

@@ -1,4 +1,4 @@
-"""What CONV_2D and DEPTHWISE_CONV_2D have in common: checks, window, sums and parameters."""
+"""The common part of CONV_2D and DEPTHWISE_CONV_2D: checks, window, sums and parameters."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def filter_shape(node: Node) -> tuple[int, int, int, int]:
 
 
 def check_filter(node: Node, channels: int, fits: bool) -> None:
-    """Refuse a filter that does not fit its input, or an output of another size than it gives."""
+    """Refuse a filter that does not fit its input, or an output of the wrong size."""
     source, output, shape = node.computed(0), node.output, filter_shape(node)
     if not fits or output.shape[3] != channels or output.shape[0] != source.shape[0]:
         raise node.refuse(f"a filter of shape {shape} for {source.shape} -> {output.shape}")
@@ -45,7 +45,7 @@ def convolution(
 ) -> Step:
     """One call of a kernel whose filter has its outputs along `axis`.
 
-    The parameters that it alone has come behind those of the filter and of the output.
+    Parameters that only this kernel has come after those of the filter and the output.
     """
     source, output, shape = node.computed(0), node.output, filter_shape(node)
     _, height, width, _ = shape

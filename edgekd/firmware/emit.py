@@ -1,5 +1,7 @@
-"""The text of model.h and model.c: the same for the same network, name and facts, whenever and
-wherever it is written. Nothing of the model file but numbers gets into it."""
+"""The text of model.h and model.c: reproducible from the network, its name and facts.
+
+Nothing but numbers gets from the model file into the text.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from edgekd.firmware.step import Step, Table
 from edgekd.version import __version__
 
 ALIGNMENT = 16
-"""Of the arena and of the tables: what vector loads want."""
+"""Alignment of the arena and the tables, as vector loads need it."""
 
 TYPES = {"int8": "int8_t", "int32": "int32_t", "float64": "double"}
 ROW = 20
@@ -24,7 +26,7 @@ ROW = 20
 
 @dataclass(frozen=True)
 class Program:
-    """All that the two files are made of."""
+    """Everything that goes into the two files."""
 
     name: str
     network: Network
@@ -39,7 +41,7 @@ class Program:
 
 
 def header(program: Program) -> str:
-    """model.h: what the firmware around the model needs to know."""
+    """model.h: what the firmware needs to know about the model."""
     network = program.network
     return render(
         "model.h",
@@ -54,7 +56,7 @@ def header(program: Program) -> str:
 
 
 def body(program: Program) -> str:
-    """model.c: kernels that are used, constants, one parameter block a layer, and the calls."""
+    """model.c: the kernels in use, constants, one parameter block per layer, and the calls."""
     tables = _Tables()
     layers = [_layer(number, step, tables) for number, step in enumerate(program.calls)]
     invoke = _invoke(program, tables)
@@ -71,14 +73,14 @@ def body(program: Program) -> str:
 
 
 def _preamble(program: Program) -> list[str]:
-    """CMSIS-NN's header, whose kernels want shifts of 32 bits; plain C is content with 8."""
+    """The header of CMSIS-NN, whose kernels need 32-bit shifts; 8 bits are enough for plain C."""
     if not any(step.kernel.endswith("_cmsis") for step in program.calls):
         return ["typedef int8_t shift_type;"]
     return ['#include "arm_nnfunctions.h"', "typedef int32_t shift_type;"]
 
 
 def kernels_of(steps: Iterable[Step]) -> list[str]:
-    """The C files that are needed, what others need first."""
+    """The C files that are needed, dependencies first."""
     found: dict[str, None] = {}
     for step in steps:
         found.update(dict.fromkeys(step.needs))
@@ -102,20 +104,20 @@ def _tables_of(steps: Iterable[Step]) -> list[Table]:
 
 
 def operand_table(array: Array) -> Table:
-    """A constant that a kernel reads like any input."""
+    """A constant that a kernel reads like any other input."""
     assert array.values is not None
     return Table(array.values.reshape(-1), ("tensor", array.index))
 
 
 class _Tables:
-    """The constant arrays in the order of their first use."""
+    """The constant arrays, in order of first use."""
 
     def __init__(self) -> None:
         self.names: dict[tuple[Any, ...], str] = {}
         self.texts: list[str] = []
 
     def name_of(self, table: Table) -> str:
-        """The C name of a table, which is written when it is first asked for."""
+        """The C name of a table; its text is written on first use."""
         if table.key not in self.names:
             name = f"table_{len(self.names)}"
             self.names[table.key] = name
@@ -134,7 +136,8 @@ def _table_text(name: str, values: np.ndarray) -> str:
 
 
 def _literal(value: int | float) -> str:
-    """INT32_MIN has no literal of its own in C; a double's is the shortest that reads back."""
+    """INT32_MIN has no literal in C; for a double, the shortest literal that reads back the
+    same."""
     return "INT32_MIN" if value == -(2**31) else repr(value)
 
 
@@ -167,7 +170,7 @@ def _invoke(program: Program, tables: _Tables) -> str:
 
 
 def _scratch(place: int, step: Step, layout: Layout) -> list[str]:
-    """The memory that a step has for itself, and its size."""
+    """The memory reserved for a step itself, and its size."""
     if step.scratch is None:
         return []
     return [f"arena + {layout.scratch[place]}" if step.scratch else "NULL", str(step.scratch)]
@@ -180,7 +183,8 @@ def _operand(array: Array, layout: Layout, tables: _Tables) -> str:
 
 
 def summary(program: Program) -> Mapping[str, int]:
-    """Numbers for reports: arena, its bound, constants, calls, elements at both ends."""
+    """Numbers for reports: arena, its lower bound, constants, calls, elements of inputs and
+    outputs."""
     return {
         "arena_bytes": program.layout.arena_bytes,
         "arena_bound_bytes": program.layout.bound_bytes,

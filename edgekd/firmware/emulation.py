@@ -1,8 +1,8 @@
-"""Generated C on an emulated Cortex-M: qemu's boards, bare metal, semihosting.
+"""Generated C on an emulated Cortex-M: QEMU's boards, bare metal, semihosting.
 
-qemu lets an instruction take 64 nanoseconds (`-icount shift=6`), longer than a tick of the
-processor's own timer, which therefore tells the instructions of an inference one by one:
-`simulated`, and no cycles, since neither the pipeline nor the memory's wait states are modelled.
+QEMU lets each instruction take 64 nanoseconds (`-icount shift=6`), longer than a tick of the
+processor's own timer, which therefore counts the instructions of an inference exactly. The result
+is `simulated` and is not in cycles, since neither the pipeline nor wait states are modelled.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ ICOUNT_SHIFT = 6
 
 @dataclass(frozen=True)
 class Board:
-    """One of qemu's boards: where code and data lie, and how fast its timer ticks."""
+    """One of QEMU's boards: the addresses of code and data, and the rate of its timer."""
 
     machine: str
     flags: tuple[str, ...]
@@ -60,8 +60,8 @@ BOARDS = {
 
 @dataclass(frozen=True)
 class Image:
-    """A linked program. `flash_bytes` is the model's share: its code and constants, and what it
-    calls of libraries."""
+    """A linked program. `flash_bytes` is the model's share: its code and constants, and the library
+    functions it calls."""
 
     path: Path
     cpu: str
@@ -71,7 +71,7 @@ class Image:
 @dataclass(frozen=True, eq=False)
 class Run:
     """Outputs (N, bytes), the instructions of each inference to within `resolution`, and the stack
-    that they took."""
+    they used."""
 
     outputs: np.ndarray
     instructions: tuple[int, ...]
@@ -80,13 +80,12 @@ class Run:
 
 
 def missing_tools() -> list[EdgekdError]:
-    """A fault for each tool that compiling for a Cortex-M and emulating one needs and that is not
-    installed here."""
+    """A fault for each missing tool that is needed to compile for and emulate a Cortex-M."""
     return missing_programs(TOOLS, WHERE)
 
 
 def version() -> str:
-    """The cross compiler's own words for its version."""
+    """The cross compiler's version line."""
     return _run((COMPILER, "--version"), BUILD_SECONDS).splitlines()[0].strip()
 
 
@@ -107,12 +106,11 @@ def build(
     further: Sequence[Path] = (),
     flags: Sequence[str] = (),
 ) -> Image:
-    """Compile and link NAME.c (NAME.h beside it) with what runs it on the emulated board; warnings
-    are errors, and what is built lies in `folder`.
+    """Compile and link NAME.c (with NAME.h beside it) and its runner for the emulated board.
 
-    `further` sources and `flags` are those of CMSIS-NN, if it calls that. Raises `InputError` for a
-    processor that is not emulated or a model that does not fit the board, `ToolError` if a tool
-    fails.
+    Warnings are errors; the results are in `folder`. `further` sources and `flags` are those of
+    CMSIS-NN, if it is used. Raises `InputError` for a processor that is not emulated or a model
+    that does not fit the board, `ToolError` if a tool fails.
     """
     board = board_of(cpu)
     model = folder / f"{source.stem}.o"
@@ -134,7 +132,7 @@ def build(
 
 
 def _macros(name: str) -> tuple[str, ...]:
-    """What run.c calls the parts of the model's header."""
+    """The names that run.c uses for parts of the model's header."""
     macro = name.upper()
     values = {
         "MODEL_HEADER": f'"{name}.h"',
@@ -158,15 +156,15 @@ def _regions(board: Board) -> tuple[str, ...]:
 
 
 def _flash_of(path: Path) -> int:
-    """Code and constants of an object file or a program: `size` counts constants to the text."""
+    """Code and constants of an object file or program; `size` counts constants as text."""
     words = _run((SIZE, str(path)), BUILD_SECONDS).splitlines()[1].split()
     return int(words[0]) + int(words[1])
 
 
 def run(image: Image, inputs: np.ndarray) -> Run:
-    """Outputs for int8 inputs (N, bytes), and what each inference took.
+    """Outputs for int8 inputs (N, bytes), and the instructions of each inference.
 
-    Raises `ToolError` if the program faults, or does not end in time.
+    Raises `ToolError` if the program faults or does not end in time.
     """
     board = board_of(image.cpu)
     with tempfile.TemporaryDirectory(prefix="edgekd-cortex-m-") as work:
@@ -182,14 +180,14 @@ def run(image: Image, inputs: np.ndarray) -> Run:
         ticks = np.frombuffer((folder / "ticks").read_bytes(), "<u8")
         stack = int.from_bytes((folder / "stack").read_bytes(), "little")
     if len(ticks) != len(inputs):
-        raise ToolError(f"{len(ticks)} of {len(inputs)} inferences", where=image.path.name)
+        raise ToolError(f"only {len(ticks)} of {len(inputs)} inferences ran", where=image.path.name)
     per_tick = 1_000_000_000 / board.clock_hz / 2**ICOUNT_SHIFT
     instructions = tuple(round(int(one) * per_tick) for one in ticks)
     return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(per_tick)), stack)
 
 
 def _run(command: Sequence[str], limit_s: float, folder: Path | None = None) -> str:
-    """What a tool that ends well and in time writes to its output."""
+    """The output of a tool. Raises an error if it fails or does not end in time."""
     program = command[0]
     raise_all(missing_programs({program: TOOLS.get(program, program)}, WHERE))
     done = run_tool(command, limit_s, program, program, folder=folder)

@@ -1,13 +1,12 @@
-"""What is known of a model besides its arithmetic, as macros of a C header."""
+"""What is known about a model besides its arithmetic, as macros of a C header."""
 
 from edgekd.errors import InputError
 from edgekd.values.tables import Value
 
 
 class Facts(Value):
-    """Name and version as people call the model, the hash of the recipe that made it, its licence
-    (any text), its accuracy in percent, and what its outputs mean. What is not known is left out of
-    the header."""
+    """The model's name and version, the hash of its recipe, its licence (any text), its accuracy in
+    percent, and the meaning of its outputs. Unknown facts are left out of the header."""
 
     name: str = ""
     version: str = ""
@@ -38,8 +37,8 @@ def fact_lines(macro: str, facts: Facts) -> list[str]:
 
 
 def c_string(text: str) -> str:
-    """A C string of the text in UTF-8: what is not plain is escaped, each escape ended by the next
-    octal digit that it has to have three of; `?` too, against trigraphs."""
+    """The text as a C string in UTF-8. Other characters than plain ASCII are escaped with three
+    octal digits each; `?` too, because of trigraphs."""
     plain = set(range(32, 127)) - {ord('"'), ord("\\"), ord("?")}
     content = text.encode("utf-8", errors="replace")
     return '"' + "".join(chr(one) if one in plain else f"\\{one:03o}" for one in content) + '"'
@@ -107,11 +106,11 @@ KEYWORDS = frozenset(
 
 
 def check_name(name: str, where: str = "--name") -> str:
-    """The name, if C and C++ take it for a file and as the beginning of every function's name."""
+    """The name, if it can be a C and C++ file name and the prefix of function names."""
     sound = name.isascii() and name.isidentifier() and not name.startswith("_")
     if not sound or name in KEYWORDS or len(name) > 40:
         raise InputError(
-            f"{name!r} can't begin the names of C functions",
+            f"{name!r} can't be a prefix of C function names",
             where=where,
             allowed="letters, digits and underscores, a letter first, up to 40, no keyword",
             hint="--name model",
@@ -120,7 +119,7 @@ def check_name(name: str, where: str = "--name") -> str:
 
 
 def name_from(stem: str) -> str:
-    """A name that C takes, from a file's."""
+    """A valid C name derived from a file name."""
     kept = "".join(one if one.isascii() and one.isalnum() else "_" for one in stem).strip("_")[:40]
     usable = kept and not kept[0].isdigit() and kept.lower() not in KEYWORDS
     return kept.lower() if usable else f"model_{kept.lower()}".rstrip("_")[:40]

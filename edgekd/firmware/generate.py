@@ -16,12 +16,12 @@ from edgekd.firmware.padding import absorb_padding
 from edgekd.store import write_beside
 
 Arithmetic = Literal["micro", "litert"]
-"""Whose fully connected layers are matched to the bit: those of the micro runtime and CMSIS-NN, in
-fixed point, or those of LiteRT's reference kernels, in double. All else is the same in both."""
+"""Whose fully connected layers are matched bit for bit: those of the micro runtime and CMSIS-NN, in
+fixed point, or those of LiteRT's reference kernels, in double. Everything else is the same."""
 
 
 def check_arithmetic(name: str) -> Arithmetic:
-    """The arithmetic of that name; another one is refused."""
+    """The arithmetic of that name. Raises `InputError` for an unknown one."""
     for known in get_args(Arithmetic):
         if name == known:
             found: Arithmetic = known
@@ -36,7 +36,7 @@ def check_arithmetic(name: str) -> Arithmetic:
 
 @dataclass(frozen=True)
 class Generated:
-    """The two texts and their numbers (bytes, and calls of kernels)."""
+    """The two texts and their numbers (bytes, and kernel calls)."""
 
     name: str
     header: str
@@ -44,7 +44,8 @@ class Generated:
     numbers: Mapping[str, int]
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """NAME.h and NAME.c in a folder, which is made; each is written beside and renamed."""
+        """Write NAME.h and NAME.c into a folder, which is created; each file is replaced
+        atomically."""
         paths = folder / f"{self.name}.h", folder / f"{self.name}.c"
         for path, text in zip(paths, (self.header, self.source), strict=True):
             write_beside(path, text)
@@ -59,12 +60,14 @@ def generate(
     arithmetic: Arithmetic = "micro",
     cmsis_nn: CmsisNn = "",
 ) -> Generated:
-    """C for the int8 network in a TFLite file; `name` begins its files and functions,
-    and `cmsis_nn` names the kind of core for which CMSIS-NN is called.
+    """Generate C for the int8 network in a TFLite file.
+
+    `name` is the prefix of its files and functions, and `cmsis_nn` the kind of core for which
+    CMSIS-NN is called.
 
     Raises:
-        InputError: the file is corrupt, not int8 throughout, or has an operator without a kernel;
-            a name that C does not take.
+        InputError: the file is corrupt, not int8 throughout, or has an operator without a kernel,
+        or the name is not valid in C.
     """
     name = check_name(name) if name else name_from(path.stem)
     network = _matching(read_network(path), arithmetic)
@@ -82,7 +85,8 @@ def _matching(network: Network, arithmetic: Arithmetic) -> Network:
 def program_of(
     network: Network, where: str, name: str, facts: Facts, cmsis_nn: CmsisNn = ""
 ) -> Program:
-    """Every call and the place of every tensor; the file's own arithmetic, nothing rounded anew."""
+    """Every call and the place of every tensor; the file's own arithmetic, with no extra
+    rounding."""
     network = absorb_padding(network)
     plain = [step for node in network.nodes for step in lower(node)]
     steps = tuple(with_cmsis_nn(plain, cmsis_nn))

@@ -1,8 +1,8 @@
-"""An int8 TFLite graph whose every size, index and scale has been checked, ready to become C.
+"""An int8 TFLite graph with all sizes, indices and scales checked, ready to become C.
 
-A file from outside is believed in nothing: what `read_network` returns has static shapes, int8
-activations with one sound scale each, constants of exactly their shape's size, and operators that
-only read what was made before them. All else is refused by name.
+An external file is not trusted: what `read_network` returns has static shapes, int8 activations
+with one valid scale each, constants of exactly their shape's size, and operators that only read
+tensors computed before them. Everything else is refused by name.
 """
 
 import math
@@ -31,7 +31,7 @@ CONSTANT = ("int8", "int32")
 class Array:
     """One tensor: int8 (or an int32 constant), static shape, `values` in that shape if constant.
 
-    `scales` has one entry, or one a channel along `axis`; it is empty for plain integers.
+    `scales` has one entry, or one per channel along `axis`; it is empty for plain integers.
     """
 
     index: int
@@ -44,23 +44,23 @@ class Array:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds; as many bytes, if it is computed."""
+        """The number of elements, which is also its size in bytes if it is computed."""
         return math.prod(self.shape)
 
     @property
     def scale(self) -> float:
-        """The one scale of a computed tensor."""
+        """The only scale of a computed tensor."""
         return self.scales[0]
 
     @property
     def grid(self) -> tuple[float, int]:
-        """Scale and zero point, to see whether two tensors share them."""
+        """Scale and zero point, to compare the grids of two tensors."""
         return self.scale, self.zero_point
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operator. `where` names it in errors; an input left out is None."""
+    """One operator. `where` names it in errors; an omitted input is None."""
 
     kind: str
     inputs: tuple[Array | None, ...]
@@ -73,7 +73,7 @@ class Node:
         return InputError(f"{self.kind}: {why}", where=self.where, hint=hint)
 
     def computed(self, index: int) -> Array:
-        """An input that is int8 with one scale; a constant may stand there too."""
+        """An input that is int8 with one scale; it may also be constant."""
         found = self.inputs[index] if index < len(self.inputs) else None
         if found is None or found.dtype != "int8" or len(found.scales) != 1:
             raise self.refuse(f"input {index} is not an int8 tensor with one scale")
@@ -90,11 +90,11 @@ class Node:
     def output(self) -> Array:
         """The only output, int8 with one scale."""
         if len(self.outputs) != 1:
-            raise self.refuse(f"it has {len(self.outputs)} outputs, where one is known")
+            raise self.refuse(f"it has {len(self.outputs)} outputs, but only one is supported")
         return self.outputs[0]
 
     def option(self, name: str, default: Any = None) -> Any:
-        """A field of its options table; a table that is missing counts as corrupt."""
+        """A field of its options table; a missing table counts as corrupt."""
         if name not in self.options and default is None:
             raise self.refuse("its options are missing")
         return self.options.get(name, default)
@@ -102,7 +102,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Operators in the order they run, and the tensors at both ends."""
+    """Operators in order of execution, and the tensors at both ends."""
 
     nodes: tuple[Node, ...]
     inputs: tuple[Array, ...]
@@ -113,14 +113,14 @@ def read_network(path: Path) -> Network:
     """The int8 network in a TFLite file.
 
     Raises:
-        InputError: not TFLite, corrupt, self-contradicting, not static, or not int8 throughout; the
-            operator or tensor is named.
+        InputError: not TFLite, corrupt, inconsistent, not static, or not int8 throughout; the
+        operator or tensor is named.
     """
     return network_of(read_tflite(path), str(path))
 
 
 def network_of(graph: Graph, where: str) -> Network:
-    """The checked network of a graph as it was read; `where` names the file in errors."""
+    """The checked network of a graph; `where` names the file in errors."""
     if graph.facts.get("subgraphs") != 1:
         raise InputError(
             f"it has {graph.facts.get('subgraphs')} subgraphs", where=where, allowed="1"
@@ -134,7 +134,7 @@ def network_of(graph: Graph, where: str) -> Network:
         arrays.computed(key, f"{where}: input {n}") for n, key in enumerate(graph.inputs)
     )
     if not inputs or len({one.index for one in inputs}) != len(inputs):
-        raise InputError("it has no input, or one twice", where=where)
+        raise InputError("it has no input, or lists one twice", where=where)
     made = {one.index for one in inputs}
     nodes = tuple(_node(op, index, arrays, made, where) for index, op in enumerate(graph.ops))
     outputs = tuple(
@@ -142,14 +142,14 @@ def network_of(graph: Graph, where: str) -> Network:
     )
     produced = {one.index for node in nodes for one in node.outputs}
     if not outputs or any(one.index not in produced for one in outputs):
-        raise InputError("an output that no operator computes, or none at all", where=where)
+        raise InputError("it has no output, or one that no operator computes", where=where)
     if len({one.index for one in outputs}) != len(outputs):
-        raise InputError("it has an output twice", where=where)
+        raise InputError("it lists an output twice", where=where)
     return Network(nodes, inputs, outputs)
 
 
 def _node(op: Op, index: int, arrays: "_Arrays", made: set[int], where: str) -> Node:
-    """One operator whose inputs are constants or made before; adds its outputs to `made`."""
+    """One operator whose inputs are constants or already computed; adds its outputs to `made`."""
     place = f"{where}: operator {index}"
     kind = op.op if op.op.isidentifier() else "CUSTOM"
     for key in (*op.inputs, *op.outputs):
@@ -167,7 +167,7 @@ def _node(op: Op, index: int, arrays: "_Arrays", made: set[int], where: str) -> 
     outputs = tuple(arrays.computed(key, place) for key in op.outputs if key)
     for one in outputs:
         if one.index in made or one.values is not None:
-            raise InputError(f"{kind} computes a tensor that was there before", where=place)
+            raise InputError(f"{kind} overwrites a tensor that already exists", where=place)
         made.add(one.index)
     if not outputs:
         raise InputError(f"{kind} has no output", where=place)
@@ -175,12 +175,12 @@ def _node(op: Op, index: int, arrays: "_Arrays", made: set[int], where: str) -> 
 
 
 def graph_dtype(graph: Graph, key: str) -> str:
-    """The data type of a tensor as the file has it."""
+    """The data type of a tensor in the file."""
     return graph.tensors[key].dtype
 
 
 class _Arrays:
-    """The checked tensors, each once."""
+    """The checked tensors, each one once."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -188,7 +188,7 @@ class _Arrays:
         self._made: dict[str, Array] = {}
 
     def read(self, key: str, place: str) -> Array:
-        """What an operator may read: a computed tensor, or a constant of int8 or int32."""
+        """A tensor that an operator may read: a computed one, or a constant of int8 or int32."""
         if self.graph.tensors[key].constant_bytes is None:
             return self.computed(key, place)
         if key not in self._made:
@@ -196,9 +196,9 @@ class _Arrays:
         return self._made[key]
 
     def computed(self, key: str, place: str) -> Array:
-        """An int8 tensor with one scale and no constant behind it."""
+        """An int8 tensor with one scale that is not constant."""
         if not key:
-            raise InputError("a tensor is left out", where=place)
+            raise InputError("a tensor is missing", where=place)
         if key not in self._made:
             tensor = self.graph.tensors[key]
             shape = _shape(tensor, place)
@@ -220,7 +220,7 @@ class _Arrays:
         shape = _shape(tensor, place)
         if tensor.dtype not in CONSTANT:
             raise InputError(
-                f"a constant of {tensor.dtype}", where=place, allowed=", ".join(CONSTANT)
+                f"a constant of type {tensor.dtype}", where=place, allowed=", ".join(CONSTANT)
             )
         size = math.prod(shape)
         if tensor.values is None or len(tensor.values) < size:
@@ -240,9 +240,9 @@ def _shape(tensor: Tensor, place: str) -> tuple[int, ...]:
     shape = tensor.shape or ()
     if any(size < 0 for size in shape):
         raise InputError(
-            "a dimension that is open",
+            "an open dimension",
             where=place,
-            hint="convert the model with a fixed batch size, and take that file",
+            hint="convert the model with a fixed batch size and use that file",
         )
     large = len(shape) > MAX_RANK or max(shape, default=1) > MAX_DIMENSION
     if large or not 0 < math.prod(shape) <= MAX_ELEMENTS:
@@ -255,12 +255,12 @@ def _shape(tensor: Tensor, place: str) -> tuple[int, ...]:
 
 
 def _grid(tensor: Tensor, place: str) -> tuple[tuple[float, ...], int]:
-    """Scales and the zero point of an int8 tensor; several scales have the zero point 0."""
+    """Scales and the zero point of an int8 tensor; with several scales, the zero point is 0."""
     if not tensor.scales or len(tensor.zero_points) not in (0, 1, len(tensor.scales)):
         raise InputError("an int8 tensor without scale and zero point", where=place)
     if not all(SCALES[0] < scale < SCALES[1] for scale in tensor.scales):
         raise InputError("a scale that is not positive and finite", where=place)
     points = set(tensor.zero_points) or {0}
     if len(points) != 1 or not -128 <= min(points) <= 127:
-        raise InputError("a zero point that int8 does not hold", where=place)
+        raise InputError("a zero point outside the range of int8", where=place)
     return tensor.scales, points.pop()

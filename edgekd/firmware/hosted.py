@@ -1,4 +1,4 @@
-"""Generated C compiled for this machine: the integers of the microcontroller, and quickly."""
+"""Generated C compiled for this machine: the same integers as on the microcontroller, but fast."""
 
 import shutil
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ int main(void)
 
 
 def compiler() -> str:
-    """This machine's C compiler. Raises `InputError` where there is none."""
+    """This machine's C compiler. Raises `InputError` if there is none."""
     for name in ("gcc", "cc", "clang"):
         found = shutil.which(name)
         if found:
             return found
-    raise InputError("no C compiler here", where="generated C", hint="apt install gcc")
+    raise InputError("no C compiler is installed", where="generated C", hint="apt install gcc")
 
 
 def build(source: Path, folder: Path, flags: Sequence[str] = ("-O2",)) -> Path:
-    """A program that maps inputs on stdin to outputs on stdout, from NAME.c with NAME.h beside it;
-    warnings are errors. It lies in `folder`."""
+    """Build a program in `folder` that maps inputs on stdin to outputs on stdout, from NAME.c with
+    NAME.h beside it; warnings are errors."""
     name = source.stem
     main, program = folder / f"{name}_main.c", folder / name
     main.write_text(MAIN.format(name=name, macro=name.upper()), encoding="utf-8")

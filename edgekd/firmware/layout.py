@@ -1,4 +1,5 @@
-"""Which memory each tensor of a lowered network has: what shares it, how long it lives, where."""
+"""The memory of each tensor of a lowered network: which tensors share it, its lifetime,
+its offset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ MAX_ARENA = 1 << 30
 
 @dataclass(frozen=True)
 class Layout:
-    """`offsets` by tensor, constants not among them. `bound_bytes` is the largest sum of memories
-    in use at once, below which no plan can go; `scratch` are offsets by step."""
+    """`offsets` by tensor, without constants. `bound_bytes` is the largest sum of memory in use at
+    one time, below which no plan can go. `scratch` are offsets by step."""
 
     offsets: dict[int, int]
     arena_bytes: int
@@ -23,9 +24,9 @@ class Layout:
 
 
 def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
-    """Offsets for all computed tensors, and for what steps want for themselves.
+    """Offsets for all computed tensors, and for the scratch memory of steps.
 
-    Raises `InputError` if the arena would pass 1 GiB.
+    Raises `InputError` if the arena would exceed 1 GiB.
     """
     root = _Roots(network, steps)
     first: dict[int, int] = {}
@@ -61,7 +62,7 @@ def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
 
 
 class _Roots:
-    """Which tensors share one memory: reshaped ones, and those computed in place."""
+    """Which tensors share memory: reshaped ones, and those computed in place."""
 
     def __init__(self, network: Network, steps: Sequence[Step]) -> None:
         self._parent: dict[int, int] = {}
@@ -82,7 +83,7 @@ class _Roots:
         self._parent.setdefault(array.index, array.index)
 
     def of(self, array: Array) -> int:
-        """The tensor that stands for the memory of this one."""
+        """The tensor that represents the memory of this one."""
         index = array.index
         while self._parent[index] != index:
             self._parent[index] = self._parent[self._parent[index]]
@@ -105,7 +106,7 @@ class _Roots:
         return last
 
     def _take_over(self, step: Step, number: int, last: dict[int, int]) -> None:
-        """Let the output have the memory of an input that is read here for the last time."""
+        """Let the output take over the memory of an input that is read here for the last time."""
         for place in step.in_place:
             array = step.inputs[place]
             if array.values is not None or array.elements != step.output.elements:

@@ -1,8 +1,8 @@
-"""Where each tensor lies in one static arena: the plan is made once, by the generator.
+"""Where each tensor is placed in one static arena; the generator plans it ahead of time.
 
-Finding the least arena is dynamic storage allocation, which is NP-hard; greedy first fit in several
-orders reaches the bound of the largest live sum for the networks that fit a microcontroller, and a
-short seeded search over orders goes on where it does not.
+Finding the smallest arena is dynamic storage allocation, which is NP-hard. Greedy first fit in
+several orders reaches the lower bound for networks that fit a microcontroller; where it does not, a
+short seeded search over orders follows.
 """
 
 import random
@@ -16,7 +16,7 @@ SEARCH_ROUNDS = 300
 
 @dataclass(frozen=True)
 class Block:
-    """Memory that is in use from step `first` to step `last`, both included."""
+    """Memory that is in use from step `first` to step `last`, inclusive."""
 
     size: int
     first: int
@@ -25,7 +25,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """The offset of each block, the arena's size, and the bound that no plan can go below."""
+    """The offset of each block, the size of the arena, and the lower bound of any plan."""
 
     offsets: tuple[int, ...]
     arena_bytes: int
@@ -33,12 +33,12 @@ class Plan:
 
 
 def aligned(size: int) -> int:
-    """The size in whole words."""
+    """The size rounded up to whole words."""
     return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
 def live_bound(blocks: Sequence[Block]) -> int:
-    """The most bytes that are in use at one step, each block rounded up to whole words."""
+    """The most bytes in use at one step, with each block rounded up to whole words."""
     change: dict[int, int] = {}
     for block in blocks:
         change[block.first] = change.get(block.first, 0) + aligned(block.size)
@@ -51,12 +51,12 @@ def live_bound(blocks: Sequence[Block]) -> int:
 
 
 def plan_memory(blocks: Sequence[Block]) -> Plan:
-    """Offsets such that no two blocks that live at one step overlap; the same for the same blocks.
+    """Offsets such that no two blocks that are alive at the same step overlap; deterministic.
 
-    Raises `ValueError` for a block without size or that ends before it begins.
+    Raises `ValueError` for a block without a size, or one that ends before it begins.
     """
     if any(block.size < 1 or block.last < block.first for block in blocks):
-        raise ValueError("a block needs a size, and ends no earlier than it begins")
+        raise ValueError("a block needs a size, and can't end before it begins")
     if not blocks:
         return Plan((), 0, 0)
     bound = live_bound(blocks)
@@ -68,7 +68,7 @@ def plan_memory(blocks: Sequence[Block]) -> Plan:
 
 
 def _orders(blocks: Sequence[Block]) -> list[list[int]]:
-    """Large first, long-lived and large first, long-lived first, and as they come."""
+    """Largest first, largest area first, longest-lived first, and as given."""
     every = range(len(blocks))
 
     def length(index: int) -> int:
@@ -84,7 +84,7 @@ def _orders(blocks: Sequence[Block]) -> list[list[int]]:
 
 
 def _first_fit(blocks: Sequence[Block], order: Sequence[int]) -> list[int]:
-    """Each block in turn at the lowest offset that is free for as long as it lives."""
+    """Each block in turn at the lowest offset that is free during its lifetime."""
     offsets = [0] * len(blocks)
     placed: list[int] = []
     for index in order:
@@ -111,7 +111,7 @@ def _height(blocks: Sequence[Block], offsets: Sequence[int]) -> int:
 def _search(
     blocks: Sequence[Block], best: tuple[int, list[int]], bound: int
 ) -> tuple[int, list[int]]:
-    """Exchange two blocks in the best order, keep what is no worse; seeded, so always the same."""
+    """Swap two blocks in the best order and keep what is no worse; seeded, so deterministic."""
     chance = random.Random(0)
     order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].size, blocks[i].first, i))
     height = _height(blocks, _first_fit(blocks, order))

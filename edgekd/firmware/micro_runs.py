@@ -1,8 +1,8 @@
-"""Runs of the micro runtime, each in a process of its own: its kernels end the process on a bad
-model, and on an arena too small for them, since they don't look whether they were given memory.
+"""Runs of the micro runtime, each in a separate process: its kernels end the process for a bad
+model, and for an arena that is too small, since they don't check allocations.
 
 `python -m edgekd.firmware.micro_runs model.tflite` prints one line of JSON: `arena_bytes`, in which
-the model runs, and `counted_bytes`, what the recording allocator says it takes once it runs.
+the model runs, and `counted_bytes`, the recording allocator's count while it runs.
 """
 
 import faulthandler
@@ -19,26 +19,26 @@ from typing import Any, NamedTuple
 
 ALIGNMENT = 16
 AMPLE = 1 << 28
-"""An arena in which every model of a microcontroller runs; what is not touched costs nothing."""
+"""An arena large enough for any model of a microcontroller; untouched memory costs nothing."""
 
 SEED = 0
 _TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 
 
 class Run(NamedTuple):
-    """What a run took of its arena by the allocator's count, and the SHA-256 of its outputs."""
+    """The arena bytes that a run used by the allocator's count, and the SHA-256 of its outputs."""
 
     counted_bytes: int
     outputs: str
 
 
 def smallest_arena(content: bytes) -> tuple[int, int]:
-    """An arena in which the model gives the outputs that it gives in a large one, and what the
-    allocator counts.
+    """The smallest arena in which the model gives the same outputs as in a large one, and the
+    allocator's count.
 
-    The count leaves out memory that is taken and given back while layers are prepared, so the size
-    grows from there until the model runs, and is then narrowed down to 16 bytes. Raises
-    `ValueError` with the runtime's last words if the model does not run in a large arena.
+    The count leaves out memory that is used only while layers are prepared, so the size grows from
+    there until the model runs, and is then narrowed down to 16 bytes. Raises `ValueError` with the
+    runtime's last output if the model does not run in a large arena.
     """
     ample = run(content, AMPLE)
     if isinstance(ample, str):
@@ -47,7 +47,7 @@ def smallest_arena(content: bytes) -> tuple[int, int]:
     while not _same(run(content, low + step), ample):
         low, step = low + step, 2 * step
         if low > AMPLE:
-            raise ValueError("it does not run in the arena that its allocator counts")
+            raise ValueError("it does not run in an arena of the size that its allocator counts")
     high = low + step
     while high - low > ALIGNMENT:
         middle = (low + high) // 2 // ALIGNMENT * ALIGNMENT
@@ -67,7 +67,7 @@ def _same(found: Run | str, ample: Run) -> bool:
 
 
 def run(content: bytes, arena_bytes: int) -> Run | str:
-    """One run in a process of its own, or its last words if it failed or crashed."""
+    """One run in a separate process, or its last line of output if it failed or crashed."""
     with tempfile.TemporaryFile() as told:
         child = os.fork()
         if child == 0:
@@ -80,14 +80,14 @@ def run(content: bytes, arena_bytes: int) -> Run | str:
         return Run(int(total[1]), lines[-1])
     code = os.waitstatus_to_exitcode(status)
     ended = f"killed by signal {-code}: " if code < 0 else ""
-    return ended + (lines[-1] if lines else "it said nothing")
+    return ended + (lines[-1] if lines else "no output")
 
 
 def _run_and_end(content: bytes, arena_bytes: int, log: int) -> None:
-    """Never returns: what follows a fork here must not run in the child, too."""
+    """Never returns: code that follows a fork must not run in the child as well."""
     code = 1
     try:
-        faulthandler.disable()  # a crash is an answer here
+        faulthandler.disable()  # a crash is a valid result here
         os.dup2(log, 1)
         os.dup2(log, 2)
         outputs = _outputs(content, arena_bytes)
@@ -118,7 +118,7 @@ def _outputs(content: bytes, arena_bytes: int) -> str:
 
 
 def _each(get: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
-    """What the runtime has at 0, 1, ...: it does not tell how many there are."""
+    """The runtime's tensors at 0, 1, ...: it does not report how many there are."""
     for index in count():
         try:
             found = get(index)
@@ -128,7 +128,8 @@ def _each(get: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
 
 
 def main(path: str) -> None:
-    """Print the arena of one model; ends with status 1 and the runtime's words if there is none."""
+    """Print the arena of one model; exits with status 1 and the runtime's message if there is
+    none."""
     from tflite_micro import runtime  # noqa: F401  # once, before the processes part
 
     try:

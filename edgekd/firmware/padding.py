@@ -1,6 +1,6 @@
-"""A PAD that only feeds convolutions becomes their own padding: it needs no memory and no time.
+"""A PAD that only feeds convolutions becomes their own padding, which takes no memory and no time.
 
-Both pad with the zero point, which adds nothing to a sum, so every output stays what it was.
+Both pad with the zero point, which adds nothing to a sum, so no output changes.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ VALID = 1
 
 
 def absorb_padding(network: Network) -> Network:
-    """The network without the PADs that convolutions can take over."""
+    """The network without those PADs that convolutions can take over."""
     taken: dict[int, Node] = {}
     for node in network.nodes:
         if node.kind == "PAD" and _is_taken(node, network):
@@ -34,7 +34,7 @@ def absorb_padding(network: Network) -> Network:
 
 
 def _is_taken(pad: Node, network: Network) -> bool:
-    """Whether it pads only height and width, and all that read it are unpadded convolutions."""
+    """Whether it pads only height and width, and is read only by convolutions without padding."""
     source, output = pad.computed(0), pad.output
     if len(source.shape) != 4 or source.grid != output.grid or output in network.outputs:
         return False

@@ -1,7 +1,7 @@
 """The integer arithmetic of TFLite's reference kernels, in Python: multipliers, rounding, clamps.
 
-Jacob et al. 2018 (arXiv:1712.05877), section 2.2; rounding as gemmlowp does it, twice: once in the
-doubling high multiplication, once in the shift.
+Jacob et al. 2018 (arXiv:1712.05877), section 2.2. Rounding is done as in gemmlowp, twice: once in
+the doubling high multiplication, once in the shift.
 """
 
 import math
@@ -13,13 +13,14 @@ INT8_MIN, INT8_MAX = -128, 127
 INT32_MAX = 2**31 - 1
 
 ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
-"""TFLite's ActivationFunctionType; the others (tanh, sign bit) are never fused to int8 kernels."""
+"""TFLite's ActivationFunctionType; the others (tanh, sign bit) are never fused into int8
+kernels."""
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
-    """(q, shift) with real = q * 2^(shift - 31), q in [2^30, 2^31), or (0, 0) for what vanishes.
+    """(q, shift) with real = q * 2^(shift - 31), q in [2^30, 2^31), or (0, 0) if it underflows.
 
-    Raises `ValueError` unless 0 < real < 2^16, which no sound model leaves.
+    Raises `ValueError` unless 0 < real < 2^16, which holds for any reasonable model.
     """
     if not 0 < real < 65536:
         raise ValueError(f"a rescaling by {real:g}")
@@ -51,7 +52,7 @@ def rescale(x: int, multiplier: int, shift: int) -> int:
 
 
 def wrapped(x: int) -> int:
-    """What an int32 holds of x."""
+    """x wrapped to int32."""
     return (x + 2**31) % 2**32 - 2**31
 
 
@@ -66,7 +67,8 @@ def round_away(x: float) -> int:
 
 
 def activation_range(activation: str, scale: float, zero_point: int) -> tuple[int, int]:
-    """The int8 limits of a fused activation on the output's grid, divided in float32 as TFLite."""
+    """The int8 limits of a fused activation on the output's grid, computed in float32 as in
+    TFLite."""
 
     def on_grid(value: float) -> int:
         return zero_point + round_away(float(np.float32(value) / np.float32(scale)))
@@ -82,6 +84,6 @@ def activation_range(activation: str, scale: float, zero_point: int) -> tuple[in
 
 
 def quantize_multipliers(reals: Iterable[float]) -> tuple[list[int], list[int]]:
-    """The multipliers and the shifts of several channels."""
+    """The multipliers and shifts of several channels."""
     pairs = [quantize_multiplier(real) for real in reals]
     return [q for q, _ in pairs], [shift for _, shift in pairs]

@@ -1,4 +1,4 @@
-"""C and C++ texts from the templates beside this file, with filters for what C can hold."""
+"""C and C++ texts from the templates in this folder, with filters for C literals."""
 
 import re
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from edgekd.version import __version__
 
 
 def render(template: str, name: str, **values: Any) -> str:
-    """The text of `TEMPLATE.jinja` for the model of that name. A value that is missing is an
-    error; the same values give the same text."""
+    """Render `TEMPLATE.jinja` for the model of that name. A missing value is an error; the same
+    values give the same text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -35,7 +35,7 @@ def c_float(value: float) -> str:
 
 
 def c_comment(text: str) -> str:
-    """Words that can't end the comment they stand in."""
+    """Text that can't end the comment that contains it."""
     return re.sub(r"[^ -~]", "?", text).replace("*/", "* /")
 
 
@@ -45,7 +45,7 @@ def c_macro(text: str) -> str:
 
 
 def by_label(kind: str, tensors: Sequence[Any]) -> dict[str, Any]:
-    """Tensors under INPUT, or under INPUT0, INPUT1, ... where there are several."""
+    """Tensors under INPUT, or under INPUT0, INPUT1, ... if there are several."""
     if len(tensors) == 1:
         return {kind: tensors[0]}
     return {f"{kind}{number}": tensor for number, tensor in enumerate(tensors)}

@@ -1,4 +1,4 @@
-"""One call of a C kernel: its parameters, the tensors it reads and writes, and what it is for."""
+"""One call of a C kernel: its parameters, the tensors it reads and writes, and its purpose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from edgekd.firmware.graph import Array, Node
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A constant array of the C file: int8, int32 or uint32, flat. `key` is the same for the same
-    content, so that two layers share it."""
+    """A constant array of the C file: int8, int32 or uint32, flat. Tables with the same content
+    have the same `key`, so that layers can share them."""
 
     values: np.ndarray
     key: tuple[Any, ...]
@@ -23,9 +23,9 @@ class Step:
     """`kernel(&parameters, inputs..., output)`.
 
     `parameters` fill the kernel's struct in this order: numbers, lists of numbers and tables.
-    `needs` are kernels whose C it uses; a step with `scratch` gets that many bytes of the arena
-    for itself, handed over as pointer and size. `in_place` are positions of inputs whose memory
-    the output may take, if they end there.
+    `needs` are kernels whose C it uses. A step with `scratch` gets that many bytes of the arena for
+    itself, passed as pointer and size. `in_place` are positions of inputs whose memory the output
+    may take over, if they are not read later.
     """
 
     kernel: str
@@ -45,7 +45,7 @@ def weights_table(array: Array) -> Table:
 
 
 def list_table(values: list[int], dtype: str, layer: Node | str, name: str) -> Table:
-    """Numbers that the generator worked out for one layer."""
+    """Numbers that the generator computed for one layer."""
     where = layer if isinstance(layer, str) else layer.where
     return Table(np.asarray(values, dtype), (where, name))
 

@@ -1,4 +1,4 @@
-"""The facts that a TFLite file carries, checked as everything that comes from a file."""
+"""The facts stored in a TFLite file, validated like everything that comes from a file."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from edgekd.values.tables import parse
 
 
 def facts_in(path: Path) -> Facts:
-    """The facts in a TFLite file, none of them if it has no entry of edgekd's.
+    """The facts in a TFLite file, or none if it has no entry written by edgekd.
 
     Raises `InputError` for a damaged file or an entry with other keys or types.
     """

@@ -1,18 +1,18 @@
-"""Walks over memory: shapes with a step for each dimension, in as few loops as possible."""
+"""Walks over memory: shapes with a stride for each dimension, in as few loops as possible."""
 
 import math
 from collections.abc import Sequence
 
 
 def contiguous(shape: Sequence[int]) -> list[int]:
-    """The steps of a tensor whose last dimension is densest."""
+    """The strides of a contiguous tensor in row-major order."""
     return [math.prod(shape[index + 1 :]) for index in range(len(shape))]
 
 
 def broadcast(shape: Sequence[int], to: Sequence[int]) -> list[int]:
-    """The steps with which a tensor is read as if it had the shape `to`: 0 where it is repeated.
+    """The strides that read a tensor as if it had the shape `to`: 0 where it is repeated.
 
-    Raises `ValueError` if it can't be.
+    Raises `ValueError` if it can't be broadcast.
     """
     missing = len(to) - len(shape)
     if missing < 0:
@@ -27,9 +27,10 @@ def broadcast(shape: Sequence[int], to: Sequence[int]) -> list[int]:
 def merged(
     shape: Sequence[int], one: Sequence[int], other: Sequence[int], dimensions: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """The same walk in exactly so many loops: neighbours joined, then loops of 1 in front.
+    """The same walk in exactly `dimensions` loops: adjacent loops are joined, and loops of 1 added
+    in front.
 
-    Raises `ValueError` if it takes more.
+    Raises `ValueError` if it needs more loops.
     """
     loops: list[tuple[int, int, int]] = []
     for size, first, second in zip(shape, one, other, strict=True):
@@ -42,6 +43,8 @@ def merged(
                 continue
         loops.append((size, first, second))
     if len(loops) > dimensions:
-        raise ValueError(f"a walk over {len(loops)} dimensions, {dimensions} are known")
+        raise ValueError(
+            f"a walk over {len(loops)} dimensions, but at most {dimensions} are supported"
+        )
     loops = [(1, 0, 0)] * (dimensions - len(loops)) + loops
     return [a for a, _, _ in loops], [b for _, b, _ in loops], [c for _, _, c in loops]

@@ -1,5 +1,5 @@
 """A TFLite file as sources for TensorFlow Lite Micro: an aligned constant array, a header, and a
-resolver that registers exactly the operators used.
+resolver that registers exactly the operators in use.
 
 `NAME_model.c` and `NAME_model.h` are C11 and C++; `NAME_resolver.h` is C++ and needs the micro
 runtime's headers. The same file, name and arena give the same text.
@@ -19,7 +19,7 @@ from edgekd.values.measurement import Measurement
 
 PER_LINE = 16
 ALIGNMENT = 16
-"""What the micro runtime wants of the model and of the arena."""
+"""The alignment that the micro runtime needs for the model and the arena."""
 
 # tflite-micro, tensorflow/lite/micro/micro_mutable_op_resolver.h: methods whose name is not the
 # operator's in camel case.
@@ -64,7 +64,8 @@ class MicroSources:
     ops: tuple[str, ...]
 
     def write(self, folder: Path) -> tuple[Path, Path, Path]:
-        """NAME_model.h, NAME_model.c and NAME_resolver.h, each written beside and renamed."""
+        """Write NAME_model.h, NAME_model.c and NAME_resolver.h; each file is replaced
+        atomically."""
         texts = {
             folder / f"{self.name}_model.h": self.header,
             folder / f"{self.name}_model.c": self.source,
@@ -81,9 +82,9 @@ def micro_sources(
 ) -> MicroSources:
     """Sources for the model in a TFLite file.
 
-    `arena` is what `measure_arena` gave; where it has no value, the header says why instead of a
-    size. Raises `InputError` for a damaged file, a name that C does not take, or an operator that
-    the micro runtime does not have.
+    `arena` is the result of `measure_arena`; if it has no value, the header says why instead of
+    giving a size. Raises `InputError` for a damaged file, a name that is not valid in C, or an
+    operator that the micro runtime does not have.
     """
     graph = read_tflite(path)
     if not graph.inputs or not graph.outputs:
@@ -112,7 +113,7 @@ def micro_sources(
 
 
 def method_of(op: str, where: str) -> str:
-    """The resolver's method for an operator: CONV_2D has AddConv2D."""
+    """The resolver's method for an operator: AddConv2D for CONV_2D."""
     if op in METHODS:
         return METHODS[op]
     if op in PLAIN:
@@ -127,7 +128,7 @@ def method_of(op: str, where: str) -> str:
 
 
 def _rows(content: bytes) -> list[str]:
-    """The bytes as C constants, `PER_LINE` in a line."""
+    """The bytes as C constants, `PER_LINE` per line."""
     return [
         " ".join(f"0x{byte:02x}," for byte in content[start : start + PER_LINE])
         for start in range(0, len(content), PER_LINE)

@@ -1,4 +1,4 @@
-"""Sliding windows: what TFLite makes of padding, stride and dilation along one dimension."""
+"""Sliding windows: how TFLite applies padding, stride and dilation along one dimension."""
 
 from edgekd.firmware.graph import Array, Node
 
@@ -12,7 +12,7 @@ def window(
     """(stride, padding before) along "Y" (dimension 1) or "X" (dimension 2).
 
     Raises:
-        InputError: a size out of bounds, or an output whose size is not what the window gives.
+        InputError: a size is out of bounds, or the output does not have the window's size.
     """
     dimension = 1 if axis == "Y" else 2
     size, wanted = source.shape[dimension], output.shape[dimension]
@@ -30,5 +30,5 @@ def window(
     else:
         raise node.refuse(f"padding {node.option('Padding')}")
     if found != wanted or extent > (1 << 24):
-        raise node.refuse(f"its window gives {found} along {axis}, its output has {wanted}")
+        raise node.refuse(f"its window gives {found} along {axis}, but its output has {wanted}")
     return stride, before

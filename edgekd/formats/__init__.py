@@ -1,1 +1,1 @@
-"""Readers of model files that never run them: each parses bytes into one `Graph`."""
+"""Readers of model files that never execute them: each parses bytes into one `Graph`."""

@@ -1,4 +1,4 @@
-"""How large an arena for a graph's computed tensors has to be, by a plan of their lifetimes."""
+"""The size of an arena for a graph's computed tensors, from a plan of their lifetimes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,9 +13,9 @@ Block = tuple[int, int, int, int]  # offset, end, first step, last step
 def planned_arena(graph: Graph, alignment: int = ALIGNMENT) -> tuple[int | None, str]:
     """Bytes of an arena planned greedily by size, or None with the reason.
 
-    The largest tensor is placed first, each at the lowest offset where it overlaps none that is
+    Tensors are placed largest first, each at the lowest offset where it overlaps no tensor that is
     alive at the same time: Pisarchyk and Lee, "Efficient memory management for deep neural net
-    inference" (2020), algorithm 3, which TFLite's ArenaPlanner follows. What kernels take besides
+    inference" (2020), algorithm 3, which TFLite's ArenaPlanner follows. Further memory of kernels
     (im2col, packed weights) is not in the file.
     """
     tensors = []
@@ -23,7 +23,7 @@ def planned_arena(graph: Graph, alignment: int = ALIGNMENT) -> tuple[int | None,
         tensor = graph.tensors.get(key)
         size = tensor.bytes if tensor is not None else None
         if size is None:
-            return None, f"the file does not say the size of tensor '{key}'"
+            return None, f"the file does not give the size of tensor '{key}'"
         tensors.append((size, first, last))
     return arena_of_blocks(tensors, alignment), ""
 

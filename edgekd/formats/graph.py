@@ -1,4 +1,4 @@
-"""What a model file says of itself, whatever its format: operators, tensors and constants."""
+"""The content of a model file, independent of its format: operators, tensors and constants."""
 
 import math
 from collections import Counter
@@ -23,11 +23,12 @@ BITS: Mapping[str, int] = {
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor. `shape` is None if the file does not say it, and -1 stands for an open dimension.
+    """One tensor. `shape` is None if the file does not give it, and -1 stands for an open
+    dimension.
 
-    `constant_bytes` is how much of the file it takes, None for what is computed. `values` are the
-    constant's numbers where they were decoded. `scales` and `zero_points` are those of a quantized
-    tensor, one or one a channel along `axis`.
+    `constant_bytes` is its size in the file, None for computed tensors. `values` are the constant's
+    numbers if they were decoded. `scales` and `zero_points` are those of a quantized tensor, one or
+    one per channel along `axis`.
     """
 
     name: str
@@ -49,7 +50,8 @@ class Tensor:
 
 
 def info_of(tensor: Tensor) -> TensorInfo:
-    """An input or output in an artifact's terms; scale and zero point only if there is just one."""
+    """An input or output as an artifact's `TensorInfo`; scale and zero point only if there is just
+    one."""
     return TensorInfo(
         name=tensor.name,
         shape=tensor.shape or (),
@@ -61,7 +63,7 @@ def info_of(tensor: Tensor) -> TensorInfo:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator; `inputs` and `outputs` are keys of `Graph.tensors`, "" for one left out."""
+    """One operator; `inputs` and `outputs` are keys of `Graph.tensors`, "" for an omitted one."""
 
     name: str
     op: str
@@ -72,7 +74,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Graph:
-    """One model: operators in the order they run."""
+    """One model, with operators in order of execution."""
 
     ops: tuple[Op, ...]
     tensors: Mapping[str, Tensor]
@@ -87,13 +89,13 @@ class Graph:
 
     @property
     def parameter_bytes(self) -> int:
-        """Bytes of all constants, wherever the file keeps them."""
+        """Bytes of all constants, wherever the file stores them."""
         return sum(tensor.constant_bytes or 0 for tensor in self.tensors.values())
 
 
 def lifetimes(graph: Graph) -> dict[str, tuple[int, int]]:
-    """The first and the last step at which each computed tensor is needed: from the operator that
-    makes it (inputs: from the start) to its last reader (outputs: to the end)."""
+    """The first and last step at which each computed tensor is needed: from the operator that
+    computes it (inputs: from the start) to its last reader (outputs: to the end)."""
     first = dict.fromkeys(graph.inputs, 0)
     last = dict.fromkeys(graph.inputs, 0)
     for step, op in enumerate(graph.ops):
@@ -111,9 +113,9 @@ def lifetimes(graph: Graph) -> dict[str, tuple[int, int]]:
 
 
 def live_peak(graph: Graph) -> tuple[int | None, str]:
-    """The most bytes of computed tensors that are alive at once, or None with the reason.
+    """The most bytes of computed tensors alive at once, or None with the reason.
 
-    An allocator that packs perfectly and never computes in place needs just this much, so a real
+    An allocator that packs perfectly and never computes in place needs exactly this much, so a real
     arena can be smaller (in place) or larger (fragmentation).
     """
     change = [0] * (len(graph.ops) + 2)
@@ -121,7 +123,7 @@ def live_peak(graph: Graph) -> tuple[int | None, str]:
         tensor = graph.tensors.get(key)
         size = tensor.bytes if tensor is not None else None
         if size is None:
-            return None, f"the file does not say the size of tensor '{key}'"
+            return None, f"the file does not give the size of tensor '{key}'"
         change[begin] += size
         change[end + 1] -= size
     peak = live = 0
@@ -134,8 +136,8 @@ def live_peak(graph: Graph) -> tuple[int | None, str]:
 def float_islands(graph: Graph) -> tuple[Op, ...]:
     """Operators of a quantized TFLite file that compute in float.
 
-    QUANTIZE and DEQUANTIZE are the shores, not the island. A file without any integer activation is
-    a float model and has no islands.
+    QUANTIZE and DEQUANTIZE are the borders of an island and do not count. A file without any
+    integer activation is a float model and has no islands.
     """
     computed = {
         key: tensor.dtype for key, tensor in graph.tensors.items() if tensor.constant_bytes is None
@@ -151,7 +153,7 @@ def float_islands(graph: Graph) -> tuple[Op, ...]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content; one that is missing, empty or unreadable is one clear error."""
+    """A file's content. Raises one `InputError` if it is missing, empty or unreadable."""
     with read_errors(path, "a model file"):
         content = path.read_bytes()
     if not content:

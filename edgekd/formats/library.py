@@ -19,10 +19,10 @@ CUBIN = b"\x7fELF\x02\x01\x01"
 
 @dataclass(frozen=True)
 class Library:
-    """What an ELF file says of itself.
+    """The facts in an ELF file.
 
     `kernels` are the exported functions that TVM calls; `constant_bytes` is its read-only data.
-    `gpu_code` is "cubin" for machine code of a GPU, "fatbin" for CUDA's container of it, or "".
+    `gpu_code` is "cubin" for a GPU's machine code, "fatbin" for CUDA's container of it, or "".
     """
 
     machine: str
@@ -32,7 +32,7 @@ class Library:
 
 
 def read_library(path: Path) -> Library:
-    """The facts of a shared library. Raises `InputError` if it is none or is truncated."""
+    """The facts of a shared library. Raises `InputError` if the file is not one or is truncated."""
     content = read_bytes(path)
     if content[:4] != b"\x7fELF":
         raise InputError("not an ELF library", where=str(path))

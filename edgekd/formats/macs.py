@@ -1,6 +1,7 @@
 """Multiply-accumulates of a model file, counted from its operators' shapes.
 
-One product and one sum of a convolution or a matrix product; element-wise work counts none.
+A multiply-accumulate is one product and one sum in a convolution or matrix product; element-wise
+operations count as none.
 """
 
 import math
@@ -11,28 +12,28 @@ from edgekd.formats.graph import Graph, Op
 # TFLite: weights are (out, height, width, in), depthwise (1, height, width, out), dense (out, in).
 # ONNX: (out, in / groups, height, width); for a transposed convolution (in, out / groups, ...).
 CONVOLUTIONS = {"CONV_2D": 1, "CONV_3D": 1, "Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
-"""Each with the position of its weights among its inputs."""
+"""Operators, with the position of the weights among their inputs."""
 
 TRANSPOSED = {"TRANSPOSE_CONV": (2, 1), "ConvTranspose": (0, 1)}
-"""Each with the positions of its input and of its weights."""
+"""Operators, with the positions of input and weights."""
 
 PRODUCTS = {"FULLY_CONNECTED": 0, "BATCH_MATMUL": 0, "MatMul": 0, "Gemm": 0, "MatMulInteger": 0,
             "QLinearMatMul": 0}  # fmt: skip
-"""Each with the position of its left factor."""
+"""Operators, with the position of the left factor."""
 
 RECURRENT = ("LSTM", "GRU", "RNN", "UNIDIRECTIONAL_SEQUENCE_LSTM", "WHILE", "Loop", "Scan", "If")
 
 
 def count_macs(graph: Graph) -> tuple[int | None, str]:
-    """Multiply-accumulates of one inference, or None with the reason. An open first size of a
-    tensor counts as one."""
+    """Multiply-accumulates of one inference, or None with the reason. An open first dimension
+    counts as one."""
     total = 0
     for op in graph.ops:
         if op.op in RECURRENT:
-            return None, f"{op.op} '{op.name}': how often its body runs is not counted"
+            return None, f"{op.op} '{op.name}': the number of loop iterations is unknown"
         counted = _macs(graph, op)
         if counted is None:
-            return None, f"the file does not say the shapes of {op.op} '{op.name}'"
+            return None, f"the file does not give the shapes of {op.op} '{op.name}'"
         total += counted
     return total, ""
 
@@ -68,7 +69,7 @@ def _macs(graph: Graph, op: Op) -> int | None:
 
 
 def _shape(graph: Graph, keys: Sequence[str], position: int) -> tuple[int, ...] | None:
-    """The shape of one of an operator's tensors, None where the file does not say it."""
+    """The shape of one of an operator's tensors, None if the file does not give it."""
     tensor = graph.tensors.get(keys[position]) if position < len(keys) else None
     if tensor is None or tensor.shape is None:
         return None

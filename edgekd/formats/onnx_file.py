@@ -1,4 +1,4 @@
-"""An ONNX file read as protocol buffers: never run, and its external data never loaded."""
+"""An ONNX file read as protocol buffers, without running it or loading its external data."""
 
 import math
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ DECODED_BYTES = 1 << 24
 def read_onnx(path: Path) -> Graph:
     """The main graph of an ONNX file.
 
-    Constants count wherever they are: initializers, Constant nodes, or a file beside this one.
+    Constants count wherever they are stored: initializers, Constant nodes, or external files.
 
     Raises:
-        InputError: the file is not ONNX, is truncated or contradicts itself.
+        InputError: the file is not ONNX, is truncated or inconsistent.
         MissingPackage: onnx is not installed.
     """
     model = _load(path)
@@ -30,8 +30,10 @@ def read_onnx(path: Path) -> Graph:
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
-    """The files that hold weights of an ONNX file, whether they are there or not. Empty if `onnx`
-    is not installed; raises `InputError` as `read_onnx`."""
+    """The files that hold an ONNX file's external data, whether they exist or not.
+
+    Empty if `onnx` is not installed. Raises `InputError` like `read_onnx`.
+    """
     try:
         model = _load(path)
     except MissingPackage:
@@ -61,7 +63,7 @@ def _load(path: Path) -> Any:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes onnx or the reader raise, as one `InputError`."""
+    """Turn whatever a damaged file makes onnx or the reader raise into one `InputError`."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
@@ -75,7 +77,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _refuse_broken_text(graph: Any) -> None:
-    """Protocol buffers hand names that are no UTF-8 out as bytes."""
+    """Protocol buffers return names that are not UTF-8 as bytes."""
     names = [text for node in graph.node for text in (node.op_type, node.domain, node.name)]
     names += [text for node in graph.node for text in (*node.input, *node.output)]
     named = (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
@@ -105,7 +107,7 @@ class _Reader:
                 continue
             ops.append(self._op(index, node))
         if not ops:
-            raise ValueError("it has nothing but constants")
+            raise ValueError("it has only constants")
         inputs = [one.name for one in source.input]
         constants = {key for key, one in self.tensors.items() if one.constant_bytes is not None}
         facts: dict[str, float | str] = {
@@ -179,7 +181,7 @@ class _Reader:
             raise ValueError(f"its external data '{place}' is not beside it")
 
     def _quantization(self, ops: list[Op]) -> None:
-        """Give what a QuantizeLinear makes, and what a DequantizeLinear reads, its scale."""
+        """Set the scales of tensors that QuantizeLinear computes and DequantizeLinear reads."""
         for op in ops:
             if op.op not in ("QuantizeLinear", "DequantizeLinear") or len(op.inputs) < 2:
                 continue
@@ -214,7 +216,7 @@ def _dtype(code: int) -> str:
 
 
 def declared(info: Any) -> Tensor:
-    """A tensor as the file declares it; a named or missing dimension is open."""
+    """A tensor as the file declares it; a symbolic or missing dimension is open."""
     kind = info.type.tensor_type
     if not info.type.HasField("tensor_type"):
         return Tensor(info.name, None, "unknown")

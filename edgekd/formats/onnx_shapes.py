@@ -1,6 +1,6 @@
-"""Shapes that an ONNX file does not store, inferred by onnx in a process of its own.
+"""Shapes that an ONNX file does not store, inferred by onnx in a separate process.
 
-Shape inference is C++ and a damaged file can end its process, so it never runs in this one. Run as
+Shape inference is C++ code that a damaged file can crash, so it never runs in this process. Run as
 a module with a path, this file prints a JSON table of name -> [data type, shape].
 """
 
@@ -17,9 +17,9 @@ TIME_LIMIT_S = 120
 
 
 def with_shapes(graph: Graph, path: Path) -> Graph:
-    """The graph with the shapes of one sample: an open batch is 1, missing shapes are inferred.
+    """The graph with the shapes for one sample: an open batch is 1, missing shapes are inferred.
 
-    What can't be inferred stays as it was.
+    Shapes that can't be inferred stay as they are.
     """
     if all(tensor.bytes is not None for tensor in graph.tensors.values()):
         return graph
@@ -39,7 +39,7 @@ def _sized(key: str, tensor: Tensor, table: dict[str, tuple[str, list[int]]]) ->
 
 
 def inferred(path: Path) -> dict[str, tuple[str, list[int]]]:
-    """Data type and shape of every tensor that onnx can tell, for a batch of one."""
+    """Data type and shape of every tensor that onnx can infer, for a batch of one."""
     import onnx
 
     from edgekd.formats.onnx_file import declared

@@ -1,4 +1,4 @@
-"""A `torch.export` program (.pt2) read as the ZIP of JSON that it is: nothing is unpickled."""
+"""A `torch.export` program (.pt2) read as a ZIP of JSON files, without unpickling anything."""
 
 import json
 import zipfile
@@ -18,7 +18,8 @@ JSON_BYTES = 1 << 28
 
 
 def read_program(path: Path) -> Graph:
-    """The graph of a .pt2 file. Raises `InputError` if it is none, is truncated or damaged."""
+    """The graph of a .pt2 file. Raises `InputError` if it is not one, or is truncated or
+    damaged."""
     read_bytes(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -41,7 +42,7 @@ def _json(archive: zipfile.ZipFile, *endings: str) -> dict[str, Any]:
                 raise ValueError(f"{entry.filename} claims {entry.file_size} bytes")
             table = json.loads(archive.read(entry))
             if not isinstance(table, dict):
-                raise ValueError(f"{entry.filename} is no table")
+                raise ValueError(f"{entry.filename} is not a table")
             return table
     raise ValueError("it has no model.json")
 
@@ -91,7 +92,7 @@ def _op(node: dict[str, Any]) -> Op:
 
 
 def _names_in(argument: dict[str, Any]) -> list[str]:
-    """The tensors in one argument, which may be one or a list of them."""
+    """The tensors in one argument, which may be a single one or a list."""
     many = argument.get("as_tensors")
     if isinstance(many, list):
         return [str(one["name"]) for one in many]

@@ -1,7 +1,7 @@
-"""A TFLite flatbuffer read in pure Python: nothing is executed and no length is believed unchecked.
+"""A TFLite flatbuffer read in pure Python: nothing is executed, and every length is checked.
 
 The schema is TensorFlow's `schema.fbs` in the form that LiteRT ships. An operator's code is the
-larger of `builtin_code` and `deprecated_builtin_code`, as the schema's comment demands.
+larger of `builtin_code` and `deprecated_builtin_code`, as the schema's comments require.
 """
 
 import struct
@@ -16,7 +16,7 @@ from edgekd.formats.graph import BITS, Graph, Op, Tensor, read_bytes
 
 IDENTIFIER = b"TFL3"
 
-# Which fields of which options table a check looks at; the rest of a table is not read.
+# The fields of each options table that checks use; the rest of a table is not read.
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "AddOptions": ("FusedActivationFunction",),
     "SubOptions": ("FusedActivationFunction",),
@@ -48,17 +48,17 @@ DTYPES = {"FLOAT8_E4M3FN": "float8", "FLOAT8_E5M2": "float8"}
 
 
 class _Reader:
-    """Holds the schema and the bytes, and stops a corrupt file from sending it round for ever.
+    """Holds the schema and the bytes, and keeps a corrupt file from causing endless work.
 
-    In a sound file every element of every vector takes at least a byte of its own, so reading more
-    elements than the file has bytes means that the file is broken.
+    In a valid file every element of every vector takes at least a byte of its own, so reading more
+    elements than the file has bytes means that the file is corrupt.
     """
 
     def __init__(self, content: bytes, schema: Any) -> None:
         self.content = content
         self.schema = schema
         self.budget = len(content)
-        self.shared = 8 * len(content)  # vectors of numbers may be shared, but not without end
+        self.shared = 8 * len(content)  # vectors of numbers may be shared, but not without limit
         self.types = _names(schema.TensorType)
         self.codes = _names(schema.BuiltinOperator)
         self.options = _names(schema.BuiltinOptions)
@@ -72,12 +72,12 @@ class _Reader:
 
     def numbers(self, length: int, array: Callable[[], Any]) -> np.ndarray:
         if not 0 <= length <= min(len(self.content), self.shared):
-            raise ValueError("vectors of numbers that are longer than the file")
+            raise ValueError("vectors of numbers are longer than the file")
         self.shared -= length
         return np.asarray(array()) if length else np.empty(0, np.int64)
 
     def data(self, buffer: Any) -> np.ndarray:
-        """A buffer's bytes without a copy; large models keep them behind the flatbuffer."""
+        """A buffer's bytes without copying; large models store them after the flatbuffer."""
         if buffer.Offset() > 1:
             view = np.frombuffer(self.content, np.uint8, buffer.Size(), buffer.Offset())
             return view
@@ -92,7 +92,7 @@ def read_tflite(path: Path) -> Graph:
     """The main subgraph of a TFLite file.
 
     Raises:
-        InputError: the file is not TFLite, is truncated or contradicts itself.
+        InputError: the file is not TFLite, is truncated or inconsistent.
         MissingPackage: LiteRT's schema is not installed.
     """
     content = read_bytes(path)
@@ -161,7 +161,7 @@ def _tensor(reader: _Reader, tensor: Any, buffers: list[np.ndarray]) -> Tensor:
     if any(size < -1 for size in shape):
         raise ValueError("a dimension is negative")
     if not 0 <= tensor.Buffer() < len(buffers):
-        raise ValueError(f"a tensor names buffer {tensor.Buffer()} of {len(buffers)}")
+        raise ValueError(f"a tensor refers to buffer {tensor.Buffer()} of {len(buffers)}")
     data = buffers[tensor.Buffer()]
     scales, zero_points, axis = _quantization(reader, tensor.Quantization())
     value = Tensor(
@@ -204,23 +204,23 @@ def _keys(
 ) -> tuple[str, ...]:
     indices = [int(one) for one in reader.numbers(length, array)]
     if any(not -1 <= index < len(keys) for index in indices):
-        raise ValueError(f"an operator names a tensor beyond the {len(keys)} that there are")
+        raise ValueError(f"an operator refers to a tensor beyond the existing {len(keys)}")
     return tuple(keys[index] if index >= 0 else "" for index in indices)
 
 
 def _ends(
     reader: _Reader, length: int, array: Callable[[], Any], keys: list[str]
 ) -> tuple[str, ...]:
-    """The model's inputs or outputs: none of them may be left out, as an operator's may."""
+    """The model's inputs or outputs: none of them may be omitted, unlike an operator's."""
     found = _keys(reader, length, array, keys)
     if "" in found:
-        raise ValueError("an input or output is left out")
+        raise ValueError("an input or output is missing")
     return found
 
 
 def _op(reader: _Reader, index: int, op: Any, codes: list[str], keys: list[str]) -> Op:
     if not 0 <= op.OpcodeIndex() < len(codes):
-        raise ValueError(f"operator {index} names code {op.OpcodeIndex()} of {len(codes)}")
+        raise ValueError(f"operator {index} refers to code {op.OpcodeIndex()} of {len(codes)}")
     outputs = _keys(reader, op.OutputsLength(), op.OutputsAsNumpy, keys)
     return Op(
         name=next((key.partition(":")[2] for key in outputs if key), f"operator {index}"),

@@ -1,7 +1,7 @@
-"""What travels inside a TFLite file besides the network: one entry of its metadata, as JSON.
+"""Facts stored in a TFLite file besides the network: one entry of its metadata, as JSON.
 
-The entry is called `edgekd`; runtimes pass over names that they don't know. The same file and the
-same facts give the same bytes.
+The entry is named `edgekd`; runtimes ignore names that they don't know. The same file and facts
+give the same bytes.
 """
 
 import json
@@ -17,22 +17,22 @@ from edgekd.formats.tflite import IDENTIFIER, read_tflite
 
 ENTRY = "edgekd"
 ALIGNMENT = 16
-"""Of every constant: the schema's own, which vector loads rely on."""
+"""The alignment of every constant in the schema, on which vector loads rely."""
 
 LARGEST = 1 << 20
 
 
 def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
-    """The same model with these facts, in place of those it has.
+    """The same model with these facts, replacing any it has.
 
-    Raises `ValueError` for a model whose constants lie behind the flatbuffer (above 2 GB).
+    Raises `ValueError` for a model whose constants are stored after the flatbuffer (above 2 GB).
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     if any(buffer.offset > 1 for buffer in model.buffers):
-        raise ValueError("its constants lie behind the flatbuffer")
+        raise ValueError("its constants are stored after the flatbuffer")
     for buffer in model.buffers:
         buffer.Pack = _aligned(schema, buffer)
     text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -53,7 +53,7 @@ def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
 
 
 def _aligned(schema: Any, buffer: Any) -> Any:
-    """How a buffer writes itself: as the generated code does, and aligned as the schema wants."""
+    """How a buffer writes itself: like the generated code, but aligned as the schema requires."""
 
     def pack(builder: Any) -> int:
         place = None
@@ -74,7 +74,7 @@ def _aligned(schema: Any, buffer: Any) -> Any:
 def read_metadata(path: Path) -> dict[str, Any]:
     """The facts in a file, empty if it has none.
 
-    Raises `InputError` for a damaged file, or for an entry that is no table of facts.
+    Raises `InputError` for a damaged file, or for an entry that is not a table of facts.
     """
     read_tflite(path)
     from ai_edge_litert import schema_py_generated as schema
@@ -95,7 +95,7 @@ def _facts(buffer: Any) -> dict[str, Any]:
         raise ValueError(f"{buffer.DataLength()} bytes")
     facts = json.loads(buffer.DataAsNumpy().tobytes().decode())
     if not isinstance(facts, dict):
-        raise ValueError("no table")
+        raise ValueError("not a table")
     return facts
 
 

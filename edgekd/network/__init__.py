@@ -1,1 +1,1 @@
-"""Networks as PyTorch holds them: loading, storing, running, and counting what they cost."""
+"""Networks in PyTorch: loading, storing, running, and counting their cost."""

@@ -1,9 +1,9 @@
-"""What a network costs: parameters, multiply-accumulates and bytes, layer by layer, by one run.
+"""The cost of a network: parameters, multiply-accumulates and bytes per layer, from one run.
 
-Counted from the operations that really ran, so a functional matmul in an attention block, a fused
-graph and a quantized `torch.export` graph are seen just as `nn.Module` layers are. A multiply-
-accumulate is one product and one sum in a convolution, linear layer or matrix product; element-wise
-work (normalisation, activations, additions) counts none, as is the custom.
+Costs are counted from the operations that actually run, so a functional matmul in an attention
+block, a fused graph and a quantized `torch.export` graph count just like `nn.Module` layers. A
+multiply-accumulate is one product and one sum in a convolution, linear layer or matrix product;
+element-wise operations (normalization, activations, additions) count as none, as is customary.
 """
 
 import contextlib
@@ -32,19 +32,19 @@ KINDS = {
     "native_layer_norm": "norm",
     "native_group_norm": "norm",
 }
-"""What an ATen operation below autograd is called in a report; others keep their own name."""
+"""The report's names of ATen operations below autograd; others keep their own name."""
 
 MOVES = {"empty", "view", "_unsafe_view", "t", "expand", "clone", "detach", "permute", "transpose"}
-"""Operations that move or name memory and say nothing about what a layer is."""
+"""Operations that only move or view memory and say nothing about a layer's kind."""
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer's share of one run: `kind` is the operation that costs it most.
+    """One layer's share of one run: `kind` is its most expensive operation.
 
-    `macs` and `output_shape` are for the example given, so hand in a batch of one. `bytes` is what
-    its parameters take as they are stored (one a value in an int8 graph). A layer used twice has
-    the MACs of both runs and its parameters once.
+    `macs` and `output_shape` are for the given example, so pass a batch of one. `bytes` is the size
+    of its parameters as stored (one per value in an int8 graph). A layer that is used twice has the
+    MACs of both runs and its parameters once.
     """
 
     name: str
@@ -57,7 +57,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Totals:
-    """A whole network: `bytes` are parameters and the statistics that inference needs."""
+    """A whole network: `bytes` includes parameters and the statistics needed for inference."""
 
     parameters: int
     macs: int
@@ -76,11 +76,11 @@ class _Tally:
 
 
 def layer_costs(module: nn.Module, example: Tensor) -> list[LayerCost]:
-    """The cost of each layer in the order of execution, for a module or an exported graph.
+    """The cost of each layer in order of execution, for a module or an exported graph.
 
-    Listed is each leaf module, and whatever else holds parameters or costs MACs (a matmul in an
-    attention block goes by the block's name). In an exported graph, where no modules are left,
-    operations go by the name of the module that they came from.
+    The list has each leaf module, and any other module that holds parameters or costs MACs (a
+    matmul in an attention block is listed under the block's name). In an exported graph, which has
+    no modules, operations are listed under the module that they came from.
     """
     counter = _Counter()
     with contextlib.ExitStack() as hooks, _in_eval(module), torch.no_grad():
@@ -123,7 +123,7 @@ def totals(module: nn.Module, example: Tensor) -> Totals:
 def largest_layer(module: nn.Module, example: Tensor) -> int:
     """The most values, inputs and outputs together, of one convolution or linear layer.
 
-    No runtime needs fewer of them at a time, since such a layer can't compute in place.
+    No runtime needs fewer at a time, since such a layer can't compute in place.
     """
     largest = 0
 
@@ -141,13 +141,13 @@ def largest_layer(module: nn.Module, example: Tensor) -> int:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Every parameter once, also those that a run does not touch."""
+    """All parameters, each counted once, even if a run does not use them."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @contextlib.contextmanager
 def _in_eval(module: nn.Module) -> Iterator[None]:
-    """Eval mode by the flag alone: exported graphs refuse the `eval()` method."""
+    """Set eval mode through the flag alone, because exported graphs refuse the `eval()` method."""
     modes = [(part, part.training) for part in module.modules()]
     try:
         for part, _ in modes:
@@ -160,7 +160,8 @@ def _in_eval(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """Without oneDNN, whose recurrent layers are one opaque operation; a warning of its is moot."""
+    """Without oneDNN, which runs a recurrent layer as one opaque operation; its warning is
+    irrelevant."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.backends.mkldnn.flags(enabled=False):
@@ -168,11 +169,12 @@ def _plain_kernels() -> Iterator[None]:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Books every operation on the layer that is running."""
+    """Attributes every operation to the layer that is running."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing compiles here, and telling the compiler to stay away imports it: a second."""
+        """Nothing is compiled here, and asking the compiler to skip this mode would import it: a
+        second."""
         return False
 
     def __init__(self) -> None:
@@ -249,7 +251,7 @@ def _hooks(module: nn.Module, counter: _Counter) -> Iterator[Any]:
 
 
 class _GraphRun(fx.Interpreter):
-    """Runs an exported graph node by node, naming each operation by the layer it came from."""
+    """Runs an exported graph node by node, attributing each operation to the layer it came from."""
 
     def __init__(self, module: fx.GraphModule, counter: _Counter) -> None:
         super().__init__(module)
@@ -270,7 +272,7 @@ class _GraphRun(fx.Interpreter):
             self.counter.running.pop()
 
     def _weights(self, node: fx.Node) -> list[Tensor]:
-        """The parameters that a node reads, looking through dequantization."""
+        """The parameters that a node reads, directly or through dequantization."""
         weights = []
         for source in node.all_input_nodes:
             stored = source

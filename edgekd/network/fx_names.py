@@ -1,4 +1,4 @@
-"""Which layer of the original model a node of an exported graph came from."""
+"""The layer of the original model that a node of an exported graph came from."""
 
 import re
 

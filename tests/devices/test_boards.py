@@ -104,7 +104,7 @@ def test_a_board_that_was_not_created_names_the_command_that_creates_it(
     with pytest.raises(InputError, match="can't be emulated") as caught:
         open_device("emulated://x86")
     assert "cortex-a76" in caught.value.allowed
-    with pytest.raises(InputError, match=r"no board is called '\.\./x'"):
+    with pytest.raises(InputError, match=r"there is no board named '\.\./x'"):
         open_device("emulated://../x")
 
 
@@ -132,7 +132,9 @@ def test_missing_tools_are_named_before_anything_is_made(
 def test_a_board_of_another_emulators_version_is_refused(board: Board) -> None:
     record = board.folder / "board.json"
     record.write_text(record.read_text().replace("7.2.22", "6.0.1"))
-    with pytest.raises(InputError, match=r"made with QEMU 6\.0\.1, and 7\.2\.22 is here") as caught:
+    with pytest.raises(
+        InputError, match=r"created with QEMU 6\.0\.1, but 7\.2\.22 is installed"
+    ) as caught:
         start_board(find_board("raspberry-pi-5"))
     assert caught.value.hint == "edgekd board create raspberry-pi-5"
 
@@ -153,7 +155,7 @@ def test_a_board_that_never_answers_is_ended(
 ) -> None:
     monkeypatch.setenv("EDGEKD_FAKE", "mute")
     monkeypatch.setattr("edgekd.devices.emulated.image.START_SECONDS", 0.5)
-    with pytest.raises(ToolError, match=r"the board is not there|no answer to 'hello'"):
+    with pytest.raises(ToolError, match=r"the board is not running|no reply to 'hello'"):
         create_board("raspberry-pi-5")
     assert emulators() == []
 

@@ -158,7 +158,7 @@ def test_a_library_for_another_processor_is_refused_before_it_is_loaded(
     assert host.can_run(other) == ""  # an unknown number is left to the loader
     arm = b"\x7fELF".ljust(18, b"\0") + (40).to_bytes(2, "little")
     library.write_bytes(arm)
-    assert host.can_run(other).startswith("it is built for armv7l, and host is")
+    assert host.can_run(other).startswith("it is built for armv7l, but host is")
 
 
 @pytest.mark.skipif(bool(ctypes.util.find_library("cuda")), reason="there is a CUDA driver here")
@@ -170,7 +170,7 @@ def test_a_gpu_library_is_refused_where_there_is_no_driver(
     placements = (OpPlacement(op="conv2d", name="conv", placement="gpu"),)
     changes = {"runtime": "tvm", "placements": placements}
     on_gpu = artifact.model_copy(update=changes)
-    assert host.can_run(on_gpu).endswith("are for an NVIDIA GPU, and host has no CUDA driver")
+    assert host.can_run(on_gpu).endswith("need an NVIDIA GPU, but host has no CUDA driver")
 
 
 def matrix_product(path: Path, size: int) -> Path:
@@ -268,7 +268,7 @@ def test_a_runtime_that_hangs_is_killed(
     body = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     monkeypatch.setenv("PYTHONPATH", fake_runtime(tmp_path, body)["PYTHONPATH"])
     device = open_host(limit_s=5.0)
-    with pytest.raises(ToolError, match="no answer to 'memory' within 5 s on host"):
+    with pytest.raises(ToolError, match="no reply to 'memory' within 5 s on host"):
         device.benchmark([artifact], {}, quick=True)
     assert not alive(int(mark.read_text()))
     device.close()
@@ -280,7 +280,7 @@ def test_what_a_runtime_prints_is_no_answer(
     body = "print('hello'); os.write(1, b'native noise'); return ['none']"
     monkeypatch.setenv("PYTHONPATH", fake_runtime(tmp_path, body)["PYTHONPATH"])
     device = open_host(limit_s=20.0)
-    with pytest.raises(InputError, match="no execution provider 'cpu' here; there are: none"):
+    with pytest.raises(InputError, match="no execution provider 'cpu' here; available: none"):
         device.probe(artifact.path, "onnxruntime", {})
     device.close()
 
@@ -288,9 +288,9 @@ def test_what_a_runtime_prints_is_no_answer(
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("garbage", "answered with something else: 'garbage'"),
-        ("[1, 2]", "answered with something else"),
-        ('{"ok": {"cores": "many"}}', "answer is malformed"),
+        ("garbage", "sent an invalid reply: 'garbage'"),
+        ("[1, 2]", "sent an invalid reply"),
+        ('{"ok": {"cores": "many"}}', "reply is malformed"),
     ],
 )
 def test_garbage_from_an_agent_is_a_tools_error(tmp_path: Path, said: str, message: str) -> None:
@@ -419,7 +419,7 @@ def test_inputs_are_made_of_every_shape_and_refused_of_types_that_hold_no_number
     assert shapes == [(), (1,), (1, 3)]
     assert set(agent.random_inputs(made([100], "bool"), 0)[0].tolist()) == {False, True}
     for dtype in ("bfloat16", "int4", "string", "seq(float)", "bytes_"):
-        with pytest.raises(agent.Fault, match="no such numbers can be made") as caught:
+        with pytest.raises(agent.Fault, match="no random values can be made") as caught:
             agent.random_inputs(made([1], dtype), 0)
         assert caught.value.answer["error"]["kind"] == "bad-request"
 

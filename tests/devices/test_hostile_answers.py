@@ -41,9 +41,9 @@ def benchmarked(windows: list[list[int]], spans: int) -> Benchmarked:
 @pytest.mark.parametrize(
     ("windows", "spans", "message"),
     [
-        ([[5], []], 2, "a window without a run"),
+        ([[5], []], 2, "an empty window"),
         ([[5], [5, 0]], 2, "a run that took no time"),
-        ([[5], [5]], 3, "2 windows, and when 3 were"),
+        ([[5], [5]], 3, "2 windows but the times of 3"),
         ([[5], [5, 6]], 2, "more runs than it counted"),
     ],
 )

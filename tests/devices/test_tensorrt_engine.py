@@ -111,5 +111,5 @@ def test_an_engine_of_another_version_is_refused(
     jetson: AgentDevice, engine: Artifact, tmp_path: Path
 ) -> None:
     engine.path.write_bytes(b"of another version")
-    with pytest.raises(InputError, match="built by another version or device"):
+    with pytest.raises(InputError, match="built by another version or for another device"):
         jetson.probe(engine.path, "tensorrt", {"cudart": str(tmp_path / "libcudart.so")})

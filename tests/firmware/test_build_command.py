@@ -16,8 +16,8 @@ def build(*options, target="cortex-m4", name="hook", out="out"):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "my-model"}, "'my-model' can't begin the names of C functions"),
-        ({"name": "int"}, "'int' can't begin the names of C functions"),
+        ({"name": "my-model"}, "'my-model' can't be a prefix of C function names"),
+        ({"name": "int"}, "'int' can't be a prefix of C function names"),
         ({"target": "cortex-m5"}, "unknown target 'cortex-m5'"),
     ],
 )

@@ -37,17 +37,17 @@ RELU = O("RELU", [0], [1])
         ([X, T((1, 8), dtype="float32")], [RELU], [0], [1], r"operator 0: RELU computes in float"),
         ([X, X], [O("COS", [0], [1])], [0], [1], r"COS has no C kernel \(allowed: ADD,"),
         ([X, X, X], [O("RELU", [2], [1])], [0], [1], "RELU reads a tensor before it is computed"),
-        ([X, X], [RELU, RELU], [0], [1], "operator 1: RELU computes a tensor that was there"),
-        ([X, X, X], [RELU], [0], [2], "an output that no operator computes"),
-        ([X, X], [RELU], [0, 0], [1], "it has no input, or one twice"),
-        ([X, X], [RELU], [0], [1, 1], "it has an output twice"),
-        ([X, T((-1, 8))], [RELU], [0], [1], "a dimension"),
+        ([X, X], [RELU, RELU], [0], [1], "operator 1: RELU overwrites a tensor"),
+        ([X, X, X], [RELU], [0], [2], "no output, or one that no operator computes"),
+        ([X, X], [RELU], [0, 0], [1], "it has no input, or lists one twice"),
+        ([X, X], [RELU], [0], [1, 1], "it lists an output twice"),
+        ([X, T((-1, 8))], [RELU], [0], [1], "an open dimension"),
         ([X, T((1, 0))], [RELU], [0], [1], r"a tensor of shape \(1, 0\)"),
         ([X, T((1 << 14, 1 << 14))], [RELU], [0], [1], "elements, none of them 0"),
         ([X, T((1,) * 7)], [RELU], [0], [1], "up to 6 dimensions"),
         ([X, T((1, 9))], [RELU], [0], [1], r"RELU: \(1, 8\) -> \(1, 9\)"),
         ([X, T((1, 8), float("nan"))], [RELU], [0], [1], "a scale that is not positive and finite"),
-        ([X, T((1, 8), 0.05, 128)], [RELU], [0], [1], "a zero point that int8 does not hold"),
+        ([X, T((1, 8), 0.05, 128)], [RELU], [0], [1], "a zero point outside the range of int8"),
         ([X, T((1, 8), [0.1, 0.2])], [RELU], [0], [1], "2 scales for one tensor"),
         ([X, T((1, 8), ())], [RELU], [0], [1], "an int8 tensor without scale"),
         ([X, T((1, 8), 1e-9)], [RELU], [0], [1], "RELU: a rescaling by 5e\\+07"),
@@ -166,7 +166,7 @@ def test_a_files_name_becomes_one_that_c_takes(stem, name):
 
 @pytest.mark.parametrize("name", ["int", "2nd", "a-b", "_x", "", "é", "x" * 41, "a;b", "x\n"])
 def test_a_name_that_c_does_not_take_is_refused(name):
-    with pytest.raises(InputError, match="can't begin the names of C functions"):
+    with pytest.raises(InputError, match="can't be a prefix of C function names"):
         check_name(name)
 
 

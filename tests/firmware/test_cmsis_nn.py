@@ -71,18 +71,18 @@ def test_the_target_says_which_instructions_there_are(target, variant):
 def test_an_unknown_variant_is_refused_and_none_is_plain_c():
     assert check_variant("") == ""
     assert check_variant("mve") == "mve"
-    with pytest.raises(InputError, match=r"unknown instructions 'neon' \(allowed: dsp, mve\)"):
+    with pytest.raises(InputError, match=r"unknown instruction set 'neon' \(allowed: dsp, mve\)"):
         check_variant("neon")
 
 
 def test_a_core_without_either_is_refused():
     hardware = load_target("cortex-m4").hardware.model_copy(update={"isa": (), "cpu": "cortex-m0"})
-    with pytest.raises(InputError, match="want DSP or MVE, which a cortex-m0 has not"):
+    with pytest.raises(InputError, match="need DSP or MVE, which a cortex-m0 does not have"):
         variant_of(hardware)
 
 
 def test_a_folder_that_is_not_the_librarys_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no Include/arm_nnfunctions\.h"):
+    with pytest.raises(InputError, match=r"it has no Include/arm_nnfunctions\.h"):
         flags_of(tmp_path)
     with pytest.raises(InputError, match=r"no Source/\*\.c"):
         sources_of(tmp_path)

@@ -166,7 +166,7 @@ def test_a_processor_that_computes_something_else_is_an_error(tmp_path, monkeypa
     monkeypatch.setattr(emulation, "run", wrong)
     device = open_device("cortex-m://cortex-m4")
     try:
-        with pytest.raises(ToolError, match="computes other values than this machine"):
+        with pytest.raises(ToolError, match="computes different values than this machine"):
             device.infer(artifact_of(source, content), np.zeros((2, 20), np.float32), {})
     finally:
         device.close()

@@ -73,5 +73,5 @@ def test_no_blocks_need_nothing():
 
 @pytest.mark.parametrize("block", [Block(0, 0, 1), Block(4, 2, 1)])
 def test_a_block_without_size_or_life_is_refused(block):
-    with pytest.raises(ValueError, match="needs a size, and ends no earlier"):
+    with pytest.raises(ValueError, match="needs a size, and can't end before"):
         plan_memory([block])

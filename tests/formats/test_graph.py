@@ -23,7 +23,7 @@ def test_an_input_is_freed_after_its_last_reader():
 
 def test_an_open_dimension_has_no_peak_but_a_reason():
     graph = _graph(x=10, a=-1, b=30, y=5)
-    assert live_peak(graph) == (None, "the file does not say the size of tensor 'a'")
+    assert live_peak(graph) == (None, "the file does not give the size of tensor 'a'")
 
 
 def test_four_bit_tensors_take_half_a_byte_each():

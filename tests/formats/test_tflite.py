@@ -99,5 +99,5 @@ def test_an_input_or_output_that_is_left_out_is_refused(end, tflite_file):
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     path.write_bytes(bytes(builder.Output()))
-    with pytest.raises(InputError, match="an input or output is left out"):
+    with pytest.raises(InputError, match="an input or output is missing"):
         read_tflite(path)

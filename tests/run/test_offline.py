@@ -40,4 +40,4 @@ def test_an_emulators_files_are_not_fetched(monkeypatch, tmp_path):
     with pytest.raises(InputError) as caught:
         make_base()
     assert "--offline forbids fetching them" in str(caught.value)
-    assert caught.value.hint == "make them first: edgekd board create NAME"
+    assert caught.value.hint == "create them first: edgekd board create NAME"

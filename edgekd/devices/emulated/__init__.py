@@ -1,8 +1,8 @@
-"""An ARM board without a board: `emulated://NAME`, created by `edgekd board create NAME`.
+"""An emulated ARM board: `emulated://NAME`, created by `edgekd board create NAME`.
 
-Its times are numbers of instructions (one nanosecond each), so they are simulated, and the same to
-a part in a thousand from run to run. One core runs everything, so one thread does: a profile's
-`threads` are not followed, and the conditions say so.
+Its times are numbers of instructions (one nanosecond each), so they are simulated, and repeat to
+within a part in a thousand. Everything runs on one core with one thread: a profile's `threads` are
+ignored, and the conditions say so.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from edgekd.registry import DEVICES
 from edgekd.values.artifact import Artifact, TensorInfo
 
 LIMIT_SECONDS = 1800.0
-"""The longest silence: an emulated instruction takes ten of the host's or more."""
+"""The longest silence: an emulated instruction takes at least ten instructions of the host."""
 
 COUNTED = {
     "warmup_runs": 3, "warmup_s": 0.0, "warmup_window_s": 0.005, "warmup_limit_s": 1.0,
     "settled": 0.005, "windows": 5, "window_s": 0.01, "runs": 100, "seconds": 0.0, "limit_s": 0.5,
 }  # fmt: skip
-"""Counts of instructions need neither a minute nor a thousand runs: they repeat. But the kernel's
+"""Instruction counts repeat, so they need neither a minute nor a thousand runs. But the kernel's
 tick, once in 4 ms, falls into some runs and not into others, and p90 needs enough of both."""
 
 COUNTED_QUICK = {**COUNTED, "windows": 3, "runs": 9, "limit_s": 0.0}
@@ -61,7 +61,7 @@ class EmulatedBoard(AgentDevice):
         return [replace(one, conditions=self._told(one, o)) for one, o in zip(samples, each)]  # noqa: B905
 
     def _told(self, samples: Samples, options: Options) -> dict[str, str]:
-        """The conditions of a run, with what stands for the clock."""
+        """The conditions of a run, with the emulator in place of the clock."""
         asked = int(options.get("threads", 1))
         told = {
             "clock": "1 ns an instruction; no caches, no pipeline",
@@ -78,12 +78,10 @@ class EmulatedBoard(AgentDevice):
 def open_emulated(
     location: str, *, agent: Path = AGENT, limit_s: float = LIMIT_SECONDS, **session: Any
 ) -> AgentDevice:
-    """The created board of that name; it is started when it is first asked something.
-
-    Raises `InputError` with the command that creates it, if there is none.
-    """
+    """The created board of that name; it is started on first use. Raises `InputError` with the
+    command that creates it, if it does not exist."""
     if location not in [board.name for board in list_boards()]:
-        hardware_of(location)  # what can't be emulated can't be created either
+        hardware_of(location)  # refuse a target that can't be emulated
     return EmulatedBoard(find_board(location), agent, limit_s, **session)
 
 

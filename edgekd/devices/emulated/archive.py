@@ -1,7 +1,7 @@
-"""A file system as a cpio archive ("newc"), which a Linux kernel unpacks into memory as it starts.
+"""A file system as a cpio archive ("newc"), which a Linux kernel unpacks into memory at boot.
 
-Written here because owners and device files need no root privileges this way, and the same content
-gives the same bytes.
+It is written here because this way owners and device files need no root privileges, and the same
+content gives the same bytes.
 """
 
 import stat
@@ -16,7 +16,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One file, folder, symbolic link or device; `content` of a folder or a device is empty."""
+    """One file, folder, symbolic link or device; a folder or device has no content."""
 
     name: str
     mode: int
@@ -25,12 +25,13 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of its content."""
+        """The size of its content in bytes."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
 
 def entries_of(root: Path, left_out: Iterable[str] = ()) -> Iterator[Entry]:
-    """What lies below a folder, sorted by name; `left_out` are beginnings of relative paths."""
+    """The contents of a folder, sorted by name; `left_out` are prefixes of relative paths to
+    skip."""
     without = tuple(left_out)
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -46,7 +47,7 @@ def entries_of(root: Path, left_out: Iterable[str] = ()) -> Iterator[Entry]:
 
 
 def write_archive(entries: Iterable[Entry], to: Path) -> None:
-    """Write the entries in their order; a folder comes before what lies in it."""
+    """Write the entries in order; a folder has to come before its contents."""
     with to.open("wb") as stream:
         for number, entry in enumerate(entries, 1):
             _header(stream, entry, number)

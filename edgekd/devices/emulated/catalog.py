@@ -1,4 +1,4 @@
-"""The boards that were created: each a folder with `board.json` and the saved machine."""
+"""The created boards: each a folder with `board.json` and the saved machine."""
 
 import contextlib
 import json
@@ -23,12 +23,13 @@ from edgekd.installed import missing_programs
 from edgekd.store import folder_beside, locked, write_beside
 
 FIRST_SECONDS = 60.0
-"""How long a board may take for its first answer before it is asked again."""
+"""How long to wait for a board's first reply before asking again."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """One created board. `key` is its content's hash, `packages` its runtimes' versions."""
+    """One created board. `key` is the hash of its content, `packages` the versions of its
+    runtimes."""
 
     name: str
     folder: Path
@@ -41,26 +42,27 @@ class Board:
 
     @property
     def machine(self) -> Machine:
-        """How it is started."""
+        """How to start it."""
         return Machine(self.processor, state=self.folder / "state")
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk."""
+        """Its size on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
 
 
 def created_folder() -> Path:
-    """Where created boards lie."""
+    """The folder of the created boards."""
     return boards_folder() / "created"
 
 
 def create_board(name: str) -> tuple[Board, bool]:
-    """The board of that target, and whether it had to be made: one of the same content is kept.
+    """The board of that target, and whether it had to be made: an existing board with the same
+    content is reused.
 
     Raises:
-        InputError: a target that can't be emulated, a missing tool or package.
-        ToolError: a package can't be had, or the board does not start.
+        InputError: the target can't be emulated, or a tool or package is missing.
+        ToolError: a package can't be downloaded, or the board does not start.
     """
     _check_name(name)
     raise_all(missing_programs(TOOLS, WHERE))
@@ -85,7 +87,7 @@ def create_board(name: str) -> tuple[Board, bool]:
 
 
 def list_boards() -> list[Board]:
-    """Every created board by name; a folder without a readable record is no board."""
+    """All created boards, by name; folders without a readable record are skipped."""
     found = []
     for record in sorted(created_folder().glob("[!.]*/board.json")):
         with contextlib.suppress(ValueError, TypeError, OSError):
@@ -100,7 +102,7 @@ def find_board(name: str) -> Board:
         hint = f"edgekd board create {name}"
         try:
             hardware_of(name)
-        except InputError:  # nor can it be
+        except InputError:  # and it can't be created
             hint = nearest(name, boards) or hint
         raise InputError(
             f"no board '{name}' has been created",
@@ -112,20 +114,21 @@ def find_board(name: str) -> Board:
 
 
 def check_emulator(board: Board) -> None:
-    """Refuse a board that was saved by another version of the emulator, or without its tool."""
+    """Refuse a board that was saved by another version of the emulator, or if the emulator is
+    missing."""
     emulators = {tool: package for tool, package in TOOLS.items() if "qemu" in tool}
     raise_all(missing_programs(emulators, WHERE))
     here = emulator_version()
     if here != board.emulator:
         raise InputError(
-            f"made with QEMU {board.emulator}, and {here} is here",
+            f"created with QEMU {board.emulator}, but {here} is installed",
             where=f"emulated://{board.name}",
             hint=f"edgekd board create {board.name}",
         )
 
 
 def is_outdated(board: Board) -> bool:
-    """Whether creating it again would make another one."""
+    """Whether creating it again would result in a different board."""
     try:
         return recipe_of(board.name).key != board.key
     except (InputError, ToolError):
@@ -133,7 +136,7 @@ def is_outdated(board: Board) -> bool:
 
 
 def remove_board(name: str) -> Board:
-    """Stop it and delete its folder; what it shares with other boards stays."""
+    """Stop it and delete its folder; files shared with other boards stay."""
     board = find_board(name)
     with alone(created_folder()):
         stop_board(board)
@@ -142,8 +145,8 @@ def remove_board(name: str) -> Board:
 
 
 def start_board(board: Board) -> tuple[Running, bool]:
-    """Have it run until `stop_board`, paused while nobody uses it, and whether it had to be
-    started. Files that were sent to it stay there."""
+    """Start a board that runs until `stop_board` and is paused while unused. Returns the running
+    machine and whether it had to be started. Files sent to it are kept."""
     check_emulator(board)
     with alone(created_folder()):
         found = running_board(board)
@@ -157,7 +160,7 @@ def start_board(board: Board) -> tuple[Running, bool]:
 
 
 def stop_board(board: Board) -> bool:
-    """End it; False if it was not running."""
+    """Stop it; False if it was not running."""
     running = running_board(board)
     if running is not None:
         running.stop()
@@ -166,7 +169,7 @@ def stop_board(board: Board) -> bool:
 
 
 def running_board(board: Board) -> Running | None:
-    """The machine that `start_board` started, if it still runs."""
+    """The machine that `start_board` started, if it is still running."""
     try:
         table = json.loads((board.folder / "running.json").read_text())
         running = Running(int(table["pid"]), Path(table["folder"]))
@@ -177,9 +180,11 @@ def running_board(board: Board) -> Running | None:
 
 @contextlib.contextmanager
 def machine_for(board: Board) -> Iterator[Running]:
-    """The board for one session: the one that runs, for this session alone, or a fresh one. When
-    the client is killed the first is paused and the second ends. Raises `ToolError` if it is in
-    use."""
+    """The board for one session: the running one, reserved for this session, or a fresh one.
+
+    If the client is killed, the former is paused and the latter ends. Raises `ToolError` if the
+    board is in use.
+    """
     running = running_board(board)
     if running is None:
         check_emulator(board)
@@ -213,12 +218,12 @@ def machine_for(board: Board) -> Iterator[Running]:
 
 
 def control_link(board: Board, running: Running, limit_s: float) -> tuple[Link, str]:
-    """The board's first port, and the folder there for files. A machine of this session's own ends
-    when the port is let go; on a kept one, what a killed session left is removed."""
+    """The board's first port, and its folder for files. A machine started for this session ends
+    when the port is closed; on a running board, leftovers of a killed session are removed."""
     name = f"emulated://{board.name}"
     try:
         link, files = _introduced(Link(running.port_path(0), name, min(FIRST_SECONDS, limit_s)))
-    except ToolError:  # the rest of a killed session may have swallowed the question
+    except ToolError:  # the remains of a killed session may have consumed the request
         time.sleep(0.2)
         link, files = _introduced(Link(running.port_path(0), name, limit_s))
     link.limit_s = limit_s
@@ -231,7 +236,7 @@ def control_link(board: Board, running: Running, limit_s: float) -> tuple[Link, 
 
 
 def _introduced(link: Link) -> tuple[Link, str]:
-    """The same link and the board's folder for files, once it has answered this very question."""
+    """The same link and the board's folder for files, once it has replied to this very request."""
     try:
         nonce = os.urandom(8).hex()
         answer: dict[str, Any] = {}
@@ -244,7 +249,7 @@ def _introduced(link: Link) -> tuple[Link, str]:
 
 
 def as_table(board: Board) -> dict[str, Any]:
-    """A board as JSON has it."""
+    """A board as JSON data."""
     running = running_board(board)
     return {
         **{key: value for key, value in asdict(board).items() if key != "folder"},
@@ -257,4 +262,6 @@ def as_table(board: Board) -> dict[str, Any]:
 
 def _check_name(name: str) -> None:
     if not name or name.startswith(".") or "/" in name:
-        raise InputError(f"'{name}' is no board's name", where="board", allowed="a target's name")
+        raise InputError(
+            f"'{name}' is not a board's name", where="board", allowed="a target's name"
+        )

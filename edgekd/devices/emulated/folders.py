@@ -1,4 +1,4 @@
-"""Where boards lie, and what makes them: one process at a time, with tools of the system."""
+"""Where boards are stored, and running the system tools that make them."""
 
 import contextlib
 import shutil
@@ -26,8 +26,8 @@ def run_system_tool(command: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Let one process make boards at a time: the others wait, and then find them made. What a
-    killed process left half-made is removed."""
+    """Let one process make boards at a time: the others wait and then find them made. Half-made
+    leftovers of a killed process are removed."""
     with contextlib.ExitStack() as stack:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""A small process beside an emulated machine, for the case that the one that uses it is killed: it
-then ends the machine and removes its folder, or pauses a machine that is kept.
+"""A small process beside an emulated machine, in case its user is killed: it then ends the machine
+and removes its folder, or pauses a machine that is kept.
 
-Its stdin is written by its user. What stands there when that ends decides: a word, and it was let
-go; nothing, and its user has died. It runs by its path, on the standard library alone.
+Its user writes to its stdin. A word before the end of stdin means that the machine was released;
+nothing means that the user died. It runs by its path, with the standard library only.
 """
 
 import contextlib
@@ -21,13 +21,14 @@ from typing import Literal
 Then = Literal["end", "pause"]
 
 NOTICED_S = 0.5
-"""Before a kept machine is paused, for its side to notice that nobody is there any more."""
+"""Pause before a kept machine is stopped, so that its side notices that the user is gone."""
 
 QUIT_S = 5.0
 
 
 class Guard:
-    """The user's end of it. `held` are open files (a lock) that it keeps as long as it lives."""
+    """The user's side. `held` are open files (a lock) that the guard keeps open as long as it
+    lives."""
 
     def __init__(self, folder: Path, pid: int, then: Then, held: Sequence[int] = ()) -> None:
         from edgekd.package import package_folder  # not at the top: this file also runs alone
@@ -40,13 +41,14 @@ class Guard:
         )  # fmt: skip
 
     def let_go(self) -> None:
-        """Its user has seen to the machine itself."""
-        with contextlib.suppress(ValueError):  # it was before
+        """Release the machine: its user has taken care of it."""
+        with contextlib.suppress(ValueError):  # it was already released
             self._process.communicate(b"done")
 
 
 def stands_for(pid: int, folder: Path) -> bool:
-    """Whether the process is there and is that folder's machine, not a later one of its number."""
+    """Whether the process exists and is that folder's machine, not a later process with the same
+    id."""
     try:
         return str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -54,7 +56,7 @@ def stands_for(pid: int, folder: Path) -> bool:
 
 
 def _told(folder: Path, command: str) -> bool:
-    """Whether the machine's monitor has followed a command."""
+    """Whether the machine's monitor accepted a command."""
     lines = [{"execute": "qmp_capabilities"}, {"execute": command}]
     with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as one:
         one.settimeout(QUIT_S)
@@ -87,9 +89,11 @@ def _end(folder: Path, pid: int) -> None:
 
 
 def main(folder: str, pid: str, then: str) -> None:
-    """Wait for the user's end, and see to the machine if nobody did."""
+    """Wait for the user's end, and take care of the machine if nobody did."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # what ends its user is what it is there for
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # the signal that ends its user must not end the guard
     if not sys.stdin.buffer.read():
         (_pause if then == "pause" else _end)(Path(folder), int(pid))
 

@@ -1,11 +1,11 @@
 #!/usr/bin/python3.11
 """The first process of an emulated board: it serves files and agents over virtio-serial ports.
 
-There is no network. Each port is one conversation at a time: JSON lines from the host, one answer
-a line; `put` and `get` move a file's bytes right behind the line, and `agent` hands the port over
-to an agent until that ends, which is told by a line that starts with a zero byte. After `once` the
-board powers off when its first port is let go, so that it never outlives who started it.
-Standard library only, nothing of edgekd imported.
+There is no network. Each port carries one conversation at a time: JSON lines from the host, with
+one reply per line. `put` and `get` transfer a file's bytes right after the line. `agent` hands the
+port over to an agent until that ends, which is announced by a line that starts with a zero byte.
+After `once`, the board powers off when its first port is closed, so that it never outlives the
+process that started it. Standard library only; imports nothing from edgekd.
 """
 # ruff: noqa: PTH103, PTH105, PTH108, PTH112, PTH113, PTH118, PTH120, PTH123, PTH208
 
@@ -36,18 +36,18 @@ ENVIRONMENT = {
 }  # fmt: skip
 POWER_OFF = 0x4321FEDC
 PAUSE_S = 1.0
-"""Between looks for a host; it costs nothing, as the clock skips idle time."""
+"""Seconds between checks for a host; they cost nothing, as the clock skips idle time."""
 
 PATIENCE_S = 10
-"""How long an agent may go on whose host is gone, in seconds of the board's own clock."""
+"""How long an agent may continue after its host is gone, in seconds of the board's own clock."""
 
 
 class Gone(Exception):
-    """The host has let go of the port."""
+    """The host has closed the port."""
 
 
 class Board:
-    """Every port, where files lie, and whether the board ends with its first conversation."""
+    """All ports, the folder for files, and whether the board ends with its first conversation."""
 
     def __init__(self, paths: list[str], files: str) -> None:
         self.files = files
@@ -55,12 +55,12 @@ class Board:
         self.ports = [Port(path, self) for path in paths]
 
     def power_off(self) -> None:
-        """End the machine."""
+        """Power off the machine."""
         ctypes.CDLL(None).reboot(POWER_OFF)
 
 
 class Port:
-    """Lines and bytes over one file descriptor; `child` is the agent that has it, if any."""
+    """Lines and bytes over one file descriptor; `child` is the agent that uses it, if any."""
 
     def __init__(self, path: str, board: Board) -> None:
         self.path = path
@@ -71,11 +71,11 @@ class Port:
         self.free = threading.Event()
 
     def open(self) -> None:
-        """Begin anew: what came for an earlier conversation is dropped."""
+        """Start over: data for an earlier conversation is dropped."""
         self.number, self.rest = os.open(self.path, os.O_RDWR), b""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         os.close(self.number)
 
     def more(self) -> None:
@@ -93,7 +93,7 @@ class Port:
         return line
 
     def copy(self, size: int, stream: Any) -> None:
-        """The next so many bytes into a file."""
+        """Read the next `size` bytes into a file."""
         while size:
             if not self.rest:
                 self.more()
@@ -102,24 +102,25 @@ class Port:
             size -= len(part)
 
     def write(self, content: bytes) -> None:
-        """All of the content."""
+        """Write all of the content."""
         view = memoryview(content)
         while view:
             view = view[os.write(self.number, view[: 1 << 15]) :]
 
     def say(self, message: Table) -> None:
-        """One answer."""
+        """Send one reply."""
         self.write(json.dumps(message).encode() + b"\n")
 
     def connected(self) -> bool:
-        """Whether a host is at the other end."""
+        """Whether a host is connected."""
         poll = select.poll()
         poll.register(self.number, select.POLLIN)
         return not any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def put(port: Port, request: Table) -> Table:
-    """Store a file, which has its name once it is whole; without a size only say if it is there."""
+    """Store a file, which gets its name when it is complete; without a size, only say if it
+    exists."""
     path = os.path.join(port.board.files, request["name"])
     if request.get("size") is None:
         return {"path": path, "there": os.path.isfile(path)}
@@ -131,7 +132,7 @@ def put(port: Port, request: Table) -> Table:
 
 
 def get(port: Port, request: Table) -> None:
-    """A file's size in the answer, its bytes behind it, if it is not larger than the limit."""
+    """Reply with a file's size, followed by its bytes unless it is larger than the limit."""
     with open(request["path"], "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         port.say({"ok": {"size": size}})
@@ -150,7 +151,8 @@ def remove(port: Port, request: Table) -> Table:
 
 
 def execute(port: Port, request: Table) -> Table:
-    """A command's exit status and what it said: 127 where it is not there, 124 at the limit."""
+    """A command's exit status and output: 127 if it does not exist, 124 if it exceeded the
+    limit."""
     command, limit = request["command"], request["limit_s"]
     try:
         done = subprocess.run(
@@ -166,13 +168,13 @@ def execute(port: Port, request: Table) -> Table:
 
 
 def hello(port: Port, request: Table) -> Table:
-    """What the system is; the nonce tells this answer from an earlier one's."""
+    """What the system is; the nonce tells this reply from an earlier one."""
     here = {"kernel": os.uname().release, "files": port.board.files}
     return {**here, "nonce": request.get("nonce")}
 
 
 def once(port: Port, request: Table) -> Table:
-    """Power off when the first port is let go."""
+    """Power off when the first port is closed."""
     port.board.once = True
     return {}
 
@@ -187,7 +189,7 @@ def end(port: Port, request: Table) -> Table:
 
 
 def fresh(port: Port, request: Table) -> Table:
-    """End and remove what a session left that was killed: its agents, its files, half ones."""
+    """End and remove the leftovers of a killed session: its agents, files and partial files."""
     for number, other in enumerate(port.board.ports):
         if other is not port:
             end(port, {"port": number})
@@ -202,7 +204,7 @@ def fresh(port: Port, request: Table) -> Table:
 
 
 def tidy(port: Port, request: Table) -> Table:
-    """Write zeros over free memory, so that a saved board is small."""
+    """Fill free memory with zeros, so that a saved board is small."""
     with open("/proc/sys/vm/drop_caches", "w") as stream:
         stream.write("3")
     with open("/proc/meminfo") as stream:
@@ -216,7 +218,7 @@ def tidy(port: Port, request: Table) -> Table:
 
 
 def agent(port: Port, request: Table) -> None:
-    """Run an agent on this port; end it when the host is gone and it does not notice."""
+    """Run an agent on this port; end it if the host is gone and it does not notice."""
     port.say({"ok": {}})
     with tempfile.TemporaryFile(dir=port.board.files) as errors:
         port.child = subprocess.Popen(
@@ -244,11 +246,11 @@ def agent(port: Port, request: Table) -> None:
 ANSWERED = {"put": put, "remove": remove, "execute": execute, "hello": hello, "once": once,
             "end": end, "fresh": fresh, "tidy": tidy}  # fmt: skip
 LONG = {"agent": agent, "get": get}
-"""What answers by itself."""
+"""The requests that have a reply."""
 
 
 def answer(port: Port, line: bytes) -> None:
-    """Do what one line asks."""
+    """Handle one request."""
     try:
         request = json.loads(line)
         wanted = request["do"]
@@ -265,7 +267,7 @@ def answer(port: Port, line: bytes) -> None:
 
 
 def serve(port: Port) -> None:
-    """One conversation after the other on a port."""
+    """Serve one conversation after another on a port."""
     while True:
         port.open()
         port.free.set()
@@ -283,7 +285,7 @@ def serve(port: Port) -> None:
 
 
 def start_system() -> None:
-    """Mount what a system needs and load the modules of the ports."""
+    """Mount what a system needs and load the kernel modules for the ports."""
     libc = ctypes.CDLL(None, use_errno=True)
     for kind, place in MOUNTS:
         os.makedirs(place, exist_ok=True)
@@ -297,7 +299,7 @@ def start_system() -> None:
 
 
 def ports(wanted: int) -> list[str]:
-    """The ports' device files, once the kernel has made them all."""
+    """The ports' device files, once the kernel has created them all."""
     while True:
         found = sorted(f"/dev/{name}" for name in os.listdir("/dev") if name.startswith("vport"))
         if len(found) >= wanted:
@@ -306,7 +308,7 @@ def ports(wanted: int) -> list[str]:
 
 
 def main() -> None:
-    """Never ends: this is the system's first process."""
+    """Never returns: this is the system's first process."""
     start_system()
     os.makedirs(FILES, exist_ok=True)
     board = Board(ports(4), FILES)

@@ -1,4 +1,4 @@
-"""Builds a board: kernel and file system from packages, started once and saved as it stands."""
+"""Builds a board: kernel and file system from packages, booted once and saved in that state."""
 
 import stat
 from collections.abc import Iterator
@@ -35,16 +35,16 @@ IMPORTED = (
 )  # fmt: skip
 LEFT_OUT = (
     "usr/share/",  # documentation
-    "packages/tvm/lib/libtvm_compiler.so",  # 240 MB that only compiling needs
+    "packages/tvm/lib/libtvm_compiler.so",  # 240 MB needed only for compiling
     "packages/ai_edge_litert/libLiteRtWebGpuAccelerator.so",
     "packages/bin/",
 )
-"""Beginnings of paths in the root folder that no board needs."""
+"""Prefixes of paths in the root folder that no board needs."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a board's content. `packages` are the runtimes' versions."""
+    """What determines a board's content. `packages` are the versions of the runtimes."""
 
     processor: str
     emulator: str
@@ -52,22 +52,22 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """A hash of all that goes in: another one means another board."""
+        """A hash of everything that goes in: another hash means another board."""
         code = [sha256_of(GUEST), MODULES, IMPORTED, LEFT_OUT, KERNEL_OPTIONS, MEMORY_MIB, PORTS]
         return short_key([SUITE, DEBIAN, self.processor, self.emulator, self.packages, code])
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe of a target's board with what is installed here."""
+    """The recipe of a target's board with the versions installed here."""
     processor = PROCESSORS[hardware_of(name).cpu][0]
     return Recipe(processor, emulator_version(), versions())
 
 
 def build(recipe: Recipe, name: str, folder: Path) -> str:
-    """Fill the folder with `state`, the started and saved machine. Returns the kernel's release.
+    """Fill the folder with `state`, the booted and saved machine. Returns the kernel's release.
 
     Raises:
-        ToolError: a package can't be had, or the board does not start.
+        ToolError: a package can't be downloaded, or the board does not start.
     """
     base, kernel = make_base(), make_kernel()
     archive = folder / "archive"
@@ -84,7 +84,7 @@ def build(recipe: Recipe, name: str, folder: Path) -> str:
         save(running, folder / "state")
     except ToolError as error:
         said = [line for line in running.console.splitlines() if line.strip()]
-        hint = f"the console's last line: {said[-1][:300]}" if said else error.hint
+        hint = f"last line of its console: {said[-1][:300]}" if said else error.hint
         raise ToolError(error.message, where=name, hint=hint) from None
     finally:
         running.stop()
@@ -103,7 +103,7 @@ def _compile_modules(link: Link) -> None:
 
 
 def make_kernel() -> Path:
-    """A folder with `vmlinuz` and the modules of Debian's kernel, made if it isn't there."""
+    """A folder with `vmlinuz` and the modules of Debian's kernel, made if it does not exist."""
     final = boards_folder() / f"kernel-{SUITE}-{short_key([KERNEL_PACKAGE, MODULES])}"
     with alone(boards_folder()):
         if not final.is_dir():
@@ -118,7 +118,7 @@ def _unpack_kernel(folder: Path) -> None:
     run_system_tool(["mmdebstrap", *options, SUITE, str(whole)])
     kernels = sorted((whole / "boot").glob("vmlinuz-*"))
     if not kernels:
-        raise ToolError("the package has no kernel", where=KERNEL_PACKAGE)
+        raise ToolError("the package contains no kernel", where=KERNEL_PACKAGE)
     release = kernels[-1].name.removeprefix("vmlinuz-")
     drivers = whole / "lib/modules" / release / "kernel/drivers"
     kernels[-1].rename(folder / "vmlinuz")
@@ -128,7 +128,7 @@ def _unpack_kernel(folder: Path) -> None:
 
 
 def _contents(base: Path, kernel: Path) -> Iterator[Entry]:
-    """The board's whole file system: the shared root, and what makes it start."""
+    """The board's whole file system: the shared root, and the files that boot it."""
     yield from entries_of(base, LEFT_OUT)
     folder = stat.S_IFDIR | 0o755
     yield from (Entry(name, folder) for name in ("dev", "modules", "proc", "sys", "tmp", "files"))

@@ -1,4 +1,5 @@
-"""One conversation with a board's first process: a line of JSON, an answer, bytes behind either."""
+"""One conversation with a board's first process: a line of JSON, a reply, and bytes after
+either."""
 
 import json
 import selectors
@@ -14,7 +15,7 @@ _BLOCK = 1 << 16
 
 
 class Link:
-    """A port of a running board. `name` is what the board is called in errors."""
+    """A port of a running board. `name` is the board's name in errors."""
 
     def __init__(self, path: Path, name: str, limit_s: float = 120.0) -> None:
         self.name = name
@@ -25,41 +26,42 @@ class Link:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
-            raise ToolError(f"the board is not there: {error.strerror}", where=name) from None
+            raise ToolError(f"the board is not running: {error.strerror}", where=name) from None
         self._socket.setblocking(False)
 
     def ask(self, wanted: str, content: bytes = b"", **request: Any) -> dict[str, Any]:
-        """Ask for something, with `content` behind the line. Raises `ToolError` with the board's
-        own words, when it is gone, or when it takes too long."""
+        """Send a request, followed by `content`, and return the reply. Raises `ToolError` with the
+        board's own message if it fails, is gone, or takes too long."""
         line = json.dumps({"do": wanted, **request}).encode() + b"\n"
         try:
             self.send(line + content, self.limit_s)
             answer = json.loads(self.line(self.limit_s))
         except EOFError:
-            raise ToolError("the board has ended", where=self.name) from None
+            raise ToolError("the board has shut down", where=self.name) from None
         except TimeoutError:
             raise self._silent(wanted) from None
         except ValueError:
-            raise ToolError("the board answered with something else", where=self.name) from None
+            raise ToolError("the board sent an invalid reply", where=self.name) from None
         if not isinstance(answer, dict) or not isinstance(answer.get("ok"), dict):
             said = answer.get("error") if isinstance(answer, dict) else answer
             raise ToolError(f"the board failed at '{wanted}': {str(said)[:500]}", where=self.name)
         return dict(answer["ok"])
 
     def get(self, there: str, limit: int) -> bytes:
-        """The content of a file there. Raises `ToolError` if it is more than `limit` bytes."""
+        """The content of a file there. Raises `ToolError` if it has more than `limit` bytes."""
         size = self.ask("get", path=there, limit=limit).get("size")
         if not isinstance(size, int) or not 0 <= size <= limit:
-            raise ToolError(f"{size} bytes, where at most {limit} were expected", where=there)
+            raise ToolError(f"{size} bytes, but at most {limit} were expected", where=there)
         try:
             return self._bytes(size)
         except EOFError:
-            raise ToolError("the board has ended", where=self.name) from None
+            raise ToolError("the board has shut down", where=self.name) from None
         except TimeoutError:
             raise self._silent("get") from None
 
     def send(self, content: bytes, limit_s: float) -> None:
-        """All of the content. Raises `EOFError` when the other side is gone, or `TimeoutError`."""
+        """Send all of the content. Raises `EOFError` if the other side is gone, or
+        `TimeoutError`."""
         view = memoryview(content)
         deadline = time.monotonic() + limit_s
         while view:
@@ -88,7 +90,7 @@ class Link:
         return b"".join([*parts, last])
 
     def close(self) -> None:
-        """Let go of the port."""
+        """Close the port."""
         self._socket.close()
 
     def _bytes(self, size: int) -> bytes:
@@ -122,7 +124,7 @@ class Link:
 
     def _silent(self, wanted: str) -> ToolError:
         return ToolError(
-            f"no answer to '{wanted}' within {self.limit_s:g} s: the board hangs, or this machine "
+            f"no reply to '{wanted}' within {self.limit_s:g} s: the board hangs, or this machine "
             "is very busy",
             where=self.name,
         )

@@ -1,10 +1,10 @@
 """One emulated machine: QEMU with a single core whose clock counts instructions.
 
-With `-icount shift=0,sleep=off` the guest's clock advances one nanosecond an instruction, and idle
-time is skipped. So a time inside is the number of instructions that were executed: the same from
-run to run, whatever else the host does. Caches, pipelines and frequencies are not modelled.
-The host talks to it over virtio-serial ports, which are unix sockets in a folder of their own with
-the owner's rights only; there is no network.
+With `-icount shift=0,sleep=off` the guest's clock advances one nanosecond per instruction, and idle
+time is skipped. A time inside the guest is therefore the number of executed instructions: the same
+from run to run, whatever else the host does. Caches, pipelines and frequencies are not modelled.
+The host talks to it over virtio-serial ports, which are unix sockets in a folder that only the
+owner can access; there is no network.
 """
 
 import contextlib
@@ -27,20 +27,21 @@ from edgekd.errors import ToolError
 QEMU = "qemu-system-aarch64"
 TOOLS = {QEMU: "qemu-system-arm", "mmdebstrap": "mmdebstrap"}
 PORTS = 4
-"""The first is for control and files, each of the others for one agent."""
+"""The number of ports: the first is for control and files, each of the others for one agent."""
 
 MEMORY_MIB = 2048
 KERNEL_OPTIONS = "console=ttyAMA0 nokaslr norandmaps mitigations=off quiet loglevel=4 panic=-1"
 START_SECONDS = 600.0
-"""A machine that shares a core with much else takes a minute."""
+"""Starting takes up to a minute on a busy core."""
 
 LONGEST_SOCKET = 100
-"""Bytes of a unix socket's path: the system allows 107."""
+"""The longest path of a unix socket in bytes: the system allows 107."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What is emulated. Either `kernel` and `archive` start it, or `state`, a saved machine."""
+    """What is emulated: started either from `kernel` and `archive`, or from `state`, a saved
+    machine."""
 
     processor: str
     kernel: Path | None = None
@@ -51,9 +52,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Running:
-    """A machine that was started: its process and the folder of its sockets.
+    """A started machine: its process and the folder of its sockets.
 
-    `guard` ends it if this process is killed; `keep` has it live on.
+    `guard` ends it if this process is killed; `keep` lets it outlive this process.
     """
 
     pid: int
@@ -72,22 +73,22 @@ class Running:
 
     @property
     def console(self) -> str:
-        """What the guest said on its console, the end of it."""
+        """The end of the guest's console output."""
         with contextlib.suppress(OSError):
             return (self.folder / "console").read_text(errors="replace")[-4000:]
         return ""
 
     def alive(self) -> bool:
-        """Whether the process is there and is this machine's, not a later one of that number."""
+        """Whether the process exists and is this machine, not a later process with the same id."""
         return stands_for(self.pid, self.folder)
 
     def keep(self) -> None:
-        """Let it run on when this process ends."""
+        """Keep it running after this process ends."""
         if self.guard is not None:
             self.guard.let_go()
 
     def stop(self) -> None:
-        """End it, by the monitor if that answers, and remove its sockets."""
+        """End it, through the monitor if that replies, and remove its sockets."""
         with contextlib.suppress(ToolError), Monitor(self.monitor_path, 5.0) as monitor:
             monitor.ask("quit")
         if not _gone(self, 5.0) and self.alive():
@@ -104,22 +105,22 @@ def _gone(running: Running, limit_s: float) -> bool:
     if running.alive():
         return False
     if running.process is not None:
-        running.process.wait()  # takes its exit status
+        running.process.wait()  # collects its exit status
     return True
 
 
 def emulator_version() -> str:
-    """The emulator's version, "7.2.22". Raises `ToolError` where it does not tell."""
+    """The emulator's version, "7.2.22". Raises `ToolError` if it does not print one."""
     said = run_system_tool([QEMU, "--version"])
     found = re.search(r"version (\d+\.\d+\.\d+)", said)
     if not found:
-        raise ToolError("does not tell its version", where=QEMU)
+        raise ToolError("does not print its version", where=QEMU)
     return found[1]
 
 
 def start(machine: Machine) -> Running:
-    """Start it; it is paused if it comes from a saved state, and ends with this process unless it
-    is kept. Raises `ToolError`."""
+    """Start it. A machine from a saved state is paused at first. It ends with this process unless
+    it is kept. Raises `ToolError`."""
     folder = Path(tempfile.mkdtemp(prefix="edgekd-board-"))
     if len(str(folder)) > LONGEST_SOCKET:
         folder.rmdir()
@@ -132,7 +133,7 @@ def start(machine: Machine) -> Running:
             )  # fmt: skip
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ToolError(f"does not start: {error.strerror}", where=QEMU) from None
+        raise ToolError(f"could not be started: {error.strerror}", where=QEMU) from None
     running = Running(process.pid, folder, process, Guard(folder, process.pid, "end"))
     try:
         _wait_for_sockets(process, running)
@@ -149,7 +150,7 @@ def start(machine: Machine) -> Running:
 
 
 def command_of(machine: Machine, folder: Path) -> list[str]:
-    """The emulator's command line, for a machine whose sockets lie in that folder."""
+    """The emulator's command line for a machine with its sockets in that folder."""
     command = [
         QEMU, "-M", "virt,gic-version=3", "-cpu", machine.processor, "-smp", "1",
         "-m", str(machine.memory_mib), "-icount", "shift=0,sleep=off",
@@ -170,7 +171,7 @@ def command_of(machine: Machine, folder: Path) -> list[str]:
 
 
 def save(running: Running, state: Path) -> None:
-    """Stop the machine's clock and write all of it to a file, which `Machine.state` starts from."""
+    """Stop the machine's clock and save its state to a file, from which `Machine.state` starts."""
     with Monitor(running.monitor_path) as monitor:
         monitor.ask("stop")
         monitor.ask("migrate", uri=f"exec:cat > {_quoted(state)}")
@@ -179,7 +180,7 @@ def save(running: Running, state: Path) -> None:
 
 
 def _quoted(path: Path) -> str:
-    """For the shell that the emulator runs."""
+    """Quote a path for the shell that the emulator runs."""
     return shlex.quote(str(path))
 
 
@@ -197,5 +198,5 @@ def _wait_for_sockets(process: subprocess.Popen[bytes], running: Running) -> Non
 def _last_line(path: Path) -> str:
     with contextlib.suppress(OSError):
         lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-        return f"its last words: {lines[-1][:300]}" if lines else ""
+        return f"its last output: {lines[-1][:300]}" if lines else ""
     return ""

@@ -1,4 +1,4 @@
-"""QEMU's monitor protocol (QMP), as far as boards need it: one JSON object a line."""
+"""QEMU's monitor protocol (QMP), as far as boards need it: one JSON object per line."""
 
 import json
 import socket
@@ -19,18 +19,18 @@ class Monitor:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
-            raise ToolError(f"the emulator does not answer: {error.strerror}") from None
+            raise ToolError(f"the emulator does not respond: {error.strerror}") from None
         self._stream = self._socket.makefile("rb")
         self._line()  # its greeting
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """The answer to a command. Raises `ToolError` with the emulator's own words."""
+        """The reply to a command. Raises `ToolError` with the emulator's own message."""
         request = {"execute": command, "arguments": arguments}
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
-            raise ToolError("the emulator has ended") from None
+            raise ToolError("the emulator has exited") from None
         while True:
             answer = self._line()
             if "error" in answer:
@@ -39,7 +39,7 @@ class Monitor:
                 return answer["return"]
 
     def wait_for(self, command: str, done: tuple[str, ...], limit_s: float) -> str:
-        """Ask until `status` is one of those. Raises `ToolError` when it takes too long."""
+        """Ask until `status` is one of those. Raises `ToolError` if it takes too long."""
         deadline = time.monotonic() + limit_s
         while True:
             status = str(self.ask(command).get("status"))
@@ -50,7 +50,7 @@ class Monitor:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Let go of the monitor; the emulator runs on."""
+        """Close the connection; the emulator keeps running."""
         self._stream.close()
         self._socket.close()
 
@@ -65,9 +65,9 @@ class Monitor:
             line = self._stream.readline()
             answer = json.loads(line)
         except TimeoutError:
-            raise ToolError("the emulator's monitor does not answer") from None
+            raise ToolError("the emulator's monitor does not respond") from None
         except (OSError, ValueError):
-            raise ToolError("the emulator has ended") from None
+            raise ToolError("the emulator has exited") from None
         if not isinstance(answer, dict):
-            raise ToolError("the emulator's monitor said something else")
+            raise ToolError("the emulator's monitor sent an invalid reply")
         return answer

@@ -1,7 +1,7 @@
-"""The file system of an emulated board: Debian's packages for 64-bit ARM and PyPI's wheels.
+"""The file system of an emulated board: Debian's packages for 64-bit ARM and wheels from PyPI.
 
-One such folder serves every board; it is made once, of the versions of the runtimes that are
-installed here, so that a difference in outputs is the processor's.
+One such folder serves every board. It is made once, with the runtime versions that are installed
+here, so that a difference in outputs is due to the processor.
 """
 
 import hashlib
@@ -34,26 +34,26 @@ PLATFORMS = (
 )
 RUNTIMES = ("numpy", "onnxruntime", "ai-edge-litert")
 TVM = ("apache-tvm", "apache-tvm-ffi")
-"""Installed too where they are here, without what only its compiler needs."""
+"""Also installed if it is installed here, without what only its compiler needs."""
 
 USER_MODE = "qemu-aarch64-static"
 USER_MODE_TOOLS = {USER_MODE: "qemu-user-static", "mmdebstrap": "mmdebstrap"}
 
 
 def missing_tools() -> list[EdgekdError]:
-    """What this machine lacks for user-mode emulation."""
+    """The programs for user-mode emulation that are missing on this machine."""
     return missing_programs(USER_MODE_TOOLS, WHERE)
 
 
 def versions() -> dict[str, str]:
-    """The runtimes that a board gets, with their versions here. Raises `InputError` where one that
-    it can't do without is missing."""
+    """The runtimes that a board gets, with the versions installed here. Raises `InputError` if a
+    required one is missing."""
     found = {package: _version(package) for package in RUNTIMES}
     return found | {package: _version(package) for package in TVM if has_module("tvm")}
 
 
 def make_base() -> Path:
-    """The folder that all boards share, made if none of the same content is there."""
+    """The folder that all boards share, made unless one with the same content exists."""
     wheels = versions()
     packages = [f"{package}=={wheels[package]}" for package in RUNTIMES]
     bare = [f"{package}=={wheels[package]}" for package in TVM if package in wheels]
@@ -73,17 +73,17 @@ def make_base() -> Path:
 def _refuse_offline(base: Path) -> None:
     if os.environ.get("EDGEKD_OFFLINE"):
         raise InputError(
-            f"the emulator's files ({base.name}) are not here, and --offline forbids fetching them",
+            f"the emulator's files ({base.name}) are missing, and --offline forbids downloads",
             where="emulated board",
-            hint="make them first: edgekd board create NAME",
+            hint="create them first: edgekd board create NAME",
         )
 
 
 def create_root(name: str) -> Path:
     """The root folder for user-mode emulation of that target's processor.
 
-    It shares its files with the other boards and is made if none of the same content is there.
-    Raises `InputError` for a missing tool or another processor, `ToolError` if a tool fails.
+    It shares its files with the other boards and is made unless one with the same content exists.
+    Raises `InputError` for a missing tool or an unsupported processor, `ToolError` if a tool fails.
     """
     hardware = hardware_of(name)
     raise_all(missing_tools())
@@ -101,7 +101,7 @@ def create_root(name: str) -> Path:
 
 
 def short_key(parts: Any) -> str:
-    """A name for content: the same parts give the same one."""
+    """A name for some content: the same parts give the same name."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -109,7 +109,7 @@ def _version(package: str) -> str:
     found = versions_of([package])
     if package not in found:
         raise InputError(
-            f"{package} is not here, so its version is open",
+            f"{package} is not installed, so its version is unknown",
             where="emulated board",
             hint="pip install 'edgekd[onnx,tflite]'",
         )
@@ -120,7 +120,7 @@ def _install_debian(folder: Path) -> None:
     packages = f"--include={','.join(DEBIAN)}"
     options = ["--quiet", "--arch=arm64", "--variant=extract", packages]
     run_system_tool(["mmdebstrap", *options, SUITE, str(folder)])
-    for name in ("dev", "tmp"):  # the host's are meant
+    for name in ("dev", "tmp"):  # the host's own are used
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

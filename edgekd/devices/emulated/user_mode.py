@@ -1,9 +1,9 @@
 """A target's processor under QEMU's user-mode emulation: outputs, so accuracy and parity.
 
-They are bit for bit those of the real instructions, and cheap. There are no times: what takes one
-cycle on the board takes any number of the host's, so latencies are said to be unavailable; a board
-that was created (`emulated://NAME`) has them. It has no URL: `edgekd compress` takes it where no
-device is named.
+The outputs are bit for bit those of the real instructions, and cheap. There are no times: one cycle
+on the board takes any number of cycles on the host, so latencies are unavailable; a created board
+(`emulated://NAME`) has them. There is no URL for it: `edgekd compress` uses it if no device is
+named.
 """
 
 import os
@@ -16,21 +16,21 @@ from edgekd.devices.emulated.root import PYTHON, USER_MODE, create_root
 
 
 def no_times(name: str) -> str:
-    """Why there is no latency, and what has one."""
+    """Why there is no latency, and how to get one."""
     return (
-        "user-mode emulation gives outputs, not times: measure on the board itself, or simulate "
-        f"by 'edgekd board create {name}' and --device emulated://{name}"
+        "user-mode emulation gives outputs, not times: measure on a real board, or simulate "
+        f"with 'edgekd board create {name}' and --device emulated://{name}"
     )
 
 
 def open_user_mode(name: str, **session: Any) -> AgentDevice:
-    """The processor of that target; its root folder is made at first use."""
+    """The processor of that target; its root folder is made on first use."""
     hardware = hardware_of(name)
     root = create_root(name)
     environment = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("LD_", "PYTHON"))  # the host's libraries are for the host
+        if not key.startswith(("LD_", "PYTHON"))  # the host's libraries are for the host only
     }
     environment |= {
         "QEMU_CPU": PROCESSORS[hardware.cpu][0],

@@ -1,4 +1,4 @@
-"""The way to an emulated board: virtio-serial ports, one for files and one for each agent."""
+"""The transport to an emulated board: virtio-serial ports, one for files and one per agent."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ class PortChannel:
 
     def ended(self) -> str:
         code = self._ending[0] if self._ending else None
-        return "was lost: the board has ended" if code is None else ending(code)
+        return "was lost: the board has shut down" if code is None else ending(code)
 
     def errors(self) -> str:
         return self._ending[1] if self._ending else self._transport.last_words()
@@ -49,7 +49,7 @@ class PortChannel:
 
 
 class BoardTransport:
-    """A created board. It is started, or the running one taken, when it is first needed."""
+    """A created board, started or found running when it is first needed."""
 
     def __init__(self, board: Board, agent: Path, limit_s: float) -> None:
         self.board = board
@@ -97,7 +97,7 @@ class BoardTransport:
         return content
 
     def execute(self, command: Sequence[str], limit_s: float) -> tuple[int, str, str]:
-        # The board's clock is that of its instructions; ours has to wait longer.
+        # The board's clock counts instructions; this process has to wait longer.
         done = self._link().ask("execute", command=list(command), limit_s=limit_s)
         return int(done["code"]), str(done["stdout"]), str(done["stderr"])
 
@@ -106,7 +106,7 @@ class BoardTransport:
         agent = self.put(self._agent)
         free = next((n for n in range(1, PORTS) if n not in self._busy), None)
         if free is None or self._running is None:
-            raise ToolError("no port is free for another agent", where=control.name)
+            raise ToolError("no free port for another agent", where=control.name)
         link = Link(self._running.port_path(free), control.name, self._limit_s)
         try:
             link.ask("agent", arguments=[agent, "--pin", str(pin)])
@@ -131,11 +131,11 @@ class BoardTransport:
         """End the agent on a port, and wait until the port is free."""
         self._busy.discard(number)
         if self._control is not None:
-            with contextlib.suppress(ToolError):  # the board itself has ended
+            with contextlib.suppress(ToolError):  # the board itself has shut down
                 self._control.ask("end", port=number)
 
     def last_words(self) -> str:
-        """The end of what the board said on its console."""
+        """The end of the board's console output."""
         return self._running.console if self._running is not None else ""
 
     def _send(self, name: str, path: Path) -> None:

@@ -19,17 +19,17 @@ _URL = re.compile(
     r"(?:(?P<user>[^@]*)@)?(?:\[(?P<six>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^@:/?\[\]]+))"
     r"(?::(?P<port>[^@:/?]*))?/?(?:\?(?P<options>.*))?"
 )
-# Neither may look like an option, nor hold what a ProxyCommand's shell would take for its own.
+# Neither may look like an option or contain characters special to a ProxyCommand's shell.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _PATH = re.compile(r"/[^\0-\x1f\x7f]*")
 
 
 @DEVICES.register()
 def open_ssh(location: str, *, agent: Path = AGENT, **session: Any) -> AgentDevice:
-    """The board at `[user@]board[:port]`, connected to when it is first asked something.
+    """The board at `[user@]board[:port]`, connected to on first use.
 
     Options: `python`, the interpreter there that has the runtimes, and `cache`, a folder there for
-    files. Raises `InputError` for what is no such address, `MissingPackage` without asyncssh.
+    files. Raises `InputError` for an invalid address, `MissingPackage` without asyncssh.
     """
     address = parse_address(location)
     require_asyncssh()
@@ -37,26 +37,26 @@ def open_ssh(location: str, *, agent: Path = AGENT, **session: Any) -> AgentDevi
 
 
 def parse_address(location: str) -> Address:
-    """What stands after `ssh://`. Raises `InputError` also for a password, which has no place in a
-    URL: it would be seen by every process and kept in reports."""
+    """Parse what follows `ssh://`. Raises `InputError` also for a password in the URL, where every
+    process could see it and reports would record it."""
     found = _URL.fullmatch(location)
     if not found:
-        raise _refused(f"'{_without_password(location)}' is no address")
+        raise _refused(f"'{_without_password(location)}' is not a valid address")
     user, host = found["user"], found["host"] or found["six"]
     if user is not None and ":" in user:
         raise InputError(
-            "a password has no place in a URL",
+            "passwords are not allowed in a URL",
             where="--device",
             allowed=ALLOWED,
             hint=f"use a key: ssh-copy-id {user.partition(':')[0]}@{host}",
         )
     if user is not None and not _NAME.fullmatch(user):
-        raise _refused(f"'{user}' is no user's name")
+        raise _refused(f"'{user}' is not a valid user name")
     if found["host"] and not _NAME.fullmatch(host):
-        raise _refused(f"'{host}' is no host's name")
+        raise _refused(f"'{host}' is not a valid host name")
     port = found["port"]
     if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise _refused(f"'{port}' is no port")
+        raise _refused(f"'{port}' is not a valid port")
     options = _options(found["options"] or "")
     python, cache = options.get("python", ""), options.get("cache", "")
     return Address(host, user or "", int(port) if port else None, python, cache)
@@ -75,7 +75,7 @@ def _options(text: str) -> dict[str, str]:
             )
         path = unquote(value)
         if not _PATH.fullmatch(path):
-            raise _refused(f"{key}: '{path}' is no absolute path")
+            raise _refused(f"{key}: '{path}' is not an absolute path")
         options[key] = path
     return options
 

@@ -1,7 +1,7 @@
-"""One connection over ssh, kept alive by a thread of its own: commands in, bytes out.
+"""One ssh connection, kept alive by a thread of its own: commands in, bytes out.
 
-asyncssh does the protocol. ~/.ssh/config, the user's keys and agent, and known_hosts decide as they
-do for ssh; a host key that is not known is always refused, and passwords are never asked for.
+asyncssh implements the protocol. ~/.ssh/config, the user's keys and agent, and known_hosts work as
+they do for ssh. An unknown host key is always refused, and passwords are never asked for.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ R = TypeVar("R")
 CONNECT_SECONDS = 20.0
 KEEPALIVE_SECONDS, KEEPALIVE_MISSES = 10, 3
 BEAT_SECONDS = 20.0
-"""How often a process that is watched over there hears that the client lives."""
+"""How often a watched process on the board is told that the client is alive."""
 
 STALL_SECONDS = 60.0
-"""A transfer that moves nothing for that long has failed."""
+"""A transfer that makes no progress for this long has failed."""
 
 BLOCK = 1 << 18
 NOISE = 1 << 16
@@ -34,7 +34,7 @@ NOISE = 1 << 16
 
 
 class Process:
-    """A command over there. All methods block; limits are in seconds."""
+    """A command on the board. All methods block; limits are in seconds."""
 
     def __init__(self, connection: "Connection", process: Any, watched: bool) -> None:
         self._connection = connection
@@ -45,32 +45,32 @@ class Process:
             self._tasks.append(connection.start(self._beat()))
 
     def write(self, content: bytes, limit_s: float = STALL_SECONDS) -> None:
-        """Hand over bytes; `limit_s` is for each block. Raises `EOFError` where nobody reads."""
+        """Send bytes; `limit_s` applies to each block. Raises `EOFError` if nobody reads them."""
         for start in range(0, len(content), BLOCK):
             self._connection.run(self._send(content[start : start + BLOCK]), limit_s)
 
     def end_input(self) -> None:
-        """Nothing more is written."""
-        with contextlib.suppress(Disconnected, EOFError):  # whoever reads on is told
+        """Close its input."""
+        with contextlib.suppress(Disconnected, EOFError):  # readers see the end
             self._connection.run(self._finish(), STALL_SECONDS)
 
     def read(self, limit_s: float) -> bytes:
-        """The next bytes of stdout as they come, none at its end."""
+        """The next bytes of stdout as they arrive, none at its end."""
         block: bytes = self._connection.run(self._process.stdout.read(BLOCK), limit_s)
         return block
 
     def read_all(self, most: int, limit_s: float = STALL_SECONDS) -> bytes:
-        """Stdout to its end. Raises `ToolError` if it is more than `most` bytes."""
+        """Stdout to its end. Raises `ToolError` if it has more than `most` bytes."""
         parts, size = [], 0
         while block := self.read(limit_s):
             size += len(block)
             if size > most:
-                raise ToolError(f"more than {most} bytes came", where=self._connection.url)
+                raise ToolError(f"more than {most} bytes were received", where=self._connection.url)
             parts.append(block)
         return b"".join(parts)
 
     def wait(self, limit_s: float) -> int:
-        """The exit status, negative for a signal. Raises `Disconnected` if none came."""
+        """The exit status, negative for a signal. Raises `Disconnected` if none arrived."""
         self._connection.run(self._process.wait_closed(), limit_s)
         if self._process.exit_signal:
             import signal
@@ -82,15 +82,17 @@ class Process:
         return status_of(int(self._process.exit_status))
 
     def errors(self) -> str:
-        """The last of stderr."""
+        """The end of stderr."""
         return bytes(self._tail).decode(errors="replace").strip()
 
     def close(self, limit_s: float = 10.0) -> None:
-        """End its input and wait until it has ended; after the limit the channel is closed."""
+        """Close its input and wait until it has ended; after the limit the channel is closed."""
         if not self._connection.lost:
             self.end_input()
             with contextlib.suppress(EdgekdError, TimeoutError, EOFError):
-                self._connection.run(self._discard(), limit_s)  # or it can't end for a full pipe
+                self._connection.run(
+                    self._discard(), limit_s
+                )  # else a full pipe keeps it from ending
                 self.wait(limit_s)
         for task in self._tasks:
             task.cancel()
@@ -108,7 +110,7 @@ class Process:
             pass
 
     async def _drain(self) -> None:
-        with contextlib.suppress(Exception):  # what ends it is told by stdout
+        with contextlib.suppress(Exception):  # the end is reported through stdout
             while block := await self._process.stderr.read(BLOCK):
                 self._tail += block
                 del self._tail[:-4000]
@@ -121,8 +123,8 @@ class Process:
 
 
 class Connection:
-    """A connection to one address. Raises `ToolError` if it can't be made, `Disconnected` when it
-    is lost later; `InputError` for a configuration that can't be read."""
+    """A connection to one address. Raises `ToolError` if it can't be established, `Disconnected` if
+    it is lost later, and `InputError` for a configuration that can't be read."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -136,7 +138,7 @@ class Connection:
         except TimeoutError:
             self.close()
             raise ToolError(
-                f"no answer within {CONNECT_SECONDS:g} s", where=self.url, hint="is it switched on?"
+                f"no reply within {CONNECT_SECONDS:g} s", where=self.url, hint="is it switched on?"
             ) from None
         except BaseException:
             self.close()
@@ -144,11 +146,11 @@ class Connection:
 
     @property
     def lost(self) -> bool:
-        """Whether it is over."""
+        """Whether it was lost."""
         return self._ssh is None or bool(self._ssh.is_closed())
 
     def open(self, script: str, *parameters: str, watched: bool = False) -> Process:
-        """Start a shell script over there; what the login shell prints first is passed over."""
+        """Start a shell script on the board; the login shell's own output is skipped."""
         token = secrets.token_hex(12)
         line = command_line(script, token, *parameters)
         process = self.run(
@@ -163,17 +165,17 @@ class Connection:
         return Process(self, process, watched)
 
     def start(self, coroutine: Coroutine[Any, Any, R]) -> "asyncio.Future[R]":
-        """Have the thread run it, and go on."""
+        """Start a coroutine in the thread without waiting for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)  # type: ignore[return-value]
 
     def call(self, act: Any) -> None:
-        """Have the thread call something soon."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: so is all else
+        """Schedule a call in the thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and so is everything else
             self._loop.call_soon_threadsafe(act)
 
     def run(self, coroutine: Coroutine[Any, Any, R], limit_s: float) -> R:
-        """What a coroutine gives. Raises `TimeoutError` after the limit, `EOFError` for a broken
-        pipe over there, `Disconnected` where the connection is gone."""
+        """The result of a coroutine. Raises `TimeoutError` after the limit, `EOFError` for a broken
+        pipe on the board, `Disconnected` if the connection is lost."""
         import asyncssh
 
         if not self._thread.is_alive():
@@ -198,7 +200,7 @@ class Connection:
             raise
 
     def close(self) -> None:
-        """Hang up and end the thread."""
+        """Disconnect and end the thread."""
         if self._ssh is not None and not self.lost:
             with contextlib.suppress(Exception):
                 self._loop.call_soon_threadsafe(self._ssh.close)
@@ -239,10 +241,8 @@ class Connection:
 
 
 def _known_hosts(address: Address, options: Any) -> list[str]:
-    """The files with trusted host keys: given, configured, or the usual ones; those that are there.
-
-    A configuration that switches the check off (UserKnownHostsFile none) trusts nobody here.
-    """
+    """The existing files with trusted host keys: given, configured, or the usual ones. A
+    configuration that disables the check (UserKnownHostsFile none) trusts no host here."""
     configured = options.known_hosts or ()
     usual = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
     named = address.known_hosts or configured or (usual if configured == () else ())
@@ -253,7 +253,7 @@ def _known_hosts(address: Address, options: Any) -> list[str]:
 
 
 async def _cancel_all() -> None:
-    """End what still waits in the loop, so that nothing is left pending in it."""
+    """Cancel the loop's remaining tasks, so that none is left pending."""
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
         task.cancel()
@@ -261,18 +261,18 @@ async def _cancel_all() -> None:
 
 
 async def _after(stdout: Any, token: bytes) -> None:
-    """Read up to the token's line. Raises `ToolError` when it does not come."""
+    """Read up to the line with the token. Raises `ToolError` if it does not arrive."""
     seen = b""
     while not seen.endswith(token):
         byte = await stdout.read(1)
         if not byte or len(seen) > NOISE:
             said = seen[-200:].decode(errors="replace").strip().splitlines()
             words = f": {said[-1]!r}" if said else ""
-            raise ToolError(f"no POSIX shell answers there{words}")
+            raise ToolError(f"no POSIX shell responds there{words}")
         seen += byte
 
 
 def require_asyncssh() -> None:
-    """Raises `MissingPackage` with the pip command where it is not installed."""
+    """Raise `MissingPackage` with the pip command if asyncssh is not installed."""
     if not has_module("asyncssh"):
         raise MissingPackage("asyncssh", "ssh", where="--device")

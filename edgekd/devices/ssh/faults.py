@@ -1,4 +1,4 @@
-"""Where a board is, and what went wrong on the way there: one clear error and the next command."""
+"""A board's address, and connection errors: one clear error each, with the next command."""
 
 import shlex
 import socket
@@ -11,10 +11,10 @@ from edgekd.errors import EdgekdError, InputError, ToolError
 
 @dataclass(frozen=True)
 class Address:
-    """Where a board is. What is empty is as ~/.ssh/config and ssh's own defaults say.
+    """A board's address. Empty parts default to ~/.ssh/config and ssh's own defaults.
 
-    `python` is the interpreter there, `cache` the folder for files; `keys` and `known_hosts` are
-    files that are used instead of the user's own (an emulated board has its own).
+    `python` is the interpreter there, `cache` the folder for files. `keys` and `known_hosts` are
+    files to use instead of the user's own (an emulated board has its own).
     """
 
     host: str
@@ -27,27 +27,27 @@ class Address:
 
     @property
     def url(self) -> str:
-        """As the user wrote it, without options."""
+        """The address as the user wrote it, without options."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{self.user}@" if self.user else ""
         return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
 
     @property
     def ssh(self) -> str:
-        """The same for ssh's own command line."""
+        """The address for ssh's own command line."""
         port = f"-p {self.port} " if self.port else ""
         return port + (f"{self.user}@{self.host}" if self.user else self.host)
 
 
 class HostKey:
-    """Remembers the key that a board showed and that is not known."""
+    """Remembers an unknown key that a board presented."""
 
     def __init__(self) -> None:
         self.fingerprint = ""
         self.reached: tuple[str, int] | None = None
 
     def client(self) -> Any:
-        """asyncssh's client, which trusts no key that the files don't."""
+        """An asyncssh client that trusts only keys from the files."""
         import asyncssh
 
         outer = self
@@ -65,7 +65,7 @@ class HostKey:
 def explained(
     error: Exception, address: Address, key: HostKey, known_hosts: list[str]
 ) -> EdgekdError:
-    """The error of edgekd's own for one of asyncssh's while connecting."""
+    """The edgekd error for an asyncssh error while connecting."""
     import asyncssh
 
     url = address.url
@@ -81,31 +81,32 @@ def explained(
     if isinstance(error, asyncssh.Error):
         return ToolError(f"ssh failed: {error.reason}", where=url, hint=f"try: ssh {address.ssh}")
     if isinstance(error, socket.gaierror):
-        return ToolError("no such host", where=url, hint="check the name, or ~/.ssh/config")
+        return ToolError("unknown host", where=url, hint="check the name, or ~/.ssh/config")
     if isinstance(error, ConnectionRefusedError):
         return ToolError(
-            "connection refused: nothing answers there",
+            "connection refused: nothing is listening there",
             where=url,
             hint="is the board's ssh server running, and is this its port?",
         )
     if isinstance(error, TimeoutError):
-        return ToolError("no answer", where=url, hint="is the board switched on and reachable?")
+        return ToolError("no reply", where=url, hint="is the board switched on and reachable?")
     if isinstance(error, OSError):
         return ToolError(f"not reachable: {error.strerror or error}", where=url)
     return InputError(f"the ssh configuration can't be used: {error}", where=url)
 
 
 def _host_key(error: Any, address: Address, key: HostKey, known_hosts: list[str]) -> ToolError:
-    """Unknown and changed keys have different next commands; no key is ever accepted for once."""
+    """Unknown and changed keys have different next commands; no key is ever accepted
+    automatically."""
     host, port = key.reached or (address.host, address.port or 22)
     name = f"[{host}]:{port}" if port != 22 else host
     shown = f" ({key.fingerprint})" if key.fingerprint else f": {error.reason}"
     scan = f"ssh-keyscan -p {port} {shlex.quote(host)} >> ~/.ssh/known_hosts"
     if _is_listed(host, port, known_hosts):
         return ToolError(
-            f"its host key{shown} is not the one that is known",
+            f"its host key{shown} differs from the known one",
             where=address.url,
-            hint="someone may be in between; if the board was installed anew: "
+            hint="someone may be intercepting the connection; if the board was reinstalled: "
             f"ssh-keygen -R {shlex.quote(name)}, then {scan}",
         )
     return ToolError(
@@ -117,7 +118,7 @@ def _host_key(error: Any, address: Address, key: HostKey, known_hosts: list[str]
 
 
 def _is_listed(host: str, port: int, known_hosts: list[str]) -> bool:
-    """Whether the files have some key for that host."""
+    """Whether the files have any key for that host."""
     from asyncssh.known_hosts import match_known_hosts
 
     if not known_hosts:

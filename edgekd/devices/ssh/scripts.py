@@ -1,4 +1,4 @@
-"""What the board's own shell runs: POSIX sh, every value a positional parameter, none pasted in."""
+"""The shell scripts that run on the board: POSIX sh, with every value as a positional parameter."""
 
 import shlex
 
@@ -38,15 +38,15 @@ trap gone HUP INT TERM
 cat >/dev/null
 gone
 """
-"""Find Python and the cache, make this session's folder, and remove it when stdin ends: whoever
-goes, cleanly or not, leaves nothing but files under their hashes. What sessions that are dead left
-is removed too, and files that nobody used for a month. $1 python, $2 cache, $3 session."""
+"""Find Python and the cache, create this session's folder, and remove it when stdin ends, however
+that happens; only files under their hashes stay. Leftovers of dead sessions are removed too, and
+files unused for a month. $1 python, $2 cache, $3 session."""
 
 HAVE = r"""
 [ -f "$1" ] || exit 1
 sum=$(sha256sum <"$1") && [ "${sum%% *}" = "$2" ] && touch -- "${1%/*}" "$1"
 """
-"""Whether the file $1 has the SHA-256 $2."""
+"""Check that the file $1 has the SHA-256 $2."""
 
 PUT = r"""
 umask 077; LC_ALL=C; export LC_ALL
@@ -56,7 +56,7 @@ mkdir -p -- "${1%/*}" "${2%/*}" && cat >"$part" &&
 rm -f -- "$part"
 exit 1
 """
-"""Write stdin to $2, by way of $1.part in the session's folder, if its SHA-256 is $3."""
+"""Write stdin to $2, through $1.part in the session's folder, if its SHA-256 is $3."""
 
 GET = r"""exec cat -- "$1" """
 TAKE = r"""cat -- "$1" && rm -f -- "$1" """
@@ -69,11 +69,11 @@ TMPDIR=$(pwd) PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
 export TMPDIR PYTHONDONTWRITEBYTECODE ORT_DISABLE_TELEMETRY
 exec "$@"
 """
-"""Run a command in the folder $1, where its temporary files lie too, without core dumps."""
+"""Run a command in the folder $1, also used for temporary files, without core dumps."""
 
 
 def command_line(script: str, token: str, *parameters: str) -> str:
-    """One line for the login shell over there, whichever it is: what a start-up file of that shell
-    prints comes before the line `token`."""
+    """One line for the login shell, whichever it is. Output of the shell's start-up files comes
+    before the line `token`."""
     begun = f"printf '%s\\n' {token}\n{script}"
     return shlex.join(["sh", "-c", begun, "edgekd", *parameters])

@@ -1,4 +1,4 @@
-"""A board over ssh as a place where agents run: files by their hash, agents as watched commands."""
+"""A board over ssh as a transport: files stored by their hash, agents as watched commands."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from edgekd.devices.ssh.faults import Address
 from edgekd.errors import ToolError
 
 SILENCE_SECONDS = 180
-"""Without a sign of life from here for that long, what runs there is ended by its watcher."""
+"""After this long without a sign of life from here, the watcher ends what runs there."""
 
 LONGEST_SESSION_SECONDS = 86_400
 MOST_OUTPUT = 64 << 20
@@ -26,7 +26,7 @@ FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 @dataclass(frozen=True)
 class Place:
-    """What a session found over there. `limits` says whether `timeout -k` works."""
+    """What a session found on the board. `limits` says whether `timeout -k` works."""
 
     python: str
     session: str
@@ -36,7 +36,7 @@ class Place:
 
 
 class SshChannel:
-    """An agent over there, and its watcher."""
+    """An agent on the board, and its watcher."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -50,7 +50,7 @@ class SshChannel:
         while (line := self._lines.next()) is None:
             block = self._process.read(max(deadline - time.monotonic(), 0.001))
             if not block:
-                self._process.wait(10.0)  # says so when it is the connection that ended
+                self._process.wait(10.0)  # raises if it was the connection that ended
                 raise EOFError
             self._lines.add(block)
         return line
@@ -69,7 +69,7 @@ class SshChannel:
 
 
 class SshTransport:
-    """A board. It is connected to when it is first needed, and again after a lost connection."""
+    """A board, connected to when first needed, and again after a lost connection."""
 
     def __init__(self, address: Address, agent: Path) -> None:
         self.address = address
@@ -145,7 +145,7 @@ class SshTransport:
 
     def _open_watched(self, limit_s: float, *arguments: str) -> Process:
         """The agent's watcher in the session's folder, which ends what it watches at the limit;
-        `timeout`, where it works there, is for a watcher that hangs itself."""
+        `timeout`, if it works there, is for the case that the watcher itself hangs."""
         place = self._place()
         agent = self.put(self._agent)
         limit = ["timeout", "-k", "10", str(int(limit_s) + 30)] if place.limits else []
@@ -159,7 +159,7 @@ class SshTransport:
         return self._connection.open(script, *parameters, watched=watched)
 
     def _place(self) -> Place:
-        """Connected, with a session's folder. Raises `ToolError` where that can't be had."""
+        """A connection and a session's folder. Raises `ToolError` if that fails."""
         if self._found is None or self._connection is None or self._connection.lost:
             self.close()
             self._connection = Connection(self.address)
@@ -185,10 +185,12 @@ class SshTransport:
                 while (line := lines.next()) is not None:
                     said.append(line.decode(errors="replace"))
         except TimeoutError:
-            raise ToolError("its shell does not answer", where=address.url) from None
+            raise ToolError("its shell does not respond", where=address.url) from None
         python, cache, session, limits, machine = said[:5]
         if not session == f"{cache}/sessions/{name}" or not cache.startswith("/"):
-            raise ToolError(f"its shell answered {printable(session)!r}", where=address.url)
+            raise ToolError(
+                f"its shell sent an unexpected reply: {printable(session)!r}", where=address.url
+            )
         return Place(python, session, cache, bool(limits), printable(machine))
 
     def _no_place(self, keeper: Process) -> ToolError:
@@ -201,11 +203,11 @@ class SshTransport:
                 hint="apt install python3 on the board, or name one: ssh://HOST?python=/PATH",
             )
         if status == scripts.NO_TOOL:
-            return ToolError(f"there is no '{said}' on the board", where=url)
+            return ToolError(f"the board has no '{said}'", where=url)
         if any(words in said for words in FULL):
             return self._full(0)
-        hint = "name a folder that may be written: ssh://HOST?cache=/PATH"
-        return ToolError(f"no folder for files there: {said}", where=url, hint=hint)
+        hint = "name a writable folder: ssh://HOST?cache=/PATH"
+        return ToolError(f"no writable folder for files there: {said}", where=url, hint=hint)
 
     def _shell(self, script: str, *parameters: str) -> tuple[int, str]:
         process = self._open(script, *parameters)
@@ -226,7 +228,7 @@ class SshTransport:
         part = self.scratch(f"upload-{self._count}")
         process = self._open(scripts.PUT, part, there, sha256)
         try:
-            with contextlib.suppress(EOFError):  # a full disk ends it early: the status says so
+            with contextlib.suppress(EOFError):  # a full disk ends it early, with its status
                 process.write(content)
             process.end_input()
             status = process.wait(STALL_SECONDS)
@@ -249,14 +251,14 @@ class SshTransport:
             cells = row.split()
             if len(cells) >= 4 and cells[3].isdigit():
                 free = f", and {int(cells[3]) * 1024 / 1e6:.1f} MB are free"
-        need = f": {size / 1e6:.1f} MB are to be written{free}" if size else ""
+        need = f": {size / 1e6:.1f} MB are needed{free}" if size else ""
         return ToolError(
             f"no space left on the board{need}",
             where=self.address.url,
-            hint="free some there, or use another folder: ssh://HOST?cache=/PATH",
+            hint="free some space there, or use another folder: ssh://HOST?cache=/PATH",
         )
 
 
 def _said(process: Process) -> str:
     lines = [line for line in process.errors().splitlines() if line.strip()]
-    return printable(lines[-1]) if lines else "it said nothing"
+    return printable(lines[-1]) if lines else "no output"

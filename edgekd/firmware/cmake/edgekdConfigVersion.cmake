@@ -1,6 +1,6 @@
 # The version is that of the Python package that these files lie in; before 1.0 every minor release
 # may break, so only the same minor version is compatible.
-file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../__init__.py" line REGEX "__version__ = ")
+file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../version.py" line REGEX "__version__ = ")
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" PACKAGE_VERSION "${line}")
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" _edgekd_has "${PACKAGE_VERSION}")
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" _edgekd_wants "${PACKAGE_FIND_VERSION}")

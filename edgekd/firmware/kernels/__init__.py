@@ -1,7 +1,7 @@
-"""How each TFLite operator becomes calls of C kernels; an operator that is not here is refused.
+"""How each TFLite operator becomes calls of C kernels; operators without a module are refused.
 
-Each module has `OPERATORS`, a table from TFLite's names to `lower(node) -> [Step]`; the C beside it
-has the kernel under the kernel's own name. Nothing else lists them.
+Each module has `OPERATORS`, a table from TFLite's operator names to `lower(node) -> [Step]`. The C
+file beside it has the kernel under the kernel's own name. There is no other list of them.
 """
 
 import importlib
@@ -29,7 +29,8 @@ def operators() -> Mapping[str, Lower]:
 
 
 def lower(node: Node) -> list[Step]:
-    """The calls that compute one operator; `InputError` names the operator that has none."""
+    """The calls that compute one operator. Raises `InputError` with the name of an operator that
+    has none."""
     known = operators()
     if node.kind not in known:
         raise InputError(
@@ -45,5 +46,5 @@ def lower(node: Node) -> list[Step]:
 
 
 def source(kernel: str) -> str:
-    """The C of one kernel."""
+    """The C source of one kernel."""
     return (FOLDER / f"{kernel}.c").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Whatever only moves elements: strides say from where to where, one kernel does it."""
+"""Operators that only move elements: strides say from where to where, and one kernel moves them."""
 
 import math
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def _transpose(node: Node) -> list[Step]:
     order = [int(axis) for axis in node.constant(1, "int32").reshape(-1)]
     rank = len(source.shape)
     if sorted(order) != list(range(rank)) or output.shape != tuple(source.shape[i] for i in order):
-        raise node.refuse(f"{source.shape} by {order} does not give {output.shape}")
+        raise node.refuse(f"{source.shape} transposed by {order} is not {output.shape}")
     steps = contiguous(source.shape)
     strides = [steps[axis] for axis in order]
     return [move(node, source, output, output.shape, strides, contiguous(output.shape))]
@@ -63,11 +63,11 @@ def _pad(node: Node) -> list[Step]:
     if node.kind == "PADV2":
         value = node.computed(2)
         if value.values is None or value.elements != 1 or value.grid != output.grid:
-            raise node.refuse("its filling is not one constant on the output's grid")
+            raise node.refuse("its padding value is not one constant on the output's grid")
         fill = int(value.values.reshape(-1)[0])
     wanted = tuple(s + b + e for s, (b, e) in zip(source.shape, around, strict=True))
     if wanted != output.shape:
-        raise node.refuse(f"{source.shape} with {around} does not give {output.shape}")
+        raise node.refuse(f"{source.shape} padded by {around} is not {output.shape}")
     strides = contiguous(output.shape)
     to = sum(begin * step for (begin, _), step in zip(around, strides, strict=True))
     reads = contiguous(source.shape)
@@ -75,7 +75,7 @@ def _pad(node: Node) -> list[Step]:
 
 
 def pads(node: Node, source: Array) -> list[tuple[int, int]]:
-    """How much is added before and behind each dimension."""
+    """How much is added before and after each dimension."""
     table = node.constant(1, "int32")
     if table.shape != (len(source.shape), 2) or (table < 0).any() or (table > 1 << 20).any():
         raise node.refuse(f"a table of pads of shape {table.shape}, or one that is negative")
@@ -112,7 +112,7 @@ def _strided_slice(node: Node) -> list[Step]:
     rank = len(source.shape)
     begins, ends, strides = (node.constant(n, "int32").reshape(-1) for n in (1, 2, 3))
     if not len(begins) == len(ends) == len(strides) == rank:
-        raise node.refuse(f"it has not {rank} begins, ends and strides")
+        raise node.refuse(f"it does not have {rank} begins, ends and strides")
     if node.option("EllipsisMask") or node.option("NewAxisMask"):
         raise node.refuse("an ellipsis or a new axis")
     shrink = node.options.get("ShrinkAxisMask", 0)
@@ -150,12 +150,12 @@ def _slice(node: Node) -> list[Step]:
     source, output = node.computed(0), node.output
     begins, sizes = (node.constant(n, "int32").reshape(-1) for n in (1, 2))
     if not len(begins) == len(sizes) == len(source.shape):
-        raise node.refuse(f"it has not {len(source.shape)} begins and sizes")
+        raise node.refuse(f"it does not have {len(source.shape)} begins and sizes")
     picks = []
     for size, begin, count in zip(source.shape, begins.tolist(), sizes.tolist(), strict=True):
         end = size if count == -1 else begin + count
         if not 0 <= begin < end <= size:
-            raise node.refuse(f"{begin} to {end} of {size}")
+            raise node.refuse(f"{begin} to {end} is outside {size}")
         picks.append(range(begin, end))
     return _picked(node, source, output, picks)
 
@@ -167,7 +167,7 @@ def _resize(node: Node) -> list[Step]:
     batch, height, width, channels = source.shape
     up, right = output.shape[1] // height, output.shape[2] // width
     if output.shape != (batch, height * up, width * right, channels) or not (up and right):
-        raise node.refuse(f"{source.shape} -> {output.shape} is not by whole factors")
+        raise node.refuse(f"{source.shape} -> {output.shape} does not scale by whole factors")
     row = width * channels
     shape = (batch, height, up, width, right, channels)
     reads = (height * row, row, 0, channels, 0, 1)

@@ -1,7 +1,7 @@
-"""FULLY_CONNECTED: one multiplier for all outputs, or one for each.
+"""FULLY_CONNECTED: one multiplier for all outputs, or one per output.
 
-The micro runtime and CMSIS-NN rescale in fixed point; LiteRT's reference kernel rescales in double
-since 2.x, which differs by one step in about one output of six hundred. Both are offered.
+The micro runtime and CMSIS-NN rescale in fixed point. LiteRT's reference kernel has rescaled in
+double since 2.x, which differs by one step in about one of six hundred outputs. Both are available.
 """
 
 import numpy as np
@@ -20,11 +20,11 @@ from edgekd.firmware.step import Step, Table, about, weights_table
 
 
 def lower(node: Node) -> list[Step]:
-    """One call; weights (outputs, inputs), every dimension before the last one is a row."""
+    """One call; weights (outputs, inputs), where every dimension before the last is a row."""
     source, output = node.computed(0), node.output
     shape = node.constant(1, "int8").shape
     if len(shape) != 2 or node.option("WeightsFormat") != 0:
-        raise node.refuse(f"weights of shape {shape}, or in another format than the default")
+        raise node.refuse(f"weights of shape {shape}, or not in the default format")
     outputs, inputs = shape
     rows = source.elements // inputs
     if rows * inputs != source.elements or rows * outputs != output.elements:
@@ -62,7 +62,7 @@ def lower(node: Node) -> list[Step]:
 def _rescaling(
     node: Node, source: Array, weights: Array, per_output: bool
 ) -> tuple[str, dict[str, Table]]:
-    """The kernel, and what it multiplies the sums with."""
+    """The kernel, and the multipliers for its sums."""
     outputs = len(weights.scales)
     if node.options.get("Arithmetic") == "litert":
         reals = channel_multipliers(node, source, weights, outputs)

@@ -1,4 +1,4 @@
-"""Functions of one int8: the generator tabulates TFLite's own arithmetic over all 256 values."""
+"""Functions of one int8: the generator tabulates TFLite's own arithmetic for all 256 values."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Function = Callable[[Node, Array, Array], Callable[[int], int]]
 
 
 def lowered(make: Function) -> Callable[[Node], list[Step]]:
-    """`lower` of an operator whose value at each int8 `make` gives."""
+    """`lower` for an operator that `make` tabulates."""
 
     def lower(node: Node) -> list[Step]:
         source, output = node.computed(0), node.output
@@ -50,7 +50,7 @@ def _clamp(activation: str) -> Function:
         multiplier, shift = quantize_multiplier(real)
         low, high = activation_range(activation, output.scale, output.zero_point)
         if low > high:
-            raise node.refuse("an activation that leaves no value")
+            raise node.refuse("an activation with an empty range")
 
         def value(x: int) -> int:
             scaled = rescale(x - source.zero_point, multiplier, shift)
@@ -107,7 +107,7 @@ def _hard_swish(node: Node, source: Array, output: Array) -> Callable[[int], int
     output_q, output_shift = quantize_multiplier(float(fine / np.float32(output.scale)))
     relu_q, relu_shift = quantize_multiplier(float(fine / np.float32(3 / 32768)))
     if output_shift > 0:
-        raise node.refuse("its output's scale is too fine")
+        raise node.refuse("its output's scale is too small")
     output_q, relu_q = _halved(output_q), _halved(relu_q)
 
     def value(x: int) -> int:

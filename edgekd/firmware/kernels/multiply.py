@@ -1,4 +1,4 @@
-"""MUL, broadcast."""
+"""MUL, with broadcasting."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from edgekd.firmware.step import Step, about
 
 
 def lower(node: Node) -> list[Step]:
-    """One call; TFLite works the rescaling out in float32."""
+    """One call; TFLite computes the rescaling in float32."""
     a, b, output = node.computed(0), node.computed(1), node.output
     real = np.float32(a.scale) * np.float32(b.scale) / np.float32(output.scale)
     multiplier, shift = quantize_multiplier(float(real))

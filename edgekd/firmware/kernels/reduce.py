@@ -18,14 +18,14 @@ def lower(node: Node) -> list[Step]:
     wide = [axis for axis in axes if source.shape[axis] > 1] or axes[:1]
     begin, end = wide[0], wide[-1] + 1
     if any(source.shape[axis] > 1 and axis not in axes for axis in range(begin, end)):
-        raise node.refuse(f"the axes {axes} of {source.shape} are not neighbours")
+        raise node.refuse(f"the axes {axes} of {source.shape} are not adjacent")
     outer, inner = math.prod(source.shape[:begin]), math.prod(source.shape[end:])
     count = math.prod(source.shape[begin:end])
     kept = [size for axis, size in enumerate(source.shape) if axis not in axes]
     if output.elements != outer * inner or [s for s in output.shape if s > 1] != [
         s for s in kept if s > 1
     ]:
-        raise node.refuse(f"{source.shape} over {axes} does not give {output.shape}")
+        raise node.refuse(f"{source.shape} reduced over {axes} is not {output.shape}")
     if count * 256 > INT32_MAX:
         raise node.refuse("its sums do not fit into 32 bits")
     multiplier, shift = quantize_multiplier(source.scale / output.scale)
@@ -52,7 +52,7 @@ def lower(node: Node) -> list[Step]:
 
 
 def divided(multiplier: int, shift: int, count: int) -> tuple[int, int]:
-    """The rescaling with 1 / count in it, rounded down as TFLite does."""
+    """The rescaling including 1 / count, rounded down as in TFLite."""
     more = min(count.bit_length() - 1, 32, 31 + shift)
     return (multiplier << more) // count, shift - more
 

@@ -1,4 +1,4 @@
-"""SOFTMAX over the last dimension, in gemmlowp's fixed point; exponentials come from a table."""
+"""SOFTMAX over the last dimension, in gemmlowp's fixed point, with a table of exponentials."""
 
 import math
 
@@ -22,7 +22,7 @@ def lower(node: Node) -> list[Step]:
         raise node.refuse("an output that is not on the grid of 1/256 from -128 on")
     depth = source.shape[-1]
     if depth > MAX_DEPTH:
-        raise node.refuse(f"{depth} values, where {MAX_DEPTH} are the most")
+        raise node.refuse(f"{depth} values, but at most {MAX_DEPTH} are supported")
     table = exponentials(float(node.option("Beta")) * source.scale)
     return [
         Step(
@@ -42,7 +42,7 @@ def lower(node: Node) -> list[Step]:
 
 
 def exponentials(step: float) -> list[int]:
-    """exp(-d * step) for d = 0 .. 255 in Q0.31; 0 beyond the differences that TFLite looks at."""
+    """exp(-d * step) for d = 0 .. 255 in Q0.31; 0 beyond the differences that TFLite considers."""
     real = min(step * 2**26, 2**31 - 1.0)
     if not real > 1:
         raise ValueError(f"a scale of {step:g}")
@@ -72,7 +72,7 @@ def exp_of_negative(a: int) -> int:
 
 
 def _exp_of_part(a: int) -> int:
-    """exp on [-1/4, 0) in Q0.31: a Taylor series of the fourth order around -1/8."""
+    """exp on [-1/4, 0) in Q0.31: a fourth-order Taylor series around -1/8."""
     x = a + (1 << 28)
     x2 = high_multiply(x, x)
     x3, x4 = high_multiply(x2, x), high_multiply(x2, x2)
