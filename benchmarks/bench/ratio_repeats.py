@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,12 +18,9 @@ from dated import write_result
 
 def one(first: Path, second: Path, quick: bool) -> tuple[float, float, float]:
     """The ratio, and the medians of both files in ms."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out.json"
-        command = [sys.executable, "-m", "edgekd", "bench", str(second), "--baseline"]
-        command += [str(first), "--json", str(out), *(["--quick"] if quick else [])]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        tables = json.loads(out.read_text())
+    command = [sys.executable, "-m", "edgekd", "bench", str(second), "--baseline"]
+    command += [str(first), "--json", *(["--quick"] if quick else [])]
+    tables = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     medians = (
         next(row["value"] for row in table["measurements"] if row["metric"] == "latency_ms_p50")
         for table in tables

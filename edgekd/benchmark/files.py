@@ -15,7 +15,7 @@ from edgekd.benchmark.options import (
     tensors_of,
 )
 from edgekd.devices import Device, Options, Samples
-from edgekd.devices.opening import misfit
+from edgekd.devices.opening import arch_mismatch
 from edgekd.errors import (
     EdgekdError,
     InputError,
@@ -122,7 +122,7 @@ def bench_files(
         results = _compared(results, samples, device)
     if not wanted.budgets:
         return results
-    elsewhere = misfit(device, target) if target else None
+    elsewhere = arch_mismatch(device, target) if target else None
     return [
         result if result.baseline else _judged(result, len(row), elsewhere, wanted)
         for result, row in zip(results, rows, strict=True)

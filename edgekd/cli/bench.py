@@ -8,24 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
+from edgekd.cli.options import AsJson
 from edgekd.errors import Collector, InputError, Interrupted, raise_all
 
 FULL_S, QUICK_S = 62.0, 2.0
-"""What one file takes, with its warm-up, unless it is slow."""
+"""The time one file takes, including warm-up, unless it is slow."""
 
 
 def bench(
     artifact: Annotated[list[Path], typer.Argument(help="One or more model files.")],
     target: Annotated[
-        str | None, typer.Option(help="A target's name or .toml file; none: the device as it is.")
+        str | None,
+        typer.Option(help="A target's name or .toml file; default: none."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="host, ssh://BOARD, or emulated://NAME.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
-    baseline: Annotated[Path | None, typer.Option(help="Give ratios to this file.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Instead of the profile's.")] = None,
-    affinity: Annotated[str | None, typer.Option(help="Processors to keep to: 2,3.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Report ratios to this file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Thread count.")] = None,
+    affinity: Annotated[str | None, typer.Option(help="Processors to pin to: 2,3.")] = None,
     provider: Annotated[
         str | None, typer.Option(help="ONNX Runtime's: cpu, cuda, xnnpack, or a full name.")
     ] = None,
@@ -35,30 +37,31 @@ def bench(
     ] = None,
     kernels: Annotated[str | None, typer.Option(help="LiteRT's: optimized or reference.")] = None,
     end_to_end: Annotated[
-        bool, typer.Option("--end-to-end", help="Time quantizing and layout too.")
+        bool, typer.Option("--end-to-end", help="Include quantizing and layout in the times.")
     ] = False,
     shape: Annotated[
-        list[str] | None, typer.Option(help="x=1,3,224,224[:DTYPE], for open sizes; repeatable.")
+        list[str] | None,
+        typer.Option(help="x=1,3,224,224[:DTYPE], for open sizes; repeatable."),
     ] = None,
     budget: Annotated[list[str] | None, typer.Option(help="latency_ms=5; repeatable.")] = None,
     accept: Annotated[
-        list[str] | None, typer.Option(help="simulated or estimated may satisfy a budget.")
+        list[str] | None, typer.Option(help="Let simulated or estimated values satisfy a budget.")
     ] = None,
     meter: Annotated[str | None, typer.Option(help="A command that prints SECONDS WATTS.")] = None,
     meter_format: Annotated[
         str, typer.Option(help="watts, nvidia-smi, tegrastats or tegrastats:RAIL+RAIL.")
     ] = "watts",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+    as_json: AsJson = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the samples: .svg or .html.")] = None,
 ) -> None:
-    """Measure files on a device, interleaved in one process, and hold them against budgets."""
+    """Measure model files on a device, interleaved in one process, and check budgets."""
     from edgekd.benchmark.files import bench_files as run
     from edgekd.benchmark.plot import check_plot, write_plot
     from edgekd.benchmark.text import bench_lines
     from edgekd.devices.opening import open_device
     from edgekd.measure.budgets import EXIT_CODES, run_verdict
     from edgekd.measure.meters.external import check_meter
-    from edgekd.store import check_writable, write_beside
+    from edgekd.store import check_writable
     from edgekd.values.target import load_target
 
     options = {
@@ -69,14 +72,10 @@ def bench(
     collect = Collector()
     wanted = _wanted(options, shape or [], budget or [], accept or [], collect)
     collect.attempt(check_meter, meter, meter_format)
-    if json_file is not None and json_file.is_dir():
-        collect.faults.append(InputError("it is a folder", where=f"--json {json_file}"))
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
         collect.attempt(check_plot, plot)
-    for written in (json_file, plot):
-        if written is not None:
-            collect.attempt(check_writable, written.parent)
+        collect.attempt(check_writable, plot.parent)
     profile = collect.attempt(load_target, target) if target else None
     raise_all(collect.faults)
     files = len({*artifact, *([baseline] if baseline else [])})
@@ -84,14 +83,14 @@ def bench(
     try:
         results = run(artifact, profile, opened, quick=quick, baseline=baseline, wanted=wanted)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted: nothing of it counts", hint="run it again") from None
+        raise Interrupted("interrupted: the results are discarded", hint="run it again") from None
     finally:
         opened.close()
         _teller(0.0)(0.0)
-    typer.echo("\n".join(bench_lines(results)))
-    if json_file:
-        tables = [result.model_dump(mode="json") for result in results]
-        write_beside(json_file, json.dumps(tables, indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps([result.model_dump(mode="json") for result in results], indent=1))
+    else:
+        typer.echo("\n".join(bench_lines(results)))
     if plot is not None:
         write_plot(results, plot)
     verdict = run_verdict([judgement for result in results for judgement in result.budgets])
@@ -99,8 +98,8 @@ def bench(
 
 
 def _teller(whole_s: float) -> Callable[[float], None]:
-    """Says on a terminal how far a measurement is, once a window; a bar that redraws itself would
-    disturb it. Nothing is left of a whole of none."""
+    """Show progress on a terminal, once per window, because a redrawn bar would disturb the
+    measurement. A whole of 0 s clears the line."""
 
     def tell(seconds: float) -> None:
         text = f"measuring: {seconds:.0f} s of about {whole_s:.0f} s" if whole_s else ""
@@ -113,7 +112,7 @@ def _wanted(
     options: dict[str, Any], shapes: list[str], budgets: list[str], accept: list[str],
     collect: Collector,
 ) -> Any:  # fmt: skip
-    """The words as values; what is wrong with them is kept in `collect`."""
+    """The options as values; faults are added to `collect`."""
     from edgekd.benchmark.files import Wanted
     from edgekd.benchmark.options import parse_affinity, parse_pairs, parse_shape
     from edgekd.measure.budgets import check_accept, parse_budget

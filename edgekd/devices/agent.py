@@ -186,12 +186,12 @@ class LiteRT(Model):
             try:
                 delegates = [litert.load_delegate(delegate, options.get("delegate_options", {}))]
             except (OSError, ValueError) as error:
-                said = f"the delegate {delegate} did not load: {error}"
+                message = f"the delegate {delegate} did not load: {error}"
                 if (
                     delegate == EDGETPU_LIBRARY
                 ):  # the board's default delegate, not one that the user named
-                    raise Fault("missing-runtime", said, RUNTIMES["edgetpu"][2]) from error
-                raise Fault("bad-request", said) from error
+                    raise Fault("missing-runtime", message, RUNTIMES["edgetpu"][2]) from error
+                raise Fault("bad-request", message) from error
         reference = options.get("kernels") == "reference"
         self.interpreter = litert.Interpreter(
             model_path=path,
@@ -433,8 +433,8 @@ def adopt(runners: Table) -> None:
             kind = type("Runner", (module.Runner, Model), {})
             RUNTIMES[name] = (kind, list(module.MODULES), str(module.INSTALL))
         except Exception as error:
-            said = f"the runner of {name} does not load: {first_line(error)}"
-            raise Fault("bad-request", said) from error
+            message = f"the runner of {name} can't be loaded: {first_line(error)}"
+            raise Fault("bad-request", message) from error
 
 
 def load(request: Table) -> Any:
@@ -877,8 +877,8 @@ class Agent:
             if request["runtime"] != "tvm" and not request["options"].get("shapes"):
                 raise
             shapes = ", ".join(str(list(array.shape)) for array in arrays)
-            said = f"it does not run with inputs of {shapes}: {first_line(error)}"
-            raise Fault("bad-request", said) from error
+            message = f"it does not run with inputs of {shapes}: {first_line(error)}"
+            raise Fault("bad-request", message) from error
         first = time.perf_counter_ns() - start
         for _ in range(2):
             model.run()

@@ -1,4 +1,4 @@
-"""Opens a device by its URL."""
+"""Open a device by its URL, and check that it suits a target."""
 
 from typing import Any
 
@@ -31,23 +31,24 @@ def open_device(url: str, **session: Any) -> Device:
     return device
 
 
-def misfit(device: Device, target: Target) -> InputError | None:
-    """Why a device is not the target: what is measured on it would not be the target's."""
+def arch_mismatch(device: Device, target: Target) -> InputError | None:
+    """The fault if a device has another architecture than the target, so that measurements on it
+    would not be the target's."""
     machine = device.hello().machine
     found, wanted = MACHINES.get(machine.lower(), machine), target.hardware.architecture
     if found == wanted:
         return None
     return InputError(
-        f"{device.name} is {found}, and {target.name} is {wanted}",
+        f"{device.name} is {found}, but {target.name} is {wanted}",
         where="--device",
-        hint=f"name a {target.title}, or leave --device out",
+        hint=f"give a {target.title}, or omit --device",
     )
 
 
-def lacks(device: Device, target: Target) -> list[str]:
-    """Which of the target's runtimes are not on the device, and how to install them there.
+def missing_runtimes(device: Device, target: Target) -> list[str]:
+    """A note for each of the target's runtimes that the device lacks, with how to install it.
 
-    Raises `MissingRuntime` where none is: then nothing that is made could be measured.
+    Raises `MissingRuntime` if the device has none of them, so that nothing could be measured.
     """
     hello = device.hello()
     wanted = {
@@ -60,11 +61,11 @@ def lacks(device: Device, target: Target) -> list[str]:
     how = {runtime: hello.install.get(runtime, "no package is known") for runtime in missing}
     if missing and len(missing) == len(wanted):
         raise MissingRuntime(
-            f"{device.name} has no {' and no '.join(missing)}: no file of {target.name} runs there",
+            f"{device.name} has no {' and no '.join(missing)}: no {target.name} file runs there",
             where="--device",
             hint="; or ".join(how.values()),
         )
     return [
-        f"{device.name} has no {runtime}: files of '{wanted[runtime]}' are not run ({how[runtime]})"
+        f"{device.name} has no {runtime}: '{wanted[runtime]}' files will not run ({how[runtime]})"
         for runtime in missing
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from edgekd.backends import Backend, Follower
 from edgekd.data.samples import Data
-from edgekd.devices.opening import lacks, misfit, open_device
+from edgekd.devices.opening import arch_mismatch, missing_runtimes, open_device
 from edgekd.errors import (
     Collector,
     EdgekdError,
@@ -73,8 +73,8 @@ def check_device(request: Request) -> tuple[str, ...]:
     try:
         if device.kind != "measured":
             return ()
-        raise_all([fault for each in request.targets if (fault := misfit(device, each))])
-        return tuple(lack for each in request.targets for lack in lacks(device, each))
+        raise_all([fault for each in request.targets if (fault := arch_mismatch(device, each))])
+        return tuple(lack for each in request.targets for lack in missing_runtimes(device, each))
     finally:
         device.close()
 
