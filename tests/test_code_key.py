@@ -11,6 +11,9 @@ JUDGES_ONLY = "edgekd.measure.budgets"
 """A plan checks and merges budgets, and results are judged by them anew in each run, never from a
 store: whatever computes may import them."""
 
+PACKAGE = "edgekd"
+"""Its `__init__` only names the public API, which it imports when a name is first used."""
+
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
@@ -95,6 +98,6 @@ def test_no_result_depends_on_code_that_only_presents(importing: str):
         f"{module} ({importing}) imports {imported} (presents)"
         for module, imports in module_graph().items()
         for imported in imports - {JUDGES_ONLY}
-        if roles[module] == importing and roles[imported] == "presents"
+        if module != PACKAGE and roles[module] == importing and roles[imported] == "presents"
     ]
     assert wrong == []
