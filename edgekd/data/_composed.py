@@ -11,7 +11,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Pasted:
-    """One digit in a scene: its inked pixels' box is [top, bottom) x [left, right)."""
+    """One digit in a scene; its ink lies in the box [top, bottom) x [left, right)."""
 
     digit: int
     ink: Array
@@ -39,7 +39,7 @@ def digits_of(part: str) -> tuple[Array, NDArray[np.int64]]:
 
 
 def inked(image: Array) -> Array:
-    """The smallest part of an image that has all its ink."""
+    """The smallest part of an image that contains all its ink."""
     rows, columns = np.nonzero(image > 0.2)
     return image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 

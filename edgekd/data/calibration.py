@@ -1,4 +1,4 @@
-"""Which samples calibrate a quantizer: a committed set by name, or the first so many of a class."""
+"""The samples that calibrate a quantizer: a committed set, or the first ones of each class."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ class CalibrationSet(Value):
     """A calibration/NAME.toml: samples by their rows in a data set's training part.
 
     The rows are counted before any sample is held back for validation, so they stay right for
-    every recipe. `preprocessing` says what was done to the samples, and `sha256` is of the
-    samples themselves (inputs and labels): other data under the same name is noticed.
+    every recipe. `preprocessing` says how the samples were prepared, and `sha256` is the hash of
+    the samples themselves (inputs and labels), so that other data under the same name is detected.
     """
 
     name: str
@@ -56,7 +56,7 @@ def calibration_samples(calibration: Calibration, data: Data, folder: Path = Pat
 
 
 def load_calibration(name: str, folder: Path = Path()) -> tuple[CalibrationSet, Path]:
-    """The set of that name, or of that file when `name` is a path in .toml; and its path."""
+    """The set with that name, or in that file if `name` is a .toml path; and its path."""
     if name.endswith(".toml"):
         path = folder / name
     else:
@@ -83,7 +83,7 @@ def load_calibration(name: str, folder: Path = Path()) -> tuple[CalibrationSet, 
 
 
 def _rows(data: Data, ids: Tensor, where: str) -> Samples:
-    """The training samples of those rows, wherever the split has put them."""
+    """The training samples in those rows, wherever the split put them."""
     parts = [data.train, data.validation] if data.held_back else [data.train]
     x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
     rows = torch.cat([part.rows for part in parts])

@@ -1,4 +1,4 @@
-"""Fetching a public data set once into the user's cache folder, its content checked."""
+"""Fetching a public data set once into the user's cache folder and checking its content."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ class Download:
 
 
 def data_folders(name: str) -> list[Path]:
-    """Where a set's files may lie: `$EDGEKD_DATA/NAME`, then the cache folder."""
+    """Where a set's files may be: `$EDGEKD_DATA/NAME`, then the cache folder."""
     folders = [downloaded_folder(name)]
     if os.environ.get("EDGEKD_DATA"):
         folders.insert(0, Path(os.environ["EDGEKD_DATA"]).expanduser() / name)
@@ -39,7 +39,7 @@ def data_folders(name: str) -> list[Path]:
 
 
 def downloaded_folder(name: str) -> Path:
-    """Where a fetched set lies: under data/ in what runs share."""
+    """Where a fetched set is: under data/ in the cache that runs share."""
     return cache_folder() / "data" / name
 
 
@@ -49,7 +49,7 @@ def fetch(
     url: str | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
-    """Download a named set into `folder` (the cache folder by default); files already right stay.
+    """Download a named set into `folder` (the cache folder by default); correct files stay.
 
     `url` (or `$EDGEKD_DATA_URL`) replaces the set's own addresses. InputError for a set that has
     nothing to download, ToolError when no address gives a file with the right content.
@@ -82,7 +82,7 @@ def fetch(
 
 
 def content_sha256(raw: bytes) -> str:
-    """Of what gzipped bytes decompress to; empty when they aren't whole gzip data."""
+    """The hash of the decompressed bytes; empty if they aren't complete gzip data."""
     try:
         return hashlib.sha256(gzip.decompress(raw)).hexdigest()
     except (OSError, EOFError, zlib.error):

@@ -1,4 +1,4 @@
-"""A data set from a callable of the user's."""
+"""A data set from the user's own callable."""
 
 from collections.abc import Mapping, Sized
 from dataclasses import replace
@@ -27,18 +27,18 @@ def read_factory(
     where: str,
     asked: Task | None = None,
 ) -> Source:
-    """What `package.module:callable` gives: a mapping, NamedTuple or tuple of parts.
+    """What `package.module:callable` returns: a mapping, NamedTuple or tuple of parts.
 
     A tuple is (train, test) or (train, validation, test). A part is a map-style torch `Dataset`
     of (input, label) or a pair of arrays (x, y). Datasets are read into memory once, so random
     changes inside them are drawn once. A mapping may also have `classes`, `labels` and `task` (a
-    name, a table or a `Task`); `asked` is the task that the recipe names, which goes before it.
+    name, a table or a `Task`); `asked` is the task that the recipe names, which takes precedence.
     """
     return read_parts(call(reference, arguments, folder, where), reference, where, asked)
 
 
 def read_parts(returned: Any, reference: str, where: str, asked: Task | None = None) -> Source:
-    """The same of parts that are there already; errors call them by `reference`."""
+    """The same for parts that exist already; errors refer to them as `reference`."""
     table = _table(returned, reference, where)
     task = asked or _task(table.get("task"), f"{reference}: task")
     parts = {

@@ -18,7 +18,7 @@ UNSIGNED_BYTES = 0x08
 def read_idx(path: Path, rank: int) -> Tensor:
     """The unsigned bytes of one gzipped IDX file, in the shape of its header, with `rank` axes.
 
-    A missing, truncated, uncompressed or other file raises one InputError.
+    A missing, truncated, uncompressed or different file raises one InputError.
     """
     try:
         with read_errors(path):

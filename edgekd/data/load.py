@@ -1,4 +1,4 @@
-"""From a recipe's data table to samples in memory, every fault found before training."""
+"""From a recipe's data table to samples in memory; every fault is found before training."""
 
 import os
 from dataclasses import replace

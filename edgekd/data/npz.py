@@ -19,9 +19,9 @@ OPTIONAL = ("x_validation", "y_validation", "classes")
 
 
 def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
-    """x_train, y_train, x_test, y_test and perhaps x_validation, y_validation and `classes`.
+    """x_train, y_train, x_test, y_test and optionally x_validation, y_validation and `classes`.
 
-    Arrays of objects are refused: nothing is unpickled.
+    Arrays of objects are rejected: nothing is unpickled.
     """
     arrays = read_arrays(path)
     raise_all(_name_faults(list(arrays), str(path)))
@@ -46,7 +46,7 @@ def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """Every array of an .npz, none of them unpickled; one InputError for whatever is wrong."""
+    """Every array of an .npz, without unpickling; one InputError for anything that is wrong."""
     arrays: dict[str, Any] = {}
     key = ""
     try:

@@ -1,4 +1,4 @@
-"""Samples in memory: what every source gives and every stage reads."""
+"""Samples in memory, as every source returns and every stage reads them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ class Samples:
     """Inputs (N, ...) in float32 and targets (N, ...), labels (N,) in int64 for classification, in
     a fixed order.
 
-    `paired` (N, ...) is the other view of each sample where teachers see another one than the
-    student: the image of what it hears, the sentence in another language. `ids` (N,) are the rows
-    that the samples had in their source's own part (training or test), before any were held back;
-    None where that order is the source's own. `task` says what the targets are.
+    `paired` (N, ...) is the teachers' view of each sample if it differs from the student's: the
+    image that belongs to a sound, the sentence in another language. `ids` (N,) are the rows of the
+    samples in their source's part (training or test), before any were held back; None if they are
+    in the source's order. `task` says what the targets are.
     """
 
     x: Tensor
@@ -33,12 +33,12 @@ class Samples:
         return len(self.x)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """In order, the last one smaller."""
+        """Batches in order; the last one may be smaller."""
         return zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
 
     @property
     def shown(self) -> Tensor:
-        """(N, ...) what teachers see: `paired` where there is such a view, else the inputs."""
+        """(N, ...) what teachers see: `paired` if there is such a view, otherwise the inputs."""
         return self.x if self.paired is None else self.paired
 
     @property
@@ -47,13 +47,13 @@ class Samples:
         return torch.arange(len(self)) if self.ids is None else self.ids
 
     def take(self, index: Tensor) -> "Samples":
-        """The samples at those positions, in that order, still knowing their rows."""
+        """The samples at those positions, in that order, with their rows."""
         paired = None if self.paired is None else self.paired[index]
         return Samples(self.x[index], self.y[index], self.rows[index], paired, self.task)
 
     def some(self, count: int) -> "Samples":
-        """Up to so many of them, the same ones each time, in their order; drawn evenly, since a
-        set's first samples may all be of one class."""
+        """Up to `count` of the samples, the same ones each time, in their order; drawn evenly,
+        since the first samples of a set may all be of one class."""
         if count >= len(self):
             return self
         drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
@@ -61,12 +61,12 @@ class Samples:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the bytes of inputs and targets: the content that stage keys are made of."""
+        """The hash of inputs and targets, which stage keys depend on."""
         return sha256_of_tensors(self.x, self.y, *([] if self.paired is None else [self.paired]))
 
 
 def sha256_of_tensors(*parts: Tensor) -> str:
-    """Of their shapes, types and bytes."""
+    """The hash of their shapes, types and bytes."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(str((tuple(part.shape), part.dtype)).encode())
@@ -76,7 +76,7 @@ def sha256_of_tensors(*parts: Tensor) -> str:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to an image: mirror half of them, shift by up to `shift` pixels.
+    """What training does to images: mirror half of them, shift each by up to `shift` pixels.
 
     With `views` above zero the random draws are fixed: every sample has that many variants, the
     same in every epoch, so that a teacher's logits for them can be computed once and cached.
@@ -113,9 +113,9 @@ def _shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Data:
-    """A task's samples: to train on, to choose by (validation) and to report (test).
+    """A task's samples: for training, for validation and for the report (test).
 
-    `classes` is 0 where the task has none to count (regression).
+    `classes` is 0 if the task has none to count (regression).
     `training_rows` is how many training samples the source has, before `limit` and before any
     were held back for validation; `held_back` says whether validation was taken from them.
     """
@@ -147,7 +147,7 @@ class Data:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all that training and reporting depend on."""
+        """The hash of everything that training and reporting depend on."""
         parts = [self.train.sha256, self.validation.sha256, self.test.sha256]
         meant = "" if self.task == CLASSIFICATION else repr(self.task)
         return hashlib.sha256(

@@ -1,4 +1,4 @@
-"""What a source of samples hands over, before validation is held back, and the checks on it."""
+"""What a source of samples returns, before validation is held back, and the checks on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from edgekd.errors import EdgekdError, InputError
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Samples as their source has them; `validation` where the source has its own.
+    """Samples as their source has them; `validation` if the source has its own.
 
-    `classes` is how many there are, where the source knows; otherwise the labels tell.
+    `classes` is how many there are, if the source knows; otherwise the labels decide.
     """
 
     train: Samples
@@ -34,7 +34,7 @@ class Source:
 
     @property
     def parts(self) -> dict[str, Samples]:
-        """The parts that there are, by name."""
+        """The existing parts, by name."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -170,7 +170,7 @@ def _gap(present: Sequence[int], classes: int, where: str) -> InputError:
 
 
 def classes_of(source: Source) -> int:
-    """How many classes: what the source says, or the largest training label and one."""
+    """The number of classes: the source's, or the largest training label plus one."""
     if source.labels:
         return len(source.labels)
     return source.classes or source.task.classes_in(source.train.y)

@@ -7,9 +7,9 @@ from torch import Tensor
 def held_out(y: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Positions to keep and positions held back, both ascending, for labels (N,).
 
-    Each class gives round(share x its samples), at least one where it has two or more, spread
-    evenly over its samples in their order: so the choice needs no random numbers and stays the
-    same on every machine.
+    Each class gives round(share x its samples), at least one if it has two or more, spread
+    evenly over its samples in order, so that the choice needs no random numbers and is the same
+    on every machine.
     """
     mask = torch.zeros(len(y), dtype=torch.bool)
     for label in torch.unique(y):

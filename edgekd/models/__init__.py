@@ -1,1 +1,1 @@
-"""Students and teachers of the package's own, each a factory that returns an `nn.Module`."""
+"""The students and teachers of this package: factories that return an `nn.Module`."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
-    """(B, features) -> (B, features); a high reconstruction error tells an anomaly."""
+    """(B, features) -> (B, features); a high reconstruction error indicates an anomaly."""
 
     def __init__(self, features: int, hidden: Sequence[int], bottleneck: int) -> None:
         super().__init__()

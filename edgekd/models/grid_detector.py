@@ -31,5 +31,5 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 def grid_detector(
     channels: int = 1, classes: int = 10, width: int = 8, depth: int = 1
 ) -> GridDetector:
-    """A small detector for few objects an image; a cell is four pixels wide."""
+    """A small detector for few objects per image; a cell is four pixels wide."""
     return GridDetector(channels, classes, width, depth)

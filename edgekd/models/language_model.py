@@ -1,7 +1,7 @@
-"""A small causal Transformer: each token's logits for the next one.
+"""A small causal Transformer: logits for the next token at every position.
 
-Vaswani et al. 2017, pre-norm. Tokens come as float32 numbers, since every network here takes one
-float tensor; they are turned into integers by the model itself.
+Vaswani et al. 2017, pre-norm. Tokens are float32 numbers, since every network here takes one
+float tensor; the model itself turns them into integers.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""An encoder and a decoder with skips: something for every pixel, or for every cell.
+"""An encoder and a decoder with skip connections: outputs for every pixel or every cell.
 
 Ronneberger et al. 2015 (U-Net) in small, with nearest upsampling, which every runtime has.
 """

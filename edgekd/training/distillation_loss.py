@@ -1,4 +1,4 @@
-"""What one step of a teaching compares: a student's logits and layers with its teachers'."""
+"""The loss of one distillation step: a student's logits and layers against its teachers'."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -50,7 +50,7 @@ class DistillationLoss:
         ]
 
     def calibrate(self) -> None:
-        """Find the temperature at which each teacher's confidence is right."""
+        """Find the temperature at which each teacher is calibrated."""
         with eval_mode(self.teachers):
             self.temperatures = [teacher_temperature(t, self.data) for t in self.teachers]
 
@@ -95,7 +95,7 @@ class DistillationLoss:
         return total
 
     def _weights(self, compared: "Compared") -> Tensor | None:
-        """(R,) of mean one, or None where all rows count alike."""
+        """(R,) with mean one, or None if all rows count equally."""
         weighting = self.teaching.sample_weights
         if weighting == "equal":
             return None
@@ -122,14 +122,14 @@ class DistillationLoss:
     def _fused(
         self, answers: list[Tensor], logits: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Each teacher's share (K, B) in the targets, and what the fusion itself learns from."""
+        """Each teacher's share (K, B) in the targets, and the fusion's own loss."""
         stacked = torch.stack(answers)
         weights = torch.tensor([t.weight for t in self.teachers], device=stacked.device)
         shares = self.fusion.shares(stacked, weights, logits.detach(), labels)
         return shares.detach(), self.fusion.own_loss(stacked, shares, labels)
 
     def _answers(self, batch: Batch) -> list[Tensor]:
-        """Each teacher's logits for the batch; teachers with tapped layers run to give them."""
+        """Each teacher's logits for the batch; teachers with tapped layers are run for them."""
         needed = None in self.sources or self.teaching.sample_weights == "disagreement"
         answers = []
         for number, teacher in enumerate(self.teachers):
@@ -199,7 +199,7 @@ class _Seen:
     def wanted(
         self, needs: Sequence[str], teacher_outputs: Tensor | None, teacher: nn.Module | None
     ) -> dict[str, Any]:
-        """What a loss asks for besides what it compares (`edgekd.training.losses.NEEDS`)."""
+        """The extra inputs that a loss asks for (`edgekd.training.losses.NEEDS`)."""
         known = {
             "targets": self.batch.y,
             "index": self.batch.index,
@@ -214,7 +214,7 @@ class _Seen:
 
 
 def train_step_of(batch: Batch, samples: int, teacher: Tensor | None = None) -> TrainStep:
-    """What a schedule may look at in a step where that many samples were answered here."""
+    """What a schedule may look at in a step with that many samples in this process."""
     return TrainStep(batch.step, batch.steps, batch.total, samples * batch.processes, teacher)
 
 
@@ -228,8 +228,8 @@ class Compared:
 
     @classmethod
     def of(cls, task: Task, outputs: Tensor, answers: list[Tensor], y: Tensor) -> "Compared":
-        """A row a decision (`Task.rows`), those without a label left out; the outputs as they are
-        where the task has no rows. Where no row has a label, all are `NO_LABEL`."""
+        """One row per decision (`Task.rows`), without rows that have no label; the outputs as they
+        are if the task has no rows. If no row has a label, all labels are `NO_LABEL`."""
         mine = task.rows(outputs)
         if mine is None:
             return cls(outputs, answers, y)
@@ -243,7 +243,7 @@ class Compared:
         return cls(mine[kept], [rows[kept] for rows in theirs], labels[kept])
 
     def merged(self, shares: Tensor | None, loss: Loss) -> Tensor:
-        """One teacher's answers, or several as one by their shares."""
+        """One teacher's logits, or several combined by their shares."""
         if shares is None or len(self.answers) == 1:
             return self.answers[0]
         return merge(self.answers, shares, loss)
@@ -269,8 +269,8 @@ class _LiveTeachers:
             self._taps[key] = stack.enter_context(Taps(network, names[key]))
 
     def run(self, teacher: Teacher, x: Tensor, temperature: float) -> Tensor | None:
-        """The logits of a tapped teacher over its temperature, its layers' outputs kept; None for
-        any other one."""
+        """The logits of a tapped teacher divided by its temperature, with its layers' outputs
+        stored; None for any other teacher."""
         network = self._networks.get(id(teacher))
         if network is None:
             return None
@@ -283,5 +283,5 @@ class _LiveTeachers:
         return logits
 
     def outputs(self, teacher: Teacher) -> dict[str, Tensor]:
-        """What the tapped layers gave for this step's batch."""
+        """The outputs of the tapped layers for this step's batch."""
         return self._outputs[id(teacher)]

@@ -1,9 +1,9 @@
-"""Which layers of two networks belong together, by depth alone: `layers = "auto"`.
+"""Which layers of two networks are compared, chosen by depth: `layers = "auto"`.
 
 A network's blocks are the composite layers of a kind that repeats (residual blocks, encoder
-blocks), the outermost such; a plain stack has its convolutions or, failing those, its linear
-layers. Jiao et al. 2020 (TinyBERT, section 4.3) compare three maps of M student blocks onto N
-teacher blocks: m -> m N / M (uniform), m -> m (front), m -> m + N - M (back).
+blocks), the outermost of them; in a plain stack they are the convolutions or, if there are none,
+the linear layers. Jiao et al. 2020 (TinyBERT, section 4.3) compare three maps of M student blocks
+onto N teacher blocks: m -> m N / M (uniform), m -> m (front), m -> m + N - M (back).
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ VALUES = ("value", "values", "v_proj", "v_lin", "to_v", "v", "w_v")
 
 @dataclass(frozen=True)
 class Pairing:
-    """What a recipe asks for: the map, and how many pairs at most (None: as many as there are)."""
+    """What a recipe asks for: the map, and the maximum number of pairs (None: all)."""
 
     map: Map = "uniform"
     pairs: int | None = None

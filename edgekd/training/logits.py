@@ -20,7 +20,7 @@ BATCH = 512
 
 
 def teacher_logits(teacher: Teacher, x: Tensor) -> Tensor:
-    """(B, ...) that autograd may use: a clone where the teacher ran in inference mode."""
+    """(B, ...) that autograd may use: a clone if the teacher ran in inference mode."""
     with torch.no_grad():
         logits = teacher.logits(x)
         return logits.clone() if logits.is_inference() else logits.detach()

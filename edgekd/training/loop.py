@@ -1,9 +1,9 @@
 """The one training loop: every stage that trains comes through here.
 
-Lightning Fabric gives devices, precision and distribution (`torchrun` spreads a batch over its
-processes); the samples are in memory, so a batch is an index and no loader stands between. An
-epoch's randomness comes from (seed, epoch) alone and an epoch's end is written to disk, so a run
-that was killed goes on from its last epoch and ends with the same bits as an unbroken one.
+Lightning Fabric provides devices, precision and distribution (`torchrun` spreads a batch over its
+processes); the samples are in memory, so a batch is an index and needs no loader. An epoch's
+randomness depends only on (seed, epoch), and the state after each epoch is written to disk, so a
+run that was killed resumes from its last epoch and ends with the same bits as an unbroken one.
 """
 
 import hashlib
@@ -42,12 +42,11 @@ CHECKPOINT = "epoch.safetensors"
 class Batch:
     """What a step's loss is computed from.
 
-    `x` (B, ...) as augmented, `y` (B, ...), `index` (B,) the positions in `data.train`, and `view`,
-    the number of the fixed variant that `x` was drawn from: 0 without augmentation, None where
-    every draw is new. `step` of `total` is counted from 0; an epoch has `steps`. `processes` take
-    the step together, each with samples of its own.
-    `paired` (B, ...) is what teachers see, where that is not `x`. `turn` counts the steps that are
-    taken with one batch, where there are several.
+    `x` (B, ...) are the augmented inputs, `y` (B, ...) the targets, `index` (B,) the positions in
+    `data.train`, and `view` is the number of the fixed variant that `x` was drawn from: 0 without
+    augmentation, None if every draw is new. `step` of `total` is counted from 0; an epoch has
+    `steps`. `processes` take the step together, each with its own samples. `paired` (B, ...) is
+    what teachers see if that is not `x`. `turn` counts the steps that are taken with one batch.
     """
 
     x: Tensor
@@ -92,10 +91,11 @@ def fit(
 ) -> nn.Module:
     """Train `module` in place and return it in eval mode on the CPU.
 
-    `turns` optimizer steps are taken with each batch; what has no gradient in one stays as it is.
-    `companions` are trained along (a loss's own regressor) and stay behind. `context.work` holds
-    the epoch checkpoint, which is ignored if another module, data, seed, teaching or `identity`
-    left it there: what else the loss depends on, such as a frozen network, belongs in `identity`.
+    `turns` optimizer steps are taken with each batch; parameters without a gradient in a turn stay
+    unchanged. `companions` are trained too (a loss's own regressor) and discarded. `context.work`
+    holds the epoch checkpoint, which is ignored if it belongs to another module, data, seed,
+    teaching or `identity`: anything else that the loss depends on, such as a frozen network,
+    belongs in `identity`.
     Raises `InputError` naming epoch and step if the loss is no longer a number.
     """
     extra = companions if companions is not None else nn.ModuleList()
@@ -232,7 +232,7 @@ class _Run:
         self.losses.append(values[0] if len(values) == 1 else torch.stack(values).sum())
 
     def _refuse_nan(self) -> None:
-        """Look at the losses so far: now and then, since each look waits for the device."""
+        """Check the losses so far; only now and then, since each check waits for the device."""
         values = torch.stack(self.losses)
         broken = (~values.isfinite()).nonzero()
         if len(broken):
@@ -244,7 +244,7 @@ class _Run:
             )
 
     def validate(self) -> None:
-        """Measure the epoch that ended, and keep its weights if none was better."""
+        """Evaluate the finished epoch, and keep its weights if none were better."""
         if self.world > 1:
             for buffer in self.module.buffers():  # each process has seen batch norms of its own
                 torch.distributed.broadcast(buffer, 0)
@@ -292,7 +292,7 @@ class _Run:
         write_tensors(path, tensors, header)
 
     def restore(self, path: Path, fingerprint: str) -> None:
-        """Go on from a checkpoint of this very training, if there is one."""
+        """Resume from a checkpoint of this very training, if there is one."""
         checkpoint = read_tensors(path)
         if checkpoint is None or checkpoint[1].get("fingerprint") != fingerprint:
             return
@@ -306,7 +306,7 @@ class _Run:
 
 @contextmanager
 def _own_randomness(device: torch.device) -> Iterator[None]:
-    """Leave the caller's random state as it was, and let the GPU's convolutions repeat."""
+    """Restore the caller's random state, and make the GPU's convolutions deterministic."""
     devices = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=devices),

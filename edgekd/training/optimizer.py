@@ -41,7 +41,7 @@ def make_fabric(precision: str) -> Any:
 def make_optimizer(
     module: nn.Module, training: Training, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over every parameter that asks for a gradient."""
+    """AdamW or SGD over every parameter that requires a gradient."""
     parameters = [value for value in module.parameters() if value.requires_grad]
     if not parameters:
         raise InputError("nothing to train: no parameter requires a gradient", where="training")

@@ -10,8 +10,8 @@ SampleWeights = Literal["equal", "inverse-frequency", "disagreement"]
 
 
 def inverse_frequency(labels: Tensor, classes: int) -> Tensor:
-    """Training labels (N,) -> (classes,): N / (K n_c) over the K classes that there are, 0 for one
-    without a sample. Over the training set the mean weight is one."""
+    """Training labels (N,) -> (classes,): N / (K n_c) over the K classes with samples, 0 for a
+    class without any. Over the training set the mean weight is one."""
     counts = torch.bincount(labels, minlength=classes).double()
     present = counts > 0
     weights = torch.where(present, len(labels) / (present.sum() * counts.clamp_min(1)), 0.0)

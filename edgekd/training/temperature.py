@@ -1,4 +1,4 @@
-"""A teacher's own temperature, so that its confidence is right before it teaches.
+"""A teacher's own temperature, which calibrates its confidence before it teaches.
 
 Guo et al. 2017, section 4.2: the T > 0 that minimizes the cross-entropy of softmax(z / T) with the
 labels of samples that the teacher did not learn from.

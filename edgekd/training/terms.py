@@ -84,13 +84,13 @@ class Term:
 
     @property
     def tapped(self) -> tuple[str, ...]:
-        """The student's layers that a step has to keep: those compared, and one to balance on."""
+        """The student's layers that a step needs: those compared, and one to balance on."""
         layer = self.weighting.layer if isinstance(self.weighting, Balance) else None
         return (*self.student, layer) if layer else self.student
 
     @property
     def learned(self) -> nn.Module:
-        """What is trained along, and left behind."""
+        """What is trained with the student and discarded afterwards."""
         parts: list[nn.Module] = [self.loss, *self.schedules.values()]
         return nn.ModuleList([*parts, self.weighting] if self.weighting else parts)
 
@@ -118,7 +118,7 @@ class Term:
 def terms_of(
     tables: Sequence[Mapping[str, Any]], where: str
 ) -> tuple[list[Term], list[EdgekdError]]:
-    """The losses that can be made, and a fault for each one that can't."""
+    """The losses that can be made, and a fault for each of the others."""
     terms: list[Term] = []
     faults: list[EdgekdError] = []
     for number, table in enumerate(tables, 1):
@@ -195,7 +195,7 @@ def _again(
 def weight_of(
     given: float | Mapping[str, Any], place: str, where: str
 ) -> tuple[float, Schedule | Balance | None]:
-    """The largest weight that there is, and what changes it, if anything does."""
+    """The largest value of the weight, and its schedule, if it has one."""
     if isinstance(given, Mapping):
         if not is_scheduled(given):
             hint = 'weight = { schedule = "linear", start = 0.9, end = 0.1 }'
@@ -219,7 +219,7 @@ def _layer_fault(
     teacher: tuple[str, ...],
     pairing: Pairing | None,
 ) -> str | None:
-    """What is wrong with the number of layers named, if anything is."""
+    """What is wrong with the number of layers named, if anything."""
     if isinstance(loss, ResponseLoss | OutputLoss):
         named = student or teacher or pairing
         what = "logits" if isinstance(loss, ResponseLoss) else "outputs"
@@ -252,9 +252,9 @@ def source_of(term: Term, teachers: Sequence[Teacher]) -> Teacher | None:
 
 def paired(terms: Sequence[Term], student: nn.Module, teachers: Sequence[Teacher]) -> list[Term]:
     """The same terms with every `layers = "auto"` resolved: a loss on one layer stands once for
-    each pair of blocks, its weight shared out; one on several layers takes all pairs.
+    each pair of blocks, with its weight divided; one on several layers takes all pairs.
 
-    `InputError` where a network has no blocks, or not what the loss reads of them.
+    Raises `InputError` if a network has no blocks, or not the layers that the loss reads in them.
     """
     resolved: list[Term] = []
     for term in terms:
@@ -322,9 +322,9 @@ def shapes_at(module: nn.Module, names: Sequence[str], example: Tensor, where: s
 def bridge(
     term: Term, student: nn.Module, teacher: nn.Module, example: Tensor, shown: Tensor | None = None
 ) -> None:
-    """Make what the term's loss learns; `InputError` where the shapes can't be brought together.
+    """Make what the term's loss learns; `InputError` if the shapes can't be matched.
 
-    `shown` is the example as the teacher sees it, where that is another view of it.
+    `shown` is the example as the teacher sees it, if that is another view.
     """
     mine = shapes_at(student, term.student, example, f"{term.where}: student")
     seen = example if shown is None else shown
@@ -339,7 +339,7 @@ def bridge(
 
 
 def fit_outputs(term: Term, student: nn.Module, example: Tensor, targets: Tensor) -> None:
-    """Make what a loss on whole outputs learns; `InputError` where they are not what it reads.
+    """Make what a loss on whole outputs learns; `InputError` if it can't read them.
 
     `example` and its `targets` are a batch of one.
     """

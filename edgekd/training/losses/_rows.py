@@ -1,4 +1,4 @@
-"""What the losses on rows of logits share: divergences row by row, and a temperature's square."""
+"""What the losses on rows of logits share: divergences per row, and a temperature's square."""
 
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""Whoever teaches: a network whose layers can be tapped, or a black box that only gives logits."""
+"""Teachers: networks whose layers can be tapped, and black boxes that only return logits."""
 
 from edgekd.training.teachers.load import load_teacher
 from edgekd.training.teachers.teacher import Teacher

@@ -14,7 +14,7 @@ Predict = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Predictor:
-    """What a source file of a black box gives; `floor` is half a step of quantized outputs."""
+    """What a black box's file provides; `floor` is half a step of quantized outputs."""
 
     predict: Predict
     floor: float = 1e-7
@@ -33,7 +33,7 @@ class BlackBox:
 
     @property
     def module(self) -> nn.Module | None:
-        """None: there is nothing to tap."""
+        """None: there are no layers to tap."""
         return None
 
     def logits(self, x: Tensor) -> Tensor:

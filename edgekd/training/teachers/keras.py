@@ -19,9 +19,9 @@ OUTSIDE = {"ReadFile", "WriteFile", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
 def open_keras(path: Path, sample: Sequence[int], where: str) -> Predictor:
-    """What a .keras file's or SavedModel's one output is for samples of that shape.
+    """A predictor for the one output of a .keras file or SavedModel, for samples of that shape.
 
-    A .keras file with lambdas or with classes that aren't Keras's own is refused, and so is a
+    A .keras file with lambdas or with classes that aren't Keras's own is rejected, and so is a
     SavedModel whose graph reads or writes files: neither is executed.
     """
     if not path.exists():

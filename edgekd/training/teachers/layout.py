@@ -1,4 +1,4 @@
-"""From our layout of a sample (channels first) to the one that a black box was made with."""
+"""From this package's sample layout (channels first) to the one a black box expects."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,10 +11,10 @@ Arrange = Callable[[Tensor], Tensor]
 
 
 def arrangement(wanted: Sequence[int | None], sample: Sequence[int], where: str) -> Arrange:
-    """What turns a batch (B, *sample) into (B, *wanted); a None in `wanted` fits any size.
+    """A function from a batch (B, *sample) to (B, *wanted); a None in `wanted` fits any size.
 
     Tried in this order: the same, channels last, without a channel axis of size one, flattened.
-    InputError when none fits.
+    InputError if none fits.
     """
     wanted, sample = tuple(wanted), tuple(sample)
     last = (*sample[1:], sample[0])

@@ -1,4 +1,4 @@
-"""From a recipe's network table to a teacher, its outputs checked against the data."""
+"""From a recipe's network table to a teacher whose outputs are checked against the data."""
 
 from pathlib import Path
 
@@ -24,9 +24,9 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
     """The teacher of a recipe's table, whose paths are relative to `folder`.
 
     A factory or program can be tapped (`module`); the rest are black boxes. A few training
-    samples are run, so outputs that don't fit the data's classes are refused here, and
-    probabilities are noticed. InputError for whatever is wrong, MissingPackage for a runtime
-    that isn't installed.
+    samples are run, so outputs that don't fit the data's classes are rejected here, and
+    probabilities are detected. Raises InputError for anything that is wrong, MissingPackage for a
+    runtime that isn't installed.
     """
     key = network_key(network, folder)
     if network.is_module:

@@ -19,10 +19,10 @@ PARTS = ("train", "validation", "test")
 
 
 def open_logits(path: Path, data: Data, where: str) -> Callable[[Tensor], Tensor]:
-    """What was recorded for samples, found by their content, so any order and split is right.
+    """A predictor of recorded logits, found by the samples' content: any order and split works.
 
     An .npy (or an .npz's `train`) has a row for each training sample of the source, before any
-    were held back; an .npz may have `validation` and `test` too. Half precision is welcome.
+    were held back; an .npz may have `validation` and `test` too. Half precision is fine.
     """
     if data.augmentation.active:
         raise InputError(

@@ -14,7 +14,7 @@ FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(doub
 
 
 def open_onnx(path: Path, sample: Sequence[int], where: str) -> Predictor:
-    """What the file's one output is for samples of that shape; InputError for a wrong file."""
+    """A predictor for the file's one output, for samples of that shape; InputError if unusable."""
     try:
         import onnxruntime
     except ImportError:

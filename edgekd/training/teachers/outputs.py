@@ -10,7 +10,7 @@ from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError
 
 PROBE = 64
-"""How many training samples tell what a teacher's outputs are."""
+"""How many training samples are used to find out what a teacher's outputs are."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Outputs:
     """How a teacher's raw outputs become logits.
 
     log(p + floor) of probabilities gives the logits back up to a constant per sample, which no
-    softmax sees. `floor` is half a quantization step where the outputs are quantized.
+    softmax sees. `floor` is half a quantization step if the outputs are quantized.
     """
 
     probabilities: bool = False
@@ -45,9 +45,9 @@ def outputs_of(
     task: Task = CLASSIFICATION,
     y: Tensor | None = None,
 ) -> Outputs:
-    """Check a teacher's outputs (B, ...) for some samples against the data, and tell their kind.
+    """Check a teacher's outputs (B, ...) for some samples against the data, and return their kind.
 
-    `y` (B, ...) are these samples' targets; without them any labels are taken for right.
+    `y` (B, ...) are these samples' targets; without them any labels are accepted.
     """
     targets = torch.zeros(len(raw), dtype=torch.int64) if y is None else y
     fault = task.output_fault(raw, targets, classes, where)

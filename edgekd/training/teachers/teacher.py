@@ -10,7 +10,7 @@ class Teacher(Protocol):
 
     `key` is the hash of its content, which cached logits are stored under. `module` is None for a
     black box (ONNX, TFLite, Keras, recorded logits): losses on features then have nothing to tap.
-    `weight` is its share where several teachers are averaged.
+    `weight` is its share if several teachers are averaged.
     """
 
     @property

@@ -15,7 +15,7 @@ from edgekd.training.teachers.layout import arrangement
 
 
 def open_tflite(path: Path, sample: Sequence[int], where: str) -> Predictor:
-    """What the file's one output is for samples of that shape; InputError for a wrong file."""
+    """A predictor for the file's one output, for samples of that shape; InputError if unusable."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
