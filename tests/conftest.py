@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backend_marker import skip_without_backends
 
 from edgekd.installed import switch_telemetry_off
 
 switch_telemetry_off()  # some tests import the libraries themselves
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    skip_without_backends(item)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekd.devices._replies import Hello
+from edgekd.devices.replies import Hello
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.measurement import Kind
 

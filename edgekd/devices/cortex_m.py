@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from edgekd.devices import Options, Samples
-from edgekd.devices._replies import Hello
 from edgekd.devices.agent import from_model, to_model
 from edgekd.devices.host import open_host
+from edgekd.devices.replies import Hello
 from edgekd.errors import InputError, ToolError, raise_all
 from edgekd.firmware import emulation, hosted
 from edgekd.registry import DEVICES

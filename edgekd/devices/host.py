@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import AGENT, LocalTransport
+from edgekd.devices.session import AgentDevice
+from edgekd.devices.transport import AGENT, LocalTransport
 from edgekd.errors import InputError
 from edgekd.registry import DEVICES
 

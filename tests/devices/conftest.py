@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ssh_server import Server, missing_server, serving
 
-from edgekd.devices._session import AgentDevice
 from edgekd.devices.emulated.image import GUEST
 from edgekd.devices.opening import open_device
+from edgekd.devices.session import AgentDevice
 from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 
 SHAPE = (2, 3, 8, 8)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import AGENT, LocalTransport
+from edgekd.devices.session import AgentDevice
+from edgekd.devices.transport import AGENT, LocalTransport
 from edgekd.errors import ToolError
 from edgekd.store import cache_folder
 from edgekd.values.artifact import Artifact

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.devices._session import AgentDevice
 from edgekd.devices.emulated.catalog import create_board, find_board, start_board, stop_board
 from edgekd.devices.emulated.folders import WHERE
 from edgekd.devices.emulated.machine import TOOLS
 from edgekd.devices.opening import open_device
+from edgekd.devices.session import AgentDevice
 from edgekd.errors import ToolError
 from edgekd.installed import missing_programs
 from edgekd.measure.meters.latency import latency_measurements

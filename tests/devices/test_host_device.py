@@ -19,10 +19,10 @@ from waiting import until
 from edgekd.benchmark.files import Wanted, bench_files
 from edgekd.benchmark.options import parse_shape
 from edgekd.devices import agent
-from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import AGENT
 from edgekd.devices.host import open_host
 from edgekd.devices.opening import open_device
+from edgekd.devices.session import AgentDevice
+from edgekd.devices.transport import AGENT
 from edgekd.errors import InputError, MissingRuntime, ToolError
 from edgekd.values.artifact import Artifact, OpPlacement
 from edgekd.values.target import load_target

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from edgekd.devices._replies import Benchmarked, Cold, Loaded, Looked, Recorded, checked
-from edgekd.devices._samples import samples_of
+from edgekd.devices.replies import Benchmarked, Cold, Loaded, Looked, Recorded, checked
+from edgekd.devices.samples import samples_of
 from edgekd.errors import ToolError
 from edgekd.measure.meters.board_energy import BoardRecorder
 from edgekd.values.target import Sensors

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.devices._session import AgentDevice
+from edgekd.devices.session import AgentDevice
 from edgekd.errors import InputError, MissingRuntime
 from edgekd.values.artifact import Artifact, TensorInfo
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from ssh_server import Server
 
-from edgekd.devices._session import AgentDevice
 from edgekd.devices.opening import open_device
+from edgekd.devices.session import AgentDevice
 from edgekd.devices.ssh import parse_address
 from edgekd.devices.ssh.faults import Address
 from edgekd.devices.ssh.scripts import command_line

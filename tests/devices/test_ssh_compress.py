@@ -12,8 +12,8 @@ from ssh_server import Server, free_port
 
 from edgekd.backends import Board
 from edgekd.devices import ssh
-from edgekd.devices._transport import AGENT
 from edgekd.devices.opening import missing_runtimes, open_device
+from edgekd.devices.transport import AGENT
 from edgekd.errors import MissingRuntime
 
 RECIPE = """

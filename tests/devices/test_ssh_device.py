@@ -12,9 +12,9 @@ import pytest
 from ssh_server import Proxy, Server, missing_server, serving
 from waiting import until
 
-from edgekd.devices import _session
-from edgekd.devices._session import AgentDevice
+from edgekd.devices import session
 from edgekd.devices.opening import open_device
+from edgekd.devices.session import AgentDevice
 from edgekd.errors import InputError, ToolError
 from edgekd.values.artifact import Artifact
 
@@ -49,7 +49,7 @@ def test_a_test_set_is_streamed_in_batches(
     monkeypatch.setattr(
         device._transport, "write", lambda there, x: (sent.append(len(x)), write(there, x))
     )
-    monkeypatch.setattr(_session, "CHUNK_BYTES", 2 * inputs[0].nbytes)
+    monkeypatch.setattr(session, "CHUNK_BYTES", 2 * inputs[0].nbytes)
     np.testing.assert_array_equal(device.infer(artifact, inputs, {}), whole)
     assert len(sent) == 3, "two, two and one sample"
     assert max(sent) < 3 * inputs[0].nbytes
@@ -135,7 +135,7 @@ def test_a_lost_connection_is_made_again_where_that_is_safe(
     proxy = Proxy(board.port)
     board.configure(port=proxy.port)
     board.trust(board.host_key, proxy.port)
-    monkeypatch.setattr(_session, "PAUSES_S", (0.05, 0.2))
+    monkeypatch.setattr(session, "PAUSES_S", (0.05, 0.2))
     device = open_device(board.url, limit_s=60.0)
     before = device.infer(artifact, inputs, {})
     proxy.cut()

@@ -14,9 +14,9 @@ import pytest
 from ssh_server import Proxy, Server, all_processes, command_of, free_port, kill, new_key
 from waiting import until
 
-from edgekd.devices import _session
-from edgekd.devices._session import AgentDevice
+from edgekd.devices import session
 from edgekd.devices.opening import open_device
+from edgekd.devices.session import AgentDevice
 from edgekd.devices.ssh import open_ssh
 from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.values.artifact import Artifact
@@ -228,7 +228,7 @@ def test_a_cut_in_the_middle_of_an_upload(
     proxy = Proxy(board.port, after=1 << 20, times=times)
     board.configure(port=proxy.port)
     board.trust(board.host_key, proxy.port)
-    monkeypatch.setattr(_session, "PAUSES_S", (0.05, 0.05))
+    monkeypatch.setattr(session, "PAUSES_S", (0.05, 0.05))
     error = InputError if times == 1 else ToolError
     words = "litert can't load it" if times == 1 else "the connection was lost"
     with opened(board.url) as device, pytest.raises(error, match=words):
@@ -285,7 +285,7 @@ def test_a_hanging_agent_is_ended(
 def test_an_agent_that_prints_garbage(
     board: Server, tmp_path: Path, said: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekd.devices._transport.LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr("edgekd.devices.transport.LONGEST_LINE", 1 << 20)
     fake = tmp_path / "agent.py"
     fake.write_text(f"import os, sys\nfor line in sys.stdin:\n    {said}\n    sys.stdout.flush()\n")
     device = open_ssh(board.url.removeprefix("ssh://"), agent=fake, limit_s=20.0)

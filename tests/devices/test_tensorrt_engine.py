@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.devices._session import AgentDevice
 from edgekd.devices.host import open_host
+from edgekd.devices.session import AgentDevice
 from edgekd.errors import InputError
 from edgekd.values.artifact import Artifact, TensorInfo
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.devices._session import AgentDevice
 from edgekd.devices.emulated.root import create_root, missing_tools
 from edgekd.devices.emulated.user_mode import open_user_mode
+from edgekd.devices.session import AgentDevice
 from edgekd.measure.meters.latency import latency_measurements
 from edgekd.values.artifact import Artifact
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from edgekd.devices import Options, Samples
-from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import AGENT
 from edgekd.devices.emulated.catalog import Board, find_board, list_boards
 from edgekd.devices.emulated.processors import hardware_of
 from edgekd.devices.emulated.virtio import BoardTransport
+from edgekd.devices.session import AgentDevice
+from edgekd.devices.transport import AGENT
 from edgekd.registry import DEVICES
 from edgekd.values.artifact import Artifact, TensorInfo
 

@@ -9,10 +9,10 @@ named.
 import os
 from typing import Any
 
-from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import AGENT, LocalTransport
 from edgekd.devices.emulated.processors import PROCESSORS, hardware_of
 from edgekd.devices.emulated.root import PYTHON, USER_MODE, create_root
+from edgekd.devices.session import AgentDevice
+from edgekd.devices.transport import AGENT, LocalTransport
 
 
 def no_times(name: str) -> str:

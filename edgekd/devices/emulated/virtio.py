@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekd.devices._beside import plain_name, shipment
-from edgekd.devices._transport import LONGEST_LINE, Channel, ending
+from edgekd.devices.companions import plain_name, shipment
 from edgekd.devices.emulated.catalog import Board, control_link, machine_for
 from edgekd.devices.emulated.link import Link
 from edgekd.devices.emulated.machine import PORTS, Running
+from edgekd.devices.transport import LONGEST_LINE, Channel, ending
 from edgekd.errors import ToolError
 
 

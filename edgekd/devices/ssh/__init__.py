@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import AGENT
+from edgekd.devices.session import AgentDevice
 from edgekd.devices.ssh.connection import require_asyncssh
 from edgekd.devices.ssh.faults import Address
 from edgekd.devices.ssh.transport import SshTransport
+from edgekd.devices.transport import AGENT
 from edgekd.errors import InputError, nearest
 from edgekd.registry import DEVICES
 

@@ -12,9 +12,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekd.devices._transport import Disconnected, status_of
 from edgekd.devices.ssh.faults import Address, HostKey, explained
 from edgekd.devices.ssh.scripts import command_line
+from edgekd.devices.transport import Disconnected, status_of
 from edgekd.errors import EdgekdError, MissingPackage, ToolError
 from edgekd.installed import has_module
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.devices._beside import plain_name, shipment
-from edgekd.devices._replies import printable
-from edgekd.devices._transport import Channel, Lines, ending
+from edgekd.devices.companions import plain_name, shipment
+from edgekd.devices.replies import printable
 from edgekd.devices.ssh import scripts
 from edgekd.devices.ssh.connection import STALL_SECONDS, Connection, Process
 from edgekd.devices.ssh.faults import Address
+from edgekd.devices.transport import Channel, Lines, ending
 from edgekd.errors import ToolError
 
 SILENCE_SECONDS = 180

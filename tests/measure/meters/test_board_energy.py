@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from device_files import write
 
-from edgekd.devices._session import AgentDevice
-from edgekd.devices._transport import AGENT, Channel, LocalTransport
+from edgekd.devices.session import AgentDevice
+from edgekd.devices.transport import AGENT, Channel, LocalTransport
 from edgekd.errors import InputError, ToolError
 from edgekd.measure.meters.board_energy import BoardRecorder, _below
 from edgekd.measure.meters.energy import Trace

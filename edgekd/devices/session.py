@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgekd.devices import Options, Recording, Samples, Scope
-from edgekd.devices._recording import AgentRecording
-from edgekd.devices._replies import (
+from edgekd.devices.recording import AgentRecording
+from edgekd.devices.replies import (
     Benchmarked,
     Cold,
     Hello,
@@ -26,8 +26,8 @@ from edgekd.devices._replies import (
     fault_of,
     printable,
 )
-from edgekd.devices._samples import no_samples, samples_of, threads_of
-from edgekd.devices._transport import Channel, Disconnected, Transport
+from edgekd.devices.samples import no_samples, samples_of, threads_of
+from edgekd.devices.transport import Channel, Disconnected, Transport
 from edgekd.errors import EdgekdError, MissingRuntime, ToolError
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact, TensorInfo

@@ -1,7 +1,7 @@
 """Convert an agent's replies to the samples of one benchmark."""
 
 from edgekd.devices import Options, Samples, Scope
-from edgekd.devices._replies import Benchmarked, Cold, Loaded, milliseconds
+from edgekd.devices.replies import Benchmarked, Cold, Loaded, milliseconds
 from edgekd.errors import ToolError
 
 

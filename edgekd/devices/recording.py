@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edgekd.devices._replies import Clock, Recorded, checked
+from edgekd.devices.replies import Clock, Recorded, checked
 
 
 class AgentRecording:
