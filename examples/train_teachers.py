@@ -1,8 +1,8 @@
-"""Train the teachers of the examples with their targets alone, each as its recipe describes it.
+"""Train the teacher of each example on its labels alone, as the example's recipe describes it.
 
     python examples/train_teachers.py [NAME ...]
 
-The weights are written beside the recipe; the test set is looked at once, at the end.
+The weights are written beside the recipe. The test set is used once, at the end.
 """
 
 import sys

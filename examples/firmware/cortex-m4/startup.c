@@ -1,4 +1,4 @@
-/* What runs before main() on a bare Cortex-M4: vectors, FPU, memory, and semihosting's end. */
+/* Runs before main() on a bare Cortex-M4: vectors, FPU, memory; ends through semihosting. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
