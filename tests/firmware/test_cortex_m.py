@@ -177,4 +177,4 @@ def test_doctor_tells_of_an_emulated_processor_what_there_is_to_tell():
     found = {row.name: row for row in examine_device("cortex-m://cortex-m4")}
     assert found["architecture"].found == "thumb"
     assert found["board"].found == "cortex-m4"
-    assert (found["memory"].found, found["memory"].hint) == ("", "the device does not tell")
+    assert (found["memory"].found, found["memory"].hint) == ("", "the device does not report it")
