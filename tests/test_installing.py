@@ -90,7 +90,8 @@ def test_an_empty_environment_compresses_outside_a_clone(wheel: Path, tmp_path: 
     command = [python, "-m", "edgekd", "compress", "--target", "x86", "--quick", "--out", "out"]
     epochs = [f"--set=stage.{stage}.epochs=1" for stage in ("distill", "prune", "quantize")]
     done = run([*command, *epochs, "--budget=accuracy_drop=99"], tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # two of the target's backends gave no file
+    assert "verdict: pass" in done.stdout
     for package, extra in (("litert-torch", "tflite"), ("apache-tvm", "tvm")):
         assert package in done.stderr
         assert f"pip install 'edgekd[{extra}]'" in done.stderr
