@@ -334,25 +334,28 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+FOLDERS = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
+
 CHILD = """
 import sys, time, torch
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from test_training import *
 
 slow = sys.argv[2] == "slow"
 training = Teaching(epochs=6, batch_size=16, learning_rate=0.01)
-module = fit(
-    network(), label_loss(training), training, data=data(Augmentation(shift=1)), seed=5,
-    work=Path(sys.argv[1]), on_step=lambda done, total: time.sleep(0.03 if slow else 0),
+there = context(
+    training, data=data(Augmentation(shift=1)), seed=5, work=Path(sys.argv[1]),
+    on_step=lambda done, total: time.sleep(0.03 if slow else 0),
 )
+module = fit_labels(network(), there)
 torch.save(module.state_dict(), sys.argv[1] + "/end.pt")
 """
 
 
 @pytest.mark.slow
 def test_a_run_killed_anywhere_ends_with_the_bits_of_an_unbroken_one(tmp_path):
-    code = CHILD.format(tests=str(Path(__file__).parent))
+    code = CHILD.format(tests=FOLDERS)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
@@ -378,21 +381,17 @@ def done_epochs(work: Path) -> int:
     return found[1]["done"] if found else 0
 
 
-def of_half_a_batch(loss):
-    """The loss, of steps that two processes take with eight samples each."""
-
-    def checked(module, batch):
-        assert (len(batch.x), batch.processes) == (8, 2)
-        return loss(module, batch)
-
-    return checked
+def half_a_batch(module, batch):
+    """The label loss, in steps that two processes take with eight samples each."""
+    assert (len(batch.x), batch.processes) == (8, 2)
+    return nn.functional.cross_entropy(module(batch.x), batch.y)
 
 
 @pytest.mark.slow
 def test_two_processes_under_torchrun_train_one_model(tmp_path):
     script = tmp_path / "train.py"
-    code = CHILD.replace("label_loss(training)", "of_half_a_batch(label_loss(training))")
-    script.write_text(code.format(tests=str(Path(__file__).parent)))
+    code = CHILD.replace("fit_labels(network(), there)", "fit(network(), half_a_batch, there)")
+    script.write_text(code.format(tests=FOLDERS))
     arguments = ["--nproc-per-node=2", "--master-port=29533", script, tmp_path, "fast"]
     command = [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
