@@ -4,6 +4,8 @@ import re
 
 from pages import README, ROOT, commands_of
 
+from edgekd.registry import LOSSES, SCHEMES
+
 TEXT = README.read_text(encoding="utf-8")
 
 
@@ -29,3 +31,8 @@ def test_the_readme_shows_the_table_that_the_results_page_has():
     table = TEXT.split("## One result")[1].split("\n\n")[2]
     assert table.startswith("| file | accuracy |")
     assert table in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_counts_losses_and_schemes_as_they_are():
+    losses, schemes = re.findall(r"with (\d+) losses and (\d+) ways", TEXT)[0]
+    assert (int(losses), int(schemes)) == (len(LOSSES.names()), len(SCHEMES.names()))
