@@ -1,4 +1,4 @@
-/* What the emulated board offers. */
+/* The services of the emulated board. */
 
 #ifndef BARE_H
 #define BARE_H
@@ -11,7 +11,7 @@ int semihost(int operation, const void *argument);
 /* Ends the emulation with that exit status. */
 _Noreturn void leave(int status);
 
-/* Of the processor's clock, since reset. */
+/* Ticks of the processor's clock since reset. */
 uint64_t ticks(void);
 
 int main(void);

@@ -1,6 +1,6 @@
 /* Reads inputs from the file `inputs` until it ends, writes outputs to the file `outputs`, the
-   ticks of each inference to the file `ticks`, 64 bits each, and to `stack` how many bytes of stack
-   the inferences took: those that are no longer painted. */
+   ticks of each inference to the file `ticks`, 64 bits each, and to `stack` the number of bytes of
+   stack that the inferences used: those no longer painted. */
 
 #include <stdint.h>
 
@@ -15,7 +15,7 @@ static int open_file(const char *name, uint32_t mode, uint32_t length)
     return semihost(0x01, request);
 }
 
-/* 0 if all bytes were moved. */
+/* 0 if all bytes were transferred. */
 static int move(int operation, int file, void *bytes, uint32_t count)
 {
     const uint32_t request[3] = {(uint32_t)file, (uint32_t)(uintptr_t)bytes, count};

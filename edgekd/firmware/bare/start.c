@@ -1,4 +1,4 @@
-/* Vector table, start and semihosting of an emulated Cortex-M: what lies between reset and main. */
+/* Vector table, start and semihosting of an emulated Cortex-M: everything between reset and main. */
 
 #include <stdint.h>
 

@@ -3,22 +3,22 @@
 #   cmake -Dedgekd_DIR=$(edgekd firmware cmake-dir) ...
 #
 #   edgekd_add_model(
-#     NAME <target>              # the library; begins its files and symbols, too
+#     NAME <target>              # the library; also the prefix of its files and symbols
 #     RECIPE <recipe.toml>
 #     TARGET <name|file.toml>    # edgekd targets
 #     [OUTPUT c|tflm]            # C11 with no runtime (default), or an array for the micro runtime
-#     [BUDGET <limit>...]        # size_kib=64 memory_kib=32; a broken one fails the build
+#     [BUDGET <limit>...]        # size_kib=64 memory_kib=32; a broken budget fails the build
 #     [ACCEPT <kind>...]         # simulated, estimated: weaker numbers that may satisfy a budget
 #     [SET <key=value>...]       # overrides of the recipe
 #     [DEVICE <url>]             # a board to measure on
 #     [SEED <number>] [QUICK])
 #
 # The target is a static library whose include folder has <target>.h (OUTPUT c) or <target>_model.h
-# and <target>_resolver.h (OUTPUT tflm). It is built again when the recipe or a file it names changes.
+# and <target>_resolver.h (OUTPUT tflm). It is rebuilt when the recipe or a file it names changes.
 cmake_minimum_required(VERSION 3.20)
 
 find_program(EDGEKD_EXECUTABLE edgekd
-  HINTS "${CMAKE_CURRENT_LIST_DIR}/../../../../../../bin"  # of the environment this file lies in
+  HINTS "${CMAKE_CURRENT_LIST_DIR}/../../../../../../bin"  # of the environment that contains this file
   NO_CMAKE_FIND_ROOT_PATH
   DOC "edgekd's command line")
 if(NOT EDGEKD_EXECUTABLE)

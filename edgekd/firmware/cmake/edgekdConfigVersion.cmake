@@ -1,5 +1,5 @@
-# The version is that of the Python package that these files lie in; before 1.0 every minor release
-# may break, so only the same minor version is compatible.
+# The version is that of the Python package that contains these files. Before 1.0 every minor release
+# may break compatibility, so only the same minor version is compatible.
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../version.py" line REGEX "__version__ = ")
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" PACKAGE_VERSION "${line}")
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" _edgekd_has "${PACKAGE_VERSION}")

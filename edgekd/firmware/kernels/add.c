@@ -9,7 +9,7 @@ typedef struct {
 
 static inline int8_t add_one(const add_layer *p, int32_t a, int32_t b)
 {
-    /* 20 bits more, so that nothing of the inputs is rounded away before the sum. */
+    /* 20 more bits, so that nothing is rounded away before the sum. */
     const int32_t left = (a + p->a_offset) * (INT32_C(1) << 20);
     const int32_t right = (b + p->b_offset) * (INT32_C(1) << 20);
     const int32_t sum = rescale(left, p->a_multiplier, p->a_shift)

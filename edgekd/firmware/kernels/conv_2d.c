@@ -12,7 +12,7 @@ typedef struct {
     int32_t input_offset, output_offset, low, high;
 } conv_2d_layer;
 
-/* The filter's taps [begin, end) that lie within an input of that size. */
+/* The filter's taps [begin, end) that are within an input of that size. */
 static inline int32_t first_tap(int32_t origin, int32_t dilation)
 {
     return origin < 0 ? (dilation - 1 - origin) / dilation : 0;
@@ -35,7 +35,7 @@ static void conv_2d_sums(const conv_2d_layer *p, const int8_t *x, int32_t y0, in
     const int32_t kx_begin = first_tap(x0, p->dilation_x);
     const int32_t kx_end = end_of_taps(x0, p->dilation_x, p->input_width, p->filter_width);
     const int8_t *weights = p->weights + channel * filter_size;
-    /* Taps that are neighbours in memory are one long product. */
+    /* Taps that are adjacent in memory form one long product. */
     const int32_t whole = p->dilation_x == 1 && p->group_inputs == p->input_channels;
     const int32_t runs = whole ? (kx_end > kx_begin ? 1 : 0) : kx_end - kx_begin;
     const int32_t length = whole ? (kx_end - kx_begin) * p->group_inputs : p->group_inputs;

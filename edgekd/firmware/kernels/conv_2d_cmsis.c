@@ -1,4 +1,4 @@
-/* CMSIS-NN's convolution; what its version at hand does not take, plain C computes. */
+/* CMSIS-NN's convolution; plain C computes whatever its version does not support. */
 
 typedef conv_2d_layer conv_2d_cmsis_layer;
 

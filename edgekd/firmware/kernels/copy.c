@@ -1,5 +1,5 @@
-/* Moves elements from one set of strides to another, over up to eight dimensions; the outermost
-   comes first. `fill` says whether the whole output is set to `value` before. */
+/* Moves elements from one set of strides to another, over up to eight dimensions; outermost
+   first. `fill` says whether the whole output is first set to `value`. */
 
 typedef struct {
     int32_t shape[8], from_stride[8], to_stride[8];

@@ -13,7 +13,7 @@ typedef struct {
     int32_t input_offset, output_offset, low, high;
 } depthwise_conv_2d_layer;
 
-/* The sums of four neighbouring output channels; the last ones are repeated where fewer are left.*/
+/* The sums of four adjacent output channels; the last one is repeated if fewer are left. */
 static void depthwise_conv_2d_sums(const depthwise_conv_2d_layer *p, const int8_t *x, int32_t y0,
                                    int32_t x0, const int32_t *channels, int32_t *sums)
 {

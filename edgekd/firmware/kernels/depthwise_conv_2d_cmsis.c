@@ -1,4 +1,4 @@
-/* CMSIS-NN's depthwise convolution; what its version at hand does not take, plain C computes. */
+/* CMSIS-NN's depthwise convolution; plain C computes whatever its version does not support. */
 
 typedef depthwise_conv_2d_layer depthwise_conv_2d_cmsis_layer;
 

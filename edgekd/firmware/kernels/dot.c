@@ -1,5 +1,5 @@
-/* Adds (x + offset) . w to four sums, whose weights lie `stride` apart. Where fewer than four are
-   left, the last of them is worked out again and again: nothing beyond it is read. */
+/* Adds (x + offset) . w to four sums, whose weights are `stride` apart. If fewer than four are left,
+   the last of them is computed repeatedly, so that nothing beyond it is read. */
 
 static inline void dot_4(const int8_t *x, int32_t offset, const int8_t *w, int32_t stride,
                          int32_t last, int32_t count, int32_t *sums)

@@ -1,5 +1,5 @@
 /* A fully connected layer as CMSIS-NN's 1x1 convolution, which has a multiplier for each output in
-   every version; what it does not take, plain C computes. */
+   every version; plain C computes whatever it does not support. */
 
 typedef fully_connected_layer fully_connected_cmsis_layer;
 

@@ -9,7 +9,7 @@ typedef struct {
     int32_t input_offset, output_offset, low, high;
 } fully_connected_double_layer;
 
-/* Halves away from zero; a sum of 32 bits times a scale keeps clear of what int32 does not hold. */
+/* Halves away from zero; a 32-bit sum times a scale stays within the range of int32. */
 static inline int32_t round_double(double value)
 {
     const int32_t whole = (int32_t)value;

@@ -1,4 +1,4 @@
-/* A function of one int8: its 256 values, from that of -128 on. The output may be the input. */
+/* A function of one int8 as a table of its 256 values, from -128 on. The output may be the input. */
 
 typedef struct {
     const int8_t *table;

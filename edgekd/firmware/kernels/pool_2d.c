@@ -1,4 +1,4 @@
-/* The mean or the maximum of a window, over what of it lies within the input. */
+/* The mean or maximum of a window, over the part of it that is within the input. */
 
 typedef struct {
     int32_t batches, input_height, input_width, channels;

@@ -1,5 +1,5 @@
-/* The rescaled sum over the middle of (outer, count, inner): a mean has 1 / count in its
-   multiplier. */
+/* The rescaled sum over the middle of (outer, count, inner): the multiplier of a
+   mean includes 1 / count. */
 
 typedef struct {
     int32_t outer, count, inner, zero_sum, multiplier, shift, output_offset;

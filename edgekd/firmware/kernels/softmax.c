@@ -1,6 +1,6 @@
-/* Softmax over the last dimension. The exponentials of the 256 differences to the largest value are
-   a table (Q0.31, 0 where TFLite leaves a value out); one reciprocal a row is worked out by
-   Newton-Raphson division as gemmlowp does it. */
+/* Softmax over the last dimension. A table has the exponentials of the 256 differences from the
+   largest value (Q0.31, 0 for values that TFLite omits); one reciprocal per row is computed by
+   Newton-Raphson division as in gemmlowp. */
 
 typedef struct {
     const int32_t *exponentials;
@@ -13,7 +13,7 @@ static inline int32_t saturating_high_multiply(int32_t a, int32_t b)
     return product > INT32_MAX ? INT32_MAX : (int32_t)product;
 }
 
-/* 2^(31 - *over) / (sum / 2^19) in Q0.31, *over being the whole bits of the sum. */
+/* 2^(31 - *over) / (sum / 2^19) in Q0.31, where *over counts the integer bits of the sum. */
 static int32_t softmax_reciprocal(int32_t sum, int32_t *over)
 {
     uint32_t bits = (uint32_t)sum;

@@ -1,5 +1,5 @@
 # A compressed model as a package. Parsed and run by bitbake's own parser and task executor in edgekd's
-# tests, with stand-ins of OpenEmbedded's base classes; not built in a whole Yocto build there.
+# tests, with stand-ins for OpenEmbedded's base classes; not tested in a full Yocto build.
 #
 #   inherit edgekd_model
 #   SRC_URI = "file://recipe.toml file://teacher.safetensors"
@@ -11,13 +11,13 @@
 # has the C header and source if EDGEKD_SOURCES is "c" or "tflm". A broken budget fails do_compile with
 # one line. Nothing is downloaded: do_compile has no network, which is bitbake's default.
 #
-# edgekd itself comes from a recipe of your layer, or from the machine that builds:
+# edgekd itself comes from a recipe in your layer, or from the build machine:
 #   EDGEKD_DEPENDS = ""        in the recipe, and   HOSTTOOLS += "edgekd"   in local.conf
 
 EDGEKD_DEPENDS ?= "python3-edgekd-native"
 DEPENDS += "${EDGEKD_DEPENDS}"
 
-# Releases from 5.1 on unpack into a folder of their own.
+# Releases since 5.1 unpack into a separate folder.
 S = "${@d.getVar('UNPACKDIR') or d.getVar('WORKDIR')}"
 B = "${WORKDIR}/edgekd"
 
