@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.constants import own_constants
-from edgekd.quant.export import export_graph, quiet
+from edgekd.quant.export import quiet
+from edgekd.quant.preparing import NOTES, prepare_graph
 from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.ranges import Ranges
 from edgekd.quant.rewrite import finish, fold_weights
@@ -37,17 +38,20 @@ def calibrate(
     (Xiao et al. 2023). The float module is left as it was.
     """
     nncf = import_nncf(where)
-    graph = export_graph(module, example, where)
+    start = prepare_graph(module, example, samples, where)
+    graph = start.graph
     prepared = copy.deepcopy(graph)
     own_constants(prepared)
     # Its progress bars go to stdout, where results belong.
     with redirect_stdout(io.StringIO()), quiet():
-        quantizer = TargetQuantizer(scheme, floats)
+        quantizer = TargetQuantizer(scheme, (*floats, *start.apart))
         calibrated = _run(nncf, prepared, samples, quantizer, smooth_quant, ranges)
     fold_weights(calibrated)
     if bias_correction:
         correct_biases(graph, calibrated, samples)
-    return finish(calibrated)
+    finished = finish(calibrated)
+    finished.meta[NOTES] = start.notes
+    return finished
 
 
 def import_nncf(where: str = "quantize") -> Any:

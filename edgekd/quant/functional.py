@@ -215,6 +215,63 @@ def _rewrite_like(graph: fx.GraphModule, node: fx.Node) -> None:
         graph.graph.erase_node(node)
 
 
+def _rewrite_adaptive_max(graph: fx.GraphModule, node: fx.Node) -> None:
+    """A maximum over equal windows, as the plain pooling that every runtime has."""
+    x: Any = node.args[0]
+    wanted: Any = node.args[1]
+    rank = 2 if node.target is aten.adaptive_max_pool2d.default else 1
+    sizes = x.meta["val"].shape[-rank:]
+    for user in [user for user in node.users if not user.users]:
+        graph.graph.erase_node(user)
+    values = list(node.users)
+    if any(user.args[1] != 0 for user in values) or not all(
+        isinstance(size, int) for size in sizes
+    ):
+        return
+    if any(size % count for size, count in zip(sizes, wanted, strict=True)):
+        return
+    window = [size // count for size, count in zip(sizes, wanted, strict=True)]
+    pool: Any = aten.max_pool2d.default if rank == 2 else aten.max_pool1d.default
+    for user in values:
+        with graph.graph.inserting_before(user):
+            pooled = graph.graph.call_function(pool, (x, window, window))
+        pooled.meta.update(user.meta)
+        user.replace_all_uses_with(pooled)
+        graph.graph.erase_node(user)
+    graph.graph.erase_node(node)
+
+
+def slice_splits(graph: fx.GraphModule) -> None:
+    """Each part of a split or chunk as a slice: one operator, one value, one grid."""
+    for node in list(graph.graph.nodes):
+        if node.target not in _SPLITS:
+            continue
+        dim: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+        x: Any = node.args[0]
+        dim %= x.meta["val"].dim()
+        sizes = [part.shape[dim] for part in node.meta["val"]]
+        if not all(isinstance(size, int) for size in sizes):
+            continue
+        for user in list(node.users):
+            start = sum(sizes[: user.args[1]])
+            end = start + sizes[user.args[1]]
+            with graph.graph.inserting_before(user):
+                part = graph.graph.call_function(aten.slice.Tensor, (x, dim, start, end))
+            part.meta.update(user.meta)
+            user.replace_all_uses_with(part)
+            graph.graph.erase_node(user)
+        graph.graph.erase_node(node)
+    graph.recompile()
+
+
+_SPLITS = {
+    aten.split.Tensor,
+    aten.split.sizes,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.tensor_split.sections,
+}
+
 _BINARY = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 _REWRITES = {
@@ -224,6 +281,8 @@ _REWRITES = {
     aten.slice.Tensor: _rewrite_slice,
     aten.slice_scatter.default: _rewrite_scatter,
     aten.copy.default: _rewrite_copy,
+    aten.adaptive_max_pool1d.default: _rewrite_adaptive_max,
+    aten.adaptive_max_pool2d.default: _rewrite_adaptive_max,
     aten.ones_like.default: _rewrite_like,
     aten.zeros_like.default: _rewrite_like,
     aten.full_like.default: _rewrite_like,

@@ -31,8 +31,16 @@ def computes(node: fx.Node) -> bool:
         node.op == "call_function"
         and isinstance(node.target, torch._ops.OpOverload)
         and node.target not in QUANTIZE | DEQUANTIZE | _QUIET
-        and isinstance(node.meta.get("val"), torch.Tensor)
+        and _gives_tensors(node)
     )
+
+
+def _gives_tensors(node: fx.Node) -> bool:
+    """Whether a node gives a tensor, or several, as a split or a recurrent layer does."""
+    value = node.meta.get("val")
+    if isinstance(value, tuple | list):
+        return any(isinstance(part, torch.Tensor) for part in value)
+    return isinstance(value, torch.Tensor)
 
 
 def _is_integer(node: fx.Node) -> bool:
@@ -42,7 +50,7 @@ def _is_integer(node: fx.Node) -> bool:
         return False
     if node.target in ops.WEIGHTED and node.args[1].target not in DEQUANTIZE:  # type: ignore[union-attr, operator]
         return False
-    inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    inputs = [source for source in node.all_input_nodes if _is_tensor(source)]
     reads = all(
         source.target in DEQUANTIZE or (node.target in ops.FUSED and source.target in ops.FUSABLE)
         for source in inputs
@@ -52,6 +60,11 @@ def _is_integer(node: fx.Node) -> bool:
         for user in node.users
     )
     return reads and writes
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    """Not a constant, and not the size of a tensor."""
+    return node.op != "get_attr" and isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def output_scale(module: nn.Module) -> float | None:

@@ -29,6 +29,9 @@ FUSED = {
 }
 """Clamps that a kernel applies for nothing while it requantizes the layer before them."""
 
+REGRID = aten.alias.default
+"""Put where a value changes its grid; gone once the grids are known."""
+
 FUSABLE = WEIGHTED | {aten.add.Tensor, aten.add_.Tensor}
 """What a clamp can be fused to."""
 
@@ -50,6 +53,7 @@ REGRIDDED = {
     aten.tanh.default,
     aten.leaky_relu.default,
     aten.leaky_relu_.default,
+    aten.alias.default,
 }
 """Quantized inputs, and a range of values of its own at the output."""
 
@@ -64,6 +68,7 @@ SHARED = {
     aten.squeeze.dims,
     aten.unsqueeze.default,
     aten.slice.Tensor,
+    aten.select.int,
     aten.contiguous.default,
     aten.clone.default,
     aten.max_pool1d.default,
@@ -79,18 +84,38 @@ SHARED = {
 JOINED = {aten.cat.default}
 """All inputs and the output on one grid."""
 
-FLOAT = {
+ATTENTION = {
     aten.softmax.int,
     aten._softmax.default,
-    aten.layer_norm.default,
-    aten.native_layer_norm.default,
+    aten.log_softmax.int,
     aten.matmul.default,
     aten.bmm.default,
+    aten.baddbmm.default,
+    aten.einsum.default,
     aten.scaled_dot_product_attention.default,
+}
+"""Stay in float, and so does what is made of their results until the next layer."""
+
+SENSITIVE = {
+    aten.layer_norm.default,
+    aten.native_layer_norm.default,
     aten.group_norm.default,
     aten.instance_norm.default,
+    aten.rms_norm.default,
+    aten.linalg_vector_norm.default,
+    aten.norm.ScalarOpt_dim,
+    aten.var.correction,
+    aten.std.correction,
+    aten.rsqrt.default,
+    aten.sqrt.default,
+    aten.pow.Tensor_Scalar,
+    aten.pow.Tensor_Tensor,
+    aten.exp.default,
+    aten.log.default,
+    aten.reciprocal.default,
+    aten.cumsum.default,
 }
-"""What marks a graph as a Transformer's: only its weighted layers are quantized."""
+"""Stay in float as well, and read floats: they enlarge what rounding did to their inputs."""
 
 
 def name_of(node: fx.Node) -> str:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
 
-from edgekd.quant.export import export_graph, quiet, switchable
+from edgekd.quant.export import quiet, switchable
+from edgekd.quant.preparing import NOTES, prepare_graph
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer
 from edgekd.quant.rewrite import finish
 from edgekd.values.target import Scheme
@@ -32,11 +33,15 @@ def prepare_qat(
     losses may read features. `train()` and
     `eval()` switch whether ranges follow the data.
     """
-    graph = export_graph(module, example, where)
+    start = prepare_graph(module, example, samples, where)
+    graph = start.graph
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with quiet():
-        prepared = switchable(prepare_qat_pt2e(graph, TargetQuantizer(scheme, floats)))
+        prepared = switchable(
+            prepare_qat_pt2e(graph, TargetQuantizer(scheme, (*floats, *start.apart)))
+        )
+    prepared.meta[NOTES] = start.notes
     _set_ranges(prepared, samples)
     return prepared.eval()
 
@@ -74,5 +79,8 @@ def finish_qat(graph: fx.GraphModule, example: Tensor) -> fx.GraphModule:
     graph.eval()
     with torch.no_grad(), quiet():
         graph(example)  # the weights' ranges, as the last step of the optimizer left them
+        notes = graph.meta.get(NOTES, ())
         converted = convert_pt2e(graph, fold_quantize=False)
-    return finish(converted)
+    finished = finish(converted)
+    finished.meta[NOTES] = notes
+    return finished

@@ -24,6 +24,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.regions import integer_nodes, is_float
 from edgekd.values.target import Scheme
 
 ANNOTATION = "quantization_annotation"
@@ -100,17 +101,15 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Write a `QuantizationAnnotation` on every node that computes in int8."""
-        only_weighted = is_hybrid(model)
+        integer = integer_nodes(model, self.floats)
         for node in model.graph.nodes:
-            if node.op != "call_function" or ANNOTATION in node.meta or self._is_float(node):
+            if node not in integer or ANNOTATION in node.meta or self._is_float(node):
                 continue
-            if node.target in ops.WEIGHTED and node.args[1].op == "get_attr":
+            if node.target in ops.WEIGHTED:
                 self._annotate_weighted(node)
-            elif only_weighted:
-                continue
             elif node.target in ops.REGRIDDED or node.target in ops.FUSED:
                 self._annotate_regridded(node)
-            elif node.target in ops.SHARED and _is_annotated(node.args[0], model):
+            elif node.target in ops.SHARED:
                 self._annotate_shared(node, [node.args[0]])
             elif node.target in ops.JOINED:
                 self._annotate_shared(node, list(node.args[0]))
@@ -130,11 +129,7 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         self._annotate_output(node, inputs)
 
     def _annotate_regridded(self, node: fx.Node) -> None:
-        inputs = {
-            argument: self._activation
-            for argument in node.args
-            if isinstance(argument, fx.Node) and _is_float(argument)
-        }
+        inputs = {argument: self._activation for argument in node.args if is_float(argument)}
         self._annotate_output(node, inputs)
 
     def _annotate_output(self, node: fx.Node, inputs: dict[Any, Any]) -> None:
@@ -166,17 +161,3 @@ def fused_clamp(node: fx.Node) -> fx.Node | None:
         return None
     user = next(iter(node.users))
     return user if user.target in ops.FUSED else None
-
-
-def is_hybrid(model: fx.GraphModule) -> bool:
-    """Whether the graph has attention or normalization, between which only layers are quantized."""
-    return any(node.target in ops.FLOAT for node in model.graph.nodes)
-
-
-def _is_annotated(node: fx.Node, model: fx.GraphModule) -> bool:
-    return ANNOTATION in node.meta or node.op == "placeholder"
-
-
-def _is_float(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.is_floating_point()

@@ -39,6 +39,7 @@ MOST_STEPS = 2**30
 def finish(graph: fx.GraphModule) -> fx.GraphModule:
     """What every converted graph goes through, whoever calibrated or trained it."""
     fold_weights(graph)
+    _erase_regrids(graph)
     store_biases(graph)
     merge_equal_weights(graph)
     graph.graph.eliminate_dead_code()
@@ -46,6 +47,14 @@ def finish(graph: fx.GraphModule) -> fx.GraphModule:
     for parameter in finished.parameters():
         parameter.requires_grad_(False)
     return finished.eval()
+
+
+def _erase_regrids(graph: fx.GraphModule) -> None:
+    """Leave a change of grids to the dequantize and quantize ops around it."""
+    for node in list(graph.graph.nodes):
+        if node.target is ops.REGRID:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
 
 
 def is_weight(node: fx.Node) -> bool:

@@ -28,6 +28,7 @@ from edgekd.quant.faults import (
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.mixed import Mixed, Trial, Wide, sensitivities, widened
 from edgekd.quant.narrow import Narrow
+from edgekd.quant.preparing import NOTES
 from edgekd.quant.ranges import Ranges
 from edgekd.quant.support import operators, unsupported
 from edgekd.quant.weight_only import (
@@ -159,7 +160,8 @@ class Quantize(TrainingStage):
         line = f"quantize: {self._name(context)} by {self.method} on {len(samples)} samples{note}"
         islands = float_islands(graph)
         if islands:
-            line += f", {len(islands)} operators stay in float"
+            line += f", {_counted(islands)} in float"
+        line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
         return candidate.after(graph, line, "int8")
 
     def _trained_int8(
@@ -285,3 +287,17 @@ def _scheme_name(context: Context) -> str:
     scheme = context.target.quantization
     channels = "per channel" if scheme.per_channel else "per tensor"
     return f"{scheme.activations}, {scheme.weight_bits}-bit weights {channels}"
+
+
+def _counted(islands: Sequence[str]) -> str:
+    """'softmax (head), 2 x gelu (mlp, ...)': at most four kinds of operators, by their layers."""
+    layers: dict[str, list[str]] = {}
+    for island in islands:
+        kind, _, layer = island.removeprefix("aten.").partition(" ")
+        layers.setdefault(kind, []).append(layer.strip("()"))
+    shown = [
+        f"{kind} ({names[0]})" if len(names) == 1 else f"{len(names)} x {kind} ({names[0]}, ...)"
+        for kind, names in list(layers.items())[:4]
+    ]
+    rest = len(layers) - len(shown)
+    return ", ".join(shown) + (f" and {rest} other kinds" if rest else "")

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgekd.backends.onnx import Onnx
+from edgekd.backends.onnx.export import to_onnx, write_onnx
 from edgekd.errors import Faults
+from edgekd.quant.calibration import calibrate
+from edgekd.quant.inspection import output_scale
 from edgekd.values.artifact import Artifact
+from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
 
 NAMES = ["resnet", "ds-cnn", "sensor", "transformer"]
@@ -205,3 +210,62 @@ def test_every_operator_is_placed_on_the_unit_of_the_provider(provider, unit, ca
     placed = Onnx().check(candidate("sensor", "float"), load_target("x86"), options)
     assert {one.placement for one in placed} == {unit}
     assert [one.op for one in placed].count("aten.conv1d") == 2
+
+
+class MeanOfASequence(nn.Module):
+    """Scales values by their mean over two dimensions."""
+
+    def __init__(self, dims: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first, self.dims = nn.Linear(8, 8), dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return x * x.mean(self.dims, keepdim=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "dims"),
+    [((6, 8), (-2, -1)), ((6, 8), (1, 2)), ((4, 6, 8), (2, 3)), ((3, 4, 6, 8), (2, 3))],
+)
+def test_a_mean_over_two_dimensions_is_exact_whatever_the_rank(shape, dims, tmp_path):
+    torch.manual_seed(0)
+    module, x = MeanOfASequence(dims).eval(), torch.randn(4, *shape)
+    write_onnx(to_onnx(module, x[:1]), tmp_path / "model.onnx")
+    (found,) = session(tmp_path / "model.onnx").run(None, {"input": x.numpy()})
+    with torch.no_grad():
+        assert np.abs(found - module(x).numpy()).max() <= 1e-5
+
+
+class Operands(nn.Module):
+    """A learned map, a number, a part of a split and a global maximum among int8 activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.map, self.last = nn.Parameter(torch.rand(1, 8, 8, 8) * 3 - 0.7), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (torch.relu(self.first((x - 0.4) / 0.3)) + self.map) * 0.5
+        left, right = x.chunk(2, 1)
+        x = torch.cat([torch.relu(self.second(left)), right], 1)
+        output: Tensor = self.last(F.adaptive_max_pool2d(x, 1).flatten(1))
+        return output
+
+
+@pytest.mark.slow
+def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(tmp_path):
+    torch.manual_seed(0)
+    module, x = Operands().eval(), torch.rand(64, 3, 8, 8)
+    target = load_target("x86")
+    graph = calibrate(module, x[:1], x, target.quantization)
+    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
+    (artifact,) = Onnx().compile(whole, target, {}, tmp_path)
+    found, scale = run(artifact, x), output_scale(graph)
+    with torch.no_grad():
+        assert np.abs(found - graph(x).numpy()).max() <= 1.01 * scale
+        assert np.abs(found - module(x).numpy()).max() <= 6 * scale
+    optimized = optimized_ops(artifact, tmp_path)
+    assert optimized["Conv"] + optimized["FusedConv"] == 0
+    assert optimized["QLinearConv"] == 2

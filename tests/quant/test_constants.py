@@ -41,7 +41,7 @@ class TwoLevels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         levels = [F.relu(self.stem(x))]
-        levels.append(F.relu(self.down(levels[0])) * 1.0)
+        levels.append(F.relu(self.down(levels[0])))
         outputs = []
         for number, level in enumerate(levels):
             level = self.conv(level)

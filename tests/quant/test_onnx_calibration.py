@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekd.backends.onnx import to_onnx, write_onnx
+from edgekd.backends.onnx.export import to_onnx, write_onnx
 from edgekd.quant.onnx_calibration import calibrate_onnx
 from edgekd.values.target import Scheme
 

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.models.transformer import transformer
+from edgekd.quant.calibration import calibrate
 from edgekd.quant.constants import constant_of
 from edgekd.quant.export import export_graph
 from edgekd.quant.inspection import float_islands
+from edgekd.quant.preparing import NOTES
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.quantizer import ANNOTATION, TargetQuantizer, weight_limit
 from edgekd.quant.rewrite import QUANTIZE, as_uint8, is_weight
@@ -130,21 +132,35 @@ def test_pooling_and_flattening_keep_the_grid_of_their_input():
 
 
 class Joined(nn.Module):
-    """Two layers of very different ranges, side by side."""
+    """Two layers side by side, one of `size` times larger values than the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: float) -> None:
         super().__init__()
         self.small, self.large = nn.Linear(3, 2), nn.Linear(3, 2)
-        nn.init.constant_(self.large.weight, 10.0)
+        for layer, weight in ((self.small, 1.0), (self.large, size)):
+            nn.init.constant_(layer.weight, weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.small(x), self.large(x)], 1)
 
 
 def test_what_is_joined_lies_on_one_grid():
-    found = grids(quantized(Joined(), ranged(0, 1)))
+    found = grids(quantized(Joined(7.0), ranged(0, 1)))
     assert len(set(found[1:])) == 1
-    assert found[1][0] * 255 > 9
+    assert found[1][0] * 255 == pytest.approx(7 * 1.2, rel=1e-3)
+
+
+def test_values_that_one_grid_would_leave_few_levels_are_joined_in_float():
+    x = ranged(0, 1)
+    for graph in (quantized(Joined(9.0), x), calibrate(Joined(9.0), x[:1], x, AFFINE)):
+        assert float_islands(graph) == ["aten.cat (cat)"]
+        scales = [scale for scale, _ in grids(graph)[1:]]
+        assert scales == pytest.approx([1.2 / 255, 9 * 1.2 / 255], rel=1e-3)
+        assert graph.meta[NOTES] == (
+            "'cat' joins values of which some are 9 times larger: joined in float, each part on a "
+            "grid of its own",
+        )
 
 
 def test_a_residual_sum_has_a_grid_of_its_own(int8):

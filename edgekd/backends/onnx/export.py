@@ -133,6 +133,7 @@ def _clean(model: Any) -> None:
     model.doc_string = model.graph.doc_string = ""
     model.graph.name = "main"
     del model.graph.metadata_props[:]
+    _pool_globally(model)
     del model.graph.value_info[:]
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -145,20 +146,24 @@ def _clean(model: Any) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if re.fullmatch(r"s\d+", dimension.dim_param):
                 dimension.dim_param = "batch"
-    _pool_globally(model)
 
 
 def _pool_globally(model: Any) -> None:
-    """Replace a mean over height and width with GlobalAveragePool, which has an integer kernel."""
+    """Replace a mean over height and width with GlobalAveragePool, which has an integer kernel.
+
+    Only of images (N, C, H, W): the same operator would average all but two dimensions of others.
+    """
     import onnx
 
+    described = (*model.graph.value_info, *model.graph.input)
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in described}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type != "ReduceMean" or len(node.input) < 2:
             continue
         axes = constants.get(node.input[1])
         keep = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
-        if axes is None or not keep:
+        if axes is None or not keep or ranks.get(node.input[0]) != 4:
             continue
         if sorted(onnx.numpy_helper.to_array(axes).tolist()) not in ([2, 3], [-2, -1]):
             continue

@@ -1,0 +1,158 @@
+"""A module's graph, ready for its ranges to be measured, whoever sets them.
+
+What depends on the samples is decided here: how far a padding of -inf reaches, and which
+concatenations would press values of very different sizes onto one grid.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.quant import ops
+from edgekd.quant.export import export_graph
+from edgekd.quant.functional import slice_splits
+from edgekd.quant.operands import make_operands_tensors
+from edgekd.quant.regions import integer_nodes, is_float, is_weighted
+
+aten = torch.ops.aten
+
+NOTES = "quantization_notes"
+"""The key of a quantized graph's `meta` that holds what the user should know of it."""
+
+_PADS = {aten.constant_pad_nd.default, aten.pad.default}
+_MAX_POOLS = {aten.max_pool1d.default, aten.max_pool2d.default}
+_FEWEST_LEVELS = 32
+"""Of the 256 of a common grid, what each input must have for itself."""
+
+_MEASURED = 64
+"""Samples by which ranges are compared."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float graph, the names of `apart` concatenations that stay in float, and `notes`."""
+
+    graph: fx.GraphModule
+    apart: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def prepare_graph(module: nn.Module, example: Tensor, samples: Tensor, where: str) -> Prepared:
+    """Export a module and fit what the samples decide. `samples` are (N, ...)."""
+    graph = export_graph(module, example, where)
+    slice_splits(graph)
+    make_operands_tensors(graph)
+    pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
+    joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
+    if not pads and not joins:
+        return Prepared(graph, (), ())
+    wanted: list[Any] = [node.args[0] for node in pads]
+    for node in joins:
+        wanted += node.args[0]  # type: ignore[arg-type]
+    ranges = _ranges(graph, wanted, samples[:_MEASURED])
+    for node in pads:
+        _fit_pad(node, ranges[node.args[0]][0])
+    graph.recompile()
+    apart, notes = _uneven(joins, ranges)
+    for node in joins:
+        if node.name not in apart:
+            _keep_clamps_fused(graph, node)
+    return Prepared(graph, apart, notes)
+
+
+def _feeds_max_pools(node: fx.Node) -> bool:
+    if node.target not in _PADS or not node.users:
+        return False
+    return all(user.target in _MAX_POOLS for user in node.users)
+
+
+def _fit_pad(node: fx.Node, least: float) -> None:
+    """Pad with the least value there is instead of less: a maximum never chooses either."""
+    place = 2 if node.target is aten.constant_pad_nd.default else 3
+    arguments = list(node.args)
+    value = arguments[place] if len(arguments) > place else node.kwargs.get("value", 0.0)
+    if value is None or float(value) >= least:  # type: ignore[arg-type]
+        return
+    node.kwargs = {key: each for key, each in node.kwargs.items() if key != "value"}
+    if place == 3 and len(arguments) == 2:
+        arguments.append(node.kwargs.get("mode", "constant"))
+        node.kwargs = {}
+    node.args = (*arguments[:place], least)
+
+
+def _ranges(
+    graph: fx.GraphModule, wanted: list[Any], samples: Tensor
+) -> dict[Any, tuple[float, float]]:
+    """The least and the largest value of each node."""
+    found: dict[Any, tuple[float, float]] = {}
+
+    class Watched(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if n in wanted:
+                finite = result[result.isfinite()]
+                found[n] = (float(finite.min()), float(finite.max())) if len(finite) else (0, 0)
+            return result
+
+    with torch.no_grad():
+        Watched(graph).run(samples)
+    return found
+
+
+def _uneven(
+    joins: list[fx.Node], ranges: dict[Any, tuple[float, float]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Concatenations of values whose sizes differ too much for one grid, and what to say."""
+    apart, notes = [], []
+    for node in joins:
+        parts: Any = node.args[0]
+        spans = [max(ranges[each][1], 0.0) - min(ranges[each][0], 0.0) for each in parts]
+        largest, least = max(spans), min((span for span in spans if span > 0), default=0.0)
+        if least * 256 >= largest * _FEWEST_LEVELS:
+            continue
+        ratio = f"'{node.name}' joins values of which some are {largest / least:.0f} times larger"
+        if _reaches_layer(node):
+            notes.append(f"{ratio}: on one int8 grid the small ones keep few levels")
+        else:
+            apart.append(node.name)
+            notes.append(f"{ratio}: joined in float, each part on a grid of its own")
+    return tuple(apart), tuple(notes)
+
+
+def _keep_clamps_fused(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Give clamped values that are joined with signed ones a grid of their own, from zero.
+
+    On the common grid zero is not the least value, and kernels that clamp by saturating the
+    output, as ONNX Runtime's do, would leave layer and clamp in float.
+    """
+    parts: Any = node.args[0]
+    clamped = [part for part in parts if _clamps_at_zero(part)]
+    if len(clamped) == len(parts):
+        return
+    for part in clamped:
+        with graph.graph.inserting_before(node):
+            moved = graph.graph.call_function(ops.REGRID, (part,))
+        moved.meta.update(part.meta)
+        node.replace_input_with(part, moved)
+
+
+def _clamps_at_zero(node: fx.Node) -> bool:
+    while node.target in ops.SHARED and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    if node.target in (aten.relu.default, aten.relu6.default):
+        return True
+    return node.target in ops.FUSED and len(node.args) > 1 and bool(node.args[1] == 0)
+
+
+def _reaches_layer(node: fx.Node) -> bool:
+    waiting, seen = list(node.users), set()
+    while waiting:
+        user = waiting.pop()
+        if is_weighted(user):
+            return True
+        if user not in seen:
+            seen.add(user)
+            waiting.extend(user.users)
+    return False

@@ -1,0 +1,159 @@
+"""Which operators of a graph compute in integers: decided for each region, never for the whole.
+
+Convolutions and linear layers with constant weights always do. What lies between them does where
+that saves a conversion and costs no precision:
+
+- nothing that attention or a normalization made, up to the next layer, and nothing that a
+  normalization reads (a Transformer's residual stream);
+- nothing that ends as an integer, such as ids that are looked up in a table;
+- operators that only move values (reshape, slice, concatenate) where their input has a grid and
+  something that computes in integers, or the network's output, reads them.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgekd.network.fx_names import layer_of
+from edgekd.quant import ops
+from edgekd.quant.constants import is_constant
+
+aten = torch.ops.aten
+
+_BETWEEN = ops.REGRIDDED | ops.FUSED | ops.SHARED | ops.JOINED
+_POOLS = {
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.avg_pool1d.default,
+    aten.avg_pool2d.default,
+}
+_MOVING = (ops.SHARED | ops.JOINED) - _POOLS
+_MADE_IN_FLOAT = ops.ATTENTION | ops.SENSITIVE
+
+
+def integer_nodes(graph: fx.GraphModule, floats: Collection[str] = ()) -> set[fx.Node]:
+    """The nodes that compute in integers; layers and nodes named in `floats` don't."""
+    return _Regions(graph, floats).decided()
+
+
+def exact_nodes(graph: fx.GraphModule) -> set[fx.Node]:
+    """Float values, inputs among them, whose integer part is used: a grid would change the ids."""
+    exact: set[fx.Node] = set()
+    for node in reversed(graph.graph.nodes):
+        read = any(user in exact or not _keeps_floats(user) for user in node.users)
+        if is_float(node) and read and not is_weighted(node):
+            exact.add(node)
+    return exact
+
+
+def _keeps_floats(user: fx.Node) -> bool:
+    """Whether a node that reads floats gives floats or a condition, and not integers."""
+    value = user.meta.get("val")
+    if user.op == "output" or not isinstance(value, Tensor):
+        return True
+    return value.is_floating_point() or value.dtype is torch.bool
+
+
+def is_float(node: Any) -> bool:
+    """Whether a node gives one tensor of floats."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def is_weighted(node: fx.Node) -> bool:
+    """Whether a node is a convolution or a linear layer with a constant weight."""
+    return node.target in ops.WEIGHTED and is_constant(node.args[1])
+
+
+def data_inputs(node: fx.Node) -> list[fx.Node]:
+    """The float tensors that a node reads and that are no constants."""
+    return [each for each in node.all_input_nodes if is_float(each) and not is_constant(each)]
+
+
+class _Regions:
+    def __init__(self, graph: fx.GraphModule, floats: Collection[str]) -> None:
+        self.nodes = [node for node in graph.graph.nodes if node.op != "get_attr"]
+        self.exact = exact_nodes(graph)
+        self.layers = {
+            node for node in self.nodes if is_weighted(node) and layer_of(node) not in floats
+        }
+        self.leading = _ancestors(self.layers)
+        self.chosen = {
+            node
+            for node in self.nodes
+            if _may_be_integer(node) and node not in self.exact and node.name not in floats
+        }
+
+    def decided(self) -> set[fx.Node]:
+        """Leave out nodes, which takes the reason from others, until nothing changes."""
+        while True:
+            tainted = self._tainted()
+            left = {node for node in self.chosen if self._stays(node, tainted)}
+            if left == self.chosen:
+                return self.chosen | self.layers
+            self.chosen = left
+
+    def _tainted(self) -> set[fx.Node]:
+        """What attention and normalizations made, up to the next layer."""
+        tainted: set[fx.Node] = set()
+        for node in self.nodes:
+            if node in self.layers:
+                continue
+            if node.target in _MADE_IN_FLOAT or any(each in tainted for each in data_inputs(node)):
+                tainted.add(node)
+        return tainted
+
+    def _stays(self, node: fx.Node, tainted: set[fx.Node]) -> bool:
+        inputs = data_inputs(node)
+        if not inputs or any(each in tainted for each in inputs):
+            return False
+        if any(user.target in ops.SENSITIVE for user in node.users):
+            return False
+        moves = node.target in _MOVING
+        if (node.target in ops.SHARED | ops.FUSED) and not self._on_a_grid(inputs[0]):
+            return False
+        if node.target in ops.JOINED and not any(self._on_a_grid(each) for each in inputs):
+            return False
+        return any(self._welcomes(user, moves) for user in node.users)
+
+    def _on_a_grid(self, node: fx.Node) -> bool:
+        if node.op == "placeholder":
+            return node not in self.exact
+        return node in self.chosen or node in self.layers
+
+    def _welcomes(self, user: fx.Node, moved: bool) -> bool:
+        """Whether a user reads integers, or belongs to the end of the network."""
+        if user in self.chosen or user in self.layers or user.op == "output":
+            return True
+        if user not in self.leading:
+            return True
+        return not moved and user.target not in ops.ATTENTION | _MOVING
+
+
+def _may_be_integer(node: fx.Node) -> bool:
+    if node.op != "call_function" or not is_float(node):
+        return False
+    if node.kwargs.get("alpha", 1) != 1:
+        return False
+    return node.target in _BETWEEN or divides_by_constant(node)
+
+
+def divides_by_constant(node: fx.Node) -> bool:
+    """Whether a node divides a tensor by a number or by a constant."""
+    if node.target is not aten.div.Tensor or not isinstance(node.args[0], fx.Node):
+        return False
+    divisor = node.args[1]
+    return isinstance(divisor, int | float) or is_constant(divisor)
+
+
+def _ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            if source not in found:
+                found.add(source)
+                waiting.append(source)
+    return found
