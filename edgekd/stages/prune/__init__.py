@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import nn
 
@@ -161,6 +162,10 @@ class Prune(TrainingStage):
         if self._zeroes:
             module, masks = self._sparse(candidate, context)
             line = zeros_line(module, self.granularity, self._name, self.allocation, masks)
+            if not isinstance(candidate.module, torch.fx.GraphModule):
+                layers = [name.rpartition(".")[0] for name in masks]
+                rest = untouched(candidate.module, candidate.example, layers)
+                line += f"; {rest}" if rest else ""
         else:
             module = self._structured(candidate, context)
             line = self._changes(candidate, module)
@@ -271,7 +276,7 @@ class Prune(TrainingStage):
             return stepwise(candidate.module, wanted, make_criterion, context)
         make = partial(moved, candidate.module, wanted, criterion, context.phase("moving"))
         module = kept_weights(context.work / "moved.safetensors", candidate.module, make)
-        names = kernels(module, wanted.spec.ignores)
+        names = kernels(module, wanted.spec.ignores, wanted.granularity)
         return module, {name: module.get_parameter(name) != 0 for name in names}
 
     # What both need.

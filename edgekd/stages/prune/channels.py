@@ -7,16 +7,14 @@ without some of its channels gives what the whole network gives with those chann
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from edgekd.errors import InputError, first_line
 from edgekd.stages.prune.choices import proven_groups
 from edgekd.stages.prune.coupling.trace import plain_kernels
-from edgekd.stages.prune.cutting import Removed, cut_parameters
+from edgekd.stages.prune.cutting import Removed, cut_parameters, output_shapes
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.proof import Deadline, Proof
 
@@ -59,7 +57,7 @@ def remove_channels(
     try:
         cut_parameters(smaller, indices_of(groups, removals))
         with torch.no_grad(), plain_kernels():
-            shapes, expected = _shapes(smaller(example)), _shapes(module(example))
+            shapes, expected = output_shapes(smaller(example)), output_shapes(module(example))
     except Exception as error:  # whatever the network's own forward raises
         text = f"the network does not run without these channels: {first_line(error)}"
         raise InputError(text, where=names) from None
@@ -81,7 +79,3 @@ def indices_of(groups: Sequence[Group], removals: Mapping[str, Sequence[int]]) -
             if chosen:
                 gone.setdefault((part.parameter, part.dim), set()).update(chosen)
     return gone
-
-
-def _shapes(outputs: Any) -> list[tuple[int, ...]]:
-    return [tuple(each.shape) for each in pytree.tree_leaves(outputs) if isinstance(each, Tensor)]

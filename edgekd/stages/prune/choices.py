@@ -14,7 +14,7 @@ from edgekd.stages.prune.proof import Proof
 
 Choices = dict[int, int]
 
-MOST_TRIES = 16
+MOST_TRIES = 10
 MOST_CHOICES = 4
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgekd.models.transformer import Attention
 from edgekd.network.conv1d import is_linear_by_columns
@@ -130,3 +131,8 @@ def _resize_convolution(layer: Any, by_groups: bool) -> None:
         )
     layer.in_channels = first if transposed else second * layer.groups
     layer.out_channels = second * layer.groups if transposed else first
+
+
+def output_shapes(outputs: Any) -> list[tuple[int, ...]]:
+    """The shape of every tensor among a network's outputs."""
+    return [tuple(each.shape) for each in pytree.tree_leaves(outputs) if isinstance(each, Tensor)]

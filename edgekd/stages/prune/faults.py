@@ -221,7 +221,7 @@ def weight_faults(
     module: nn.Module, spec: PruneSpec, granularity: str, where: str
 ) -> list[EdgekdError]:
     """What stands against zeroing weights: by layer name for N:M and blocks of them."""
-    found = kernels(module, spec.ignores)
+    found = kernels(module, spec.ignores, granularity)
     if not found:
         return [InputError("there are no weights to prune except the ignored ones", where=where)]
     pattern, block = pattern_of(granularity), block_of(granularity)

@@ -99,7 +99,7 @@ def stepwise(
     context: Context,
 ) -> tuple[nn.Module, Masks]:
     """Score, zero and recover, once per part; zeros stay zeros."""
-    start, names = module, list(kernels(module, wanted.spec.ignores))
+    start, names = module, list(kernels(module, wanted.spec.ignores, wanted.granularity))
     masks: Masks = {}
     for number, (part, epochs) in enumerate(zip(wanted.parts, wanted.epochs, strict=True), 1):
         context.progress("prune", number - 1, len(wanted.parts))
@@ -169,7 +169,7 @@ def moved(module: nn.Module, wanted: Sparsity, criterion: Criterion, context: Co
     The amount rises by the cubic schedule (Sanh et al. 2020, section 4); N:M begins half-way.
     """
     module = copy.deepcopy(module)
-    names = kernels(module, wanted.spec.ignores)
+    names = kernels(module, wanted.spec.ignores, wanted.granularity)
     with moving_masks(module, names, criterion) as masks:
 
         def on_step(step: int, total: int) -> None:

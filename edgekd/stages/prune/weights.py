@@ -10,15 +10,19 @@ from torch.nn.utils import parametrize
 
 from edgekd.stages.prune.allocation import Pool
 from edgekd.stages.prune.criteria import Criterion
-from edgekd.stages.prune.kinds import KERNELS
+from edgekd.stages.prune.kinds import KERNELS, is_kernel
 from edgekd.stages.prune.scoring import Scores
 
 Masks = dict[str, Tensor]
 """By parameter name, of its shape, True where the weight stays."""
 
 
-def kernels(module: nn.Module, ignored: Callable[[str], bool]) -> dict[str, Tensor]:
+def kernels(
+    module: nn.Module, ignored: Callable[[str], bool], granularity: str = "weights"
+) -> dict[str, Tensor]:
     """The weights of convolutions and linear layers by parameter name, the ignored left out.
+
+    Patterns and blocks count along the inputs, which dimension 1 is of every kernel but GPT-2's.
 
     In an exported graph, which has no layers left, every parameter of two dimensions or more.
     """
@@ -28,11 +32,16 @@ def kernels(module: nn.Module, ignored: Callable[[str], bool]) -> dict[str, Tens
             for name, value in module.named_parameters()
             if value.dim() >= 2 and not ignored(name.rpartition(".")[0])
         }
+    wanted = is_kernel if granularity == "weights" else _has_inputs_in_columns
     return {
         f"{name}.weight" if name else "weight": part.weight
         for name, part in module.named_modules()
-        if isinstance(part, KERNELS) and not ignored(name)
+        if wanted(part) and not ignored(name)
     }
+
+
+def _has_inputs_in_columns(layer: nn.Module) -> bool:
+    return isinstance(layer, KERNELS)
 
 
 def masks_for(scores: Scores, kept: Mapping[str, int]) -> Masks:

@@ -22,7 +22,7 @@ def pointwise(trace: Trace, call: Call) -> None:
         each for each in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(each, Tensor)
     ]
     broadcast(trace, tensors, call.out)
-    if call.name == "pow" and call.args[1] == 2:
+    if call.name == "pow" and isinstance(call.args[1], int | float) and call.args[1] == 2:
         trace.mark_square(call.out)
     if call.name == "mul" and len(tensors) == 2 and tensors[0] is tensors[1]:
         trace.mark_square(call.out)

@@ -93,6 +93,14 @@ def transposed_in_place(trace: Trace, call: Call) -> None:
     trace.put(source, {{one: other, other: one}.get(dim, dim): layout[dim] for dim in layout})
 
 
+def strided_in_place(trace: Trace, call: Call) -> None:
+    """as_strided_, by which average pooling gives its output a memory format: sizes stay."""
+    source, sizes = call.args[0], call.args[1]
+    for dim, atoms in trace.layout(source).items():
+        if dim >= len(sizes) or sizes[dim] != len(atoms):
+            trace.freeze(atoms, FIXED_SIZE)
+
+
 def passed(trace: Trace, call: Call) -> None:
     """Copies, casts, dropout: the result is as the first argument."""
     source = call.args[0]

@@ -11,7 +11,7 @@ MOVED = (
 )
 PASSED = (
     "clone detach alias lift_fresh contiguous _to_copy native_dropout lift_fresh_copy _conj "
-    "bernoulli hardtanh dropout "
+    "bernoulli dropout "
 )
 ALIKE = "zeros_like ones_like full_like empty_like new_zeros_like fill "
 FILLED = "zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor "
@@ -24,6 +24,9 @@ POOLED = (
     "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa reflection_pad1d "
     "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
 )
+UNTAGGED = "hardswish hardsigmoid hardtanh silu gelu mish elu leaky_relu relu relu6 softplus logit"
+"""Element-wise, and not all tagged as such by every release of PyTorch."""
+
 REDUCED = (
     "sum mean linalg_vector_norm amax amin max min prod logsumexp var std any all argmax argmin "
 )
@@ -42,6 +45,7 @@ def _all(names: str, rule: Rule) -> dict[str, Rule]:
 RULES: Mapping[str, Rule] = {
     **_all(MOVED, movement.moved),
     "transpose_": movement.transposed_in_place,
+    "as_strided_": movement.strided_in_place,
     **_all(PASSED, movement.passed),
     **_all(ALIKE, movement.shaped_alike),
     **_all(FILLED, movement.filled),
@@ -56,6 +60,7 @@ RULES: Mapping[str, Rule] = {
     **_all("cat stack", movement.concatenated),
     "slice_scatter": movement.slice_written,
     "pointwise": arithmetic.pointwise,
+    **_all(UNTAGGED, arithmetic.pointwise),
     "_prelu_kernel": arithmetic.pointwise,
     "copy": arithmetic.copied,
     **_all(PRODUCTS, arithmetic.matrix_product),
