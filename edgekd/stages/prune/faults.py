@@ -75,14 +75,17 @@ def channel_faults(
     except InputError as error:
         return [error]
     if not groups:
-        text = f"there are no {spec.kind} to remove except the ignored ones"
-        return [InputError(text, where=where)]
+        text, hint = f"there are no {spec.kind} to remove except the ignored ones", ""
+        if spec.kind == "heads":
+            text += "; only heads of edgekd.models.transformer.Attention are known"
+            hint = "granularity = 'channels' also removes heads that a network counts itself"
+        return [InputError(text, where=where, hint=hint)]
     stuck = [group for group in groups if group.reason]
     faults: list[EdgekdError] = [
         InputError(
             f"the channels of '{group.name}' can't be removed: {group.reason}",
             where=where,
-            hint=f"ignore = [{', '.join(repr(each.name) for each in stuck)}]",
+            hint=f"ignore = [{', '.join(repr(each.name.partition('[')[0]) for each in stuck)}]",
         )
         for group in stuck
     ]

@@ -1,7 +1,7 @@
 """Groups of coupled channels as pruning sees them: units, and the layers that they run through."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -123,12 +123,33 @@ Key = tuple[str, int]
 
 
 def groups_of(module: nn.Module, structure: Structure) -> list[Group]:
-    """The groups, in the order of the network: layers that share channels are in one."""
+    """The groups, in the order of the network.
+
+    Channels are in one group if they run through the very same layers, so that a unit that stays
+    in each group leaves no layer empty. Layers of which nothing can go are a group of their own.
+    """
     order = {name: number for number, (name, _) in enumerate(module.named_modules())}
+    blocks = {f"{name}.value": name for name in attentions(module)}
+    clusters = _clusters(module, structure, order)
+    touched = _touched(structure, [sets for _, sets in clusters])
+    groups: list[Group] = []
+    for number, (keys, sets) in enumerate(clusters):
+        fixed = any(_is_attention(module, key) for key in keys)
+        free = set() if fixed else sets - structure.frozen.keys() - structure.outputs
+        if not free:
+            groups.append(_whole(module, structure, keys, sets, touched[number]))
+        for part, through in _alike(structure, free, touched[number]):
+            groups.append(_group(module, structure, keys, part, through, blocks))
+    return _named_apart(sorted(groups, key=lambda group: order[group.name]))
+
+
+def _clusters(
+    module: nn.Module, structure: Structure, order: Mapping[str, int]
+) -> list[tuple[list[Key], set[int]]]:
+    """Layers that share channels, in the order of the network, and the sets of those."""
     makers = [key for key in structure.makers if _makes(module, key)]
-    makers.sort(key=lambda key: order[_layer(key)])
     clusters: list[tuple[list[Key], set[int]]] = []
-    for key in makers:
+    for key in sorted(makers, key=lambda key: order[_layer(key)]):
         keys, sets = [key], set(structure.sets(key).tolist())
         apart = []
         for other in clusters:
@@ -137,13 +158,35 @@ def groups_of(module: nn.Module, structure: Structure) -> list[Group]:
             else:
                 apart.append(other)
         clusters = [*apart, (keys, sets)]
-    blocks = {f"{name}.value": name for name in attentions(module)}
-    touched = _touched(structure, [sets for _, sets in clusters])
-    groups = [
-        _group(module, structure, keys, touched[number], blocks)
-        for number, (keys, _) in enumerate(clusters)
-    ]
-    return sorted(groups, key=lambda group: order[group.name])
+    return clusters
+
+
+def _alike(
+    structure: Structure, free: set[int], touched: Sequence[Key]
+) -> list[tuple[set[int], list[Key]]]:
+    """The free sets, those together that run through the same dimensions of parameters."""
+    through: dict[int, list[Key]] = {each: [] for each in sorted(free)}
+    for key in touched:
+        for each in np.unique(structure.sets(key)).tolist():
+            if each in through:
+                through[each].append(key)
+    parts: dict[tuple[Key, ...], set[int]] = {}
+    for each, keys in through.items():
+        parts.setdefault(tuple(keys), set()).add(each)
+    return [(sets, list(keys)) for keys, sets in parts.items()]
+
+
+def _named_apart(groups: Sequence[Group]) -> list[Group]:
+    """The groups, a second one of a layer with its first channel in the name."""
+    seen: set[str] = set()
+    named = []
+    for group in groups:
+        name = group.name
+        if name in seen:
+            name = f"{name}[{group.units[0][0] if group.units else len(seen)}]"
+        seen.add(name)
+        named.append(replace(group, name=name))
+    return named
 
 
 def _touched(structure: Structure, clusters: Sequence[set[int]]) -> list[list[Key]]:
@@ -169,36 +212,53 @@ def _makes(module: nn.Module, key: Key) -> bool:
     return is_kernel(layer) or isinstance(layer, others)
 
 
+def _whole(
+    module: nn.Module,
+    structure: Structure,
+    keys: Sequence[Key],
+    sets: set[int],
+    touched: Sequence[Key],
+) -> Group:
+    """Layers of which nothing can go: the outputs, or those with a reason."""
+    reasons = [structure.frozen[each] for each in sorted(sets) if each in structure.frozen]
+    if any(_is_attention(module, key) for key in keys):
+        reasons.insert(0, "nn.MultiheadAttention fixes its width and its heads")
+    output = bool(sets & structure.outputs)
+    channels = structure.sets(keys[0]).tolist()
+    return Group(
+        name=_layer(keys[0]),
+        channels=len(channels),
+        units=(),
+        members=_members(module, structure, touched, channels),
+        reason="" if output else (reasons or ["nothing of it can go"])[0],
+        output=output,
+        sets=tuple(sorted(sets)),
+    )
+
+
 def _group(
     module: nn.Module,
     structure: Structure,
     keys: Sequence[Key],
+    sets: set[int],
     touched: Sequence[Key],
     blocks: Mapping[str, str],
 ) -> Group:
-    sets = {each for key in keys for each in structure.sets(key).tolist()}
-    free = {each for each in sets if each not in structure.frozen} - structure.outputs
-    channels = _root_sets(module, structure, keys)
+    """Channels that run through the same layers."""
+    makers = [key for key in keys if key in touched]
+    channels = _channels(module, structure, makers, sets)
     units: dict[int, list[int]] = {}
     for number, each in enumerate(channels):
-        if each in free:
+        if each in sets:
             units.setdefault(each, []).append(number)
     numbers = {each: number for number, each in enumerate(units)}
-    output = not units and bool(sets & structure.outputs)
-    reasons = [structure.frozen[each] for each in sorted(sets) if each in structure.frozen]
-    if any(_is_attention(module, key) for key in keys):
-        reasons.insert(0, "nn.MultiheadAttention fixes its width and its heads")
-        units, numbers = {}, {}
-    members = _members(module, structure, touched, channels)
-    name = _layer(_roots(module, structure, keys)[0])
-    heads = {blocks[_layer(key)] for key in keys if _layer(key) in blocks}
+    heads = {blocks[_layer(key)] for key in makers if _layer(key) in blocks}
+    known = [each if each in sets else -1 for each in channels]
     return Group(
-        name=min(heads) if heads else name,
+        name=min(heads) if heads else _layer(_root(module, structure, makers, sets)),
         channels=len(channels),
         units=tuple(map(tuple, units.values())),
-        members=members,
-        reason="" if units or output else (reasons or ["nothing of it can go"])[0],
-        output=output,
+        members=_members(module, structure, touched, known),
         heads=bool(heads),
         slices=_slices(structure, touched, numbers),
         sets=tuple(sorted(sets)),
@@ -209,36 +269,29 @@ def _is_attention(module: nn.Module, key: Key) -> bool:
     return isinstance(module.get_submodule(_layer(key)), nn.MultiheadAttention)
 
 
-def _roots(module: nn.Module, structure: Structure, keys: Sequence[Key]) -> list[Key]:
-    """The first layer that makes all the channels; or as many as are needed to have them all."""
-    every = {each for key in keys for each in structure.sets(key).tolist()}
-    whole = [key for key in keys if every == set(structure.sets(key).tolist())]
-    plain = [
-        key
-        for key in whole
-        if is_kernel(layer := module.get_submodule(_layer(key))) and group_count(layer) == 1
-    ]
-    if whole:
-        return (plain or whole)[:1]
-    roots: list[Key] = []
-    seen: set[int] = set()
-    for key in keys:
-        sets = set(structure.sets(key).tolist())
-        if not sets <= seen:
-            roots.append(key)
-            seen |= sets
-    return roots
+def _root(module: nn.Module, structure: Structure, makers: Sequence[Key], sets: set[int]) -> Key:
+    """The layer that gives the group its name and the numbers of its channels.
 
+    The first one that makes these channels alone, if it is a plain kernel; else the first.
+    """
 
-def _root_sets(module: nn.Module, structure: Structure, keys: Sequence[Key]) -> list[int]:
-    """(channels,) the set of each of the group's channels."""
-    channels: list[int] = []
-    for key in _roots(module, structure, keys):
-        found = structure.sets(key).tolist()
+    def unfit(key: Key) -> tuple[bool, bool]:
         layer = module.get_submodule(_layer(key))
-        repeats = group_count(layer) if isinstance(layer, TRANSPOSED) else 1
-        channels += found * repeats
-    return channels
+        plain = is_kernel(layer) and group_count(layer) == 1
+        return not plain, set(structure.sets(key).tolist()) != sets
+
+    return min(makers, key=unfit)
+
+
+def _channels(
+    module: nn.Module, structure: Structure, makers: Sequence[Key], sets: set[int]
+) -> list[int]:
+    """(channels,) the set of each channel of the root layer."""
+    key = _root(module, structure, makers, sets)
+    layer = module.get_submodule(_layer(key))
+    repeats = group_count(layer) if isinstance(layer, TRANSPOSED) else 1
+    channels: list[int] = structure.sets(key).tolist()
+    return channels * repeats
 
 
 def _slices(
@@ -275,7 +328,7 @@ def _members(
             indices, roots = [], []
             seen: dict[int, int] = {}
             for index, each in enumerate(_expanded(layer, axis, structure.sets(key).tolist())):
-                if each in places:
+                if each >= 0 and each in places:
                     turn = seen[each] = seen.get(each, -1) + 1
                     indices.append(index)
                     roots.append(places[each][turn % len(places[each])])

@@ -181,7 +181,7 @@ CASES: dict[str, Case] = {
         {"a": 8},
     ),
     "a shortcut padded with channels": (
-        option_a, {"a": lambda: conv(3, 8), "c": lambda: conv(8, 16), **HEAD}, {"c": 8}
+        option_a, {"a": lambda: conv(3, 8), "c": lambda: conv(8, 16), **HEAD}, {"a": 8}
     ),
     "a concatenation of unequal parts": (
         lambda net, x: mean(net.b(torch.cat([relu(net.a(x)), x, relu(net.c(x))], 1))),

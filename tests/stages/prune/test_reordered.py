@@ -215,3 +215,20 @@ def test_a_network_that_takes_too_long_is_refused_by_name() -> None:
     with pytest.raises(InputError, match="can't be followed within 0 s") as caught:
         channel_groups(network(forward, layers), torch.randn(IMAGES)[:1], seconds=0.0)
     assert "granularity = 'weights'" in caught.value.hint
+
+
+def test_the_most_that_may_go_leaves_no_layer_empty() -> None:
+    """Ten channels of one layer are six of another and four of a third: two groups."""
+    layers = {"a": lambda: nn.Conv2d(3, 6, 1), "b": lambda: nn.Conv2d(3, 4, 1)}
+    layers |= {"c": lambda: nn.Conv2d(3, 10, 1), "d": lambda: nn.Conv2d(10, 2, 1)}
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return net.d(torch.relu(torch.cat([net.a(x), net.b(x)], 1) + net.c(x)))
+
+    module, x = network(forward, layers), torch.randn(1, 3, 4, 4)
+    groups = [group for group in channel_groups(module, x) if group.can_go]
+    assert {group.name: len(group.units) for group in groups} == {"a": 6, "b": 4}
+    gone = {group.name: [c for unit in group.units[1:] for c in unit] for group in groups}
+    smaller = remove_channels(module, x, gone, groups)
+    counts = [smaller.get_submodule(name).out_channels for name in "abc"]
+    assert counts == [1, 1, 2]
