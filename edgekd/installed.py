@@ -19,7 +19,6 @@ RESULTS_DEPEND_ON = (
     "litert-torch",
     "ai-edge-litert",
     "apache-tvm",
-    "torch-pruning",
     "numpy",
     "ethos-u-vela",
     "tflite-micro",

@@ -24,7 +24,6 @@ class Finding:
 PACKAGES = (
     ("torch", "training and export", "edgekd"),
     ("torchao", "quantization-aware training", "edgekd"),
-    ("torch-pruning", "structured pruning", "edgekd"),
     ("nncf", "calibration without training", "edgekd[nncf]"),
     ("tflite-micro", "the micro runtime's arena, on this machine", "edgekd[tflm]"),
     ("tensorflow|tensorflow-cpu", "Keras and SavedModel teachers", "edgekd[keras]"),

@@ -137,11 +137,14 @@ def _is_convolution(layer: nn.Module) -> bool:
 
 
 def _shared_weights(module: nn.Module) -> dict[str, str]:
-    """For each layer whose weight another layer has too, as tied embeddings do, that layer."""
+    """For each layer whose weight another such layer has too, that layer.
+
+    An embedding may share it, as in language models: it keeps its table when the layer is split.
+    """
     owners: dict[int, list[str]] = {}
     for name, layer in module.named_modules():
-        for value in layer.parameters(recurse=False):
-            owners.setdefault(id(value), []).append(name)
+        if _is_linear(layer) or _is_convolution(layer):
+            owners.setdefault(id(layer.weight), []).append(name)
     pairs = [names for names in owners.values() if len(set(names)) > 1]
     return {name: names[0 if name != names[0] else 1] for names in pairs for name in names}
 

@@ -81,11 +81,12 @@ def channel_faults(
             hint = "granularity = 'channels' also removes heads that a network counts itself"
         return [InputError(text, where=where, hint=hint)]
     stuck = [group for group in groups if group.reason]
+    names = ", ".join(repr(name) for name in dict.fromkeys(group.root for group in stuck))
     faults: list[EdgekdError] = [
         InputError(
             f"the channels of '{group.name}' can't be removed: {group.reason}",
             where=where,
-            hint=f"ignore = [{', '.join(repr(each.name.partition('[')[0]) for each in stuck)}]",
+            hint=f"ignore = [{names}]",
         )
         for group in stuck
     ]

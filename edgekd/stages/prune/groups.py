@@ -74,6 +74,11 @@ class Group:
         return {member.layer for member in self.members if member.axis == "out"}
 
     @property
+    def root(self) -> str:
+        """The layer in the group's name, which has a number too where a layer makes several."""
+        return self.name.partition("[")[0]
+
+    @property
     def can_go(self) -> bool:
         """Whether some of it can go as far as is known."""
         return not (self.output or self.reason) and len(self.units) > 1

@@ -33,7 +33,7 @@ def wanted_groups(module: nn.Module, example: Tensor, spec: PruneSpec) -> list[G
         for group in channel_groups(module, example)
         if not group.output
         and _is(group, spec.kind, module)
-        and not any(spec.ignores(layer) for layer in (group.name, *group.layers))
+        and not any(spec.ignores(layer) for layer in (group.root, *group.layers))
     ]
 
 
