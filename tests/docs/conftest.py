@@ -16,7 +16,7 @@ def shell_in(folder: Path, programs: Path, cache: Path) -> Shell:
     """Runs a command line in `folder`, with this interpreter and this edgekd, and gives what it
     printed; an exit code that is not among `codes` fails."""
     programs.mkdir(parents=True, exist_ok=True)
-    for name, arguments in (("python", ""), ("edgekd", " -m edgekd")):
+    for name, arguments in (("python", ""), ("edgekd", " -P -m edgekd")):
         program = programs / name
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
         program.chmod(0o755)
