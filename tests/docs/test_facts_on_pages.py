@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from imports import floors, module_graph, room_graph
 from pages import PAGES, README, ROOT
 
 from edgekd.cli import CLOSED_PIPE, INTERRUPTED
@@ -46,3 +47,15 @@ def test_the_pages_on_tasks_schemes_and_criteria_have_every_one():
     for registry, name in ((TASKS, "tasks"), (SCHEMES, "schemes"), (CRITERIA, "compression")):
         page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
         assert [method for method in registry.names() if f"`{method}`" not in page] == []
+
+
+def test_the_folders_of_the_architecture_page_are_all_of_them_from_top_to_bottom():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("## Folders")[1]
+    rows = [
+        re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)
+    ]
+    floor = floors(room_graph(module_graph()))
+    named = [name for row in rows for name in row]
+    assert sorted(named) == sorted(name for name in floor if not name.startswith("__"))
+    heights = [floor[name] for name in named]
+    assert heights == sorted(heights, reverse=True)
