@@ -62,7 +62,8 @@ def test_the_workflow_is_valid():
 @pytest.mark.skipif(not has_module("pre_commit"), reason="needs pre-commit")
 def test_the_hooks_are_valid():
     command = [sys.executable, "-m", "pre_commit", "validate-config"]
-    subprocess.run([*command, str(ROOT / ".pre-commit-config.yaml")], check=True)
+    done = subprocess.run([*command, str(ROOT / ".pre-commit-config.yaml")])
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("script", ["run", "release", "subjects"])

@@ -41,11 +41,11 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
 
 def _taken(results: Sequence[BenchResult]) -> list[str]:
     """Where and how the samples were taken: one line for all files, or one for each."""
-    told = [(result.path.name, result.measurements[0].protocol) for result in results]
-    device, protocols = results[0].device, {protocol for _, protocol in told}
+    protocol_of = [(result.path.name, result.measurements[0].protocol) for result in results]
+    device, protocols = results[0].device, {protocol for _, protocol in protocol_of}
     if len(protocols) == 1:
         return [f"{device}, {protocol}" for protocol in protocols if protocol]
-    return [f"{device}, {name}, {protocol}" for name, protocol in told if protocol]
+    return [f"{device}, {name}, {protocol}" for name, protocol in protocol_of if protocol]
 
 
 def _missing(results: Sequence[BenchResult], columns: Sequence[str]) -> list[str]:

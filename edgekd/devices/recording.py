@@ -24,5 +24,5 @@ class AgentRecording:
 
     def end(self) -> None:
         """Stop recording and fetch the numbers."""
-        told = checked(Recorded, self._ask({"command": "recorded"}), self._name)
-        self.points = [(moment / 1e9, row) for moment, row in told.points]
+        reply = checked(Recorded, self._ask({"command": "recorded"}), self._name)
+        self.points = [(moment / 1e9, row) for moment, row in reply.points]

@@ -223,8 +223,8 @@ class AgentDevice:
             reply = checked(Benchmarked, self._ask(channel, request, places), places)
         finally:
             channel.close()
-        told = (reply.windows_ns, reply.counts, reply.spans_ns, reply.settled)
-        if {len(each) for each in told} != {len(loaded)}:
+        per_model = (reply.windows_ns, reply.counts, reply.spans_ns, reply.settled)
+        if {len(values) for values in per_model} != {len(loaded)}:
             raise ToolError("the agent sent results for a different number of models", where=places)
         scope: Scope = "end-to-end" if request["end_to_end"] else "model"
         return [

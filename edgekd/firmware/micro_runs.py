@@ -68,13 +68,13 @@ def _same(found: Run | str, ample: Run) -> bool:
 
 def run(content: bytes, arena_bytes: int) -> Run | str:
     """One run in a separate process, or its last line of output if it failed or crashed."""
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as stream:
         child = os.fork()
         if child == 0:
-            _run_and_end(content, arena_bytes, told.fileno())
+            _run_and_end(content, arena_bytes, stream.fileno())
         _, status = os.waitpid(child, 0)
-        told.seek(0)
-        log = told.read().decode("utf-8", errors="replace")
+        stream.seek(0)
+        log = stream.read().decode("utf-8", errors="replace")
     lines, total = log.strip().splitlines(), _TOTAL.search(log)
     if status == 0 and total is not None:
         return Run(int(total[1]), lines[-1])

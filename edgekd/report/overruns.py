@@ -70,10 +70,10 @@ def _line(where: str, one: Judgement) -> str:
     assert one.value is not None
     beyond = abs(one.value - one.limit)
     side = "below" if one.value < one.limit else "over"
-    told = f"is {beyond:.4g} {side} its limit of {one.limit:g}"
+    excess = f"is {beyond:.4g} {side} its limit of {one.limit:g}"
     if one.reason.startswith("the interval"):
-        told = f"misses its limit of {one.limit:g}: {one.reason}"
-    return f"{where}: {one.metric} = {one.value:.4g} {told}; try {tried}"
+        excess = f"misses its limit of {one.limit:g}: {one.reason}"
+    return f"{where}: {one.metric} = {one.value:.4g} {excess}; try {tried}"
 
 
 def best_micro_file(artifacts: tuple[ArtifactReport, ...], wanted: str) -> ArtifactReport | None:

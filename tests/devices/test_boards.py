@@ -221,6 +221,7 @@ def test_a_board_ends_with_its_folder_when_its_client_is_killed(board: Board) ->
     until(lambda: not emulators(), "the emulator ends")
     until(lambda: not folder.exists(), "its sockets are removed")
     until(lambda: not guards(folder), "the guard ends, which removes them")
+    assert (emulators(), folder.exists()) == ([], False)
 
 
 def test_a_kept_board_is_paused_when_its_client_is_killed_and_the_next_one_tidies_up(
@@ -232,7 +233,7 @@ def test_a_kept_board_is_paused_when_its_client_is_killed_and_the_next_one_tidie
 
     running, _ = start_board(board)
     try:
-        assert guards(running.folder) == [], "what is kept does not have"
+        assert guards(running.folder) == [], "what is kept has no guard"
         folder, there = killed_client()
         assert folder == running.folder
         until(lambda: status() == "paused", "it is paused: it takes no core")

@@ -46,7 +46,8 @@ def test_an_operator_in_c_gives_the_bytes_of_the_reference_kernels(name, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_no_operator_leaves_its_memory_or_overflows(name, tmp_path):
-    computed(name, tmp_path, ("-O1", *hosted.SANITIZERS))
+    _, x, outputs = computed(name, tmp_path, ("-O1", *hosted.SANITIZERS))
+    assert len(outputs) == len(x)
 
 
 @pytest.mark.parametrize(("arithmetic", "oracle"), [("micro", by_micro), ("litert", by_litert)])

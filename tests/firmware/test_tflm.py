@@ -107,6 +107,7 @@ def test_the_array_compiles_without_a_warning(compiler, tflite_file, tmp_path):
     needs(compiler[0])
     micro_sources(tflite_file(), ARENA, "m").write(tmp_path)
     compile_([*compiler, *WARNINGS, "-c", "m_model.c", "-o", "m.o"], tmp_path)
+    assert (tmp_path / "m.o").is_file()
 
 
 def test_the_array_is_the_file_itself_aligned_and_in_read_only_memory(tflite_file, tmp_path):

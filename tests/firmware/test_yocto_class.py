@@ -176,5 +176,6 @@ def test_the_class_uses_options_that_there_are(bitbake):
         "verify": options_of("verify"),
         "firmware c": options_of("firmware", "c"),
     }
+    assert [call.split()[0] for call in bitbake.calls][:1] == ["compress"]
     for call in bitbake.calls:
         check(shlex.join(["edgekd", *shlex.split(call)]), known)

@@ -58,20 +58,23 @@ class EmulatedBoard(AgentDevice):
         protocol = COUNTED_QUICK if quick else COUNTED
         ready = [_one_core({"protocol": protocol, **option}) for option in each]
         samples = super().benchmark(artifacts, ready, quick=quick)
-        return [replace(one, conditions=self._told(one, o)) for one, o in zip(samples, each)]  # noqa: B905
+        return [
+            replace(sample, conditions=self._conditions_of(sample, option))
+            for sample, option in zip(samples, each, strict=True)
+        ]
 
-    def _told(self, samples: Samples, options: Options) -> dict[str, str]:
+    def _conditions_of(self, samples: Samples, options: Options) -> dict[str, str]:
         """The conditions of a run, with the emulator in place of the clock."""
         asked = int(options.get("threads", 1))
-        told = {
+        emulated = {
             "clock": "1 ns an instruction; no caches, no pipeline",
             "emulator": f"QEMU {self._board.emulator} -cpu {self._board.processor} -icount shift=0",
             "kernel": self._board.kernel,
             "board": self._board.key,
         }
         if asked > 1:
-            told["threads"] = f"1 (the profile says {asked}; one core is emulated)"
-        return {**samples.conditions, **told}
+            emulated["threads"] = f"1 (the profile says {asked}; one core is emulated)"
+        return {**samples.conditions, **emulated}
 
 
 @DEVICES.register()

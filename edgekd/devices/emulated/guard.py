@@ -55,7 +55,7 @@ def stands_for(pid: int, folder: Path) -> bool:
         return False
 
 
-def _told(folder: Path, command: str) -> bool:
+def _accepted(folder: Path, command: str) -> bool:
     """Whether the machine's monitor accepted a command."""
     lines = [{"execute": "qmp_capabilities"}, {"execute": command}]
     with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as one:
@@ -73,12 +73,12 @@ def _told(folder: Path, command: str) -> bool:
 
 def _pause(folder: Path, pid: int) -> None:
     time.sleep(NOTICED_S)
-    while stands_for(pid, folder) and not _told(folder, "stop"):
+    while stands_for(pid, folder) and not _accepted(folder, "stop"):
         time.sleep(0.2)
 
 
 def _end(folder: Path, pid: int) -> None:
-    _told(folder, "quit")
+    _accepted(folder, "quit")
     deadline = time.monotonic() + QUIT_S
     while stands_for(pid, folder) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -157,9 +157,9 @@ class BoardTransport:
         return self._control
 
 
-def _ending_of(told: bytes) -> tuple[int | None, str]:
+def _ending_of(ending: bytes) -> tuple[int | None, str]:
     try:
-        table = json.loads(told)
+        table = json.loads(ending)
         return int(table["code"]), str(table["errors"])[-4000:]
     except (ValueError, KeyError, TypeError):
         return None, ""

@@ -54,11 +54,11 @@ class Calibration(OfOutputs):
     def _numbers(self, rows: Tensor, labels: Tensor, data: Data) -> dict[str, float]:
         logs = torch.log_softmax(rows, 1)
         p = logs.exp()
-        sure, told = p.max(1)
+        sure, predicted = p.max(1)
         wanted = torch.nn.functional.one_hot(labels, p.shape[1]).double()
         names = data.labels or tuple(map(str, range(p.shape[1])))
         return {
-            "calibration error": calibration_error(sure, (told == labels).double(), self.bins),
+            "calibration error": calibration_error(sure, (predicted == labels).double(), self.bins),
             "negative log-likelihood": float(-logs.gather(1, labels[:, None]).mean()),
             "Brier score": float((p - wanted).square().sum(1).mean()),
             **{
@@ -73,8 +73,8 @@ class Calibration(OfOutputs):
         curves = []
         for name, side in (("student", outputs.student), ("teacher", outputs.teacher)):
             rows, labels = labelled_rows(outputs.task, side, outputs.y)
-            sure, told = rows.softmax(1).max(1)
-            x, y, _ = binned(sure, (told == labels).double(), self.bins)
+            sure, predicted = rows.softmax(1).max(1)
+            x, y, _ = binned(sure, (predicted == labels).double(), self.bins)
             curves.append(Curve(name=name, x=tuple(x.tolist()), y=tuple(y.tolist())))
         return Plot(x="mean confidence", y="accuracy", curves=tuple(curves), diagonal=True)
 

@@ -134,8 +134,8 @@ def probe(
     targets = F.one_hot(y, classes).to(x.dtype)
     gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     weights = torch.linalg.solve(gram, x.T @ targets)
-    told = torch.cat([asked, torch.ones(len(asked), 1, dtype=x.dtype)], 1) @ weights
-    right: Tensor = told.argmax(1) == wanted
+    predicted = torch.cat([asked, torch.ones(len(asked), 1, dtype=x.dtype)], 1) @ weights
+    right: Tensor = predicted.argmax(1) == wanted
     return right.double()
 
 

@@ -20,7 +20,7 @@ class Recall(OfOutputs):
 
     def look(self, outputs: Outputs) -> tuple[list[Line], Plot | None]:
         sides = [
-            told(*labelled_rows(outputs.task, side, outputs.y), outputs.data.classes)
+            recognized(*labelled_rows(outputs.task, side, outputs.y), outputs.data.classes)
             for side in (outputs.student, outputs.teacher)
         ]
         names = outputs.data.labels or tuple(map(str, range(outputs.data.classes)))
@@ -33,7 +33,7 @@ class Recall(OfOutputs):
         return lines, None
 
 
-def told(rows: Tensor, labels: Tensor, classes: int) -> list[Tensor]:
+def recognized(rows: Tensor, labels: Tensor, classes: int) -> list[Tensor]:
     """For each class, 1 or 0 for each of its samples, whether it is recognized; the mean is its
     recall."""
     right = (rows.argmax(1) == labels).double()

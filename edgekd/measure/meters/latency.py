@@ -152,8 +152,8 @@ def quantiles(
 def protocol_text(samples: Samples) -> str:
     """How the samples were taken, as text."""
     runs = sum(samples.runs)
-    told = sum(map(sum, samples.windows_ms)) / 1000
-    seconds = sum(end - start for start, end in samples.spans_s) or told
+    timed_s = sum(map(sum, samples.windows_ms)) / 1000
+    seconds = sum(end - start for start, end in samples.spans_s) or timed_s
     return (
         f"{'quick' if samples.quick else 'full'}: {runs} runs in "
         f"{len(samples.windows_ms)} windows, {seconds:.1f} s, {samples.scope}"

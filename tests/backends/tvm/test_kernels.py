@@ -74,7 +74,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_a_convolution_equals_torch(name: str) -> None:
     layer, shape = CONVOLUTIONS[name]
-    check(nn.Sequential(layer, nn.ReLU()), *shape)
+    assert check(nn.Sequential(layer, nn.ReLU()), *shape)
 
 
 class Residual(nn.Module):
