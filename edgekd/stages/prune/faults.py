@@ -80,16 +80,7 @@ def channel_faults(
             text += "; only heads of edgekd.models.transformer.Attention are known"
             hint = "granularity = 'channels' also removes heads that a network counts itself"
         return [InputError(text, where=where, hint=hint)]
-    stuck = [group for group in groups if group.reason]
-    names = ", ".join(repr(name) for name in dict.fromkeys(group.root for group in stuck))
-    faults: list[EdgekdError] = [
-        InputError(
-            f"the channels of '{group.name}' can't be removed: {group.reason}",
-            where=where,
-            hint=f"ignore = [{names}]",
-        )
-        for group in stuck
-    ]
+    faults = _stuck_faults(groups, where)
     if not faults:
         faults += _unseen_faults(module, groups, criterion, where)
     if faults:
@@ -103,6 +94,20 @@ def channel_faults(
         return []
     assert amount is not None
     return _amount_faults(groups, spec, amount, where)
+
+
+def _stuck_faults(groups: Sequence[Group], where: str) -> list[EdgekdError]:
+    """Groups that can't be cut, each with its reason, and what leaves them alone."""
+    stuck = [group for group in groups if group.reason]
+    names = ", ".join(repr(name) for name in dict.fromkeys(group.root for group in stuck))
+    return [
+        InputError(
+            f"the channels of '{group.name}' can't be removed: {group.reason}",
+            where=where,
+            hint=f"ignore = [{names}]",
+        )
+        for group in stuck
+    ]
 
 
 def _unseen_faults(
@@ -130,7 +135,7 @@ def _amount_faults(
     pools = make_pools(groups, scores, first, spec.multiple)
     if spec.allocation != "uniform":
         return []
-    empty = [pool for pool in pools if pool.first * (1 - amount) < 0.5]
+    empty = [pool for pool in pools if pool.first > 1 and pool.first * (1 - amount) < 0.5]
     if empty:
         return [
             InputError(

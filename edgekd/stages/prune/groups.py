@@ -100,7 +100,6 @@ class Structure:
     frozen: Mapping[int, str]
     outputs: frozenset[int]
     makers: frozenset[tuple[str, int]]
-    readers: frozenset[tuple[str, int]]
     sites: tuple[Site, ...]
     summed: tuple[Layout, ...]
 
@@ -118,7 +117,6 @@ def structure_of(trace: Trace) -> Structure:
         atoms.frozen(),
         frozenset(atoms.of_outputs()),
         frozenset(trace.makers),
-        frozenset(trace.readers),
         tuple(trace.sites),
         tuple(trace.summed),
     )

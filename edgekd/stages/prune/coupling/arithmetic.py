@@ -59,9 +59,6 @@ Side = tuple[Tensor, int]
 def contracted(trace: Trace, first: Side, second: Side) -> None:
     """Line up the dimensions that two tensors are summed up over."""
     parts = [(tensor, dim, trace.layout(tensor).get(dim)) for tensor, dim in (first, second)]
-    for _, _, atoms in parts:
-        if atoms is not None:
-            trace.read_by(atoms)
     lined_up(trace, parts)
 
 
@@ -149,9 +146,7 @@ def _grouped(
     if not whole:
         trace.atoms.join_rows(blocks)
     if not transposed:
-        trace.read_by(columns if columns is not None else rows)
         return rows
-    trace.read_by(rows)
     if whole:
         return np.repeat(blocks[:, 0], weight.shape[1])
     return None if columns is None else np.tile(columns, groups)

@@ -89,7 +89,6 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.atoms = Atoms()
         self.sites: list[Site] = []
         self.makers: set[tuple[str, int]] = set()
-        self.readers: set[tuple[str, int]] = set()
         self.layer = ""
         self.summed: list[Layout] = []
         self._rules = rules
@@ -152,10 +151,6 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def made_by(self, atoms: Numbers) -> None:
         """Note which parameters' dimensions make channels."""
         self.makers |= self.atoms.owners(atoms)
-
-    def read_by(self, atoms: Numbers) -> None:
-        """Note which parameters' dimensions read channels."""
-        self.readers |= self.atoms.owners(atoms)
 
     # The run.
 
