@@ -22,17 +22,21 @@ class EdgekdError(Exception):
     """One fault in four parts: where it is, what was found, what is allowed, and what to do next.
 
     `message` is a sentence that says what was found; `where` is a file, key or layer; `allowed` and
-    `hint` are optional.
+    `hint` are optional. `detail` is what a tool said in full, or a traceback: it goes into a run's
+    log.txt, not onto the terminal.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str = "", allowed: str = "", hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, where: str = "", allowed: str = "", hint: str = "", detail: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where
         self.allowed = allowed
         self.hint = hint
+        self.detail = detail
 
     @property
     def faults(self) -> "tuple[EdgekdError, ...]":

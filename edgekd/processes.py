@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import ToolError
+
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b.*:")
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,20 @@ class Finished:
         """The last of `lines`, which is where most programs say why they failed."""
         return self.lines[-1] if self.lines else "no output"
 
+    @property
+    def cause(self) -> str:
+        """Why it failed: the last line that names an exception, as a traceback does, or else the
+        last line. An exception's message may go on below its own line."""
+        named = [line for line in self.lines if _EXCEPTION.match(line)]
+        return named[-1] if named else self.last_line
+
     def require_success(self, tool: str, where: str) -> "Finished":
-        """Raise `ToolError` with the last line unless the status is 0."""
+        """Raise `ToolError` with the cause, and the whole log as its detail, unless the status is
+        0."""
         if self.status:
             how = how_it_ended(self.status)
-            raise ToolError(f"{tool} failed ({how}): {self.last_line}", where=where)
+            message = f"{tool} failed ({how}): {self.cause}"
+            raise ToolError(message, where=where, detail=self.log)
         return self
 
 

@@ -81,6 +81,10 @@ class Backend(Described):
     ) -> Sequence[OpPlacement]:
         """Where each operator will run. Raises `InputError` naming what the target can't run."""
 
+    def rehearsal_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options for the plan's trial compilation, without what only makes files faster."""
+        return options
+
     @abstractmethod
     def compile(
         self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path

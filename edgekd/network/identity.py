@@ -24,14 +24,21 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 def module_key(module: nn.Module) -> str:
-    """SHA-256 of a module: every parameter and buffer, each submodule's class with its plain
-    attributes (a stride, a rate, a flag), and the source of the user's code behind the classes."""
-    digest = hashlib.sha256()
-    named = [*module.named_parameters(remove_duplicate=False)]
-    for name, tensor in [*named, *module.named_buffers(remove_duplicate=False)]:
+    """SHA-256 of a module: every parameter and buffer, and its structure."""
+    digest = hashlib.sha256(structure_key(module).encode())
+    for _, tensor in _tensors(module):
         held = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {held.dtype} {tuple(held.shape)}\0".encode())
         digest.update(held.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def structure_key(module: nn.Module) -> str:
+    """SHA-256 of all of a module but its numbers: the names, types and shapes of its tensors, each
+    submodule's class with its plain attributes (a stride, a rate, a flag), and the source of the
+    user's code behind the classes."""
+    digest = hashlib.sha256()
+    for name, tensor in _tensors(module):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
     classes = {type(part).__module__ for part in module.modules()}
     for name, part in module.named_modules():
         plain = {k: v for k, v in vars(part).items() if _is_plain(v) and k != "training"}
@@ -39,6 +46,11 @@ def module_key(module: nn.Module) -> str:
     for name, path in source_files(classes).items():
         digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    named: list[tuple[str, torch.Tensor]] = [*module.named_parameters(remove_duplicate=False)]
+    return [*named, *module.named_buffers(remove_duplicate=False)]
 
 
 def _is_plain(value: object) -> bool:

@@ -41,6 +41,11 @@ class Stage(Value):
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The next candidate. Deterministic given `context.seed`; the input is left as it was."""
 
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """What `run` would return if nothing were trained: the same structure and form, for the
+        plan to try the compilers on. It takes seconds; by default the candidate stays as it is."""
+        return candidate
+
     def content(self, folder: Path) -> str:
         """A hash of what the files named in its table hold, relative to the recipe's folder."""
         return ""
@@ -56,6 +61,10 @@ class TrainingStage(Stage):
     inlined: ClassVar[tuple[str, ...]] = ("teaching",)
 
     teaching: Teaching = Teaching()
+
+    def untrained(self, **keys: Any) -> dict[str, Any]:
+        """The keys to change in a copy of a stage whose recovery is to be left out, and others."""
+        return {"teaching": self.teaching.model_copy(update={"epochs": 0}), **keys}
 
     def learning(self, context: Context, where: str) -> Context:
         """The context with this stage's teaching in it."""

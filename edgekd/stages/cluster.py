@@ -64,6 +64,10 @@ class Cluster(TrainingStage):
         """The number of values, and the training."""
         return f"{2**self.bits} values per layer, then {self.learning(context, '').length}"
 
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The shared values without training them."""
+        return self.model_copy(update=self.untrained()).run(candidate, context)
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """A graph whose layers read their weights from tables."""
         whole = export_graph(candidate.module, candidate.example)

@@ -120,6 +120,12 @@ class Quantize(TrainingStage):
             start += f" (the float model for {', '.join(others)})"
         return start
 
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The same types, calibrated on few samples, every layer narrow."""
+        return self.model_copy(update={"method": "calibrate", "mixed": None}).run(
+            candidate, context
+        )
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The int8 graph, a graph of narrow weights, or the same module marked fp16."""
         if self.dtype == "fp16":

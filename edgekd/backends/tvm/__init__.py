@@ -68,6 +68,10 @@ class Tvm(Backend):
 
         return check(candidate, target, options)
 
+    def rehearsal_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Without measuring tiles or tuning."""
+        return {**options, "grid_seconds": 0.0, "tune_seconds": 0.0}
+
     def compile(
         self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
     ) -> list[Artifact]:

@@ -6,14 +6,19 @@ from edgekd.backends import Backend, Follower
 from edgekd.errors import Collector, EdgekdError, MissingTool
 from edgekd.installed import tool_versions
 from edgekd.measure.budgets import merge_budgets
+from edgekd.network.identity import structure_key
 from edgekd.registry import BACKENDS
 from edgekd.run.plan.checks import check_target
 from edgekd.run.plan.keys import stage_key, start_key
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, Request
-from edgekd.stages import Stage
-from edgekd.store import key_of
+from edgekd.run.plan.rehearsal import rehearse_backends, rehearse_stages
+from edgekd.stages import Context, Stage
+from edgekd.store import Store, code_key, key_of
 from edgekd.values.progress import silent
 from edgekd.values.target import Target, hard_limits
+
+REHEARSED = "rehearsal"
+"""What the cache calls the trials of networks that went through every stage and backend."""
 
 PASSED = "plan"
 """What the store calls the checks that were passed: they export the network several times."""
@@ -39,6 +44,9 @@ def planned_target(
     key = key_of(key, target.model_dump(mode="json"), list(backends), tool_versions())
     if plan.store.find(PASSED, key) is None:
         refused = check_target(plan, target, context, stages, backends, collect)
+        if not collect.faults:
+            left = {name: each for name, each in backends.items() if name not in refused}
+            refused |= _rehearsed(plan, target, context, stages, left, collect)
         if refused:
             key = ""  # what is not installed now may be next time
         unusable |= refused
@@ -47,6 +55,36 @@ def planned_target(
         collect.faults.extend(unusable.values())
     budgets = budgets_of(plan.request, target)
     return PlannedTarget(target, tuple(planned), backends, budgets, key, unusable)
+
+
+def _rehearsed(
+    plan: Plan,
+    target: Target,
+    context: Context,
+    stages: Sequence[Stage],
+    backends: Backends,
+    collect: Collector,
+) -> dict[str, EdgekdError]:
+    """Errors of the backends that fail on the untrained network; a stage's go to `collect`.
+
+    A network of the same structure is not rehearsed again, in whatever folder it runs.
+    """
+    key = key_of(
+        code_key(),
+        tool_versions(),
+        structure_key(plan.start.module),
+        [tuple(plan.start.example.shape), str(plan.start.example.dtype), plan.data.classes],
+        [stage.model_dump(mode="json") for stage in stages],
+        [target.model_dump(mode="json", exclude={"budgets"}), list(backends)],
+    )
+    store = Store(plan.request.cache or plan.request.out / "stages", plan.request.resume)
+    if store.find(REHEARSED, key) is not None:
+        return {}
+    rehearsed = rehearse_stages(plan.start, stages, context, collect)
+    errors = {} if rehearsed is None else rehearse_backends(rehearsed, target, backends)
+    if rehearsed is not None and not errors:
+        store.publish(REHEARSED, key, lambda folder: None)
+    return errors
 
 
 def _backends(target: Target, stages: Sequence[Stage], collect: Collector) -> Backends:

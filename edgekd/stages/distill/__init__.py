@@ -44,6 +44,10 @@ class Distill(TrainingStage):
         except EdgekdError:
             return "unknown: the scheme was rejected"
 
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The candidate as it is."""
+        return candidate
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         scheme, learning = self._scheme("distill"), self.learning(context, "distill")
         taught = scheme.teach(copy.deepcopy(candidate.module), learning)

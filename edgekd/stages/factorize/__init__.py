@@ -106,6 +106,10 @@ class Factorize(TrainingStage):
         weighted = "weighted" if self.weighted else "plain"
         return f"ranks by {name} {value}, {weighted}; {self.learning(context, '').length}"
 
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """The factors without recovery."""
+        return self.model_copy(update=self.untrained()).run(candidate, context)
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with its layers split if that is cheaper."""
         candidate = plain(candidate)

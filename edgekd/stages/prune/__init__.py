@@ -153,6 +153,11 @@ class Prune(TrainingStage):
         length = context.with_teaching(epochs=epochs).length
         return f"{goal} by {self._name}{in_steps}, {length}"
 
+    def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
+        """One cut by magnitude, which leaves the same structure, and no recovery."""
+        keys = self.untrained(criterion="magnitude-l2", allocation="uniform", ramp="one-shot")
+        return self.model_copy(update=keys).run(candidate, context)
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with fewer channels, or with zeros among its weights."""
         candidate = plain(candidate)

@@ -1,0 +1,113 @@
+"""Takes the untrained network through stages and compilers, so that whatever fails, fails here.
+
+Nothing is trained: stages change the network's structure and types on a few samples, and every
+backend compiles the result. It takes seconds, where training may take hours.
+"""
+
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekd.backends import Backend, Follower
+from edgekd.errors import Collector, EdgekdError, ToolError, first_line
+from edgekd.stages import Context, Stage
+from edgekd.values.artifact import Artifact
+from edgekd.values.backend_lookup import backend_info
+from edgekd.values.candidate import Candidate
+from edgekd.values.progress import silent
+from edgekd.values.target import Target
+
+SAMPLES = 32
+"""Of each part of the data, and for the ranges."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What the stages leave without training, and the last candidate with float weights."""
+
+    candidate: Candidate
+    floating: Candidate
+
+
+def rehearse_stages(
+    start: Candidate, stages: Sequence[Stage], context: Context, collect: Collector
+) -> Rehearsed | None:
+    """The candidate behind every stage; None if one fails, with its error in `collect`."""
+    candidate = floating = start
+    with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
+        for number, stage in enumerate(stages, 1):
+            where = f"stages.{number} ({stage.kind})"
+            few = _few_samples(context, Path(folder) / str(number))
+            try:
+                candidate = stage.rehearse(candidate, few)
+            except EdgekdError as error:
+                collect.faults.extend(error.faults)
+                return None
+            except Exception as error:
+                collect.faults.append(_unexpected(error, where, f"'{stage.kind}'"))
+                return None
+            if candidate.form in ("float", "fp16"):
+                floating = candidate
+    return Rehearsed(candidate, floating)
+
+
+def _few_samples(context: Context, work: Path) -> Context:
+    work.mkdir()
+    data = context.data
+    few = replace(
+        data,
+        train=data.train.some(SAMPLES),
+        validation=data.validation.some(SAMPLES),
+        test=data.test.some(SAMPLES),
+    )
+    ranges = None if context.calibration is None else context.calibration[:SAMPLES]
+    return replace(context, data=few, calibration=ranges, work=work, cache=work, progress=silent)
+
+
+def rehearse_backends(
+    rehearsed: Rehearsed, target: Target, backends: Mapping[str, Backend | Follower]
+) -> dict[str, EdgekdError]:
+    """The errors of the backends that can't compile such a network, by backend."""
+    errors: dict[str, EdgekdError] = {}
+    made: list[Artifact] = []
+    with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
+        for name, backend in backends.items():
+            try:
+                if isinstance(backend, Follower):
+                    _check_followed(backend, name, target, made)
+                else:
+                    made += _compiled(backend, name, rehearsed, target, Path(folder) / name)
+            except EdgekdError as error:
+                errors[name] = error
+            except Exception as error:
+                errors[name] = _unexpected(error, f"backends.{name}", f"the backend '{name}'")
+    return errors
+
+
+def _compiled(
+    backend: Backend, name: str, rehearsed: Rehearsed, target: Target, folder: Path
+) -> list[Artifact]:
+    takes_last = rehearsed.candidate.form in backend.info.forms
+    candidate = rehearsed.candidate if takes_last else rehearsed.floating
+    folder.mkdir()
+    options = backend.rehearsal_options(target.backends.get(name, {}))
+    return backend.compile(candidate, target, options, folder)
+
+
+def _check_followed(backend: Follower, name: str, target: Target, made: Sequence[Artifact]) -> None:
+    """Ask a follower about the files that it starts from; it compiles them in the run only."""
+    followed = backend_info(backend.info.follows)
+    for artifact in made:
+        if followed.kind_of(artifact.format) is not None:
+            backend.check_artifact(artifact, target, target.backends.get(name, {}))
+
+
+def _unexpected(error: Exception, where: str, what: str) -> ToolError:
+    return ToolError(
+        f"{what} fails on this network: {type(error).__name__}: {first_line(error)}",
+        where=where,
+        hint="log.txt in the output folder has the whole message",
+        detail="".join(traceback.format_exception(error)),
+    )
