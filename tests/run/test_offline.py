@@ -39,5 +39,5 @@ def test_an_emulators_files_are_not_fetched(monkeypatch, tmp_path):
     )
     with pytest.raises(InputError) as caught:
         make_base()
-    assert "--offline forbids fetching them" in str(caught.value)
+    assert "--offline forbids downloads" in str(caught.value)
     assert caught.value.hint == "create them first: edgekd board create NAME"
