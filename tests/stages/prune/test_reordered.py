@@ -14,10 +14,13 @@ from edgekd.network.storage import load_module, save_module
 from edgekd.stages._replacing import plain
 from edgekd.stages.prune.channels import channel_groups, remove_channels
 from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.criteria.activation_energy import ActivationEnergy
 from edgekd.stages.prune.criteria.magnitude_l1 import MagnitudeL1
 from edgekd.stages.prune.criteria.magnitude_l2 import MagnitudeL2
+from edgekd.stages.prune.faults import channel_faults
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.scoring import unit_scores
+from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import make_pools, removals
 from edgekd.values.candidate import Candidate
 
@@ -232,3 +235,14 @@ def test_the_most_that_may_go_leaves_no_layer_empty() -> None:
     smaller = remove_channels(module, x, gone, groups)
     counts = [smaller.get_submodule(name).out_channels for name in "abc"]
     assert counts == [1, 1, 2]
+
+
+def test_a_criterion_that_sees_nothing_of_a_group_is_refused_by_name() -> None:
+    """The outputs of recurrent layers are not watched; their weights are."""
+    layers = {"r": lambda: nn.GRU(6, 12, batch_first=True), "o": lambda: nn.Linear(12, 5)}
+    module = network(lambda net, x: net.o(net.r(x)[0][:, -1]), layers)
+    facts = (module, torch.randn(1, 7, 6), PruneSpec())
+    assert channel_faults(*facts, MagnitudeL1(), 0.5, None, "stages.1") == []
+    (fault,) = channel_faults(*facts, ActivationEnergy(), 0.5, None, "stages.1")
+    assert "'r' has no weights or outputs that this criterion could read" in str(fault)
+    assert fault.hint == "ignore = ['r'], or another criterion"
