@@ -257,9 +257,13 @@ def _load(
 
 
 def _beside(path: Path) -> tuple[Path, ...]:
-    """The files beside an ONNX file that hold its weights."""
-    named = external_files(path) if path.suffix.lower() == ".onnx" else ()
-    return tuple(file for file in named if file.is_file())
+    """The files beside an ONNX file that hold its weights, as far as the file can be read here."""
+    if path.suffix.lower() != ".onnx":
+        return ()
+    try:
+        return tuple(file for file in external_files(path) if file.is_file())
+    except InputError:  # the device's runtime has loaded it all the same
+        return ()
 
 
 def _with_open_sizes(path: Path, inputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:

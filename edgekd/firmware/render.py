@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgekd.package import package_folder
 from edgekd.version import __version__
 
 
@@ -16,7 +16,7 @@ def render(template: str, name: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(package_folder() / "firmware"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -224,7 +224,7 @@ def test_what_is_measured_on_another_kind_of_machine_satisfies_no_budget(
     (result,) = bench_files(model, load_target(name), Scripted(), quick=True, wanted=wanted)
     latency, size = result.budgets
     assert (latency.verdict, latency.value) == ("unverified", None)
-    assert latency.reason == f"scripted is x86_64, and {name} is {machine}"
+    assert latency.reason == f"scripted is x86_64, but {name} is {machine}"
     assert size.verdict == "pass"
 
 

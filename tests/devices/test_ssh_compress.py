@@ -117,7 +117,7 @@ def test_a_board_of_another_kind_is_refused_before_any_training(
     (tmp_path / "arm.toml").write_text(another.replace('"small"', '"arm"').replace("rapl", "none"))
     code, _, err = compress(board.url, "--target", str(tmp_path / "arm.toml"))
     assert code == 2
-    assert "error: --device: ssh://board is x86_64, and arm is aarch64" in err
+    assert "error: --device: ssh://board is x86_64, but arm is aarch64" in err
     assert not (tmp_path / "out" / "stages").exists()
 
 
@@ -152,7 +152,7 @@ def test_what_a_board_lacks_beside_what_it_has_is_told() -> None:
     target.backends = {"c": {}}
     assert missing_runtimes(device, target) == []
     target.backends = {"tvm": {}, "tflite": {}}
-    with pytest.raises(MissingRuntime, match="has no tvm and no litert: no file of pc") as caught:
+    with pytest.raises(MissingRuntime, match="has no tvm and no litert: no pc file") as caught:
         missing_runtimes(device, target)
     assert caught.value.hint == "pip install apache-tvm; or no package is known"
 
