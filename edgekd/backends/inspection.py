@@ -172,8 +172,8 @@ def inspection_lines(found: Inspection) -> list[str]:
             f"{number:,} bytes{kind}" if number is not None else found.reasons.get(key, "unknown")
         )
         lines.append(f"{title}: {told}")
-    lines += [f"input {_told(one)}" for one in found.inputs]
-    lines += [f"output {_told(one)}" for one in found.outputs]
+    lines += [f"input {_tensor_text(one)}" for one in found.inputs]
+    lines += [f"output {_tensor_text(one)}" for one in found.outputs]
     if found.dtypes:
         lines.append("tensors: " + ", ".join(f"{n} {name}" for name, n in found.dtypes.items()))
     lines.append("operators: " + ", ".join(f"{n} {name}" for name, n in found.ops.items()))
@@ -186,7 +186,7 @@ def _plain(value: float | str) -> str:
     return f"{value:,.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _told(info: TensorInfo) -> str:
+def _tensor_text(info: TensorInfo) -> str:
     shape = "x".join("?" if size < 0 else str(size) for size in info.shape) or "scalar"
     grid = "" if info.scale is None else f", scale {info.scale:.6g}, zero point {info.zero_point}"
     return f"{info.name}: {info.dtype} {shape}{grid}"

@@ -14,7 +14,7 @@ from edgekd.run.diagnosing import cost_findings, network_findings
 from edgekd.run.lock.lockfile import write_lock
 from edgekd.run.plan import Plan, PlannedTarget, keep_plan
 from edgekd.run.plan.planned import TargetFiles
-from edgekd.run.proof import Original, prove
+from edgekd.run.proof import TeacherOutputs, prove
 from edgekd.run.reporting import make_report, write_results
 from edgekd.stages import Progress
 from edgekd.store import code_key, exclusive, key_of
@@ -46,7 +46,7 @@ def _proved(
     plan: Plan,
     planned: PlannedTarget,
     made: TargetFiles,
-    original: Original,
+    original: TeacherOutputs,
     progress: Progress,
 ) -> TargetReport:
     """Put one target's files where the user looks, then run, measure and judge them."""
@@ -72,7 +72,7 @@ def _published(file: Compiled, folder: Path, name: str = "") -> Compiled:
     return Compiled(artifact, file.reference, is_baseline=bool(name))
 
 
-def _original(plan: Plan) -> Original:
+def _original(plan: Plan) -> TeacherOutputs:
     """The trained model's outputs on the test set, kept by content."""
     test = plan.data.test
     key = key_of(code_key(), torch.__version__, plan.original.key, plan.data.sha256)
@@ -84,4 +84,4 @@ def _original(plan: Plan) -> Original:
         found = plan.store.publish(
             "original", key, lambda folder: np.save(folder / "outputs.npy", outputs)
         )
-    return Original(np.load(found / "outputs.npy"), test.y.numpy(), plan.data.task)
+    return TeacherOutputs(np.load(found / "outputs.npy"), test.y.numpy(), plan.data.task)

@@ -15,7 +15,7 @@ from edgekd.network.cost import totals
 from edgekd.report.files import write_report
 from edgekd.report.values import Dataset, Layers, Report, StageReport, TargetReport, TeacherReport
 from edgekd.run.plan.planned import Plan, Request
-from edgekd.run.proof import Original
+from edgekd.run.proof import TeacherOutputs
 from edgekd.store import write_beside
 from edgekd.values.measurement import Verdict
 from edgekd.values.recipe import named_files
@@ -23,7 +23,7 @@ from edgekd.values.recipe import named_files
 
 def make_report(
     plan: Plan,
-    original: Original,
+    original: TeacherOutputs,
     stages: Sequence[StageReport],
     targets: Sequence[TargetReport],
     layers: Layers,
@@ -85,7 +85,7 @@ def _dataset(plan: Plan) -> Dataset:
     )
 
 
-def _teacher(plan: Plan, original: Original) -> TeacherReport:
+def _teacher(plan: Plan, original: TeacherOutputs) -> TeacherReport:
     accuracy = accuracy_measurement(original.scores, "host", metric=original.task.metric)
     module = plan.original.module
     if module is None:

@@ -18,14 +18,14 @@ from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan, PlannedTarget, report_key
 from edgekd.run.proof.artifact_report import report_of
 from edgekd.run.proof.costs import costs_of
-from edgekd.run.proof.outputs import Original, inherited, not_run, proof_of
+from edgekd.run.proof.outputs import TeacherOutputs, inherited, not_run, proof_of
 from edgekd.run.proof.place import Place, place_for
 from edgekd.stages import Progress
 from edgekd.store import code_key, key_of
 from edgekd.values.backend_lookup import kind_of
 from edgekd.values.target import Target
 
-__all__ = ["Original", "prove"]
+__all__ = ["TeacherOutputs", "prove"]
 
 
 def prove(
@@ -33,7 +33,7 @@ def prove(
     planned: PlannedTarget,
     made: Sequence[Compiled],
     baseline: Compiled | None,
-    original: Original,
+    original: TeacherOutputs,
     progress: Progress,
 ) -> TargetReport:
     """One target's part of the report: every file run, measured and judged.
@@ -76,7 +76,7 @@ def _proved(
     target: Target,
     place: Place,
     everything: Sequence[Compiled],
-    original: Original,
+    original: TeacherOutputs,
     progress: Progress,
 ) -> list[ArtifactReport]:
     key = key_of(

@@ -12,8 +12,8 @@ from edgekd.values.measurement import Measurement
 
 def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
     """What was measured of a file, what its compiler and the file itself say, and its reasons."""
-    told = {one.metric: one for one in artifact.measurements}
-    size = told.pop("size_bytes", None) or Measurement(
+    reported = {one.metric: one for one in artifact.measurements}
+    size = reported.pop("size_bytes", None) or Measurement(
         metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
     )
     return ArtifactReport(
@@ -34,8 +34,8 @@ def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
             proof.drop,
             *proof.further,
             size,
-            *_told(costs.measurements, tuple(told.values())),
-            *_told_by_the_file(artifact, (*costs.measurements, *told.values())),
+            *_with_compiler(costs.measurements, tuple(reported.values())),
+            *_static_measurements(artifact, (*costs.measurements, *reported.values())),
         ),
         placements=artifact.placements,
         versions=artifact.versions,
@@ -48,16 +48,18 @@ def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
     )
 
 
-def _told(costs: Sequence[Measurement], of_the_tool: Sequence[Measurement]) -> list[Measurement]:
-    """What was measured, and what the compiler says of the metrics that nothing measured."""
+def _with_compiler(
+    costs: Sequence[Measurement], of_compiler: Sequence[Measurement]
+) -> list[Measurement]:
+    """The measured costs, and the compiler's values for metrics that were not measured."""
     known = {one.metric for one in costs if one.value is not None}
-    told = [one for one in of_the_tool if one.metric not in known]
-    named = {one.metric for one in told}
-    return [*(one for one in costs if one.metric not in named), *told]
+    reported = [one for one in of_compiler if one.metric not in known]
+    named = {one.metric for one in reported}
+    return [*(one for one in costs if one.metric not in named), *reported]
 
 
-def _told_by_the_file(artifact: Artifact, known: Sequence[Measurement]) -> list[Measurement]:
-    """Planned memory and estimated energy, where nothing else has told them."""
+def _static_measurements(artifact: Artifact, known: Sequence[Measurement]) -> list[Measurement]:
+    """Planned memory and estimated energy, unless they are already known."""
     if artifact.path.suffix not in (".onnx", ".tflite"):
         return []
     named = {"size_bytes", *(one.metric for one in known if one.value is not None)}

@@ -45,7 +45,7 @@ SAME_NUMBERS = "computes_as"
 
 
 @dataclass(frozen=True)
-class Original:
+class TeacherOutputs:
     """The trained model's outputs (N, ...) on the test set, with its targets (N, ...): what every
     artifact is compared with."""
 
@@ -84,7 +84,7 @@ def proof_of(
     target: Target,
     place: Place,
     each: Compiled,
-    original: Original,
+    original: TeacherOutputs,
     progress: Progress,
 ) -> Proof:
     """Run a file over the whole test set, where it can run at all, and compare what it gives."""
@@ -133,7 +133,7 @@ def _diagnosed(
     place: Place,
     each: Compiled,
     outputs: np.ndarray,
-    original: Original,
+    original: TeacherOutputs,
 ) -> tuple[Finding, ...]:
     """The diagnostics of a deployed file; the teacher's own file has none."""
     if each.is_baseline:
