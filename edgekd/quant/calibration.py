@@ -12,6 +12,7 @@ from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.constants import own_constants
 from edgekd.quant.export import quiet
+from edgekd.quant.layer_noise import check_layers
 from edgekd.quant.preparing import NOTES, prepare_graph
 from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.ranges import Ranges
@@ -50,6 +51,8 @@ def calibrate(
     if bias_correction:
         correct_biases(graph, calibrated, samples)
     finished = finish(calibrated)
+    if not smooth_quant:  # which moves ranges from the activations into the weights
+        check_layers(graph, finished, samples, scheme, where)
     finished.meta[NOTES] = start.notes
     return finished
 

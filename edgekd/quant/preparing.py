@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from edgekd.quant import ops
 from edgekd.quant.export import export_graph
 from edgekd.quant.functional import slice_splits
+from edgekd.quant.layer_noise import check_exported
 from edgekd.quant.operands import make_operands_tensors
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 
@@ -44,6 +45,7 @@ def prepare_graph(module: nn.Module, example: Tensor, samples: Tensor, where: st
     graph = export_graph(module, example, where)
     slice_splits(graph)
     make_operands_tensors(graph)
+    check_exported(graph, module, samples, where)
     pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
     joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
     if not pads and not joins:

@@ -212,18 +212,77 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
     for node in list(restored.graph.nodes):
         if node.target not in DEQUANTIZE or not is_constant(node.args[0]):
             continue
-        value = _dequantized(restored, node)
+        value = dequantized(restored, node)
         name = f"{node.args[0].target}_float"
         if node.args[-1] is torch.int32:
             _replace(restored, node, name, value)
         else:
             _quantize_again(restored, node, name, value)
+    _merge_regrids(restored)
+    _add_joins(restored)
     restored.graph.eliminate_dead_code()
     restored.recompile()
     return restored
 
 
-def _dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+def _merge_regrids(graph: fx.GraphModule) -> None:
+    """Quantize straight to the second grid where a value changes its grid at once.
+
+    TFLite's converter drops a quantize op behind a dequantize op, whatever their scales. Where
+    something else reads the first grid, a ReLU, which clamped values pass as they are, rescales.
+    """
+    for node in list(graph.graph.nodes):
+        source: Any = node.args[0] if node.target in QUANTIZE else None
+        if not isinstance(source, fx.Node) or source.target not in DEQUANTIZE or is_weight(node):
+            continue
+        first: Any = source.args[0]
+        if len(source.users) == 1 and first.target in QUANTIZE and len(first.users) == 1:
+            node.replace_input_with(source, first.args[0])
+            continue
+        with graph.graph.inserting_before(node):
+            clamped = graph.graph.call_function(torch.ops.aten.relu.default, (source,))
+        clamped.meta.update(source.meta)
+        node.replace_input_with(source, clamped)
+
+
+def _add_joins(graph: fx.GraphModule) -> None:
+    """Concatenations in float as sums of padded parts, which give the same values.
+
+    TFLite's converter would put the parts of a concatenation onto one grid of its own choice.
+    """
+    aten = torch.ops.aten
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.cat.default or _is_joined_on_a_grid(node):
+            continue
+        parts, value = node.args[0], node.meta["val"]
+        dim = (node.args[1] if len(node.args) > 1 else 0) % value.dim()
+        before, total = 0, None
+        with graph.graph.inserting_before(node):
+            for part in parts:
+                size = part.meta["val"].shape[dim]
+                behind = value.shape[dim] - before - size
+                pads = [0, 0] * (value.dim() - 1 - dim) + [before, behind]
+                padded = graph.graph.call_function(aten.constant_pad_nd.default, (part, pads, 0.0))
+                before += size
+                if total is None:
+                    total = padded
+                else:
+                    total = graph.graph.call_function(aten.add.Tensor, (total, padded))
+        node.replace_all_uses_with(total)
+        graph.graph.erase_node(node)
+
+
+def _is_joined_on_a_grid(node: fx.Node) -> bool:
+    """Whether a concatenation is one of integers, or has no part that lies on a grid."""
+    parts: Any = node.args[0]
+    written = all(user.target in QUANTIZE for user in node.users)
+    sizes = [part.meta.get("val") for part in (*parts, node)]
+    known = all(isinstance(each, Tensor) and each.is_floating_point() for each in sizes)
+    return written or not known or not any(part.target in DEQUANTIZE for part in parts)
+
+
+def dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The float values of a constant that a dequantize node reads as integers."""
     arguments: tuple[Any, ...] = node.args
     integers, scale = constant_of(graph, arguments[0]).to(torch.float32), arguments[1]
     if not is_constant(scale):

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd.backends.tflite import Tflite
 from edgekd.errors import Faults, ToolError
 from edgekd.formats.tflite import read_tflite
+from edgekd.quant.calibration import calibrate
 from edgekd.values.artifact import Artifact
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
@@ -198,3 +199,58 @@ def test_nothing_of_this_machine_is_in_the_file_or_beside_it(compiled):
     for trace in (b"/tmp", b"site-packages", b".py", str(artifact.path.parent).encode()):
         assert trace not in content
     assert [one.name for one in artifact.path.parent.iterdir()] == ["model.tflite"]
+
+
+class BoxesAndScores(nn.Module):
+    """Boxes in pixels and scores from 0 to 1 in one output, as detectors give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.box, self.score = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        boxes, scores = self.box(x).flatten(2) * 32 + 160, self.score(x).flatten(2).sigmoid()
+        return torch.cat([boxes, scores], 1)
+
+
+@pytest.mark.slow
+def test_scores_beside_boxes_keep_their_levels_in_the_file(tmp_path):
+    torch.manual_seed(0)
+    module, x = BoxesAndScores().eval(), torch.randn(16, 3, 8, 8)
+    target = load_target("x86")
+    graph = calibrate(module, x[:1], x, target.quantization)
+    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
+    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    assert np.abs(run(artifact, x) - expected)[:, 4:].max() < 0.03
+    assert any("computed in float: ADD" in note for note in artifact.notes)
+
+
+class Operands(nn.Module):
+    """A learned map, numbers, a part of a split and a global maximum among int8 activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.map, self.last = nn.Parameter(torch.rand(1, 8, 8, 8) * 3 - 0.7), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (torch.relu(self.first((x - 0.4) / 0.3)) + self.map) * 0.5
+        left, right = x.chunk(2, 1)
+        x = torch.cat([torch.relu(self.second(left)), right], 1)
+        output: Tensor = self.last(torch.nn.functional.adaptive_max_pool2d(x, 1).flatten(1))
+        return output
+
+
+@pytest.mark.slow
+def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(tmp_path):
+    torch.manual_seed(0)
+    module, x = Operands().eval(), torch.rand(1, 3, 8, 8)
+    target = load_target("x86")
+    graph = calibrate(module, x[:1], samples(x), target.quantization)
+    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
+    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    assert lsb(artifact, whole, reference_kernels=False) <= 2.01
+    assert not any("float" in note for note in artifact.notes)
