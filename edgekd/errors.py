@@ -11,6 +11,7 @@ EdgekdError
 """
 
 import difflib
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
@@ -139,6 +140,17 @@ def summary_of(error: BaseException) -> str:
     """An exception's class and the first line of its message."""
     line, kind = first_line(error), type(error).__name__
     return kind if line == kind else f"{kind}: {line}"
+
+
+def unexpected_error(error: Exception, where: str, what: str) -> ToolError:
+    """An exception that a stage or a compiler raised without meaning to, as an error of a run:
+    `what` failed, and the log has the traceback."""
+    return ToolError(
+        f"{what} fails on this network: {summary_of(error)}",
+        where=where,
+        hint="log.txt in the output folder has the whole message",
+        detail="".join(traceback.format_exception(error)),
+    )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

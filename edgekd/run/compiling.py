@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekd.backends import Backend, Board, Follower
 from edgekd.devices.opening import open_device
-from edgekd.errors import EdgekdError, ToolError, raise_all
+from edgekd.errors import EdgekdError, ToolError, raise_all, unexpected_error
 from edgekd.installed import tools_here
 from edgekd.run.compiled import Compiled, cached
 from edgekd.run.pipeline import Staged
@@ -51,6 +51,9 @@ def compile_candidate(
                 made.files += _compile_staged(plan, planned.target, backend_name, backend, staged)
         except EdgekdError as error:
             made.failures[backend_name] = error
+        except Exception as error:
+            where, what = f"backends.{backend_name}", f"the backend '{backend_name}'"
+            made.failures[backend_name] = unexpected_error(error, where, what)
     progress(f"compile for {name}", 1, 1)
     if not made.files:
         raise_all(list(made.failures.values()))

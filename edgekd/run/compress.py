@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from edgekd.errors import EdgekdError
 from edgekd.report.values import BackendFailure, Report, StageReport, TargetReport
 from edgekd.run.compiled import Compiled, publish_artifact
 from edgekd.run.diagnosing import cost_findings, network_findings
 from edgekd.run.lock.lockfile import write_lock
+from edgekd.run.log import errors_logged
 from edgekd.run.plan import Plan, PlannedTarget, keep_plan
 from edgekd.run.plan.planned import TargetFiles
 from edgekd.run.proof import TeacherOutputs, prove
@@ -23,21 +25,23 @@ from edgekd.store import code_key, exclusive, key_of
 def run_plan(plan: Plan, progress: Progress) -> Report:
     """Run a plan and write its report into the output folder, which no other run may use
     meanwhile."""
-    with exclusive(plan.request.out):
+    with exclusive(plan.request.out), errors_logged(plan.request.out):
         keep_plan(plan)
         original = _original(plan)
         stages: dict[str, StageReport] = {}
         targets: list[TargetReport] = []
+        failures: dict[str, dict[str, EdgekdError]] = {}
         for planned in plan.targets:
             started = time.perf_counter()
             made = plan.subject.make(plan, planned, progress)
+            failures[planned.target.name] = made.failures
             targets.append(_proved(plan, planned, made, original, progress))
             seconds = time.perf_counter() - started
             for stage in plan.subject.stage_reports(made, targets[-1].artifacts, seconds):
                 stages.setdefault(stage.key or planned.target.name, stage)
             layers = plan.subject.layers(plan, made)
         report = make_report(plan, original, tuple(stages.values()), targets, layers)
-        write_results(plan, report)
+        write_results(plan, report, failures)
         write_lock(plan, report)
     return report.kept_in(plan.request.out)
 

@@ -3,17 +3,19 @@
 # code-key: presents
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import tomli_w
 
+from edgekd.errors import EdgekdError
 from edgekd.installed import tool_versions
 from edgekd.measure.accuracy import accuracy_measurement
 from edgekd.measure.budgets import run_verdict
 from edgekd.network.cost import totals
 from edgekd.report.files import write_report
 from edgekd.report.values import Dataset, Layers, Report, StageReport, TargetReport, TeacherReport
+from edgekd.run.log import write_log
 from edgekd.run.plan.planned import Plan, Request
 from edgekd.run.proof import TeacherOutputs
 from edgekd.store import write_beside
@@ -48,19 +50,15 @@ def make_report(
     )
 
 
-def write_results(plan: Plan, report: Report) -> None:
-    """Write recipe.toml, log.txt, report.json and report.html into the run's folder."""
+def write_results(
+    plan: Plan, report: Report, failures: Mapping[str, Mapping[str, EdgekdError]]
+) -> None:
+    """Write recipe.toml, log.txt, report.json and report.html into the run's folder; `failures` are
+    the errors of each target's backends, which the log holds in full."""
     folder = plan.request.out
     write_beside(folder / "recipe.toml", resolved_recipe(plan.request))
-    done = [_log_line(stage) for stage in report.stages]
-    write_beside(folder / "log.txt", "\n".join([*report.plan, *done]) + "\n")
+    write_log(folder, report, failures)
     write_report(report, folder)
-
-
-def _log_line(stage: StageReport) -> str:
-    accuracy = "not known" if stage.accuracy is None else f"{stage.accuracy:.4f}"
-    state = "reused" if stage.cached else f"{stage.seconds:.1f} s"
-    return f"done: {stage.line} ({state}), test accuracy {accuracy}, key {stage.key}"
 
 
 def _verdict(targets: Sequence[TargetReport]) -> Verdict:

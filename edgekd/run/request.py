@@ -96,7 +96,8 @@ def _targets(names: TargetName | Sequence[TargetName], collect: Collector) -> tu
         collect.faults.append(InputError("no target", where="--target", hint=hint))
     found = [
         name if isinstance(name, Target) else collect.attempt(load_target, str(name))
-        for name in dict.fromkeys(several)
+        for number, name in enumerate(several)
+        if name not in several[:number]  # profiles have no hash
     ]
     profiles = [profile for profile in found if profile]
     collect.faults.extend(_name_clashes(profiles))

@@ -7,6 +7,7 @@ from edgekd.data.calibration import calibration_samples
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.measure.budgets import check_budgets, check_hard_limits
 from edgekd.measure.diagnostics import diagnostics_of
+from edgekd.run.log import append_errors, errors_logged
 from edgekd.run.plan.checks import (
     check_device,
     check_labels,
@@ -24,7 +25,19 @@ from edgekd.values.target import hard_limits
 
 
 def make_plan(request: Request) -> Plan:
-    """The plan of a request, or every fault in it at once."""
+    """The plan of a request, or every fault in it at once.
+
+    What tools said in full goes into log.txt of the output folder, also of a backend that the plan
+    goes on without.
+    """
+    with errors_logged(request.out):
+        plan = _make_plan(request)
+    unusable = [error for planned in plan.targets for error in planned.unusable.values()]
+    append_errors(request.out, unusable)
+    return plan
+
+
+def _make_plan(request: Request) -> Plan:
     recipe, collect = request.recipe, Collector(InputError)
     collect.attempt(check_writable, request.out)
     told = collect.attempt(check_device, request)

@@ -5,13 +5,12 @@ backend compiles the result. It takes seconds, where training may take hours.
 """
 
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekd.backends import Backend, Follower
-from edgekd.errors import Collector, EdgekdError, ToolError, first_line
+from edgekd.errors import Collector, EdgekdError, unexpected_error
 from edgekd.stages import Context, Stage
 from edgekd.values.artifact import Artifact
 from edgekd.values.backend_lookup import backend_info
@@ -46,7 +45,7 @@ def rehearse_stages(
                 collect.faults.extend(error.faults)
                 return None
             except Exception as error:
-                collect.faults.append(_unexpected(error, where, f"'{stage.kind}'"))
+                collect.faults.append(unexpected_error(error, where, f"'{stage.kind}'"))
                 return None
             if candidate.form in ("float", "fp16"):
                 floating = candidate
@@ -82,7 +81,7 @@ def rehearse_backends(
             except EdgekdError as error:
                 errors[name] = error
             except Exception as error:
-                errors[name] = _unexpected(error, f"backends.{name}", f"the backend '{name}'")
+                errors[name] = unexpected_error(error, f"backends.{name}", f"the backend '{name}'")
     return errors
 
 
@@ -102,12 +101,3 @@ def _check_followed(backend: Follower, name: str, target: Target, made: Sequence
     for artifact in made:
         if followed.kind_of(artifact.format) is not None:
             backend.check_artifact(artifact, target, target.backends.get(name, {}))
-
-
-def _unexpected(error: Exception, where: str, what: str) -> ToolError:
-    return ToolError(
-        f"{what} fails on this network: {type(error).__name__}: {first_line(error)}",
-        where=where,
-        hint="log.txt in the output folder has the whole message",
-        detail="".join(traceback.format_exception(error)),
-    )
