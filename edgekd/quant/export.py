@@ -111,21 +111,22 @@ def fold_batch_norms(graph: fx.GraphModule) -> None:
         if node.op != "call_function" or node.target is not aten.batch_norm.default:
             continue
         source = node.args[0]
-        if _makes_its_channels(source) and len(source.users) == 1:
-            if _constant(graph, source.args[1]) is not None:
-                _fold(graph, source, node)
+        if _makes_its_channels(graph, source) and len(source.users) == 1:
+            _fold(graph, source, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 
 
-def _makes_its_channels(source: fx.Node) -> bool:
-    """Whether the channels that a batch norm behind `source` normalizes are outputs of its weight.
+def _makes_its_channels(graph: fx.GraphModule, source: fx.Node) -> bool:
+    """Whether what a batch norm behind `source` normalizes are the outputs of a constant weight.
 
     Those of a linear layer are in the last dimension, and a batch norm's in the second.
     """
     if source.op != "call_function" or source.target not in _FOLDABLE:
         return False
-    return source.target is not aten.linear.default or source.meta["val"].dim() == 2
+    if source.target is aten.linear.default and source.meta["val"].dim() != 2:
+        return False
+    return _constant(graph, source.args[1]) is not None
 
 
 _FOLDABLE = {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dead_units import with_dead_units
 from reordered import CASES, IMAGES, REFUSED, attention, network
 from torch import Tensor, nn
 
@@ -18,46 +19,12 @@ from edgekd.stages.prune.criteria.activation_energy import ActivationEnergy
 from edgekd.stages.prune.criteria.magnitude_l1 import MagnitudeL1
 from edgekd.stages.prune.criteria.magnitude_l2 import MagnitudeL2
 from edgekd.stages.prune.faults import channel_faults
-from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.scoring import unit_scores
 from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import make_pools, removals
 from edgekd.values.candidate import Candidate
 
 torch.set_num_threads(1)
-
-
-def with_dead_units(
-    module: nn.Module, groups: list[Group]
-) -> tuple[nn.Module, dict[str, list[int]]]:
-    """The network with a third of each group's units giving zero, and those units' channels."""
-    dead, gone = copy.deepcopy(module), {}
-    generator = torch.Generator().manual_seed(1)
-    for group in groups:
-        if not group.can_go:
-            continue
-        count = max(1, len(group.units) // 3)
-        chosen = torch.randperm(len(group.units), generator=generator)[:count].tolist()
-        gone[group.name] = sorted(channel for unit in chosen for channel in group.units[unit])
-        for member in group.members:
-            if member.axis == "out":
-                pairs = zip(member.indices, member.roots, strict=True)
-                rows = [index for index, root in pairs if root in gone[group.name]]
-                _kill(dead.get_submodule(member.layer), rows)
-    return dead, gone
-
-
-def _kill(layer: nn.Module, rows: list[int]) -> None:
-    with torch.no_grad():
-        if isinstance(layer, nn.ConvTranspose2d):
-            width, inputs = layer.weight.shape[1], layer.in_channels // layer.groups
-            for row in rows:
-                first = row // width * inputs
-                layer.weight[first : first + inputs, row % width] = 0
-        else:
-            layer.weight[rows] = 0
-        if layer.bias is not None:
-            layer.bias[rows] = 0
 
 
 @pytest.mark.parametrize("name", CASES)
