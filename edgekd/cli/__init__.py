@@ -1,4 +1,4 @@
-"""The commands. Nothing heavy is imported before a command runs, so that --help is instant."""
+"""The commands. Heavy imports wait until a command runs, so that --help is instant."""
 
 # code-key: presents
 
@@ -27,7 +27,7 @@ from edgekd.version import __version__
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""What a shell says of a process that wrote into a pipe without a reader: no verdict of ours."""
+"""The shell's exit code for a process that wrote to a closed pipe; not one of edgekd's own."""
 
 app = typer.Typer(
     name="edgekd",
@@ -61,7 +61,7 @@ app.add_typer(board, name="board")
 
 
 def main() -> NoReturn:
-    """Run the command line; every error of edgekd's own becomes its exit code."""
+    """Run the command line; each of edgekd's own errors becomes its exit code."""
     switch_telemetry_off()
     debug = "--debug" in sys.argv[1:]
     if not debug:
@@ -89,7 +89,7 @@ def main() -> NoReturn:
 
 
 def _quiet_libraries() -> None:
-    """Keep libraries' own remarks (missing GPU kernels, deprecations of theirs) out of stderr."""
+    """Keep libraries' own messages (missing GPU kernels, their deprecations) out of stderr."""
     import logging
     import warnings
 
@@ -99,14 +99,14 @@ def _quiet_libraries() -> None:
 
 
 def _with_debug_first(arguments: list[str]) -> list[str]:
-    """--debug is understood wherever it stands."""
+    """Accept --debug anywhere on the command line."""
     rest = [argument for argument in arguments if argument != "--debug"]
     return ["--debug", *rest] if len(rest) < len(arguments) else rest
 
 
 def _interrupted() -> NoReturn:
-    typer.echo("error: interrupted; what was finished is kept", err=True)
-    typer.echo("hint: run the same command again: it goes on from there", err=True)
+    typer.echo("error: interrupted; finished steps are kept", err=True)
+    typer.echo("hint: run the same command again to continue from there", err=True)
     sys.exit(INTERRUPTED)
 
 
@@ -117,7 +117,7 @@ def _refuse_usage_or_bug(error: Exception) -> NoReturn:
         print_error(InputError(error.format_message(), hint="see 'edgekd --help'"))
         sys.exit(2)
     typer.echo(f"error: an unexpected {type(error).__name__}: {error}", err=True)
-    typer.echo("hint: this is a fault of edgekd's; --debug shows where", err=True)
+    typer.echo("hint: this is a bug in edgekd; run again with --debug for the traceback", err=True)
     sys.exit(3)
 
 

@@ -12,47 +12,70 @@ from edgekd.cli.options import AsJson
 from edgekd.errors import Collector, InputError, Interrupted, raise_all
 
 FULL_S, QUICK_S = 62.0, 2.0
-"""The time one file takes, including warm-up, unless it is slow."""
+"""The time per file, including warm-up, unless the model is slow."""
 
 
 def bench(
     artifact: Annotated[list[Path], typer.Argument(help="One or more model files.")],
     target: Annotated[
         str | None,
-        typer.Option(help="A target's name or .toml file; default: none."),
+        typer.Option(help="A target's name or .toml file; none by default."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="host, ssh://BOARD, or emulated://NAME.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
-    baseline: Annotated[Path | None, typer.Option(help="Report ratios to this file.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Report each file's ratio to this one.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Thread count.")] = None,
-    affinity: Annotated[str | None, typer.Option(help="Processors to pin to: 2,3.")] = None,
+    affinity: Annotated[str | None, typer.Option(help="CPU cores to pin to, such as 2,3.")] = None,
     provider: Annotated[
-        str | None, typer.Option(help="ONNX Runtime's: cpu, cuda, xnnpack, or a full name.")
+        str | None,
+        typer.Option(
+            help="ONNX Runtime's execution provider: cpu, cuda, xnnpack, or its full name."
+        ),
     ] = None,
-    delegate: Annotated[str | None, typer.Option(help="A shared library for LiteRT.")] = None,
+    delegate: Annotated[
+        str | None, typer.Option(help="A LiteRT delegate: the path of its shared library.")
+    ] = None,
     delegate_option: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE; repeatable.")
+        list[str] | None, typer.Option(help="An option of the delegate, as KEY=VALUE; repeatable.")
     ] = None,
-    kernels: Annotated[str | None, typer.Option(help="LiteRT's: optimized or reference.")] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="LiteRT's kernels: optimized or reference.")
+    ] = None,
     end_to_end: Annotated[
-        bool, typer.Option("--end-to-end", help="Include quantizing and layout in the times.")
+        bool,
+        typer.Option(
+            "--end-to-end", help="Include quantization and layout conversion in the latency."
+        ),
     ] = False,
     shape: Annotated[
         list[str] | None,
-        typer.Option(help="x=1,3,224,224[:DTYPE], for open sizes; repeatable."),
+        typer.Option(
+            help="An input's shape if the file leaves it open: x=1,3,224,224[:DTYPE]; repeatable."
+        ),
     ] = None,
-    budget: Annotated[list[str] | None, typer.Option(help="latency_ms=5; repeatable.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="A budget, such as latency_ms=5; repeatable.")
+    ] = None,
     accept: Annotated[
         list[str] | None, typer.Option(help="Let simulated or estimated values satisfy a budget.")
     ] = None,
-    meter: Annotated[str | None, typer.Option(help="A command that prints SECONDS WATTS.")] = None,
+    meter: Annotated[
+        str | None, typer.Option(help="A command that prints lines of SECONDS WATTS.")
+    ] = None,
     meter_format: Annotated[
-        str, typer.Option(help="watts, nvidia-smi, tegrastats or tegrastats:RAIL+RAIL.")
+        str,
+        typer.Option(
+            help="The meter's output: watts, nvidia-smi, tegrastats or tegrastats:RAIL+RAIL."
+        ),
     ] = "watts",
     as_json: AsJson = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw the samples: .svg or .html.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot the samples to this .svg or .html file.")
+    ] = None,
 ) -> None:
     """Measure model files on a device, interleaved in one process, and check budgets."""
     from edgekd.benchmark.files import bench_files as run
@@ -98,8 +121,8 @@ def bench(
 
 
 def _teller(whole_s: float) -> Callable[[float], None]:
-    """Show progress on a terminal, once per window, because a redrawn bar would disturb the
-    measurement. A whole of 0 s clears the line."""
+    """Show progress on a terminal, once per window, because redrawing a bar would disturb the
+    measurement. A total of 0 s clears the line."""
 
     def tell(seconds: float) -> None:
         text = f"measuring: {seconds:.0f} s of about {whole_s:.0f} s" if whole_s else ""
@@ -112,7 +135,7 @@ def _wanted(
     options: dict[str, Any], shapes: list[str], budgets: list[str], accept: list[str],
     collect: Collector,
 ) -> Any:  # fmt: skip
-    """The options as values; faults are added to `collect`."""
+    """The parsed options; faults are added to `collect`."""
     from edgekd.benchmark.files import Wanted
     from edgekd.benchmark.options import parse_affinity, parse_pairs, parse_shape
     from edgekd.measure.budgets import check_accept, parse_budget

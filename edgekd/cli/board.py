@@ -1,22 +1,22 @@
-"""`edgekd board ...`: emulated boards, created once and then there for `--device emulated://NAME`."""
+"""`edgekd board ...`: emulated boards, created once and then used as `--device emulated://NAME`."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-board = typer.Typer(help="Emulated ARM boards, for times without hardware.")
+board = typer.Typer(help="Emulated Arm boards, for latencies without hardware.")
 
-Name = Annotated[str, typer.Argument(help="A target of 64-bit ARM: raspberry-pi-5.")]
+Name = Annotated[str, typer.Argument(help="A 64-bit Arm target, such as raspberry-pi-5.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @board.command()
 def create(name: Name, as_json: AsJson = False) -> None:
-    """Build a target's board from Debian's packages and PyPI's wheels, and save it ready to run."""
+    """Build a target's board from Debian packages and PyPI wheels."""
     from edgekd.devices.emulated.catalog import as_table, create_board
 
-    typer.echo(f"creating {name}: minutes at first, nothing to do when it is there", err=True)
+    typer.echo(f"creating {name}: this takes minutes the first time", err=True)
     found, made = create_board(name)
     if as_json:
         typer.echo(json.dumps(as_table(found), indent=1))
@@ -27,7 +27,7 @@ def create(name: Name, as_json: AsJson = False) -> None:
 
 @board.command(name="list")
 def list_(as_json: AsJson = False) -> None:
-    """List the boards that were created, with what they hold and whether they run."""
+    """List the created boards with their contents and state."""
     from edgekd.devices.emulated.catalog import as_table, list_boards
 
     tables = [as_table(found) for found in list_boards()]
@@ -52,7 +52,7 @@ def _line(table: dict[str, Any]) -> str:
 
 @board.command()
 def start(name: Name) -> None:
-    """Keep a board running between measurements, paused while nobody uses it."""
+    """Keep a board running between measurements, paused when idle."""
     from edgekd.devices.emulated.catalog import find_board, start_board
 
     _, started = start_board(find_board(name))
@@ -61,7 +61,7 @@ def start(name: Name) -> None:
 
 @board.command()
 def stop(name: Name) -> None:
-    """End a board that was started; its files there are gone, the board itself stays."""
+    """Stop a running board; files sent to it are lost, the board is kept."""
     from edgekd.devices.emulated.catalog import find_board, stop_board
 
     stopped = stop_board(find_board(name))
@@ -70,7 +70,7 @@ def stop(name: Name) -> None:
 
 @board.command()
 def remove(name: Name) -> None:
-    """Delete a board; what it shares with others stays in the cache."""
+    """Delete a board; files shared with other boards stay in the cache."""
     from edgekd.devices.emulated.catalog import remove_board
 
     freed = remove_board(name)

@@ -9,39 +9,50 @@ from edgekd.cli.options import AsJson, Device, TargetNames
 
 
 def compress(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe; digits if left out.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe file; the digits example if left out.")
+    ] = None,
     target: TargetNames = [],  # noqa: B006
     backend: Annotated[
         list[str] | None,
-        typer.Option(help="One of the targets' backends, instead of all of them; repeatable."),
+        typer.Option(help="Use only this backend of the targets; repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder for results.")] = Path("runs/latest"),
     budget: Annotated[
-        list[str] | None, typer.Option(help="latency_ms=5 and the like; repeatable.")
+        list[str] | None, typer.Option(help="A budget, such as latency_ms=5; repeatable.")
     ] = None,
     device: Device = None,
     accept: Annotated[
         list[str] | None,
-        typer.Option(help="A weaker kind that may satisfy a budget: simulated or estimated."),
+        typer.Option(
+            help="A weaker kind of value that may satisfy a budget: simulated or estimated."
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="stage.distill.epochs=3; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Override a key of the recipe, as in stage.distill.epochs=3; repeatable."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Reuse what was finished before.")] = True,
+    resume: Annotated[bool, typer.Option(help="Reuse finished steps of earlier runs.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Overrides the recipe's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The random seed, instead of the recipe's.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
     progress: Annotated[bool, typer.Option(help="Draw progress bars on a terminal.")] = True,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Fail where the network would be used.")
+        bool, typer.Option("--offline", help="Fail instead of using the network.")
     ] = False,
     depfile: Annotated[
         Path | None,
-        typer.Option(help="Write what make or ninja has to watch, for OUT/edgekd.lock."),
+        typer.Option(
+            help="Write a dependency file for make or ninja, with OUT/edgekd.lock as the target."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a model for one or more targets, and hold the files against budgets."""
+    """Compress a model for one or more targets and check the files against budgets."""
     import shlex
     import sys
 

@@ -5,7 +5,7 @@ from edgekd.cli.output import print_json, print_rows
 
 
 def doctor(device: Device = None, as_json: AsJson = False) -> None:
-    """Say which runtimes, compilers and sensors are here, or on a device; how to get the rest."""
+    """Show which runtimes, compilers and sensors are installed, and how to get the rest."""
     from dataclasses import asdict
 
     from edgekd.devices.doctor import examine, examine_device

@@ -1,4 +1,4 @@
-"""`edgekd firmware ...`: what a firmware build calls. Commands import what is heavy inside them."""
+"""`edgekd firmware ...`: commands for firmware builds. Heavy imports are inside the commands."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ import typer
 
 from edgekd.package import package_folder
 
-firmware = typer.Typer(help="Models as sources for a firmware build.")
+firmware = typer.Typer(help="Generate sources for a firmware build.")
 
 CMAKE_FOLDER = package_folder() / "firmware" / "cmake"
 ZEPHYR_FOLDER = package_folder() / "firmware" / "zephyr"
@@ -19,19 +19,19 @@ YOCTO_FOLDER = package_folder() / "firmware" / "yocto"
 
 @firmware.command("cmake-dir")
 def cmake_dir() -> None:
-    """Print the folder for -Dedgekd_DIR, in which find_package(edgekd) looks."""
+    """Print the CMake package folder, for -Dedgekd_DIR."""
     typer.echo(str(CMAKE_FOLDER))
 
 
 @firmware.command("zephyr-dir")
 def zephyr_dir() -> None:
-    """Print the folder of the Zephyr module, for -DZEPHYR_EXTRA_MODULES."""
+    """Print the Zephyr module's folder, for -DZEPHYR_EXTRA_MODULES."""
     typer.echo(str(ZEPHYR_FOLDER))
 
 
 @firmware.command("yocto-dir")
 def yocto_dir() -> None:
-    """Print the folder whose classes/ has edgekd_model.bbclass, for BBPATH or a copy."""
+    """Print the Yocto layer's folder, for BBPATH."""
     typer.echo(str(YOCTO_FOLDER))
 
 
@@ -39,12 +39,15 @@ def yocto_dir() -> None:
 def plain_c(
     model: Annotated[Path, typer.Argument(help="A full-int8 .tflite file.")],
     out: Annotated[Path, typer.Option(help="The folder for NAME.h and NAME.c.")],
-    name: Annotated[str, typer.Option(help="Begins files and functions.")] = "",
+    name: Annotated[str, typer.Option(help="The prefix of file and function names.")] = "",
     arithmetic: Annotated[
-        str, typer.Option(help="micro or litert: whose fully connected layers are matched.")
+        str,
+        typer.Option(
+            help="The runtime whose fully connected layers are matched to the bit: micro or litert."
+        ),
     ] = "micro",
     cmsis_nn: Annotated[
-        str, typer.Option(help="dsp or mve: call CMSIS-NN for cores that have these instructions.")
+        str, typer.Option(help="Call CMSIS-NN on cores with these instructions: dsp or mve.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
@@ -74,10 +77,10 @@ def plain_c(
 def micro(
     model: Annotated[Path, typer.Argument(help="A .tflite file, or one that Vela made.")],
     out: Annotated[Path, typer.Option(help="The folder for the sources.")],
-    name: Annotated[str, typer.Option(help="Begins files and symbols.")] = "",
+    name: Annotated[str, typer.Option(help="The prefix of file and symbol names.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Write a model as a C array and an op resolver for TensorFlow Lite Micro."""
+    """Write a model as a C array and op resolver for TensorFlow Lite Micro."""
     from edgekd.firmware.arena import measure_arena
     from edgekd.firmware.stored_facts import facts_in
     from edgekd.firmware.tflm import micro_sources
@@ -104,23 +107,36 @@ def micro(
 def build(
     recipe: Annotated[Path, typer.Argument(help="A recipe.")],
     target: Annotated[str, typer.Option(help="A target's name or .toml file.")],
-    name: Annotated[str, typer.Option(help="Begins files and symbols.")],
+    name: Annotated[str, typer.Option(help="The prefix of file and symbol names.")],
     out: Annotated[Path, typer.Option(help="The folder for NAME.h and the other sources.")],
     output: Annotated[str, typer.Option(help="c (C11, no runtime) or tflm (C array).")] = "c",
-    run: Annotated[
-        Path | None, typer.Option(help="The run's own folder; OUT/run if left out.")
+    run: Annotated[Path | None, typer.Option(help="The run's folder; OUT/run if left out.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="A budget, such as size_kib=64; repeatable.")
     ] = None,
-    budget: Annotated[list[str] | None, typer.Option(help="size_kib=64; repeatable.")] = None,
-    accept: Annotated[list[str] | None, typer.Option(help="simulated or estimated.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; repeatable.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to measure.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Overrides the recipe's.")] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A weaker kind of value that may satisfy a budget: simulated or estimated."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the recipe, as KEY=VALUE; repeatable."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="The device to measure on.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The random seed, instead of the recipe's.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
     depfile: Annotated[
-        Path | None, typer.Option(help="Write what make or ninja has to watch, for OUT/NAME's .h.")
+        Path | None,
+        typer.Option(
+            help="Write a dependency file for make or ninja, with OUT/NAME.h as the target."
+        ),
     ] = None,
 ) -> None:
-    """Compress a model and write its sources, offline; a broken budget fails in one line."""
+    """Compress a model and write its sources, offline; fails on a broken budget."""
     from edgekd.report.overruns import exit_code, failure_lines, overrun_lines
     from edgekd.run.depfile import depfile_text
     from edgekd.run.firmware import build as build_sources

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 
-def init(folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path()) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to write it to.")] = Path(),
+) -> None:
     """Write a commented recipe to start from."""
     from edgekd.values.recipe import write_example
 

@@ -10,7 +10,9 @@ from edgekd.cli.options import AsJson
 
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="An ONNX, TFLite, .pt2 or TVM file.")],
-    target: Annotated[str | None, typer.Option(help="Also say what maps to it.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Also show which operators map to this target.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a file's operators, types, sizes and memory plan."""

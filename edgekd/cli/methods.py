@@ -9,7 +9,9 @@ from edgekd.cli.output import print_json, print_rows
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A kind, or one method's name.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A kind of method, or a method's name.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List every loss, criterion and stage with its paper, or explain one."""
@@ -23,7 +25,7 @@ def methods(
         print_json([asdict(method) for method in whole])
     elif listing:
         rows = [(each.kind, each.name, each.summary, each.paper) for each in list_methods(name)]
-        print_rows([("kind", "name", "what it does", "paper"), *rows])
+        print_rows([("kind", "name", "description", "paper"), *rows])
     else:
         for method in find_method(str(name)):
             typer.echo(f"{method.kind} {method.name}  {method.paper}\n\n{method.text}\n")

@@ -9,12 +9,12 @@ from edgekd.errors import EdgekdError
 
 
 def print_json(value: Any) -> None:
-    """Plain values as indented JSON on stdout."""
+    """Print plain values as indented JSON."""
     typer.echo(json.dumps(value, indent=1))
 
 
 def print_rows(rows: list[tuple[str, ...]]) -> None:
-    """Aligned columns; the last one is as long as it is."""
+    """Aligned columns; the last one is not padded."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -22,7 +22,8 @@ def print_rows(rows: list[tuple[str, ...]]) -> None:
 
 
 def print_error(error: EdgekdError) -> None:
-    """`error:` with where, what and what is allowed, then `hint:` with the next command."""
+    """Print `error:` with the place, the problem and the allowed values, then `hint:` with what
+    to do next."""
     for fault in error.faults:
         typer.echo(f"error: {fault}", err=True)
         if fault.hint:

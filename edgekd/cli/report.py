@@ -10,11 +10,11 @@ from edgekd.cli.output import print_json
 
 
 def report(
-    folder: Annotated[list[Path], typer.Argument(help="One finished run, or several.")],
-    out: Annotated[Path | None, typer.Option(help="The file for the comparison.")] = None,
+    folder: Annotated[list[Path], typer.Argument(help="One or more finished runs.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write the comparison to.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a run's table and write its page again, or compare several runs."""
+    """Print a run's table and regenerate its page, or compare several runs."""
     from edgekd.report.files import compare_runs, load_report, report_text, write_report
     from edgekd.report.terminal import print_report
 

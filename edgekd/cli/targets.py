@@ -9,7 +9,9 @@ from edgekd.cli.output import print_json, print_rows
 
 
 def targets(
-    name: Annotated[str | None, typer.Argument(help="Show this one with its sources.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show this target with the sources of its facts.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the targets, or show one with the sources of its facts."""

@@ -7,10 +7,10 @@ import typer
 
 
 def unpack(
-    file: Annotated[Path, typer.Argument(help="A .huffman file of a finished run.")],
-    out: Annotated[Path | None, typer.Option(help="Where the model goes.")] = None,
+    file: Annotated[Path, typer.Argument(help="A .huffman file from a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write the model to.")] = None,
 ) -> None:
-    """Bring an entropy-coded model back, bit for bit."""
+    """Restore an entropy-coded model, bit for bit."""
     from edgekd.quant.packed_onnx import unpack as unpacked
     from edgekd.store import read_errors, write_beside
 

@@ -32,7 +32,7 @@ KINDS = {
     "native_layer_norm": "norm",
     "native_group_norm": "norm",
 }
-"""The report's names of ATen operations below autograd; others keep their own name."""
+"""The report's names for ATen operations below autograd; others keep their own name."""
 
 MOVES = {"empty", "view", "_unsafe_view", "t", "expand", "clone", "detach", "permute", "transpose"}
 """Operations that only move or view memory and say nothing about a layer's kind."""
@@ -66,7 +66,7 @@ class Totals:
 
 @dataclass
 class _Tally:
-    """What one layer has run so far."""
+    """The cost of one layer so far."""
 
     macs: int = 0
     kind: str = ""
@@ -160,8 +160,7 @@ def _in_eval(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """Without oneDNN, which runs a recurrent layer as one opaque operation; its warning is
-    irrelevant."""
+    """A context without oneDNN, which runs a recurrent layer as one opaque operation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.backends.mkldnn.flags(enabled=False):
@@ -173,8 +172,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and asking the compiler to skip this mode would import it: a
-        second."""
+        """Nothing is compiled here, and asking the compiler to skip this mode would import it (1
+        s)."""
         return False
 
     def __init__(self) -> None:
@@ -209,7 +208,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _macs(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
-    """By PyTorch's own formulas, which count a product and a sum as two operations."""
+    """MACs by PyTorch's own formulas, which count a product and a sum as two operations."""
     if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
         query, key, value = args[:3]
         flops = sdpa_flop_count(query.shape, key.shape, value.shape)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A network run as it is: in eval mode, without gradient, and left in the mode that it was in."""
+"""Inference: a network in eval mode, without gradients, its mode restored afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,9 +11,8 @@ from edgekd.data.samples import Samples
 
 
 def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
-    """(N, ...) -> outputs (N, ...) on the CPU, in eval mode, without gradient.
-
-    The module gets copies: a `forward` that works in place must not change the samples.
+    """Outputs (N, ...) for inputs (N, ...), on the CPU, in eval mode, without gradients. The module
+    gets copies: a `forward` that works in place must not change the samples.
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with evaluating(module), torch.no_grad():
@@ -22,14 +21,13 @@ def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
 
 
 def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
-    """The mean of the task's score: the share of samples whose largest logit is at the label."""
+    """The mean of the task's score; for classification, top-1 accuracy."""
     return float(samples.task.score(predict(module, samples.x, batch), samples.y).mean())
 
 
 def protect_inputs(module: nn.Module) -> None:
-    """From now on hand the module copies of its inputs, which it may change in place.
-
-    Samples are read again and again, by teacher and student alike.
+    """Make the module receive copies of its inputs, which it may change in place, because samples
+    are read repeatedly by both teacher and student.
     """
     module.register_forward_pre_hook(_copied)
 
@@ -40,7 +38,7 @@ def _copied(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; outside, each layer is in the mode that it was in."""
+    """A context in eval mode; each layer's own mode is restored afterwards."""
     exported = getattr(module, "_exported_training", None)  # set by torchao's train() and eval()
     modes = [(part, part.training) for part in module.modules()]
     with suppress(NotImplementedError):  # an exported graph that has only one mode

@@ -1,4 +1,4 @@
-"""What a network is, for keys: its weights, its structure, and the user's code that runs in it."""
+"""A network's identity for cache keys: its weights, its structure and the user's code in it."""
 
 import ast
 import hashlib
@@ -18,7 +18,7 @@ _INSTALLED = {
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
     if (path := sysconfig.get_path(name))
 } | {Path(__file__).resolve().parents[1]}
-"""Folders whose code is known by its version: Python's, installed packages', and edgekd's own."""
+"""Folders whose code is identified by its version: Python, installed packages and edgekd."""
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -33,9 +33,9 @@ def module_key(module: nn.Module) -> str:
 
 
 def structure_key(module: nn.Module) -> str:
-    """SHA-256 of all of a module but its numbers: the names, types and shapes of its tensors, each
-    submodule's class with its plain attributes (a stride, a rate, a flag), and the source of the
-    user's code behind the classes."""
+    """SHA-256 of a module without its tensors' values: the names, types and shapes of its
+    tensors, each submodule's class with its plain attributes (a stride, a rate, a flag), and the
+    source of the user's code behind the classes."""
     digest = hashlib.sha256()
     for name, tensor in _tensors(module):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
@@ -84,8 +84,8 @@ def _is_installed(path: Path) -> bool:
 
 
 def _file_of(name: str, folder: Path | None) -> Path | None:
-    """Where a module's source is. A recipe's own folder goes first: a module of that name that
-    another recipe loaded earlier in this process is not the one that this recipe means."""
+    """The path of a module's source. The recipe's own folder comes first: a module of that name
+    that another recipe loaded earlier in this process is not the one that this recipe means."""
     if folder is not None:
         place = folder.joinpath(*name.split("."))
         for path in (place.with_suffix(".py"), place / "__init__.py"):

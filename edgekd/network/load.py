@@ -1,4 +1,4 @@
-"""The user's networks: a factory with safetensors weights, or a `torch.export` program."""
+"""Loads the user's networks: a factory with safetensors weights, or a `torch.export` program."""
 
 import copy
 import hashlib
@@ -26,10 +26,10 @@ from edgekd.values.recipe import Network
 def load_network(network: Network, folder: Path, where: str) -> nn.Module:
     """The float module of a recipe's `factory` or `program` table, in eval mode on the CPU.
 
-    Paths are relative to `folder`, where the factory's module may lie too. Without `weights` the
-    module is as its factory made it; a module that was given as an object is copied. `where` names
-    the table in errors. InputError for whatever is wrong with the factory, its arguments or the
-    file; nothing is unpickled.
+    Paths are relative to `folder`, which may also contain the factory's module. Without `weights`
+    the module keeps the factory's weights; a module that was given as an object is copied. `where`
+    names the table in errors. Raises `InputError` for any fault of the factory, its arguments or
+    the file; nothing is unpickled.
     """
     module: nn.Module
     if network.given is not None:
@@ -40,10 +40,10 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
         module = _from_factory(network, folder, where)
     else:
         raise InputError(
-            f"'{network.source}' gives no PyTorch network",
+            f"'{network.source}' is not a PyTorch network",
             where=where,
             allowed="factory, program",
-            hint="an ONNX, TFLite or Keras model can teach, as one of 'teachers'",
+            hint="an ONNX, TFLite or Keras model can only be a teacher, under [[teachers]]",
         )
     _check_finite(module, where)
     hooks_to_parametrizations(module)
@@ -80,7 +80,8 @@ def _from_factory(network: Network, folder: Path, where: str) -> nn.Module:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Fill every parameter and buffer of `module` from a safetensors file, or raise InputError."""
+    """Load every parameter and buffer of `module` from a safetensors file, or raise
+    `InputError`."""
     found = read_weights(path)
     wanted = module.state_dict()
     where = str(path)
@@ -91,7 +92,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
     if missing:
-        faults.append(InputError(f"without {_listed(missing)}, which the network has", where=where))
+        faults.append(InputError(f"lacks {_listed(missing)}, which the network has", where=where))
     if unexpected:
         hint = nearest(unexpected[0], missing)
         faults.append(
@@ -115,7 +116,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _tied(module: nn.Module) -> dict[str, str]:
-    """Each name of a tensor that another name has too, with that other name, in both directions."""
+    """The other name of each tensor that has two, in both directions."""
     names: dict[int, list[str]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), []).append(name)
@@ -124,7 +125,7 @@ def _tied(module: nn.Module) -> dict[str, str]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; InputError when it is missing, truncated or another."""
+    """The tensors of a safetensors file; `InputError` if it is missing, truncated or not one."""
     try:
         with read_errors(path):
             weights: dict[str, Tensor] = load_safetensors(path.read_bytes())
@@ -134,13 +135,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
             hint = "convert a PyTorch checkpoint with safetensors.torch.save_file(state_dict, path)"
         raise InputError(
-            f"not a whole safetensors file: {error}", where=str(path), hint=hint
+            f"not a complete safetensors file: {error}", where=str(path), hint=hint
         ) from None
 
 
 def network_key(network: Network, folder: Path) -> str:
     """SHA-256 of the network's content: its file, the object itself, or a factory's reference with
-    its arguments, its source and the source of every module of the user's that it imports."""
+    its arguments, its source and that of every user module that it imports."""
     if network.module is not None:
         return module_key(network.module)
     digest = hashlib.sha256(network.source.encode())
@@ -163,7 +164,7 @@ def network_key(network: Network, folder: Path) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names; InputError when not there."""
+    """SHA-256 of a file, or of a folder's files and their names; `InputError` if it is missing."""
     if path.is_dir():
         digest = hashlib.sha256()
         for file in sorted(file for file in path.rglob("*") if file.is_file()):

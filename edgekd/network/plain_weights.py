@@ -1,8 +1,8 @@
-"""Weights that `forward` computes, as plain parameters.
+"""Turns weights that `forward` computes into plain parameters.
 
 Weight normalization, spectral normalization, pruning masks and any other parametrization of
-`torch.nn.utils` hide a layer's weight behind other tensors. Whatever reads or changes weights by
-name needs them plain, and at inference both are the same.
+`torch.nn.utils` hide a layer's weight behind other tensors. Code that reads or changes weights by
+name needs plain ones, and at inference both are equal.
 """
 
 import copy
@@ -16,15 +16,15 @@ _HOOKS = ("WeightNorm", "SpectralNorm")
 
 
 def has_computed_weights(module: nn.Module) -> bool:
-    """Whether some layer's weight is computed from other tensors at each call."""
+    """Whether any layer computes its weight from other tensors at each call."""
     return any(parametrize.is_parametrized(part) or _hooks(part) for part in module.modules())
 
 
 def with_plain_weights(module: nn.Module) -> nn.Module:
     """The module itself, or a copy whose computed weights are parameters with their values.
 
-    The copy computes what the module does in eval mode: spectral normalization keeps the estimate
-    that it has. Pruned weights are zeros like any others, which training may change.
+    The copy computes what the module computes in eval mode: spectral normalization keeps its
+    current estimate. Pruned weights become ordinary zeros, which training may change.
     """
     if not has_computed_weights(module):
         return module
@@ -46,9 +46,8 @@ def with_plain_weights(module: nn.Module) -> nn.Module:
 
 
 def _remove_parametrizations(part: nn.Module) -> None:
-    """What `parametrize.remove_parametrizations` does, which breaks the module copied from.
-
-    It deletes properties of the class, and a copy shares that with its original.
+    """Like `parametrize.remove_parametrizations`, which would break the original module: it deletes
+    properties of the class, which a copy shares with its original.
     """
     every: Any = part.parametrizations
     values = {name: getattr(part, name).detach().clone() for name in every}

@@ -45,10 +45,9 @@ TREE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
 class Program(torch.fx.GraphModule):
-    """An exported program that has train and eval modes again, as far as its graph shows them.
-
+    """An exported program with train and eval modes restored, as far as its graph shows them.
     `torch.export` fixes the mode of each batch norm and dropout as an argument; `train()` and
-    `eval()` set those. Code of the author's that asked for `training` itself stays as exported.
+    `eval()` set those. Model code that read `training` itself stays as exported.
     """
 
     def train(self, mode: bool = True) -> Self:
@@ -63,7 +62,8 @@ class Program(torch.fx.GraphModule):
 
 
 def load_program(path: Path) -> Program:
-    """A .pt2 file with one input whose batch size is free, in eval mode; else InputError."""
+    """The program of a .pt2 file with one input and a free batch size, in eval mode. Raises
+    `InputError` for any other file."""
     raw = _read(path)
     _inspect(raw, str(path))
     logger = logging.getLogger("torch.export")
@@ -91,7 +91,7 @@ def _read(path: Path) -> bytes:
 
 
 def _inspect(raw: bytes, where: str) -> None:
-    """Refuse whatever is not a whole archive of raw tensors, plain names and known operators."""
+    """Reject anything but a complete archive of raw tensors, plain names and known operators."""
     from torch.export.pt2_archive._package import PT2ArchiveReader
 
     try:
@@ -99,14 +99,14 @@ def _inspect(raw: bytes, where: str) -> None:
         names = reader.get_file_names()
     except Exception:  # whatever the C++ reader throws: its text is about miniz, not the file
         raise InputError(
-            "not a whole torch.export file",
+            "not a complete torch.export file",
             where=where,
-            allowed="what torch.export.save writes (PyTorch 2.8 or later)",
+            allowed="a file written by torch.export.save (PyTorch 2.8 or later)",
         ) from None
     foreign = [name for name in names if not FILES.fullmatch(name)]
     if foreign:
         raise InputError(
-            f"holds '{foreign[0]}', which could be code",
+            f"contains '{foreign[0]}', which could be code",
             where=where,
             allowed="one program and its tensors, as torch.export.save writes them",
         )
@@ -119,7 +119,7 @@ def _inspect(raw: bytes, where: str) -> None:
         raise
     except (ValueError, RecursionError, RuntimeError) as error:
         raise InputError(
-            f"not a whole torch.export file: {summary_of(error)[:200]}", where=where
+            f"not a complete torch.export file: {summary_of(error)[:200]}", where=where
         ) from None
     faults: list[EdgekdError] = [
         InputError(fault, where=where, allowed="tensors and PyTorch's own operators")
@@ -141,7 +141,7 @@ def _inspect_inputs(raw: bytes, where: str) -> None:
 
 
 def _faults(table: Any) -> Iterator[str]:
-    """What in a JSON tree of the archive could make the loader run something."""
+    """What in one of the archive's JSON trees could make the loader run code."""
     if isinstance(table, list):
         for item in table:
             yield from _faults(item)
@@ -149,18 +149,18 @@ def _faults(table: Any) -> Iterator[str]:
         return
     for key, value in table.items():
         if not NAME.fullmatch(key):
-            yield f"'{key}' is no plain name"
+            yield f"'{key}' is not a plain name"
         elif key == "use_pickle" and value:
             yield "a tensor is pickled, and nothing is unpickled"
         elif key == "target" and isinstance(value, str):
             if not OPERATORS.fullmatch(value) or READS_FILES.match(value):
                 yield f"unknown operator '{value}'"
         elif key == "expr_str" and not EXPRESSION.fullmatch(str(value)):
-            yield f"'{value}' is no plain expression"
+            yield f"'{value}' is not a plain expression"
         elif key in NAMES and isinstance(value, str) and not NAME.fullmatch(value):
-            yield f"'{value}' is no plain name"
+            yield f"'{value}' is not a plain name"
         elif key == "forward_arg_names" and not all(NAME.fullmatch(str(n)) for n in value or []):
-            yield f"{value} are no plain names"
+            yield f"{value} are not plain names"
         elif key in ("in_spec", "out_spec") and isinstance(value, str):
             yield from _tree_faults(json.loads(value))
         else:

@@ -1,8 +1,9 @@
 """A float module on disk without pickle: its structure as JSON, its tensors as safetensors.
 
-Stages change a network's structure (channels go, layers are split in two), so weights alone do not
-bring it back. What is written is each submodule's class and plain attributes; what is read is
-applied to a fresh network from the user's own factory, so no code ever comes out of a file.
+Stages change a network's structure (they remove channels and split layers), so weights alone are
+not enough to restore it. Each submodule's class and plain attributes are written, and on reading
+they are applied to a fresh network from the user's own factory, so no code is ever loaded from a
+file.
 """
 
 import importlib
@@ -23,7 +24,7 @@ TRUSTED = ("torch.nn.", "edgekd.")
 
 
 def save_module(module: nn.Module, folder: Path) -> None:
-    """Write the structure and the tensors of a module into a folder that exists."""
+    """Write the structure and the tensors of a module into an existing folder."""
     parts = [
         {"name": name, "class": _class_name(part), "attributes": _plain_attributes(part)}
         for name, part in module.named_modules(remove_duplicate=False)
@@ -36,8 +37,8 @@ def save_module(module: nn.Module, folder: Path) -> None:
 def load_module(skeleton: nn.Module, folder: Path) -> nn.Module:
     """Give `skeleton`, a network fresh from its factory, the structure and tensors in `folder`.
 
-    The skeleton is changed and returned in eval mode. Raises `InputError` where the files are
-    damaged or name a class that is neither in the skeleton nor PyTorch's nor edgekd's own.
+    The skeleton is changed and returned in eval mode. Raises `InputError` if the files are damaged
+    or name a class that is neither in the skeleton nor part of PyTorch or edgekd.
     """
     try:
         parts = json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
@@ -118,7 +119,7 @@ def _trusted_class(path: str, folder: Path) -> type[nn.Module]:
 
 
 def _blank(made_of: type[nn.Module]) -> nn.Module:
-    """An instance with no attributes yet; its own come from the structure file."""
+    """An instance without attributes; they come from the structure file."""
     module = made_of.__new__(made_of)
     nn.Module.__init__(module)
     for name in ("weight", "bias"):
@@ -148,7 +149,7 @@ def _order_children(name: str, module: nn.Module, described: dict[str, Any]) -> 
 def _restore_tensors(
     skeleton: nn.Module, modules: dict[str, nn.Module], tensors: dict[str, Tensor]
 ) -> None:
-    """Give the modules their tensors; what was one parameter under two names is one again."""
+    """Assign the modules their tensors; a parameter shared under two names is shared again."""
     identities = {name: id(value) for name, value in skeleton.state_dict(keep_vars=True).items()}
     made: dict[int, nn.Parameter] = {}
     for key, value in tensors.items():

@@ -1,9 +1,9 @@
 """Reading a layer's output during a forward pass, by the layer's name.
 
-An `nn.Module` is tapped by a forward hook. In an exported graph the layers are gone and only their
-names are left in the nodes' metadata: there an identity is put behind the layer's last node and
-hooked. `NAME.weights` reads the attention weights (B, heads, L, L) of an `nn.MultiheadAttention`.
-Everything is taken out again when the context ends.
+An `nn.Module` is tapped by a forward hook. An exported graph has no layers, only their names in the
+nodes' metadata: there an identity is inserted after the layer's last node and hooked.
+`NAME.weights` reads the attention weights (B, heads, L, L) of an `nn.MultiheadAttention`.
+Everything is removed when the context ends.
 """
 
 import threading
@@ -25,7 +25,7 @@ WEIGHTS = ".weights"
 
 
 class _Tap(nn.Identity):
-    """What is put into a graph. Impure, so that cleaning the graph leaves it there."""
+    """The identity inserted into a graph. It is impure, so that dead-code elimination keeps it."""
 
     _is_impure = True
 
@@ -33,8 +33,8 @@ class _Tap(nn.Identity):
 class Taps:
     """A context in which `outputs` holds the last output of each named layer.
 
-    Only what the thread that opened the context computes is kept, so that two trainings can share
-    a teacher. Raises `InputError` for a layer that isn't there.
+    Only outputs computed by the thread that opened the context are kept, so that two training runs
+    can share a teacher. Raises `InputError` for a layer that isn't there.
     """
 
     def __init__(self, module: nn.Module, names: Iterable[str], where: str = "") -> None:
@@ -125,18 +125,18 @@ def layer_kinds(module: nn.Module) -> dict[str, str]:
 
 
 def _attentions(module: nn.Module) -> list[str]:
-    """What gives the weights of each attention that keeps them to itself."""
+    """The taps of the attention weights of every `nn.MultiheadAttention`."""
     parts = module.named_modules()
     return [f"{name}{WEIGHTS}" for name, part in parts if isinstance(part, nn.MultiheadAttention)]
 
 
 def _ask_for_weights(module: nn.Module, inputs: Any, keywords: dict[str, Any]) -> Any:
-    """Attention with its weights, head by head, whatever its caller asked for."""
+    """Attention that always returns its weights, per head, whatever its caller asked for."""
     return inputs, {**keywords, "need_weights": True, "average_attn_weights": False}
 
 
 def is_within(layer: str, names: Iterable[str]) -> bool:
-    """Whether a layer is one of these, or stands in a module of one of these names."""
+    """Whether a layer has one of these names, or is inside a module that has."""
     return any(layer == name or layer.startswith(f"{name}.") for name in names)
 
 
@@ -147,7 +147,7 @@ def no_such_layer(name: str, known: list[str], where: str) -> InputError:
 
 
 def _paths(node: Node) -> list[str]:
-    """The names of the layers that a node was part of before the export."""
+    """The names of the layers that a node belonged to before the export."""
     if node.op not in ("call_function", "call_module", "call_method"):
         return []
     paths = module_paths(node)

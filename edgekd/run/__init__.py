@@ -1,1 +1,1 @@
-"""One run of `edgekd compress` from its plan to its report, and what a firmware build adds."""
+"""One run of `edgekd compress`, from plan to report, and the firmware build on top of it."""

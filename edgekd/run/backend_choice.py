@@ -1,4 +1,4 @@
-"""Chooses among the backends of the targets, as `--backend` asks."""
+"""Selects the backends of each target that `--backend` names."""
 
 # code-key: presents
 
@@ -10,7 +10,7 @@ from edgekd.values.target import Target
 
 
 def with_backends(target: Target, names: Sequence[str]) -> Target:
-    """The target with only these of its backends, and those whose files they start from."""
+    """The target with only the named backends and the backends whose files they start from."""
     wanted: set[str] = set()
     pending = [name for name in names if name in target.backends]
     while pending:
@@ -23,8 +23,8 @@ def with_backends(target: Target, names: Sequence[str]) -> Target:
 
 
 def choice_faults(names: Sequence[str], targets: Sequence[Target]) -> list[EdgekdError]:
-    """A fault for each name that is no target's backend, else for each target that has none of
-    the named backends."""
+    """A fault for each name that no target has as a backend; without one, a fault for each
+    target that has none of the named backends."""
     every = list(dict.fromkeys(name for target in targets for name in target.backends))
     faults: list[EdgekdError] = [
         InputError(

@@ -1,4 +1,4 @@
-"""Compiled files by content: made once, checked by their hashes, put where the user looks."""
+"""Compiled files, cached by content: built once, verified by hash, placed in the output folder."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from edgekd.values.candidate import Candidate
 
 @dataclass(frozen=True)
 class Compiled:
-    """A file, and the candidate whose outputs it has to give, if there is one. The baseline is the
+    """A file and the candidate whose outputs it must reproduce, if any. The baseline is the
     uncompressed teacher."""
 
     artifact: Artifact
@@ -25,8 +25,8 @@ class Compiled:
 def cached(
     store: Store, name: str, key: str, make: Callable[[Path], list[Artifact]]
 ) -> list[Artifact]:
-    """Artifacts from the store, their files checked against their hashes, or made and published.
-    `key` says what they are made of; the code and the packages that make them are added to it."""
+    """Artifacts from the store, their files verified by hash, or else built and published. `key`
+    describes their inputs; the code and the packages that build them are added to it."""
     key = key_of(key, code_key(), tool_versions())
     found = store.find(f"compile-{name}", key)
     if found:
@@ -60,8 +60,8 @@ def _intact(artifact: Artifact) -> bool:
 
 
 def publish_artifact(artifact: Artifact, folder: Path, name: str = "") -> Artifact:
-    """Put a stored file where the user looks for it, under another name if one is given; its
-    companions keep theirs."""
+    """Place a stored file in the output folder, under another name if one is given; its
+    companions keep their names."""
     final = folder / (name or artifact.path.name)
     _copied(artifact.path, final)
     for companion in artifact.companions:

@@ -1,6 +1,5 @@
-"""Compiles what the stages leave with every backend of a target, each file kept by content.
-
-A backend that fails does not stop the others: its error goes into the report.
+"""Compiles the stages' result with every backend of a target and caches each file by content. A
+backend that fails does not stop the others: its error goes into the report.
 """
 
 import functools
@@ -26,7 +25,7 @@ from edgekd.values.target import Target
 
 @dataclass
 class CompiledFiles:
-    """The files of one target as its backends make them, and the errors of those that failed."""
+    """The files that a target's backends built, and the errors of the backends that failed."""
 
     files: list[Compiled] = field(default_factory=list)
     failures: dict[str, EdgekdError] = field(default_factory=dict)
@@ -35,9 +34,8 @@ class CompiledFiles:
 def compile_candidate(
     plan: Plan, planned: PlannedTarget, staged: Staged, progress: Progress
 ) -> CompiledFiles:
-    """The files of every backend, each from the last candidate that it can take.
-
-    Raises the backends' errors if none of them made a file.
+    """The files of every backend, each built from the last candidate that it accepts. Raises the
+    backends' errors if none of them built a file.
     """
     made = CompiledFiles(failures=dict(planned.unusable))
     name = planned.target.name
@@ -63,14 +61,14 @@ def compile_candidate(
 def _refuse_orphan(backend: Follower, failures: Mapping[str, EdgekdError]) -> None:
     follows = backend.info.follows
     if follows in failures:
-        raise ToolError(f"it starts from files of '{follows}', which could not be made")
+        raise ToolError(f"it starts from the files of '{follows}', which could not be built")
 
 
 def _compile_staged(
     plan: Plan, target: Target, name: str, backend: Backend, staged: Staged
 ) -> list[Compiled]:
-    """What one backend makes of the last candidate, or of the last with float weights if it can't
-    take that one."""
+    """One backend's files, from the last candidate or, if it doesn't accept that one, from the
+    last candidate with float weights."""
     if staged.candidate.form in backend.info.forms:
         accuracy = staged.reports[-1].accuracy if staged.reports else None
         candidate = replace(staged.candidate, metadata=metadata_of(plan, accuracy))
@@ -80,8 +78,8 @@ def _compile_staged(
 
 
 def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
-    """What the deployed file says of the model; `accuracy` (0 to 1) is the candidate's own, on the
-    test set. What is not known is left out."""
+    """The metadata that the deployed file carries about the model; `accuracy` (0 to 1) is the
+    candidate's, on the test set. Unknown fields are left out."""
     recipe = plan.request.recipe
     known = {
         "name": recipe.metadata.name,
@@ -97,7 +95,7 @@ def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
 def compiled(
     plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
 ) -> list[Compiled]:
-    """The files that one backend makes of a candidate."""
+    """The files that one backend builds from a candidate."""
     artifacts = cached(
         plan.store,
         name,
@@ -110,8 +108,8 @@ def compiled(
 def follow_files(
     plan: Plan, target: Target, name: str, backend: Follower, made: list[Compiled]
 ) -> list[Compiled]:
-    """The files, with what a follower makes of them; a file that it could not compile here gets
-    what the follower's static check says about it."""
+    """The files and what a follower compiles from them. A file that could not be compiled here
+    gets the result of the follower's static check instead."""
     options: dict[str, Any] = target.backends.get(name, {})
     tools = tools_here(tool.command for tool in backend.info.needs.tools)
     followed = backend_info(backend.info.follows)
@@ -135,8 +133,8 @@ def follow_files(
 
 @contextmanager
 def _board(url: str | None) -> Iterator[tuple[Board | None, dict[str, str]]]:
-    """The board that the user named, on which followers build, and what is installed there; None
-    for an emulated one."""
+    """The board that the user named, where followers build, and what is installed there; None
+    for an emulated board."""
     device = open_device(url) if url else None
     try:
         if device is None or device.kind != "measured":
@@ -155,7 +153,7 @@ def _plain(facts: dict[str, Any]) -> dict[str, float | str]:
 
 def _checked(each: Compiled, name: str, placements: Any, facts: dict[str, Any]) -> Compiled:
     kind = facts.get("kind", "estimated")
-    note = f"{name}: its compiler is not installed; what it maps is {kind} from the file"
+    note = f"{name}: the compiler is not installed; operator placement is {kind} from the file"
     artifact = each.artifact.model_copy(
         update={
             "placements": placements,

@@ -23,8 +23,8 @@ from edgekd.store import code_key, exclusive, key_of
 
 
 def run_plan(plan: Plan, progress: Progress) -> Report:
-    """Run a plan and write its report into the output folder, which no other run may use
-    meanwhile."""
+    """Run a plan and write its report into the output folder, which is locked against other
+    runs."""
     with exclusive(plan.request.out), errors_logged(plan.request.out):
         keep_plan(plan)
         original = _original(plan)
@@ -53,7 +53,7 @@ def _proved(
     original: TeacherOutputs,
     progress: Progress,
 ) -> TargetReport:
-    """Put one target's files where the user looks, then run, measure and judge them."""
+    """Place one target's files in the output folder, then run, measure and judge them."""
     folder = plan.request.out / "artifacts" / planned.target.name
     baseline = made.baseline
     if baseline:
@@ -77,7 +77,7 @@ def _published(file: Compiled, folder: Path, name: str = "") -> Compiled:
 
 
 def _original(plan: Plan) -> TeacherOutputs:
-    """The trained model's outputs on the test set, kept by content."""
+    """The trained model's outputs on the test set, cached by content."""
     test = plan.data.test
     key = key_of(code_key(), torch.__version__, plan.original.key, plan.data.sha256)
     found = plan.store.find("original", key)

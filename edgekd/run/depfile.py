@@ -1,4 +1,4 @@
-"""A dependency file for make and ninja: what has to run again when which file changes."""
+"""A dependency file for make and ninja: the files whose changes call for a new run."""
 
 # code-key: presents
 
@@ -12,12 +12,12 @@ _ESCAPES = {" ": "\\ ", "#": "\\#", "$": "$$"}
 
 
 def escaped(path: str) -> str:
-    """A path as make and ninja want it. Raises `InputError` for what neither can express."""
+    """A path, escaped for make and ninja. Raises `InputError` if they can't represent it."""
     for mark, words in (("\n", "a line break"), ("\t", "a tab"), ("\\", "a backslash")):
         if mark in path:
-            raise InputError(f"{words} in the name can't be written for make", where=repr(path))
+            raise InputError(f"make can't represent {words} in a file name", where=repr(path))
     if ":" in path:
-        raise InputError("a colon in the name can't be written for make", where=repr(path))
+        raise InputError("make can't represent a colon in a file name", where=repr(path))
     return "".join(_ESCAPES.get(one, one) for one in path)
 
 

@@ -1,4 +1,4 @@
-"""Runs the diagnostics that a recipe asks for: on a file, on the networks, on the costs."""
+"""Runs a recipe's diagnostics: on the deployed file, on the networks and on the measured costs."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,7 +32,7 @@ def file_findings(
     teacher: np.ndarray,
     run: Callable[[Tensor], Tensor],
 ) -> tuple[Finding, ...]:
-    """What the outputs (N, ...) of a deployed file say beside the trained model's."""
+    """Diagnostics of a deployed file's outputs (N, ...), compared with the trained model's."""
     wanted = {k: v for k, v in plan.diagnostics.items() if isinstance(v, OfOutputs)}
     if not wanted:
         return ()
@@ -46,7 +46,8 @@ def file_findings(
 
 
 def network_findings(plan: Plan, candidate: Candidate) -> tuple[Finding, ...]:
-    """What gradients and layers of the last float candidate say, beside the trained model's."""
+    """Diagnostics of the last float candidate's gradients and layers, against the trained
+    model's."""
     wanted = {k: v for k, v in plan.diagnostics.items() if isinstance(v, OfNetworks)}
     if not wanted:
         return ()
@@ -61,14 +62,14 @@ def network_findings(plan: Plan, candidate: Candidate) -> tuple[Finding, ...]:
 def cost_findings(
     plan: Plan, target: TargetReport, stages: Sequence[StageReport]
 ) -> tuple[Finding, ...]:
-    """What the measured costs add up to."""
+    """Diagnostics of the measured costs."""
     costs = Costs(
         target.baseline.measurements if target.baseline else (),
         {each.path: each.measurements for each in target.artifacts},
         sum(stage.seconds for stage in stages),
     )
     return tuple(
-        _finding(name, "what was measured", diagnostic.kind(costs), diagnostic.look(costs))
+        _finding(name, "the measured costs", diagnostic.kind(costs), diagnostic.look(costs))
         for name, diagnostic in plan.diagnostics.items()
         if isinstance(diagnostic, OfCosts)
     )

@@ -1,4 +1,4 @@
-"""`edgekd firmware build`: from a recipe to sources in one step, as a build system calls it."""
+"""`edgekd firmware build`: from recipe to sources in one step, for build systems."""
 
 # code-key: presents
 
@@ -27,22 +27,24 @@ OUTPUTS: tuple[Output, ...] = ("c", "tflm")
 
 
 def check_build(request: Request, name: str, output: str) -> None:
-    """Refuse what can't be built before anything is trained."""
+    """Reject a build that can't work before anything is trained."""
     check_name(name)
     if output not in OUTPUTS:
         raise InputError(f"unknown output '{output}'", where="--output", allowed=", ".join(OUTPUTS))
     for target in request.targets:
         if "tflite" not in target.backends:
             raise InputError(
-                f"{target.name} has no TFLite backend, which sources are made of",
+                f"{target.name} has no TFLite backend, and sources are generated from a TFLite "
+                "file",
                 where="--target",
                 hint="copy the target's file and add [backends.tflite]",
             )
 
 
 def narrowed(request: Request, output: str) -> Request:
-    """The same for the backends alone that the sources are made with: no ONNX, no TVM, and no file
-    of the uncompressed teacher. Budgets of flash and memory are those of the last of them."""
+    """The request, limited to the backends that the sources come from: no ONNX, no TVM, and no
+    file of the uncompressed teacher. Flash and memory budgets apply to the last of these
+    backends."""
     wanted = ("tflite", "c") if output == "c" else ("tflite", "vela")
     last = wanted[1] if all(wanted[1] in target.backends for target in request.targets) else ""
     targets = tuple(with_backends(target, wanted) for target in request.targets)
@@ -50,10 +52,10 @@ def narrowed(request: Request, output: str) -> Request:
 
 
 def build(request: Request, name: str, output: str, folder: Path) -> tuple[Report, Sequence[Path]]:
-    """Compress for one target and write its sources into `folder`; nothing if a budget is broken.
+    """Compress for one target and write its sources into `folder`, or none if a budget is broken.
 
-    Sources appear only for a run that passed, so that a build that goes on after an error can't
-    link a model that breaks its budgets; their hashes go into the run's lock.
+    Sources are written only if the run passes, so a build that continues after an error can't link
+    a model that breaks its budgets. Their hashes go into the run's lock.
     """
     check_build(request, name, output)
     report = run_plan(make_plan(narrowed(request, output)), silent)
@@ -62,7 +64,7 @@ def build(request: Request, name: str, output: str, folder: Path) -> tuple[Repor
     chosen = best_micro_file(report.targets[0].artifacts, output)
     if chosen is None:
         raise InputError(
-            "no int8 TFLite file came out of it, which sources are made of",
+            "the run built no int8 TFLite file to generate sources from",
             where=str(request.out),
             hint='add a stage with kind = "quantize", dtype = "int8"',
         )

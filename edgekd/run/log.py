@@ -1,4 +1,4 @@
-"""log.txt of a run: its plan, what was done, and in full what tools said when they failed."""
+"""log.txt of a run: its plan, its steps, and the full output of tools that failed."""
 
 # code-key: presents
 
@@ -17,7 +17,7 @@ LOG_NAME = "log.txt"
 def write_log(
     folder: Path, report: Report, failures: Mapping[str, Mapping[str, EdgekdError]]
 ) -> None:
-    """Write the log of a run that has ended; `failures` are those of each target's backends."""
+    """Write the log of a finished run; `failures` are those of each target's backends."""
     lines = [*report.plan, *(_stage_line(stage) for stage in report.stages)]
     for target, errors in failures.items():
         for backend, error in errors.items():
@@ -26,9 +26,8 @@ def write_log(
 
 
 def append_errors(folder: Path, errors: Sequence[EdgekdError]) -> None:
-    """Add what tools said in full to a run's log; errors without such words add nothing.
-
-    A folder that can't be written to is left alone: that is a fault of its own, told elsewhere.
+    """Add the full output of failed tools to a run's log; errors without details add nothing. A
+    folder that can't be written to is skipped, since that is reported as an error elsewhere.
     """
     faults = [fault for error in errors for fault in error.faults if fault.detail]
     lines = [line for fault in faults for line in error_lines(fault)]
@@ -41,7 +40,7 @@ def append_errors(folder: Path, errors: Sequence[EdgekdError]) -> None:
 
 @contextmanager
 def errors_logged(folder: Path) -> Iterator[None]:
-    """Add the details of an error that ends the block to the log, and let it pass."""
+    """Add the details of an error raised in the block to the log, and reraise it."""
     try:
         yield
     except EdgekdError as error:
@@ -50,12 +49,12 @@ def errors_logged(folder: Path) -> Iterator[None]:
 
 
 def error_lines(error: EdgekdError, prefix: str = "") -> list[str]:
-    """An error as a line, then its details, indented."""
+    """An error as one line, followed by its details, indented."""
     detail = textwrap.indent(error.detail.rstrip(), "    ").splitlines()
     return [f"error: {prefix}{error}", *detail]
 
 
 def _stage_line(stage: StageReport) -> str:
-    accuracy = "not known" if stage.accuracy is None else f"{stage.accuracy:.4f}"
+    accuracy = "unknown" if stage.accuracy is None else f"{stage.accuracy:.4f}"
     state = "reused" if stage.cached else f"{stage.seconds:.1f} s"
     return f"done: {stage.line} ({state}), test accuracy {accuracy}, key {stage.key}"

@@ -1,4 +1,4 @@
-"""`--offline`: a build that would reach out to the network fails instead, with one clear error."""
+"""`--offline`: a build that tries to use the network fails with one clear error."""
 
 # code-key: presents
 
@@ -13,9 +13,8 @@ QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "EDGEKD_OFFLINE": "
 
 
 def forbid_network() -> None:
-    """From now on, a connection to another machine raises `InputError` in this process.
-
-    This machine itself (loopback, Unix sockets) stays reachable: runtimes and emulators use it.
+    """Make every connection from this process to another machine raise `InputError`. This machine
+    (loopback, Unix sockets) stays reachable, because runtimes and emulators use it.
     """
     os.environ.update(QUIET)
     connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
@@ -38,7 +37,7 @@ def _refuse(used: socket.socket, address: Any) -> None:
     host = str(address[0])
     if host != "localhost" and not host.startswith("127.") and host != "::1":
         raise InputError(
-            f"a connection to {host}, and --offline forbids it",
+            f"--offline forbids a connection to {host}",
             where="--offline",
-            hint="fetch what is needed first (edgekd data fetch), or leave out --offline",
+            hint="fetch the data first (edgekd data fetch), or leave out --offline",
         )

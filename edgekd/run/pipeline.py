@@ -1,7 +1,6 @@
-"""Runs a plan's stages, each kept by content.
-
-A step whose key is already in the store is read back instead of run, so a second run of the same
-recipe does nothing again, and one that was killed goes on where it stopped.
+"""Runs a plan's stages and caches each result by content. A step whose key is already in the store
+is loaded instead of run, so a second run of the same recipe repeats nothing, and an interrupted run
+resumes where it stopped.
 """
 
 import functools
@@ -30,7 +29,7 @@ GRAPHS = ("int8", "weights")
 
 @dataclass(frozen=True)
 class Staged:
-    """What the stages of one target led to; `floating` is the last candidate with float weights."""
+    """The result of one target's stages; `floating` is the last candidate with float weights."""
 
     candidate: Candidate
     floating: Candidate
@@ -55,7 +54,7 @@ def run_stages(plan: Plan, planned: PlannedTarget, progress: Progress, key: str)
 def run_stage(
     plan: Plan, target: Target, planned: PlannedStage, candidate: Candidate, progress: Progress
 ) -> tuple[Candidate, StageReport]:
-    """One stage: from the store if it was done before, else run and published."""
+    """One stage: loaded from the store if it was run before, otherwise run and published."""
     found = plan.store.find(planned.kind, planned.key)
     if found:
         restored = _load_candidate(plan, found)
@@ -92,7 +91,7 @@ def run_stage(
 
 
 def weight_bytes(candidate: Candidate) -> int:
-    """Bytes of all parameters and buffers as files hold them: half for fp16, packed codes."""
+    """The size of all parameters and buffers as stored in files: half for fp16, packed codes."""
     if candidate.form == "weights":
         from edgekd.quant.weight_only import stored_bytes
 
@@ -114,7 +113,7 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
 
 
 def _load_candidate(plan: Plan, folder: Path) -> Candidate:
-    """What a stage left; its module is read when it is needed, which a later stage may spare."""
+    """A stage's stored result; its module is loaded only when something needs it."""
     about = json.loads((folder / "candidate.json").read_text())
 
     @functools.cache

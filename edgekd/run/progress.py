@@ -1,4 +1,4 @@
-"""Progress: bars on a terminal's stderr, one bar below a notebook's cell, nothing elsewhere."""
+"""Progress bars: on a terminal's stderr, or below a notebook's cell; nothing elsewhere."""
 
 # code-key: presents
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from edgekd.values.progress import Progress, silent
 
 QUIET_SECONDS = 1.0
-"""Work that ends sooner than this gets no bar."""
+"""Work shorter than this gets no bar."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def progress_bars(enabled: bool = True) -> Iterator[Progress]:
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """Steps a second."""
+        """Steps per second."""
 
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
@@ -68,13 +68,13 @@ def progress_bars(enabled: bool = True) -> Iterator[Progress]:
 
 
 def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel; IPython is there then, and already loaded."""
+    """Whether this process is a notebook's kernel, in which IPython is already imported."""
     shell = sys.modules.get("IPython")
     return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def _notebook_bar() -> Progress:
-    """One bar below the cell that shows the step at work, redrawn at most five times a second."""
+    """One bar below the cell for the current step, redrawn at most five times a second."""
     from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]
 
     shown = display(HTML(""), display_id=True)

@@ -1,4 +1,4 @@
-"""The report of a run, put together from what its steps made, and the files beside it."""
+"""Assembles the report of a run from its steps' results, and writes the run's other files."""
 
 # code-key: presents
 
@@ -30,7 +30,7 @@ def make_report(
     targets: Sequence[TargetReport],
     layers: Layers,
 ) -> Report:
-    """The report of a run whose steps have all ended."""
+    """The report of a run whose steps have all finished."""
     request = plan.request
     return Report(
         verdict=_verdict(targets),
@@ -87,7 +87,7 @@ def _teacher(plan: Plan, original: TeacherOutputs) -> TeacherReport:
     accuracy = accuracy_measurement(original.scores, "host", metric=original.task.metric)
     module = plan.original.module
     if module is None:
-        reason = "a black box: its parameters can't be counted"
+        reason = "a black box's parameters can't be counted"
         return TeacherReport(
             name=plan.original.name,
             accuracy=accuracy.value,
@@ -109,7 +109,8 @@ def _teacher(plan: Plan, original: TeacherOutputs) -> TeacherReport:
 
 
 def resolved_recipe(request: Request) -> str:
-    """The recipe as it ran, every default written out; its paths start from the output folder."""
+    """The recipe as it ran, with every default written out and paths relative to the output
+    folder."""
     recipe = request.resolved
     table = recipe.model_dump(mode="json", exclude_none=True)
     for _, of, key in named_files(table):

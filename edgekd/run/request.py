@@ -1,4 +1,4 @@
-"""From what was asked for, in words or as objects, to a request; all faults come out together."""
+"""Builds a request from command-line text or Python objects; all faults are reported together."""
 
 # code-key: presents
 
@@ -55,7 +55,7 @@ class Asked(Options, total=False):
 
 
 def make_request(model: Model | None, asked: Asked) -> Request:
-    """The request for a model, or for the default recipe; every fault is collected first."""
+    """The request for a model, or for the default recipe; raises every fault at once."""
     collect = Collector()
     accept = tuple(asked.get("accept", ()))
     collect.faults.extend(check_accept(accept))
@@ -89,10 +89,10 @@ def make_request(model: Model | None, asked: Asked) -> Request:
 
 
 def _targets(names: TargetName | Sequence[TargetName], collect: Collector) -> tuple[Target, ...]:
-    """The targets' profiles, each once."""
+    """The targets' profiles, without duplicates."""
     several = [names] if isinstance(names, str | Path | Target) else list(names)
     if not several:
-        hint = "run 'edgekd targets' for the list, then name one"
+        hint = "run 'edgekd targets' for the list, then name one with --target"
         collect.faults.append(InputError("no target", where="--target", hint=hint))
     found = [
         name if isinstance(name, Target) else collect.attempt(load_target, str(name))
@@ -105,12 +105,12 @@ def _targets(names: TargetName | Sequence[TargetName], collect: Collector) -> tu
 
 
 def _name_clashes(targets: Sequence[Target]) -> list[EdgekdError]:
-    """A fault for each target that shares its name with another: reports and locks go by names."""
+    """A fault for each target that shares its name with another: reports and locks use names."""
     files = target_files()
     known = {target.name: load_target(target.name) for target in targets if target.name in files}
     return [
         InputError(
-            f"another target is called '{target.name}' too",
+            f"another target is also named '{target.name}'",
             where="--target",
             hint="rename the file and change the 'name' in it",
         )
@@ -137,12 +137,12 @@ def _setting(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip() or not value.strip():
         allowed = "KEY=VALUE, as in stage.distill.epochs=3"
-        raise InputError(f"'{text}' sets nothing", where="--set", allowed=allowed)
+        raise InputError(f"'{text}' is not KEY=VALUE", where="--set", allowed=allowed)
     return key.strip(), value.strip()
 
 
 def _recipe(model: Model | None, asked: Asked, collect: Collector) -> Recipe:
-    """The recipe on disk or the one that the arguments make up; objects stay beside its tables."""
+    """The recipe on disk, or one built from the arguments; objects are kept beside its tables."""
     objects: dict[str, Any] = {}
     path = _recipe_path(model)
     if path is not None:
@@ -174,7 +174,7 @@ def _recipe_path(model: Model | None) -> Path | None:
 
 
 SUFFIXES = {".pt2": "program", ".onnx": "onnx", ".tflite": "tflite", ".keras": "keras"}
-"""The files that are models by themselves, and their key in a recipe; any other is a recipe."""
+"""The suffixes of model files, and their key in a recipe; any other file is a recipe."""
 
 
 def _network(model: Any, place: str, objects: dict[str, Any]) -> dict[str, Any]:
@@ -198,8 +198,7 @@ def _network(model: Any, place: str, objects: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data(data: Any, objects: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's table for the samples; a mapping with a `source` is one, whose source may be
-    objects too."""
+    """A recipe's data table; a mapping with a `source`, which may hold objects, is taken as one."""
     if isinstance(data, str | Path):
         return {"source": str(data)}
     if isinstance(data, Mapping) and "source" in data:

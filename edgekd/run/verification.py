@@ -1,4 +1,4 @@
-"""`edgekd verify`: whether a finished run's files are still what its report says."""
+"""`edgekd verify`: whether a finished run's files still match its report."""
 
 # code-key: presents
 
@@ -24,40 +24,40 @@ from edgekd.values.target import Target, load_target
 
 
 def verify_run(folder: Path, sources: Path | None = None) -> list[str]:
-    """Check hashes, lineage and parity of a run: a line for each thing that holds.
+    """Check hashes, lineage and parity of a run; returns a line for each check that passed.
 
-    The hash of every file and of its companions is taken anew, its lineage must be the stages' own
-    lines, and what this machine can run is run over the test set once more and held against the
-    reference outputs that were kept. `sources` is where `edgekd firmware build` put what the lock
-    knows of it. Raises every fault found, at once.
+    Every file and its companions are hashed again, its lineage must consist of the stages' own
+    lines, and files that this machine can run are run over the test set again and compared with the
+    stored reference outputs. `sources` is the folder that `edgekd firmware build` wrote. Raises all
+    faults at once.
     """
     report = load_report(folder)
     faults: list[EdgekdError] = []
     lines: list[str] = []
     for target in report.targets:
         for artifact in [*([target.baseline] if target.baseline else []), *target.artifacts]:
-            found = _hash_faults(folder, artifact) or _lineage_faults(folder, report, artifact)
-            faults += found
-            if not found:
-                lines.append(f"{artifact.path}: {_held(artifact)} and lineage hold")
+            changed = _hash_faults(folder, artifact) or _lineage_faults(folder, report, artifact)
+            faults += changed
+            if not changed:
+                lines.append(f"{artifact.path}: {_hashed(artifact)} and lineage verified")
     lock = read_lock(folder)
     if lock is not None:
         recipe = load_recipe(folder / "recipe.toml")
-        changed, told = check_lock(folder, lock, recipe, sources)
-        faults, lines = [*faults, *changed], [*lines, *told]
+        lock_faults, lock_lines = check_lock(folder, lock, recipe, sources)
+        faults, lines = [*faults, *lock_faults], [*lines, *lock_lines]
     elif sources is not None:
-        faults.append(InputError("the run has no lock that knows sources", where=str(folder)))
+        faults.append(InputError("the run has no lock that lists sources", where=str(folder)))
     raise_all(faults)
     return lines + _parity_lines(folder, report)
 
 
-def _held(artifact: ArtifactReport) -> str:
+def _hashed(artifact: ArtifactReport) -> str:
     count = len(artifact.companions)
-    return f"hash, those of {count} companions" if count else "hash"
+    return f"hash, {count} companion {'hash' if count == 1 else 'hashes'}" if count else "hash"
 
 
 def _hash_faults(folder: Path, artifact: ArtifactReport) -> list[EdgekdError]:
-    """A fault for the file itself and for each companion that is gone or was changed."""
+    """A fault for the file itself and for each companion that is missing or was changed."""
     beside = artifact.path.rpartition("/")[0]
     then = {artifact.path: artifact.sha256} | {
         f"{beside}/{name}": key for name, key in artifact.companions.items()
@@ -66,44 +66,53 @@ def _hash_faults(folder: Path, artifact: ArtifactReport) -> list[EdgekdError]:
 
 
 def _lineage_faults(folder: Path, report: Report, artifact: ArtifactReport) -> list[EdgekdError]:
-    """A line of lineage that no stage of the report has; what followers add comes last."""
+    """A fault if a line of the lineage belongs to no stage of the report."""
     made, _ = _kept(folder, artifact)  # a backend that follows another adds a line of its own
     known = {*(stage.line for stage in report.stages), *(made.lineage if made else ())}
     strange = [line for line in artifact.lineage if line not in known]
     if strange:
-        return [InputError(f"no stage of the report did '{strange[0]}'", where=artifact.path)]
+        return [
+            InputError(
+                f"its lineage has '{strange[0]}', which no stage of the report did",
+                where=artifact.path,
+            )
+        ]
     return []
 
 
 def _parity_lines(folder: Path, report: Report) -> list[str]:
-    """Run what this machine can run once more; raises every file that strays."""
+    """Run every file that this machine can run again; raises the files that fail parity."""
     table = load_recipe(folder / "recipe.toml").data
     if table.source == "given":
-        return ["parity not checked: recipe.toml can't name data that was an object in Python"]
+        return [
+            "parity not checked: the data was an object in Python, which recipe.toml can't name"
+        ]
     data = load_data(table, folder)
     inputs, lines = data.test.x.numpy(), list[str]()
     faults: list[EdgekdError] = []
     for target in report.targets:
         device, profile = _device_of(target)
         try:
-            for told in target.artifacts:
-                artifact, reference = _kept(folder, told)
+            for listed in target.artifacts:
+                artifact, reference = _kept(folder, listed)
                 if (
                     artifact is None
                     or reference is None
-                    or told.parity is None
+                    or listed.parity is None
                     or (device.can_run(artifact))
                 ):
-                    lines.append(f"{told.path}: parity not checked: it was not run here")
+                    lines.append(f"{listed.path}: parity not checked: it can't be run here")
                     continue
                 options = options_for(profile, artifact) if profile else {}
                 outputs = device.infer(artifact, inputs, options)
-                parity = told.parity
+                parity = listed.parity
                 scale = parity.scale
-                found = compare(reference, outputs, scale, parity.tolerance, parity.reference)
-                if found.verdict == "fail":
-                    faults.append(ToolError(f"parity fails now: {found.reason}", where=told.path))
-                lines.append(f"{told.path}: parity holds over {found.samples:,} samples")
+                result = compare(reference, outputs, scale, parity.tolerance, parity.reference)
+                if result.verdict == "fail":
+                    faults.append(
+                        ToolError(f"parity fails now: {result.reason}", where=listed.path)
+                    )
+                lines.append(f"{listed.path}: parity verified over {result.samples:,} samples")
         finally:
             device.close()
     raise_all(faults)
@@ -111,7 +120,7 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
 
 
 def _device_of(report: TargetReport) -> tuple[Device, Target | None]:
-    """This machine, or the emulated Cortex-M that generated C runs on; the target's profile where
+    """This machine, or the emulated Cortex-M that runs generated C, and the target's profile if
     its name is known."""
     try:
         target = load_target(report.name)
@@ -122,14 +131,14 @@ def _device_of(report: TargetReport) -> tuple[Device, Target | None]:
     return board or open_device("host"), target
 
 
-def _kept(folder: Path, told: ArtifactReport) -> tuple[Artifact | None, np.ndarray | None]:
-    """What the compiler said of a file, and the outputs of the reference that it was held to."""
-    references = sorted((folder / "stages").glob(f"proof-*/{told.sha256}.npy"))
-    for listed in sorted((folder / "stages").glob("compile-*/artifacts.json")):
-        for table in json.loads(listed.read_text(encoding="utf-8")):
-            if table["sha256"] == told.sha256:
+def _kept(folder: Path, listed: ArtifactReport) -> tuple[Artifact | None, np.ndarray | None]:
+    """The stored artifact of a file, and the reference outputs that it was compared with."""
+    references = sorted((folder / "stages").glob(f"proof-*/{listed.sha256}.npy"))
+    for path in sorted((folder / "stages").glob("compile-*/artifacts.json")):
+        for table in json.loads(path.read_text(encoding="utf-8")):
+            if table["sha256"] == listed.sha256:
                 artifact = Artifact.model_validate(table)
-                artifact = artifact.model_copy(update={"path": folder / told.path})
+                artifact = artifact.model_copy(update={"path": folder / listed.path})
                 kept = np.load(references[-1], allow_pickle=False) if references else None
                 return artifact, kept
     return None, None

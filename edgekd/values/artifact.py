@@ -1,4 +1,4 @@
-"""A compiled file, what made it and what is known about it without running it."""
+"""A compiled file, its lineage and what is known about it without running it."""
 
 import hashlib
 from pathlib import Path
@@ -10,8 +10,8 @@ from edgekd.values.tables import Value
 Precision = Literal[
     "fp32", "fp16", "int8", "bf16", "int4", "ternary", "binary", "clustered", "mixed"
 ]  # fmt: skip
-"""What weights are stored in; all but the first three have float activations and narrow weights,
-"mixed" of several widths."""
+"""How weights are stored; all but the first three have float activations and narrow weights,
+"mixed" ones of several widths."""
 Placement = Literal["cpu", "gpu", "edgetpu", "npu", "unsupported"]
 
 
@@ -35,13 +35,11 @@ class TensorInfo(Value):
 
 
 class Artifact(Value):
-    """One file that a runtime can load.
-
-    `runtime` is the agent's name of what runs it: onnxruntime, litert, tvm, edgetpu, tensorrt.
-    `notes` name what the user should know: float islands, leftover transposes, uncovered kernels.
-    `companions` are files that lie beside it and belong to it, by name with their SHA-256.
-    `measurements` are what the tool that made it says of its cost; they stand in the report where
-    nothing was measured on the device itself.
+    """One file that a runtime can load. `runtime` is the agent's name for that runtime:
+    onnxruntime, litert, tvm, edgetpu, tensorrt. `notes` name what the user should know: float
+    islands, leftover transposes, uncovered kernels. `companions` are files that lie beside it and
+    belong to it, by name with their SHA-256. `measurements` are what the tool that made it says of
+    its cost; they stand in the report where nothing was measured on the device itself.
     """
 
     path: Path
@@ -62,8 +60,8 @@ class Artifact(Value):
     measurements: tuple[Measurement, ...] = ()
 
     def derived(self, path: Path, step: str = "", **changes: Any) -> "Artifact":
-        """The artifact of a file that was made from this one's: its path, hash and size are those
-        of `path`, its lineage ends with `step` if there is one, and `changes` replace fields."""
+        """The artifact of a file derived from this one: path, hash and size are those of `path`,
+        its lineage ends with `step` if there is one, and `changes` replace fields."""
         own = {"path": path, "sha256": sha256_of(path), "bytes": path.stat().st_size}
         lineage = (*self.lineage, step) if step else self.lineage
         return Artifact.model_validate({**dict(self), **own, "lineage": lineage, **changes})

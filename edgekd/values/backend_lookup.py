@@ -1,4 +1,4 @@
-"""Finds what backends say about themselves: by name, by format or by file."""
+"""Looks up the descriptions of backends: by name, by format or by file."""
 
 from pathlib import Path
 
@@ -36,7 +36,8 @@ def examined_backends() -> tuple[dict[str, BackendInfo], dict[str, EdgekdError]]
 
 
 def known_backends() -> dict[str, BackendInfo]:
-    """Every installed backend's description; one that can't be read is left to `edgekd doctor`."""
+    """Every installed backend's description; one that can't be read is skipped (`edgekd doctor`
+    reports it)."""
     return examined_backends()[0]
 
 
@@ -47,7 +48,7 @@ def backend_of(format: str) -> str:
 
 
 def kind_of(format: str) -> FileKind | None:
-    """What the backend that makes files of that format says of them."""
+    """The description of files of that format by the backend that makes them."""
     kinds = [info.kind_of(format) for info in known_backends().values()]
     return next((kind for kind in kinds if kind), None)
 
@@ -59,7 +60,8 @@ def plot_mark(format: str) -> str:
 
 
 def runners() -> dict[str, Path]:
-    """By runtime, the files that teach the device's agent to run what it does not know itself."""
+    """By runtime, the runner file that lets the device's agent run a runtime that it does not
+    know."""
     return {
         kind.runtime: info.runner
         for info in known_backends().values()
@@ -69,7 +71,7 @@ def runners() -> dict[str, Path]:
 
 
 def suffixes() -> tuple[str, ...]:
-    """Every file suffix that a runtime on a device loads."""
+    """Every file suffix that some runtime on a device can load."""
     kinds = [kind for info in known_backends().values() for kind in info.files]
     return tuple(dict.fromkeys(suffix for kind in kinds for suffix in kind.suffixes))
 

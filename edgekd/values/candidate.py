@@ -1,4 +1,4 @@
-"""The model between two stages: a float module or a quantized graph, and what was done to it."""
+"""The model between two stages: a float module or a quantized graph, with its lineage."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,12 +13,12 @@ class Candidate:
     """A model on its way to the device.
 
     `module` is in eval mode and on the CPU between stages: a float `nn.Module` while `form` is
-    "float", and a graph of quantize and dequantize ops (what `convert_pt2e` returns, weights
-    folded to int8) once it is "int8". "fp16" keeps the float module and asks the backends for
-    half precision; "weights" is a graph whose weights alone are narrow (bf16, int4, ternary ...).
-    `source` is the module, or what reads it from where it is kept once somebody asks for it.
-    `example` is one real input with a batch of one. `lineage` has a line for each stage that was
-    applied. `metadata` is what files that can carry it say of the model.
+    "float", and a graph of quantize and dequantize ops (what `convert_pt2e` returns, weights folded
+    to int8) once it is "int8". "fp16" keeps the float module and asks the backends for half
+    precision; "weights" is a graph whose weights alone are narrow (bf16, int4, ternary ...).
+    `source` is the module, or a function that loads it when it is first needed. `example` is one
+    real input with a batch of one. `lineage` has a line for each stage that was applied. `metadata`
+    describes the model in files that can carry it.
     """
 
     source: nn.Module | Callable[[], nn.Module]
@@ -33,7 +33,7 @@ class Candidate:
         return self.source if isinstance(self.source, nn.Module) else self.source()
 
     def after(self, module: nn.Module, line: str, form: str | None = None) -> "Candidate":
-        """The candidate that a stage returns: the new module, with one more line of lineage."""
+        """The candidate that a stage returns: the new module, and one more line of lineage."""
         return replace(
             self,
             source=module,

@@ -1,4 +1,4 @@
-"""What reading a file says about it: operators, types, sizes, and where operators would run."""
+"""What a file contains: operators, types, sizes, and where operators would run."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from edgekd.values.tables import Value
 
 
 class Inspection(Value):
-    """What one file says about itself.
+    """What one file contains.
 
     `parameter_bytes` counts constants wherever the format keeps them. `activation_bytes` is the
     peak of live tensors, always an estimate; `reasons` says why a number is None. `placements` say

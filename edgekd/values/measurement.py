@@ -1,4 +1,4 @@
-"""A measured number with all that makes it believable, and the budget it is held against."""
+"""A measured value with its interval, protocol and conditions, and its check against a budget."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,8 +6,8 @@ from typing import Literal
 from edgekd.values.tables import Value
 
 Kind = Literal["measured", "simulated", "estimated", "unavailable"]
-"""measured: on the device itself; simulated: an emulator or a vendor's cycle model;
-estimated: a formula; unavailable: nothing could be had, and the reason says why."""
+"""measured: on the device itself; simulated: by an emulator or a vendor's cycle model;
+estimated: by a formula; unavailable: there is no value, and the reason says why."""
 
 Verdict = Literal["pass", "fail", "unverified"]
 
@@ -39,7 +39,7 @@ def unavailable(
     protocol: str = "",
     conditions: Mapping[str, str] | None = None,
 ) -> Measurement:
-    """A metric without a value, and why."""
+    """A metric without a value, and the reason."""
     return Measurement(
         metric=metric,
         value=None,
@@ -52,7 +52,7 @@ def unavailable(
 
 
 class Judgement(Value):
-    """A budget held against its measurement; `kind` is that of the measurement used."""
+    """A budget checked against its measurement; `kind` is that of the measurement used."""
 
     metric: str
     limit: float

@@ -1,4 +1,4 @@
-"""Checks what a target sets for its backends: each table against its backend's own options."""
+"""Checks a target's backend tables against the options that each backend declares."""
 
 from collections.abc import Mapping
 from typing import Any

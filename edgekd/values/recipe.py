@@ -1,4 +1,4 @@
-"""What the user wants: model, teachers, data, stages in order and budgets, read from TOML."""
+"""A recipe: model, teachers, data, stages in order and budgets, read from TOML."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ LARGEST_SEED = 2**32 - 1
 
 
 class Network(Value):
-    """A network from the user: a factory with its weights, or one file that holds everything.
+    """A network that the recipe names: a factory with its weights, or one file.
 
     `factory` is `package.module:callable` and returns an `nn.Module`; `weights` is a safetensors
     file. `program` is a `torch.export` file (.pt2). `onnx`, `tflite`, `keras` (a .keras file or a
@@ -41,15 +41,15 @@ class Network(Value):
     def _one_source(self) -> "Network":
         sources = [name for name in (*SOURCES, "given") if getattr(self, name) is not None]
         if len(sources) != 1:
-            found = " and ".join(sources) or "none"
-            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; there is {found}")
+            given = " and ".join(sources) or "none"
+            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; found {given}")
         if self.factory is None and (self.weights or self.arguments):
-            raise ValueError("'weights' and 'arguments' go with 'factory' only")
+            raise ValueError("'weights' and 'arguments' are for 'factory' only")
         return self
 
     @property
     def source(self) -> str:
-        """Which of the sources is given."""
+        """The name of the source that is given."""
         return next(name for name in (*SOURCES, "given") if getattr(self, name) is not None)
 
     @property
@@ -59,7 +59,7 @@ class Network(Value):
 
     @property
     def is_module(self) -> bool:
-        """Whether it gives an `nn.Module`, which can be trained and compiled."""
+        """Whether it is an `nn.Module`, which can be trained and compiled."""
         return self.source in ("factory", "program", "given")
 
 
@@ -67,7 +67,7 @@ SOURCES = ("factory", "program", "onnx", "tflite", "keras", "logits")
 
 
 class DataTable(Value):
-    """Where the samples come from and how they are used.
+    """The source of the samples and how they are used.
 
     `source` is a named set (digits, fashion-mnist), an .npz file, or `package.module:callable`.
     `validation` is the share of the training samples that is held back as the validation set.
@@ -92,15 +92,15 @@ class DataTable(Value):
 
 
 class Calibration(Value):
-    """Which samples calibrate: a set of committed ids by name or by its .toml file, or the first so
-    many of a class."""
+    """The calibration samples: a set of sample ids by name or by its .toml file, or the first
+    samples of each class."""
 
     set: str | None = None
     samples: PositiveInt = 256
 
 
 class Metadata(Value):
-    """What the deployed model says of itself, in the TFLite file and in C headers.
+    """The deployed model's metadata, in the TFLite file and in C headers.
 
     `licence` is any text, often an SPDX name; `licence_file` a file that holds the whole text.
     `labels` name the classes in the order of the outputs.
@@ -120,8 +120,8 @@ class Metadata(Value):
 
 
 class ReportTable(Value):
-    """What the report says beside accuracy and cost: diagnostics by name, or in tables with their
-    `name` and parameters."""
+    """The report's diagnostics besides accuracy and cost, by name, or as tables with `name` and
+    parameters."""
 
     diagnostics: tuple[str | dict[str, Any], ...] = ()
 
@@ -143,12 +143,12 @@ class Recipe(Value):
 
     @property
     def folder(self) -> Path:
-        """Where the recipe's relative paths start from."""
+        """The folder that the recipe's paths are relative to."""
         return self._folder
 
     @property
     def objects(self) -> dict[str, Any]:
-        """The modules and data sets that were given as objects, by their place."""
+        """The modules and datasets that were given as objects, by their key in the recipe."""
         networks = [("model", self.model), *([("student", self.student)] if self.student else [])]
         networks += [(f"teachers.{n}", teacher) for n, teacher in enumerate(self.teachers, 1)]
         found = {place: network.module for place, network in networks if network.module is not None}
@@ -163,8 +163,8 @@ def load_recipe(path: Path) -> Recipe:
 def recipe_from(
     table: dict[str, Any], folder: Path, where: str, objects: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """A recipe's table, checked. Its relative paths start from `folder`; `objects` are modules and
-    data sets by their place (`model`, `student`, `teachers.1`, `data`)."""
+    """A recipe from its table, checked. Its paths are relative to `folder`; `objects` are
+    modules and datasets by their key (`model`, `student`, `teachers.1`, `data`)."""
     recipe = parse(Recipe, table, where)
     recipe._folder = folder
     given = objects or {}
@@ -204,7 +204,7 @@ def named_files(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], st
 
 
 def named_networks(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every network of a recipe's table with its place, also a scheme's assistants."""
+    """Every network of a recipe's table with its key, including a scheme's assistants."""
     yield "model", table["model"]
     if table.get("student"):
         yield "student", table["student"]
@@ -218,7 +218,7 @@ def named_networks(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _schemes(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The schemes of stages that are tables; what is in them, their stages have not checked."""
+    """The schemes of stages, where they are tables. Their content has not been checked yet."""
     return [
         (f"stages.{number}.scheme", stage["scheme"])
         for number, stage in enumerate(table["stages"], 1)
@@ -230,8 +230,8 @@ LONGEST_LICENCE = 100_000
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Of what decides the model's bytes: all of the recipe but its budgets, metadata and report, a
-    file by its place in it, wherever it lies."""
+    """The key of everything that determines the model's bytes: the recipe without budgets,
+    metadata and report, with each file replaced by its key, so that its location doesn't matter."""
     table = recipe.model_dump(mode="json")
     for place, of, key in named_files(table):
         of[key] = f"file {place}"
@@ -241,7 +241,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def licence_text(recipe: Recipe) -> str:
-    """The licence's text. Raises `InputError` if its file can't be read as text."""
+    """The licence text. Raises `InputError` if its file can't be read as text."""
     if recipe.metadata.licence_file is None:
         return recipe.metadata.licence
     path = recipe.folder / recipe.metadata.licence_file
@@ -252,15 +252,15 @@ def licence_text(recipe: Recipe) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text: {error}", where=where) from None
     if len(text) > LONGEST_LICENCE:
-        raise InputError(f"{len(text):,} characters are no licence", where=where)
+        raise InputError(f"{len(text):,} characters are too long for a licence", where=where)
     return text
 
 
 def override(table: dict[str, Any], key: str, given: Any) -> None:
     """Set one key of a recipe's table: `stage.distill.epochs=3`, `data.source=digits`.
 
-    `stage.KIND` means every stage of that kind, `stage.2` the second one. Text is read as TOML
-    where it is a valid TOML value, and as a string otherwise; other values are taken as they are.
+    `stage.KIND` means every stage of that kind, `stage.2` the second one. Text is parsed as TOML if
+    it is a valid TOML value and taken as a string otherwise; other values are used as they are.
     """
     value = _toml_value(given) if isinstance(given, str) else given
     parts = key.split(".")
@@ -309,7 +309,7 @@ RECIPES = package_folder() / "recipes"
 
 
 def default_recipe() -> Path:
-    """The recipe that came with the package: digits, a small residual network, every stage."""
+    """The recipe that comes with the package: digits, a small residual network, every stage."""
     return RECIPES / "digits.toml"
 
 
@@ -317,7 +317,7 @@ def write_example(folder: Path) -> Path:
     """Copy the default recipe and its teacher's weights into a folder, to be edited."""
     path = folder / "recipe.toml"
     if path.exists():
-        raise InputError("there is a recipe already", where=str(path), hint="choose another folder")
+        raise InputError("it already has a recipe", where=str(path), hint="choose another folder")
     for source, to in ((TEACHER, folder / TEACHER.name), (default_recipe(), path)):
         write_beside(to, source.read_bytes())  # the recipe last: it says that all is there
     return path

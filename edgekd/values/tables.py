@@ -14,9 +14,8 @@ from edgekd.store import read_errors
 
 
 class Value(BaseModel):
-    """A frozen value read from a table; a key that it does not have is a fault.
-
-    `inlined` names the fields that hold a value whose keys stand in the owner's own table.
+    """A frozen value read from a table; an unknown key is a fault. `inlined` names the fields that
+    hold a value whose keys are written in the owner's own table.
     """
 
     inlined: ClassVar[tuple[str, ...]] = ()
@@ -36,7 +35,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], where: str) -> list[EdgekdError]:
-    """Each of pydantic's complaints as one of ours, with the nearest key for an unknown one."""
+    """Each pydantic error as an `InputError`, with the nearest known key for an unknown one."""
     faults: list[EdgekdError] = []
     for problem in error.errors(include_url=False):
         inlined = getattr(model, "inlined", ())
@@ -90,8 +89,8 @@ def _model_in(annotation: Any) -> Any:
 
 
 def parse(model: type[V], table: Mapping[str, Any], where: str) -> V:
-    """A value from a table, or every fault in it at once; TOML can spell inf and nan, which no key
-    of ours can mean."""
+    """A value from a table, or every fault in it at once; TOML allows inf and nan, which are
+    never valid here."""
     raise_all(_not_finite(table, where))
     try:
         return model.model_validate(dict(table))
@@ -113,7 +112,7 @@ def _not_finite(value: Any, where: str, path: tuple[Any, ...] = ()) -> list[Edge
 
 
 def parse_entry(entry: Entry, kind: type[V], table: Mapping[str, Any], where: str) -> V:
-    """A value of a registered class, which has to be a `kind`."""
+    """A value of a registered class, which has to be a subclass of `kind`."""
     make: object = entry.make
     if not isinstance(make, type) or not issubclass(make, kind):
         raise InputError(f"'{entry.name}' is not a subclass of {kind.__name__}", where=where)
@@ -121,7 +120,7 @@ def parse_entry(entry: Entry, kind: type[V], table: Mapping[str, Any], where: st
 
 
 def build(entry: Entry, table: Mapping[str, Any], where: str) -> Any:
-    """Make a registered method from a table: its signature says which keys and types are right."""
+    """Make a registered method from a table: its signature defines the valid keys and types."""
     fields: dict[str, Any] = {
         name: (
             parameter.annotation,

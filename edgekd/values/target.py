@@ -1,4 +1,4 @@
-"""What the hardware has: one TOML file a target, data only, each fact with its source."""
+"""Target profiles: one TOML file per target, data only, each fact with its source."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -20,8 +20,8 @@ class Hardware(Value):
     """The processor and its memories. `isa` uses compiler names: avx2, avx512_vnni, dotprod.
 
     `cache_bytes` is the last-level cache that the processor's cores share. `executes_in_place` says
-    that constants are read from storage where they lie, as a microcontroller reads its flash, so
-    that only activations take memory.
+    that constants are read directly from storage, as a microcontroller reads its flash, so that
+    only activations take memory.
     """
 
     architecture: Architecture
@@ -37,7 +37,7 @@ class Hardware(Value):
 
 
 class Accelerator(Value):
-    """A unit beside the processor. `compute` is CUDA's name for it (sm_87)."""
+    """An accelerator beside the processor. `compute` is CUDA's name for it (sm_87)."""
 
     kind: Literal["cuda", "edgetpu", "ethos-u"]
     name: str
@@ -47,7 +47,7 @@ class Accelerator(Value):
 
 
 class Scheme(Value):
-    """The quantization that the target's kernels are fast and exact with.
+    """The quantization for which the target's kernels are fast and exact.
 
     `weight_bits = 7` keeps weights in [-63, 63] where the processor's 8-bit multiply-add saturates
     its 16-bit sums (x86 without VNNI). `tolerance_lsb` is how far an artifact's outputs may lie
@@ -61,7 +61,8 @@ class Scheme(Value):
 
 
 class Sensors(Value):
-    """Where energy is read. `rails` are INA3221 labels; their sum is the module's power."""
+    """The source of energy readings. `rails` are INA3221 labels; their sum is the module's
+    power."""
 
     energy: Literal["rapl", "ina3221", "none"] = "none"
     rails: tuple[str, ...] = ()
@@ -74,7 +75,7 @@ class Sensors(Value):
 
 
 class Target(Value):
-    """A target profile. The profile decides; the code only reads it.
+    """A target profile.
 
     `backends` has a table for each backend that compiles for this target, with that backend's own
     options. `aliases` are further names that load it. `fast_dtypes` are the types that the hardware
@@ -109,7 +110,7 @@ class Target(Value):
 
 
 def _contradictions(target: Target) -> Iterable[str]:
-    """What in a profile can't be true together."""
+    """Contradictions within a profile."""
     for name in target.backends:
         yield from _unmet_needs(target, name)
     for accelerator in target.accelerators:
@@ -118,13 +119,13 @@ def _contradictions(target: Target) -> Iterable[str]:
     if target.quantization.weight_bits == 7 and target.hardware.architecture != "x86_64":
         yield "weight_bits = 7 is for x86 without VNNI only"
     if target.hardware.executes_in_place and target.hardware.storage_bytes is None:
-        yield "executes_in_place needs storage_bytes, where the constants lie"
+        yield "executes_in_place needs storage_bytes, since constants are read from storage"
     if "dotprod" in target.hardware.isa and target.hardware.architecture != "aarch64":
         yield "'dotprod' is an instruction of aarch64"
 
 
 def _unmet_needs(target: Target, name: str) -> Iterable[str]:
-    """What a backend needs of the target and the target does not have."""
+    """A backend's requirements that the target does not meet."""
     try:
         info = backend_info(name)
     except EdgekdError:  # `check_options` reports it, with its place in the file
@@ -144,7 +145,7 @@ def target_files() -> dict[str, Path]:
 
 
 def target_aliases() -> dict[str, str]:
-    """Each further name with the target's own one; files that can't be read are passed over."""
+    """Each alias with its target's name; files that can't be read are skipped."""
     files = target_files()
     aliases: dict[str, str] = {}
     for name, path in files.items():
@@ -192,7 +193,9 @@ def parse_target(table: Mapping[str, Any], where: str, expected: str | None = No
     if expected is not None and table.get("name", expected) != expected:
         faults.append(
             InputError(
-                f"the name '{table['name']}' is not the file's", where=where, allowed=expected
+                f"the name '{table['name']}' differs from the file's name",
+                where=where,
+                allowed=expected,
             )
         )
     try:
@@ -206,10 +209,9 @@ def parse_target(table: Mapping[str, Any], where: str, expected: str | None = No
 def fits(
     target: Target, parameter_bytes: int, activation_bytes: int, runtime_bytes: int = 0
 ) -> str:
-    """Why a model can't be held by the target, or an empty string.
-
-    `activation_bytes` is the peak of live activations and `runtime_bytes` what the interpreter
-    takes besides. All of it has to lie in memory; the parameters have to lie in storage too.
+    """Why a model does not fit the target, or an empty string. `activation_bytes` is the peak of
+    live activations and `runtime_bytes` what the interpreter takes besides. All of it has to fit
+    into memory, and the parameters into storage too.
     """
     hardware = target.hardware
     held_bytes = 0 if hardware.executes_in_place else parameter_bytes
@@ -234,9 +236,8 @@ def fits(
 
 
 def hard_limits(target: Target) -> dict[str, float]:
-    """The budgets that no recipe can raise, in bytes: flash and memory of what has no more to give.
-
-    Only where constants are read in place; elsewhere a file system and swap blur both limits.
+    """The budgets that no recipe can raise, in bytes: the hardware's flash and memory. They exist
+    only where constants are read in place; elsewhere a file system and swap blur both limits.
     """
     hardware = target.hardware
     if not hardware.executes_in_place or hardware.storage_bytes is None:

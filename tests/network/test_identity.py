@@ -146,5 +146,5 @@ def test_a_name_that_is_missing_and_not_tied_is_still_refused(tmp_path, fresh_mo
     from edgekd.network.load import load_weights
 
     save_file({"weight": torch.zeros(2, 3)}, tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match="without 'bias'"):
+    with pytest.raises(InputError, match="lacks 'bias'"):
         load_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")

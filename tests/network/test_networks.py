@@ -96,7 +96,7 @@ def test_missing_and_unexpected_weights_are_named(tmp_path: Path) -> None:
     error = refused(tmp_path, **table)
     assert isinstance(error, Faults)
     missing, unexpected = error.faults
-    assert missing.message == "without 'classifier.weight', which the network has"
+    assert missing.message == "lacks 'classifier.weight', which the network has"
     assert unexpected.message == "has 'classifier.weights', which the network lacks"
     assert unexpected.hint == "did you mean 'classifier.weight'?"
 
@@ -122,13 +122,13 @@ def test_a_truncated_weights_file_is_one_error(tmp_path: Path, size: int) -> Non
     save_file(state(), path)
     path.write_bytes(path.read_bytes()[:size])
     error = refused(tmp_path, factory=RESNET, weights="w.safetensors")
-    assert "not a whole safetensors file" in str(error)
+    assert "not a complete safetensors file" in str(error)
 
 
 def test_a_pickled_checkpoint_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "w.pt")
     error = refused(tmp_path, factory=RESNET, weights="w.pt")
-    assert "not a whole safetensors file" in str(error)
+    assert "not a complete safetensors file" in str(error)
     assert "safetensors.torch.save_file" in error.hint
 
 
@@ -138,7 +138,7 @@ def test_a_missing_weights_file_is_one_error(tmp_path: Path) -> None:
 
 
 def test_a_black_box_is_no_network_to_train(tmp_path: Path) -> None:
-    assert "'onnx' gives no PyTorch network" in str(refused(tmp_path, onnx="m.onnx"))
+    assert "'onnx' is not a PyTorch network" in str(refused(tmp_path, onnx="m.onnx"))
 
 
 def test_the_key_follows_arguments_weights_and_source(tmp_path: Path, folder: Path) -> None:

@@ -130,13 +130,13 @@ def test_a_truncated_program_is_one_error(saved: Path, tmp_path: Path, share: fl
     raw = saved.read_bytes()
     path = tmp_path / "model.pt2"
     path.write_bytes(raw[: int(len(raw) * share)])
-    with pytest.raises(InputError, match=r"model\.pt2: not a whole torch.export file"):
+    with pytest.raises(InputError, match=r"model\.pt2: not a complete torch.export file"):
         load(path)
 
 
 def test_a_checkpoint_is_no_program(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "model.pt2")
-    with pytest.raises(InputError, match=r"not a whole torch.export file"):
+    with pytest.raises(InputError, match=r"not a complete torch.export file"):
         load(tmp_path / "model.pt2")
 
 
@@ -204,8 +204,8 @@ def test_pickled_weights_are_never_loaded(saved: Path, tmp_path: Path) -> None:
         ("torch.ops.aten.relu.default", "torch.ops.load_library", "unknown operator"),
         ("torch.ops.aten.relu.default", "torch.ops.aten.from_file", "unknown operator"),
         ("torch.ops.aten.relu.default", "_operator.methodcaller", "unknown operator"),
-        ('"forward_arg_names": ["x"]', '"forward_arg_names": ["x=open(1)"]', "no plain names"),
-        ('"name": "relu"', '"name": "relu; import os"', "is no plain name"),
+        ('"forward_arg_names": ["x"]', '"forward_arg_names": ["x=open(1)"]', "are not plain names"),
+        ('"name": "relu"', '"name": "relu; import os"', "is not a plain name"),
         ("builtins.tuple", "collections.defaultdict", "inputs or outputs of type"),
     ],
 )
@@ -229,7 +229,7 @@ def test_an_expression_that_calls_something_is_refused(saved: Path, tmp_path: Pa
         return text.replace(dims, json.dumps(sizes))
 
     path = changed_json(saved, tmp_path / "model.pt2", "models/model.json", edit)
-    with pytest.raises(InputError, match="is no plain expression"):
+    with pytest.raises(InputError, match="is not a plain expression"):
         load(path)
 
 
@@ -239,5 +239,5 @@ def test_compiled_code_in_an_archive_is_refused(saved: Path, tmp_path: Path) -> 
         root = archive.namelist()[0].split("/")[0]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{root}/data/aotinductor/model/model.so", b"\x7fELF")
-    with pytest.raises(InputError, match=r"holds 'data/aotinductor/model/model.so'"):
+    with pytest.raises(InputError, match=r"contains 'data/aotinductor/model/model.so'"):
         load(path)

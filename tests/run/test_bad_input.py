@@ -279,13 +279,13 @@ def test_a_targets_file_with_the_name_of_another_target_is_refused(refused, tmp_
     profile = Path("targets/x86.toml").read_text(encoding="utf-8")
     (tmp_path / "x86.toml").write_text(profile.replace("cores = 2", "cores = 4"))
     told = refused(target=tmp_path / "x86.toml")
-    assert "--target: another target is called 'x86' too" in told
+    assert "--target: another target is also named 'x86'" in told
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         own = profile.replace('"x86"', '"own"', 1).replace('title = "', f'title = "{folder} ')
         (tmp_path / folder / "own.toml").write_text(own)
     told = refused("--target", tmp_path / "a/own.toml", target=tmp_path / "b/own.toml")
-    assert "another target is called 'own' too" in told
+    assert "another target is also named 'own'" in told
 
 
 def test_one_limit_twice_on_the_command_line_is_refused(refused):
@@ -389,7 +389,7 @@ def test_sources_need_a_folder_that_can_be_written(tmp_path):
     ("setting", "message"),
     [
         ("stage.distil.epochs=3", "no stage 'distil'"),
-        ("nothing", "'nothing' sets nothing"),
+        ("nothing", "'nothing' is not KEY=VALUE"),
         ("data.sorce=digits", "unknown key 'sorce'"),
     ],
 )

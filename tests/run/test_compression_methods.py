@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         [quantize(dtype="int4")], {"backends": {"tflite": {}}}),
     "no backend of small stores shared weights (tflite)": (
         [{"kind": "cluster", **SHORT}], {"backends": {"tflite": {}}}),
-    "'quantize' after 'cluster': a model with shared weights can't be changed any more": (
+    "'quantize' after 'cluster': a model with shared weights can't be changed further": (
         [{"kind": "cluster", **SHORT}, quantize()], {}),
     "Input should be less than or equal to 8": ([{"kind": "cluster", **SHORT, "bits": 9}], {}),
 }  # fmt: skip

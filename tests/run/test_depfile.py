@@ -37,7 +37,7 @@ def test_marks_that_mean_something_are_escaped(path, text):
 
 @pytest.mark.parametrize("path", ["a\nb", "a\tb", "a:b", "a\\b"])
 def test_what_make_cannot_say_is_refused(path):
-    with pytest.raises(InputError, match="can't be written for make"):
+    with pytest.raises(InputError, match="make can't represent"):
         escaped(path)
 
 

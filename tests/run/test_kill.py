@@ -142,7 +142,7 @@ def test_ctrl_c_ends_in_one_error_and_leaves_nothing_half_written(place):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "error: interrupted; what was finished is kept" in errors
+    assert "error: interrupted; finished steps are kept" in errors
     assert "Traceback" not in errors
     assert not (place / "out" / "report.json").exists()
     assert not list((place / "out").rglob("*.writing"))

@@ -27,7 +27,7 @@ def test_only_this_machine_can_be_reached():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2
-    assert "a connection to 192.0.2.1, and --offline forbids it" in lines[0]
+    assert "--offline forbids a connection to 192.0.2.1" in lines[0]
     assert "edgekd data fetch" in lines[0]
 
 

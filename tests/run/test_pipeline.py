@@ -141,7 +141,7 @@ def test_a_backend_that_fails_does_not_stop_the_others(plan, tmp_path, monkeypat
     assert {name: error.message for name, error in made.failures.items()} == {
         "tflite": "litert-torch is not installed",
         "onnx": "the compiler crashed",
-        "tensorrt": "it starts from files of 'onnx', which could not be made",
+        "tensorrt": "it starts from the files of 'onnx', which could not be built",
     }
 
 

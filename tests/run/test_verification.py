@@ -3,7 +3,7 @@
 import pytest
 
 from edgekd.report.values import ArtifactReport
-from edgekd.run.verification import _hash_faults, _held
+from edgekd.run.verification import _hash_faults, _hashed
 from edgekd.values.artifact import sha256_of
 
 
@@ -29,7 +29,7 @@ def artifact(tmp_path):
 
 def test_a_file_and_its_companion_that_nobody_touched_hold(artifact, tmp_path):
     assert _hash_faults(tmp_path, artifact) == []
-    assert _held(artifact) == "hash, those of 1 companions"
+    assert _hashed(artifact) == "hash, 1 companion hash"
 
 
 @pytest.mark.parametrize("name", ["model.c", "model.h"])

@@ -128,7 +128,7 @@ def test_every_fault_of_a_profile_comes_out_at_once(table):
     told = str(caught.value)
     for words in ("less than or equal to 5", "unknown backend 'tensort'", "greater than 0"):
         assert words in told
-    assert "is not the file's" in told
+    assert "differs from the file's name" in told
 
 
 @pytest.mark.parametrize(

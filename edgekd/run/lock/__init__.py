@@ -1,3 +1,3 @@
-"""The lock file of a run: hashes of its inputs, tools and outputs, and what has changed since."""
+"""The lock file of a run: hashes of its inputs, tools and outputs, and the check for changes."""
 
 # code-key: presents

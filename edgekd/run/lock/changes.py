@@ -1,4 +1,4 @@
-"""What is no longer as a run's report or lock says, by hashes."""
+"""Finds, by hash, the files that have changed since a run's report or lock was written."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ from edgekd.values.artifact import sha256_of
 
 
 def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of those of these files that are in the folder; what leads out of it is not read."""
+    """The SHA-256 of each named file inside the folder; paths that lead out of it are not read."""
     root = folder.resolve()
     paths = {name: (folder / name).resolve() for name in names}
     return {
@@ -19,21 +19,23 @@ def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def changes(
-    kind: str, then: dict[str, str], now: dict[str, str], told: Path, gone: str = ""
+    kind: str, then: dict[str, str], now: dict[str, str], document: Path, gone: str = ""
 ) -> list[EdgekdError]:
-    """A fault for each that has another hash than in the document `told`, or none any more, with
-    the hint `gone`."""
+    """A fault for each file that is missing, with the hint `gone`, or whose hash differs from
+    the one that `document` records."""
     faults: list[EdgekdError] = []
     for name in sorted(then):
         if name not in now:
-            faults.append(InputError(f"the {kind} '{name}' is gone", where=str(told), hint=gone))
+            faults.append(
+                InputError(f"the {kind} '{name}' is gone", where=str(document), hint=gone)
+            )
         elif now[name] != then[name]:
             faults.append(
                 InputError(
                     f"the {kind} '{name}' has the hash {now[name][:16]}..., not "
-                    f"{then[name][:16]}... as told here",
-                    where=str(told),
-                    hint="it was changed after the run; compress again",
+                    f"{then[name][:16]}... as recorded here",
+                    where=str(document),
+                    hint="it changed after the run; run edgekd compress again",
                 )
             )
     return faults

@@ -1,4 +1,4 @@
-"""The files that a run reads: what a build watches, and what a lock file has the hashes of."""
+"""The files that a run reads: a build watches them, and the lock file records their hashes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +14,11 @@ from edgekd.values.recipe import Recipe, named_files, named_networks
 from edgekd.values.target import target_path
 
 SOURCE = "source "
-"""What the name of an input begins with that is a factory's module, or one that it imports."""
+"""The prefix of an input's name if it is the source of a factory or of a module it imports."""
 
 
 def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
-    """Every file that a recipe names, by its key there; sources of its factories included."""
+    """Every file that a recipe names, by its key in the recipe, and its factories' sources."""
     table = recipe.model_dump(mode="json")
     found = {place: recipe.folder / str(of[key]) for place, of, key in named_files(table)}
     for place, file in list(found.items()):
@@ -40,8 +40,9 @@ def _factories(table: dict[str, Any]) -> Iterator[str]:
 
 
 def recipe_key(recipe: Recipe) -> str:
-    """A hash of all that a recipe says, its files by their content: the same wherever it lies.
-    Sources of factories are left out: where they are found depends on the working directory."""
+    """A hash of a recipe's whole content, with files hashed by content, so its location doesn't
+    matter. Factories' sources are left out: which ones are found depends on the working
+    directory."""
     table: dict[str, Any] = recipe.model_dump(mode="json")
     inputs = recipe_inputs(recipe).items()
     hashes = {name: content_hash(path) for name, path in inputs if not name.startswith(SOURCE)}
@@ -51,7 +52,8 @@ def recipe_key(recipe: Recipe) -> str:
 
 
 def watched_files(recipe: Recipe, recipe_path: Path, targets: list[str]) -> list[Path]:
-    """What a build has to watch: the recipe, all that it names, the targets' files, and edgekd."""
+    """The files that a build has to watch: the recipe, its inputs, the targets' files, and
+    edgekd."""
     files = [recipe_path, *recipe_inputs(recipe).values()]
     files += [target_path(name) for name in targets]
     files.append(Path(version.__file__))

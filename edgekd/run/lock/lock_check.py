@@ -1,4 +1,4 @@
-"""`edgekd verify` against the lock: what was changed since, is gone, or has come."""
+"""`edgekd verify` against the lock: files that were changed, removed or added since the run."""
 
 import sys
 from pathlib import Path
@@ -12,18 +12,18 @@ from edgekd.run.lock.lockfile import NAME, Lock, target_key
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import load_target
 
-MOVED = "recipe.toml names inputs from where the run was made: verify it there, or move them along"
+MOVED = "recipe.toml names inputs where the run was made: verify it there, or move them too"
 
 
 def check_lock(
     folder: Path, lock: Lock, recipe: Recipe, sources: Path | None = None
 ) -> tuple[list[EdgekdError], list[str]]:
-    """What no longer is as the lock says, and a line for each thing that is. `sources` is the
-    folder of what `edgekd firmware build` wrote; without it they are not looked at.
+    """The differences from the lock as faults, and a line for each thing that was verified.
+    `sources` is the folder that `edgekd firmware build` wrote; without it, sources are not checked.
 
-    Outputs, inputs, targets and sources that differ are faults, and so are files among the
-    artifacts that the lock does not name: what is packed by a pattern would take them along. Other
-    tools are told and are no faults, since the files are what they were.
+    Outputs, inputs, targets and sources that differ are faults. So are files among the artifacts
+    that the lock doesn't list, because packaging by a file pattern would include them. Different
+    tool versions are reported but are not faults, since the files themselves are unchanged.
     """
     path = folder / NAME
     faults: list[EdgekdError] = []
@@ -42,19 +42,21 @@ def check_lock(
     faults += changes("target", targets, known, path)
     if sources is not None:
         faults += _source_faults(sources, lock, path)
-    lines = [f"{NAME}: {name} is not found from here and not checked" for name in elsewhere]
+    lines = [f"{NAME}: {name} not checked: it was not found here" for name in elsewhere]
     if lock.sources and sources is None:
-        lines.append(f"{NAME}: {len(lock.sources)} sources not checked: name their --sources DIR")
+        lines.append(
+            f"{NAME}: {len(lock.sources)} sources not checked: name their folder with --sources DIR"
+        )
     if not faults:
         lines.append(
-            f"{NAME}: {len(lock.outputs)} outputs, {len(inputs)} inputs and "
-            f"{len(targets)} targets hold"
+            f"{NAME}: outputs ({len(lock.outputs)}), inputs ({len(inputs)}) and "
+            f"targets ({len(targets)}) verified"
         )
         if sources is not None:
-            lines.append(f"{NAME}: {len(lock.sources)} sources hold")
+            lines.append(f"{NAME}: sources ({len(lock.sources)}) verified")
     here = {"python": ".".join(map(str, sys.version_info[:3])), **versions_of(lock.tools)}
     lines += [
-        f"{NAME}: {name} was {then}, here it is {here.get(name, 'missing')}"
+        f"{NAME}: the run used {name} {then}; installed here: {here.get(name, 'none')}"
         for name, then in lock.tools.items()
         if here.get(name) != then
     ]
@@ -62,17 +64,17 @@ def check_lock(
 
 
 def _unknown(folder: Path, lock: Lock) -> list[EdgekdError]:
-    """Files in the artifacts' folders that no line of the lock names."""
+    """Files in the artifacts' folders that the lock doesn't list."""
     tops = sorted({name.partition("/")[0] for name in lock.outputs if "/" in name} - {"", ".."})
-    found = (path for top in tops for path in sorted((folder / top).rglob("*")))
-    extra = [path for path in found if path.is_symlink() or not path.is_dir()]
+    paths = (path for top in tops for path in sorted((folder / top).rglob("*")))
+    files = [path for path in paths if path.is_symlink() or not path.is_dir()]
     return [
         InputError(
-            f"the lock does not know '{name}'",
+            f"the lock doesn't list '{name}'",
             where=str(folder / NAME),
-            hint="it is not of this run: remove it, or compress into a folder of its own",
+            hint="this run did not write it: remove it, or compress into another folder",
         )
-        for name in (path.relative_to(folder).as_posix() for path in extra)
+        for name in (path.relative_to(folder).as_posix() for path in files)
         if name not in lock.outputs
     ]
 
@@ -81,7 +83,7 @@ def _source_faults(sources: Path, lock: Lock, path: Path) -> list[EdgekdError]:
     if not lock.sources:
         return [
             InputError(
-                "the lock names no sources",
+                "the lock lists no sources",
                 where=str(path),
                 hint="edgekd firmware build writes them",
             )
@@ -91,10 +93,10 @@ def _source_faults(sources: Path, lock: Lock, path: Path) -> list[EdgekdError]:
 
 
 def _targets(lock: Lock) -> dict[str, str]:
-    found = {}
+    keys = {}
     for name in lock.targets:
         try:
-            found[name] = target_key(load_target(name))
+            keys[name] = target_key(load_target(name))
         except EdgekdError:
             continue
-    return found
+    return keys

@@ -1,6 +1,5 @@
-"""`edgekd.lock`: hashes of what went into a run, of the tools, and of what came out.
-
-The same inputs, tools and seed give the same bytes: there is no time, path or address in it.
+"""`edgekd.lock`: hashes of a run's inputs and outputs, and its tool versions. The same inputs,
+tools and seed give the same bytes: the file contains no time, path or address.
 """
 
 import json
@@ -49,7 +48,7 @@ class Lock(Value):
 
 
 def lock_of(plan: Plan, report: Report) -> Lock:
-    """The lock of a run that has just ended; outputs are hashed from the disk."""
+    """The lock of a run that has just finished; outputs are hashed from disk."""
     request = plan.request
     artifacts = [one for target in report.targets for one in target.artifacts]
     baselines = [target.baseline for target in report.targets if target.baseline]
@@ -81,7 +80,7 @@ def _hashes(recipe: Recipe) -> dict[str, str]:
 
 
 def _whole(target: Target) -> Target:
-    """The profile as its name loads it; a build may have left backends out of it."""
+    """The profile as loaded by name; a build may have removed backends from the target."""
     try:
         return load_target(target.name)
     except EdgekdError:  # given by its path
@@ -89,12 +88,12 @@ def _whole(target: Target) -> Target:
 
 
 def target_key(target: Target) -> str:
-    """A hash of all that a target's profile says."""
+    """A hash of a target profile's whole content."""
     return key_of(target.model_dump(mode="json"))
 
 
 def tools(report: Report, made_with: list[dict[str, str]]) -> dict[str, str]:
-    """The versions of everything that had a hand in it."""
+    """The versions of every tool that the run used."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), **report.versions}
     for versions in made_with:
         found.update(versions)
@@ -103,7 +102,7 @@ def tools(report: Report, made_with: list[dict[str, str]]) -> dict[str, str]:
 
 
 def write_lock(plan: Plan, report: Report) -> Path:
-    """Write the lock into the run's folder, last of all; its path."""
+    """Write the lock into the run's folder, as the run's last file, and return its path."""
     return _write(plan.request.out, lock_of(plan, report))
 
 
@@ -114,7 +113,7 @@ def _write(folder: Path, lock: Lock) -> Path:
 
 
 def lock_sources(folder: Path, paths: Sequence[Path]) -> None:
-    """Add the hashes of generated sources to the lock of the run that they were made of."""
+    """Add the hashes of generated sources to the lock of the run that they come from."""
     lock = read_lock(folder)
     if lock is None:
         raise InputError("the run has no lock", where=str(folder), hint="edgekd compress")
@@ -132,5 +131,5 @@ def read_lock(folder: Path) -> Lock | None:
     except ValueError as error:
         raise InputError(f"not a readable lock: {error}", where=str(path)) from None
     if not isinstance(table, dict):
-        raise InputError("not a lock of edgekd", where=str(path))
+        raise InputError("not an edgekd lock file", where=str(path))
     return parse(Lock, table, str(path))

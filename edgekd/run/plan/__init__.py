@@ -1,8 +1,7 @@
-"""Everything that can be refused is refused here, before any training; then it says what will run.
-
-`edgekd.run.plan.make` loads the data, the networks and the teachers, types every stage, and asks
-stages, backends and budgets what is wrong. All faults come out together. It is not imported here,
-because it knows the subjects, and those know plans.
+"""The plan of a run: every error that can be found before training is found here.
+`edgekd.run.plan.make` loads the data, the networks and the teachers, validates every stage, and has
+stages, backends and budgets check themselves. All faults are reported together. It is not imported
+here, because it imports the subjects, which import plans.
 """
 
 from edgekd.run.plan.checks import typed_stage

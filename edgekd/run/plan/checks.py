@@ -1,4 +1,4 @@
-"""What can't work, found before any training: of the recipe, the device, stages and backends."""
+"""Checks of the recipe, the device, stages and backends, made before any training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,11 +25,11 @@ from edgekd.values.tables import parse_entry
 from edgekd.values.target import Target, fits
 
 LAST = {"quantize": "a quantized model", "cluster": "a model with shared weights"}
-"""The stages that nothing can follow, and what they leave."""
+"""The stages that must come last, and the kind of model that each one produces."""
 
 
 def typed_stage(number: int, table: dict[str, Any]) -> Stage:
-    """The stage that a recipe's table asks for, every key checked."""
+    """The stage that a recipe's table describes, with every key checked."""
     where = f"stages.{number}"
     if "kind" not in table:
         raise InputError("a stage without 'kind'", where=where, allowed=", ".join(STAGES.names()))
@@ -38,35 +38,35 @@ def typed_stage(number: int, table: dict[str, Any]) -> Stage:
 
 
 def check_order(stages: Sequence[Stage], collect: Collector) -> None:
-    """Refuse a stage after one that leaves nothing to change."""
+    """Reject a stage that comes after one whose result can't be changed."""
     for number, stage in enumerate(stages, 1):
         if stage.kind in LAST and number < len(stages):
             after = stages[number].kind
             collect.faults.append(
                 InputError(
-                    f"'{after}' after '{stage.kind}': {LAST[stage.kind]} can't be changed any more",
+                    f"'{after}' after '{stage.kind}': {LAST[stage.kind]} can't be changed further",
                     where=f"stages.{number + 1}",
                     allowed=f"{stage.kind} as the last stage",
-                    hint=f"move the {stage.kind} stage to the end; it can train by itself",
+                    hint=f"move the {stage.kind} stage to the end; it can train on its own",
                 )
             )
             return
 
 
 def check_labels(recipe: Recipe, data: Data) -> None:
-    """Refuse labels of other classes than the data has."""
+    """Reject labels whose number differs from the data's number of classes."""
     labels = recipe.metadata.labels
     if labels and len(labels) != data.classes:
         raise InputError(
             f"{len(labels)} labels for {data.classes} classes",
             where="metadata.labels",
-            allowed="one for each class, in the order of the outputs",
+            allowed="one per class, in the order of the outputs",
         )
 
 
 def check_device(request: Request) -> tuple[str, ...]:
-    """Whether there is such a device, it answers, and it is what the targets say; what it lacks is
-    told. An emulator is not started for that. Raises `ToolError` for a board that fails."""
+    """Check that the device exists, responds and matches the targets; missing runtimes become
+    warnings. An emulator is not started for this. Raises `ToolError` for a board that fails."""
     if request.device is None:
         return ()
     device = open_device(request.device)
@@ -87,8 +87,8 @@ def check_target(
     backends: Mapping[str, Backend | Follower],
     collect: Collector,
 ) -> dict[str, EdgekdError]:
-    """Ask stages and backends what is wrong; returns the errors of the backends that can't be used
-    because something is not installed."""
+    """Collect the faults of stages and backends; returns the errors of backends that can't be
+    used because something is not installed."""
     unusable: dict[str, EdgekdError] = {}
     for number, stage in enumerate(stages, 1):
         where = f"stages.{number} ({stage.kind})"
@@ -108,7 +108,7 @@ def check_target(
 
 
 def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector) -> None:
-    """Some accelerators run int8 and nothing else, so a recipe for them has to end in int8."""
+    """Some accelerators run int8 only, so a recipe for them has to end in int8."""
     if any(
         stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8" for stage in stages
     ):
@@ -126,8 +126,8 @@ def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector
 
 
 def _check_fit(plan: Plan, target: Target, collect: Collector) -> None:
-    """Refuse what can't fit even at a byte a value; a model that the stages shrink is judged by
-    its budgets afterwards."""
+    """Reject a model that can't fit even at one byte per value. A model that the stages shrink
+    is checked against its budgets afterwards."""
     total = totals(plan.start.module, plan.start.example)
     shrinks = any(
         table.get("kind") in ("prune", "factorize") for table in plan.request.recipe.stages

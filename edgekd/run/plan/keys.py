@@ -1,4 +1,4 @@
-"""Names of results by content: all that a stage's outcome depends on, and nothing else."""
+"""Cache keys: hashes of everything that a stage's result depends on, and of nothing else."""
 
 import torch
 
@@ -13,7 +13,7 @@ from edgekd.values.target import Target
 
 
 def start_key(plan: Plan) -> str:
-    """Of all that the first stage starts from: model, teachers, data, calibration, code, seed."""
+    """The key of the first stage's inputs: model, teachers, data, calibration, code and seed."""
     recipe = plan.request.recipe
     start = plan.start_network
     return key_of(
@@ -29,16 +29,16 @@ def start_key(plan: Plan) -> str:
 
 
 def stage_key(previous: str, stage: Stage, target: Target, content: str = "") -> str:
-    """Of what came before, the stage's own table with what the files in it hold, and the target's
-    facts that it reads."""
+    """The key of a stage: the previous key, the stage's table with the content of its files, and
+    the target facts that it reads."""
     facts = target.model_dump(mode="json", include=set(stage.target_facts))
     table = stage.model_dump(mode="json")
     return key_of(previous, table, facts, *([content] if content else []))
 
 
 def report_key(recipe: Recipe) -> str:
-    """Of the diagnostics that a recipe asks for and what the files in them hold. Raises
-    `InputError` for a file that is not there."""
+    """The key of a recipe's diagnostics and the content of the files they name. Raises
+    `InputError` for a missing file."""
     files = [
         content_hash(recipe.folder / table[key])
         for place, table, key in named_files(recipe.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""From a request to its plan, or to all faults at once."""
+"""Turns a request into a plan, or into all of its faults at once."""
 
 from dataclasses import replace
 
@@ -25,10 +25,8 @@ from edgekd.values.target import hard_limits
 
 
 def make_plan(request: Request) -> Plan:
-    """The plan of a request, or every fault in it at once.
-
-    What tools said in full goes into log.txt of the output folder, also of a backend that the plan
-    goes on without.
+    """The plan of a request, or every fault in it at once. The full output of failed tools goes
+    into log.txt in the output folder, including that of backends that the plan leaves out.
     """
     with errors_logged(request.out):
         plan = _make_plan(request)
@@ -89,8 +87,8 @@ def _make_plan(request: Request) -> Plan:
 
 
 def _budget_faults(request: Request) -> list[EdgekdError]:
-    """Of each table by itself, since merging lets a later budget hide an earlier one; and of what
-    they come to on each target."""
+    """Faults in each budget table by itself, since merging lets a later budget hide an earlier
+    one, and in the merged budgets of each target."""
     faults = [
         *check_budgets(request.recipe.budgets, "budgets"),
         *check_budgets(request.budgets, "--budget"),
@@ -105,11 +103,11 @@ def _budget_faults(request: Request) -> list[EdgekdError]:
 
 
 def _warnings(request: Request) -> tuple[str, ...]:
-    return ("--quick: measured briefly, so times are less sure",) if request.quick else ()
+    return ("--quick: short measurements, so latencies are less reliable",) if request.quick else ()
 
 
 def _once(faults: list[EdgekdError]) -> list[EdgekdError]:
-    """Several targets may find the same fault in the same stage."""
+    """The faults without duplicates: several targets may find the same one in the same stage."""
     seen: dict[str, EdgekdError] = {}
     for fault in faults:
         seen.setdefault(str(fault), fault)

@@ -1,6 +1,5 @@
-"""What was asked for, and what will happen: a request and the plan that is made of it.
-
-A plan is for one `Subject`, the thing that is compressed. `edgekd.run.subjects` has the kinds.
+"""A request, and the plan made from it. A plan compresses one `Subject`; `edgekd.run.subjects` has
+its kinds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +27,10 @@ from edgekd.values.target import Target
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for; `budgets` go before the recipe's and the target's, and `command` is what
-    the report says it was made by.
-    `baseline` is whether the uncompressed teacher is compiled and measured beside the files.
-    `product` is the format that alone is deployed: of files on the way to it, flash and memory are
-    not held against budgets."""
+    """What the user asked for. `budgets` override the recipe's and the target's; `command` is
+    the command line that the report records. `baseline` says whether the uncompressed teacher is
+    compiled and measured too. `product` is the only format that is deployed, if set: flash and
+    memory budgets do not apply to the files it is built from."""
 
     recipe: Recipe
     targets: tuple[Target, ...]
@@ -49,14 +47,14 @@ class Request:
 
     @property
     def resolved(self) -> Recipe:
-        """The recipe as it runs, with the command line's budgets in place of its own."""
+        """The recipe as it will run, with the command line's budgets merged in."""
         budgets = merge_budgets(self.recipe.budgets, self.budgets)
         return self.recipe.model_copy(update={"budgets": budgets})
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage on one target: its key, and whether its result is already there."""
+    """One stage on one target: its key, and whether its result is already in the store."""
 
     kind: str
     stage: Stage
@@ -67,8 +65,8 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class PlannedTarget:
-    """What happens for one target, in order; `key` names all that its checks depend on.
-    `unusable` are the target's backends that can't be used here, with the reasons."""
+    """The plan for one target. `key` covers everything that its checks depend on. `unusable` are
+    the target's backends that can't be used here, with the reasons."""
 
     target: Target
     stages: tuple[PlannedStage, ...]
@@ -80,8 +78,9 @@ class PlannedTarget:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that can work. `start` is the candidate that the first stage gets, `original` the
-    trained model that everything is compared with; it teaches unless the recipe names others."""
+    """A request that passed all checks. `start` is the first stage's input; `original` is the
+    trained model that everything is compared with, and the teacher unless the recipe names
+    others."""
 
     request: Request
     subject: "Subject"
@@ -97,11 +96,11 @@ class Plan:
 
     @cached_property
     def store(self) -> Store:
-        """Where finished stages of this output folder are."""
+        """The store of finished stages in this output folder."""
         return Store(self.request.out / "stages", self.request.resume)
 
     def context(self, target: Target, work: Path, progress: Progress) -> Context:
-        """What a stage of this plan may use."""
+        """The context that a stage of this plan runs in."""
         return Context(
             target=target,
             data=self.data,
@@ -115,7 +114,7 @@ class Plan:
         )
 
     def lines(self) -> list[str]:
-        """The plan as a person reads it, a line a step."""
+        """The plan as text, one line per step."""
         lines = [
             f"data: {self.data.name}, {len(self.data.train):,} training, "
             f"{len(self.data.validation):,} validation and {len(self.data.test):,} test samples",
@@ -125,7 +124,7 @@ class Plan:
         for planned in self.targets:
             name = planned.target.name
             for number, stage in enumerate(planned.stages, 1):
-                state = " (done before, reused)" if stage.cached else ""
+                state = " (cached)" if stage.cached else ""
                 lines.append(f"{name}: {number}. {stage.kind}: {stage.cost}{state}")
             compilers = ", ".join(planned.backends)
             steps = f"compile with {compilers}, then measure" if compilers else "measure the file"
@@ -139,9 +138,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class TargetFiles:
-    """What was made for one target. `baseline` is the uncompressed teacher's file, if it has one;
-    `network` is the last candidate with float weights, and None where there is only a file.
-    `failures` are the errors of backends that made no file."""
+    """The files built for one target. `baseline` is the uncompressed teacher's file, if there is
+    one; `network` is the last candidate with float weights, or None if there is only a file.
+    `failures` are the errors of backends that built no file."""
 
     files: tuple[Compiled, ...]
     baseline: Compiled | None = None
@@ -151,16 +150,16 @@ class TargetFiles:
 
 
 class Subject(Protocol):
-    """What a run compresses: a network that stages can change, or a file that is finished."""
+    """What a run compresses: a network that stages can change, or a finished file."""
 
     def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate | None:
-        """What the first stage gets; None if the trained model could not be loaded."""
+        """The first stage's input; None if the trained model could not be loaded."""
 
     def summary(self, start: Candidate) -> str:
-        """The plan's words for what is compressed."""
+        """How the plan describes the subject."""
 
     def diagnostic_faults(self, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
-        """Diagnostics that such a subject does not support."""
+        """A fault for each diagnostic that this kind of subject does not support."""
 
     def plan_target(
         self, plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
@@ -168,13 +167,13 @@ class Subject(Protocol):
         """One target's part of the plan; its faults go to `collect`."""
 
     def make(self, plan: Plan, planned: PlannedTarget, progress: Progress) -> TargetFiles:
-        """Run the stages and compile, each step kept by content."""
+        """Run the stages and compile; each step is cached by content."""
 
     def stage_reports(
         self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
     ) -> tuple[StageReport, ...]:
-        """The stages of one target; `reports` are those of its files, `seconds` the time that
-        making and proving them took."""
+        """One target's part of the report. `reports` are those of its files; `seconds` is the
+        time that building and checking them took."""
 
     def layers(self, plan: Plan, made: TargetFiles) -> Layers:
         """Every layer's cost before and after."""

@@ -1,7 +1,6 @@
-"""Takes the untrained network through stages and compilers, so that whatever fails, fails here.
-
-Nothing is trained: stages change the network's structure and types on a few samples, and every
-backend compiles the result. It takes seconds, where training may take hours.
+"""A dry run of stages and compilers on the untrained network, so that failures come early. Nothing
+is trained: stages change the network's structure and types on a few samples, and every backend
+compiles the result. That takes seconds, where training may take hours.
 """
 
 import tempfile
@@ -19,12 +18,12 @@ from edgekd.values.progress import silent
 from edgekd.values.target import Target
 
 SAMPLES = 32
-"""Of each part of the data, and for the ranges."""
+"""Samples taken of each part of the data, and for calibrating ranges."""
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What the stages leave without training, and the last candidate with float weights."""
+    """The stages' result without training, and the last candidate with float weights."""
 
     candidate: Candidate
     floating: Candidate
@@ -33,7 +32,7 @@ class Rehearsed:
 def rehearse_stages(
     start: Candidate, stages: Sequence[Stage], context: Context, collect: Collector
 ) -> Rehearsed | None:
-    """The candidate behind every stage; None if one fails, with its error in `collect`."""
+    """The candidate after all stages; None if a stage fails, with its error in `collect`."""
     candidate = floating = start
     with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
         for number, stage in enumerate(stages, 1):
@@ -68,7 +67,7 @@ def _few_samples(context: Context, work: Path) -> Context:
 def rehearse_backends(
     rehearsed: Rehearsed, target: Target, backends: Mapping[str, Backend | Follower]
 ) -> dict[str, EdgekdError]:
-    """The errors of the backends that can't compile such a network, by backend."""
+    """The errors of the backends that can't compile the network, by backend."""
     errors: dict[str, EdgekdError] = {}
     made: list[Artifact] = []
     with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
@@ -96,7 +95,8 @@ def _compiled(
 
 
 def _check_followed(backend: Follower, name: str, target: Target, made: Sequence[Artifact]) -> None:
-    """Ask a follower about the files that it starts from; it compiles them in the run only."""
+    """Run a follower's static check on the files that it starts from; it compiles only in the
+    run."""
     followed = backend_info(backend.info.follows)
     for artifact in made:
         if followed.kind_of(artifact.format) is not None:

@@ -1,4 +1,4 @@
-"""What a plan starts from: the network to shrink, and the teachers."""
+"""Loads a plan's starting point: the network to compress and the teachers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,23 +15,23 @@ from edgekd.values.recipe import Network, Recipe
 
 
 def teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
-    """The trained model and the recipe's other teachers, each with its place in the recipe."""
+    """The trained model and the recipe's other teachers, each with its key in the recipe."""
     others = [(each, f"teachers.{n}") for n, each in enumerate(recipe.teachers, 1)]
     return [(recipe.model, "model"), *others]
 
 
 def teacher_for(network: Network, recipe: Recipe, data: Data, where: str) -> Teacher:
-    """A teacher that was loaded and tried on the data."""
+    """A teacher, loaded and tested on the data."""
     with _seeded(recipe.seed):  # one without weights is the same in every run
         return load_teacher(network, recipe.folder, data, where)
 
 
 def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
-    """The network that the first stage gets, after it ran on a sample."""
+    """The first stage's network, tested on one sample."""
     where = "student" if recipe.student else "model"
     if not network.is_module:
         raise InputError(
-            f"a black box ({network.source}) can teach, but can't be trained or compiled",
+            f"a black box ({network.source}) can be a teacher, but can't be trained or compiled",
             where=where,
             allowed="factory or program",
             hint="give [student] a factory, or compress an ONNX file by itself: "
@@ -53,7 +53,7 @@ def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
         raise InputError(
             f"the network fails on a sample of shape {tuple(example.shape)}: {first}",
             where=where,
-            hint=f"does it take the inputs of '{data.name}'?",
+            hint=f"does it accept the inputs of '{data.name}'?",
         ) from None
     fault = data.task.output_fault(logits, data.train.y[:1], data.classes, where)
     if fault is not None:

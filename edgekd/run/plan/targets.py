@@ -1,4 +1,4 @@
-"""What will happen for one target: its stages, backends and budgets."""
+"""Plans one target: its stages, backends and budgets."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ from edgekd.values.progress import silent
 from edgekd.values.target import Target, hard_limits
 
 REHEARSED = "rehearsal"
-"""What the cache calls the trials of networks that went through every stage and backend."""
+"""The cache entry for networks that passed the dry run of every stage and backend."""
 
 PASSED = "plan"
-"""What the store calls the checks that were passed: they export the network several times."""
+"""The store's entry for passed checks, which are slow because they export the network."""
 
 
 Backends = dict[str, Backend | Follower]
@@ -30,7 +30,7 @@ Backends = dict[str, Backend | Follower]
 def planned_target(
     plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
 ) -> PlannedTarget:
-    """One target's part of a network's plan; what the same plan passed is not checked again."""
+    """One target's part of a network's plan; checks that the same plan passed are not repeated."""
     context = plan.context(target, plan.request.out / "stages" / "unfinished", silent)
     key, planned = start_key(plan), []
     for stage in stages:
@@ -65,9 +65,8 @@ def _rehearsed(
     backends: Backends,
     collect: Collector,
 ) -> dict[str, EdgekdError]:
-    """Errors of the backends that fail on the untrained network; a stage's go to `collect`.
-
-    A network of the same structure is not rehearsed again, in whatever folder it runs.
+    """The errors of backends that fail on the untrained network; errors of stages go to `collect`.
+    A network of the same structure is not tried again, whatever the output folder.
     """
     key = key_of(
         code_key(),
@@ -88,7 +87,7 @@ def _rehearsed(
 
 
 def _backends(target: Target, stages: Sequence[Stage], collect: Collector) -> Backends:
-    """The target's, and those that a stage asks for besides."""
+    """The target's backends, and those that a stage adds."""
     backends: Backends = {}
     asked = [name for stage in stages for name in getattr(stage, "followers", ())]
     for name in dict.fromkeys([*target.backends, *asked]):
@@ -112,12 +111,12 @@ def _missing(backends: Backends) -> dict[str, EdgekdError]:
 
 
 def _usable(backends: Backends, unusable: dict[str, EdgekdError]) -> Backends:
-    """The backends without the unusable ones, to which those that follow one are added."""
+    """The usable backends; followers of an unusable backend become unusable as well."""
     for name, backend in backends.items():
         follows = backend.info.follows
         if follows in unusable and name not in unusable:
             unusable[name] = MissingTool(
-                f"it starts from files of '{follows}'",
+                f"it starts from the files of '{follows}'",
                 where=f"backends.{name}",
                 hint=unusable[follows].hint,
             )
@@ -125,12 +124,12 @@ def _usable(backends: Backends, unusable: dict[str, EdgekdError]) -> Backends:
 
 
 def budgets_of(request: Request, target: Target) -> dict[str, float]:
-    """Merged budgets; flash and memory of a microcontroller are budgets even if nobody asks."""
+    """Merged budgets; a microcontroller's flash and memory are budgets even if none is set."""
     return merge_budgets(hard_limits(target), target.budgets, request.resolved.budgets)
 
 
 def keep_plan(plan: Plan) -> None:
-    """Remember that the checks of each target were passed, for a run of the same."""
+    """Record that each target's checks passed, so that a run of the same plan can skip them."""
     for planned in plan.targets:
         if planned.key and plan.store.find(PASSED, planned.key) is None:
             plan.store.publish(PASSED, planned.key, lambda folder: None)

@@ -1,8 +1,7 @@
-"""Proves what was compiled: accuracy of the file itself, parity with its reference, and its cost.
-
-Every artifact runs over the whole test set where it can run at all; latency and memory are measured
-on the target's own kind of machine only. The uncompressed teacher, compiled for the same runtime,
-is measured in the same process, so that "times faster" compares like with like.
+"""Checks the compiled files: accuracy of the file itself, parity with its reference, and cost.
+Every artifact that can run here runs over the whole test set; latency and memory are measured on
+the target's own kind of machine only. The uncompressed teacher, compiled for the same runtime, is
+measured in the same process, so that "times faster" compares like with like.
 """
 
 import json

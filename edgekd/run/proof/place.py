@@ -59,7 +59,7 @@ def place_for(plan: Plan, target: Target) -> Place:
     here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
     if target.hardware.architecture != here:
         device, note = _emulator(target)
-        return Place(device, f"this machine is {here}; name a {target.title} by --device{note}")
+        return Place(device, f"this machine is {here}; give a {target.title} with --device{note}")
     if target.accelerators:
         name = target.accelerators[0].name
         return Place(open_device("host"), f"needs the {name}; run on a {target.title}")

@@ -1,4 +1,4 @@
-"""What a run compresses: one kind of subject a file, all behind `edgekd.run.plan.Subject`."""
+"""What a run compresses: one module per kind of subject, each an `edgekd.run.plan.Subject`."""
 
 from edgekd.run.plan.planned import Subject
 from edgekd.run.subjects.network import NetworkSubject
@@ -7,6 +7,6 @@ from edgekd.values.recipe import Recipe
 
 
 def subject_of(recipe: Recipe) -> Subject:
-    """An ONNX file where the recipe names one and no student, else a network."""
+    """An ONNX file if the recipe names one and no student, otherwise a network."""
     file = recipe.model.source == "onnx" and recipe.student is None
     return OnnxFileSubject() if file else NetworkSubject()

@@ -1,4 +1,4 @@
-"""A PyTorch network: the stages shrink it, and the target's backends compile what they leave."""
+"""A PyTorch network: the stages shrink it, and the target's backends compile the result."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,26 +29,27 @@ class NetworkSubject:
     """A network that stages can change."""
 
     def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate:
-        """The student, or the trained model itself; the teacher is not needed for it."""
+        """The student, or the trained model itself if there is no student."""
         return start_candidate(recipe.student or recipe.model, recipe, data)
 
     def summary(self, start: Candidate) -> str:
-        """Its size."""
+        """The network's parameters and MACs."""
         cost = totals(start.module, start.example)
         return f"{cost.parameters:,} parameters, {cost.macs:,} MACs"
 
     def diagnostic_faults(self, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
-        """None: a network supports every diagnostic."""
+        """No faults: a network supports every diagnostic."""
         return []
 
     def plan_target(
         self, plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
     ) -> PlannedTarget:
-        """Its stages with their keys, its backends and budgets, all checked."""
+        """The target's stages with their keys, backends and budgets, all checked."""
         return planned_target(plan, target, stages, collect)
 
     def make(self, plan: Plan, planned: PlannedTarget, progress: Progress) -> TargetFiles:
-        """The stages, then every backend; the trained model goes through the first that works."""
+        """Run the stages, then every backend; the first that works also compiles the trained
+        model."""
         staged = run_stages(plan, planned, progress, start_key(plan))
         made = compile_candidate(plan, planned, staged, progress)
         baseline = _baseline(plan, planned, made.failures)
@@ -59,11 +60,11 @@ class NetworkSubject:
     def stage_reports(
         self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
     ) -> tuple[StageReport, ...]:
-        """As the pipeline reported them."""
+        """The stages, as the pipeline reported them."""
         return made.stages
 
     def layers(self, plan: Plan, made: TargetFiles) -> Layers:
-        """The trained model's layers, and those of the last candidate with float weights."""
+        """The cost of the trained model's layers and of the last float candidate's."""
         original = plan.original.module
         start = plan.start
         assert made.network is not None
@@ -78,8 +79,8 @@ class NetworkSubject:
 def _baseline(
     plan: Plan, planned: PlannedTarget, failures: Mapping[str, EdgekdError]
 ) -> Compiled | None:
-    """The trained model itself, compiled by the target's first backend that did not fail; None for
-    a black box."""
+    """The trained model, compiled by the target's first backend that succeeds; None for a black
+    box."""
     module = plan.original.module
     if module is None or plan.data.train.paired is not None or not plan.request.baseline:
         return None

@@ -30,22 +30,22 @@ from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import Target
 
-NOT_COUNTED = "an ONNX file: its layers are not counted"
+NOT_COUNTED = "the layers of an ONNX file are not counted"
 
 
 class OnnxFileSubject:
-    """A file that is finished, but for one calibration."""
+    """A finished file, which can only be calibrated."""
 
     def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate | None:
-        """The file as a module that can only be called."""
+        """The file as a module for inference only."""
         return Candidate(BlackBox(original), data.example) if original else None
 
     def summary(self, start: Candidate) -> str:
-        """That it is a file."""
+        """The summary of a file."""
         return "an ONNX file"
 
     def diagnostic_faults(self, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
-        """Those that read gradients or layers."""
+        """A fault for each diagnostic that reads gradients or layers."""
         return [
             InputError(
                 f"'{name}' reads a network's gradients or layers, which an ONNX file does not have",
@@ -58,14 +58,14 @@ class OnnxFileSubject:
     def plan_target(
         self, plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
     ) -> PlannedTarget:
-        """At most one calibration, and nothing to compile."""
+        """The plan: at most one calibration, and nothing to compile."""
         collect.faults.extend(_faults(stages, target))
         cost = f"calibrate the file on {len(plan.calibration)} samples"
         planned = tuple(PlannedStage(stage.kind, stage, "", cost, False) for stage in stages)
         return PlannedTarget(target, planned, {}, budgets_of(plan.request, target))
 
     def make(self, plan: Plan, planned: PlannedTarget, progress: Progress) -> TargetFiles:
-        """The file as it came, and what calibration makes of it (itself, without a stage)."""
+        """The original file, and the calibrated one (the same file if there is no stage)."""
         path = plan.request.recipe.folder / str(plan.request.recipe.model.onnx)
         target = planned.target
         parts = [plan.original.key, target.model_dump(mode="json")]
@@ -90,7 +90,7 @@ class OnnxFileSubject:
     def stage_reports(
         self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
     ) -> tuple[StageReport, ...]:
-        """The calibration, whose result is the file itself."""
+        """The calibration stage."""
         report = reports[0]
         if not report.lineage:
             return ()
@@ -113,12 +113,12 @@ class OnnxFileSubject:
         )
 
     def layers(self, plan: Plan, made: TargetFiles) -> Layers:
-        """None: they are not counted."""
+        """No costs: the layers of a file are not counted."""
         return Layers()
 
 
 class BlackBox(nn.Module):
-    """A teacher as a module, for what only calls one."""
+    """A teacher as a module, for code that only calls it."""
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class BlackBox(nn.Module):
 
 
 def _faults(stages: Sequence[Stage], target: Target) -> list[EdgekdError]:
-    """Every stage that needs a network, and a target without ONNX."""
+    """Faults: stages that need a network, and targets without the onnx backend."""
     faults: list[EdgekdError] = []
     for number, stage in enumerate(stages, 1):
         table = stage.model_dump()
@@ -140,10 +140,10 @@ def _faults(stages: Sequence[Stage], target: Target) -> list[EdgekdError]:
     if "onnx" not in target.backends:
         faults.append(
             InputError(
-                "an ONNX file runs with the onnx backend only",
+                "an ONNX file needs the onnx backend",
                 where=f"target {target.name}",
                 allowed="a target with [backends.onnx]",
-                hint="run 'edgekd targets' for their backends",
+                hint="run 'edgekd targets' to see each target's backends",
             )
         )
     return [*faults, *Onnx().missing()]

@@ -152,7 +152,7 @@ def test_a_licence_is_text_or_a_file_of_text(project):
     with pytest.raises(InputError, match=r"metadata.licence_file .*not UTF-8 text"):
         licence_text(loaded(project))
     (project / "LICENCE").write_text("x" * 100_001)
-    with pytest.raises(InputError, match="100,001 characters are no licence"):
+    with pytest.raises(InputError, match="100,001 characters are too long for a licence"):
         licence_text(loaded(project))
     (project / "LICENCE").unlink()
     with pytest.raises(InputError, match="no such file"):

@@ -55,8 +55,8 @@ def test_a_run_that_nobody_touched_holds_and_another_tool_is_told(run):
     faults, lines = checked(run)
     assert faults == []
     assert lines == [
-        "edgekd.lock: 2 outputs, 1 inputs and 1 targets hold",
-        "edgekd.lock: edgekd-no-such-tool was 1, here it is missing",
+        "edgekd.lock: outputs (2), inputs (1) and targets (1) verified",
+        "edgekd.lock: the run used edgekd-no-such-tool 1; installed here: none",
     ]
 
 
@@ -82,14 +82,13 @@ def test_what_is_gone_is_named(name, run):
     assert not any(line.endswith("hold") for line in lines)
 
 
-def test_an_input_that_is_not_where_the_recipe_says_is_told_with_what_to_do(run):
+def test_a_missing_input_is_a_fault_with_a_hint(run):
     (run / "d.npz").unlink()
     faults, _ = check_lock(run, read_lock(run), load_recipe(run / "recipe.toml"))
     assert [(fault.message, fault.hint) for fault in faults] == [
         (
             "the input 'data.source' is gone",
-            "recipe.toml names inputs from where the run was made: verify it there, or move them "
-            "along",
+            "recipe.toml names inputs where the run was made: verify it there, or move them too",
         )
     ]
 
@@ -101,8 +100,8 @@ def test_what_has_come_among_the_artifacts_is_named(run):
     (run / "notes.txt").write_text("not among the artifacts")
     faults, _ = checked(run)
     assert faults == [
-        "the lock does not know 'artifacts/elsewhere'",
-        "the lock does not know 'artifacts/other-target/model.bin'",
+        "the lock doesn't list 'artifacts/elsewhere'",
+        "the lock doesn't list 'artifacts/other-target/model.bin'",
     ]
 
 
@@ -120,10 +119,10 @@ def sources(run):
 def test_sources_that_were_built_are_locked_and_checked_where_they_lie(run, sources):
     faults, lines = checked(run)
     assert faults == []
-    assert "edgekd.lock: 2 sources not checked: name their --sources DIR" in lines
+    assert "edgekd.lock: 2 sources not checked: name their folder with --sources DIR" in lines
     faults, lines = checked(run, sources)
     assert faults == []
-    assert "edgekd.lock: 2 sources hold" in lines
+    assert "edgekd.lock: sources (2) verified" in lines
     (sources / "hook.c").write_text("changed")
     (sources / "hook.h").unlink()
     faults, _ = checked(run, sources)
@@ -135,7 +134,7 @@ def test_sources_that_were_built_are_locked_and_checked_where_they_lie(run, sour
 
 def test_sources_of_a_run_that_made_none_can_not_be_checked(run):
     faults, _ = checked(run, run)
-    assert faults == ["the lock names no sources"]
+    assert faults == ["the lock lists no sources"]
 
 
 def test_sources_are_never_read_outside_of_their_folder(run, sources):
@@ -179,7 +178,7 @@ def test_an_output_outside_of_the_folder_is_never_read(run):
     ("content", "words"),
     [
         ("{", "not a readable lock"),
-        ("[]", "not a lock of edgekd"),
+        ("[]", "not an edgekd lock file"),
         ('{"schema": 2}', "schema"),
         ('{"sceed": 1}', "unknown key 'sceed'"),
     ],

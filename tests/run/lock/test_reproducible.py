@@ -138,10 +138,10 @@ def test_verify_holds_the_run_against_its_lock(builds):
     folder, run = builds[0]
     done = edgekd("verify", str(run), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "2 inputs and 1 targets hold" in done.stdout
-    assert "artifacts/npu/model.tflite: parity holds over 40 samples" in done.stdout
+    assert "inputs (2) and targets (1) verified" in done.stdout
+    assert "artifacts/npu/model.tflite: parity verified over 40 samples" in done.stdout
     if not missing_tools():
-        assert "artifacts/npu/model.c: parity holds over 40 samples" in done.stdout
+        assert "artifacts/npu/model.c: parity verified over 40 samples" in done.stdout
     for path, words in (
         (run / "artifacts" / "npu" / "model_vela.tflite", "model_vela.tflite'"),
         (run / "artifacts" / "npu" / "model.h", "the output 'artifacts/npu/model.h'"),
@@ -161,7 +161,7 @@ def test_verify_holds_the_run_against_its_lock(builds):
     done = edgekd("verify", str(run), cwd=folder)
     left.unlink()
     assert done.returncode == 2
-    assert "the lock does not know 'artifacts/npu/of_an_earlier_run.tflite'" in done.stderr
+    assert "the lock doesn't list 'artifacts/npu/of_an_earlier_run.tflite'" in done.stderr
 
 
 def test_the_report_tells_measured_simulated_and_estimated_apart(builds):

@@ -73,7 +73,7 @@ def test_an_untouched_file_is_measured_as_it_is(place, compress):
     code, err = compress("", out="same")
     assert code in (0, 1), err
     report = json.loads((place / "same" / "report.json").read_text())
-    assert report["notes"] == ["--quick: measured briefly, so times are less sure"]
+    assert report["notes"] == ["--quick: short measurements, so latencies are less reliable"]
     (artifact,) = report["targets"][0]["artifacts"]
     assert artifact["sha256"] == report["targets"][0]["baseline"]["sha256"]
     assert artifact["accuracy_drop"] == 0.0
@@ -89,7 +89,7 @@ def test_a_stage_that_needs_a_module_is_refused(compress):
 def test_a_target_without_onnx_is_refused(compress):
     code, told = compress(QUANTIZE, target="coral-usb")
     assert code == 2
-    assert "an ONNX file runs with the onnx backend only" in told
+    assert "an ONNX file needs the onnx backend" in told
 
 
 def with_external_data(place, name="big.onnx"):
