@@ -6,7 +6,6 @@ Rooms are what `ls edgekd` shows; a floor is the length of the longest chain of 
 
 import argparse
 import ast
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2] / "tests" / "support")]
 
-from dated import write_dated  # noqa: E402
+from dated import write_result  # noqa: E402
 from imports import cycles, floors, module_graph, room_graph  # noqa: E402
 
 LONG, MANY = 40, 7
@@ -84,16 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkouts", nargs="*", type=Path, default=[HERE.parents[2]])
     parser.add_argument("--names", nargs="*", help="one for each checkout")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true", help="write them beside this script")
     given = parser.parse_args()
     names = given.names or [path.name for path in given.checkouts]
     columns = {name: measured(path) for name, path in zip(names, given.checkouts, strict=True)}
     for row in next(iter(columns.values())):
         print(f"{row:45}", *(f"{column[row]:>9,}" for column in columns.values()))
-    if given.out:
-        write_dated(given.out, "structure", columns)
-    else:
-        json.dumps(columns)
+    if given.write:
+        write_result(__file__, {"what": "how the package is built", "checkouts": columns})
 
 
 if __name__ == "__main__":
