@@ -24,16 +24,29 @@ _DEQUANTIZE = "quantized_decomposed.dequantize"
 _WEIGHTED = ("conv", "linear", "addmm", "matmul", "bmm", "mm.")
 
 
-def first_difference(graph: fx.GraphModule, artifact: Artifact, x: np.ndarray, most: float) -> str:
+@dataclass(frozen=True)
+class Divergence:
+    """What a look at every layer says; `clean` is whether none strays. Of a file that does not show
+    its layers that is not known, so it is not clean."""
+
+    sentence: str
+    clean: bool = False
+
+
+def divergence_of(
+    graph: fx.GraphModule, artifact: Artifact, x: np.ndarray, most: float
+) -> Divergence:
     """See `edgekd.measure.parity.first_difference`."""
     backend = backend_of(artifact.format)
     seen = BACKENDS.get(backend).make().inner_tensors(artifact.path, x) if backend else None
     if seen is None:
-        return f"unknown: a {artifact.format} artifact does not expose its intermediate tensors"
+        return Divergence(
+            f"unknown: a {artifact.format} artifact does not expose its intermediate tensors"
+        )
     points = _reference_points(graph, x)
     matches = _matched(points, seen)
     if not matches:
-        return (
+        return Divergence(
             f"unknown: none of the artifact's {len(seen)} quantized tensors "
             f"matches one of the reference's {len(points)}"
         )
@@ -41,11 +54,12 @@ def first_difference(graph: fx.GraphModule, artifact: Artifact, x: np.ndarray, m
     run.run(torch.from_numpy(x))
     for name, lsb in run.differences:
         if lsb > most:
-            return f"{name}: {lsb:.0f} LSB from the reference on the same input"
+            return Divergence(f"{name}: {lsb:.0f} LSB from the reference on the same input")
     name, lsb = max(run.differences, key=lambda one: one[1])
-    return (
+    return Divergence(
         f"no single layer: each of {len(run.differences)} is within {most:g} LSB on the same "
-        f"input (most: {name}, {lsb:.0f} LSB), so rounding errors accumulate or the kernels differ"
+        f"input (most: {name}, {lsb:.0f} LSB), so rounding errors accumulate or the kernels differ",
+        clean=True,
     )
 
 

@@ -13,6 +13,12 @@ LSB_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 16.0, 32.0, 64.0, 128.
 RELATIVE_EDGES = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 TOLERANCE_LSB, TOLERANCE_RELATIVE = 2.0, 1e-3
 
+ROUNDING_SHARE = 1e-3
+"""Rounding adds up beyond the tolerance in few outputs; a layer that is wrong strays in many."""
+
+UNIT_SPHERE = 1e-3
+"""How far the length of a vector of length 1 may lie beside it."""
+
 
 class Histogram(Value):
     """How many outputs differ by how much.
@@ -31,8 +37,10 @@ class Parity(Value):
 
     `max_lsb` and `mean_lsb` are |difference| / output scale, set for quantized artifacts. Float
     artifacts have `max_relative` and `mean_relative` instead: |difference| relative to the
-    reference's largest magnitude. `tolerance` is the most that passes, in the same unit; `scale` is
-    one LSB. `worst_sample` is the index of the input with the largest difference, and
+    reference's largest magnitude, or, where every reference output (N, C) is a vector of length 1,
+    the distance between the two vectors. `tolerance` is the most that passes, in the same unit;
+    `scale` is one LSB. Rounding that adds up over many layers may go beyond it
+    (`rounding_adds_up`). `worst_sample` is the index of the input with the largest difference, and
     `worst_output` the index of the output within it (flattened). `top1_agreement` is None if a
     sample has only one output. `reason` says why a number is None. `first_difference` names the
     first layer that differs, once `first_difference()` has looked for it.
@@ -68,7 +76,9 @@ def compare(
 
     `scale` is the step of the output's grid, None for a float artifact. `tolerance` is in LSB with
     a scale (default 2), and relative to the reference's largest magnitude without (default 0.001).
-    Arguments are arrays or tensors. Outputs that are not finite never pass. Raises `ToolError` if
+    Embeddings (N, C) of length 1 are compared on the unit sphere: one distance a sample, which says
+    the angle between the vectors, however many components share it. Arguments are arrays or
+    tensors. Outputs that are not finite never pass. Raises `ToolError` if
     the shapes differ or there is nothing to compare.
     """
     expected, found = _flat(reference), _flat(outputs)
@@ -88,9 +98,16 @@ def compare(
         )
     broken = ~np.isfinite(found)
     differences = _differences(expected, np.where(broken, expected, found), scale)
-    sample, output = np.unravel_index(
-        int(np.argmax(np.where(broken, np.inf, differences))), differences.shape
-    )
+    kept = ~broken
+    if scale is None and _are_unit_vectors(reference, expected):
+        kept = ~broken.any(1, keepdims=True)
+        lengths = np.linalg.norm(np.where(broken, 0.0, found - expected), axis=1, keepdims=True)
+        sample = int(np.argmax(np.where(kept, lengths, np.inf)))
+        output = int(np.argmax(np.where(broken[sample], np.inf, differences[sample])))
+        differences = lengths
+    else:
+        place = int(np.argmax(np.where(broken, np.inf, differences)))
+        sample, output = (int(index) for index in np.unravel_index(place, differences.shape))
     most, mean = float(differences.max()), float(differences.mean())
     unit: Literal["lsb", "relative"] = "relative" if scale is None else "lsb"
     return Parity(
@@ -100,14 +117,35 @@ def compare(
         verdict="fail" if broken.any() or most > allowed else "pass",
         tolerance=allowed,
         scale=scale,
-        histogram=_histogram(differences[~broken], unit),
+        histogram=_histogram(differences[kept], unit),
         **({} if broken.any() else {f"max_{unit}": most, f"mean_{unit}": mean}),
-        worst_sample=int(sample),
-        worst_output=int(output),
+        worst_sample=sample,
+        worst_output=output,
         worst_reference=float(expected[sample, output]),
         worst_value=None if broken[sample, output] else float(found[sample, output]),
         reason=_reason(int(broken.sum()), scale),
     )
+
+
+def rounding_adds_up(parity: Parity, reference: Any, outputs: Any) -> bool:
+    """Whether outputs beyond the tolerance look like rounding that adds up over many layers.
+
+    Every decision is the same, nothing lies beyond twice the tolerance, and at most one output in a
+    thousand beyond it. That no single layer strays remains to be shown (`divergence_of`).
+    """
+    if parity.max_lsb is None or parity.scale is None or parity.top1_agreement != 1.0:
+        return False
+    differences = _differences(_flat(reference), _flat(outputs), parity.scale)
+    beyond = float((differences > parity.tolerance).mean())
+    return parity.max_lsb <= 2 * parity.tolerance and beyond <= ROUNDING_SHARE
+
+
+def _are_unit_vectors(reference: Any, expected: np.ndarray) -> bool:
+    """Whether every sample is one vector (C,) of length 1, several components of it not zero."""
+    if np.ndim(reference) != 2 or expected.shape[1] < 2:
+        return False
+    on_sphere = np.abs(np.linalg.norm(expected, axis=1) - 1.0) < UNIT_SPHERE
+    return bool(on_sphere.all() and ((expected != 0.0).sum(1) > 1).any())
 
 
 def _flat(outputs: Any) -> np.ndarray:
@@ -156,6 +194,7 @@ def first_difference(
     the layer's output. Works for ONNX and TFLite files with quantized tensors; for others, and if
     no single layer is responsible, the sentence says so.
     """
-    from edgekd.measure.divergence import first_difference as look
+    from edgekd.measure.divergence import divergence_of
 
-    return look(candidate_graph, artifact, np.asarray(x, dtype=np.float32)[:1], tolerance)
+    x = np.asarray(x, dtype=np.float32)[:1]
+    return divergence_of(candidate_graph, artifact, x, tolerance).sentence

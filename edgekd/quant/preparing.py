@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 
 from edgekd.quant import ops
 from edgekd.quant.export import export_graph
+from edgekd.quant.export_check import check_exported
 from edgekd.quant.functional import slice_splits
-from edgekd.quant.layer_noise import check_exported
 from edgekd.quant.operands import make_operands_tensors
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 
@@ -41,11 +41,19 @@ class Prepared:
 
 
 def prepare_graph(module: nn.Module, example: Tensor, samples: Tensor, where: str) -> Prepared:
-    """Export a module and fit what the samples decide. `samples` are (N, ...)."""
+    """Export a module and fit what the samples decide. `samples` are (N, ...).
+
+    Raises `ToolError` if the graph then computes something else than the module on them.
+    """
+    prepared = _prepared(module, example, samples, where)
+    check_exported(prepared.graph, module, samples, where)
+    return prepared
+
+
+def _prepared(module: nn.Module, example: Tensor, samples: Tensor, where: str) -> Prepared:
     graph = export_graph(module, example, where)
     slice_splits(graph)
     make_operands_tensors(graph)
-    check_exported(graph, module, samples, where)
     pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
     joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
     if not pads and not joins:

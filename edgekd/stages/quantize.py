@@ -16,6 +16,7 @@ from edgekd.network.taps import is_within
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.export import export_graph
+from edgekd.quant.export_check import check_exported
 from edgekd.quant.faults import (
     WEIGHTS_ALONE,
     ignored_faults,
@@ -144,7 +145,8 @@ class Quantize(TrainingStage):
         samples, scheme = calibration_of(context), context.target.quantization
         module, example = candidate.module, candidate.example
         context.progress("calibrating", 0, 1)
-        floats, note = self._ignored(export_graph(module, example)), ""
+        whole = _exported(candidate, context)
+        floats, note = self._ignored(whole), ""
         if self.mixed is not None:
             prepared = prepare_qat(module, example, samples, scheme, floats=floats)
             wide, note = self._widened(Int8Trial(prepared), candidate, context)
@@ -192,7 +194,7 @@ class Quantize(TrainingStage):
     # Narrow weights, activations in float.
 
     def _weights(self, candidate: Candidate, context: Context) -> Candidate:
-        whole = export_graph(candidate.module, candidate.example)
+        whole = _exported(candidate, context)
         note = ""
         if self.dtype == "bf16":
             graph = as_bfloat16(whole)
@@ -280,6 +282,13 @@ class Quantize(TrainingStage):
         if needed and not has_module("nncf"):
             return [MissingPackage("nncf", "nncf", where=where)]
         return []
+
+
+def _exported(candidate: Candidate, context: Context) -> GraphModule:
+    """The float graph, held against the network on all test samples."""
+    graph = export_graph(candidate.module, candidate.example)
+    check_exported(graph, candidate.module, context.data.test.x)
+    return graph
 
 
 def calibration_of(context: Context) -> Tensor:

@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from edgekd.errors import ToolError
-from edgekd.measure.parity import LSB_EDGES, RELATIVE_EDGES, Parity, compare
+from edgekd.measure.parity import (
+    LSB_EDGES,
+    RELATIVE_EDGES,
+    Parity,
+    compare,
+    rounding_adds_up,
+)
 
 
 def test_differences_are_counted_in_steps_of_the_output_scale() -> None:
@@ -99,3 +105,65 @@ def test_what_can_not_be_compared_is_refused(
 def test_a_parity_survives_json() -> None:
     parity = compare(np.eye(3), np.eye(3) + 0.1, 0.1)
     assert Parity.model_validate_json(parity.model_dump_json()) == parity
+
+
+def test_embeddings_of_length_one_are_held_by_the_distance_of_the_vectors() -> None:
+    """(3, 4) / 5 against (4, 3) / 5: the difference is (1, -1) / 5, whose length is 0.2828."""
+    reference, outputs = np.array([[0.6, 0.8], [1.0, 0.0]]), np.array([[0.8, 0.6], [1.0, 0.0]])
+    parity = compare(reference, outputs, None, 0.3)
+    assert parity.max_relative == pytest.approx(0.28284, abs=1e-5)
+    assert parity.mean_relative == pytest.approx(0.14142, abs=1e-5)
+    assert (parity.verdict, parity.worst_sample) == ("pass", 0)
+    assert sum(parity.histogram.counts) == 2, "one distance a sample"
+    assert compare(reference, outputs, None, 0.28).verdict == "fail"
+
+
+def test_many_small_errors_of_an_embedding_add_up_to_an_angle() -> None:
+    """512 components of 0.0442, each 0.002 away: 5 % of the largest, and a distance of 0.045."""
+    chance = np.random.default_rng(0)
+    reference = np.sign(chance.standard_normal((4, 512))) / np.sqrt(512)
+    outputs = reference + 0.002 * np.sign(chance.standard_normal((4, 512)))
+    assert compare(reference, outputs, None, 0.05).max_relative == pytest.approx(0.04525, abs=1e-4)
+    swapped = np.roll(reference, 1, axis=0)
+    assert compare(reference, swapped, None, 0.05).verdict == "fail"
+
+
+def test_an_embedding_that_is_not_finite_fails() -> None:
+    reference = np.array([[0.6, 0.8], [0.8, 0.6]])
+    parity = compare(reference, np.array([[0.6, 0.8], [np.nan, 0.6]]), None)
+    assert (parity.verdict, parity.worst_sample, parity.worst_output) == ("fail", 1, 0)
+    assert sum(parity.histogram.counts) == 1
+
+
+def strays(worst: int, count: int, flip: bool = False) -> tuple[Parity, np.ndarray, np.ndarray]:
+    """1000 samples of 10 outputs on a grid of 0.1, `count` of which lie `worst` LSB away."""
+    reference = np.zeros((1000, 10))
+    reference[:, 3] = 9.0
+    outputs = reference.copy()
+    outputs[:count, 5] += 0.1 * worst
+    if flip:
+        outputs[-1, 6] = 9.1
+    return compare(reference, outputs, 0.1), reference, outputs
+
+
+@pytest.mark.parametrize(
+    ("worst", "count", "flip", "adds_up"),
+    [
+        (3, 10, False, True),  # one in a thousand outputs
+        (3, 11, False, False),  # more than one in a thousand
+        (4, 1, False, True),
+        (5, 1, False, False),  # more than twice the tolerance
+        (3, 1, True, False),  # a decision differs
+    ],
+)
+def test_few_outputs_a_little_beyond_the_tolerance_may_be_rounding(
+    worst: int, count: int, flip: bool, adds_up: bool
+) -> None:
+    parity, reference, outputs = strays(worst, count, flip)
+    assert parity.verdict == "fail"
+    assert rounding_adds_up(parity, reference, outputs) is adds_up
+
+
+def test_a_float_file_has_no_rounding_that_adds_up() -> None:
+    reference, outputs = np.eye(2) * 3, np.eye(2) * 3.004
+    assert not rounding_adds_up(compare(reference, outputs, None, 1e-3), reference, outputs)

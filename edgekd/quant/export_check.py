@@ -1,0 +1,127 @@
+"""Whether an exported float graph computes what its module does, and which layer does not.
+
+Parity holds a file against the graph that it was made of, so a wrong graph would pass it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.errors import InputError, ToolError
+from edgekd.network.evaluation import evaluating, predict
+from edgekd.network.fx_names import layer_of, module_paths
+
+TOLERANCE = 1e-4
+"""Of the largest output: float sums in another order differ by some 1e-6."""
+
+_SMALLEST = 1e-3
+"""Outputs that are all smaller than this are not told from zeros any closer."""
+
+_LOOKED_AT = 4
+"""Samples on which the layers are compared."""
+
+
+def check_exported(
+    graph: fx.GraphModule, module: nn.Module, samples: Tensor, where: str = "quantize"
+) -> None:
+    """Compare an exported float graph with its module on samples (N, ...).
+
+    Raises `ToolError` with the first layer that differs, and `InputError` for a module that gives
+    other outputs each time.
+    """
+    if not len(samples):
+        return
+    expected = predict(module, samples)
+    differences = _differences(expected, predict(graph, samples))
+    allowed = _allowed(expected)
+    if float(differences.max()) <= allowed:
+        return
+    if float(_differences(expected, predict(module, samples)).max()) > allowed:
+        raise InputError(
+            "the network gives other outputs each time it runs, in eval mode too",
+            where=where,
+            hint="forward() must not draw random numbers where self.training is False",
+        )
+    worst = int(differences.argmax())
+    start = max(0, min(worst, len(samples) - _LOOKED_AT))
+    layer = first_wrong_layer(graph, module, samples[start : start + _LOOKED_AT])
+    raise ToolError(
+        f"the exported graph computes something else than the network {layer}: the outputs differ "
+        f"by {float(differences.max()):.3g} where {allowed:.3g} is allowed",
+        where=where,
+        hint="this is a fault of the conversion, not of the training: please report the layer",
+    )
+
+
+def _differences(expected: Tensor, found: Tensor) -> Tensor:
+    """(N,) the largest difference of each sample; infinite where only one of them is finite."""
+    first, second = expected.flatten(1).double(), found.flatten(1).double()
+    same = (first == second) | (first.isnan() & second.isnan())
+    difference = torch.where(same, 0.0, (first - second).abs()).nan_to_num(nan=torch.inf)
+    return difference.amax(1) if difference.shape[1] else difference.new_zeros(len(difference))
+
+
+def _allowed(expected: Tensor) -> float:
+    finite = expected[expected.isfinite()]
+    largest = float(finite.abs().max()) if len(finite) else 0.0
+    return TOLERANCE * max(_SMALLEST, largest)
+
+
+def first_wrong_layer(graph: fx.GraphModule, module: nn.Module, x: Tensor) -> str:
+    """Where a graph leaves its module on samples x (N, ...): 'at layer ...' or 'behind layer ...'.
+
+    Every layer's last value in the graph must be the output of some layer in the module. It need
+    not be the same layer: a folded norm's output is that of the convolution before it.
+    """
+    leaves = {name: part for name, part in module.named_modules() if not any(part.children())}
+    outputs = _outputs_of(module, list(leaves.values()), x)
+    last = ""
+    for node, value in _values_of(graph, x):
+        rivals = [each for each in outputs if each.shape == value.shape]
+        if layer_of(node) not in leaves or not rivals:
+            continue
+        if not any(_equal(each, value) for each in rivals):
+            return f"at layer '{layer_of(node)}'"
+        last = layer_of(node)
+    return f"behind layer '{last}'" if last else "outside its layers"
+
+
+def _equal(expected: Tensor, found: Tensor) -> bool:
+    return float(_differences(expected, found).max()) <= _allowed(expected)
+
+
+def _outputs_of(module: nn.Module, layers: list[nn.Module], x: Tensor) -> list[Tensor]:
+    """The output of every call of the layers, which have no layers inside."""
+    outputs: list[Tensor] = []
+
+    def keep(_part: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and output.dim():
+            outputs.append(output.detach().clone())  # the next layer may work in place
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        with evaluating(module), torch.no_grad():
+            module(x.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+def _values_of(graph: fx.GraphModule, x: Tensor) -> list[tuple[fx.Node, Tensor]]:
+    """The last value of each layer's call in a graph, in order."""
+    values: list[tuple[fx.Node, Tensor]] = []
+
+    class Kept(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, Tensor) and result.is_floating_point() and module_paths(n):
+                if values and module_paths(values[-1][0]) == module_paths(n):
+                    values.pop()
+                values.append((n, result.clone()))
+            return result
+
+    with torch.no_grad():
+        Kept(graph).run(x.clone())
+    return values
