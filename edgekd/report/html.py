@@ -110,7 +110,7 @@ class Card:
 
 def _card(report: Report, target: TargetReport) -> Card:
     artifact = numbers.lead(report, target)
-    verdict = numbers.verdict_of(target.artifacts)
+    verdict = numbers.verdict_of([*target.artifacts, *filter(None, [target.baseline])])
     if artifact is None:
         return Card(target, None, verdict, "", "", "", "", "")
     found = numbers.gains(report, target, artifact)

@@ -3,17 +3,9 @@
 from edgekd.errors import ToolError
 from edgekd.measure.budgets import EXIT_CODES, format_budget
 from edgekd.measure.parity import Parity
-from edgekd.report.values import ArtifactReport, BackendFailure, Report
+from edgekd.report.advice import advice_for, fault_of
+from edgekd.report.values import ArtifactReport, BackendFailure, Report, TargetReport
 from edgekd.values.measurement import Judgement
-
-# By prefix of the budget's name; the first match counts.
-ADVICE = (
-    ("accuracy", "more epochs, method = 'qat' in the quantize stage, or less pruning"),
-    ("size", "a smaller student, or a larger 'amount' in a prune stage"),
-    ("memory", "a smaller input, or fewer channels in the first layers: a narrower student, prune"),
-    ("latency", "a smaller student, a larger 'amount' in a prune stage, or a faster target"),
-    ("energy", "a smaller student, a larger 'amount' in a prune stage, or a faster target"),
-)
 
 
 def exit_code(report: Report) -> int:
@@ -39,41 +31,59 @@ def failure_text(failure: BackendFailure) -> str:
 
 def overrun_lines(report: Report) -> list[str]:
     """A line for each broken budget, naming the file that breaks it most, and for each failed
-    parity check. If nothing is broken, a line for each unverified budget."""
+    parity check, the teacher's own file included. If nothing is broken, a line for each unverified
+    budget."""
     worst: dict[tuple[str, str, str], tuple[float, str]] = {}
     strays = []
     for target in report.targets:
+        if target.baseline and target.baseline.parity and target.baseline.parity.verdict == "fail":
+            where = _place(target, target.baseline)
+            strays.append(
+                f"{where}: the teacher's own file is wrong, so nothing can be compared with it: "
+                f"{_strayed(target.baseline.parity)}"
+            )
         for artifact in target.artifacts:
-            where = f"{target.name}: {artifact.path.rpartition('/')[2]}"
+            where = _place(target, artifact)
             for one in artifact.budgets:
                 key = (one.verdict, target.name, one.metric)
                 beyond = abs((one.value or 0.0) - one.limit)
                 if one.verdict != "pass" and (key not in worst or beyond > worst[key][0]):
-                    worst[key] = (beyond, _line(where, one))
+                    worst[key] = (
+                        beyond,
+                        _line(where, one, advice_for(report, artifact, one.metric)),
+                    )
             if artifact.parity and artifact.parity.verdict == "fail":
                 strays.append(f"{where}: parity failed: {_strayed(artifact.parity)}")
     broken = [line for (verdict, _, _), (_, line) in worst.items() if verdict == "fail"]
     return [*broken, *strays] or [line for _, line in worst.values()]
 
 
+def _place(target: TargetReport, artifact: ArtifactReport) -> str:
+    return f"{target.name}: {artifact.path.rpartition('/')[2]}"
+
+
 def _strayed(parity: Parity) -> str:
-    """The largest difference, and the tolerance."""
-    if parity.max_lsb is None:
-        return parity.reason or f"{parity.max_relative} relative, {parity.tolerance:g} allowed"
-    return f"{parity.max_lsb:g} LSB away from {parity.reference}, {parity.tolerance:g} allowed"
+    """The largest difference, the tolerance, and what it means."""
+    fault = fault_of(parity)
+    if parity.max_lsb is not None:
+        found = f"{parity.max_lsb:g} LSB away from {parity.reference}"
+    elif parity.max_relative is not None:
+        found = f"{parity.max_relative:.2g} of the largest output away from {parity.reference}"
+    else:
+        return fault
+    return f"{found}, {parity.tolerance:g} allowed; {fault}"
 
 
-def _line(where: str, one: Judgement) -> str:
+def _line(where: str, one: Judgement, advice: str) -> str:
     if one.verdict == "unverified":
         return f"{where}: {format_budget(one.metric, one.limit)} is unverified: {one.reason}"
-    tried = next((words for start, words in ADVICE if one.metric.startswith(start)), "")
     assert one.value is not None
     beyond = abs(one.value - one.limit)
     side = "below" if one.value < one.limit else "over"
     excess = f"is {beyond:.4g} {side} its limit of {one.limit:g}"
     if one.reason.startswith("the interval"):
         excess = f"misses its limit of {one.limit:g}: {one.reason}"
-    return f"{where}: {one.metric} = {one.value:.4g} {excess}; try {tried}"
+    return f"{where}: {one.metric} = {one.value:.4g} {excess}; {advice}"
 
 
 def best_micro_file(artifacts: tuple[ArtifactReport, ...], wanted: str) -> ArtifactReport | None:

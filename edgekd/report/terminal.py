@@ -222,6 +222,9 @@ def _remarks(report: Report) -> list[tuple[str, str]]:
     for target in report.targets:
         found += [(target.name, text) for text in (*_gaps(target.reasons), *target.notes)]
         found += [(target.name, failure_text(failure)) for failure in target.failures]
+        if target.baseline is not None:
+            subject = f"{target.name} {Path(target.baseline.path).name}"
+            found += [(subject, text) for text in parity_remarks(target.baseline)]
         for artifact in target.artifacts:
             subject = f"{target.name} {Path(artifact.path).name}"
             found += [(subject, text) for text in artifact_remarks(artifact)]
@@ -238,9 +241,22 @@ def artifact_remarks(artifact: ArtifactReport) -> list[str]:
     missing = {one.metric: one.reason for one in artifact.budgets if one.value is None}
     missing |= {one.metric: one.reason for one in artifact.measurements if one.value is None}
     lines += _gaps({**artifact.reasons, **missing})
-    if artifact.parity is not None and artifact.parity.verdict == "fail":
-        lines.append(f"parity fails: {artifact.parity.first_difference or artifact.parity.reason}")
-    return lines + list(artifact.notes)
+    return [*lines, *parity_remarks(artifact), *artifact.notes]
+
+
+def parity_remarks(artifact: ArtifactReport) -> list[str]:
+    """Why parity fails, or why it passes beyond its tolerance."""
+    parity = artifact.parity
+    if parity is None:
+        return []
+    if parity.verdict == "fail":
+        return [f"parity fails: {parity.first_difference or parity.reason}"]
+    if parity.max_lsb is not None and parity.max_lsb > parity.tolerance:
+        return [
+            f"{parity.max_lsb:g} LSB, {parity.tolerance:g} allowed, in at most one output of a "
+            f"thousand, and every decision is the same: {parity.first_difference}"
+        ]
+    return []
 
 
 def _gaps(reasons: Mapping[str, str]) -> list[str]:

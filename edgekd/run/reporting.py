@@ -11,9 +11,9 @@ import tomli_w
 from edgekd.errors import EdgekdError
 from edgekd.installed import tool_versions
 from edgekd.measure.accuracy import accuracy_measurement
-from edgekd.measure.budgets import run_verdict
 from edgekd.network.cost import totals
 from edgekd.report.files import write_report
+from edgekd.report.numbers import verdict_of
 from edgekd.report.values import Dataset, Layers, Report, StageReport, TargetReport, TeacherReport
 from edgekd.run.log import write_log
 from edgekd.run.plan.planned import Plan, Request
@@ -62,11 +62,13 @@ def write_results(
 
 
 def _verdict(targets: Sequence[TargetReport]) -> Verdict:
-    artifacts = [artifact for target in targets for artifact in target.artifacts]
-    return run_verdict(
-        [budget for artifact in artifacts for budget in artifact.budgets],
-        [artifact.parity for artifact in artifacts if artifact.parity],
-    )
+    """Of every file's budgets and parity, the teacher's own file included."""
+    artifacts = [
+        artifact
+        for target in targets
+        for artifact in (*target.artifacts, *([target.baseline] if target.baseline else []))
+    ]
+    return verdict_of(artifacts)
 
 
 def _dataset(plan: Plan) -> Dataset:

@@ -11,7 +11,7 @@ from edgekd.data import load_data
 from edgekd.devices import Device
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
-from edgekd.measure.parity import compare
+from edgekd.measure.parity import Parity, compare
 from edgekd.report.files import JSON_NAME, load_report
 from edgekd.report.values import ArtifactReport, Report, TargetReport
 from edgekd.run.lock.changes import changes, hashes_of
@@ -106,8 +106,8 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
                 options = options_for(profile, artifact) if profile else {}
                 outputs = device.infer(artifact, inputs, options)
                 parity = listed.parity
-                scale = parity.scale
-                result = compare(reference, outputs, scale, parity.tolerance, parity.reference)
+                allowed = _allowed(parity)
+                result = compare(reference, outputs, parity.scale, allowed, parity.reference)
                 if result.verdict == "fail":
                     faults.append(
                         ToolError(f"parity fails now: {result.reason}", where=listed.path)
@@ -117,6 +117,12 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
             device.close()
     raise_all(faults)
     return lines
+
+
+def _allowed(parity: Parity) -> float:
+    """The tolerance, or what the run found beyond it and accepted as rounding."""
+    accepted = (parity.max_lsb or 0.0) if parity.verdict == "pass" else 0.0
+    return max(parity.tolerance, accepted)
 
 
 def _device_of(report: TargetReport) -> tuple[Device, Target | None]:

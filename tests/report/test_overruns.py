@@ -1,11 +1,12 @@
 import pytest
-from synthetic_report import lsb_parity, synthetic_report
+from synthetic_report import float_parity, lsb_parity, synthetic_report
 
 from edgekd.report.overruns import best_micro_file, overrun_lines
 from edgekd.report.values import (
     ArtifactReport,
     Dataset,
     Report,
+    StageReport,
     TargetReport,
     TeacherReport,
 )
@@ -95,8 +96,69 @@ def test_outputs_that_stray_are_a_line_of_their_own():
     name = stray.path.rpartition("/")[2]
     assert overrun_lines(whole.model_copy(update={"targets": (target,)})) == [
         f"{target.name}: {name}: parity failed: 128 LSB away from the fake-quantized graph "
-        "in PyTorch, 2 allowed"
+        "in PyTorch, 2 allowed; what runs is not the network that was trained, so no training "
+        "mends it"
     ]
+
+
+def test_a_wrong_file_of_the_teacher_is_a_line_with_the_layer():
+    whole = synthetic_report()
+    target = whole.targets[0]
+    wrong = float_parity().model_copy(
+        update={"verdict": "fail", "max_relative": 7.0, "first_difference": "at layer 'stem'"}
+    )
+    baseline = target.baseline.model_copy(update={"parity": wrong, "path": "a/teacher.onnx"})
+    target = target.model_copy(update={"baseline": baseline, "artifacts": ()})
+    (line,) = overrun_lines(whole.model_copy(update={"targets": (target,)}))
+    assert line == (
+        f"{target.name}: teacher.onnx: the teacher's own file is wrong, so nothing can be compared "
+        "with it: 7 of the largest output away from the float model in PyTorch, 0.001 allowed; "
+        "what runs is not the network that was trained, so no training mends it: at layer 'stem'"
+    )
+
+
+KINDS = ("distill", "prune", "quantize")
+
+
+def stage(kind, accuracy):
+    return StageReport(
+        kind=kind, cached=False, seconds=1, accuracy=accuracy, parameters=1, macs=1, bytes=1,
+        line=f"{kind}: done",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "advice"),
+    [
+        # distill, prune, quantize; the teacher has 0.95 and the file 0.50
+        ((0.94, 0.53, 0.50), "41.0 points are lost in the prune stage: try more epochs in the"),
+        ((0.94, 0.93, 0.50), "43.0 points are lost in the quantize stage: try method = 'qat' in"),
+        ((0.55, 0.54, 0.50), "40.0 points are lost in the distill stage: try more epochs, or a"),
+        ((0.94, 0.93, 0.90), "40.0 points are lost between the last stage and the file: a fault"),
+    ],
+)
+def test_advice_on_accuracy_follows_from_where_it_was_lost(accuracies, advice):
+    stages = [stage(*each) for each in zip(KINDS, accuracies, strict=True)]
+    other = stage("factorize", 0.1)  # of another target's file
+    lines = tuple(each.line for each in stages)
+    broken = artifact(judgement("accuracy", 0.9, 0.5, "fail")).model_copy(update={"lineage": lines})
+    whole = report(broken)
+    teacher = whole.teacher.model_copy(update={"accuracy": 0.95})
+    (line,) = overrun_lines(
+        whole.model_copy(update={"stages": (*stages, other), "teacher": teacher})
+    )
+    assert f"; {advice}" in line
+
+
+def test_more_epochs_are_not_the_advice_for_a_wrong_file():
+    parity = lsb_parity((1, *[0] * 11, 9), "fail", "stem.0 (conv2d): 90 LSB")
+    broken = artifact(judgement("accuracy", 0.9, 0.1, "fail"))
+    rest = {"accuracy_drop": "x", "agreement_with_teacher": "x"}
+    broken = broken.model_copy(update={"parity": parity, "reasons": rest})
+    lines = overrun_lines(report(broken))
+    assert "its parity fails first" in lines[0]
+    assert lines[0].endswith("so no training mends it: stem.0 (conv2d): 90 LSB")
+    assert "epochs" not in " ".join(lines)
 
 
 def test_plain_c_is_made_of_the_tflite_file_and_the_array_of_velas():

@@ -2,9 +2,9 @@ import io
 from pathlib import Path
 
 import pytest
-from synthetic_report import artifact, synthetic_report, x86
+from synthetic_report import artifact, float_parity, lsb_parity, synthetic_report, x86
 
-from edgekd.report.terminal import print_report
+from edgekd.report.terminal import parity_remarks, print_report, remarks
 from edgekd.report.values import Report
 
 
@@ -79,3 +79,26 @@ def test_the_accuracy_of_a_stage_has_its_interval() -> None:
     (line,) = [line for line in printed(synthetic_report()).splitlines() if "distill" in line][:1]
     assert "93.77 %" in line
     assert "93.3 to 94.2" in line
+
+
+def test_rounding_beyond_the_tolerance_that_was_accepted_is_a_remark() -> None:
+    whole = synthetic_report()
+    first = whole.targets[0].artifacts[0]
+    rounded = lsb_parity((9000, 900, 90, 1, *[0] * 9), "pass", "no single layer: each is within")
+    (line,) = parity_remarks(first.model_copy(update={"parity": rounded}))
+    assert line == (
+        "3 LSB, 2 allowed, in at most one output of a thousand, and every decision is the same: "
+        "no single layer: each is within"
+    )
+    assert parity_remarks(first.model_copy(update={"parity": float_parity()})) == []
+
+
+def test_a_failed_parity_of_the_teachers_file_is_a_remark() -> None:
+    whole = synthetic_report()
+    target = whole.targets[0]
+    wrong = float_parity().model_copy(update={"verdict": "fail", "first_difference": "at 'stem'"})
+    baseline = target.baseline.model_copy(update={"parity": wrong})
+    target = target.model_copy(update={"baseline": baseline})
+    shown = remarks(whole.model_copy(update={"targets": (target,)}))
+    about = {text: subject for subject, text in shown}
+    assert Path(baseline.path).name in about["parity fails: at 'stem'"]

@@ -1,9 +1,11 @@
 """What `edgekd verify` says of a run's files by its report; `builds/test_lockfile` has the lock."""
 
+import numpy as np
 import pytest
 
+from edgekd.measure.parity import compare
 from edgekd.report.values import ArtifactReport
-from edgekd.run.verification import _hash_faults, _hashed
+from edgekd.run.verification import _allowed, _hash_faults, _hashed
 from edgekd.values.artifact import sha256_of
 
 
@@ -42,3 +44,12 @@ def test_a_changed_and_a_missing_one_is_named(name, artifact, tmp_path):
     path.unlink()
     (fault,) = _hash_faults(tmp_path, artifact)
     assert fault.message == f"the file 'artifacts/cortex-m4/{name}' is gone"
+
+
+def test_what_the_run_accepted_as_rounding_is_no_fault_afterwards() -> None:
+    reference, outputs = np.zeros((2, 2)), np.array([[0.0, 0.3], [0.0, 0.0]])
+    parity = compare(reference, outputs, 0.1)
+    assert (parity.verdict, _allowed(parity)) == ("fail", 2.0)
+    accepted = parity.model_copy(update={"verdict": "pass"})
+    assert compare(reference, outputs, 0.1, _allowed(accepted)).verdict == "pass"
+    assert compare(reference, outputs + 0.1, 0.1, _allowed(accepted)).verdict == "fail"

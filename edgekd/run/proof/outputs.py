@@ -15,28 +15,18 @@ from edgekd.measure.accuracy import (
     scores_of,
 )
 from edgekd.measure.diagnostics import Finding
-from edgekd.measure.failures import attribute_failure
-from edgekd.measure.parity import Parity, compare, first_difference
+from edgekd.measure.parity import Parity
 from edgekd.network.evaluation import predict
-from edgekd.quant.inspection import output_scale
 from edgekd.run.compiled import Compiled
 from edgekd.run.diagnosing import file_findings
 from edgekd.run.plan import Plan
+from edgekd.run.proof.parity_check import parity_of
 from edgekd.run.proof.place import Place, options_for
 from edgekd.stages import Progress
 from edgekd.values.artifact import Artifact
 from edgekd.values.backend_lookup import kind_of
 from edgekd.values.measurement import Measurement, unavailable
 from edgekd.values.target import Target
-
-TOLERANCE = {
-    "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,
-    "bf16": 1e-3, "int4": 5e-2, "ternary": 5e-2, "binary": 5e-2, "mixed": 5e-2,
-    "clustered": 1e-3,
-}  # fmt: skip
-"""How far a file with float outputs may lie from its module, relative to the largest output; int8
-ones have float outputs where the last layers stay in float, and rounding adds up before them. For
-matrices of a few bits ONNX Runtime's MatMulNBits rounds the activations to int8 as well."""
 
 NO_REFERENCE = "a file alone has no graph in PyTorch to be compared with"
 
@@ -110,13 +100,7 @@ def proof_of(
         _agreement(task, outputs, original.outputs),
         None
         if reference is None
-        else attribute_failure(
-            device,
-            artifact,
-            options_for(target, artifact),
-            inputs,
-            _parity(target, each, inputs, outputs, reference, task),
-        ),
+        else parity_of(target, place, each, inputs, outputs, reference, task),
         reference,
         NO_REFERENCE if reference is None else "",
         (
@@ -185,38 +169,6 @@ def _played(
         )
         for metric, values in task.rollout_metrics(run).items()
     )
-
-
-def _parity(
-    target: Target,
-    each: Compiled,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    reference: np.ndarray,
-    task: Task,
-) -> Parity:
-    """Against the candidate itself in PyTorch; a file that fails has its first layer named."""
-    artifact = each.artifact
-    assert each.reference is not None
-    quantized = artifact.precision == "int8"
-    scale = _output_step(each) if quantized else None
-    lsb = float(target.quantization.tolerance_lsb)
-    tolerance = lsb if scale else TOLERANCE[artifact.precision]
-    name = "the fake-quantized graph in PyTorch" if quantized else "the float module in PyTorch"
-    parity = compare(reference, outputs, scale, tolerance, name)
-    if task != CLASSIFICATION:
-        parity = parity.model_copy(update={"top1_agreement": _agreement(task, outputs, reference)})
-    if parity.verdict == "fail" and quantized:
-        worst = inputs[parity.worst_sample : parity.worst_sample + 1]
-        layer = first_difference(each.reference.module, artifact, worst)
-        return parity.model_copy(update={"first_difference": layer})
-    return parity
-
-
-def _output_step(each: Compiled) -> float | None:
-    """The step of the output's grid: the file's own, or the graph's last quantizer's."""
-    assert each.reference is not None
-    return each.artifact.outputs[0].scale or output_scale(each.reference.module)
 
 
 def inherited(
