@@ -65,7 +65,7 @@ class Described(ABC):
         Raises `InputError` for a file that can't be read.
         """
         raise InputError(
-            f"{self.info.title} does not say what is inside its '{path.suffix}' files",
+            f"{self.info.title} can't describe the contents of '{path.suffix}' files",
             where=str(path),
         )
 

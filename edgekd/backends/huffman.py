@@ -21,8 +21,8 @@ class Huffman(Follower):
         files=(
             FileKind(
                 format="onnx-huffman", runtime="huffman", stored=True,
-                not_run="kept for flash: it unpacks to the ONNX file bit for bit, whose numbers "
-                "hold for it",
+                not_run="stored in flash only: it unpacks bit for bit to the ONNX file, whose "
+                "results apply to it",
             ),
         ),
         precisions=(
@@ -55,8 +55,8 @@ class Huffman(Follower):
         path = folder / f"{artifact.path.name}.huffman"
         write_beside(path, packed.data)
         note = (
-            f"for flash: edgekd unpack restores {artifact.path.name} bit for bit (checked), so its "
-            "numbers hold for this file"
+            f"for flash: edgekd unpack restores {artifact.path.name} bit for bit (verified), so "
+            "that file's results apply to this one"
         )
         return [
             artifact.derived(

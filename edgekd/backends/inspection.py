@@ -101,7 +101,7 @@ def _shape_notes(graph: Graph, suffix: str) -> list[str]:
     if transposes:
         notes.append(f"transposes: {_listed(tuple(transposes))}")
     if "QuantizeLinear" in graph.counts:
-        notes.append("activations as the file writes them; fusing its QDQ pairs takes less")
+        notes.append("activations as stored in the file; a runtime that fuses QDQ pairs needs less")
     return notes
 
 
@@ -165,7 +165,7 @@ def inspection_lines(found: Inspection) -> list[str]:
     lines = [f"{found.path} ({found.format}, {found.file_bytes:,} bytes)"]
     for title, number, kind in (
         ("parameters", found.parameter_bytes, ""),
-        ("activations at their peak", found.activation_bytes, " (estimated)"),
+        ("peak activations", found.activation_bytes, " (estimated)"),
     ):
         key = "parameter_bytes" if title == "parameters" else "activation_bytes"
         told = (

@@ -132,7 +132,7 @@ class Vela(Follower):
             return Forecast(notes=(note,))
         missing = self.missing()
         if missing:
-            note = f"what the NPU maps is not known: {missing[0].message}; {missing[0].hint}"
+            note = f"NPU placement is unknown: {missing[0].message}; {missing[0].hint}"
             return Forecast(notes=(note,))
         try:
             placements, facts = examine(path, target.backends["vela"])
@@ -170,7 +170,7 @@ class _Compiled:
                 kind="unavailable" if reason else "simulated",
                 device=DEVICE,
                 reason=reason,
-                protocol="" if reason else "Vela's cycle model: one number without a spread",
+                protocol="" if reason else "Vela's cycle model: a single value without an interval",
                 conditions=conditions,
             )
             for quantile in ("p50", "p90", "p99")
@@ -341,5 +341,5 @@ def _placed(
     if (op.op, op.name) not in kept:
         return OpPlacement(name=op.name, op=op.op, placement="npu")
     kept.remove((op.op, op.name))
-    reason = reasons.get((op.op, op.name), "Vela left it in the file and gave no reason")
+    reason = reasons.get((op.op, op.name), "Vela left it on the CPU without giving a reason")
     return OpPlacement(name=op.name, op=op.op, placement="cpu", reason=reason)

@@ -15,4 +15,4 @@ def doctor(device: Device = None, as_json: AsJson = False) -> None:
         print_json([asdict(finding) for finding in findings])
         return
     rows = [(each.name, each.purpose, each.found or f"missing: {each.hint}") for each in findings]
-    print_rows([("what", "for", "found"), *rows])
+    print_rows([("component", "purpose", "found"), *rows])

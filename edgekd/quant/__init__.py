@@ -1,1 +1,1 @@
-"""The target-driven quantizer and what quantization-aware training needs."""
+"""The target-driven quantizer, calibration and quantization-aware training."""

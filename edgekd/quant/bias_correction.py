@@ -1,9 +1,9 @@
-"""Bias correction on real samples: rounding weights shifts a layer's mean output; undo the shift.
+"""Bias correction on real samples: undoes the shift of a layer's mean output by weight rounding.
 
 Nagel et al. 2019, section 4.2, in its empirical form: b += E[float output] - E[quantized output]
-per channel, layer by layer, each behind the corrected ones. NNCF's fast variant feeds every layer
-an even image of channel means instead; with small images, most of whose pixels lie near a padded
-border, that shifts biases by more than rounding did.
+per channel, layer by layer, each after the layers before it were corrected. NNCF's fast variant
+feeds every layer a constant image of channel means instead; with small images, most of whose pixels
+lie near a padded border, that shifts biases by more than rounding did.
 """
 
 from typing import Any
@@ -16,11 +16,12 @@ from edgekd.quant.constants import constant_of, is_constant, replace_constant
 from edgekd.quant.rewrite import DEQUANTIZE, DEQUANTIZE_GROUPS
 
 _MOST_VALUES = 2**24
-"""Input values that are run at once; what lies between the layers is many times that."""
+"""The most input values run at once; intermediate activations are many times that."""
 
 
 def correct_biases(floating: fx.GraphModule, quantized: fx.GraphModule, samples: Tensor) -> None:
-    """Change the biases of `quantized`, whose layers are named as those of `floating`."""
+    """Correct the biases of `quantized`, whose layers have the same names as those of
+    `floating`."""
     fitting = max(1, _MOST_VALUES // max(1, samples[0].numel()))
     samples = samples[:fitting]
     with torch.no_grad():
@@ -55,7 +56,7 @@ class _Means(fx.Interpreter):
 
 
 class _Corrector(fx.Interpreter):
-    """Runs the quantized graph with each layer shifted to the mean that it should have."""
+    """Runs the quantized graph with each layer's output shifted to its float mean."""
 
     def __init__(self, graph: fx.GraphModule, means: dict[str, Tensor]) -> None:
         super().__init__(graph)

@@ -1,4 +1,4 @@
-"""Quantization without training: NNCF sets ranges on real samples, then biases are corrected."""
+"""Post-training quantization: NNCF calibrates ranges on real samples, then biases are corrected."""
 
 import copy
 import io
@@ -33,10 +33,9 @@ def calibrate(
     floats: Collection[str] = (),
     where: str = "quantize",
 ) -> fx.GraphModule:
-    """An int8 graph of a float module, from `samples` (N, ...) alone; `floats` are left as layers.
-
-    NNCF sets the ranges; with `smooth_quant` that of activations is shared with the weights first
-    (Xiao et al. 2023). The float module is left as it was.
+    """An int8 graph of a float module, calibrated on `samples` (N, ...); the layers in `floats`
+    stay in float. NNCF sets the ranges; `smooth_quant` first moves part of the activations' range
+    into the weights (Xiao et al. 2023). The float module is not changed.
     """
     nncf = import_nncf(where)
     start = prepare_graph(module, example, samples, where)
@@ -77,7 +76,7 @@ def _run(
     smooth_quant: bool,
     ranges: Ranges,
 ) -> fx.GraphModule:
-    """What `nncf.experimental.torch.fx.quantize_pt2e` does, and then the weights' own grids."""
+    """As `nncf.experimental.torch.fx.quantize_pt2e`, with weight grids set afterwards."""
     from nncf.common.factory import build_graph
     from nncf.experimental.quantization.algorithms.post_training.algorithm import (
         ExperimentalPostTrainingQuantization,
@@ -105,9 +104,8 @@ def _run(
 
 
 def _adapter(quantizer: TargetQuantizer) -> Any:
-    """NNCF's view of our quantizer, set right in two places.
-
-    Symmetric activations keep their sign even behind a ReLU, and weights are symmetric around 0.
+    """NNCF's adapter for edgekd's quantizer, with two corrections: symmetric activations stay
+    signed even after a ReLU, and weights are symmetric around 0.
     """
     from nncf.experimental.torch.fx.quantization.quantizer.torch_ao_adapter import (
         TorchAOQuantizerAdapter,
@@ -126,11 +124,9 @@ def _adapter(quantizer: TargetQuantizer) -> Any:
 
 
 def _leave_weights_whole(algorithm: Any) -> None:
-    """Switch off NNCF's fix for saturating multiply-adds.
-
-    It halves the range of the layer kinds that it lists (depthwise convolutions are missing), and
-    by default that of the first layer even where eight bits are exact. `fit_weights` gives every
-    layer its scale instead.
+    """Switch off NNCF's overflow fix for saturating multiply-adds. It halves the weight range of
+    certain layer kinds (not depthwise convolutions), and by default that of the first layer even
+    where eight bits are exact. `fit_weights` sets every layer's scale instead.
     """
     from nncf.quantization.advanced_parameters import OverflowFix
 

@@ -1,12 +1,12 @@
-"""Activations between learned ends, with straight-through gradients inside them.
+"""Activations clipped to learned bounds, with straight-through gradients inside them.
 
 PACT, Choi et al. 2018 (arXiv:1805.06085): y = clip(x, low, high), rounded to the grid between.
 
     dy/dx = 1 where low < x < high, 0 outside                  (straight through the rounding)
     dy/dhigh = 1 where x >= high, dy/dlow = 1 where x <= low   (eq. 3)
 
-The paper has low = 0, behind a ReLU; here both ends are learned where values have both signs. The
-ends are parameters of one number each, which the training's weight decay leaves alone.
+The paper has low = 0, after a ReLU; here both bounds are learned where values have both signs. The
+bounds are scalar parameters, which are exempt from weight decay.
 """
 
 from typing import Any
@@ -31,13 +31,13 @@ class _Clipped(torch.autograd.Function):
 
 
 def clipped(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """`value` between the ends, which learn from what lies beyond them."""
+    """`value` clipped to the bounds, which get gradients from the values beyond them."""
     result: Tensor = _Clipped.apply(value, low, high)  # type: ignore[no-untyped-call]
     return result
 
 
 def rounded_between(value: Tensor, low: Tensor, high: Tensor, steps: int) -> Tensor:
-    """On the grid of `steps` steps from low to high that has an exact zero; straight through."""
+    """Quantize to `steps` steps from low to high with an exact zero; straight-through gradient."""
     scale = (high - low) / steps
     zero = (low / scale).round()
     grid = ((value / scale).round().clamp(zero, zero + steps) * scale).detach()

@@ -1,10 +1,10 @@
 """Weights that share a few values: clustering with trained centroids.
 
 Deep Compression, Han et al. 2016 (arXiv:1510.00149), section 3: k-means over the weights of a
-layer, the centroids first spread evenly between the smallest and the largest (section 3.2), which
-keeps the rare large weights apart. While they are trained, a centroid's gradient is the sum of
-those of its weights (eq. 3), and no weight changes its cluster. Weights that were pruned stay zero:
-index 0 is theirs.
+layer, with centroids initialized linearly between the smallest and the largest weight (section
+3.2), which preserves the rare large weights. In training, a centroid's gradient is the sum of its
+weights' gradients (eq. 3), and no weight changes its cluster. Pruned weights stay zero: they have
+index 0.
 """
 
 import torch
@@ -14,15 +14,15 @@ ROUNDS = 50
 
 
 def nearest_centroids(values: Tensor, centroids: Tensor) -> Tensor:
-    """The index of each value's nearest centroid (which rise); of two as near the lower one."""
+    """The index of each value's nearest centroid, the lower one in a tie; `centroids` are
+    sorted."""
     edges = (centroids[1:] + centroids[:-1]) / 2
     return torch.bucketize(values, edges)
 
 
 def k_means(values: Tensor, count: int) -> Tensor:
-    """At most `count` centroids in rising order, by Lloyd's rounds from an even spread.
-
-    (n,) float64 values. A centroid that no value is nearest to is dropped in the end.
+    """At most `count` sorted centroids of (n,) float64 values, by Lloyd's algorithm with linear
+    initialization. Centroids without values are dropped at the end.
     """
     values = values.double()
     centroids = torch.linspace(float(values.min()), float(values.max()), count).double()
@@ -39,9 +39,8 @@ def k_means(values: Tensor, count: int) -> Tensor:
 
 
 class SharedWeight(nn.Module):
-    """A weight of any shape as indices (uint8) into at most 256 centroids, which are trained.
-
-    Where the weight has zeros, centroid 0 is zero and is not trained.
+    """A weight of any shape as uint8 indices into at most 256 trained centroids. If the weight has
+    zeros, centroid 0 is zero and is not trained.
     """
 
     index: Tensor
@@ -59,10 +58,10 @@ class SharedWeight(nn.Module):
         self.centroids = nn.Parameter(found.float())
 
     def table(self) -> Tensor:
-        """(k,) every centroid, the fixed zero first where there is one."""
+        """All (k,) centroids, beginning with the fixed zero if there is one."""
         zero = self.centroids.new_zeros(int(self.zero))
         return torch.cat([zero, self.centroids])
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The shared values; of the weight only the shape counts."""
+        """The weight rebuilt from the centroids; only the argument's shape is used."""
         return self.table()[self.index.long()]

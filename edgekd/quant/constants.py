@@ -1,7 +1,6 @@
-"""The constants of an exported graph: reading, adding, computing and merging them.
-
-A constant is a parameter or buffer that a `get_attr` node reads. Names are never given twice, so
-one layer's weight can't overwrite another's.
+"""The constants of an exported graph: reading, adding, folding and merging them. A constant is a
+parameter or buffer that a `get_attr` node reads. Names are unique, so one layer's weight can't
+overwrite another's.
 """
 
 import operator
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 _MOST_GROWTH = 2**20
-"""Elements that computing a constant may add: an expanded one is better computed by the runtime."""
+"""The most elements that folding may add: an expanded constant is better left to the runtime."""
 
 _NOT_COMPUTED = ("aten::rand", "aten::randn", "aten::bernoulli", "aten::dropout", "aten::empty")
 
@@ -28,12 +27,11 @@ def is_constant(node: Any) -> bool:
 
 
 def add_constant(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
-    """A node that reads a new buffer or, for an `nn.Parameter`, a new parameter.
-
-    The node goes where the graph inserts. Raises `ValueError` if the name is taken.
+    """A node that reads a new buffer or, for an `nn.Parameter`, a new parameter. It is inserted at
+    the graph's insertion point. Raises `ValueError` if the name is taken.
     """
     if hasattr(graph, name):
-        raise ValueError(f"the graph has a constant '{name}' already")
+        raise ValueError(f"the graph already has a constant '{name}'")
     if isinstance(value, nn.Parameter):
         graph.register_parameter(name, value)
     else:
@@ -42,7 +40,7 @@ def add_constant(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
 
 
 def free_name(graph: fx.GraphModule, stem: str) -> str:
-    """`stem` as a name that no constant has: with a number behind it, if need be."""
+    """An unused constant name: `stem`, with a number appended if necessary."""
     stem = stem.replace(".", "_")
     name, number = stem, 1
     while hasattr(graph, name):
@@ -53,7 +51,7 @@ def free_name(graph: fx.GraphModule, stem: str) -> str:
 def replace_constant(
     graph: fx.GraphModule, old: object, user: fx.Node, value: Tensor, suffix: str = "bias"
 ) -> fx.Node:
-    """A new constant in front of `user`, called after `old` where there is one."""
+    """A new constant before `user`, named after `old` if that is given."""
     stem = str(old.target) if isinstance(old, fx.Node) else f"{user.name}_{suffix}"
     plain = value.clone().detach()
     with graph.graph.inserting_before(user):
@@ -67,7 +65,7 @@ def replace_constant(
 
 
 def _without_data(user: fx.Node, value: Tensor) -> Tensor:
-    """`value` as a fake tensor of the graph it goes into."""
+    """`value` as a fake tensor of the graph."""
     example = user.meta.get("val")
     while isinstance(example, (tuple, list)):
         example = example[0]
@@ -76,10 +74,9 @@ def _without_data(user: fx.Node, value: Tensor) -> Tensor:
 
 
 def compute_constants(graph: fx.GraphModule) -> None:
-    """Replace every operator that reads constants alone by the constant it gives.
-
-    That makes a plain weight of one that `forward` computes: masked, normalized, transposed, or
-    made of `torch.arange` and the like.
+    """Fold every operator that reads only constants into its result. A weight that `forward`
+    computes (masked, normalized, transposed, or built by `torch.arange` and the like) becomes a
+    plain weight.
     """
     for node in list(graph.graph.nodes):
         if _computable(node):
@@ -100,7 +97,7 @@ def _computable(node: fx.Node) -> bool:
 
 
 def _static(node: fx.Node) -> bool:
-    """Whether a node gives one tensor whose size is known."""
+    """Whether a node's result is one tensor of known size."""
     value = node.meta.get("val")
     return isinstance(value, Tensor) and all(isinstance(size, int) for size in value.shape)
 
@@ -122,7 +119,7 @@ def _compute(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _computed(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
-    """The constant in place of `node`: a parameter where a parameter made it."""
+    """The constant that replaces `node`: a parameter if it was computed from one."""
     trained = any(
         isinstance(constant_of(graph, each), nn.Parameter) for each in node.all_input_nodes
     )
@@ -138,9 +135,8 @@ def _computed(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
 
 
 def own_constants(graph: fx.GraphModule) -> None:
-    """Give every use of a shared constant a node and a constant of its own.
-
-    Each use of a shared layer has its own input, and so its own bias steps and corrections.
+    """Give every use of a shared constant its own node and constant. Each use of a shared layer has
+    its own input, and therefore its own bias scale and correction.
     """
     used: set[str] = set()
     for node in list(graph.graph.nodes):
@@ -165,7 +161,7 @@ def own_constants(graph: fx.GraphModule) -> None:
 
 
 def merge_equal_weights(graph: fx.GraphModule) -> None:
-    """Let equal integer weights be one constant again: those of a layer that is used twice."""
+    """Merge equal integer weights, as of a layer that is used twice, into one constant."""
     first: dict[tuple[Any, ...], fx.Node] = {}
     for node in list(graph.graph.nodes):
         if not is_constant(node):

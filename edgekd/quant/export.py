@@ -1,6 +1,5 @@
-"""A float module as an exported graph: batch norms folded, dropout gone, any batch size.
-
-Everything that is quantized starts here, so calibration, training and backends see one graph.
+"""Exports a float module as a graph: batch norms folded, dropout removed, any batch size. All
+quantization starts here, so calibration, training and backends see the same graph.
 """
 
 import copy
@@ -33,9 +32,9 @@ _IDENTITIES = {
 def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") -> fx.GraphModule:
     """The graph of `module` in eval mode, with a free batch size.
 
-    Batch norms behind a convolution or a linear layer are folded into it (Jacob et al. 2018,
-    section 3.2), which leaves the function as it was. The module itself is not touched. Raises
-    `InputError` if it can't be exported, or only for one batch size.
+    Batch norms after a convolution or a linear layer are folded into it (Jacob et al. 2018, section
+    3.2), which does not change the function. The module itself is not changed. Raises `InputError`
+    if it can't be exported, or only for one batch size.
     """
     plain = with_plain_weights(module)
     plain = copy.deepcopy(module) if plain is module else plain
@@ -58,7 +57,7 @@ def exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the deprecation warnings of the exporter about itself."""
+    """A context that hides the exporter's own deprecation warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -66,7 +65,7 @@ def quiet() -> Iterator[None]:
 
 
 def switchable(graph: fx.GraphModule) -> fx.GraphModule:
-    """The graph in eval mode, its `train` and `eval` working again, which the exporter disables."""
+    """The graph in eval mode, with `train` and `eval` restored, which the exporter disables."""
     whole: Any = graph
     whole.train = types.MethodType(_train, graph)
     whole.eval = types.MethodType(_eval, graph)
@@ -74,7 +73,7 @@ def switchable(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _train(self: fx.GraphModule, mode: bool = True) -> fx.GraphModule:
-    """An exported graph has nothing that trains differently but its observers."""
+    """In an exported graph only observers behave differently in training."""
     for part in self.modules():
         part.training = mode
     return self
@@ -91,7 +90,7 @@ def _export(module: nn.Module, example: Tensor, where: str) -> torch.export.Expo
         raise InputError(
             f"torch.export can't trace this model: {summary_of(error)}",
             where=where,
-            hint="forward() may neither branch on values nor fix the batch size",
+            hint="forward() must not branch on tensor values or fix the batch size",
         ) from error
 
 
@@ -106,7 +105,8 @@ def _remove_identities(graph: fx.GraphModule) -> None:
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:
-    """Fold each inference batch norm into the convolution or linear layer that alone feeds it."""
+    """Fold each inference batch norm into the convolution or linear layer before it, if nothing
+    else reads that layer's output."""
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or node.target is not aten.batch_norm.default:
             continue

@@ -1,4 +1,4 @@
-"""Every reason why a quantization can't work, found before anything is trained."""
+"""Checks of a quantization against model and target, made before any training."""
 
 from collections.abc import Collection, Sequence
 
@@ -19,19 +19,19 @@ METHODS = {
     "ternary": ("calibrate", "qat"),
     "binary": ("calibrate", "qat"),
 }
-"""How each type's numbers can be found; of weights alone, activations have no range to learn."""
+"""The methods that each type supports; weight-only types have no activation range to learn."""
 
 WEIGHTS_ALONE = ("bf16", "int4", "ternary", "binary")
 FP16_LARGEST = 65_504.0
 
 
 def method_faults(dtype: str, method: str, where: str) -> list[EdgekdError]:
-    """A method that the type does not have."""
+    """A fault if the type does not support the method."""
     if method in METHODS[dtype]:
         return []
     return [
         InputError(
-            f"{dtype} has no method '{method}'",
+            f"{dtype} doesn't support the method '{method}'",
             where=f"{where}.method",
             allowed=", ".join(METHODS[dtype]),
         )
@@ -39,13 +39,13 @@ def method_faults(dtype: str, method: str, where: str) -> list[EdgekdError]:
 
 
 def storing(target: Target) -> list[str]:
-    """The target's backends that store weights narrower than the activations."""
+    """The target's backends that store weights in fewer bits than activations."""
     infos = backends_of(target)
     return [name for name, info in infos.items() if "weights" in info.forms and not info.follows]
 
 
 def backends_of(target: Target) -> dict[str, BackendInfo]:
-    """What each of the target's backends says about itself."""
+    """The description of each of the target's backends."""
     return {
         name: backend_info(name, f"target {target.name}: backends.{name}")
         for name in target.backends
@@ -53,14 +53,15 @@ def backends_of(target: Target) -> dict[str, BackendInfo]:
 
 
 def target_faults(dtype: str, narrows: bool, target: Target, where: str) -> list[EdgekdError]:
-    """What the target's backends can't store; `narrows` where layers differ in their type."""
+    """Faults for types that the target's backends can't store; `narrows` is set if layers differ
+    in type."""
     infos = backends_of(target)
     if dtype in WEIGHTS_ALONE and not storing(target):
         able = [name for name, info in known_backends().items() if "weights" in info.forms]
         return [
             InputError(
                 f"no backend of {target.name} stores {dtype} weights "
-                f"({', '.join(target.backends)}): it would be a simulation only",
+                f"({', '.join(target.backends)}): it would only be a simulation",
                 where=f"{where}.dtype",
                 allowed=f"a target with one of the backends {', '.join(able)}",
                 hint='dtype = "int8" or "fp16"',
@@ -77,9 +78,9 @@ def target_faults(dtype: str, narrows: bool, target: Target, where: str) -> list
     ]
     cut_off = [
         InputError(
-            f"{info.title} runs int8 only: no layer behind one left in float would run on it",
+            f"{info.title} runs int8 only: no layer after one left in float would run on it",
             where=where,
-            hint="leave 'mixed' and 'ignore' out",
+            hint="remove 'mixed' and 'ignore'",
         )
         for info in infos.values()
         if narrows and info.stops_at_float
@@ -90,13 +91,13 @@ def target_faults(dtype: str, narrows: bool, target: Target, where: str) -> list
 def mixed_faults(
     dtype: str, mixed: Mixed | None, layers: int, validation: int, where: str
 ) -> list[EdgekdError]:
-    """What in `mixed` can't be; `layers` is how many could be quantized."""
+    """Faults in `mixed`; `layers` is the number of layers that could be quantized."""
     if mixed is None:
         return []
     where = f"{where}.mixed"
     if dtype not in WIDTH:
-        hint = "it can't lose enough for layers to differ"
-        return [InputError(f"{dtype} has no mixed precision", where=where, hint=hint)]
+        hint = "its error is too small for layers to differ"
+        return [InputError(f"{dtype} doesn't support mixed precision", where=where, hint=hint)]
     faults: list[EdgekdError] = []
     wider = [each for each in WIDTH[WIDTH.index(dtype) + 1 :] if each in ("int4", "int8", "float")]
     if dtype == "int8":
@@ -108,17 +109,17 @@ def mixed_faults(
         text = f"{mixed.layers} wide layers of {layers} leave none for {dtype}"
         faults.append(InputError(text, where=f"{where}.layers", allowed=f"1 to {layers - 1}"))
     if mixed.accuracy_drop is not None and not validation:
-        text = "the drop is measured on validation samples, and there are none"
-        hint = "data.validation = 0.1 holds some back"
+        text = "the drop is measured on validation samples, but there are none"
+        hint = "set data.validation = 0.1 to hold some back"
         faults.append(InputError(text, where=f"{where}.accuracy_drop", hint=hint))
     return faults
 
 
 def ignored_faults(ignore: Sequence[str], layers: Collection[str], where: str) -> list[EdgekdError]:
-    """Names that are no layer with weights and hold none, or that leave nothing."""
+    """Faults for names that match no layer with weights, or if every layer is ignored."""
     faults: list[EdgekdError] = [
         InputError(
-            f"no layer '{name}' with weights",
+            f"there is no layer '{name}' with weights",
             where=f"{where}.ignore",
             allowed=", ".join(layers),
             hint=nearest(name, layers),
@@ -132,7 +133,7 @@ def ignored_faults(ignore: Sequence[str], layers: Collection[str], where: str) -
 
 
 def number_faults(candidate: Candidate, dtype: str, where: str) -> list[EdgekdError]:
-    """Weights that are no numbers, or beyond what fp16 holds."""
+    """Faults for weights that are not finite, or out of range for fp16."""
     faults: list[EdgekdError] = []
     for name, value in candidate.module.named_parameters():
         if not bool(value.isfinite().all()):

@@ -1,7 +1,5 @@
-"""An exported program without side effects: nothing is changed in place, no region is nested.
-
-Quantizing puts copies between operators, so an operator that changes its input in place would
-change a copy. What is left after this has values alone.
+"""Makes an exported program functional: no in-place operators, no nested regions. Quantization
+inserts operators between others, so an in-place operator would change a copy of its input.
 """
 
 from typing import Any
@@ -18,10 +16,9 @@ aten = torch.ops.aten
 
 
 def functional(program: ExportedProgram, where: str) -> fx.GraphModule:
-    """The graph of a program, its in-place operators replaced and its regions inlined.
-
-    Parts under `torch.no_grad` or a disabled `torch.autocast` become plain operators. Raises
-    `InputError` for a network whose answer depends on other samples or on earlier calls.
+    """The graph of a program, with in-place operators replaced and regions inlined. Parts under
+    `torch.no_grad` or a disabled `torch.autocast` become plain operators. Raises `InputError` for a
+    network whose output depends on other samples or on earlier calls.
     """
     _refuse_batch_statistics(program, where)
     if any(_has_effects(node) for node in program.graph.nodes):
@@ -52,15 +49,15 @@ def _refuse_batch_statistics(program: ExportedProgram, where: str) -> None:
         _, _, _, mean, variance, training, *_ = node.args
         if training or mean is None or variance is None:
             raise InputError(
-                f"batch norm '{layer_of(node)}' uses the statistics of the batch at inference, so "
-                "a sample's answer depends on the others",
+                f"batch norm '{layer_of(node)}' uses batch statistics at inference, so a sample's "
+                "output depends on the other samples",
                 where=where,
                 hint="train with track_running_stats=True, or use nn.InstanceNorm or nn.GroupNorm",
             )
 
 
 def _drop_mutations(graph: fx.GraphModule, where: str) -> None:
-    """Remove the copies back into inputs and buffers at the end of a program's module."""
+    """Remove the copies into inputs and buffers at the end of a program's module."""
     for node in list(graph.graph.nodes):
         if node.target is not aten.copy_.default:
             continue
@@ -70,15 +67,15 @@ def _drop_mutations(graph: fx.GraphModule, where: str) -> None:
         graph.graph.eliminate_dead_code()
         if is_constant(target) and target in graph.graph.nodes and target.users:
             raise InputError(
-                f"forward() changes the buffer '{target.target}', so an answer depends on the "
-                "calls before",
+                f"forward() changes the buffer '{target.target}', so its output depends on "
+                "earlier calls",
                 where=where,
-                hint="keep the state outside: take it as an input and return it",
+                hint="keep the state outside the model: take it as an input and return it",
             )
 
 
 def _rewrite_batch_norm(graph: fx.GraphModule, node: fx.Node) -> None:
-    """`_native_batch_norm_legit_no_training` and its first item, as `batch_norm`."""
+    """Replace `_native_batch_norm_legit_no_training` and its first item by `batch_norm`."""
     arguments: tuple[Any, ...] = node.args
     x, gamma, beta, mean, variance, momentum, epsilon = arguments
     for user in list(node.users):
@@ -95,7 +92,7 @@ def _rewrite_batch_norm(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _rewrite_view(graph: fx.GraphModule, node: fx.Node) -> None:
-    """The one size that depends on the batch, as -1: no operator has to compute it."""
+    """Replace the one size that depends on the batch by -1, so that no operator computes it."""
     sizes: Any = node.args[1]
     shape = node.meta["val"].shape
     free = [size for size in shape if not isinstance(size, int)]
@@ -104,7 +101,8 @@ def _rewrite_view(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _rewrite_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
-    """A slice that is overwritten, as what is before it, the new values, and what is behind it."""
+    """Replace an overwritten slice by a concatenation of the part before, the new values and the
+    rest."""
     source, x, dim, start, end, step = _scatter_arguments(node)
     size = x.meta["val"].shape[dim]
     if step != 1 or not isinstance(size, int) or not isinstance(start, int):
@@ -119,7 +117,8 @@ def _rewrite_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _rewrite_slice(graph: fx.GraphModule, node: fx.Node) -> None:
-    """A slice of a concatenation along the same dimension, taken of its parts instead."""
+    """Replace a slice of a concatenation along the same dimension by a concatenation of its
+    parts."""
     x, dim, start, end, step = _slice_arguments(node)
     size = x.meta["val"].shape[dim]
     if x.target is not aten.cat.default or step != 1 or not isinstance(size, int):
@@ -145,7 +144,7 @@ def _scatter_arguments(node: fx.Node) -> tuple[Any, ...]:
 
 
 def _indices(given: dict[str, Any]) -> tuple[Any, ...]:
-    """The sliced node, the dimension from 0, start, end and step of a slice's arguments."""
+    """The arguments of a slice: the node, the non-negative dimension, start, end and step."""
     start, end = given.get("start"), given.get("end")
     return (
         given["self"],
@@ -157,7 +156,7 @@ def _indices(given: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _parts(graph: fx.GraphModule, x: fx.Node, dim: int, start: int, end: int) -> list[fx.Node]:
-    """Nodes whose concatenation is x[start:end] along `dim`; looks through concatenations."""
+    """Nodes whose concatenation is x[start:end] along `dim`; sees through concatenations."""
     value: Tensor = x.meta["val"]
     if start >= end:
         return []
@@ -192,7 +191,7 @@ def _joined(graph: fx.GraphModule, parts: list[fx.Node], dim: int, like: fx.Node
 
 
 def _rewrite_copy(graph: fx.GraphModule, node: fx.Node) -> None:
-    """`copy` gives its second argument in the shape and type of its first."""
+    """Replace `copy`, whose result is its second argument in the shape and type of its first."""
     target, source = node.args[0], node.args[1]
     before, after = target.meta["val"], source.meta["val"]  # type: ignore[union-attr]
     if before.dtype == after.dtype and tuple(before.shape) == tuple(after.shape):
@@ -201,7 +200,7 @@ def _rewrite_copy(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _rewrite_like(graph: fx.GraphModule, node: fx.Node) -> None:
-    """`ones_like(x)` in arithmetic with a tensor of x's size, as a number."""
+    """Replace `ones_like(x)` by a number in arithmetic with a tensor of x's size."""
     values: dict[Any, Any] = {aten.ones_like.default: 1, aten.zeros_like.default: 0}
     value = values.get(node.target, node.args[-1])
     for user in list(node.users):
@@ -216,7 +215,7 @@ def _rewrite_like(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _rewrite_adaptive_max(graph: fx.GraphModule, node: fx.Node) -> None:
-    """A maximum over equal windows, as the plain pooling that every runtime has."""
+    """Replace a maximum over equal windows by max pooling, which every runtime has."""
     x: Any = node.args[0]
     wanted: Any = node.args[1]
     rank = 2 if node.target is aten.adaptive_max_pool2d.default else 1
@@ -242,7 +241,7 @@ def _rewrite_adaptive_max(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def slice_splits(graph: fx.GraphModule) -> None:
-    """Each part of a split or chunk as a slice: one operator, one value, one grid."""
+    """Replace each part of a split or chunk by a slice: one operator, one value, one grid."""
     for node in list(graph.graph.nodes):
         if node.target not in _SPLITS:
             continue

@@ -1,7 +1,6 @@
-"""Huffman coding of symbols, canonical, with its decoder.
-
-Huffman 1952. A code is told by its lengths alone: of equal lengths the smaller symbol has the
-smaller code (as in DEFLATE, RFC 1951, section 3.2.2). Codes are written from their highest bit.
+"""Canonical Huffman coding and decoding. Huffman 1952. Code lengths alone define a code: among
+equal lengths the smaller symbol has the smaller code (as in DEFLATE, RFC 1951, section 3.2.2).
+Codes are written from their highest bit.
 """
 
 import heapq
@@ -12,11 +11,11 @@ import numpy as np
 from edgekd.errors import InputError
 
 LONGEST = 57
-"""Bits of the longest code that a decoder's table can tell apart here."""
+"""The longest code in bits that the decoder supports."""
 
 
 def code_lengths(counts: Mapping[int, int]) -> dict[int, int]:
-    """The length of each symbol's code; the only symbol of a text has one bit."""
+    """The code length of each symbol; a text with a single symbol uses one bit."""
     if len(counts) == 1:
         return dict.fromkeys(counts, 1)
     heap: list[tuple[int, int, tuple[int, ...]]] = [
@@ -34,20 +33,20 @@ def code_lengths(counts: Mapping[int, int]) -> dict[int, int]:
 
 
 def codes_of(lengths: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-    """(code, length) of each symbol, from the lengths alone. Raises `InputError` for lengths that
-    no code has."""
+    """The (code, length) of each symbol, from the lengths alone. Raises `InputError` for lengths
+    that no code can have."""
     codes, code, before = {}, 0, 0
     for symbol, length in sorted(lengths.items(), key=lambda item: (item[1], item[0])):
         code <<= length - before
         codes[symbol] = code, length
         code, before = code + 1, length
     if not codes or before > LONGEST or code > 1 << before or min(lengths.values()) < 1:
-        raise InputError("no Huffman code has these lengths")
+        raise InputError("no Huffman code has these code lengths")
     return codes
 
 
 def encode(symbols: np.ndarray) -> tuple[bytes, dict[int, int]]:
-    """The bits of a text (n,) of integers, filled up to bytes with zeros, and the code lengths."""
+    """The coded bits of (n,) integers, padded with zeros to whole bytes, and the code lengths."""
     found, index, counts = np.unique(symbols, return_inverse=True, return_counts=True)
     lengths = code_lengths({int(s): int(c) for s, c in zip(found, counts, strict=True)})
     codes = codes_of(lengths)
@@ -64,7 +63,8 @@ def encode(symbols: np.ndarray) -> tuple[bytes, dict[int, int]]:
 
 
 def decode(data: bytes, lengths: Mapping[int, int], count: int) -> np.ndarray:
-    """(count,) int64 symbols. Raises `InputError` where the bits end early or are no code."""
+    """The (count,) int64 symbols. Raises `InputError` if the bits end early or are not valid
+    codes."""
     symbols = {(length, code): symbol for symbol, (code, length) in codes_of(lengths).items()}
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).tolist()
     found = np.empty(count, dtype=np.int64)
@@ -73,7 +73,7 @@ def decode(data: bytes, lengths: Mapping[int, int], count: int) -> np.ndarray:
         code, length = 0, 0
         while (length, code) not in symbols:
             if place >= len(bits) or length >= longest:
-                raise InputError(f"the coded bits break off at symbol {number} of {count}")
+                raise InputError(f"the coded bits end at symbol {number} of {count}")
             code, length, place = code << 1 | bits[place], length + 1, place + 1
         found[number] = symbols[length, code]
     return found

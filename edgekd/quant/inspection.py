@@ -1,4 +1,4 @@
-"""What a quantized graph computes in integers, and what it leaves in float."""
+"""Finds what a quantized graph computes in integers and what it leaves in float."""
 
 from typing import cast
 
@@ -10,7 +10,7 @@ from edgekd.quant import ops
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 
 _INTEGER = ops.WEIGHTED | ops.FUSED | ops.REGRIDDED | ops.SHARED | ops.JOINED
-"""What runtimes have integer kernels for; anything else computes in float wherever it stands."""
+"""Operators for which runtimes have integer kernels; all others compute in float."""
 
 _QUIET = {torch.ops.aten.sym_size.int, torch.ops.aten._assert_tensor_metadata.default}
 
@@ -26,7 +26,7 @@ def float_islands(module: nn.Module) -> list[str]:
 
 
 def computes(node: fx.Node) -> bool:
-    """Whether a node is an operator of the model: no quantization and no bookkeeping."""
+    """Whether a node is an operator of the model, and not quantization or bookkeeping."""
     return (
         node.op == "call_function"
         and isinstance(node.target, torch._ops.OpOverload)
@@ -36,7 +36,7 @@ def computes(node: fx.Node) -> bool:
 
 
 def _gives_tensors(node: fx.Node) -> bool:
-    """Whether a node gives a tensor, or several, as a split or a recurrent layer does."""
+    """Whether a node's result is a tensor, or several, as of a split or a recurrent layer."""
     value = node.meta.get("val")
     if isinstance(value, tuple | list):
         return any(isinstance(part, torch.Tensor) for part in value)
@@ -44,8 +44,8 @@ def _gives_tensors(node: fx.Node) -> bool:
 
 
 def _is_integer(node: fx.Node) -> bool:
-    """An operator with an integer kernel that stands between dequantize and quantize, a fused clamp
-    counted with what it is fused to."""
+    """Whether a node has an integer kernel and is between dequantize and quantize ops; a fused
+    clamp counts with its operator."""
     if node.target not in _INTEGER:
         return False
     if node.target in ops.WEIGHTED and node.args[1].target not in DEQUANTIZE:  # type: ignore[union-attr, operator]
@@ -63,12 +63,12 @@ def _is_integer(node: fx.Node) -> bool:
 
 
 def _is_tensor(node: fx.Node) -> bool:
-    """Not a constant, and not the size of a tensor."""
+    """Whether a node is neither a constant nor the size of a tensor."""
     return node.op != "get_attr" and isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def output_scale(module: nn.Module) -> float | None:
-    """The step of the grid that a quantized graph's output lies on; None for a float output."""
+    """The scale of a quantized graph's output; None for a float output."""
     if not isinstance(module, fx.GraphModule):
         return None
     output = next(node for node in reversed(module.graph.nodes) if node.op == "output")

@@ -1,7 +1,6 @@
-"""Full int8 with grids that are trained: LSQ's steps, or PACT's ends for the activations.
-
-A trained-in grid takes the place of torchao's fake quantization in the prepared graph, and gives it
-back with the range that it has learned, so that the finished graph is made as it always is.
+"""Full int8 with learned grids: LSQ's steps, or PACT's bounds for the activations. A learned grid
+replaces torchao's fake quantizer in the prepared graph, and restores it with the learned range
+after training, so that the graph is converted as usual.
 """
 
 from abc import abstractmethod
@@ -19,7 +18,7 @@ Learned = Literal["lsq", "pact"]
 
 
 class _Grid(nn.Module):
-    """Stands in for a fake quantizer, which it keeps; `settle` hands over what was learned."""
+    """Replaces a fake quantizer, which it keeps; `settle` gives it the learned range."""
 
     def __init__(self, fake: FakeQuantize) -> None:
         super().__init__()
@@ -39,11 +38,11 @@ class _Grid(nn.Module):
 
     @abstractmethod
     def range(self) -> tuple[Tensor, Tensor]:
-        """What the observer would have to see for the learned grid."""
+        """The range that the observer would need for the learned grid."""
 
 
 class LearnedGrid(_Grid):
-    """LSQ around a zero point that stays; for weights one step a channel."""
+    """LSQ with a fixed zero point; for weights, one step per channel."""
 
     def __init__(self, fake: FakeQuantize, rank: int = 0) -> None:
         super().__init__(fake)
@@ -68,7 +67,7 @@ class LearnedGrid(_Grid):
 
 
 class LearnedEnds(_Grid):
-    """PACT: the values' ends are learned; symmetric ones stay so, and an end at 0 stays there."""
+    """PACT: learned bounds; symmetric ones stay symmetric, and a bound at 0 stays at 0."""
 
     def __init__(self, fake: FakeQuantize) -> None:
         super().__init__(fake)
@@ -82,7 +81,7 @@ class LearnedEnds(_Grid):
         self.lower = None if self.symmetric or not bool(low < 0) else Step(low.detach().reshape(()))
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """Low and high, each a number."""
+        """The lower and the upper bound."""
         high = self.upper()
         if self.symmetric:
             return -high, high
@@ -97,9 +96,8 @@ class LearnedEnds(_Grid):
 
 
 def learn_grids(graph: fx.GraphModule, method: Learned) -> None:
-    """Put trained grids in place of the fake quantizers of a prepared graph whose ranges are set.
-
-    `lsq` learns those of weights and activations, `pact` those of activations alone.
+    """Replace the fake quantizers of a prepared graph, whose ranges are set, by learned grids.
+    `lsq` learns the grids of weights and activations, `pact` those of activations only.
     """
     made: dict[int, nn.Module] = {}
     with torch.no_grad():
@@ -113,7 +111,7 @@ def learn_grids(graph: fx.GraphModule, method: Learned) -> None:
 
 
 def _fakes(graph: fx.GraphModule) -> list[tuple[str, FakeQuantize, int]]:
-    """Each fake quantizer by the name it is called by, and of weights the number of dimensions."""
+    """Each fake quantizer by name, with the number of dimensions if it quantizes a weight."""
     found = []
     for node in graph.graph.nodes:
         if node.op != "call_module":
@@ -127,7 +125,7 @@ def _fakes(graph: fx.GraphModule) -> list[tuple[str, FakeQuantize, int]]:
 
 
 def settle_grids(graph: fx.GraphModule) -> None:
-    """Put the fake quantizers back, each with the grid that was learned in its place."""
+    """Restore the fake quantizers, each with its learned grid."""
     with torch.no_grad():
         for node in graph.graph.nodes:
             if node.op == "call_module":

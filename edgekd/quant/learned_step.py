@@ -1,4 +1,4 @@
-"""Learned step size quantization: the step of a grid trained together with the weights.
+"""Learned step size quantization: a grid's step is trained together with the weights.
 
 Esser et al. 2020 (arXiv:1902.08153). With x = v / s and the grid's ends low <= 0 <= high:
 
@@ -37,9 +37,9 @@ class _LearnedStep(torch.autograd.Function):
 def learned_step(
     value: Tensor, step: Tensor, low: int, high: int, shared: int | None = None
 ) -> Tensor:
-    """`value` on the grid of `step` (which broadcasts to it), both with the paper's gradients.
-
-    `shared` is N: by default the values of one step; of activations those of one sample.
+    """`value` quantized with `step` (which broadcasts to it), both with the paper's gradients.
+    `shared` is N, by default the number of values per step; for activations, the values of one
+    sample.
     """
     count = value.numel() // step.numel() if shared is None else shared
     rounded: Tensor = _LearnedStep.apply(value, step, low, high, count)  # type: ignore[no-untyped-call]
@@ -47,16 +47,15 @@ def learned_step(
 
 
 def first_step(value: Tensor, high: int, dims: tuple[int, ...]) -> Tensor:
-    """2 mean|v| / sqrt(high), over `dims`: where the paper starts (section 2.1)."""
+    """The paper's initial step 2 mean|v| / sqrt(high), over `dims` (section 2.1)."""
     mean: Tensor = value.abs().mean(dims, keepdim=True)
     return 2 * mean / math.sqrt(high)
 
 
 class Step(nn.Module):
-    """A step that is trained as a multiple of what it started from.
-
-    Steps are far smaller than one, and an optimizer such as Adam moves every parameter by about
-    its learning rate: as a multiple the step moves by that share of itself.
+    """A step that is trained as a multiple of its initial value. Steps are far smaller than one,
+    and an optimizer such as Adam changes every parameter by about its learning rate: with a
+    multiple, the step changes by that fraction of itself.
     """
 
     start: Tensor

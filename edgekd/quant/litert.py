@@ -1,6 +1,5 @@
 """The converter's own process: `python -m edgekd.quant.litert graph.pt2 model.tflite int8 1,1,8,8`.
-
-It is started by the TFLite backend alone and holds everything of litert-torch that is imported.
+Only the TFLite backend starts it, and only this module imports litert-torch.
 """
 
 import sys
@@ -16,7 +15,7 @@ from edgekd.values.target import Scheme
 
 
 class _ChannelsLast(nn.Module):
-    """Takes (N, H, W, C) and gives it to a module that takes (N, C, H, W)."""
+    """Wraps a module with (N, C, H, W) inputs so that it takes (N, H, W, C)."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -29,7 +28,7 @@ class _ChannelsLast(nn.Module):
 
 
 def main(program: str, made: str, form: str, shape: str) -> None:
-    """Convert one program; whatever goes wrong ends the process with a traceback and status 1."""
+    """Convert one program; any error ends the process with a traceback and exit status 1."""
     assert rewrite.QUANTIZE
     example = torch.zeros([int(size) for size in shape.split(",")])
     # The backend wrote this file a moment ago; it is not one from outside.

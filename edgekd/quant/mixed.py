@@ -1,4 +1,4 @@
-"""Mixed precision by measured sensitivity: the layers that suffer most stay wider."""
+"""Mixed precision by measured sensitivity: the most sensitive layers stay wider."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Literal, Protocol
@@ -15,10 +15,10 @@ Wide = Literal["int4", "int8", "float"]
 
 
 class Mixed(Value):
-    """Which layers stay `wide`: so many `layers`, or as many as an `accuracy_drop` needs.
-
-    The drop is in points of the validation samples' score. A layer's sensitivity is the squared
-    error of the network's outputs when it alone is narrow, relative to the outputs' own square.
+    """Which layers stay `wide`: a number of `layers`, or as many as keep within `accuracy_drop`, in
+    percentage points of the score on the validation samples. A layer's sensitivity is the squared
+    error of the network's outputs when only that layer is narrow, relative to the outputs' own
+    square.
     """
 
     wide: Wide | None = None
@@ -39,13 +39,13 @@ class Trial(Protocol):
     layers: list[str]
 
     def narrow(self, names: Collection[str]) -> None:
-        """These are narrow, all other layers wide."""
+        """Make these layers narrow and all others wide."""
 
 
 def sensitivities(
     trial: Trial, reference: nn.Module, samples: Tensor, progress: Progress
 ) -> dict[str, float]:
-    """Each layer's relative output error when it alone is narrow, the largest first."""
+    """Each layer's relative output error when only that layer is narrow, the largest first."""
     found: dict[str, float] = {}
     with torch.no_grad():
         expected = predict(reference, samples).double()
@@ -65,7 +65,7 @@ def widened(
     score: Callable[[nn.Module], float],
     before: float,
 ) -> tuple[str, ...]:
-    """The layers that stay wide: the first ones of `errors`, as few as the recipe allows."""
+    """The layers that stay wide: the first of `errors`, as few as the recipe allows."""
     order = list(errors)
     if mixed.layers is not None:
         return tuple(order[: mixed.layers])

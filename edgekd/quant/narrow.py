@@ -1,15 +1,14 @@
-"""Weights in few bits: int8, int4, ternary and binary, a scale for each group of them.
+"""Weights in few bits: int8, int4, ternary and binary, with one scale per group. A group is a run
+of adjacent weights of one output channel: (o, groups, size).
 
-A group is so many weights of one output channel that lie next to each other, (o, groups, size).
-
-- int8, int4: s = max|w| / Q, codes round(w / s) in [-Q, Q], Q = 127 and 7. Without training the
-  scale is the share of that maximum whose squared error is least.
+- int8, int4: s = max|w| / Q, codes round(w / s) in [-Q, Q], Q = 127 and 7. Without
+  training the scale is the fraction of that maximum with the least squared error.
 - ternary: with D = 0.7 mean|w|, codes sign(w) where |w| > D and 0 elsewhere, s the mean of those
   |w|. Li & Liu 2016 (arXiv:1605.04711), eq. 6.
 - binary: codes sign(w) with sign(0) = 1, s = mean|w|. Rastegari et al. 2016 (arXiv:1603.05279),
   eq. 6.
 
-All train straight through; ternary and binary pass no gradient where |w| > 1 (Courbariaux et al.
+All use straight-through gradients; ternary and binary pass none where |w| > 1 (Courbariaux et al.
 2016, arXiv:1602.02830, eq. 4).
 """
 
@@ -26,24 +25,25 @@ LIMIT: dict[Narrow, int] = {"int8": 127, "int4": 7, "ternary": 1, "binary": 1}
 """The largest code; the smallest is its negative."""
 
 BITS = {127: 8, 7: 4, 1: 2}
-"""What a code takes in a file, by its limit: ONNX has no type below two bits."""
+"""Bits per code in a file, by the largest code: ONNX has no type below two bits."""
 
 WIDTH = ("binary", "ternary", "int4", "int8", "float")
-"""From the fewest bits to the most."""
+"""The types from the fewest bits to the most."""
 
 _SMALLEST = 2.0**-126
 _SHARES = torch.linspace(1.0, 0.5, 26)
 
 
 def group_size(weights: int, wanted: int) -> int:
-    """The largest divisor of a channel's weights that is at most `wanted`; 0 wants the channel."""
+    """The largest divisor of a channel's number of weights up to `wanted`; 0 is the whole
+    channel."""
     if not wanted or wanted >= weights:
         return weights
     return next(size for size in range(wanted, 0, -1) if weights % size == 0)
 
 
 def grouped(weight: Tensor, size: int) -> Tensor:
-    """(o, ...) as (o, groups, size)."""
+    """A weight (o, ...) reshaped to (o, groups, size)."""
     return weight.reshape(weight.shape[0], -1, size)
 
 
@@ -66,7 +66,7 @@ def _least_error(groups: Tensor, scale: Tensor, limit: int) -> Tensor:
 
 
 def ternary(groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and scales of the ternary weights."""
+    """Codes and scales of ternary weights."""
     size = groups.abs()
     large = size > 0.7 * size.mean(2, keepdim=True)
     scale = (size * large).sum(2, keepdim=True) / large.sum(2, keepdim=True).clamp_min(1)
@@ -74,13 +74,13 @@ def ternary(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def binary(groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and scales of the binary weights."""
+    """Codes and scales of binary weights."""
     codes = torch.where(groups < 0, -1.0, 1.0)
     return codes, groups.abs().mean(2, keepdim=True)
 
 
 class _Through(torch.autograd.Function):
-    """The second value forward; backward the gradient to the first, where `passes`."""
+    """Forward: the second value. Backward: the gradient goes to the first, where `passes`."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, narrow: Tensor, passes: Tensor) -> Tensor:
@@ -94,10 +94,9 @@ class _Through(torch.autograd.Function):
 
 
 class NarrowWeight(nn.Module):
-    """A weight (o, ...) as its codes give it back, of the same shape; trained straight through.
-
-    `learned` trains the scales of integers as LSQ's steps; `search` looks for the scale of least
-    squared error instead of the largest weight. `enabled` switches it off for measuring.
+    """A weight (o, ...), quantized and dequantized, with straight-through gradients. `learned`
+    trains the integer types' scales as LSQ steps; `search` picks the scale with the least squared
+    error instead of the largest weight. `enabled` can switch it off for measurements.
     """
 
     def __init__(

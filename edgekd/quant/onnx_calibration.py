@@ -1,4 +1,4 @@
-"""The way without training for an ONNX file alone: NNCF calibrates the file itself."""
+"""Post-training quantization of an ONNX file: NNCF calibrates the file itself."""
 
 import io
 from collections.abc import Iterator
@@ -24,14 +24,14 @@ def calibrate_onnx(
     `scheme` decides: symmetric activations are int8 with the zero point 0, affine ones NNCF's uint8
     for CPUs; weights are symmetric, per channel or per tensor, in eight or seven bits.
 
-    Raises `InputError` for a file that is quantized already or has several inputs, `ToolError` if
+    Raises `InputError` for a file that is already quantized or has several inputs, `ToolError` if
     NNCF fails on it.
     """
     graph = read_onnx(path)
     if len(graph.inputs) != 1:
         raise InputError(f"{len(graph.inputs)} inputs", where=str(path), allowed="one input")
     if "QuantizeLinear" in graph.counts:
-        raise InputError("quantized already", where=str(path), hint="leave the quantize stage out")
+        raise InputError("already quantized", where=str(path), hint="leave the quantize stage out")
     nncf = import_nncf("quantize")
     import onnx
 
@@ -58,7 +58,7 @@ def calibrate_onnx(
 
 
 def _parameters(scheme: Scheme) -> dict[str, Any]:
-    """NNCF's parameters for weights, and for activations where its rules for CPUs don't do."""
+    """NNCF's parameters for weights, and for activations where its CPU rules don't apply."""
     from nncf.common.quantization.structs import QuantizationScheme
     from nncf.quantization.advanced_parameters import QuantizationParameters
 
@@ -73,8 +73,8 @@ def _parameters(scheme: Scheme) -> dict[str, Any]:
 def _signed(model: Any) -> Any:
     """The same model with every activation on a symmetric int8 grid that covers the same range.
 
-    NNCF takes uint8 for a range without negative values, and none of its devices lets int8 be
-    asked for there. The new scale is max(|low|, |high|) / 127, the zero point 0.
+    NNCF uses uint8 for a range without negative values, and none of its devices has an option for
+    int8. The new scale is max(|low|, |high|) / 127, the zero point 0.
     """
     import numpy as np
     from onnx import numpy_helper
@@ -99,10 +99,9 @@ def _signed(model: Any) -> Any:
 
 @contextmanager
 def _depthwise_too() -> Iterator[None]:
-    """Seven-bit weights for depthwise convolutions as well.
-
-    NNCF 3.4 compares kinds exactly, and its list of those whose range is halved
-    (`overflow_fix_metatypes`) has convolutions but not their depthwise subtype.
+    """Apply seven-bit weights to depthwise convolutions as well. NNCF 3.4 compares types exactly,
+    and its list of types whose range is halved (`overflow_fix_metatypes`) has convolutions but not
+    their depthwise subtype.
     """
     from nncf.onnx.graph.metatypes.onnx_metatypes import ONNXDepthwiseConvolutionMetatype
     from nncf.quantization.algorithms.min_max.onnx_backend import ONNXMinMaxAlgoBackend

@@ -1,7 +1,6 @@
-"""Narrow weights in an ONNX file: DequantizeLinear over INT8, INT4 or INT2 codes, Cast of BFLOAT16.
-
-ONNX Runtime 1.31 runs all of them; it keeps the codes packed in memory for matrix products
-(MatMulNBits) and widens the weights of convolutions in each run.
+"""Narrow weights in an ONNX file: DequantizeLinear of INT8, INT4 or INT2 codes, Cast of BFLOAT16.
+ONNX Runtime 1.31 runs all of them; for matrix products it keeps the codes packed in memory
+(MatMulNBits), and it dequantizes the weights of convolutions in each run.
 """
 
 from collections.abc import Sequence
@@ -13,19 +12,18 @@ from edgekd.errors import ToolError
 from edgekd.quant.weight_only import Stored
 
 TWO_BITS_OPSET = 25
-"""The first with INT2, ternary and binary weights' type."""
+"""The first opset with INT2, the type of ternary and binary weights."""
 
 
 def opset_for(stored: Sequence[Stored], usual: int) -> int:
-    """The opset that has the types of these weights."""
+    """The opset that supports the types of these weights."""
     return max(usual, TWO_BITS_OPSET) if any(each.limit == 1 for each in stored) else usual
 
 
 def store_narrow(model: Any, stored: Sequence[Stored], where: str) -> None:
-    """Replace the float initializers of these values by what stores them, in place.
-
-    A weight is found by its values, since exporters rename and transpose. Raises `ToolError` for
-    one that is not in the file.
+    """Replace the float initializers of these weights by their narrow form, in place. A weight is
+    found by its values, since exporters rename and transpose. Raises `ToolError` for one that is
+    not in the file.
     """
     from onnx import numpy_helper
 
@@ -58,7 +56,7 @@ def _place_of(value: Any, floats: dict[str, Any], where: str) -> tuple[str, bool
 
 
 def _stored(stem: str, name: str, each: Stored, transposed: bool) -> tuple[list[Any], list[Any]]:
-    """Initializers, and the nodes that give the tensor `name` of them."""
+    """The initializers, and the nodes that compute the tensor `name` from them."""
     from onnx import TensorProto, helper
 
     if each.codes is None:
@@ -76,7 +74,7 @@ def _stored(stem: str, name: str, each: Stored, transposed: bool) -> tuple[list[
 
 
 def _picked(stem: str, name: str, each: Stored, transposed: bool) -> tuple[list[Any], list[Any]]:
-    """Gather from the centroids; ONNX Runtime does it once, when it loads the file."""
+    """Gather from the centroids; ONNX Runtime folds it once, when it loads the file."""
     from onnx import TensorProto, helper, numpy_helper
 
     assert each.codes is not None
@@ -126,7 +124,7 @@ def _dequantized(
 
 
 def _packed(name: str, codes: Any, limit: int) -> Any:
-    """The codes in the smallest type that holds them, several in a byte below eight bits."""
+    """The codes in the smallest type that holds them, packed into bytes below eight bits."""
     from onnx import TensorProto, helper, numpy_helper
 
     if limit == 127:

@@ -1,7 +1,6 @@
-"""Numbers and constants in arithmetic, in the form in which integer kernels read them.
-
-A kernel adds or multiplies two tensors of integers, each on its own grid. So numbers become
-constants of one element, and a division by a constant becomes a multiplication.
+"""Rewrites numbers and constants in arithmetic for integer kernels. A kernel adds or multiplies two
+integer tensors, each with its own scale. So numbers become one-element constants, and a division by
+a constant becomes a multiplication.
 """
 
 from typing import Any
@@ -18,7 +17,7 @@ _BINARY = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
 
 
 def make_operands_tensors(graph: fx.GraphModule) -> None:
-    """Rewrite the arithmetic that computes in integers so that every operand is a tensor."""
+    """Rewrite integer arithmetic so that every operand is a tensor."""
     for node in graph.graph.nodes:
         if node.target is aten.rsub.Scalar and is_float(node) and len(node.args) == 2:
             node.target, node.args = aten.sub.Tensor, (node.args[1], node.args[0])
@@ -51,7 +50,7 @@ def _tensor(graph: fx.GraphModule, node: fx.Node, operand: Any) -> Any:
 
 
 def _added(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
-    """A constant for `node`, of as many dimensions as its result."""
+    """A constant for `node`, with as many dimensions as its result."""
     result: Tensor = node.meta["val"]
     value = value.reshape([1] * (result.dim() - value.dim()) + list(value.shape))
     with graph.graph.inserting_before(node):

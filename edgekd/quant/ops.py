@@ -1,6 +1,5 @@
-"""What each ATen operator means to the quantizer: with weights, on its own grid, or on its input's.
-
-An operator that is in none of these tables stays in float, and the report names it.
+"""How the quantizer treats each ATen operator: with weights, on its own grid, or on its input's. An
+operator in none of these tables stays in float, and the report names it.
 """
 
 import torch
@@ -27,13 +26,13 @@ FUSED = {
     aten.clamp.default,
     aten.clamp_min.default,
 }
-"""Clamps that a kernel applies for nothing while it requantizes the layer before them."""
+"""Clamps that a kernel applies at no cost while it requantizes the layer before them."""
 
 REGRID = aten.alias.default
-"""Put where a value changes its grid; gone once the grids are known."""
+"""Inserted where a value changes its grid; removed once the grids are known."""
 
 FUSABLE = WEIGHTED | {aten.add.Tensor, aten.add_.Tensor}
-"""What a clamp can be fused to."""
+"""Operators that a clamp can be fused to."""
 
 REGRIDDED = {
     aten.add.Tensor,
@@ -55,7 +54,7 @@ REGRIDDED = {
     aten.leaky_relu_.default,
     aten.alias.default,
 }
-"""Quantized inputs, and a range of values of its own at the output."""
+"""Operators with quantized inputs and an output range of their own."""
 
 SHARED = {
     aten.flatten.using_ints,
@@ -79,10 +78,11 @@ SHARED = {
     aten.pad.default,
     aten.upsample_nearest2d.vec,
 }
-"""The output lies on the input's grid: nothing is computed, or kernels demand it (pooling)."""
+"""Operators whose output is on the input's grid: they compute nothing, or kernels require it
+(pooling)."""
 
 JOINED = {aten.cat.default}
-"""All inputs and the output on one grid."""
+"""Operators whose inputs and output share one grid."""
 
 ATTENTION = {
     aten.softmax.int,
@@ -94,7 +94,8 @@ ATTENTION = {
     aten.einsum.default,
     aten.scaled_dot_product_attention.default,
 }
-"""Stay in float, and so does what is made of their results until the next layer."""
+"""Operators that stay in float, as does everything computed from their results up to the next
+layer."""
 
 SENSITIVE = {
     aten.layer_norm.default,
@@ -115,7 +116,8 @@ SENSITIVE = {
     aten.reciprocal.default,
     aten.cumsum.default,
 }
-"""Stay in float as well, and read floats: they enlarge what rounding did to their inputs."""
+"""Operators that stay in float and read floats, since they amplify the rounding error of their
+inputs."""
 
 
 def name_of(node: fx.Node) -> str:

@@ -1,8 +1,7 @@
-"""An ONNX file with its integer weights entropy-coded, for flash, and the way back.
-
-The weights (INT8 or UINT8 tensors) are taken out and coded by Huffman, either as they are or, where
-that is smaller, as Deep Compression stores pruned ones (Han et al. 2016, arXiv:1510.00149, section
-2): the gaps between weights that are not zero, and those weights. The rest of the file is deflated.
+"""Packs an ONNX file for flash by entropy-coding its integer weights, and unpacks it. The weights
+(INT8 or UINT8 tensors) are Huffman-coded, either as they are or, where that is smaller, as Deep
+Compression stores pruned ones (Han et al. 2016, arXiv:1510.00149, section 2): as the non-zero
+weights and the gaps between them. The rest of the file is deflated.
 
 Layout, little-endian: "EDGEKDH1", the header's length (4 bytes), the header (JSON: `sha256` and
 `bytes` of the ONNX file, `skeleton` the bytes of its deflated rest, `tensors` with `name`, `count`,
@@ -24,18 +23,18 @@ from edgekd.quant.huffman import decode, encode
 
 MAGIC = b"EDGEKDH1"
 WIDTHS = (1, 2, 4)
-"""Bytes of a symbol in a table: the first byte of the table says which."""
+"""Bytes per symbol in a table; the table's first byte says which applies."""
 
 WORTH_IT = 64
-"""Elements below which a table would be larger than what it saves."""
+"""The number of elements below which a table would be larger than its savings."""
 
 LARGEST = 1 << 31
-"""Bytes of the largest file that is unpacked."""
+"""The size in bytes of the largest file that can be unpacked."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed file, and what it was made of: `weights` coded elements in `coded` bytes."""
+    """A packed file and its statistics: `weights` coded elements in `coded` bytes."""
 
     data: bytes
     original: int
@@ -44,7 +43,7 @@ class Packed:
 
 
 def pack(content: bytes, where: str = "") -> Packed:
-    """Pack an ONNX file. Raises `ToolError` if it would not come back bit for bit."""
+    """Pack an ONNX file. Raises `ToolError` if it could not be restored bit for bit."""
     import onnx
 
     model = onnx.load_from_string(content)
@@ -75,7 +74,7 @@ def pack(content: bytes, where: str = "") -> Packed:
     except InputError:
         same = False
     if not same:
-        raise ToolError("this ONNX file does not come back bit for bit", where=where)
+        raise ToolError("this ONNX file can't be restored bit for bit", where=where)
     return Packed(data, len(content), weights, sum(len(stream) for stream in streams))
 
 
@@ -84,7 +83,7 @@ Stream = tuple[int, bytes, bytes]
 
 
 def _coded(values: np.ndarray) -> tuple[str, list[Stream]]:
-    """The smaller of both codings."""
+    """The smaller of the two codings."""
     dense = [_stream(values)]
     (places,) = np.nonzero(values)
     if len(places) in (0, len(values)):
@@ -106,7 +105,7 @@ def _stream(symbols: np.ndarray) -> Stream:
 
 
 def unpack(data: bytes, where: str = "") -> bytes:
-    """The ONNX file of a packed one, bit for bit. Raises `InputError` for anything else."""
+    """Unpack an ONNX file, bit for bit. Raises `InputError` for any other file."""
     try:
         content = _unpacked(data)
     except InputError as error:
@@ -118,7 +117,9 @@ def unpack(data: bytes, where: str = "") -> bytes:
 
 def _unpacked(data: bytes) -> bytes:
     if data[: len(MAGIC)] != MAGIC:
-        raise InputError("no packed model", hint="edgekd compress with a cluster stage makes one")
+        raise InputError(
+            "not a packed model", hint="edgekd compress with a cluster stage makes one"
+        )
     (size,) = struct.unpack_from("<I", data, len(MAGIC))
     start = len(MAGIC) + 4
     header = json.loads(data[start : start + size])
@@ -139,11 +140,11 @@ def _unpacked(data: bytes) -> bytes:
             place = end
         values = found[0] if about["coding"] == "dense" else _spread(found, int(about["count"]))
         if values.min() < 0 or values.max() > 255:
-            raise InputError(f"'{about['name']}' has values that are no bytes")
+            raise InputError(f"'{about['name']}' has values that are not bytes")
         wanted[about["name"]].raw_data = values.astype(np.uint8).tobytes()
     content: bytes = model.SerializeToString(deterministic=True)
     if place != len(data) or hashlib.sha256(content).hexdigest() != header["sha256"]:
-        raise InputError("a damaged packed file: its contents have another hash")
+        raise InputError("a damaged packed file: the hash of its contents differs")
     return content
 
 
@@ -154,14 +155,14 @@ def _skeleton(data: bytes, most: int) -> Any:
     try:
         return onnx.load_from_string(text)
     except Exception:  # protobuf's DecodeError, whose module has no types
-        raise InputError("a damaged packed file: no ONNX model in it") from None
+        raise InputError("a damaged packed file: it contains no ONNX model") from None
 
 
 def _symbols(data: bytes, table: int, count: int, about: dict[str, Any]) -> np.ndarray:
     width = data[0] if data else 0
     whole = width in WIDTHS and 0 < table <= len(data) and (table - 1) % (width + 1) == 0
     if not whole or not 0 <= count <= int(about["count"]):
-        raise InputError(f"a damaged packed file: '{about['name']}' has no whole table")
+        raise InputError(f"a damaged packed file: the table of '{about['name']}' is incomplete")
     size = (table - 1) // (width + 1)
     symbols = np.frombuffer(data, dtype=f"<u{width}", count=size, offset=1).tolist()
     lengths = dict(zip(symbols, data[1 + width * size : table], strict=True))
@@ -169,11 +170,11 @@ def _symbols(data: bytes, table: int, count: int, about: dict[str, Any]) -> np.n
 
 
 def _spread(streams: list[np.ndarray], count: int) -> np.ndarray:
-    """The gaps and the weights between them as one row of `count`."""
+    """The (count,) weights, rebuilt from the gaps and the non-zero values."""
     gaps, weights = streams
     places = (gaps + 1).cumsum() - 1
     if len(gaps) != len(weights) or not len(places) or int(places[-1]) >= count:
-        raise InputError("a damaged packed file: its gaps don't fit")
+        raise InputError("a damaged packed file: its gaps do not add up")
     values = np.zeros(count, dtype=np.int64)
     values[places] = weights
     return values

@@ -1,7 +1,6 @@
-"""A module's graph, ready for its ranges to be measured, whoever sets them.
-
-What depends on the samples is decided here: how far a padding of -inf reaches, and which
-concatenations would press values of very different sizes onto one grid.
+"""Prepares a module's graph for calibration or training. It makes the choices that depend on
+samples: the finite value that replaces a padding of -inf, and the concatenations whose inputs
+differ too much in size for one grid.
 """
 
 from dataclasses import dataclass
@@ -20,20 +19,20 @@ from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 aten = torch.ops.aten
 
 NOTES = "quantization_notes"
-"""The key of a quantized graph's `meta` that holds what the user should know of it."""
+"""The key of a quantized graph's `meta` that holds notes for the user."""
 
 _PADS = {aten.constant_pad_nd.default, aten.pad.default}
 _MAX_POOLS = {aten.max_pool1d.default, aten.max_pool2d.default}
 _FEWEST_LEVELS = 32
-"""Of the 256 of a common grid, what each input must have for itself."""
+"""The levels of a common 256-level grid that each input must at least use."""
 
 _MEASURED = 64
-"""Samples by which ranges are compared."""
+"""The number of samples on which ranges are compared."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A float graph, the names of `apart` concatenations that stay in float, and `notes`."""
+    """A float graph, the names of concatenations that stay in float (`apart`), and `notes`."""
 
     graph: fx.GraphModule
     apart: tuple[str, ...]
@@ -41,9 +40,9 @@ class Prepared:
 
 
 def prepare_graph(module: nn.Module, example: Tensor, samples: Tensor, where: str) -> Prepared:
-    """Export a module and fit what the samples decide. `samples` are (N, ...).
+    """Export a module and make the choices that depend on `samples` (N, ...).
 
-    Raises `ToolError` if the graph then computes something else than the module on them.
+    Raises `ToolError` if the graph computes something else than the module on the samples.
     """
     prepared = _prepared(module, example, samples, where)
     check_exported(prepared.graph, module, samples, where)
@@ -79,7 +78,7 @@ def _feeds_max_pools(node: fx.Node) -> bool:
 
 
 def _fit_pad(node: fx.Node, least: float) -> None:
-    """Pad with the least value there is instead of less: a maximum never chooses either."""
+    """Pad with the least value instead of -inf: max pooling never picks either."""
     place = 2 if node.target is aten.constant_pad_nd.default else 3
     arguments = list(node.args)
     value = arguments[place] if len(arguments) > place else node.kwargs.get("value", 0.0)
@@ -95,7 +94,7 @@ def _fit_pad(node: fx.Node, least: float) -> None:
 def _ranges(
     graph: fx.GraphModule, wanted: list[Any], samples: Tensor
 ) -> dict[Any, tuple[float, float]]:
-    """The least and the largest value of each node."""
+    """The smallest and the largest value of each node."""
     found: dict[Any, tuple[float, float]] = {}
 
     class Watched(fx.Interpreter):
@@ -114,7 +113,8 @@ def _ranges(
 def _uneven(
     joins: list[fx.Node], ranges: dict[Any, tuple[float, float]]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Concatenations of values whose sizes differ too much for one grid, and what to say."""
+    """Concatenations of values whose sizes differ too much for one grid, and the notes about
+    them."""
     apart, notes = [], []
     for node in joins:
         parts: Any = node.args[0]
@@ -122,19 +122,20 @@ def _uneven(
         largest, least = max(spans), min((span for span in spans if span > 0), default=0.0)
         if least * 256 >= largest * _FEWEST_LEVELS:
             continue
-        ratio = f"'{node.name}' joins values of which some are {largest / least:.0f} times larger"
+        ratio = (
+            f"'{node.name}' joins values that differ in size by a factor of {largest / least:.0f}"
+        )
         if _reaches_layer(node):
-            notes.append(f"{ratio}: on one int8 grid the small ones keep few levels")
+            notes.append(f"{ratio}: on one int8 grid the small ones have few levels left")
         else:
             apart.append(node.name)
-            notes.append(f"{ratio}: joined in float, each part on a grid of its own")
+            notes.append(f"{ratio}: they are joined in float, each part on its own grid")
     return tuple(apart), tuple(notes)
 
 
 def _keep_clamps_fused(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Give clamped values that are joined with signed ones a grid of their own, from zero.
-
-    On the common grid zero is not the least value, and kernels that clamp by saturating the
+    """Give clamped values that are concatenated with signed ones their own grid, starting at zero.
+    On the common grid zero is not the smallest value, and kernels that clamp by saturating the
     output, as ONNX Runtime's do, would leave layer and clamp in float.
     """
     parts: Any = node.args[0]

@@ -1,7 +1,6 @@
-"""Quantization-aware training: fake quantization inside the graph, gradients straight through it.
-
-Jacob et al. 2018, section 3; the batch norms are folded before (section 3.2), so there are no
-batch statistics left to freeze. Ranges start from real samples and stand still at the end.
+"""Quantization-aware training: fake quantization in the graph, with straight-through gradients.
+Jacob et al. 2018, section 3. Batch norms are folded beforehand (section 3.2), so there are no batch
+statistics to freeze. Ranges start from real samples and are frozen at the end.
 """
 
 from collections.abc import Collection
@@ -27,11 +26,10 @@ def prepare_qat(
     where: str = "quantize",
     floats: Collection[str] = (),
 ) -> fx.GraphModule:
-    """A graph to be trained as any module is, its ranges set from `samples` (N, ...).
-
+    """A graph that can be trained like any module, with ranges set from `samples` (N, ...).
     `floats` are the layers that stay in float. Layers keep their names in the nodes' metadata, so
-    losses may read features. `train()` and
-    `eval()` switch whether ranges follow the data.
+    losses can read features. Ranges follow the data in `train()` mode and are fixed in `eval()`
+    mode.
     """
     start = prepare_graph(module, example, samples, where)
     graph = start.graph
@@ -47,12 +45,12 @@ def prepare_qat(
 
 
 def activations(graph: nn.Module) -> list[ActivationFakeQuantize]:
-    """Every fake quantization of an activation; shared ones once."""
+    """Every fake quantizer of an activation, without duplicates."""
     return [part for part in graph.modules() if isinstance(part, ActivationFakeQuantize)]
 
 
 def _set_ranges(graph: fx.GraphModule, samples: Tensor) -> None:
-    """The mean of the batches' extremes, before anything is rounded."""
+    """Set ranges to the mean of the batches' extremes, measured without rounding."""
     found = activations(graph)
     constants = [part.activation_post_process.averaging_constant for part in found]
     graph.train()
@@ -69,7 +67,7 @@ def _set_ranges(graph: fx.GraphModule, samples: Tensor) -> None:
 
 
 def freeze_ranges(graph: nn.Module) -> None:
-    """From here on the activations' ranges stand still; the weights' follow the weights."""
+    """Freeze the activations' ranges; those of weights still follow the weights."""
     for part in activations(graph):
         part.disable_observer()
 

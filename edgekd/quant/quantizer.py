@@ -1,4 +1,4 @@
-"""The one quantizer: it writes on every node of an exported graph what the target's scheme wants.
+"""The quantizer: it annotates every node of an exported graph with the target's scheme.
 
 The graph is always quantized to int8. Eight bits from -128 with zero point z and eight bits from 0
 with zero point z + 128 are the same grid, so `uint8-affine` is a rendering of the same graph
@@ -31,10 +31,9 @@ ANNOTATION = "quantization_annotation"
 
 
 class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]
-    """Follows the range of what passes while training, and leaves it alone in evaluation.
-
-    Not PyTorch's fused kernel: that one works out a scale of its own, which is not the observer's
-    and so not the one that the finished graph is given.
+    """Fake quantization whose range follows the data in train mode and is fixed in eval mode.
+    PyTorch's fused kernel is not used: it computes its own scale, which differs from the observer's
+    and so from the finished graph's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,12 +47,12 @@ class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]
 
 
 def weight_limit(scheme: Scheme) -> int:
-    """The largest quantized weight: 127, or 63 where only seven bits are exact."""
+    """The largest quantized weight: 127, or 63 if only seven bits are exact."""
     return int(2 ** (scheme.weight_bits - 1)) - 1
 
 
 def activation_spec(scheme: Scheme) -> QuantizationSpec:
-    """Per tensor, over all 256 values; symmetric ones keep their zero point at 0."""
+    """Per tensor, with all 256 values; symmetric ones have the zero point 0."""
     symmetric = scheme.activations == "int8-symmetric"
     fake_quantize = ActivationFakeQuantize.with_args(
         observer=MovingAverageMinMaxObserver, averaging_constant=0.01
@@ -68,7 +67,7 @@ def activation_spec(scheme: Scheme) -> QuantizationSpec:
 
 
 def weight_spec(scheme: Scheme) -> QuantizationSpec:
-    """Symmetric, without -128; observed afresh at every step, as weights move during training."""
+    """Symmetric, without -128; observed anew at every step, as weights change in training."""
     limit = weight_limit(scheme)
     per_channel = scheme.per_channel
     observer = MovingAveragePerChannelMinMaxObserver if per_channel else MovingAverageMinMaxObserver
@@ -84,7 +83,7 @@ def weight_spec(scheme: Scheme) -> QuantizationSpec:
 
 
 class _GlobalConfig:
-    """What litert_torch asks a quantizer about."""
+    """The interface that litert_torch requires of a quantizer."""
 
     is_dynamic = False
 
@@ -116,10 +115,10 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
-        """Nothing more to check: what is not annotated stays in float and is named later."""
+        """Nothing to check: nodes without an annotation stay in float and are reported later."""
 
     def _is_float(self, node: fx.Node) -> bool:
-        """Whether a node is a layer that stays in float, or the clamp behind one."""
+        """Whether a node is a layer that stays in float, or the clamp after one."""
         source = node.args[0] if node.args and node.target in ops.FUSED else node
         layer = isinstance(source, fx.Node) and source.target in ops.WEIGHTED
         return layer and layer_of(source) in self.floats  # type: ignore[arg-type]
@@ -133,7 +132,7 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         self._annotate_output(node, inputs)
 
     def _annotate_output(self, node: fx.Node, inputs: dict[Any, Any]) -> None:
-        """The output is quantized behind the clamp that alone follows, if one does."""
+        """The output is quantized after the clamp, if a clamp is its only user."""
         clamp = fused_clamp(node)
         if clamp is None:
             node.meta[ANNOTATION] = QuantizationAnnotation(

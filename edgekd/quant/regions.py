@@ -1,13 +1,12 @@
-"""Which operators of a graph compute in integers: decided for each region, never for the whole.
+"""Which operators of a graph compute in integers, decided region by region. Convolutions and linear
+layers with constant weights always do. Operators between them do where that saves a conversion and
+costs no precision:
 
-Convolutions and linear layers with constant weights always do. What lies between them does where
-that saves a conversion and costs no precision:
-
-- nothing that attention or a normalization made, up to the next layer, and nothing that a
-  normalization reads (a Transformer's residual stream);
-- nothing that ends as an integer, such as ids that are looked up in a table;
-- operators that only move values (reshape, slice, concatenate) where their input has a grid and
-  something that computes in integers, or the network's output, reads them.
+- not the results of attention or a normalization, up to the next layer, nor the inputs of a
+  normalization (a Transformer's residual stream);
+- not values that end up as integers, such as ids that are looked up in a table;
+- operators that only move values (reshape, slice, concatenate) if their input is quantized and
+  an integer operator or the network's output reads them.
 """
 
 from collections.abc import Collection, Iterable
@@ -39,7 +38,7 @@ def integer_nodes(graph: fx.GraphModule, floats: Collection[str] = ()) -> set[fx
 
 
 def exact_nodes(graph: fx.GraphModule) -> set[fx.Node]:
-    """Float values, inputs among them, whose integer part is used: a grid would change the ids."""
+    """Float values, including inputs, whose integer part is used: rounding would change the ids."""
     exact: set[fx.Node] = set()
     for node in reversed(graph.graph.nodes):
         read = any(user in exact or not _keeps_floats(user) for user in node.users)
@@ -49,7 +48,7 @@ def exact_nodes(graph: fx.GraphModule) -> set[fx.Node]:
 
 
 def _keeps_floats(user: fx.Node) -> bool:
-    """Whether a node that reads floats gives floats or a condition, and not integers."""
+    """Whether a node that reads floats results in floats or a condition, not in integers."""
     value = user.meta.get("val")
     if user.op == "output" or not isinstance(value, Tensor):
         return True
@@ -57,7 +56,7 @@ def _keeps_floats(user: fx.Node) -> bool:
 
 
 def is_float(node: Any) -> bool:
-    """Whether a node gives one tensor of floats."""
+    """Whether a node's result is one float tensor."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -68,7 +67,7 @@ def is_weighted(node: fx.Node) -> bool:
 
 
 def data_inputs(node: fx.Node) -> list[fx.Node]:
-    """The float tensors that a node reads and that are no constants."""
+    """The float tensors that a node reads, without constants."""
     return [each for each in node.all_input_nodes if is_float(each) and not is_constant(each)]
 
 
@@ -87,7 +86,8 @@ class _Regions:
         }
 
     def decided(self) -> set[fx.Node]:
-        """Leave out nodes, which takes the reason from others, until nothing changes."""
+        """Remove nodes until nothing changes, since removing one can take the reason from
+        others."""
         while True:
             tainted = self._tainted()
             left = {node for node in self.chosen if self._stays(node, tainted)}
@@ -96,7 +96,7 @@ class _Regions:
             self.chosen = left
 
     def _tainted(self) -> set[fx.Node]:
-        """What attention and normalizations made, up to the next layer."""
+        """The results of attention and normalizations, up to the next layer."""
         tainted: set[fx.Node] = set()
         for node in self.nodes:
             if node in self.layers:
@@ -124,7 +124,7 @@ class _Regions:
         return node in self.chosen or node in self.layers
 
     def _welcomes(self, user: fx.Node, moved: bool) -> bool:
-        """Whether a user reads integers, or belongs to the end of the network."""
+        """Whether a user of the node computes in integers, or is the network's output."""
         if user in self.chosen or user in self.layers or user.op == "output":
             return True
         if user not in self.leading:
@@ -141,7 +141,7 @@ def _may_be_integer(node: fx.Node) -> bool:
 
 
 def divides_by_constant(node: fx.Node) -> bool:
-    """Whether a node divides a tensor by a number or by a constant."""
+    """Whether a node divides a tensor by a number or a constant."""
     if node.target is not aten.div.Tensor or not isinstance(node.args[0], fx.Node):
         return False
     divisor = node.args[1]

@@ -29,15 +29,15 @@ DEQUANTIZE = {
 
 
 DEQUANTIZE_GROUPS = quantized.dequantize_per_channel_group.default
-"""Narrow weights alone: codes (o, k), scales (o, groups)."""
+"""Dequantization of weight-only types: codes (o, k), scales (o, groups)."""
 
 
 MOST_STEPS = 2**30
-"""The largest bias in steps of its accumulator: half of int32, the other half is the sum's."""
+"""The largest bias in accumulator steps: half of int32, leaving the other half for the sum."""
 
 
 def finish(graph: fx.GraphModule) -> fx.GraphModule:
-    """What every converted graph goes through, whoever calibrated or trained it."""
+    """The rewrites of every converted graph, calibrated or trained."""
     fold_weights(graph)
     _erase_regrids(graph)
     store_biases(graph)
@@ -50,7 +50,7 @@ def finish(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _erase_regrids(graph: fx.GraphModule) -> None:
-    """Leave a change of grids to the dequantize and quantize ops around it."""
+    """Remove grid changes, which the dequantize and quantize ops around them already express."""
     for node in list(graph.graph.nodes):
         if node.target is ops.REGRID:
             node.replace_all_uses_with(node.args[0])
@@ -70,7 +70,7 @@ def is_weight(node: fx.Node) -> bool:
 def is_layer_weight(node: fx.Node) -> bool:
     """Whether a node quantizes or dequantizes the weight of a convolution or a linear layer.
 
-    Other constants, added to activations or multiplied with them, lie on grids as activations do.
+    Other constants, added to activations or multiplied with them, are quantized like activations.
     """
     if not is_weight(node):
         return False
@@ -97,10 +97,9 @@ def fold_weights(graph: fx.GraphModule) -> None:
 
 
 def store_biases(graph: fx.GraphModule) -> None:
-    """Store each bias as int32 on the grid of its accumulator: scale = s_input * s_weight.
-
-    That is what integer kernels add (Jacob et al. 2018, equation 11), so the reference and every
-    artifact have the same bias, and ONNX Runtime fuses the layer.
+    """Store each bias as int32 with the scale of its accumulator, s_input * s_weight. Integer
+    kernels add it like that (Jacob et al. 2018, equation 11), so the reference and every artifact
+    have the same bias, and ONNX Runtime fuses the layer.
     """
     layers = _with_bias(graph)
     for _, source, weight, bias in layers:
@@ -112,7 +111,7 @@ def store_biases(graph: fx.GraphModule) -> None:
 
 
 def _with_bias(graph: fx.GraphModule) -> list[tuple[fx.Node, ...]]:
-    """The layers that have a bias and compute in integers: (layer, input, weight, bias)."""
+    """The integer layers with a bias: (layer, input, weight, bias)."""
     return [
         (node, *node.args[:3])
         for node in graph.graph.nodes
@@ -122,8 +121,8 @@ def _with_bias(graph: fx.GraphModule) -> list[tuple[fx.Node, ...]]:
 
 
 def _make_room(graph: fx.GraphModule, source: fx.Node, weight: fx.Node, bias: Tensor) -> None:
-    """Widen the weights' scales by which a bias would not fit: those of channels whose weights are
-    zeros, or next to nothing beside the bias."""
+    """Raise weight scales with which a bias would not fit int32: those of channels whose weights
+    are zero or tiny compared with the bias."""
     scale, integers = _scale(graph, weight), constant_of(graph, weight.args[0])  # type: ignore[arg-type]
     least = bias.abs() / (_scale(graph, source).double() * MOST_STEPS)
     if len(scale) == 1:
@@ -173,9 +172,9 @@ def _replace(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> 
 
 
 def as_uint8(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose activations are uint8 on the very same grids: every zero point moves by 128.
-
-    So do constants that are added to activations or multiplied with them: kernels want one type.
+    """A copy whose activations are uint8 on the same grids: every zero point moves by 128.
+    Constants that are added to activations or multiplied with them move too, since kernels require
+    one type.
     """
     shifted = copy.deepcopy(graph)
     for node in list(shifted.graph.nodes):
@@ -203,10 +202,9 @@ def _shifted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 
 def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy with float constants: weights behind a quantize op again, biases plain.
-
-    Some converters read a scale only off a quantize op, and store biases themselves. The floats
-    lie on their grids, so quantizing them again gives the same integers.
+    """A copy with float constants: weights followed by a quantize op again, biases plain. Some
+    converters read a scale only from a quantize op, and store biases themselves. The floats are
+    exactly on their grids, so quantizing them again gives the same integers.
     """
     restored = copy.deepcopy(graph)
     for node in list(restored.graph.nodes):
@@ -226,10 +224,9 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _merge_regrids(graph: fx.GraphModule) -> None:
-    """Quantize straight to the second grid where a value changes its grid at once.
-
-    TFLite's converter drops a quantize op behind a dequantize op, whatever their scales. Where
-    something else reads the first grid, a ReLU, which clamped values pass as they are, rescales.
+    """Quantize directly to the second grid where a value changes its grid immediately. TFLite's
+    converter drops a quantize op after a dequantize op, whatever their scales. If the first grid
+    has other readers, a ReLU, which does not change clamped values, rescales.
     """
     for node in list(graph.graph.nodes):
         source: Any = node.args[0] if node.target in QUANTIZE else None
@@ -246,9 +243,8 @@ def _merge_regrids(graph: fx.GraphModule) -> None:
 
 
 def _add_joins(graph: fx.GraphModule) -> None:
-    """Concatenations in float as sums of padded parts, which give the same values.
-
-    TFLite's converter would put the parts of a concatenation onto one grid of its own choice.
+    """Replace float concatenations by sums of padded parts, which have the same values. TFLite's
+    converter would put the parts of a concatenation on one grid of its own choice.
     """
     aten = torch.ops.aten
     for node in list(graph.graph.nodes):
@@ -273,7 +269,7 @@ def _add_joins(graph: fx.GraphModule) -> None:
 
 
 def _is_joined_on_a_grid(node: fx.Node) -> bool:
-    """Whether a concatenation is one of integers, or has no part that lies on a grid."""
+    """Whether a concatenation is of integers, or has no quantized part."""
     parts: Any = node.args[0]
     written = all(user.target in QUANTIZE for user in node.users)
     sizes = [part.meta.get("val") for part in (*parts, node)]
@@ -282,7 +278,7 @@ def _is_joined_on_a_grid(node: fx.Node) -> bool:
 
 
 def dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
-    """The float values of a constant that a dequantize node reads as integers."""
+    """The float values of an integer constant that a dequantize node reads."""
     arguments: tuple[Any, ...] = node.args
     integers, scale = constant_of(graph, arguments[0]).to(torch.float32), arguments[1]
     if not is_constant(scale):

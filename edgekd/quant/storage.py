@@ -17,10 +17,9 @@ from edgekd.store import write_beside
 
 
 def save_graph(module: nn.Module, path: Path) -> None:
-    """Write a quantized graph as .pt2, beside first and then renamed.
-
-    PyTorch writes into memory: given a path, it would put the name beside into the file, and given
-    a stream, a full disk would end the process.
+    """Write a quantized graph as .pt2 to a temporary file that is then renamed. PyTorch writes to
+    memory first: given a path, it would store the temporary name in the file, and given a stream, a
+    full disk would end the process.
     """
     graph = cast(fx.GraphModule, module)
     program = exported(graph, example_of(graph))
@@ -40,12 +39,12 @@ def load_graph(path: Path) -> fx.GraphModule:
     """The graph that `save_graph` wrote; a damaged or foreign file is an `InputError`."""
     graph = cast(fx.GraphModule, load_program(path))
     if not any(node.target in QUANTIZE for node in graph.graph.nodes) and not stored_weights(graph):
-        raise InputError("no quantized graph", where=str(path))
+        raise InputError("not a quantized graph", where=str(path))
     return graph
 
 
 def example_of(graph: fx.GraphModule) -> Tensor:
-    """Two samples of zeros in the shape of the graph's input."""
+    """Two zero samples in the shape of the graph's input."""
     node = next(node for node in graph.graph.nodes if node.op == "placeholder")
     value = node.meta["val"]
     return torch.zeros([2, *(int(size) for size in value.shape[1:])], dtype=value.dtype)

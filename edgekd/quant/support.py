@@ -1,4 +1,4 @@
-"""Which operators a candidate has, and where a target runs them."""
+"""Lists a candidate's operators and where a target runs them."""
 
 from collections.abc import Collection
 from typing import cast
@@ -30,7 +30,8 @@ def operators(candidate: Candidate, where: str) -> list[tuple[str, str]]:
 def place(
     candidate: Candidate, target: Target, unit: Placement, where: str
 ) -> tuple[OpPlacement, ...]:
-    """Every operator on one unit; one that the target can't run at all is refused by name."""
+    """Every operator placed on one unit. Raises `InputError` naming those that the target can't
+    run."""
     found = operators(candidate, where)
     raise_all(unsupported(found, target.unsupported_ops, f"{where} on {target.name}"))
     return tuple(OpPlacement(name=layer, op=op, placement=unit) for layer, op in found)
@@ -39,7 +40,7 @@ def place(
 def unsupported(
     found: Collection[tuple[str, str]], refused: Collection[str], where: str
 ) -> list[EdgekdError]:
-    """A fault for each operator that is refused; `aten.` may be left out of a name."""
+    """A fault for each unsupported operator; `aten.` may be omitted from a name."""
     names = {name.removeprefix("aten.") for name in refused}
     return [
         InputError(

@@ -1,4 +1,4 @@
-"""Graphs in which any set of layers can be made narrow, to measure what each of them costs."""
+"""Graphs in which any set of layers can be made narrow, to measure each layer's sensitivity."""
 
 from collections.abc import Collection
 from typing import Any
@@ -41,7 +41,7 @@ class Int8Trial:
         return [module for module in modules if isinstance(module, FakeQuantize)]
 
     def narrow(self, names: Collection[str]) -> None:
-        """Alone a layer is measured in a float network; otherwise sums and pools are int8 too."""
+        """A single layer is measured in a float network; otherwise sums and pools are int8 too."""
         for part in self._every:
             part.disable_fake_quant()
         for part in self._rest if len(names) > 1 else ():
@@ -52,7 +52,7 @@ class Int8Trial:
 
 
 class NarrowTrial:
-    """A graph of narrow weights; wide ones are `wide`."""
+    """A graph with narrow weights, or weights of the type `wide`."""
 
     def __init__(self, graph: fx.GraphModule, wide: Wide) -> None:
         self.graph = graph
@@ -62,7 +62,7 @@ class NarrowTrial:
         self.layers = list(self._weights)
 
     def narrow(self, names: Collection[str]) -> None:
-        """Set every weight's width."""
+        """Set every weight's type."""
         for name, each in self._weights.items():
             self._set(each, name in names, name)
 

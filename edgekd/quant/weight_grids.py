@@ -1,7 +1,6 @@
-"""The integer grids of layers' weights: the largest weight is the largest integer.
-
-scale = max|w| / limit for each output channel (or for the tensor), where `limit` is 127, or 63
-where the target's kernels are exact for seven bits only.
+"""The integer grids of layers' weights: the largest weight maps to the largest integer. scale =
+max|w| / limit for each output channel (or for the tensor), where `limit` is 127, or 63 if the
+target's kernels are exact for seven bits only.
 """
 
 from typing import Any
@@ -20,14 +19,12 @@ from edgekd.values.target import Scheme
 quantized = torch.ops.quantized_decomposed
 
 _SMALLEST = torch.finfo(torch.float32).eps
-"""The scale of a channel whose weights are all zero, or next to it."""
+"""The scale of a channel whose weights are all zero or almost zero."""
 
 
 def fit_weights(graph: fx.GraphModule, scheme: Scheme) -> None:
-    """Give every quantized weight of a layer the scale that its largest weight needs.
-
-    Whatever chose the ranges before, and whatever the layer's kind. Raises `ToolError` naming the
-    layer if a weight would saturate all the same.
+    """Give every quantized layer weight the scale that its largest value needs, whatever range was
+    chosen before. Raises `ToolError` naming the layer if a weight would still saturate.
     """
     limit = weight_limit(scheme)
     for layer in graph.graph.nodes:
@@ -40,7 +37,8 @@ def fit_weights(graph: fx.GraphModule, scheme: Scheme) -> None:
 
 
 def _grid_ops(weight: Any) -> list[fx.Node]:
-    """The dequantize and quantize ops between a layer and its float weight; none of a float one."""
+    """The dequantize and quantize ops between a layer and its float weight; none for a float
+    layer."""
     if not isinstance(weight, fx.Node) or weight.target not in DEQUANTIZE:
         return []
     source = weight.args[0]
@@ -69,7 +67,7 @@ def _scale(largest: Tensor, limit: int) -> Tensor:
 
 
 def _check(graph: fx.GraphModule, layer: fx.Node, limit: int) -> None:
-    """No weight may lie more than half a step beyond the ends of its grid."""
+    """Raise `ToolError` if a weight is more than half a step beyond the ends of its grid."""
     for node in _grid_ops(layer.args[1])[1:]:
         weight = constant_of(graph, node.args[0]).detach().abs()  # type: ignore[arg-type]
         scale: Any = node.args[1]

@@ -1,7 +1,7 @@
 """Graphs whose weights are narrow and whose activations stay in float.
 
-While it is trained, each weight runs through a `NarrowWeight`; a finished graph holds the codes in
-int8 tensors behind a dequantize op, which backends store in as many bits as the codes have.
+In training, each weight passes through a `NarrowWeight`; a finished graph has the codes as int8
+tensors followed by a dequantize op, and backends store them in as many bits as the codes need.
 """
 
 import copy
@@ -46,7 +46,7 @@ def narrowed(
     learned: bool = False,
     search: bool = False,
 ) -> fx.GraphModule:
-    """A copy in which the weights of the named layers run through a `NarrowWeight` each."""
+    """A copy in which the weight of each named layer passes through a `NarrowWeight`."""
     prepared = copy.deepcopy(graph)
     for parameter in prepared.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -131,7 +131,7 @@ def as_bfloat16(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def shared(graph: fx.GraphModule, layers: Collection[str], bits: int) -> fx.GraphModule:
-    """A copy in which the weights of the named layers run through a `SharedWeight` each."""
+    """A copy in which the weight of each named layer passes through a `SharedWeight`."""
     prepared = copy.deepcopy(graph)
     for parameter in prepared.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -147,7 +147,7 @@ def _weight(layer: fx.Node) -> fx.Node:
 
 
 def _insert(graph: fx.GraphModule, layer: fx.Node, module: nn.Module) -> None:
-    """Run a layer's weight through a module."""
+    """Pass a layer's weight through a module."""
     weight, place = _weight(layer), f"narrow_{layer.name}"
     graph.add_submodule(place, module)
     with graph.graph.inserting_before(layer):
@@ -182,11 +182,10 @@ def _cleaned(graph: fx.GraphModule) -> fx.GraphModule:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """One weight as a finished graph stores it, and as its layer sees it.
-
-    `value` is float32 in the layer's shape. Of codes, `codes` are (o, k), `scales` (o, groups) and
-    `limit` the largest code; bfloat16 has none. Clustered weights have `codes` of the layer's shape
-    into `centroids`.
+    """One weight as a finished graph stores it, and its value. `value` is float32 in the layer's
+    shape. Integer weights have `codes` (o, k), `scales` (o, groups) and `limit`, the largest code;
+    bfloat16 has none of these. Clustered weights have `codes` of the layer's shape that index
+    `centroids`.
     """
 
     value: Tensor
@@ -197,7 +196,7 @@ class Stored:
 
     @property
     def dtype(self) -> str:
-        """Its name in a recipe."""
+        """The type's name in a recipe."""
         if self.centroids is not None:
             return "clustered"
         if self.codes is None:
@@ -208,7 +207,7 @@ class Stored:
 
     @property
     def bits(self) -> int:
-        """All bits of it in a file, scales and centroids included."""
+        """Its size in a file in bits, including scales and centroids."""
         if self.codes is not None and self.centroids is not None:
             return 8 * self.codes.numel() + 32 * self.centroids.numel()
         if self.codes is None or self.scales is None:
@@ -217,7 +216,7 @@ class Stored:
 
 
 def stored_weights(graph: fx.GraphModule) -> list[tuple[fx.Node, Stored]]:
-    """Every narrow weight with the node that gives the layer its value."""
+    """Every narrow weight, with the node that passes its value to the layer."""
     return list(_stored(graph))
 
 
@@ -251,7 +250,7 @@ def _clustered(graph: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, 
 
 
 def stored_bytes(graph: fx.GraphModule) -> int:
-    """What parameters and buffers take with each code in as many bits as it has."""
+    """The size of parameters and buffers with packed codes."""
     tensors = [*graph.parameters(), *graph.buffers()]
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     for _, each in stored_weights(graph):
@@ -261,7 +260,7 @@ def stored_bytes(graph: fx.GraphModule) -> int:
 
 
 def as_float(graph: fx.GraphModule) -> tuple[fx.GraphModule, list[Stored]]:
-    """A copy with float weights of the same values, and how each of them is stored."""
+    """A copy with float weights of the same values, and the storage of each of them."""
     floating = copy.deepcopy(graph)
     found = []
     for node, each in stored_weights(floating):

@@ -202,7 +202,7 @@ def test_operators_told_only_in_the_log_file_are_read_there(artifact, follow, co
 
 def test_a_log_that_misses_an_operator_is_not_believed(artifact, follow, compiler):
     compiler(SUCCESS.format(rows=MAPPED.splitlines()[0], streamed="0.00B"))
-    with pytest.raises(ToolError, match="says nothing of TANH"):
+    with pytest.raises(ToolError, match="does not mention TANH"):
         follow(artifact())
 
 

@@ -273,7 +273,7 @@ def test_a_board_without_trtexec_leaves_it_at_the_script(artifact, follow):
             "could not be created",
         ),
         ({"log": "[E] Error Code 10\n&&&& FAILED TensorRT"}, "Error Code 10"),
-        ({"engine": False}, "left no engine"),
+        ({"engine": False}, "wrote no engine"),
         ({"last": "kill -SEGV $$"}, "exit status -11"),
         ({"last": "exec sleep 60"}, "did not end within 0.5 s"),
     ],

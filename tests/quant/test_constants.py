@@ -117,10 +117,10 @@ def test_narrow_weights_of_a_shared_layer_compute_what_the_module_does():
         assert snr(module(x), finish_narrow(narrowed(graph, dtypes, 0))(x)) > 38
 
 
-def test_a_name_is_given_once():
+def test_a_constant_name_is_unique():
     graph = export_graph(nn.Linear(2, 2), torch.rand(1, 2))
     add_constant(graph, "value", torch.zeros(1))
-    with pytest.raises(ValueError, match="has a constant 'value' already"):
+    with pytest.raises(ValueError, match="already has a constant 'value'"):
         add_constant(graph, "value", torch.ones(1))
     assert free_name(graph, "value") == "value_1"
     assert free_name(graph, "a.b") == "a_b"

@@ -128,5 +128,5 @@ def test_a_model_that_cannot_be_traced_for_any_batch_is_one_clear_error(module):
     with pytest.raises(InputError, match=r"torch\.export can't trace this model") as caught:
         export_graph(module, torch.rand(1, 3), "stages.1")
     assert caught.value.where == "stages.1"
-    assert "forward() may neither branch on values nor fix the batch size" in caught.value.hint
+    assert "forward() must not branch on tensor values or fix the batch size" in caught.value.hint
     assert "\n" not in str(caught.value.args[0])

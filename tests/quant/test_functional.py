@@ -161,14 +161,14 @@ def test_batch_statistics_at_inference_are_refused_with_the_layers_name(inplace)
         nn.BatchNorm2d(8, track_running_stats=False),
         nn.ReLU(inplace=inplace),
     )
-    with pytest.raises(InputError, match="batch norm '1' uses the statistics of the batch") as e:
+    with pytest.raises(InputError, match="batch norm '1' uses batch statistics at inference") as e:
         export_graph(module.eval(), torch.randn(1, 3, 8, 8), "stages.0")
     assert e.value.where == "stages.0"
     assert "track_running_stats=True" in e.value.hint
 
 
 class Counting(nn.Module):
-    """Answers that depend on the calls before; or, with `read` off, a counter beside them."""
+    """Outputs that depend on earlier calls or, with `read` off, a counter that no output reads."""
 
     seen: Tensor
 

@@ -1,4 +1,4 @@
-"""Huffman's codes on a text worked out by hand, and files that come back bit for bit."""
+"""Huffman codes of a text worked out by hand, and files restored bit for bit."""
 
 import math
 
@@ -41,10 +41,10 @@ def test_the_length_lies_within_a_bit_of_the_entropy() -> None:
 
 def test_bits_that_break_off_and_lengths_of_no_code_are_refused() -> None:
     bits, lengths = encode(np.array([1, 2, 3, 4] * 8))
-    with pytest.raises(InputError, match="break off at symbol"):
+    with pytest.raises(InputError, match="coded bits end at symbol"):
         decode(bits[:4], lengths, 32)
     for wrong in ({0: 1, 1: 1, 2: 1}, {0: 0}, {}, {0: 60}):
-        with pytest.raises(InputError, match="no Huffman code has these lengths"):
+        with pytest.raises(InputError, match="no Huffman code has these code lengths"):
             decode(b"\0\0", wrong, 1)
 
 
@@ -110,7 +110,7 @@ def test_any_weights_come_back(values) -> None:
 
 def test_a_file_that_would_come_back_otherwise_is_not_packed() -> None:
     content = model(pruned()) + b"\x3a\x00"  # an empty second graph, merged by the parser
-    with pytest.raises(ToolError, match="does not come back bit for bit"):
+    with pytest.raises(ToolError, match="can't be restored bit for bit"):
         pack(content, "model.onnx")
 
 
@@ -126,5 +126,5 @@ def test_a_damaged_file_is_one_clear_error() -> None:
         broken[place] ^= 1 << int(rng.integers(8))
         with pytest.raises(InputError):
             unpack(bytes(broken))
-    with pytest.raises(InputError, match="no packed model"):
+    with pytest.raises(InputError, match="not a packed model"):
         unpack(b"PK\x03\x04" + bytes(100))

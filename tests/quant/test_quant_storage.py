@@ -76,5 +76,5 @@ def test_a_float_program_is_no_quantized_graph(tmp_path):
         nn.Linear(3, 2), (torch.rand(2, 3),), dynamic_shapes=({0: batch},)
     )
     torch.export.save(program, tmp_path / "float.pt2")
-    with pytest.raises(InputError, match="no quantized graph"):
+    with pytest.raises(InputError, match="not a quantized graph"):
         load_graph(tmp_path / "float.pt2")

@@ -158,8 +158,8 @@ def test_values_that_one_grid_would_leave_few_levels_are_joined_in_float():
         scales = [scale for scale, _ in grids(graph)[1:]]
         assert scales == pytest.approx([1.2 / 255, 9 * 1.2 / 255], rel=1e-3)
         assert graph.meta[NOTES] == (
-            "'cat' joins values of which some are 9 times larger: joined in float, each part on a "
-            "grid of its own",
+            "'cat' joins values that differ in size by a factor of 9: they are joined in float, "
+            "each part on its own grid",
         )
 
 

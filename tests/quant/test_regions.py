@@ -196,7 +196,7 @@ def test_scores_beside_boxes_keep_their_levels_and_it_is_said():
     with torch.no_grad():
         assert float((module(x) - graph(x))[:, 4:].abs().max()) < 0.02
     assert float_islands(graph) == ["aten.cat (cat)"]
-    assert "each part on a grid of its own" in graph.meta[NOTES][0]
+    assert "each part on its own grid" in graph.meta[NOTES][0]
 
 
 def test_a_layer_with_its_relu_keeps_a_grid_from_zero_beside_a_signed_one():

@@ -179,19 +179,20 @@ def test_deep_compression_gives_its_file_back_bit_for_bit(weights: Path, tmp_pat
 
 
 REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
-    "bf16 has no method 'qat' (allowed: calibrate)": ([quantize(dtype="bf16", method="qat")], {}),
-    "ternary has no method 'lsq' (allowed: calibrate, qat)": (
+    "bf16 doesn't support the method 'qat' (allowed: calibrate)": (
+        [quantize(dtype="bf16", method="qat")], {}),
+    "ternary doesn't support the method 'lsq' (allowed: calibrate, qat)": (
         [quantize(dtype="ternary", method="lsq")], {}),
-    "int4 has no method 'pact'": ([quantize(dtype="int4", method="pact")], {}),
+    "int4 doesn't support the method 'pact'": ([quantize(dtype="int4", method="pact")], {}),
     "'int8' is not wider than int8 (allowed: float)": (
         [quantize(mixed={"wide": "int8", "layers": 1})], {}),
     "10 wide layers of 10 leave none for int8 (allowed: 1 to 9)": (
         [quantize(mixed={"layers": 10})], {}),
-    "fp16 has no mixed precision": ([quantize(dtype="fp16", mixed={"layers": 1})], {}),
+    "fp16 doesn't support mixed precision": ([quantize(dtype="fp16", mixed={"layers": 1})], {}),
     "give either 'accuracy_drop' or 'layers'": ([quantize(mixed={})], {}),
-    "no layer 'stem.O' with weights": ([quantize(ignore=["stem.O"])], {}),
+    "there is no layer 'stem.O' with weights": ([quantize(ignore=["stem.O"])], {}),
     "every layer is ignored": ([quantize(ignore=["stem", "stages", "classifier"])], {}),
-    "no backend of small stores int4 weights (tflite): it would be a simulation only": (
+    "no backend of small stores int4 weights (tflite): it would only be a simulation": (
         [quantize(dtype="int4")], {"backends": {"tflite": {}}}),
     "no backend of small stores shared weights (tflite)": (
         [{"kind": "cluster", **SHORT}], {"backends": {"tflite": {}}}),

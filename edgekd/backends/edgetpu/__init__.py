@@ -214,7 +214,7 @@ def read_log(
         op = graph.ops[index]
         statuses = waiting.get(op.op, []) or waiting.get(op.op.partition(" ")[0], [])
         if not statuses:
-            raise ToolError(f"{COMPILER}'s log says nothing of {op.op} '{op.name}'")
+            raise ToolError(f"{COMPILER}'s log does not mention {op.op} '{op.name}'")
         status = statuses.pop(0)
         mapped = status == MAPPED
         placements[index] = OpPlacement(

@@ -37,7 +37,7 @@ class TensorRt(Follower):
         files=(
             FileKind(
                 format="tensorrt-onnx", runtime="tensorrt",
-                not_run="it is the source of an engine, which is built on the board",
+                not_run="it is the source of an engine that is built on the board",
             ),
             FileKind(format="tensorrt", runtime="tensorrt", suffixes=(".engine", ".plan")),
         ),

@@ -110,7 +110,7 @@ def build_engine(
         board.fetch(remote, partial)
         partial.replace(engine)
     except OSError as error:
-        raise ToolError(f"trtexec left no engine: {error}", where=str(model)) from None
+        raise ToolError(f"trtexec wrote no engine: {error}", where=str(model)) from None
     _, layers, _ = board.execute(["cat", f"{place}/layers.json"], 60.0)
     return log, layers
 

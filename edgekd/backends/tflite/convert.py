@@ -88,7 +88,7 @@ def _convert(candidate: Candidate, path: Path) -> None:
         done = run_tool(command, TIME_LIMIT_S, "litert-torch", str(path))
         done.require_success("litert-torch", str(path))
         if not made.exists():
-            raise ToolError("litert-torch ended without a file", where=str(path))
+            raise ToolError("litert-torch ended without writing a file", where=str(path))
         made.replace(path)
 
 

@@ -34,7 +34,7 @@ WHERE = "backends.tvm"
 LIBRARY = "model.so"
 UNCOVERED = "no schedule covers the kernel {name}, which makes it about 100 times slower on a CPU"
 
-GENERAL = "the kernel {name} of a layer has the general schedule only, without a register tile"
+GENERAL = "the layer kernel {name} has only the general schedule, without a register tile"
 
 
 def check(candidate: Candidate, target: Target, options: dict[str, Any]) -> tuple[OpPlacement, ...]:

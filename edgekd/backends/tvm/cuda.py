@@ -39,7 +39,7 @@ def refuse_without_tools() -> None:
     ):
         if shutil.which(tool) is None:
             raise MissingTool(
-                f"{tool} is not installed: it compiles the GPU's kernels",
+                f"{tool} is not installed: it compiles the GPU kernels",
                 where="backends.tvm",
                 hint=hint,
             )

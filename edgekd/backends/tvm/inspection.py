@@ -19,8 +19,8 @@ def inspect_library(path: Path, target: Target | None) -> Inspection:
             f"compiled for {library.machine}; {target.name} is {target.hardware.architecture}"
         )
     if target is not None and target.accelerator("cuda") is not None and not library.gpu_code:
-        notes.append("no machine code of a GPU inside")
-    unknown = "a compiled library does not say it"
+        notes.append("it contains no GPU machine code")
+    unknown = "a compiled library does not record it"
     return Inspection(
         path=path,
         format="so",
