@@ -13,6 +13,7 @@ from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.constants import own_constants
 from edgekd.quant.export import quiet
 from edgekd.quant.layer_noise import check_layers
+from edgekd.quant.own_noise import check_noises, own_noises
 from edgekd.quant.preparing import NOTES, prepare_graph
 from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.ranges import Ranges
@@ -35,7 +36,8 @@ def calibrate(
 ) -> fx.GraphModule:
     """An int8 graph of a float module, calibrated on `samples` (N, ...); the layers in `floats`
     stay in float. NNCF sets the ranges; `smooth_quant` first moves part of the activations' range
-    into the weights (Xiao et al. 2023). The float module is not changed.
+    into the weights (Xiao et al. 2023). The float module is not changed. Raises `ToolError` with
+    the names of layers that add far more noise than their bits explain; coarse ones become notes.
     """
     nncf = import_nncf(where)
     start = prepare_graph(module, example, samples, where)
@@ -52,7 +54,10 @@ def calibrate(
     finished = finish(calibrated)
     if not smooth_quant:  # which moves ranges from the activations into the weights
         check_layers(graph, finished, samples, scheme, where)
-    finished.meta[NOTES] = start.notes
+    clips = ranges != "minmax"
+    noises = own_noises(graph, finished, samples, scheme, clips=clips)
+    coarse = check_noises(noises, scheme, where)
+    finished.meta[NOTES] = (*start.notes, *coarse)
     return finished
 
 

@@ -57,7 +57,7 @@ def layer_noises(
     Layers have the same node names in both graphs. Biases are the float ones: bias correction moves
     those of the quantized graph on purpose.
     """
-    layers = {node.name: node for node in quantized.graph.nodes if _has_integers(node)}
+    layers = {node.name: node for node in quantized.graph.nodes if has_integers(node)}
     noises: list[LayerNoise] = []
 
     class Compared(fx.Interpreter):
@@ -74,7 +74,8 @@ def layer_noises(
     return noises
 
 
-def _has_integers(node: fx.Node) -> bool:
+def has_integers(node: fx.Node) -> bool:
+    """Whether a layer of a quantized graph reads its weight as integers."""
     return len(node.args) > 1 and getattr(node.args[1], "target", None) in DEQUANTIZE
 
 
@@ -87,10 +88,7 @@ def _noise(
     scheme: Scheme,
 ) -> LayerNoise:
     weight = constant_of(floating, node.args[1]).detach()  # type: ignore[arg-type]
-    limit = weight_limit(scheme)
-    largest = weight.abs().max() if not scheme.per_channel else _per_channel(weight)
-    step = (largest / limit).clamp_min(torch.finfo(torch.float32).tiny)
-    ideal = (weight / step).round() * step
+    ideal = ideal_weight(weight, scheme)
 
     def run(value: Tensor) -> Tensor:
         arguments = [
@@ -103,6 +101,13 @@ def _noise(
     expected = run(weight)
     found = signal_to_noise(expected, run(dequantized(quantized, layer.args[1])))  # type: ignore[arg-type]
     return LayerNoise(layer_of(node), found, signal_to_noise(expected, run(ideal)))
+
+
+def ideal_weight(weight: Tensor, scheme: Scheme) -> Tensor:
+    """A weight rounded once, on the grid whose range is exactly its own."""
+    largest = _per_channel(weight) if scheme.per_channel else weight.abs().max()
+    step = (largest / weight_limit(scheme)).clamp_min(torch.finfo(torch.float32).tiny)
+    return (weight / step).round() * step
 
 
 def _per_channel(weight: Tensor) -> Tensor:

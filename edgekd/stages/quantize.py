@@ -1,5 +1,6 @@
 """Quantization: int8 in the target's scheme, half precision, or only the weights."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -176,6 +177,7 @@ class Quantize(TrainingStage):
         self, candidate: Candidate, context: Context, floats: Sequence[str]
     ) -> GraphModule:
         from edgekd.quant.learned_grids import learn_grids, settle_grids
+        from edgekd.quant.own_noise import check_noises, own_noises
         from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
 
         samples, scheme = calibration_of(context), context.target.quantization
@@ -189,7 +191,10 @@ class Quantize(TrainingStage):
 
         self._teach(graph, context, on_step)
         settle_grids(graph)
-        return finish_qat(graph, candidate.example)
+        trained = copy.deepcopy(graph.eval())
+        finished = finish_qat(graph, candidate.example)
+        check_noises(own_noises(trained, finished, samples, scheme), scheme)
+        return finished
 
     # Narrow weights, activations in float.
 

@@ -18,7 +18,7 @@ from edgekd.quant.calibration import calibrate
 from edgekd.quant.export import export_graph
 from edgekd.quant.inspection import output_scale
 from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
-from edgekd.run.proof.outputs import TOLERANCE
+from edgekd.run.proof.parity_check import TOLERANCE
 from edgekd.values.artifact import Artifact
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
