@@ -26,7 +26,8 @@ def _smaller(program: Program, number: int) -> list[Program]:
     if number >= len(program.steps):
         return []
     ended = replace(program, steps=program.steps[:number]).read_only()
-    return [ended, program.without(number)] if number else [program.without(number)]
+    used = any(number in (step.shared, step.tied) for step in program.steps)
+    return [*([ended] if number else []), *([] if used else [program.without(number)])]
 
 
 def _failure(program: Program, check: Check) -> str:
