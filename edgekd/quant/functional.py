@@ -92,12 +92,30 @@ def _rewrite_batch_norm(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _rewrite_view(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Replace the one size that depends on the batch by -1, so that no operator computes it."""
+    """Replace a view by a reshape, with -1 for the one size that depends on the batch.
+
+    No operator computes that size then, and backends may hand the graph inputs in another layout,
+    whose strides a view would refuse.
+    """
+    node.target = aten.reshape.default
     sizes: Any = node.args[1]
     shape = node.meta["val"].shape
     free = [size for size in shape if not isinstance(size, int)]
     if any(isinstance(size, fx.Node) for size in sizes) and len(free) == 1 and 0 not in shape:
         node.args = (node.args[0], [size if isinstance(size, int) else -1 for size in shape])
+
+
+def _rewrite_alpha(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `add(x, y, alpha=a)` by the sum of x and a * y, which every backend has."""
+    alpha, (x, y) = node.kwargs.get("alpha", 1), node.args
+    if alpha == 1:
+        return
+    if isinstance(y, fx.Node):
+        with graph.graph.inserting_before(node):
+            scaled = graph.graph.call_function(aten.mul.Tensor, (y, alpha))
+        scaled.meta.update({**node.meta, "val": y.meta["val"]})
+    node.args = (x, scaled if isinstance(y, fx.Node) else y * alpha)  # type: ignore[operator]
+    node.kwargs = {key: each for key, each in node.kwargs.items() if key != "alpha"}
 
 
 def _rewrite_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -275,6 +293,8 @@ _BINARY = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 _REWRITES = {
     aten._native_batch_norm_legit_no_training.default: _rewrite_batch_norm,
+    aten.add.Tensor: _rewrite_alpha,
+    aten.sub.Tensor: _rewrite_alpha,
     aten.view.default: _rewrite_view,
     aten.reshape.default: _rewrite_view,
     aten.slice.Tensor: _rewrite_slice,

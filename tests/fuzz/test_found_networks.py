@@ -5,6 +5,7 @@ from checks import Case
 from programs import Program, Step
 from run import CHECKS, outcome
 
+CONVOLUTION = "nn.Conv2d({c}, 4, 3)"
 FOUND = {
     "a batch norm over the steps behind a linear layer over features": (
         "export",
@@ -12,10 +13,31 @@ FOUND = {
         Step("{layer}({0})", (0,), "nn.Linear({n}, 5)"),
         Step("{layer}({0})", (1,), "nn.BatchNorm1d({c})"),
     ),
+    "a sum with a factor": (
+        "tflite",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), CONVOLUTION),
+        Step("torch.add({0}, {1}, alpha=0.5)", (1, 1)),
+    ),
+    "parts that are stacked and flattened in a network that works in place": (
+        "tflite",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), CONVOLUTION),
+        Step("{0}.add_(0.25)", (1,)),
+        Step("{0}.chunk(2, 1)", (2,)),
+        Step("{0}[0]", (3,)),
+        Step("{0}[1]", (3,)),
+        Step("torch.stack([{0}, {1}], 2).flatten(1, 2)", (4, 5)),
+    ),
 }
 
 
-@pytest.mark.parametrize("name", FOUND)
+def _marked(name: str) -> object:
+    """TFLite's converter takes some seconds."""
+    return pytest.param(name, marks=[pytest.mark.slow] if FOUND[name][0] == "tflite" else [])
+
+
+@pytest.mark.parametrize("name", map(_marked, FOUND))
 def test_a_found_network_is_right(name: str) -> None:
     check, shape, *steps = FOUND[name]
-    assert outcome(CHECKS[check], Case(Program(shape, tuple(steps), 0))) == ("right", "")
+    assert outcome(CHECKS[check], Case(Program(shape, tuple(steps), 5))) == ("right", "")

@@ -1,13 +1,14 @@
-"""What LiteRT's reference kernels compute, which other implementations are compared with."""
+"""What LiteRT computes: its reference kernels, which other implementations are compared with, or
+those that it runs by itself."""
 
 import numpy as np
 
 
-def by_litert(content: bytes, inputs: np.ndarray) -> np.ndarray:
+def by_litert(content: bytes, inputs: np.ndarray, reference: bool = True) -> np.ndarray:
     """(N, bytes) from a TFLite file's content for (N, bytes)."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    kernels = OpResolverType.BUILTIN_REF
+    kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
     interpreter = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
     (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
