@@ -10,9 +10,13 @@ from taught_digits import teach_digits, teacher
 from torch import Tensor, fx, nn
 
 from edgekd.data.samples import Data
+from edgekd.errors import ToolError
 from edgekd.network.evaluation import evaluate, predict
+from edgekd.quant import qat
+from edgekd.quant.export import export_graph
 from edgekd.quant.weight_only import stored_weights
 from edgekd.stages import Context
+from edgekd.stages import quantize as stage_module
 from edgekd.stages.cluster import Cluster
 from edgekd.stages.quantize import Quantize
 from edgekd.values.candidate import Candidate
@@ -235,3 +239,34 @@ def test_the_most_sensitive_layers_stay_wide_and_are_named(
     with torch.no_grad():
         expected = trained(x)
         assert (result.module(x) - expected).norm() < (worse.module(x) - expected).norm()
+
+
+def test_a_graph_that_strays_on_test_samples_alone_is_refused(
+    data: Data, trained: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibration would not see it: the graph clamps what only a test sample reaches."""
+    x = data.test.x.clone()
+    x[7] *= 50.0
+    rare = dataclasses.replace(data, test=dataclasses.replace(data.test, x=x))
+    module = nn.Sequential(nn.Hardtanh(-100.0, 100.0), trained).eval()
+    narrow = nn.Sequential(nn.Hardtanh(-1.0, 1.0), trained).eval()
+    monkeypatch.setattr(stage_module, "export_graph", lambda _, x: export_graph(narrow, x))
+    context = context_of(rare, module, tmp_path)
+    with pytest.raises(ToolError, match="something else than the network at layer '0'"):
+        Quantize().run(Candidate(module, data.example), context)
+
+
+def test_training_ends_with_an_error_if_its_conversion_loses_a_layer(
+    data: Data, trained: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = qat.finish
+
+    def losing(graph: fx.GraphModule) -> fx.GraphModule:
+        finished = finish(graph)
+        integers = [v for v in finished.buffers() if v.dtype is torch.int8 and v.dim() == 4]
+        integers[3].copy_(integers[3].flip(0))
+        return finished
+
+    monkeypatch.setattr(qat, "finish", losing)
+    with pytest.raises(ToolError, match=r"the quantized graph is wrong in stages\S+ -?\d+ dB"):
+        ran(data, trained, tmp_path, **TAUGHT)

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from edgekd.backends import Backend, Follower
 from edgekd.errors import Collector, EdgekdError, unexpected_error
+from edgekd.quant.export import export_graph
+from edgekd.quant.export_check import check_exported
 from edgekd.stages import Context, Stage
 from edgekd.values.artifact import Artifact
 from edgekd.values.backend_lookup import backend_info
@@ -48,7 +52,26 @@ def rehearse_stages(
                 return None
             if candidate.form in ("float", "fp16"):
                 floating = candidate
+    if candidate.form in ("float", "fp16"):  # a stage that quantizes checks it by itself
+        faults = _export_faults(candidate, context.data.test.x[:SAMPLES])
+        collect.faults.extend(faults)
+        if faults:
+            return None
     return Rehearsed(candidate, floating)
+
+
+def _export_faults(candidate: Candidate, x: Tensor) -> list[EdgekdError]:
+    """A fault if the network's exported graph computes something else on samples x (N, ...). If it
+    can't be exported at all, the backends that need a graph say so."""
+    try:
+        graph = export_graph(candidate.module, candidate.example)
+    except EdgekdError:
+        return []
+    try:
+        check_exported(graph, candidate.module, x, "model")
+    except EdgekdError as error:
+        return list(error.faults)
+    return []
 
 
 def _few_samples(context: Context, work: Path) -> Context:

@@ -10,6 +10,7 @@ from torch import nn
 import edgekd
 from edgekd.backends import Backend
 from edgekd.errors import Collector, InputError, ToolError
+from edgekd.quant.export import export_graph
 from edgekd.run.plan import rehearsal
 from edgekd.run.plan.rehearsal import Rehearsed, rehearse_backends, rehearse_stages
 from edgekd.stages import Stage
@@ -169,3 +170,33 @@ def test_a_network_of_the_same_structure_is_rehearsed_once(tmp_path, monkeypatch
     assert len(tried) == 1
     plan(5, "three")
     assert len(tried) == 2
+
+
+def test_a_network_whose_export_computes_something_else_is_refused(context, monkeypatch):
+    """Without a quantize stage too, and with the layer's name."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+    candidate = Candidate(module, torch.rand(1, 1, 8, 8))
+
+    def spoilt(*arguments):
+        graph = export_graph(*arguments)
+        with torch.no_grad():
+            dict(graph.named_parameters())["1.bias"].add_(1.0)
+        return graph
+
+    monkeypatch.setattr(rehearsal, "export_graph", spoilt)
+    collect = Collector()
+    assert rehearse_stages(candidate, [], context, collect) is None
+    (fault,) = collect.faults
+    assert (fault.where, fault.exit_code) == ("model", 3)
+    assert "something else than the network at layer '1'" in fault.message
+
+
+def test_a_network_that_can_not_be_exported_is_left_to_the_backends(context, monkeypatch):
+    def refusing(*_arguments):
+        raise InputError("forward() branches on values")
+
+    monkeypatch.setattr(rehearsal, "export_graph", refusing)
+    collect = Collector()
+    candidate = Candidate(nn.Flatten(), torch.rand(1, 1, 8, 8))
+    assert rehearse_stages(candidate, [], context, collect) is not None
+    assert collect.faults == []
