@@ -1,7 +1,5 @@
 """log.txt of a run: its plan, its steps, and the full output of tools that failed."""
 
-# code-key: presents
-
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
