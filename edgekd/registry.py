@@ -130,7 +130,7 @@ class Registry:
                 f"the {self.kind} '{point.name}' does not import from {point.value}: "
                 f"{type(error).__name__}: {error}",
                 where=where,
-                hint="mend or uninstall the package that provides it",
+                hint="fix or uninstall the package that provides it",
             ) from error
         return make
 

@@ -57,7 +57,7 @@ def fetch(
     downloads = _downloads()
     if name not in downloads:
         raise InputError(
-            f"nothing to fetch for '{name}'",
+            f"nothing to download for '{name}'",
             where="edgekd data fetch",
             allowed=", ".join(downloads),
             hint=nearest(name, downloads),

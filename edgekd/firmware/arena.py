@@ -39,7 +39,7 @@ def measure_arena(model: Path, limit_s: float = TIME_LIMIT_S) -> Measurement:
         value=float(sizes["arena_bytes"]),
         kind="measured",
         device=DEVICE,
-        protocol="the smallest arena in which it allocates and gives the same outputs, to 16 bytes",
+        protocol="the smallest arena in which it runs with the same outputs, to 16 bytes",
         conditions={
             "tflite-micro": version("tflite-micro"),
             "pointer_bytes": "8",

@@ -112,7 +112,7 @@ def check_name(name: str, where: str = "--name") -> str:
         raise InputError(
             f"{name!r} can't be a prefix of C function names",
             where=where,
-            allowed="letters, digits and underscores, a letter first, up to 40, no keyword",
+            allowed="up to 40 letters, digits and underscores, a letter first, no C keyword",
             hint="--name model",
         )
     return name

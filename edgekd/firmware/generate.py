@@ -16,8 +16,9 @@ from edgekd.firmware.padding import absorb_padding
 from edgekd.store import write_beside
 
 Arithmetic = Literal["micro", "litert"]
-"""Whose fully connected layers are matched bit for bit: those of the micro runtime and CMSIS-NN, in
-fixed point, or those of LiteRT's reference kernels, in double. Everything else is the same."""
+"""The runtime whose fully connected layers are matched bit for bit: the micro runtime and
+CMSIS-NN, in fixed point, or LiteRT's reference kernels, in double precision. Everything else is
+equal."""
 
 
 def check_arithmetic(name: str) -> Arithmetic:

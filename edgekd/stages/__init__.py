@@ -31,31 +31,32 @@ class Stage(Value):
 
     @abstractmethod
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
-        """Every reason why this stage can't work on such a model; nothing is trained or changed."""
+        """The reasons why this stage can't work on a model; nothing is trained or changed."""
 
     @abstractmethod
     def cost(self, context: Context) -> str:
-        """What the plan prints of it: '12 epochs of 60,000 samples'."""
+        """The plan's description of the stage, such as '12 epochs of 60,000 samples'."""
 
     @abstractmethod
     def run(self, candidate: Candidate, context: Context) -> Candidate:
-        """The next candidate. Deterministic given `context.seed`; the input is left as it was."""
+        """The next candidate. Deterministic given `context.seed`; the input is not changed."""
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """What `run` would return if nothing were trained: the same structure and form, for the
-        plan to try the compilers on. It takes seconds; by default the candidate stays as it is."""
+        """What `run` would return without training: the same structure and form, on which the
+        plan tries the compilers. It takes seconds; by default it returns the candidate
+        unchanged."""
         return candidate
 
     def content(self, folder: Path) -> str:
-        """A hash of what the files named in its table hold, relative to the recipe's folder."""
+        """A hash of the content of the files that its table names, relative to the recipe's
+        folder."""
         return ""
 
 
 class TrainingStage(Stage):
-    """A stage that trains. In its table the keys of its `teaching` stand beside its own.
-
-    A stage made in Python takes either those keys or a whole `teaching`. A key that is not given is
-    that of the class's own default teaching.
+    """A stage that trains. Its table contains the keys of its `teaching` next to its own. In
+    Python, pass either those keys or a whole `teaching`. Missing keys are those of the class's
+    default teaching.
     """
 
     inlined: ClassVar[tuple[str, ...]] = ("teaching",)
@@ -63,11 +64,11 @@ class TrainingStage(Stage):
     teaching: Teaching = Teaching()
 
     def untrained(self, **keys: Any) -> dict[str, Any]:
-        """The keys to change in a copy of a stage whose recovery is to be left out, and others."""
+        """The changes for a copy of a stage without its recovery training, merged with others."""
         return {"teaching": self.teaching.model_copy(update={"epochs": 0}), **keys}
 
     def learning(self, context: Context, where: str) -> Context:
-        """The context with this stage's teaching in it."""
+        """The context with this stage's teaching."""
         return replace(context, teaching=self.teaching, where=where)
 
     @model_validator(mode="before")

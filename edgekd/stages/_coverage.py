@@ -1,4 +1,4 @@
-"""What a stage did not touch, as shares of the whole network: nothing is left out in silence."""
+"""The parts of a network that a stage left unchanged, as shares of the whole, for the report."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from edgekd.network.cost import layer_costs, parameter_count
 from edgekd.network.taps import is_within
 
 LEAST = 0.005
-"""Shares below this are not worth a word."""
+"""Smaller shares are not reported."""
 
 
 def untouched(module: nn.Module, example: Tensor, touched: Collection[str]) -> str:
@@ -38,7 +38,7 @@ def untouched(module: nn.Module, example: Tensor, touched: Collection[str]) -> s
 
 
 def changed_layers(before: nn.Module, after: nn.Module) -> set[str]:
-    """The layers of `before` whose parameters have another shape in `after`, or are gone."""
+    """The layers of `before` whose parameters changed shape in `after`, or were removed."""
     shapes = {name: value.shape for name, value in after.named_parameters(remove_duplicate=False)}
     return {
         name.rpartition(".")[0]

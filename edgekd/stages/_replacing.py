@@ -1,4 +1,4 @@
-"""What the stages that replace layers share: their checks, and finished steps kept on disk."""
+"""Shared by the stages that replace layers: their checks, and finished steps stored on disk."""
 
 import copy
 import hashlib
@@ -30,7 +30,7 @@ GIVE_FACTORY = "give the model as factory and weights"
 
 
 def float_faults(module: nn.Module, form: str, what: str, where: str) -> list[EdgekdError]:
-    """A quantized candidate, or an exported program, whose layers can't be replaced."""
+    """A fault for a quantized candidate or an exported program, whose layers can't be replaced."""
     if form != "float":
         hint = "put this stage before the quantize stage"
         return [InputError(f"a quantized model can't be {what}", where=where, hint=hint)]
@@ -46,7 +46,7 @@ def float_faults(module: nn.Module, form: str, what: str, where: str) -> list[Ed
 
 
 def plain(candidate: Candidate) -> Candidate:
-    """The candidate with every weight that its `forward` computes as a plain parameter."""
+    """The candidate with plain parameters instead of weights computed by `forward`."""
     module = candidate.module
     if isinstance(module, torch.fx.GraphModule) or not has_computed_weights(module):
         return candidate
@@ -60,7 +60,7 @@ def step_folder(work: Path, module: nn.Module, *facts: object) -> Path:
 
 
 def kept_structure(folder: Path, before: nn.Module, make: Make) -> nn.Module:
-    """The result of `make`, read back from `folder` if it was made before."""
+    """The result of `make`, loaded from `folder` if it was made before."""
     if folder.is_dir():
         return load_module(copy.deepcopy(before), folder)
     made = make()

@@ -37,7 +37,7 @@ class Cluster(TrainingStage):
     teaching: Recovery = Recovery(epochs=5)
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
-        """Every reason why clustering can't work on such a model."""
+        """The reasons why clustering can't work on a model."""
         if candidate.form != "float":
             return [InputError(f"the model is already quantized ({candidate.form})", where=where)]
         faults = number_faults(candidate, "clustered", where)

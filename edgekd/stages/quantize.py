@@ -106,7 +106,7 @@ class Quantize(TrainingStage):
         return faults + self._missing(where)
 
     def cost(self, context: Context) -> str:
-        """What the plan prints."""
+        """The plan's description of the stage."""
         if self.dtype == "fp16":
             return "to fp16, no training"
         start = f"to {self._name(context)}"
@@ -123,7 +123,7 @@ class Quantize(TrainingStage):
         return start
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """The same types, calibrated on few samples, every layer narrow."""
+        """The same types, calibrated on a few samples, with every layer narrow."""
         return self.model_copy(update={"method": "calibrate", "mixed": None}).run(
             candidate, context
         )

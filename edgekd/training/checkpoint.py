@@ -1,8 +1,8 @@
-"""An unfinished training on disk: one safetensors file, replaced whole after every epoch.
+"""A training checkpoint: one safetensors file, replaced atomically after every epoch.
 
-Tensors are named `model.*`, `companions.*`, `best.*` and `optimizer.INDEX.NAME`; everything that
-is not a tensor is JSON in the file's header. One file and one rename, so that a kill at any moment
-leaves the last epoch or this one, never a mixture.
+Tensors are named `model.*`, `companions.*`, `best.*` and `optimizer.INDEX.NAME`; everything that is
+not a tensor is JSON in the file's header. One file and one rename, so a kill at any moment leaves
+either the last epoch or this one.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors and the header of a file, or None where there is none that can be read."""
+    """The tensors and the header of a file, or None if there is no readable one."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -41,7 +41,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def sha256_of_state(*modules: nn.Module) -> str:
-    """Of the names, shapes and values of all parameters and buffers."""
+    """A hash of the names, shapes and values of all parameters and buffers."""
     digest = hashlib.sha256()
     for module in modules:
         for name, value in module.state_dict().items():
@@ -67,7 +67,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
 ) -> None:
-    """Put back what `flatten_optimizer` gave."""
+    """Restore the state from `flatten_optimizer`."""
     state: dict[int, dict[str, Any]] = {}
     named = {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
     for key, value in {**named, **plain}.items():

@@ -1,4 +1,4 @@
-"""What stages, schemes and the training loop work with: one value, handed from one to the next."""
+"""The context of stages, schemes and the training loop: one value, passed from one to the next."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,13 +19,12 @@ it accumulates survives a kill only in buffers or parameters of the module or it
 
 @dataclass(frozen=True)
 class Context:
-    """Everything besides the network that a training, and a stage as a whole, may use.
-
-    `teaching` says how long to train and with which losses; a stage puts its own there. `work` is
-    a folder for epoch checkpoints, where a run that was killed finds them again. `cache` is shared
-    by runs and holds teachers' logits by content; without it they are kept under `work`. `folder`
-    is where the recipe's relative paths start. `calibration` (N, ...) are the samples from which
-    ranges are taken. `on_step` is called in every phase. `where` names the stage in errors.
+    """Everything besides the network that training, and a stage as a whole, may use. `teaching`
+    says how long to train and with which losses; a stage sets its own. `work` is a folder for epoch
+    checkpoints, from which an interrupted run resumes. `cache` is shared by runs and holds
+    teachers' logits by content; without it they are stored under `work`. The recipe's paths are
+    relative to `folder`. `calibration` (N, ...) are the samples for calibrating ranges. `on_step`
+    is called in every phase. `where` names the stage in errors.
     """
 
     target: Target
@@ -42,20 +41,20 @@ class Context:
     where: str = "distill"
 
     def with_teaching(self, **keys: object) -> "Context":
-        """The same with other values for some keys of the teaching."""
+        """A copy with other values for some keys of the teaching."""
         return replace(self, teaching=self.teaching.model_copy(update=keys))
 
     def with_teachers(self, teachers: Sequence[Teacher]) -> "Context":
-        """The same with other teachers."""
+        """A copy with other teachers."""
         return replace(self, teachers=teachers)
 
     def phase(self, name: str) -> "Context":
-        """The same with a folder of its own for one of several trainings."""
+        """A copy with its own folder, for one of several training phases."""
         return replace(self, work=self.work / name)
 
     @property
     def logits_folder(self) -> Path:
-        """Where teachers' logits are kept."""
+        """The folder for teachers' logits."""
         return self.cache or self.work / "logits"
 
     @property

@@ -1,4 +1,4 @@
-"""Training a student from one teacher or several: what is compared, and every check before it."""
+"""Trains a student from one or more teachers, and checks the setup before."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ from edgekd.training.terms import Term, paired, terms_of
 
 
 def check_teaching(student: nn.Module, context: Context) -> list[EdgekdError]:
-    """Every reason why the context's teaching can't work for this student, found with one forward
+    """The reasons why the context's teaching can't work for this student, found with one forward
     pass and no training."""
     teaching, data, where = context.teaching, context.data, context.where
     teachers = context.teachers
@@ -60,7 +60,7 @@ def teach(
 ) -> nn.Module:
     """Train `student` in place by the context's teaching; return it in eval mode on the CPU.
 
-    Teachers are left exactly as they are, and no hook stays on anything. `fusion` turns several
+    Teachers are not changed, and all hooks are removed. `fusion` turns several
     teachers' logits into one (by their weights if not given), `companions` are trained along, and
     `storage` is the precision in which the teachers' logits are kept. Raises what
     `check_teaching` finds.
@@ -81,11 +81,12 @@ def teach(
 
 
 def identity_of(teachers: Sequence[Teacher]) -> str:
-    """What a checkpoint depends on of the teachers: their networks and weights."""
+    """The part of a checkpoint's identity that comes from the teachers: their networks and
+    weights."""
     return " ".join(f"{teacher.key}*{teacher.weight}" for teacher in teachers)
 
 
 def _terms(student: nn.Module, context: Context) -> list[Term]:
-    """The losses that count, each with its layers."""
+    """The losses with a non-zero weight, each with its layers."""
     terms = terms_of(context.teaching.losses, context.where)[0]
     return paired([term for term in terms if term.weight], student, context.teachers)

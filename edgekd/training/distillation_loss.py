@@ -26,7 +26,7 @@ from edgekd.training.terms import Term, bridge, fit_outputs, source_of
 
 
 class DistillationLoss:
-    """The sum of losses of one student against frozen teachers, as `fit` wants it."""
+    """The sum of losses of one student against frozen teachers, in the form that `fit` expects."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class DistillationLoss:
 
 @dataclass
 class _Seen:
-    """What one step's losses may look at."""
+    """The inputs of one step's losses."""
 
     batch: Batch
     whole: "Compared"
@@ -191,7 +191,7 @@ class _Seen:
 
     @property
     def train_step(self) -> TrainStep:
-        """What a schedule may look at."""
+        """The inputs of a schedule."""
         answers = self.compared.answers
         mean = torch.stack(answers).mean(0) if answers else None
         return train_step_of(self.batch, len(self.batch.x), mean)
@@ -214,13 +214,13 @@ class _Seen:
 
 
 def train_step_of(batch: Batch, samples: int, teacher: Tensor | None = None) -> TrainStep:
-    """What a schedule may look at in a step with that many samples in this process."""
+    """The inputs of a schedule in a step with that many samples in this process."""
     return TrainStep(batch.step, batch.steps, batch.total, samples * batch.processes, teacher)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What losses on outputs see: the student's, each teacher's, and the targets."""
+    """The inputs of losses on outputs: the student's, each teacher's, and the targets."""
 
     logits: Tensor
     answers: list[Tensor]

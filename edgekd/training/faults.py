@@ -1,4 +1,4 @@
-"""What can be wrong with a teaching before a single step of it: data, weights, logits, layers."""
+"""Checks of a teaching before its first step: data, weights, logits and layers."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from edgekd.training.terms import Term, bridge, fit_outputs, paired, source_of
 
 
 def data_faults(data: Data, where: str) -> list[EdgekdError]:
-    """NaN or infinity in the inputs, labels outside the classes, images that aren't images."""
+    """Faults for NaN or infinity in inputs, labels out of range, and augmentation of non-images."""
     faults: list[EdgekdError] = []
     for part in ("train", "validation"):
         samples = getattr(data, part)
@@ -44,7 +44,7 @@ def data_faults(data: Data, where: str) -> list[EdgekdError]:
 
 
 def weight_faults(student: nn.Module, teachers: Sequence[Teacher], where: str) -> list[EdgekdError]:
-    """NaN or infinity in the weights of the student or of a teacher."""
+    """Faults for NaN or infinity in the weights of the student or of a teacher."""
     networks = [("student", student)]
     networks += [(f"teacher {t.name}", t.module) for t in teachers if t.module is not None]
     faults: list[EdgekdError] = []
@@ -61,7 +61,8 @@ def weight_faults(student: nn.Module, teachers: Sequence[Teacher], where: str) -
 def logit_faults(
     student: nn.Module, teachers: Sequence[Teacher], data: Data, where: str
 ) -> list[EdgekdError]:
-    """Outputs that are no logits, or of another shape than the data's classes or a teacher's."""
+    """Faults for outputs that are not logits, or whose shape differs from the classes or a
+    teacher's."""
     with evaluating(student), torch.no_grad():
         try:
             mine = student(data.example)
@@ -93,7 +94,7 @@ def logit_faults(
 def task_faults(
     terms: Sequence[Term], smoothing: float, task: Task, where: str
 ) -> list[EdgekdError]:
-    """Losses and settings that have no meaning for what the data's targets are."""
+    """Faults for losses and settings that don't apply to the data's task."""
     faults: list[EdgekdError] = []
     if smoothing and not task.smooths:
         message = f"the targets of {task.name} can't be smoothed"
@@ -106,7 +107,7 @@ def task_faults(
 
 
 def row_faults(teaching: Teaching, data: Data, taught: bool, where: str) -> list[EdgekdError]:
-    """Weights for samples, or a teacher's own temperature, where rows have no labels."""
+    """Faults for sample weights or calibrated teachers if rows of logits have no labels."""
     faults: list[EdgekdError] = []
     requested = {
         "sample_weights": teaching.sample_weights != "equal",
@@ -147,7 +148,7 @@ def _meaning_fault(term: Term, task: Task) -> InputError | None:
 def feature_faults(
     term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
 ) -> list[EdgekdError]:
-    """A black box without layers, a layer that isn't there, shapes that can't be matched."""
+    """Faults for missing layers, black boxes without layers, and shapes that can't be matched."""
     source = source_of(term, teachers)
     names = [teacher.name for teacher in teachers]
     if term.network is not None and term.network not in names:
@@ -198,8 +199,8 @@ def _bridge_faults(
 def output_faults(
     term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
 ) -> list[EdgekdError]:
-    """Outputs that are not what a loss on whole outputs reads, a layer to balance on that isn't
-    there, a black box where the loss has to run the network."""
+    """Faults for outputs that a loss on whole outputs can't read, a missing layer for balancing,
+    and a black box if the loss has to run the network."""
     known = layer_names(student)
     place = f"{term.where}: weight"
     missing = [no_such_layer(name, known, place) for name in term.tapped if name not in known]

@@ -9,10 +9,9 @@ from edgekd.training.losses import Loss, ResponseLoss
 
 
 class Fusion(nn.Module):
-    """Shares of the teachers in each sample's target: here their weights, the same everywhere.
-
-    A subclass gives other shares; what it learns is trained with the student by `own_loss` and is
-    left behind afterwards.
+    """The teachers' shares in each sample's target: here their weights, equal for all samples. A
+    subclass may compute other shares; its parameters are trained with the student by `own_loss` and
+    discarded afterwards.
     """
 
     def shares(self, answers: Tensor, weights: Tensor, student: Tensor, labels: Tensor) -> Tensor:
@@ -23,7 +22,7 @@ class Fusion(nn.Module):
         return (weights / weights.sum()).view(-1, 1).expand(answers.shape[:2])
 
     def own_loss(self, answers: Tensor, shares: Tensor, labels: Tensor) -> Tensor | None:
-        """What the fusion itself learns from, or None where it learns nothing."""
+        """The fusion's own loss, or None if it learns nothing."""
         return None
 
 

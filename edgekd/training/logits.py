@@ -1,4 +1,4 @@
-"""Teachers' logits for the training samples: computed once, kept on disk by content."""
+"""Teachers' logits for the training samples: computed once, cached on disk by content."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ def teacher_logits(teacher: Teacher, x: Tensor) -> Tensor:
 
 @contextmanager
 def eval_mode(teachers: Iterable[Teacher]) -> Iterator[None]:
-    """Inside, every teacher that has layers is in eval mode; afterwards it is as it was."""
+    """A context in which every teacher with layers is in eval mode; restored afterwards."""
     with ExitStack() as stack:
         for teacher in teachers:
             if teacher.module is not None:
@@ -37,7 +37,7 @@ def eval_mode(teachers: Iterable[Teacher]) -> Iterator[None]:
 
 
 class CachedLogits:
-    """One teacher's logits for every training sample, view by view, as they are asked for."""
+    """One teacher's logits for every training sample, computed per view when needed."""
 
     def __init__(
         self, teacher: Teacher, context: Context, storage: torch.dtype = torch.float32

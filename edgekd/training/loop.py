@@ -122,7 +122,7 @@ def fit(
 
 
 class _Step(nn.Module):
-    """One forward of everything that is trained, so that Fabric wraps it as a whole."""
+    """One forward pass of everything that is trained, so that Fabric wraps it as a whole."""
 
     def __init__(self, module: nn.Module, companions: nn.Module, step_loss: StepLoss) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ _When = tuple[int | None, int, int, int, int, int]
 
 @dataclass
 class _State:
-    """What a checkpoint brings back besides weights and the optimizer: how far the training is."""
+    """The progress of a training, which a checkpoint restores besides weights and optimizer."""
 
     done: int = 0
     best: float = -1.0
@@ -155,7 +155,7 @@ class _State:
 
 
 class _Run:
-    """One training under way, with the resources that it holds."""
+    """One training in progress, with its resources."""
 
     def __init__(self, fabric: Any, whole: _Step, context: Context, turns: int) -> None:
         self.fabric, self.context, self.turns = fabric, context, turns
@@ -273,7 +273,7 @@ class _Run:
         return accuracy
 
     def save(self, path: Path, fingerprint: str) -> None:
-        """Write everything that `restore` needs to go on from here."""
+        """Write everything that `restore` needs to continue from here."""
         tensors, optimizer = flatten_optimizer(self.optimizer)
         tensors = {
             **tensors,
@@ -292,7 +292,7 @@ class _Run:
         write_tensors(path, tensors, header)
 
     def restore(self, path: Path, fingerprint: str) -> None:
-        """Resume from a checkpoint of this very training, if there is one."""
+        """Resume from a checkpoint of this training, if there is one."""
         checkpoint = read_tensors(path)
         if checkpoint is None or checkpoint[1].get("fingerprint") != fingerprint:
             return

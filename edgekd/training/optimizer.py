@@ -1,4 +1,4 @@
-"""The optimizer, its learning rate, and the devices that a training runs on."""
+"""The optimizer, its learning rate, and the devices for training."""
 
 import math
 import os

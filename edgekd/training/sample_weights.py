@@ -1,4 +1,4 @@
-"""Which samples count more: those of rare classes, or those on which the teacher disagrees."""
+"""Sample weights: for rare classes, or for samples on which student and teacher disagree."""
 
 from typing import Literal
 

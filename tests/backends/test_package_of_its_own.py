@@ -181,7 +181,7 @@ def test_a_package_that_does_not_import_is_a_line_in_doctor_and_stops_nothing(ac
     assert code == 0
     code, _, told = edgekd("targets", acme / "acme-board.toml")
     assert code == 3
-    assert "mend or uninstall the package that provides it" in told
+    assert "fix or uninstall the package that provides it" in told
 
 
 def test_inspect_asks_it_about_its_files(acme, edgekd):

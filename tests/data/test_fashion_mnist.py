@@ -105,7 +105,7 @@ def test_only_web_addresses_are_fetched(mirror: str) -> None:
 
 
 def test_a_set_that_has_nothing_to_fetch_is_refused() -> None:
-    with pytest.raises(InputError, match="nothing to fetch for 'digits'"):
+    with pytest.raises(InputError, match="nothing to download for 'digits'"):
         fetch("digits")
 
 

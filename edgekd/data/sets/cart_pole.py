@@ -10,8 +10,8 @@ from edgekd.data.tasks._cart_pole import STEP_S, begin, fallen, forces, moved
 from edgekd.data.tasks.policy import Policy
 
 EPISODES, STRAYING = 32, 0.3
-"""So many poles at once; this share of the steps is random, so that the states aren't the middle's
-alone (the states of the student's own mistakes, Ross et al. 2011)."""
+"""The number of simultaneous poles, and the share of random steps, so that the states are not
+only near the centre but also those after a student's mistakes (Ross et al. 2011)."""
 
 
 @SETS.register(paper="Barto, Sutton & Anderson 1983, neuronlike adaptive elements")

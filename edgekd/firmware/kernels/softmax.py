@@ -19,7 +19,7 @@ def lower(node: Node) -> list[Step]:
     if source.shape != output.shape or not source.shape:
         raise node.refuse(f"{source.shape} -> {output.shape}")
     if output.zero_point != -128 or abs(output.scale - 1 / 256) > 1e-3 / 256:
-        raise node.refuse("an output that is not on the grid of 1/256 from -128 on")
+        raise node.refuse("an output whose scale is not 1/256 or whose zero point is not -128")
     depth = source.shape[-1]
     if depth > MAX_DEPTH:
         raise node.refuse(f"{depth} values, but at most {MAX_DEPTH} are supported")

@@ -1,4 +1,4 @@
-"""Distillation: the candidate is trained by a scheme, and its structure stays as it is."""
+"""Distillation: a scheme trains the candidate; its structure does not change."""
 
 import copy
 from pathlib import Path
@@ -45,7 +45,7 @@ class Distill(TrainingStage):
             return "unknown: the scheme was rejected"
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """The candidate as it is."""
+        """The candidate itself."""
         return candidate
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:

@@ -1,4 +1,4 @@
-"""The stage that replaces layers by products of smaller ones, then trains to recover."""
+"""The stage that factorizes layers into smaller ones, then trains to recover."""
 
 import copy
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ class Factorize(TrainingStage):
     teaching: Recovery = Recovery()
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
-        """Every reason why this factorization can't work on such a model."""
+        """The reasons why this factorization can't work on a model."""
         candidate = plain(candidate)
         faults = float_faults(candidate.module, candidate.form, "factorized", where)
         if faults:
@@ -107,11 +107,11 @@ class Factorize(TrainingStage):
         return f"ranks by {name} {value}, {weighted}; {self.learning(context, '').length}"
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """The factors without recovery."""
+        """The factorized candidate without recovery training."""
         return self.model_copy(update=self.untrained()).run(candidate, context)
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
-        """The candidate with its layers split if that is cheaper."""
+        """The candidate, with each layer split if that makes it cheaper."""
         candidate = plain(candidate)
         facts = (self.model_dump_json(), context.seed, context.data.sha256)
         teachers = tuple((teacher.key, teacher.weight) for teacher in context.teachers)

@@ -5,8 +5,8 @@
 - `tucker2`: 1x1, the kernel between fewer channels on both sides, 1x1, Kim et al. 2016
   (arXiv:1511.06530), by HOSVD.
 
-Stride, padding, dilation and padding mode are shared out among the factors; a grouped convolution
-has no such factors.
+Stride, padding, dilation and padding mode are distributed over the factors; grouped convolutions
+can't be factorized.
 """
 
 from typing import cast
@@ -39,7 +39,7 @@ def full_ranks(layer: nn.Conv2d, method: Method) -> tuple[int, ...]:
 
 
 def methods_for(layer: nn.Conv2d) -> list[Method]:
-    """Those that can make this kernel smaller; a 1x1 has nothing to split in space."""
+    """The methods that can make this kernel smaller; a 1x1 kernel has no spatial split."""
     if tuple(layer.kernel_size) == (1, 1):
         return ["channel-svd"]
     if 1 in layer.kernel_size:
@@ -65,10 +65,9 @@ def conv_macs(
 def split_convolution(
     layer: nn.Conv2d, method: Method, left: Tensor, ranks: tuple[int, ...], right: Tensor | None
 ) -> nn.Sequential:
-    """The factors in a row; `left` as `basis` gives it, `right` Tucker-2's input side.
-
-    `right` is a pair of (k, i) stacked to (2, k, i): what projects the inputs, and what the kernel
-    is multiplied with, whose product over the first rank rows is nearly the identity.
+    """The factors in sequence; `left` comes from `basis`, `right` is Tucker-2's input side. `right`
+    is a pair of (k, i) stacked to (2, k, i): the projection of the inputs, and the matrix that the
+    kernel is multiplied with, whose product over the first rank rows is close to the identity.
     """
     kept = left[:, : ranks[0]]
     if method == "spatial-svd":

@@ -1,4 +1,4 @@
-"""What goes into a layer, as second moments over the calibration samples."""
+"""Second moments of a layer's inputs over the calibration samples."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,11 +14,10 @@ BATCH = 32
 
 @dataclass
 class Moments:
-    """E[p p^T] of what a layer multiplies with.
-
-    `patches` is of (i kh kw) for convolutions and of the features for linear layers, `columns` of
-    (i kh) for the vertical half of a spatial split, `channels` of (i). Uncentred: the mean of the
-    inputs is part of what the layer gives. In double precision.
+    """E[p p^T] of the inputs that a layer's weights multiply. `patches` is over (i kh kw) for
+    convolutions and over the features for linear layers, `columns` over (i kh) for the vertical
+    half of a spatial split, `channels` over (i). Uncentred, because the mean of the inputs
+    contributes to the output. In double precision.
     """
 
     patches: Tensor

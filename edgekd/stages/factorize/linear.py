@@ -15,9 +15,8 @@ from edgekd.network.conv1d import linear_matrix
 
 
 def basis(matrix: Tensor, moment: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """U (o, k) and the singular values (k,) of W, or of W C^(1/2); k = min(o, i), falling.
-
-    `moment` is C (i, i), symmetric and not negative. In double precision.
+    """U (o, k) and the singular values (k,) of W or W C^(1/2), descending; k = min(o, i). `moment`
+    is C (i, i), symmetric and positive semidefinite. In double precision.
     """
     matrix = matrix.double()
     if moment is None:
@@ -30,7 +29,7 @@ def basis(matrix: Tensor, moment: Tensor | None = None) -> tuple[Tensor, Tensor]
 
 
 def root_of(moment: Tensor) -> Tensor:
-    """The symmetric root of a positive semidefinite matrix."""
+    """The symmetric square root of a positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
     root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     return root

@@ -1,4 +1,4 @@
-"""Which rank each layer gets: by energy, by number, or by a budget over all layers."""
+"""Chooses each layer's rank: by energy, as a number, or by a MAC budget over all layers."""
 
 import heapq
 import math
@@ -37,7 +37,8 @@ def tail(values: Tensor, rank: int) -> float:
 
 
 def rounded_up(rank: int, multiple: int, full: int) -> int:
-    """The rank that costs no more on the target than `rank` does; never above the full one."""
+    """`rank` rounded up to the target's multiple, which costs no more; never above the full
+    rank."""
     return min(full, math.ceil(rank / multiple) * multiple)
 
 
@@ -49,12 +50,11 @@ def grid(full: int, multiple: int) -> list[int]:
 def cheapest_within(
     whole: Mapping[str, int], options: Mapping[str, Sequence[Option]], macs: float
 ) -> dict[str, Option]:
-    """The options with the least sum of errors found at which the layers cost at most `macs`.
-
-    `whole` is what each layer costs as it is (error 0). Each layer's options are thinned to the
-    lower convex hull of (MACs, error); then the step that loses least per MAC saved is taken,
-    over all layers, until the budget holds. That is optimal up to the last step taken.
-    Raises `InputError` where the budget is out of reach.
+    """The options with the least total error found whose total cost is at most `macs`. `whole` is
+    each layer's cost without a split (error 0). Each layer's options are reduced to the lower
+    convex hull of (MACs, error); then the step that loses least per MAC saved over all layers is
+    taken until the budget is met. That is optimal up to the last step taken. Raises `InputError` if
+    the budget is out of reach.
     """
     total = float(sum(whole.values()))
     hulls = {name: hull(whole[name], found) for name, found in options.items()}
@@ -87,7 +87,7 @@ Point = tuple[int, float, Option | None]
 
 
 def hull(whole: int, options: Sequence[Option]) -> list[Point]:
-    """From the layer as it is downwards in MACs, each step losing more per MAC than the last."""
+    """The hull from the whole layer down in MACs; each step loses more per MAC than the last."""
     start: Point = (whole, 0.0, None)
     cheaper = [(each.macs, each.error, each) for each in options if each.macs < whole]
     points: list[Point] = [start]

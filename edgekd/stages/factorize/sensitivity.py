@@ -1,4 +1,4 @@
-"""Ranks by what is measured: the cheapest ones at which a layer alone costs little accuracy."""
+"""Ranks by measured sensitivity: each layer's cheapest ones with a small accuracy loss."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,14 +9,14 @@ from edgekd.stages.factorize.sites import Site, Spectrum, at_energy, replaced
 from edgekd.values.progress import Progress
 
 ENERGIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98, 0.99, 0.995, 0.999)
-"""What the modes keep of their energy in the options that are tried."""
+"""The shares of energy kept by the modes in the options that are tried."""
 
 Spectra = Mapping[tuple[str, Method], Spectrum]
 Score = Callable[[nn.Module], float]
 
 
 def options_of(site: Site, spectra: Spectra, method: Method, multiple: int) -> list[Option]:
-    """The ranks worth measuring, cheapest first: cheaper than the layer, each only once."""
+    """The options worth measuring, cheapest first: cheaper than the layer, without duplicates."""
     found: dict[tuple[int, ...], Option] = {}
     for energy in ENERGIES:
         option = at_energy(site, method, spectra[site.name, method], energy, multiple)
@@ -28,7 +28,8 @@ def options_of(site: Site, spectra: Spectra, method: Method, multiple: int) -> l
 def least_option(
     options: Sequence[Option], lost: Callable[[Option], float], allowed: float
 ) -> Option | None:
-    """The cheapest that loses no more than is allowed, by bisection; None if not even the last."""
+    """The cheapest option within the allowed loss, by bisection; None if even the last exceeds
+    it."""
     low, high = 0, len(options)
     while low < high:
         middle = (low + high) // 2
@@ -48,8 +49,8 @@ def by_sensitivity(
     allowed: float,
     progress: Progress,
 ) -> dict[str, Option]:
-    """For each layer the cheapest option at which the network, this layer alone factorized, scores
-    no more than `allowed` below its whole self."""
+    """Each layer's cheapest option at which the network, with only that layer factorized, scores
+    at most `allowed` below the original."""
     before, chosen = score(module), {}
     for number, site in enumerate(sites):
         progress("sensitivity", number, len(sites))

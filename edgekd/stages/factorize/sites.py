@@ -1,4 +1,4 @@
-"""From a network to one with cheaper layers: what each could become, and putting it in place."""
+"""Finds the layers of a network that can be factorized, and replaces them."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +63,7 @@ class Site:
 
 @dataclass
 class Spectrum:
-    """A layer's bases by one method: `left` and `right` as the splits want them, values a mode."""
+    """A layer's bases by one method: `left` and `right` for the split, and each mode's values."""
 
     left: Tensor
     right: Tensor | None
@@ -81,9 +81,8 @@ def find_sites(
     convolution: str,
     ignores: Callable[[str], bool],
 ) -> tuple[list[Site], dict[str, str]]:
-    """The layers that the wanted methods apply to, and by name why others are left as they are.
-
-    What is a site has been tried: split at full rank, it leaves the network's outputs alone.
+    """The layers to which the methods apply, and, by name, why others are left unchanged. Every
+    site has been tested: splitting it at full rank does not change the network's outputs.
     """
     shapes, left = _shapes(module, example), {}
     shared = _shared_weights(module)
@@ -111,7 +110,7 @@ Shapes = tuple[torch.Size, torch.Size, int]
 
 
 def _site(name: str, layer: Any, shapes: Shapes, convolution: str) -> Site | str:
-    """A layer as a site, or why it is none."""
+    """A layer as a site, or the reason why it is not one."""
     inputs, outputs, calls = shapes
     if _is_linear(layer):
         rows, columns = linear_matrix(layer).shape
@@ -137,9 +136,8 @@ def _is_convolution(layer: nn.Module) -> bool:
 
 
 def _shared_weights(module: nn.Module) -> dict[str, str]:
-    """For each layer whose weight another such layer has too, that layer.
-
-    An embedding may share it, as in language models: it keeps its table when the layer is split.
+    """For each layer that shares its weight with another such layer, that layer. An embedding may
+    share it, as in language models: it keeps its table when the layer is split.
     """
     owners: dict[int, list[str]] = {}
     for name, layer in module.named_modules():
@@ -190,22 +188,24 @@ def unfaithful_sites(module: nn.Module, example: Tensor, sites: Sequence[Site]) 
 def _failure(
     module: nn.Module, example: Tensor, sites: Sequence[Site], method: Method, expected: Any
 ) -> str:
-    """How the network changes with these sites at full rank; empty where it does not."""
+    """How the network changes with these sites split at full rank; empty if it does not."""
     spectra = {(site.name, method): _exact(site, method) for site in sites}
     options = {site.name: Option(method, site.full(method), 0, 0.0) for site in sites}
     try:
         found = _outputs(replaced(module, sites, options, spectra), example)
     except Exception as error:  # whatever the network's own forward raises
-        return f"the network does not run with it split: {first_line(error)}"
+        return f"the network does not run with this layer split: {first_line(error)}"
     pairs = list(zip(found, expected, strict=True))
     if any(one.shape != other.shape for one, other in pairs):
-        return "the network's outputs have another shape with it split"
+        return "the network's outputs have a different shape with this layer split"
     scales = [float(other.abs().max()) if other.numel() else 0.0 for _, other in pairs]
     close = (
         torch.allclose(one, other, rtol=0.0, atol=TOLERANCE * scale + 1e-6, equal_nan=True)
         for (one, other), scale in zip(pairs, scales, strict=True)
     )
-    return "" if all(close) else "the network gives something else with it split at full rank"
+    return (
+        "" if all(close) else "the network's outputs change when this layer is split at full rank"
+    )
 
 
 def _outputs(module: nn.Module, example: Tensor) -> list[Tensor]:
@@ -245,7 +245,7 @@ def spectrum_of(site: Site, method: Method, moments: Moments | None) -> Spectrum
 def at_energy(
     site: Site, method: Method, spectrum: Spectrum, energy: float, multiple: int
 ) -> Option:
-    """The option whose modes each hold that share of the energy."""
+    """The option whose modes each keep that share of the energy."""
     ranks = [energy_rank(values, energy) for values in spectrum.values]
     return at_ranks(site, method, spectrum, ranks, multiple)
 
@@ -253,7 +253,7 @@ def at_energy(
 def at_ranks(
     site: Site, method: Method, spectrum: Spectrum, ranks: Sequence[int], multiple: int
 ) -> Option:
-    """The option with these ranks, rounded up to what the target computes anyway."""
+    """The option with these ranks, rounded up to the target's channel multiple."""
     full = site.full(method)
     rounded = tuple(
         rounded_up(min(rank, most), multiple, most) for rank, most in zip(ranks, full, strict=True)

@@ -110,7 +110,7 @@ class Prune(TrainingStage):
         return self
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
-        """Every reason why pruning can't work on such a model."""
+        """The reasons why pruning can't work on a model."""
         candidate = plain(candidate)
         module = candidate.module
         if candidate.form != "float" or not self._zeroes:
@@ -154,7 +154,7 @@ class Prune(TrainingStage):
         return f"{goal} by {self._name}{in_steps}, {length}"
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """One cut by magnitude, which leaves the same structure, and no recovery."""
+        """One cut by magnitude, which results in the same structure, without recovery training."""
         keys = self.untrained(criterion="magnitude-l2", allocation="uniform", ramp="one-shot")
         return self.model_copy(update=keys).run(candidate, context)
 
@@ -222,7 +222,8 @@ class Prune(TrainingStage):
     def _moved_channels(
         self, candidate: Candidate, context: Context, criterion: Criterion
     ) -> nn.Module:
-        """Masks move for most of the epochs; then what they hide is cut, and the rest recovers."""
+        """Masks move for most of the epochs; then the masked channels are removed and the rest
+        recovers."""
         start, example, spec = candidate.module, candidate.example, self._spec(context)
         groups = wanted_groups(start, example, spec)
         macs = None if self.budget is None else self.budget * totals(start, example).macs

@@ -1,7 +1,6 @@
-"""How many units each layer keeps when a share of all is to go.
-
-A pool is what competes within one layer: channel groups, heads or single weights, each unit with a
-score. Sizes refer to the network as it was at first, so that several steps add up to one amount.
+"""How many units each layer keeps when a share of all units is pruned. A pool holds the units that
+compete within one layer: channel groups, heads or single weights, each with a score. Sizes refer to
+the original network, so that several steps add up to one amount.
 """
 
 import math
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 Drops = Mapping[str, Sequence[tuple[float, float]]]
-"""For each pool the measured (share removed, accuracy lost), in rising shares."""
+"""For each pool the measured (share removed, accuracy lost), by ascending share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +33,11 @@ class Pool:
 
     @property
     def floor(self) -> int:
-        """The fewest that may stay: one step, or all where there are no more than that."""
+        """The fewest units that may stay: one step, or all if there are no more."""
         return min(self.step, self.left) if self.least else 0
 
     def rounded(self, kept: float) -> int:
-        """The allowed count that is nearest to `kept`; of two equally near ones the larger."""
+        """The allowed count nearest to `kept`, the larger one in a tie."""
         nearest = math.floor(kept / self.step + 0.5) * self.step
         if abs(kept - self.left) <= abs(kept - nearest):
             return self.left
@@ -51,8 +50,8 @@ def uniform(pools: Sequence[Pool], amount: float) -> dict[str, int]:
 
 
 def global_(pools: Sequence[Pool], amount: float, comparable: bool = False) -> dict[str, int]:
-    """All units compete by their scores, each divided by the mean of its layer's unless they are
-    `comparable` as they are."""
+    """All units compete by their scores, divided by their layer's mean unless they are
+    `comparable` without that."""
     goal = sum(pool.first for pool in pools) * (1 - amount)
     excess = round(sum(pool.left for pool in pools) - goal)
     if excess <= 0:
@@ -75,9 +74,8 @@ def global_(pools: Sequence[Pool], amount: float, comparable: bool = False) -> d
 
 
 def by_sensitivity(pools: Sequence[Pool], amount: float, drops: Drops) -> dict[str, int]:
-    """Every layer loses the share at which it costs the same accuracy; that loss is bisected.
-
-    Between measured shares the loss is taken as linear and never falling.
+    """Every layer loses the share that costs the same accuracy, which is found by bisection.
+    Between measured shares the loss is interpolated linearly and made non-decreasing.
     """
     goal = sum(pool.first for pool in pools) * (1 - amount)
     worst = max((drop for measured in drops.values() for _, drop in measured), default=0.0)
@@ -110,6 +108,6 @@ def tolerated(measured: Sequence[tuple[float, float]], drop: float) -> float:
 
 
 def best(pool: Pool, kept: int) -> list[int]:
-    """The positions of the units to keep, in rising order; of equal scores the earlier stay."""
+    """The positions of the units to keep, ascending; of equal scores the earlier ones stay."""
     order = pool.scores.argsort(descending=True, stable=True)[:kept]
     return sorted(order.tolist())

@@ -1,7 +1,6 @@
-"""Whole residual blocks: which there are, how much each matters, and their removal.
-
-A residual block is the innermost module that passes its input on when all its parameters are zero:
-what is left when it goes is its shortcut. Blocks whose shortcut is a layer of its own stay.
+"""Finds, scores and removes whole residual blocks. A residual block is the innermost module that
+passes its input on when all its parameters are zero: removing it leaves its shortcut. Blocks whose
+shortcut has a layer stay.
 """
 
 import copy
@@ -28,14 +27,14 @@ from edgekd.training.context import Context
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block by its module's name; `shape` is that of what it passes on, (1, ...)."""
+    """A residual block by its module's name; `shape` is that of its output, (1, ...)."""
 
     name: str
     shape: tuple[int, ...]
 
 
 def residual_blocks(module: nn.Module, example: Tensor) -> list[Block]:
-    """Every residual block, in the order of the network; one that runs twice is none."""
+    """Every residual block, in the order of the network, except blocks that run twice."""
     inputs: dict[str, list[Tensor]] = {}
 
     def watch(name: str) -> Callable[..., None]:
@@ -67,7 +66,7 @@ def residual_blocks(module: nn.Module, example: Tensor) -> list[Block]:
 
 
 def _passes_on(part: nn.Module, x: Tensor) -> bool:
-    """Whether the part gives back its input once its parameters are zero, and has any to lose."""
+    """Whether the module has parameters and returns its input once they are zero."""
     if isinstance(part, KERNELS) or not any(isinstance(each, KERNELS) for each in part.modules()):
         return False
     empty = copy.deepcopy(part)
@@ -81,7 +80,7 @@ def _passes_on(part: nn.Module, x: Tensor) -> bool:
 
 
 def remove_blocks(module: nn.Module, example: Tensor, names: Sequence[str]) -> nn.Module:
-    """A copy in which each named block is its shortcut alone."""
+    """A copy in which each named block is replaced by its shortcut."""
     smaller = copy.deepcopy(module)
     for name in names:
         smaller.set_submodule(name, nn.Identity())
@@ -116,9 +115,8 @@ def branch_energy(module: nn.Module, blocks: Sequence[Block], x: Tensor) -> dict
 def block_scores_of(
     module: nn.Module, blocks: Sequence[Block], scores: Scores, criterion: Criterion
 ) -> dict[str, float]:
-    """What each block is worth: the criterion over all kernels (or norms) in it.
-
-    `scores` are by parameter, or by block where the criterion reads outputs.
+    """Each block's score: the criterion over all kernels (or norms) in it. `scores` are by
+    parameter, or by block if the criterion reads outputs.
     """
     found = {}
     kinds = NORMS if criterion.reads == "norms" else KERNELS
@@ -148,7 +146,7 @@ def block_pools(
     first: Mapping[tuple[int, ...], int],
     spec: PruneSpec,
 ) -> tuple[list[Pool], list[list[Block]]]:
-    """What competes: the blocks of one shape ("uniform"), or all of them."""
+    """The pools that compete: the blocks of each shape ("uniform"), or all of them."""
     shapes = dict.fromkeys(block.shape for block in blocks)
     sets = [[block for block in blocks if block.shape == shape] for shape in shapes]
     counts = [first.get(shape, 0) for shape in shapes]
@@ -170,10 +168,9 @@ def cut_blocks(
     goal: Goal,
     context: Context,
 ) -> nn.Module:
-    """A copy without the worst blocks: as many removed as the goal asks for.
-
-    With allocation "sensitivity" a block is worth the accuracy lost on the validation samples if it
-    alone is removed; the criterion decides between equal ones.
+    """A copy without the lowest-scoring blocks, as many as the goal requires. With allocation
+    "sensitivity" a block's score is the accuracy lost on the validation samples when only that
+    block is removed; the criterion breaks ties.
     """
     blocks = wanted_blocks(module, example, spec)
     if not blocks:
@@ -217,7 +214,7 @@ def _measured(
 
 
 def first_blocks(blocks: Sequence[Block]) -> dict[tuple[int, ...], int]:
-    """How many blocks there are of each shape."""
+    """The number of blocks of each shape."""
     counts: dict[tuple[int, ...], int] = {}
     for block in blocks:
         counts[block.shape] = counts.get(block.shape, 0) + 1

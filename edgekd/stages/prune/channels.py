@@ -1,8 +1,7 @@
-"""Which channels belong together, and their removal from every layer that they run through.
-
-A run of the network follows each channel from the layer that makes it to every layer that reads it
-(`coupling`). What comes out of that is never trusted: a group can be cut only if the network
-without some of its channels gives what the whole network gives with those channels silenced.
+"""Finds coupled channels, and removes them from every layer that they run through. A run of the
+network traces each channel from the layer that produces it to every layer that reads it
+(`coupling`). The result is always verified: a group can be cut only if the network without some of
+its channels computes what the whole network computes with those channels silenced.
 """
 
 import copy
@@ -19,22 +18,21 @@ from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.proof import Deadline, Proof
 
 SECONDS = 60.0
-"""How long a network may take to be followed, all tries together."""
+"""The time limit for tracing a network's channels, all tries together."""
 
 
 def channel_groups(module: nn.Module, example: Tensor, seconds: float = SECONDS) -> list[Group]:
-    """Every group of coupled channels, in the order of the network; nothing is changed.
-
-    A group that can't be cut has the reason in it; so have those without which the network would
-    not run, or would not give what it gives with these channels silenced. Raises `InputError` where
-    the network can't be followed at all, or not within `seconds`.
+    """Every group of coupled channels, in the order of the network; nothing is changed. A group
+    that can't be cut has a `reason`. That includes groups without which the network does not run or
+    computes something other than with these channels silenced. Raises `InputError` if the network
+    can't be traced, or not within `seconds`.
     """
     try:
         return proven_groups(Proof(module, example, Deadline(seconds)))
     except InputError:
         raise
     except Exception as error:  # whatever the network's own forward raises
-        text = f"its channels can't be followed: {first_line(error)}"
+        text = f"its channels can't be traced: {first_line(error)}"
         raise InputError(text, where="model") from None
 
 
@@ -44,10 +42,9 @@ def remove_channels(
     removals: Mapping[str, Sequence[int]],
     groups: Sequence[Group] | None = None,
 ) -> nn.Module:
-    """A copy without the channels (of the group, by its name) that `removals` lists.
-
-    `groups` are those of this network, found anew where they are not given. Raises `InputError`
-    where the smaller network does not run or gives outputs of another shape.
+    """A copy without the channels that `removals` lists by group name. `groups` are those of this
+    network, and are computed if not given. Raises `InputError` if the smaller network does not run
+    or its outputs have a different shape.
     """
     groups = channel_groups(module, example) if groups is None else groups
     smaller = copy.deepcopy(module)
@@ -68,7 +65,7 @@ def remove_channels(
 
 
 def indices_of(groups: Sequence[Group], removals: Mapping[str, Sequence[int]]) -> Removed:
-    """What has to go out of each parameter so that these channels go."""
+    """The indices to remove from each parameter to remove these channels."""
     by_name = {group.name: group for group in groups}
     gone: dict[tuple[str, int], set[int]] = {}
     for name, channels in removals.items():

@@ -1,8 +1,7 @@
-"""What is to shrink where a reshape or a slice leaves it open: tried until the groups are proven.
-
-`view(B, 4, -1)` and `view(B, 4, 16)` look alike from outside, and so do the first half of the
-channels and the first 32. Each kind of place is tried in turn, and the choice that lets most units
-go is kept. No choice can be wrong: what it gives is proven like everything else.
+"""Resolves which dimension shrinks in ambiguous reshapes and slices, by trying. `view(B, 4, -1)`
+and `view(B, 4, 16)` look alike in a trace, as do the first half of the channels and the first 32.
+Each kind of place is tried in turn, and the choice that allows removing the most units is kept. A
+choice can't do harm: its groups are verified like all others.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -20,7 +19,7 @@ MOST_CHOICES = 4
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of one set of choices."""
+    """The result of one set of choices."""
 
     choices: Choices
     groups: list[Group]
@@ -33,7 +32,7 @@ class _Outcome:
 
 
 def proven_groups(proof: Proof) -> list[Group]:
-    """The groups by the best choices that were found in at most `MOST_TRIES`."""
+    """The groups by the best choices found in at most `MOST_TRIES` tries."""
     best = [_tried(proof, {})]
     for _, choices in zip(range(MOST_TRIES), _more(best), strict=False):
         found = _tried(proof, choices, best[0].groups)
@@ -43,7 +42,7 @@ def proven_groups(proof: Proof) -> list[Group]:
 
 
 def _more(best: list[_Outcome]) -> Iterator[Choices]:
-    """What else to try, from the best that was found until then: the one in the list."""
+    """The choices to try next, starting from the best so far, which is in the list."""
     yield from _together(best[0])
     for by_size in (False, True):
         for kind in dict.fromkeys(_kind(site, by_size) for site in best[0].sites):
@@ -91,5 +90,5 @@ def _kind(site: Site, by_size: bool) -> Hashable:
 
 
 def _is_fine(group: Group) -> bool:
-    """Whether some of it can go, or it is the network's output."""
+    """Whether some units can be removed, or the group is the network's output."""
     return group.output or group.can_go

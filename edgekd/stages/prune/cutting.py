@@ -1,4 +1,4 @@
-"""Taking indices out of parameters and buffers, and telling their layers the new sizes."""
+"""Removes indices from parameters and buffers, and updates their layers' sizes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,13 +19,12 @@ from edgekd.stages.prune.kinds import (
 )
 
 Removed = Mapping[tuple[str, int], Iterable[int]]
-"""By parameter's name and dimension the indices that go."""
+"""The indices to remove, by parameter name and dimension."""
 
 
 def cut_parameters(module: nn.Module, removed: Removed) -> None:
-    """Take the indices out of the named parameters and buffers, in place; shared ones stay shared.
-
-    Raises `ValueError` where nothing would be left of a dimension.
+    """Remove the indices from the named parameters and buffers, in place; shared ones stay shared.
+    Raises `ValueError` if a dimension would become empty.
     """
     by_groups = {id(part) for part in module.modules() if goes_by_groups(part)}
     single = {id(part) for part in module.modules() if _one_channel_a_group(part)}
@@ -37,7 +36,7 @@ def cut_parameters(module: nn.Module, removed: Removed) -> None:
         value = replaced.get(id(old), old.detach())
         kept = sorted(set(range(value.shape[dim])) - set(gone))
         if not kept:
-            raise ValueError(f"nothing would be left of {name}")
+            raise ValueError(f"{name} would become empty")
         replaced[id(old)] = value.index_select(dim, torch.tensor(kept))
     olds = {id(value): value for value in stored.values()}
     for key, value in replaced.items():
@@ -64,7 +63,7 @@ def _one_channel_a_group(layer: nn.Module) -> bool:
 
 @contextmanager
 def cut_for_a_while(module: nn.Module, removed: Removed) -> Iterator[nn.Module]:
-    """The same module without these indices, until the context ends."""
+    """A context in which the module is without these indices."""
     before = [
         (part, dict(vars(part)), dict(part._parameters), dict(part._buffers))
         for part in module.modules()
@@ -83,13 +82,13 @@ def cut_for_a_while(module: nn.Module, removed: Removed) -> Iterator[nn.Module]:
 
 
 def _with_parents(module: nn.Module, owners: Mapping[str, nn.Module]) -> Sequence[nn.Module]:
-    """The changed layers, then what they stand in."""
+    """The changed layers, then the modules that contain them."""
     parents = dict.fromkeys(name.rpartition(".")[0] for name in owners if name)
     return [*owners.values(), *(module.get_submodule(name) for name in parents)]
 
 
 def _resize(layer: Any) -> None:
-    """Set a layer's attributes to the sizes that its parameters have now."""
+    """Set a layer's attributes to its parameters' new sizes."""
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif is_linear_by_columns(layer):

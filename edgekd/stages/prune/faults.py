@@ -1,4 +1,4 @@
-"""Every reason why a pruning can't work, found before anything is trained."""
+"""Checks of a pruning against the model, made before any training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,11 +35,11 @@ from edgekd.stages.prune.weights import kernels
 def moving_faults(
     module: nn.Module, name: str, epochs: int, allocation: str, where: str
 ) -> list[EdgekdError]:
-    """What stands against a criterion whose masks move while the model trains."""
+    """Faults of a criterion whose masks move while the model trains."""
     faults: list[EdgekdError] = []
     if not epochs:
         found = f"'{name}' prunes during training, but epochs is 0"
-        hint = "set epochs, or take a criterion such as taylor"
+        hint = "set epochs, or use a criterion such as taylor"
         faults.append(InputError(found, where=f"{where}.epochs", hint=hint))
     if allocation == "sensitivity":
         faults.append(
@@ -54,7 +54,7 @@ def moving_faults(
             InputError(
                 f"'{name}' puts masks on layers, but an exported program has none",
                 where=f"{where}.criterion",
-                hint=f"{GIVE_FACTORY}, or take a criterion such as taylor",
+                hint=f"{GIVE_FACTORY}, or use a criterion such as taylor",
             )
         )
     return faults
@@ -69,7 +69,7 @@ def channel_faults(
     budget: float | None,
     where: str,
 ) -> list[EdgekdError]:
-    """What stands against removing channels: by layer name."""
+    """Faults of removing channels, by layer name."""
     try:
         groups = wanted_groups(module, example, spec)
     except InputError as error:
@@ -97,7 +97,7 @@ def channel_faults(
 
 
 def _stuck_faults(groups: Sequence[Group], where: str) -> list[EdgekdError]:
-    """Groups that can't be cut, each with its reason, and what leaves them alone."""
+    """Faults for groups that can't be cut, each with its reason and how to ignore it."""
     stuck = [group for group in groups if group.reason]
     names = ", ".join(repr(name) for name in dict.fromkeys(group.root for group in stuck))
     return [
@@ -113,13 +113,13 @@ def _stuck_faults(groups: Sequence[Group], where: str) -> list[EdgekdError]:
 def _unseen_faults(
     module: nn.Module, groups: Sequence[Group], criterion: Criterion, where: str
 ) -> list[EdgekdError]:
-    """Groups that the criterion has nothing to judge by."""
+    """Faults for groups that the criterion can't score."""
     unseen = [group.name for group in groups if not scored_members(module, group, criterion)]
     if criterion.reads == "norms":
         return [_no_norm(name, unseen, where) for name in unseen]
     return [
         InputError(
-            f"'{name}' has no weights or outputs that this criterion could read",
+            f"'{name}' has no weights or outputs that this criterion can read",
             where=f"{where}.criterion",
             hint=f"ignore = [{', '.join(map(repr, unseen))}], or another criterion",
         )
@@ -166,7 +166,7 @@ def block_faults(
     budget: float | None,
     where: str,
 ) -> list[EdgekdError]:
-    """What stands against removing whole residual blocks."""
+    """Faults of removing whole residual blocks."""
     blocks = wanted_blocks(module, example, spec)
     if not blocks:
         text = "there is no residual block with a plain shortcut except the ignored ones"
@@ -196,7 +196,7 @@ def block_faults(
 def _block_budget_faults(
     module: nn.Module, example: Tensor, blocks: Sequence[Block], budget: float, where: str
 ) -> list[EdgekdError]:
-    """A budget that can't be reached even without every removable block."""
+    """A fault for a budget that is out of reach even without every removable block."""
     allowed = budget * totals(module, example).macs
     smaller = remove_blocks(module, example, [block.name for block in blocks])
     least = totals(smaller, example).macs
@@ -229,7 +229,7 @@ def _no_norm(name: str, bare: Sequence[str], where: str) -> InputError:
 def weight_faults(
     module: nn.Module, spec: PruneSpec, granularity: str, where: str
 ) -> list[EdgekdError]:
-    """What stands against zeroing weights: by layer name for N:M and blocks of them."""
+    """Faults of zeroing weights, by layer name for N:M patterns and blocks."""
     found = kernels(module, spec.ignores, granularity)
     if not found:
         return [InputError("there are no weights to prune except the ignored ones", where=where)]

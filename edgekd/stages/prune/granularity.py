@@ -1,10 +1,10 @@
-"""What is removed at once: the words that a recipe may use, and what they mean."""
+"""The unit of pruning: the values that a recipe may use, and their meaning."""
 
 import re
 from typing import Literal
 
 Removed = Literal["channels", "heads", "neurons"]
-"""What goes out of the network for good, through the dependency graph."""
+"""Units that are removed from the network, through the dependency graph."""
 
 REMOVED: tuple[Removed, ...] = ("channels", "heads", "neurons")
 
@@ -12,17 +12,17 @@ PATTERN = r"^(channels|heads|neurons|blocks|weights|\d+:\d+|\d+x\d+)$"
 
 
 def removed(granularity: str) -> Removed | None:
-    """The kind of channel groups that go, None for blocks and for zeros."""
+    """The kind of channel groups that are removed; None for blocks and for zeros."""
     return next((each for each in REMOVED if each == granularity), None)
 
 
 def pattern_of(granularity: str) -> tuple[int, int] | None:
-    """(N, M) of "N:M": of every M neighbours N stay. None for anything else; 0 < N < M."""
+    """(N, M) of "N:M": of every M adjacent weights N stay, 0 < N < M. None for anything else."""
     return _pair(granularity, ":")
 
 
 def block_of(granularity: str) -> tuple[int, int] | None:
-    """(rows, columns) of "RxC": that many outputs by that many inputs go together."""
+    """(rows, columns) of "RxC": blocks of that many outputs by that many inputs are zeroed."""
     return _pair(granularity, "x")
 
 

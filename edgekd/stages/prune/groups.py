@@ -27,7 +27,8 @@ Axis = Literal["out", "in"]
 
 @dataclass(frozen=True)
 class Member:
-    """One side of one layer: its channel `indices[k]` goes with the group's channel `roots[k]`.
+    """One side of one layer: its channel `indices[k]` is removed with the group's channel
+    `roots[k]`.
 
     `parameter` is the layer's own name for the weight.
     """
@@ -41,7 +42,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Slice:
-    """What goes out of one dimension of one parameter: `indices[k]` with the unit `units[k]`."""
+    """The indices of one parameter's dimension: `indices[k]` is removed with the unit
+    `units[k]`."""
 
     parameter: str
     dim: int
@@ -51,11 +53,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that live and die together, under the name of the layer that makes them.
-
-    `units` are what can be removed: single channels, one channel of each part that is divided in
-    step, or a head. `reason` says why nothing can be removed, where that is so; `output` marks the
-    channels of the network's own output, which always stay.
+    """Channels that must be removed together, named after the layer that produces them. `units` are
+    what can be removed: single channels, one channel of each part that is divided in step, or a
+    head. `reason` says why nothing can be removed, if so; `output` marks the channels of the
+    network's output, which always stay.
     """
 
     name: str
@@ -70,17 +71,18 @@ class Group:
 
     @property
     def layers(self) -> set[str]:
-        """The layers that make these channels."""
+        """The layers that produce these channels."""
         return {member.layer for member in self.members if member.axis == "out"}
 
     @property
     def root(self) -> str:
-        """The layer in the group's name, which has a number too where a layer makes several."""
+        """The layer in the group's name; the name ends in a number if a layer has several
+        groups."""
         return self.name.partition("[")[0]
 
     @property
     def can_go(self) -> bool:
-        """Whether some of it can go as far as is known."""
+        """Whether, as far as is known, some units can be removed."""
         return not (self.output or self.reason) and len(self.units) > 1
 
     def step(self, multiple: int) -> int:
@@ -93,7 +95,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Structure:
-    """What a trace found: the set of every atom, what must stay, and where it had to choose."""
+    """The findings of a trace: every atom's set, the sets that must stay, and its choices."""
 
     ranges: Mapping[tuple[str, int], Range]
     roots: Numbers
@@ -109,7 +111,7 @@ class Structure:
 
 
 def structure_of(trace: Trace) -> Structure:
-    """The trace's findings, once the run is over."""
+    """The trace's findings, after the run."""
     atoms: Atoms = trace.atoms
     return Structure(
         dict(atoms.ranges),
@@ -128,8 +130,8 @@ Key = tuple[str, int]
 def groups_of(module: nn.Module, structure: Structure) -> list[Group]:
     """The groups, in the order of the network.
 
-    Channels are in one group if they run through the very same layers, so that a unit that stays
-    in each group leaves no layer empty. Layers of which nothing can go are a group of their own.
+    Channels are in one group if they run through exactly the same layers, so that keeping one unit
+    of each group leaves no layer empty. Layers that can't be pruned form separate groups.
     """
     order = {name: number for number, (name, _) in enumerate(module.named_modules())}
     blocks = {f"{name}.value": name for name in attentions(module)}
@@ -222,7 +224,7 @@ def _whole(
     sets: set[int],
     touched: Sequence[Key],
 ) -> Group:
-    """Layers of which nothing can go: the outputs, or those with a reason."""
+    """The layers that can't be pruned: the outputs, and those with a reason."""
     reasons = [structure.frozen[each] for each in sorted(sets) if each in structure.frozen]
     if any(_is_attention(module, key) for key in keys):
         reasons.insert(0, "nn.MultiheadAttention fixes its width and its heads")
@@ -233,7 +235,7 @@ def _whole(
         channels=len(channels),
         units=(),
         members=_members(module, structure, touched, channels),
-        reason="" if output else (reasons or ["nothing of it can go"])[0],
+        reason="" if output else (reasons or ["none of its channels can be removed"])[0],
         output=output,
         sets=tuple(sorted(sets)),
     )
@@ -273,9 +275,8 @@ def _is_attention(module: nn.Module, key: Key) -> bool:
 
 
 def _root(module: nn.Module, structure: Structure, makers: Sequence[Key], sets: set[int]) -> Key:
-    """The layer that gives the group its name and the numbers of its channels.
-
-    The first one that makes these channels alone, if it is a plain kernel; else the first.
+    """The layer that gives the group its name and channel numbers: the first one that produces only
+    these channels, if it is a plain kernel; otherwise the first.
     """
 
     def unfit(key: Key) -> tuple[bool, bool]:
@@ -341,7 +342,7 @@ def _members(
 
 
 def _sides(layer: Any) -> list[tuple[str, Axis, int]]:
-    """Which dimension of which of a layer's weights makes channels, and which reads them."""
+    """The weight dimensions of a layer that produce channels, and those that read them."""
     if isinstance(layer, NORMS):
         last = getattr(getattr(layer, "weight", None), "ndim", 1) - 1
         return [("weight", "out", last if isinstance(layer, nn.LayerNorm) else 0)]

@@ -8,7 +8,7 @@ PROJECTIONS = ("query", "key", "value", "output")
 
 
 def attentions(module: nn.Module) -> dict[str, Attention]:
-    """Every such block, by name; one whose projections were factorized is none any more."""
+    """Every such block, by name, except those whose projections were factorized."""
     return {
         name: part
         for name, part in module.named_modules()

@@ -1,4 +1,4 @@
-"""The kinds of layers whose channels go, and which side of their weights is which."""
+"""The kinds of layers whose channels can be removed, and the layout of their weights."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def recurrent_weights(layer: nn.Module) -> list[str]:
 
 
 def is_kernel(layer: nn.Module) -> bool:
-    """Whether a layer makes channels as sums of products over its inputs."""
+    """Whether a layer computes channels as weighted sums of its inputs."""
     return isinstance(layer, KERNELS) or is_linear_by_columns(layer)
 
 
@@ -29,12 +29,13 @@ def makes_in_columns(layer: nn.Module) -> bool:
 
 
 def group_count(layer: Any) -> int:
-    """Into how many groups a convolution divides its channels; 1 for other layers."""
+    """The number of groups of a convolution; 1 for other layers."""
     return int(getattr(layer, "groups", 1)) if isinstance(layer, KERNELS) else 1
 
 
 def goes_by_groups(layer: Any) -> bool:
-    """Whether whole groups of a grouped convolution go: where one side has one channel a group."""
+    """Whether whole groups of a grouped convolution are removed: if one side has one channel per
+    group."""
     groups = group_count(layer)
     if groups == 1:
         return False

@@ -1,8 +1,7 @@
-"""Channels that are chosen while the network trains: movement pruning over the whole ramp.
-
-A pruned channel is silenced where it is read: the columns of the layers after it are masked, so
-that its own layer still runs, the scores of those columns keep learning through the mask, and the
-channel can come back. What is masked at the end is removed, without changing the outputs.
+"""Movement pruning of channels: they are chosen while the network trains. A pruned channel is
+silenced where it is read: the columns of the layers after it are masked, so that its own layer
+still runs, the scores of those columns keep learning through the mask, and the channel can come
+back. Channels that are masked at the end are removed, without changing the outputs.
 """
 
 import copy

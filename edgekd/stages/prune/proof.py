@@ -1,7 +1,6 @@
-"""The net below every map of channels: the cut network against the whole one, silenced.
-
-On a copy with random weights, so that nothing is dead by chance, some units of every group are cut
-out; the outputs must equal those of the whole network in which these channels count for nothing.
+"""Verifies channel groups: compares the cut network with the whole one, channels silenced. On a
+copy with random weights, so that no channel is dead by chance, some units of every group are
+removed; the outputs must equal those of the whole network with these channels silenced.
 """
 
 import copy
@@ -27,11 +26,11 @@ TRIES = 2
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """How far outputs may differ, as a share of the largest."""
 
-NOT_EQUAL = "the network without some of them does not give what it gives with them silenced"
+NOT_EQUAL = "the network without some of them does not compute the same as with them silenced"
 
 
 class TooLong(InputError):
-    """The network can't be followed in the time given."""
+    """The network can't be traced within the time limit."""
 
 
 class Deadline:
@@ -42,17 +41,17 @@ class Deadline:
         self.end = time.monotonic() + seconds
 
     def check(self, where: str) -> None:
-        """Raise where the time is over."""
+        """Raise if the time is up."""
         if time.monotonic() > self.end:
             raise TooLong(
-                f"its channels can't be followed within {self.seconds:.0f} s",
+                f"its channels can't be traced within {self.seconds:.0f} s",
                 where=where or "model",
-                hint="granularity = 'weights' does not need to follow them",
+                hint="granularity = 'weights' does not need to trace them",
             )
 
 
 class Proof:
-    """A network with random weights, and what it takes to try cuts on it."""
+    """A network with random weights on which cuts are tried."""
 
     def __init__(self, module: nn.Module, example: Any, deadline: Deadline) -> None:
         self.deadline = deadline
@@ -72,9 +71,8 @@ class Proof:
     def unproven(
         self, groups: Sequence[Group], structure: Structure, trusted: Collection[Group] = ()
     ) -> dict[str, str]:
-        """The groups that can't be cut although nothing spoke against it, and why.
-
-        `trusted` are tried together only, since they were proven before.
+        """The groups that fail when they are cut, and why. `trusted` ones are only tried together,
+        since they were verified before.
         """
         open_ = [each for each in groups if each.can_go]
         proven = [each for each in open_ if each in trusted]
@@ -128,7 +126,7 @@ class Proof:
         return later
 
     def _failure(self, groups: Sequence[Group], structure: Structure) -> str:
-        """Why these groups can't be cut together; empty where they can."""
+        """Why these groups can't be cut together; empty if they can."""
         generator = np.random.default_rng(0)
         for _ in range(TRIES):
             self.deadline.check(groups[-1].name)
@@ -197,7 +195,7 @@ def _outputs(forward: Callable[[], Any]) -> list[Tensor]:
 
 
 def _alive(module: nn.Module, example: Any) -> tuple[nn.Module, Any]:
-    """The network with random weights and in double precision, as far as it bears them."""
+    """The network with random weights, in double precision if it supports that."""
     for wide, shaken in ((True, True), (False, True), (True, False), (False, False)):
         copied = copy.deepcopy(module)
         for part in copied.modules():

@@ -1,4 +1,4 @@
-"""How a network learns while and after it loses parts."""
+"""Training during and after pruning."""
 
 import copy
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def train_to_the_end(
     on_step: OnStep | None = None,
     companions: nn.Module | None = None,
 ) -> nn.Module:
-    """Train in place without ever stopping early, and keep the last weights."""
+    """Train in place without early stopping, and keep the last weights."""
     learning = context.with_teaching(epochs=epochs, keep="last", patience=None)
     return teach(student, replace(learning, on_step=on_step), companions=companions)
 

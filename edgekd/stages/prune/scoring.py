@@ -1,4 +1,4 @@
-"""Showing a model to a criterion: batches with gradients, or a training that it watches."""
+"""Computes a criterion's scores, from batches with gradients or during training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,7 +27,7 @@ Train = Callable[[nn.Module, nn.Module], None]
 """train(module, companions): trains the module in place; companions' buffers are kept with it."""
 
 Scores = dict[str, Tensor]
-"""By the parameter's name, of its shape; by `LAYER.outputs`, (C,), for what layers give."""
+"""By parameter name, in its shape; by `LAYER.outputs`, (C,), for scores of layer outputs."""
 
 
 def judged(module: nn.Module, criterion: Criterion) -> dict[str, nn.Parameter]:
@@ -65,9 +65,8 @@ def score(
     seed: int,
     train: Train,
 ) -> Scores:
-    """The score of everything that the criterion reads.
-
-    A criterion that needs training leaves the module trained; otherwise it is left as it was.
+    """The scores of everything that the criterion reads. A criterion that needs training trains the
+    module; otherwise the module is not changed.
     """
     if criterion.reads == "outputs":
         return _outputs_scored(module, criterion, data, samples, seed)
@@ -99,7 +98,7 @@ def score(
 
 
 class _Tally(nn.Module):
-    """The running scores as buffers, so that a training's checkpoint carries them."""
+    """The running scores as buffers, so that training checkpoints include them."""
 
     steps: Tensor
 
@@ -118,7 +117,7 @@ class _Tally(nn.Module):
 def _watching(
     parameters: dict[str, nn.Parameter], criterion: Criterion, tally: _Tally
 ) -> Iterator[None]:
-    """Shows each parameter to the criterion as backward left it, before any optimizer's step."""
+    """Passes each parameter to the criterion after backward and before the optimizer's step."""
 
     def watch(name: str) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
@@ -203,7 +202,7 @@ def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Crit
 
 
 def alive_channels(module: nn.Module, group: Group) -> Tensor:
-    """(channels,) False where the layers that make a channel give nothing but zeros for it."""
+    """(channels,) False where the layers that produce a channel output only zeros for it."""
     made = torch.zeros(group.channels, dtype=torch.bool)
     normed = torch.zeros(group.channels, dtype=torch.bool)
     shifted = torch.zeros(group.channels, dtype=torch.bool)
@@ -234,7 +233,7 @@ def _nonzero(values: Tensor | None, indices: list[int]) -> Tensor:
 
 
 def scored_members(module: nn.Module, group: Group, criterion: Criterion) -> list[Member]:
-    """The layers whose scores judge a group's channels; none where the criterion sees none."""
+    """The layers whose scores rank a group's channels; none if the criterion reads none of them."""
     layers = {member: module.get_submodule(member.layer) for member in group.members}
     if criterion.reads == "outputs":
         made = {each: part for each, part in layers.items() if each.axis == "out"}

@@ -40,10 +40,10 @@ COOL_DOWN = 0.3
 """The last share of movement pruning, in which the masks stay fixed."""
 
 MOVE_EVERY = 4
-"""Steps between two rankings of the scores, each of which costs as much as a training step."""
+"""Steps between two rankings of the scores, each of which takes as long as a training step."""
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
-"""What sensitivity is measured at."""
+"""The shares at which sensitivity is measured."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Sparsity:
         return {name: self.whole(mask) for name, mask in masks_for(units, kept).items()}
 
     def units(self, score: Tensor) -> Tensor:
-        """What competes: each weight, or the sum over each block."""
+        """The competing units: each weight, or the sum over each block."""
         block = block_of(self.granularity)
         return block_scores(score, *block) if block else score
 
@@ -85,7 +85,7 @@ class Sparsity:
 
 
 Drops = Callable[[Scores], dict[str, list[tuple[float, float]]]]
-"""Measures, given the units' scores, what accuracy each layer loses at which share."""
+"""Measures, given the units' scores, the accuracy that each layer loses at each share."""
 
 
 def _unmeasured(scores: Scores) -> dict[str, list[tuple[float, float]]]:

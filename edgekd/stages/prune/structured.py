@@ -20,7 +20,7 @@ from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.training.context import Context
 
 SHARES = (0.25, 0.5, 0.75)
-"""What sensitivity is measured at."""
+"""The shares at which sensitivity is measured."""
 
 MOST = 0.98
 BISECTIONS = 9

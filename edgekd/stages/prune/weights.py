@@ -14,7 +14,7 @@ from edgekd.stages.prune.kinds import KERNELS, is_kernel
 from edgekd.stages.prune.scoring import Scores
 
 Masks = dict[str, Tensor]
-"""By parameter name, of its shape, True where the weight stays."""
+"""By parameter name, in its shape: True where the weight is kept."""
 
 
 def kernels(

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from edgekd.training.losses import Shape
 
 Layout = Literal["auto", "channels-first", "channels-last"]
-"""Where channels stand. auto: first in (C, H, W), last in (L, D)."""
+"""The position of the channels. auto: first in (C, H, W), last in (L, D)."""
 
 
 def channels_first(features: Tensor, layout: Layout) -> Tensor:

@@ -11,8 +11,8 @@ from edgekd.training.losses import FeatureLoss, Shape, above_zero
 from edgekd.training.losses._shapes import Layout, channels_first, widths
 
 DENSE = 8
-"""Up to so many times the rows that are asked for, products with all rows cost less than gathering
-those: a row is read once for the whole batch."""
+"""If the memory has at most this many times the requested rows, products with all rows cost less
+than gathering the requested ones, because each row is read once for the whole batch."""
 
 
 @LOSSES.register(paper="https://arxiv.org/abs/1910.10699")

@@ -21,7 +21,7 @@ from edgekd.values.tables import build
 
 @dataclass(frozen=True)
 class TrainStep:
-    """What a schedule may look at: the `number` of the step among `total`, counted from 0; how many
+    """The inputs of a schedule: the `number` of the step among `total`, counted from 0; how many
     steps an epoch has; the samples in the batch over all processes; and the teacher's logits
     (R, classes), if there are any."""
 

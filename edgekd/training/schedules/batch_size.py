@@ -4,7 +4,7 @@ from edgekd.registry import SCHEDULES
 from edgekd.training.schedules import Schedule, TrainStep
 
 EXTREME = 65536
-"""Batches from one sample to this many are allowed for."""
+"""The largest batch size that the bounds allow for."""
 
 
 @SCHEDULES.register()

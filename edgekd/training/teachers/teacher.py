@@ -1,4 +1,4 @@
-"""What a teacher is to the rest of the package."""
+"""The interface of a teacher."""
 
 from typing import Protocol
 
@@ -15,7 +15,7 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in plans and reports."""
+        """The teacher's name in plans and reports."""
 
     @property
     def key(self) -> str:

@@ -98,7 +98,7 @@ def test_a_weight_that_other_code_reads_is_left_alone() -> None:
     module.d.weight = module.c.weight
     sites, left = sites_of(module, torch.randn(1, 6))
     assert [site.name for site in sites] == ["b"]
-    assert left["a"].startswith("the network does not run with it split")
+    assert left["a"].startswith("the network does not run with this layer split")
     assert left["c"] == "shares its weight with 'd'"
     assert left["d"] == "its weight is used by other code, not by the layer"
 
@@ -108,7 +108,7 @@ def test_a_layer_of_its_own_arithmetic_is_left_alone() -> None:
     module = nn.Sequential(nn.Linear(6, 6), Doubled(6, 6))
     sites, left = sites_of(module, torch.randn(1, 6))
     assert [site.name for site in sites] == ["0"]
-    assert left == {"1": "the network gives something else with it split at full rank"}
+    assert left == {"1": "the network's outputs change when this layer is split at full rank"}
 
 
 @pytest.mark.parametrize("weight", ["attention", "plain"])

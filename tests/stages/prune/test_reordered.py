@@ -182,7 +182,7 @@ def test_a_multiple_of_channels_stays_in_every_layer_of_a_decoder() -> None:
 
 def test_a_network_that_takes_too_long_is_refused_by_name() -> None:
     forward, layers, _ = CASES["chunks"]
-    with pytest.raises(InputError, match="can't be followed within 0 s") as caught:
+    with pytest.raises(InputError, match="can't be traced within 0 s") as caught:
         channel_groups(network(forward, layers), torch.randn(IMAGES)[:1], seconds=0.0)
     assert "granularity = 'weights'" in caught.value.hint
 
@@ -211,5 +211,5 @@ def test_a_criterion_that_sees_nothing_of_a_group_is_refused_by_name() -> None:
     facts = (module, torch.randn(1, 7, 6), PruneSpec())
     assert channel_faults(*facts, MagnitudeL1(), 0.5, None, "stages.1") == []
     (fault,) = channel_faults(*facts, ActivationEnergy(), 0.5, None, "stages.1")
-    assert "'r' has no weights or outputs that this criterion could read" in str(fault)
+    assert "'r' has no weights or outputs that this criterion can read" in str(fault)
     assert fault.hint == "ignore = ['r'], or another criterion"

@@ -43,7 +43,7 @@ class Scheme(Value):
 
     @abstractmethod
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
-        """Every reason why the scheme can't work here; nothing is trained or changed."""
+        """The reasons why the scheme can't work here; nothing is trained or changed."""
 
     @abstractmethod
     def cost(self, context: Context) -> str:

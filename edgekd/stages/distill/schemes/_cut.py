@@ -55,7 +55,7 @@ class _KeepWhole(Tracer):
 
 
 def _cut(nodes: list[Node], cut: Node, layer: str, where: str) -> None:
-    """Refuse a cut that something of the samples goes around."""
+    """Reject a cut that data from the samples bypasses."""
     place = nodes.index(cut)
     behind = set(nodes[place + 1 :])
     for node in nodes[:place]:
@@ -73,5 +73,5 @@ def pooled(features: Tensor) -> Tensor:
 
 
 def width_of(shape: tuple[int, ...]) -> int:
-    """How many values `pooled` leaves of a sample's features of that shape."""
+    """The number of values that `pooled` returns for a sample's features of that shape."""
     return shape[-1] if len(shape) == 2 else shape[0]

@@ -9,7 +9,7 @@ from edgekd.training.terms import Term, terms_of
 
 
 def answer_faults(context: Context, scheme: str) -> list[EdgekdError]:
-    """Losses that can't be made, that read layers, or none at all."""
+    """Faults for losses that can't be built or that read layers, or for a missing loss."""
     terms, faults = terms_of(context.teaching.losses, context.where)
     faults += weighting_faults(context, scheme)
     faults += [fault for term in terms for fault in _beyond_answers(term, scheme)]
@@ -21,7 +21,7 @@ def answer_faults(context: Context, scheme: str) -> list[EdgekdError]:
 
 
 def layer_faults(context: Context, scheme: str) -> list[EdgekdError]:
-    """Losses that read more than answers, where whoever teaches has no layers to show."""
+    """Faults for losses that read more than logits when the teacher's layers are not available."""
     terms, _ = terms_of(context.teaching.losses, context.where)
     return [fault for term in terms for fault in _beyond_answers(term, scheme)]
 
@@ -39,7 +39,7 @@ def _beyond_answers(term: Term, scheme: str) -> list[EdgekdError]:
 
 
 def one_process_faults(context: Context, scheme: str) -> list[EdgekdError]:
-    """Several processes, where a scheme keeps something that only one of them would know."""
+    """A fault for several processes, if a scheme has state that only one of them would have."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return []
     message = f"'{scheme}' trains in a single process, but several are running"
@@ -47,7 +47,7 @@ def one_process_faults(context: Context, scheme: str) -> list[EdgekdError]:
 
 
 def weighting_faults(context: Context, scheme: str, *keys: str) -> list[EdgekdError]:
-    """Keys of the teaching that a scheme with a loss of its own doesn't read."""
+    """Faults for keys of the teaching that a scheme with its own loss ignores."""
     faults: list[EdgekdError] = []
     for key in ("sample_weights", "calibrate_teachers", *keys):
         if getattr(context.teaching, key) != type(context.teaching).model_fields[key].default:
@@ -58,7 +58,7 @@ def weighting_faults(context: Context, scheme: str, *keys: str) -> list[EdgekdEr
 
 
 def class_faults(context: Context, scheme: str) -> list[EdgekdError]:
-    """A task without one class a sample, which the scheme's formula counts on."""
+    """A fault for a task without one class per sample, which the scheme's formula requires."""
     if context.data.task.name == "classification":
         return []
     message = f"'{scheme}' needs one class per sample, but the task is '{context.data.task.name}'"
@@ -66,7 +66,7 @@ def class_faults(context: Context, scheme: str) -> list[EdgekdError]:
 
 
 def layer_teacher_faults(context: Context, scheme: str, why: str) -> list[EdgekdError]:
-    """No teacher, or one without layers where gradients have to go through it."""
+    """A fault for a missing teacher, or for a black box if gradients have to pass through it."""
     if not context.teachers:
         hint = "add one under [[teachers]]"
         return [InputError("there is no teacher", where=context.where, hint=hint)]

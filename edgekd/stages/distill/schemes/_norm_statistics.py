@@ -1,4 +1,4 @@
-"""What a teacher's batch norms remember of its training data, and how far a batch is from it."""
+"""A teacher's batch norm statistics, and how far a batch is from them."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 def norms_of(network: nn.Module) -> list[_BatchNorm]:
-    """The batch norms with statistics of their training data."""
+    """The batch norms that have running statistics."""
     return [
         part
         for part in network.modules()
@@ -62,7 +62,7 @@ class NormStatistics:
         self._parts.append(torch.linalg.vector_norm(var - norm.running_var))
 
     def watch(self, forward: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        """What one forward pass of the network gives, and its distance."""
+        """The network's output for one forward pass, and the batch's distance."""
         self._watcher = threading.get_ident()
         try:
             outputs = forward()

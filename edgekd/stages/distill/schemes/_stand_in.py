@@ -1,4 +1,4 @@
-"""Data that replaces the real samples if a scheme must not, or can't, read those."""
+"""Data that replaces the real samples for schemes that must not read them."""
 
 from dataclasses import replace
 

@@ -14,7 +14,7 @@ Tasks = tuple[tuple[int, ...], ...]
 
 
 def task_order_faults(tasks: Tasks, known: int, context: Context, scheme: str) -> list[EdgekdError]:
-    """Too few tasks, classes that don't exist or appear twice, tasks without samples."""
+    """Faults for too few tasks, unknown or repeated classes, and tasks without samples."""
     place, classes = f"{context.where}: scheme.tasks", context.data.classes
     faults = class_faults(context, scheme)
     if faults:
