@@ -38,19 +38,19 @@ def find_callable(reference: str, folder: Path, where: str) -> Callable[..., Any
         )
     with importable(folder):
         module = _import(module_name, where)
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
-        names = [name for name in vars(found) if not name.startswith("_")]
-        if part not in vars(found):
+        names = [name for name in vars(value) if not name.startswith("_")]
+        if part not in vars(value):
             raise InputError(
                 f"'{module_name}' has no '{attribute}'",
                 where=where,
                 hint=nearest(part, names) or f"it has: {', '.join(sorted(names)[:12])}",
             )
-        found = vars(found)[part]
-    if not callable(found):
-        raise InputError(f"'{reference}' is {_kind(found)}, which can't be called", where=where)
-    return found  # type: ignore[no-any-return]
+        value = vars(value)[part]
+    if not callable(value):
+        raise InputError(f"'{reference}' is {_kind(value)}, which can't be called", where=where)
+    return value  # type: ignore[no-any-return]
 
 
 def call(reference: str, arguments: Mapping[str, Any], folder: Path, where: str) -> Any:

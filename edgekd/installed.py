@@ -49,13 +49,13 @@ def missing_programs(tools: Mapping[str, str], where: str) -> list[EdgekdError]:
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
     """The versions of those packages that are installed."""
-    found = {}
+    versions = {}
     for name in packages:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def tool_versions() -> dict[str, str]:
@@ -66,11 +66,11 @@ def tool_versions() -> dict[str, str]:
 def tools_here(names: Iterable[str]) -> dict[str, tuple[str, int, int] | None]:
     """The path, size and modification time of each command, None if it is not on the PATH. A
     replaced program is noticed without asking it for its version."""
-    found = {name: shutil.which(name) for name in names}
-    stats = {path: Path(path).stat() for path in found.values() if path}
+    paths = {name: shutil.which(name) for name in names}
+    stats = {path: Path(path).stat() for path in paths.values() if path}
     return {
         name: (path, stats[path].st_size, stats[path].st_mtime_ns) if path else None
-        for name, path in found.items()
+        for name, path in paths.items()
     }
 
 

@@ -71,8 +71,8 @@ def list_methods(kind: str | None = None) -> list[Listed]:
 
 def find_method(name: str) -> list[Method]:
     """The methods with that name, of any kind."""
-    found = [_method(registry, name) for registry in KINDS.values() if name in registry.names()]
-    if not found:
+    matches = [_method(registry, name) for registry in KINDS.values() if name in registry.names()]
+    if not matches:
         names = [name for registry in KINDS.values() for name in registry.names()]
         raise InputError(
             f"unknown method '{name}'",
@@ -80,7 +80,7 @@ def find_method(name: str) -> list[Method]:
             allowed=f"a kind ({', '.join(KINDS)}) or a name ({', '.join(names)})",
             hint=nearest(name, [*names, *KINDS]),
         )
-    return found
+    return matches
 
 
 def methods_of(kind: str | None = None) -> list[Method]:
@@ -91,11 +91,11 @@ def methods_of(kind: str | None = None) -> list[Method]:
 def _listed(registry: Registry, name: str) -> Listed:
     """Read from the source of one of edgekd's own methods; another package's method is imported."""
     path = registry.source_of(name)
-    found = _registered(path) if path.is_file() else None
-    if found is None:
+    listed = _registered(path) if path.is_file() else None
+    if listed is None:
         entry = registry.get(name)
         return Listed(registry.kind, name, entry.summary, entry.paper)
-    text, paper = found
+    text, paper = listed
     return Listed(registry.kind, name, text.split("\n")[0], paper)
 
 
@@ -160,8 +160,8 @@ def _type(annotation: object) -> str:
 
 def _bound(mark: object) -> str:
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    found = [f"{word} {getattr(mark, key)}" for key, word in words.items() if hasattr(mark, key)]
-    return ", ".join(found)
+    bounds = [f"{word} {getattr(mark, key)}" for key, word in words.items() if hasattr(mark, key)]
+    return ", ".join(bounds)
 
 
 def snippet(kind: str, entry: Entry) -> str:

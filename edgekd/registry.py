@@ -73,10 +73,10 @@ class Registry:
             return package_folder().joinpath(*below)
         spec = find_spec(top)
         places = spec.submodule_search_locations if spec is not None else None
-        found = Path(next(iter(places or [""])), *below)
-        if not places or not found.is_dir():
+        path = Path(next(iter(places or [""])), *below)
+        if not places or not path.is_dir():
             raise ModuleNotFoundError(f"no package {self.package}", name=self.package)
-        return found
+        return path
 
     def names(self) -> list[str]:
         """Every name, sorted, without importing any method."""
@@ -85,11 +85,11 @@ class Registry:
     @functools.cache  # noqa: B019 - a registry lives as long as the process
     def _packaged(self) -> frozenset[str]:
         """The names of this package's files that register something; other files support them."""
-        found = set()
+        names = set()
         for module in pkgutil.iter_modules([str(self.folder)]):
             if REGISTERS.search(self.source_of(module.name).read_text(encoding="utf-8")):
-                found.add(module.name.replace("_", "-"))
-        return frozenset(found)
+                names.add(module.name.replace("_", "-"))
+        return frozenset(names)
 
     def source_of(self, name: str) -> Path:
         """The file in which a method of this package registers itself."""

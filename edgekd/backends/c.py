@@ -143,15 +143,15 @@ def costs(
         further = sources_of(library) if cmsis_nn else ()
         flags = flags_of(library) if cmsis_nn else ()
         image = emulation.build(source, cpu, Path(work), further=further, flags=flags)
-        found = emulation.run(image, inputs)
+        run = emulation.run(image, inputs)
     machine = f"qemu {emulation.BOARDS[cpu].machine}"
     optimized = " ".join((*emulation.BOARDS[cpu].flags, emulation.OPTIMIZATION))
-    instructions = float(np.median(found.instructions))
+    instructions = float(np.median(run.instructions))
     return (
         _cost("memory_bytes", arena, "measured", "the arena; the stack comes on top"),
         _cost(
             "stack_bytes",
-            float(found.stack_bytes),
+            float(run.stack_bytes),
             "simulated",
             "stack painting in the emulated board",
             machine,

@@ -168,10 +168,10 @@ def inspection_lines(found: Inspection) -> list[str]:
         ("peak activations", found.activation_bytes, " (estimated)"),
     ):
         key = "parameter_bytes" if title == "parameters" else "activation_bytes"
-        told = (
+        shown = (
             f"{number:,} bytes{kind}" if number is not None else found.reasons.get(key, "unknown")
         )
-        lines.append(f"{title}: {told}")
+        lines.append(f"{title}: {shown}")
     lines += [f"input {_tensor_text(one)}" for one in found.inputs]
     lines += [f"output {_tensor_text(one)}" for one in found.outputs]
     if found.dtypes:

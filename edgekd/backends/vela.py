@@ -106,22 +106,22 @@ class Vela(Follower):
         _refuse_format(artifact)
         path = folder / f"{artifact.path.stem}_vela.tflite"
         with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
-            found = _compile(artifact.path, VelaOptions(**options), Path(work))
+            result = _compile(artifact.path, VelaOptions(**options), Path(work))
             with file_beside(path) as beside:
-                shutil.copyfile(found.path, beside)
-        told = version("ethos-u-vela")
+                shutil.copyfile(result.path, beside)
+        release = version("ethos-u-vela")
         return [
             artifact.derived(
                 path,
-                f"compiled by Vela {told}",
+                f"compiled by Vela {release}",
                 format="vela",
                 runtime="ethos-u",
-                placements=found.placements,
+                placements=result.placements,
                 # Arm: the NPU's results are those of TFLite's reference kernels, to the bit.
-                facts={**artifact.facts, **found.facts, "computes_as": artifact.sha256},
-                measurements=found.measurements(),
-                versions={**artifact.versions, "ethos-u-vela": told},
-                notes=(*artifact.notes, *found.notes(target)),
+                facts={**artifact.facts, **result.facts, "computes_as": artifact.sha256},
+                measurements=result.measurements(),
+                versions={**artifact.versions, "ethos-u-vela": release},
+                notes=(*artifact.notes, *result.notes(target)),
             )
         ]
 
@@ -218,8 +218,8 @@ def examine(
 ) -> tuple[tuple[OpPlacement, ...], dict[str, float | str]]:
     """Where Vela puts each operator of an int8 TFLite file, and its facts. Raises as `follow`."""
     with tempfile.TemporaryDirectory(prefix="edgekd-vela-") as work:
-        found = _compile(path, VelaOptions(**options), Path(work))
-    return found.placements, found.facts
+        result = _compile(path, VelaOptions(**options), Path(work))
+    return result.placements, result.facts
 
 
 def _refuse_format(artifact: Artifact) -> None:
@@ -288,9 +288,9 @@ def read_summary(path: Path, options: VelaOptions) -> dict[str, float | str]:
         rows = list(csv.DictReader(stream))
     try:
         (row,) = rows
-        told = row["accelerator_configuration"].lower().replace("_", "-")
-        if (told, row["memory_mode"]) != (options.accelerator_config, options.memory_mode):
-            raise ValueError(f"it is for {told}, {row['memory_mode']}")
+        accelerator = row["accelerator_configuration"].lower().replace("_", "-")
+        if (accelerator, row["memory_mode"]) != (options.accelerator_config, options.memory_mode):
+            raise ValueError(f"it is for {accelerator}, {row['memory_mode']}")
         area = row["feature_map_storage_area"]
         used = {name: round(_number(row[column]) * 1024) for name, column in _AREAS.items()}
         return {

@@ -36,18 +36,18 @@ class Shape(Value):
 def parse_shape(text: str) -> Shape:
     """Parse `x=1,3,224,224`, `1x3x224x224` or `ids=1,128:int64`. Raises `InputError` for anything
     else."""
-    found = _SHAPE.fullmatch(text.strip())
-    if not found:
+    match = _SHAPE.fullmatch(text.strip())
+    if not match:
         allowed = "[INPUT=]SIZE,SIZE,...[:DTYPE], as in x=1,3,224,224"
         raise InputError(f"'{text}' is not a shape", where="--shape", allowed=allowed)
-    sizes = tuple(int(size) for size in re.split("[,x]", found["sizes"]))
+    sizes = tuple(int(size) for size in re.split("[,x]", match["sizes"]))
     if 0 in sizes:
         raise InputError(f"'{text}' has a size of 0", where="--shape", allowed="sizes from 1 up")
-    dtype = found["dtype"] or ""
+    dtype = match["dtype"] or ""
     if dtype and dtype not in DTYPES:
         raise InputError(f"unknown type '{dtype}'", where="--shape", allowed=", ".join(DTYPES),
                          hint=nearest(dtype, DTYPES))  # fmt: skip
-    return Shape(name=found["name"] or "", sizes=sizes, dtype=dtype)
+    return Shape(name=match["name"] or "", sizes=sizes, dtype=dtype)
 
 
 def parse_affinity(text: str) -> list[int]:
@@ -67,13 +67,13 @@ def parse_affinity(text: str) -> list[int]:
 
 def parse_pairs(texts: Sequence[str], where: str) -> dict[str, str]:
     """Parse `KEY=VALUE` words into a table."""
-    found = {}
+    pairs = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(f"'{text}' is not KEY=VALUE", where=where, allowed="KEY=VALUE")
-        found[key.strip()] = value.strip()
-    return found
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 def options_for(runtime: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def chosen_shapes(
     that an input can't have.
     """
     own = {info.name: info.shape for info in infos}
-    found = {}
+    chosen = {}
     for shape in shapes:
         if not shape.name and len(own) != 1:
             raise InputError(
@@ -123,8 +123,8 @@ def chosen_shapes(
                 where=where,
                 hint="" if shape.name else alone,
             )
-        found[name] = shape.sizes
-    return found
+        chosen[name] = shape.sizes
+    return chosen
 
 
 def _fits(own: Sequence[int], given: Sequence[int]) -> bool:

@@ -24,8 +24,8 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
                "peak_memory_bytes", "energy_mj")  # fmt: skip
     rows: list[Sequence[str]] = [head]
     for result in results:
-        found = {_column(one): one for one in result.measurements}
-        cells = [_cell(found[name]) for name in columns]
+        measured = {_column(one): one for one in result.measurements}
+        cells = [_cell(measured[name]) for name in columns]
         rows.append((result.path.name, *cells, _ratio_cell(result)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
@@ -94,8 +94,8 @@ def _cell(one: Measurement) -> str:
 def _ratio_cell(result: BenchResult) -> str:
     if result.baseline:
         return "baseline"
-    found = result.ratio
-    if found is None or found.value is None:
+    ratio = result.ratio
+    if ratio is None or ratio.value is None:
         return "-"
-    interval = f" [{found.ci[0]:.3f}, {found.ci[1]:.3f}]" if found.ci else ""
-    return f"{found.value:.3f}x{interval}"
+    interval = f" [{ratio.ci[0]:.3f}, {ratio.ci[1]:.3f}]" if ratio.ci else ""
+    return f"{ratio.value:.3f}x{interval}"

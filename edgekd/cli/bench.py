@@ -151,13 +151,13 @@ def _wanted(
         allowed = "optimized, reference"
         fault = InputError(f"'{given['kernels']}'", where="--kernels", allowed=allowed)
         collect.faults.append(fault)
-    found = [collect.attempt(parse_shape, text) for text in shapes]
+    parsed = [collect.attempt(parse_shape, text) for text in shapes]
     limits = [collect.attempt(parse_budget, text) for text in budgets]
     if collect.faults:
         return Wanted()
     return Wanted(
         options=given,
-        shapes=tuple(found),
+        shapes=tuple(parsed),
         budgets=dict(limit for limit in limits if limit),
         accept=tuple(accept),
     )

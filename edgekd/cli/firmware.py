@@ -90,12 +90,12 @@ def micro(
     sources = micro_sources(model, arena, name, facts)
     paths = sources.write(out)
     if as_json:
-        told = {
+        numbers = {
             "files": [str(path) for path in paths],
             "ops": list(sources.ops),
             "arena": arena.model_dump(mode="json"),
         }
-        typer.echo(json.dumps(told, indent=1))
+        typer.echo(json.dumps(numbers, indent=1))
         return
     for path in paths:
         typer.echo(str(path))

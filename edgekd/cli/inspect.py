@@ -19,8 +19,8 @@ def inspect(
     from edgekd.api import inspect as inspect_file
     from edgekd.backends.inspection import inspection_lines
 
-    found = inspect_file(artifact, target=target)
+    inspection = inspect_file(artifact, target=target)
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        typer.echo(inspection.model_dump_json(indent=1))
     else:
-        typer.echo("\n".join(inspection_lines(found)))
+        typer.echo("\n".join(inspection_lines(inspection)))

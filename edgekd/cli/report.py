@@ -19,12 +19,12 @@ def report(
     from edgekd.report.terminal import print_report
 
     if len(folder) == 1:
-        found = load_report(folder[0])
-        write_report(found, folder[0])
+        loaded = load_report(folder[0])
+        write_report(loaded, folder[0])
         if as_json:
-            typer.echo(report_text(found), nl=False)
+            typer.echo(report_text(loaded), nl=False)
         else:
-            print_report(found, folder[0])
+            print_report(loaded, folder[0])
         return
     page = compare_runs(folder, out or Path("comparison.html"))
     if as_json:

@@ -62,7 +62,7 @@ def first_line(error: BaseException) -> str:
 def shaped(infos: Arrays, options: Table) -> list[tuple[Info, list[int]]]:
     """The inputs to which the request gives a shape, where the model leaves it open."""
     known = {info["name"]: info for info in infos}
-    found = []
+    chosen = []
     for name, shape in options.get("shapes", {}).items():
         if name not in known:
             raise Fault(
@@ -71,8 +71,8 @@ def shaped(infos: Arrays, options: Table) -> list[tuple[Info, list[int]]]:
         own = [int(size) for size in known[name]["shape"]]
         if len(own) != len(shape) or any(have not in (-1, want) for have, want in zip(own, shape)):
             raise Fault("bad-request", f"its input '{name}' is {own}, which can't be {shape}")
-        found.append((known[name], list(shape)))
-    return found
+        chosen.append((known[name], list(shape)))
+    return chosen
 
 
 def keep_to(processors: list[int]) -> None:
@@ -542,8 +542,8 @@ def infer_all(
         if len(expected) != ready.ndim or any(
             want not in (-1, have) for want, have in zip(expected[1:], ready.shape[1:])
         ):
-            found = f"it takes inputs of shape {list(expected)}, but got {list(ready.shape)}"
-            raise Fault("bad-request", found)
+            message = f"it takes inputs of shape {list(expected)}, but got {list(ready.shape)}"
+            raise Fault("bad-request", message)
         model.feed([ready])
         model.run()
         y = model.fetch()[output]
@@ -579,7 +579,7 @@ def conditions(root: str) -> Table:
     frequency = f"{root}/sys/devices/system/cpu/cpu{cpu}/cpufreq/"
     zones = sorted(glob.glob(root + "/sys/class/thermal/thermal_zone*/temp"))
     heat = [int(read(zone)) / 1000 for zone in zones if read(zone).lstrip("-").isdigit()]
-    found = {
+    conditions = {
         "governor": read(frequency + "scaling_governor"),
         "frequency_khz": read(frequency + "scaling_cur_freq"),
         "highest_frequency_khz": read(frequency + "scaling_max_freq"),
@@ -590,11 +590,11 @@ def conditions(root: str) -> Table:
     }
     counters = glob.glob(root + "/sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
     if counters:
-        found["throttle_count"] = str(sum(int(read(path) or 0) for path in counters))
+        conditions["throttle_count"] = str(sum(int(read(path) or 0) for path in counters))
     flags = read(root + "/sys/devices/platform/soc/soc:firmware/get_throttled")  # Raspberry Pi
     if flags:
-        found["throttled_flags"] = flags
-    return {key: value for key, value in found.items() if value}
+        conditions["throttled_flags"] = flags
+    return {key: value for key, value in conditions.items() if value}
 
 
 def system_path(path: str) -> str:
@@ -962,8 +962,8 @@ def perform(agent: Agent, line: bytes) -> Table:
             raise Fault("bad-request", f"unknown command {command!r}")
         # The kernel ends the process at this alarm, even if a runtime hangs in native code.
         signal.alarm(int(request.get("limit_s", 0)))
-        found = getattr(agent, command)(request)
-        return {"ok": found}
+        result = getattr(agent, command)(request)
+        return {"ok": result}
     except Fault as fault:
         return fault.answer
     except Exception as error:

@@ -45,7 +45,7 @@ def companions(file: Path) -> list[tuple[Path, str]]:
     """
     if file.suffix.lower() != ".onnx":
         return []
-    found = []
+    files = []
     try:
         named = external_files(file)
     except InputError:  # the board's runtime reports what is wrong with it
@@ -56,5 +56,5 @@ def companions(file: Path) -> list[tuple[Path, str]]:
             raise InputError(f"its external data is outside its folder: '{path}'", where=str(file))
         if not path.is_file():
             raise InputError(f"its external data '{name}' is not beside it", where=str(file))
-        found.append((path, name))
-    return found
+        files.append((path, name))
+    return files

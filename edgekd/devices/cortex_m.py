@@ -81,15 +81,15 @@ class CortexM:
         layout = str(artifact.facts.get("input_layout", ""))
         quantized = to_model(inputs, entry.model_dump(), layout).reshape(len(inputs), -1)
         with tempfile.TemporaryDirectory(prefix="edgekd-c-") as work:
-            found = hosted.run(hosted.build(artifact.path, Path(work)), quantized)
+            computed = hosted.run(hosted.build(artifact.path, Path(work)), quantized)
             image = emulation.build(artifact.path, self.cpu, Path(work))
             first = emulation.run(image, quantized[: self.checked]).outputs
-        if not np.array_equal(first, found[: self.checked]):
+        if not np.array_equal(first, computed[: self.checked]):
             raise ToolError(
                 f"the emulated {self.cpu} computes different values than this machine",
                 where=str(artifact.path),
             )
-        outputs: np.ndarray = from_model(found, exit_.model_dump())
+        outputs: np.ndarray = from_model(computed, exit_.model_dump())
         return outputs.reshape(len(inputs), *exit_.shape[1:])
 
     def benchmark(

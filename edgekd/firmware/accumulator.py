@@ -17,13 +17,15 @@ from edgekd.firmware.step import Table, list_table
 def weights_of(node: Node, axis: int, channels: int) -> Array:
     """The constant symmetric int8 weights, with one scale, or one per channel along `axis`."""
     node.constant(1, "int8")
-    found = node.inputs[1]
-    assert found is not None
-    if found.zero_point != 0 or not found.scales:
-        raise node.refuse(f"weights with zero point {found.zero_point}, but only 0 is supported")
-    if len(found.scales) not in (1, channels) or (len(found.scales) > 1 and found.axis != axis):
-        raise node.refuse(f"{len(found.scales)} scales for {channels} channels")
-    return found
+    weights = node.inputs[1]
+    assert weights is not None
+    if weights.zero_point != 0 or not weights.scales:
+        raise node.refuse(f"weights with zero point {weights.zero_point}, but only 0 is supported")
+    if len(weights.scales) not in (1, channels) or (
+        len(weights.scales) > 1 and weights.axis != axis
+    ):
+        raise node.refuse(f"{len(weights.scales)} scales for {channels} channels")
+    return weights
 
 
 def bias_of(node: Node, channels: int) -> np.ndarray:

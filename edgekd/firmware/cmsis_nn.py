@@ -122,7 +122,7 @@ def flags_of(folder: Path) -> tuple[str, ...]:
 
 def sources_of(folder: Path) -> tuple[Path, ...]:
     """Every source file of the library; the linker drops what nothing calls."""
-    found = tuple(sorted((folder / "Source").rglob("*.c")))
-    if not found:
+    sources = tuple(sorted((folder / "Source").rglob("*.c")))
+    if not sources:
         raise InputError("it has no Source/*.c", where=f"cmsis_nn: {folder}")
-    return found
+    return sources

@@ -96,11 +96,11 @@ def constant_bytes(program: Program) -> int:
 
 
 def _tables_of(steps: Iterable[Step]) -> list[Table]:
-    found = []
+    tables = []
     for step in steps:
-        found += [value for value in step.parameters.values() if isinstance(value, Table)]
-        found += [operand_table(array) for array in step.inputs if array.values is not None]
-    return found
+        tables += [value for value in step.parameters.values() if isinstance(value, Table)]
+        tables += [operand_table(array) for array in step.inputs if array.values is not None]
+    return tables
 
 
 def operand_table(array: Array) -> Table:

@@ -74,17 +74,17 @@ class Node:
 
     def computed(self, index: int) -> Array:
         """An input that is int8 with one scale; it may also be constant."""
-        found = self.inputs[index] if index < len(self.inputs) else None
-        if found is None or found.dtype != "int8" or len(found.scales) != 1:
+        array = self.inputs[index] if index < len(self.inputs) else None
+        if array is None or array.dtype != "int8" or len(array.scales) != 1:
             raise self.refuse(f"input {index} is not an int8 tensor with one scale")
-        return found
+        return array
 
     def constant(self, index: int, dtype: str) -> np.ndarray:
         """The values of an input that has to be constant."""
-        found = self.inputs[index] if index < len(self.inputs) else None
-        if found is None or found.values is None or found.dtype != dtype:
+        array = self.inputs[index] if index < len(self.inputs) else None
+        if array is None or array.values is None or array.dtype != dtype:
             raise self.refuse(f"input {index} is not a constant of {dtype}")
-        return found.values
+        return array.values
 
     @property
     def output(self) -> Array:

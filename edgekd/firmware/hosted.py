@@ -33,9 +33,9 @@ int main(void)
 def compiler() -> str:
     """This machine's C compiler. Raises `InputError` if there is none."""
     for name in ("gcc", "cc", "clang"):
-        found = shutil.which(name)
-        if found:
-            return found
+        path = shutil.which(name)
+        if path:
+            return path
     raise InputError("no C compiler is installed", where="generated C", hint="apt install gcc")
 
 

@@ -121,10 +121,10 @@ def _each(get: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
     """The runtime's tensors at 0, 1, ...: it does not report how many there are."""
     for index in count():
         try:
-            found = get(index)
+            tensor = get(index)
         except IndexError:
             return
-        yield index, found
+        yield index, tensor
 
 
 def main(path: str) -> None:

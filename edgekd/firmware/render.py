@@ -24,8 +24,8 @@ def render(template: str, name: str, **values: Any) -> str:
     )
     environment.filters |= {"c_float": c_float, "c_comment": c_comment, "c_macro": c_macro}
     macro = name.upper()
-    found = environment.get_template(f"{template}.jinja")
-    return found.render(name=name, macro=macro, version=__version__, **values)
+    source = environment.get_template(f"{template}.jinja")
+    return source.render(name=name, macro=macro, version=__version__, **values)
 
 
 def c_float(value: float) -> str:

@@ -23,12 +23,12 @@ def window(
     extent = (taps - 1) * dilation + 1
     kind = PADDING.get(node.option("Padding"))
     if kind == "same" and not (before or behind):
-        found = (size + stride - 1) // stride
-        before = max((found - 1) * stride + extent - size, 0) // 2
+        length = (size + stride - 1) // stride
+        before = max((length - 1) * stride + extent - size, 0) // 2
     elif kind == "valid":
-        found = (size + before + behind - extent) // stride + 1
+        length = (size + before + behind - extent) // stride + 1
     else:
         raise node.refuse(f"padding {node.option('Padding')}")
-    if found != wanted or extent > (1 << 24):
-        raise node.refuse(f"its window gives {found} along {axis}, but its output has {wanted}")
+    if length != wanted or extent > (1 << 24):
+        raise node.refuse(f"its window gives {length} along {axis}, but its output has {wanted}")
     return stride, before

@@ -53,8 +53,8 @@ def inferred(path: Path) -> dict[str, tuple[str, list[int]]]:
     del model.graph.value_info[:]
     for info in model.graph.output:
         info.type.tensor_type.ClearField("shape")
-    found = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    tensors = [declared(one) for one in (*found.input, *found.output, *found.value_info)]
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    tensors = [declared(one) for one in (*graph.input, *graph.output, *graph.value_info)]
     return {
         one.name: (one.dtype, list(one.shape))
         for one in tensors

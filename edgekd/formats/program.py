@@ -61,8 +61,10 @@ def _graph(program: dict[str, Any]) -> Graph:
         if kind == "user_input":
             inputs.append(name)
         elif name in tensors:
-            one = tensors[name]
-            tensors[name] = Tensor(name, one.shape, one.dtype, constant_bytes=one.bytes or 0)
+            tensor = tensors[name]
+            tensors[name] = Tensor(
+                name, tensor.shape, tensor.dtype, constant_bytes=tensor.bytes or 0
+            )
     ops = tuple(_op(node) for node in graph["nodes"])
     if not ops:
         raise ValueError("it has no operators")
@@ -70,7 +72,7 @@ def _graph(program: dict[str, Any]) -> Graph:
         ops=ops,
         tensors=tensors,
         inputs=tuple(name for name in inputs if name in tensors),
-        outputs=tuple(one for one in map(_name_of, graph["outputs"]) if one in tensors),
+        outputs=tuple(tensor for tensor in map(_name_of, graph["outputs"]) if tensor in tensors),
         facts={"torch": str(program.get("torch_version", ""))},
     )
 

@@ -212,10 +212,10 @@ def _ends(
     reader: _Reader, length: int, array: Callable[[], Any], keys: list[str]
 ) -> tuple[str, ...]:
     """The model's inputs or outputs: none of them may be omitted, unlike an operator's."""
-    found = _keys(reader, length, array, keys)
-    if "" in found:
+    names = _keys(reader, length, array, keys)
+    if "" in names:
         raise ValueError("an input or output is missing")
-    return found
+    return names
 
 
 def _op(reader: _Reader, index: int, op: Any, codes: list[str], keys: list[str]) -> Op:

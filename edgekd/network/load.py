@@ -82,15 +82,15 @@ def _from_factory(network: Network, folder: Path, where: str) -> nn.Module:
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load every parameter and buffer of `module` from a safetensors file, or raise
     `InputError`."""
-    found = read_weights(path)
+    tensors = read_weights(path)
     wanted = module.state_dict()
     where = str(path)
     faults: list[EdgekdError] = []
     for name, twin in _tied(module).items():  # safetensors stores tensors that share memory once
-        if name not in found and twin in found:
-            found[name] = found[twin]
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
+        if name not in tensors and twin in tensors:
+            tensors[name] = tensors[twin]
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
     if missing:
         faults.append(InputError(f"lacks {_listed(missing)}, which the network has", where=where))
     if unexpected:
@@ -100,7 +100,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
                 f"has {_listed(unexpected)}, which the network lacks", where=where, hint=hint
             )
         )
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if name in wanted and tensor.shape != wanted[name].shape:
             faults.append(
                 InputError(
@@ -112,7 +112,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             faults.append(InputError(f"NaN or infinity in '{name}'", where=where))
     raise_all(faults)
-    module.load_state_dict(found)
+    module.load_state_dict(tensors)
 
 
 def _tied(module: nn.Module) -> dict[str, str]:

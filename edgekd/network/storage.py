@@ -110,9 +110,9 @@ def _placed(
 def _trusted_class(path: str, folder: Path) -> type[nn.Module]:
     module, _, name = path.rpartition(".")
     if path.startswith(TRUSTED):
-        found = getattr(importlib.import_module(module), name, None)
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            return found
+        kind = getattr(importlib.import_module(module), name, None)
+        if isinstance(kind, type) and issubclass(kind, nn.Module):
+            return kind
     raise InputError(
         f"a stored stage names the class {path}", where=str(folder), allowed="torch.nn"
     )

@@ -157,12 +157,12 @@ def _paths(node: Node) -> list[str]:
 
 
 def _last_node(graph_module: GraphModule, name: str) -> Node:
-    found: Node | None = None
+    last: Node | None = None
     for node in graph_module.graph.nodes:
         inside = any(is_within(path, [name]) for path in _paths(node))
         value = node.meta.get("val", node.meta.get("tensor_meta"))
         if inside and not isinstance(value, (tuple, list)):
-            found = node
-    if found is None:
+            last = node
+    if last is None:
         raise no_such_layer(name, layer_names(graph_module), "graph")
-    return found
+    return last

@@ -51,11 +51,11 @@ class SharedWeight(nn.Module):
         used = flat[flat != 0]
         self.zero = bool((flat == 0).any())
         room = 2**bits - int(self.zero)
-        found = k_means(used, room) if len(used) else torch.zeros(0)
+        centroids = k_means(used, room) if len(used) else torch.zeros(0)
         index = torch.zeros(len(flat), dtype=torch.int64)
-        index[flat != 0] = nearest_centroids(used.double(), found.double()) + int(self.zero)
+        index[flat != 0] = nearest_centroids(used.double(), centroids.double()) + int(self.zero)
         self.register_buffer("index", index.to(torch.uint8).view(weight.shape))
-        self.centroids = nn.Parameter(found.float())
+        self.centroids = nn.Parameter(centroids.float())
 
     def table(self) -> Tensor:
         """All (k,) centroids, beginning with the fixed zero if there is one."""

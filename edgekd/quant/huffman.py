@@ -67,7 +67,7 @@ def decode(data: bytes, lengths: Mapping[int, int], count: int) -> np.ndarray:
     codes."""
     symbols = {(length, code): symbol for symbol, (code, length) in codes_of(lengths).items()}
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).tolist()
-    found = np.empty(count, dtype=np.int64)
+    decoded = np.empty(count, dtype=np.int64)
     place, longest = 0, max(lengths.values())
     for number in range(count):
         code, length = 0, 0
@@ -75,5 +75,5 @@ def decode(data: bytes, lengths: Mapping[int, int], count: int) -> np.ndarray:
             if place >= len(bits) or length >= longest:
                 raise InputError(f"the coded bits end at symbol {number} of {count}")
             code, length, place = code << 1 | bits[place], length + 1, place + 1
-        found[number] = symbols[length, code]
-    return found
+        decoded[number] = symbols[length, code]
+    return decoded

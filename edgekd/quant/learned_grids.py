@@ -112,7 +112,7 @@ def learn_grids(graph: fx.GraphModule, method: Learned) -> None:
 
 def _fakes(graph: fx.GraphModule) -> list[tuple[str, FakeQuantize, int]]:
     """Each fake quantizer by name, with the number of dimensions if it quantizes a weight."""
-    found = []
+    fakes = []
     for node in graph.graph.nodes:
         if node.op != "call_module":
             continue
@@ -120,8 +120,8 @@ def _fakes(graph: fx.GraphModule) -> list[tuple[str, FakeQuantize, int]]:
         if isinstance(fake, FakeQuantize):
             activation = isinstance(fake, ActivationFakeQuantize)
             value: Any = node.args[0].meta.get("val")
-            found.append((str(node.target), fake, 0 if activation else value.dim()))
-    return found
+            fakes.append((str(node.target), fake, 0 if activation else value.dim()))
+    return fakes
 
 
 def settle_grids(graph: fx.GraphModule) -> None:

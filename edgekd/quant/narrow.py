@@ -59,8 +59,8 @@ def _least_error(groups: Tensor, scale: Tensor, limit: int) -> Tensor:
     best, least = scale, torch.full_like(scale, float("inf"))
     for share in _SHARES.tolist():
         tried = scale * share
-        found = (groups / tried).round().clamp(-limit, limit) * tried
-        error = (found - groups).square().sum(2, keepdim=True)
+        rounded = (groups / tried).round().clamp(-limit, limit) * tried
+        error = (rounded - groups).square().sum(2, keepdim=True)
         best, least = torch.where(error < least, tried, best), torch.minimum(error, least)
     return best
 

@@ -64,10 +64,10 @@ def _parameters(scheme: Scheme) -> dict[str, Any]:
 
     mode = QuantizationScheme.SYMMETRIC
     weights = QuantizationParameters(mode=mode, per_channel=scheme.per_channel)
-    found = {"weights_quantization_params": weights}
+    parameters = {"weights_quantization_params": weights}
     if scheme.activations == "int8-symmetric":
-        found["activations_quantization_params"] = QuantizationParameters(mode=mode)
-    return found
+        parameters["activations_quantization_params"] = QuantizationParameters(mode=mode)
+    return parameters
 
 
 def _signed(model: Any) -> Any:

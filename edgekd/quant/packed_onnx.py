@@ -132,13 +132,13 @@ def _unpacked(data: bytes) -> bytes:
     for about in header["tensors"]:
         if not 0 < int(about["count"]) <= int(header["bytes"]):
             raise InputError(f"'{about['name']}' has {about['count']} weights")
-        found = []
+        streams = []
         for stream in about["streams"]:
             end = place + int(stream["table"]) + int(stream["bits"])
             part = data[place:end]
-            found.append(_symbols(part, int(stream["table"]), int(stream["count"]), about))
+            streams.append(_symbols(part, int(stream["table"]), int(stream["count"]), about))
             place = end
-        values = found[0] if about["coding"] == "dense" else _spread(found, int(about["count"]))
+        values = streams[0] if about["coding"] == "dense" else _spread(streams, int(about["count"]))
         if values.min() < 0 or values.max() > 255:
             raise InputError(f"'{about['name']}' has values that are not bytes")
         wanted[about["name"]].raw_data = values.astype(np.uint8).tobytes()

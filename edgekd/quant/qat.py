@@ -51,17 +51,17 @@ def activations(graph: nn.Module) -> list[ActivationFakeQuantize]:
 
 def _set_ranges(graph: fx.GraphModule, samples: Tensor) -> None:
     """Set ranges to the mean of the batches' extremes, measured without rounding."""
-    found = activations(graph)
-    constants = [part.activation_post_process.averaging_constant for part in found]
+    quantizers = activations(graph)
+    constants = [part.activation_post_process.averaging_constant for part in quantizers]
     graph.train()
     with torch.no_grad():
-        for part in found:
+        for part in quantizers:
             part.disable_fake_quant()
         for number, batch in enumerate(torch.split(samples, _CHUNK), 1):
-            for part in found:
+            for part in quantizers:
                 part.activation_post_process.averaging_constant = 1.0 / number
             graph(batch)
-    for part, constant in zip(found, constants, strict=True):
+    for part, constant in zip(quantizers, constants, strict=True):
         part.activation_post_process.averaging_constant = constant
         part.enable_fake_quant()
 

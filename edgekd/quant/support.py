@@ -32,9 +32,9 @@ def place(
 ) -> tuple[OpPlacement, ...]:
     """Every operator placed on one unit. Raises `InputError` naming those that the target can't
     run."""
-    found = operators(candidate, where)
-    raise_all(unsupported(found, target.unsupported_ops, f"{where} on {target.name}"))
-    return tuple(OpPlacement(name=layer, op=op, placement=unit) for layer, op in found)
+    ops_used = operators(candidate, where)
+    raise_all(unsupported(ops_used, target.unsupported_ops, f"{where} on {target.name}"))
+    return tuple(OpPlacement(name=layer, op=op, placement=unit) for layer, op in ops_used)
 
 
 def unsupported(

@@ -22,11 +22,11 @@ class Int8Trial:
         self._own: dict[str, list[FakeQuantize]] = {}
         for node in graph.graph.nodes:
             if node.target in ops.WEIGHTED:
-                found = self._quantizers(node)
-                if found:
-                    self._own.setdefault(layer_of(node), []).extend(found)
+                quantizers = self._quantizers(node)
+                if quantizers:
+                    self._own.setdefault(layer_of(node), []).extend(quantizers)
         self.layers = list(self._own)
-        owned = {id(each) for found in self._own.values() for each in found}
+        owned = {id(each) for quantizers in self._own.values() for each in quantizers}
         self._every = [part for part in graph.modules() if isinstance(part, FakeQuantize)]
         self._rest = [part for part in self._every if id(part) not in owned]
         for part in self._every:

@@ -65,15 +65,15 @@ def narrowed(
 
 def narrow_weights(graph: fx.GraphModule) -> dict[str, NarrowWeight]:
     """The fake quantizers of a prepared graph by their layers' names."""
-    found = {}
+    weights = {}
     for node in graph.graph.nodes:
         source: Any = node.args[1] if node.target in ops.WEIGHTED else None
         if isinstance(source, fx.Node) and source.op == "call_module":
             module = graph.get_submodule(str(source.target))
             if isinstance(module, NarrowWeight):
                 name = layer_of(node)
-                found[name if name not in found else node.name] = module
-    return found
+                weights[name if name not in weights else node.name] = module
+    return weights
 
 
 def finish_narrow(graph: fx.GraphModule) -> fx.GraphModule:
@@ -262,10 +262,10 @@ def stored_bytes(graph: fx.GraphModule) -> int:
 def as_float(graph: fx.GraphModule) -> tuple[fx.GraphModule, list[Stored]]:
     """A copy with float weights of the same values, and the storage of each of them."""
     floating = copy.deepcopy(graph)
-    found = []
+    stored = []
     for node, each in stored_weights(floating):
         user = next(iter(node.users))
         constant = replace_constant(floating, None, user, each.value, "widened")
         node.replace_all_uses_with(constant)
-        found.append(each)
-    return _cleaned(floating), found
+        stored.append(each)
+    return _cleaned(floating), stored

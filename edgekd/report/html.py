@@ -113,11 +113,11 @@ def _card(report: Report, target: TargetReport) -> Card:
     verdict = numbers.verdict_of([*target.artifacts, *filter(None, [target.baseline])])
     if artifact is None:
         return Card(target, None, verdict, "", "", "", "", "")
-    found = numbers.gains(report, target, artifact)
+    gain = numbers.gains(report, target, artifact)
     note = ""
-    if found.p50 is not None:
-        note = f"{numbers.measured_text(found.p50)} p50"
-    elif found.faster is None:
+    if gain.p50 is not None:
+        note = f"{numbers.measured_text(gain.p50)} p50"
+    elif gain.faster is None:
         note = _why_no_latency(artifact)
     interval = ""
     if artifact.accuracy_drop_ci is not None:
@@ -128,8 +128,8 @@ def _card(report: Report, target: TargetReport) -> Card:
         target,
         artifact,
         verdict,
-        numbers.times(found.smaller),
-        numbers.times(found.faster),
+        numbers.times(gain.smaller),
+        numbers.times(gain.faster),
         note,
         numbers.points(artifact.accuracy_drop),
         interval or artifact.reasons.get("accuracy", ""),

@@ -121,8 +121,8 @@ def lead(report: Report, target: TargetReport) -> ArtifactReport | None:
     def rank(artifact: ArtifactReport) -> tuple[bool, float, float]:
         if verdict_of([artifact]) == "fail":
             return True, -(artifact.accuracy or 0.0), float(artifact.bytes)
-        found = gains(report, target, artifact)
-        return False, -(found.faster or 0.0), float(artifact.bytes)
+        gain = gains(report, target, artifact)
+        return False, -(gain.faster or 0.0), float(artifact.bytes)
 
     return min(target.artifacts, key=rank, default=None)
 

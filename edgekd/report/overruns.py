@@ -66,12 +66,12 @@ def _strayed(parity: Parity) -> str:
     """The largest difference, the tolerance, and what it means."""
     fault = fault_of(parity)
     if parity.max_lsb is not None:
-        found = f"{parity.max_lsb:g} LSB away from {parity.reference}"
+        distance = f"{parity.max_lsb:g} LSB away from {parity.reference}"
     elif parity.max_relative is not None:
-        found = f"{parity.max_relative:.2g} of the largest output away from {parity.reference}"
+        distance = f"{parity.max_relative:.2g} of the largest output away from {parity.reference}"
     else:
         return fault
-    return f"{found}, {parity.tolerance:g} allowed; {fault}"
+    return f"{distance}, {parity.tolerance:g} allowed; {fault}"
 
 
 def _line(where: str, one: Judgement, advice: str) -> str:

@@ -146,15 +146,15 @@ def _artifacts(report: Report, target: TargetReport, width: int) -> "Table":
 
 
 def _cells(report: Report, target: TargetReport, artifact: ArtifactReport) -> dict[str, str]:
-    found = gains(report, target, artifact)
+    gain = gains(report, target, artifact)
     return {
         "accuracy": percent(artifact.accuracy),
         "agrees": percent(artifact.agreement_with_teacher, 1),
         "bytes": bytes_text(artifact.bytes),
-        "p50": measured_text(found.p50),
-        "p90": measured_text(found.p90),
-        "smaller": times(found.smaller),
-        "faster": times(found.faster),
+        "p50": measured_text(gain.p50),
+        "p90": measured_text(gain.p90),
+        "smaller": times(gain.smaller),
+        "faster": times(gain.faster),
         "parity": parity_text(artifact),
     }
 
@@ -216,19 +216,19 @@ def remarks(report: Report) -> list[tuple[str, str]]:
 
 def _remarks(report: Report) -> list[tuple[str, str]]:
     """Reasons for missing numbers and unmet budgets, and every note, as (subject, remark)."""
-    found = [("teacher", text) for text in _gaps(report.teacher.reasons)]
+    remarks = [("teacher", text) for text in _gaps(report.teacher.reasons)]
     for stage in report.stages:
-        found += [(stage.kind, text) for text in (*_gaps(stage.reasons), *stage.notes)]
+        remarks += [(stage.kind, text) for text in (*_gaps(stage.reasons), *stage.notes)]
     for target in report.targets:
-        found += [(target.name, text) for text in (*_gaps(target.reasons), *target.notes)]
-        found += [(target.name, failure_text(failure)) for failure in target.failures]
+        remarks += [(target.name, text) for text in (*_gaps(target.reasons), *target.notes)]
+        remarks += [(target.name, failure_text(failure)) for failure in target.failures]
         if target.baseline is not None:
             subject = f"{target.name} {Path(target.baseline.path).name}"
-            found += [(subject, text) for text in parity_remarks(target.baseline)]
+            remarks += [(subject, text) for text in parity_remarks(target.baseline)]
         for artifact in target.artifacts:
             subject = f"{target.name} {Path(artifact.path).name}"
-            found += [(subject, text) for text in artifact_remarks(artifact)]
-    return [*found, *(("", note) for note in report.notes)]
+            remarks += [(subject, text) for text in artifact_remarks(artifact)]
+    return [*remarks, *(("", note) for note in report.notes)]
 
 
 def artifact_remarks(artifact: ArtifactReport) -> list[str]:

@@ -28,9 +28,9 @@ def cached(
     """Artifacts from the store, their files verified by hash, or else built and published. `key`
     describes their inputs; the code and the packages that build them are added to it."""
     key = key_of(key, code_key(), tool_versions())
-    found = store.find(f"compile-{name}", key)
-    if found:
-        artifacts = [_moved(artifact, found) for artifact in _read_artifacts(found)]
+    stored = store.find(f"compile-{name}", key)
+    if stored:
+        artifacts = [_moved(artifact, stored) for artifact in _read_artifacts(stored)]
         if all(_intact(artifact) for artifact in artifacts):
             return artifacts
 

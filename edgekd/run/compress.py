@@ -61,14 +61,14 @@ def _proved(
         baseline = _published(baseline, folder, f"teacher{suffix}")
     files = [_published(file, folder) for file in made.files]
     report = prove(plan, planned, files, baseline, original, progress)
-    found = cost_findings(plan, report, made.stages)
+    findings = cost_findings(plan, report, made.stages)
     if made.network is not None:
-        found = (*network_findings(plan, made.network), *found)
+        findings = (*network_findings(plan, made.network), *findings)
     failures = tuple(
         BackendFailure(backend=name, message=error.message, hint=error.hint)
         for name, error in made.failures.items()
     )
-    return report.model_copy(update={"diagnostics": found, "failures": failures})
+    return report.model_copy(update={"diagnostics": findings, "failures": failures})
 
 
 def _published(file: Compiled, folder: Path, name: str = "") -> Compiled:
@@ -80,12 +80,12 @@ def _original(plan: Plan) -> TeacherOutputs:
     """The trained model's outputs on the test set, cached by content."""
     test = plan.data.test
     key = key_of(code_key(), torch.__version__, plan.original.key, plan.data.sha256)
-    found = plan.store.find("original", key)
-    if found is None:
+    stored = plan.store.find("original", key)
+    if stored is None:
         with torch.no_grad():
             parts = [plan.original.logits(x) for x in torch.split(test.shown, 500)]
         outputs = torch.cat(parts).numpy()
-        found = plan.store.publish(
+        stored = plan.store.publish(
             "original", key, lambda folder: np.save(folder / "outputs.npy", outputs)
         )
-    return TeacherOutputs(np.load(found / "outputs.npy"), test.y.numpy(), plan.data.task)
+    return TeacherOutputs(np.load(stored / "outputs.npy"), test.y.numpy(), plan.data.task)

@@ -55,10 +55,10 @@ def run_stage(
     plan: Plan, target: Target, planned: PlannedStage, candidate: Candidate, progress: Progress
 ) -> tuple[Candidate, StageReport]:
     """One stage: loaded from the store if it was run before, otherwise run and published."""
-    found = plan.store.find(planned.kind, planned.key)
-    if found:
-        restored = _load_candidate(plan, found)
-        report = StageReport.model_validate_json((found / "report.json").read_text())
+    stored = plan.store.find(planned.kind, planned.key)
+    if stored:
+        restored = _load_candidate(plan, stored)
+        report = StageReport.model_validate_json((stored / "report.json").read_text())
         return restored, report.model_copy(update={"cached": True})
     work = plan.store.work(planned.kind, planned.key)
     started = time.perf_counter()

@@ -94,12 +94,12 @@ def _targets(names: TargetName | Sequence[TargetName], collect: Collector) -> tu
     if not several:
         hint = "run 'edgekd targets' for the list, then name one with --target"
         collect.faults.append(InputError("no target", where="--target", hint=hint))
-    found = [
+    loaded = [
         name if isinstance(name, Target) else collect.attempt(load_target, str(name))
         for number, name in enumerate(several)
         if name not in several[:number]  # profiles have no hash
     ]
-    profiles = [profile for profile in found if profile]
+    profiles = [profile for profile in loaded if profile]
     collect.faults.extend(_name_clashes(profiles))
     return tuple({profile.name: profile for profile in profiles}.values())
 

@@ -45,9 +45,9 @@ def blocks_of(module: nn.Module) -> list[str]:
         depth = {name: sum(name.startswith(f"{other}.") for other in repeated) for name in repeated}
         return [name for name in repeated if depth[name] == 0]
     for plain in PLAIN:
-        found = [name for name, kind in kinds.items() if kind in plain]
-        if len(found) > 1:
-            return found
+        layers = [name for name, kind in kinds.items() if kind in plain]
+        if len(layers) > 1:
+            return layers
     return []
 
 

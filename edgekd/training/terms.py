@@ -237,8 +237,10 @@ def _layer_fault(
             return None
         return f"'{name}' reads one layer on each side, found {len(student)} and {len(teacher)}"
     if len(student) != len(teacher) or len(student) < loss.least:
-        found = f"found {len(student)} and {len(teacher)}"
-        return f"'{name}' reads at least {loss.least} layers, the same number on each side; {found}"
+        counts = f"found {len(student)} and {len(teacher)}"
+        return (
+            f"'{name}' reads at least {loss.least} layers, the same number on each side; {counts}"
+        )
     return None
 
 

@@ -151,8 +151,10 @@ class Recipe(Value):
         """The modules and datasets that were given as objects, by their key in the recipe."""
         networks = [("model", self.model), *([("student", self.student)] if self.student else [])]
         networks += [(f"teachers.{n}", teacher) for n, teacher in enumerate(self.teachers, 1)]
-        found = {place: network.module for place, network in networks if network.module is not None}
-        return found if self.data.parts is None else {**found, "data": self.data.parts}
+        modules = {
+            place: network.module for place, network in networks if network.module is not None
+        }
+        return modules if self.data.parts is None else {**modules, "data": self.data.parts}
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -285,9 +287,9 @@ def _stages_named(table: dict[str, Any], name: str, key: str) -> list[dict[str, 
             return [stages[int(name) - 1]]
         kinds = [str(number + 1) for number in range(len(stages))]
     else:
-        found = [stage for stage in stages if stage.get("kind") == name]
-        if found:
-            return found
+        named = [stage for stage in stages if stage.get("kind") == name]
+        if named:
+            return named
         kinds = [str(stage.get("kind")) for stage in stages]
     raise InputError(
         f"no stage '{name}'",

@@ -57,8 +57,8 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: str) -> lis
             faults.append(InputError("required, but missing", where=place))
             continue
         message = problem["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(problem["input"], dict) else f", found {problem['input']!r}"
-        faults.append(InputError(message + found, where=place))
+        given = "" if isinstance(problem["input"], dict) else f", found {problem['input']!r}"
+        faults.append(InputError(message + given, where=place))
     return faults
 
 
@@ -82,9 +82,9 @@ def _model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
+        inner = _model_in(argument)
+        if inner is not None:
+            return inner
     return None
 
 

@@ -233,17 +233,17 @@ def read_log(
 def _sizes(log: str) -> dict[str, float | str]:
     sizes: dict[str, float | str] = {}
     for name, words in _SIZES.items():
-        found = re.search(re.escape(words) + r":\s*([\d.]+)\s*([KMG]?i?B)", log)
-        if found and found[2] in _UNITS:
-            sizes[name] = round(float(found[1]) * _UNITS[found[2]])
+        match = re.search(re.escape(words) + r":\s*([\d.]+)\s*([KMG]?i?B)", log)
+        if match and match[2] in _UNITS:
+            sizes[name] = round(float(match[1]) * _UNITS[match[2]])
     if "cached_bytes" in sizes and "streamed_bytes" in sizes:
         sizes["parameter_bytes"] = float(sizes["cached_bytes"]) + float(sizes["streamed_bytes"])
     return sizes
 
 
 def _version(log: str) -> str:
-    found = _VERSION.search(log)
-    return found[1] if found else "unknown"
+    match = _VERSION.search(log)
+    return match[1] if match else "unknown"
 
 
 def _notes(placements: tuple[OpPlacement, ...], facts: Mapping[str, float | str]) -> list[str]:

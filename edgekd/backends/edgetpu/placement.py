@@ -161,8 +161,8 @@ def axes_without_batch(op: Op, graph: Graph) -> str:
 def _axes(op: Op, graph: Graph) -> tuple[set[int] | None, int, tuple[int, ...]]:
     shape = _shape(_inputs(op, graph)[0])
     axes = _constant(op, graph, 1)
-    found = None if axes is None else {axis % max(len(shape), 1) for axis in axes}
-    return found, len(shape), shape
+    axis_set = None if axes is None else {axis % max(len(shape), 1) for axis in axes}
+    return axis_set, len(shape), shape
 
 
 def pack_without_batch(op: Op, graph: Graph) -> str:

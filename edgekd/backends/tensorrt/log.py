@@ -55,13 +55,13 @@ def layer_precisions(text: str) -> dict[str, float | str]:
         ("fp16", ("fp16", "half")),
         ("fp32", ("fp32", "float")),
     ):
-        found = sum(1 for one in formats if any(word in one for word in words))
-        if found:
-            counts[f"engine_layers_{name}"] = found
+        count = sum(1 for one in formats if any(word in one for word in words))
+        if count:
+            counts[f"engine_layers_{name}"] = count
     return counts
 
 
 def trtexec_version(log: str) -> str:
     """The version of TensorRT that a build's log names, or "unknown"."""
-    found = _VERSION.search(log)
-    return (found[1] or found[2]) if found else "unknown"
+    match = _VERSION.search(log)
+    return (match[1] or match[2]) if match else "unknown"

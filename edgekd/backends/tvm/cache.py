@@ -30,8 +30,8 @@ def library(
     """The compiled program, and whether it was in the cache `folder` already."""
     store = Store(folder)
     key = key_of(program_key(program), asdict(job), versions(), code_key())
-    found = store.find("library", key)
-    if found is None:
+    stored = store.find("library", key)
+    if stored is None:
         tiles = _tiles_file(folder, job)
         known = json.loads(tiles.read_text()) if job.grid_seconds and tiles.exists() else {}
         informed = Job(**(asdict(job) | {"known_tiles": known}))
@@ -39,12 +39,12 @@ def library(
         def fill(work: Path) -> None:
             run_worker(program, informed, seconds, work)
 
-        found = store.publish("library", key, fill)
+        stored = store.publish("library", key, fill)
         if job.grid_seconds:
-            measured = read_built(found).result["tiles"]
+            measured = read_built(stored).result["tiles"]
             write_beside(tiles, json.dumps(known | measured, sort_keys=True))
-        return read_built(found), False
-    return read_built(found), True
+        return read_built(stored), False
+    return read_built(stored), True
 
 
 def _tiles_file(folder: Path, job: Job) -> Path:

@@ -102,9 +102,9 @@ def check_machine_code(library: Path, arch: str) -> None:
     """Raise `ToolError` unless the library holds an ELF for NVIDIA's `arch` (sm_87)."""
     data = library.read_bytes()
     at = data.find(FATBIN_MAGIC)
-    found = _architectures(data, at) if at >= 0 else set()
-    if arch not in found:
-        names = ", ".join(sorted(found)) or "none"
+    architectures = _architectures(data, at) if at >= 0 else set()
+    if arch not in architectures:
+        names = ", ".join(sorted(architectures)) or "none"
         raise ToolError(
             f"the library has no machine code for {arch}; found: {names}",
             where=f"backends.tvm: {library.name}",
@@ -114,7 +114,7 @@ def check_machine_code(library: Path, arch: str) -> None:
 
 def _architectures(data: bytes, start: int) -> set[str]:
     """The architectures of the CUDA ELFs from `start` on: e_machine 190, `sm` in e_flags."""
-    found = set()
+    architectures = set()
     at = data.find(b"\x7fELF", start)
     while at >= 0:
         (machine,) = struct.unpack_from("<H", data, at + 18)
@@ -122,6 +122,6 @@ def _architectures(data: bytes, start: int) -> set[str]:
             version = data[at + 8]
             (flags,) = struct.unpack_from("<I", data, at + 48)
             # ABI 8 and later keep the number in the second byte, earlier ones in the first.
-            found.add(f"sm_{flags >> 8 & 0xFF if version >= 8 else flags & 0xFF}")
+            architectures.add(f"sm_{flags >> 8 & 0xFF if version >= 8 else flags & 0xFF}")
         at = data.find(b"\x7fELF", at + 4)
-    return found
+    return architectures

@@ -25,14 +25,14 @@ def tuned(kernels: Mapping[str, Any], target: Any, seconds: float) -> dict[str, 
     `kernels` are not scheduled yet. They share `seconds` evenly; a round of trials that runs when
     its time ends is finished.
     """
-    found = {}
+    schedules = {}
     end = time.monotonic() + seconds
     for index, (name, function) in enumerate(kernels.items()):
         share = max(0.0, end - time.monotonic()) / (len(kernels) - index)
         kernel = _searched(function, target, share)
         if kernel is not None:
-            found[name] = kernel
-    return found
+            schedules[name] = kernel
+    return schedules
 
 
 def without_intrinsics() -> None:

@@ -81,10 +81,10 @@ def _scheduled(module: Any, isa: Isa, target: Any, seconds: float) -> tuple[Any,
     if not (seconds and names):
         return module, left
     kernels = {variable.name_hint: function for variable, function in plain.items()}
-    found = tuned({name: kernels[name] for name in names}, target, seconds)
-    for name, kernel in found.items():
+    searched = tuned({name: kernels[name] for name in names}, target, seconds)
+    for name, kernel in searched.items():
         module.update_func(module.get_global_var(name), kernel)
-    return module, left.without(found)
+    return module, left.without(searched)
 
 
 def _interface(module: Any) -> dict[str, Any]:

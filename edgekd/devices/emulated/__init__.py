@@ -54,13 +54,13 @@ class EmulatedBoard(AgentDevice):
     def benchmark(
         self, artifacts: Sequence[Artifact], options: Options | Sequence[Options], *, quick: bool
     ) -> list[Samples]:
-        each = [options] * len(artifacts) if isinstance(options, dict) else list(options)
+        per_model = [options] * len(artifacts) if isinstance(options, dict) else list(options)
         protocol = COUNTED_QUICK if quick else COUNTED
-        ready = [_one_core({"protocol": protocol, **option}) for option in each]
+        ready = [_one_core({"protocol": protocol, **option}) for option in per_model]
         samples = super().benchmark(artifacts, ready, quick=quick)
         return [
             replace(sample, conditions=self._conditions_of(sample, option))
-            for sample, option in zip(samples, each, strict=True)
+            for sample, option in zip(samples, per_model, strict=True)
         ]
 
     def _conditions_of(self, samples: Samples, options: Options) -> dict[str, str]:

@@ -69,11 +69,11 @@ def create_board(name: str) -> tuple[Board, bool]:
     recipe = recipe_of(name)
     key = recipe.key
     with alone(created_folder()):
-        found = {board.name: board for board in list_boards()}.get(name)
-        if found is not None and found.key == key:
-            return found, False
-        if found is not None:
-            stop_board(found)
+        existing = {board.name: board for board in list_boards()}.get(name)
+        if existing is not None and existing.key == key:
+            return existing, False
+        if existing is not None:
+            stop_board(existing)
         folder = created_folder() / name
         with folder_beside(folder) as beside:
             kernel = build(recipe, name, beside)
@@ -88,11 +88,11 @@ def create_board(name: str) -> tuple[Board, bool]:
 
 def list_boards() -> list[Board]:
     """All created boards, by name; folders without a readable record are skipped."""
-    found = []
+    boards = []
     for record in sorted(created_folder().glob("[!.]*/board.json")):
         with contextlib.suppress(ValueError, TypeError, OSError):
-            found.append(Board(folder=record.parent, **json.loads(record.read_text())))
-    return found
+            boards.append(Board(folder=record.parent, **json.loads(record.read_text())))
+    return boards
 
 
 def find_board(name: str) -> Board:

@@ -301,9 +301,9 @@ def start_system() -> None:
 def ports(wanted: int) -> list[str]:
     """The ports' device files, once the kernel has created them all."""
     while True:
-        found = sorted(f"/dev/{name}" for name in os.listdir("/dev") if name.startswith("vport"))
-        if len(found) >= wanted:
-            return found
+        names = sorted(f"/dev/{name}" for name in os.listdir("/dev") if name.startswith("vport"))
+        if len(names) >= wanted:
+            return names
         time.sleep(0.1)
 
 

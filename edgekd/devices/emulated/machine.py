@@ -112,10 +112,10 @@ def _gone(running: Running, limit_s: float) -> bool:
 def emulator_version() -> str:
     """The emulator's version, "7.2.22". Raises `ToolError` if it does not print one."""
     said = run_system_tool([QEMU, "--version"])
-    found = re.search(r"version (\d+\.\d+\.\d+)", said)
-    if not found:
+    match = re.search(r"version (\d+\.\d+\.\d+)", said)
+    if not match:
         raise ToolError("does not print its version", where=QEMU)
-    return found[1]
+    return match[1]
 
 
 def start(machine: Machine) -> Running:

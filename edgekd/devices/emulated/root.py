@@ -48,8 +48,8 @@ def missing_tools() -> list[EdgekdError]:
 def versions() -> dict[str, str]:
     """The runtimes that a board gets, with the versions installed here. Raises `InputError` if a
     required one is missing."""
-    found = {package: _version(package) for package in RUNTIMES}
-    return found | {package: _version(package) for package in TVM if has_module("tvm")}
+    required = {package: _version(package) for package in RUNTIMES}
+    return required | {package: _version(package) for package in TVM if has_module("tvm")}
 
 
 def make_base() -> Path:
@@ -106,14 +106,14 @@ def short_key(parts: Any) -> str:
 
 
 def _version(package: str) -> str:
-    found = versions_of([package])
-    if package not in found:
+    versions = versions_of([package])
+    if package not in versions:
         raise InputError(
             f"{package} is not installed, so its version is unknown",
             where="emulated board",
             hint="pip install 'edgekd[onnx,tflite]'",
         )
-    return found[package]
+    return versions[package]
 
 
 def _install_debian(folder: Path) -> None:

@@ -39,10 +39,10 @@ def open_ssh(location: str, *, agent: Path = AGENT, **session: Any) -> AgentDevi
 def parse_address(location: str) -> Address:
     """Parse what follows `ssh://`. Raises `InputError` also for a password in the URL, where every
     process could see it and reports would record it."""
-    found = _URL.fullmatch(location)
-    if not found:
+    match = _URL.fullmatch(location)
+    if not match:
         raise _refused(f"'{_without_password(location)}' is not a valid address")
-    user, host = found["user"], found["host"] or found["six"]
+    user, host = match["user"], match["host"] or match["six"]
     if user is not None and ":" in user:
         raise InputError(
             "passwords are not allowed in a URL",
@@ -52,12 +52,12 @@ def parse_address(location: str) -> Address:
         )
     if user is not None and not _NAME.fullmatch(user):
         raise _refused(f"'{user}' is not a valid user name")
-    if found["host"] and not _NAME.fullmatch(host):
+    if match["host"] and not _NAME.fullmatch(host):
         raise _refused(f"'{host}' is not a valid host name")
-    port = found["port"]
+    port = match["port"]
     if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise _refused(f"'{port}' is not a valid port")
-    options = _options(found["options"] or "")
+    options = _options(match["options"] or "")
     python, cache = options.get("python", ""), options.get("cache", "")
     return Address(host, user or "", int(port) if port else None, python, cache)
 

@@ -123,5 +123,5 @@ def _is_listed(host: str, port: int, known_hosts: list[str]) -> bool:
 
     if not known_hosts:
         return False
-    found = match_known_hosts(known_hosts, host, "", port if port != 22 else None)
-    return any(found[:3])
+    matches = match_known_hosts(known_hosts, host, "", port if port != 22 else None)
+    return any(matches[:3])

@@ -20,15 +20,15 @@ SOURCE = "source "
 def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
     """Every file that a recipe names, by its key in the recipe, and its factories' sources."""
     table = recipe.model_dump(mode="json")
-    found = {place: recipe.folder / str(of[key]) for place, of, key in named_files(table)}
-    for place, file in list(found.items()):
+    inputs = {place: recipe.folder / str(of[key]) for place, of, key in named_files(table)}
+    for place, file in list(inputs.items()):
         if place.endswith(".onnx") and file.is_file():
-            found |= {f"{place} {beside.name}": beside for beside in external_files(file)}
+            inputs |= {f"{place} {beside.name}": beside for beside in external_files(file)}
     if recipe.calibration.set is not None:
-        found["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
+        inputs["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
     modules = {factory.partition(":")[0] for factory in _factories(table)}
     sources = source_files(modules, recipe.folder)
-    return found | {f"{SOURCE}{name}": path for name, path in sources.items()}
+    return inputs | {f"{SOURCE}{name}": path for name, path in sources.items()}
 
 
 def _factories(table: dict[str, Any]) -> Iterator[str]:

@@ -94,11 +94,11 @@ def target_key(target: Target) -> str:
 
 def tools(report: Report, made_with: list[dict[str, str]]) -> dict[str, str]:
     """The versions of every tool that the run used."""
-    found = {"python": ".".join(map(str, sys.version_info[:3])), **report.versions}
+    installed = {"python": ".".join(map(str, sys.version_info[:3])), **report.versions}
     for versions in made_with:
-        found.update(versions)
-    found.update(versions_of(TOOLS))
-    return dict(sorted(found.items()))
+        installed.update(versions)
+    installed.update(versions_of(TOOLS))
+    return dict(sorted(installed.items()))
 
 
 def write_lock(plan: Plan, report: Report) -> Path:

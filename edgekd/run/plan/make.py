@@ -38,7 +38,7 @@ def make_plan(request: Request) -> Plan:
 def _make_plan(request: Request) -> Plan:
     recipe, collect = request.recipe, Collector(InputError)
     collect.attempt(check_writable, request.out)
-    told = collect.attempt(check_device, request)
+    warnings = collect.attempt(check_device, request)
     data = collect.attempt(load_data, recipe.data, recipe.folder)
     stages = [
         collect.attempt(typed_stage, number, table) for number, table in enumerate(recipe.stages, 1)
@@ -83,7 +83,7 @@ def _make_plan(request: Request) -> Plan:
         for target in request.targets
     ]
     raise_all(_once(collect.faults))
-    return replace(plan, targets=tuple(planned), warnings=(*_warnings(request), *(told or ())))
+    return replace(plan, targets=tuple(planned), warnings=(*_warnings(request), *(warnings or ())))
 
 
 def _budget_faults(request: Request) -> list[EdgekdError]:

@@ -35,11 +35,11 @@ def input_moments(
     def watch(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
             values = inputs[0].detach()
-            found = _conv(layer, values) if isinstance(layer, nn.Conv2d) else _linear(values)
+            moment = _conv(layer, values) if isinstance(layer, nn.Conv2d) else _linear(values)
             if name in sums:
-                _add(sums[name], found)
+                _add(sums[name], moment)
             else:
-                sums[name] = found
+                sums[name] = moment
 
         return hook
 

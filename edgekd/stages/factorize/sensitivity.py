@@ -58,11 +58,11 @@ def by_sensitivity(
         def lost(option: Option, site: Site = site) -> float:
             return before - score(replaced(module, [site], {site.name: option}, spectra))
 
-        found = [
+        cheapest = [
             least_option(options_of(site, spectra, method, multiple), lost, allowed)
             for method in site.methods
         ]
-        best = min((each for each in found if each), key=_price, default=None)
+        best = min((each for each in cheapest if each), key=_price, default=None)
         if best is not None:
             chosen[site.name] = best
     return chosen

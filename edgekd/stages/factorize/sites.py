@@ -55,10 +55,10 @@ class Site:
     def cost(self, method: Method, ranks: tuple[int, ...]) -> int:
         """Multiply-accumulates of the factors, over all calls."""
         if isinstance(self.layer, nn.Conv2d):
-            each = conv_macs(self.layer, method, ranks, self.before, self.after)
+            macs = conv_macs(self.layer, method, ranks, self.before, self.after)
         else:
-            each = linear_macs(self.layer, self.positions, ranks[0])
-        return each * self.calls
+            macs = linear_macs(self.layer, self.positions, ranks[0])
+        return macs * self.calls
 
 
 @dataclass
@@ -192,10 +192,10 @@ def _failure(
     spectra = {(site.name, method): _exact(site, method) for site in sites}
     options = {site.name: Option(method, site.full(method), 0, 0.0) for site in sites}
     try:
-        found = _outputs(replaced(module, sites, options, spectra), example)
+        outputs = _outputs(replaced(module, sites, options, spectra), example)
     except Exception as error:  # whatever the network's own forward raises
         return f"the network does not run with this layer split: {first_line(error)}"
-    pairs = list(zip(found, expected, strict=True))
+    pairs = list(zip(outputs, expected, strict=True))
     if any(one.shape != other.shape for one, other in pairs):
         return "the network's outputs have a different shape with this layer split"
     scales = [float(other.abs().max()) if other.numel() else 0.0 for _, other in pairs]

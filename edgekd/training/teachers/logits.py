@@ -95,8 +95,8 @@ def _note(rows: dict[bytes, Tensor], samples: Samples, values: Tensor) -> None:
 
 
 def _looked_up(rows: Mapping[bytes, Tensor], x: Tensor, path: Path) -> Tensor:
-    found = [rows.get(_digest(sample)) for sample in x]
-    absent = sum(values is None for values in found)
+    recorded = [rows.get(_digest(sample)) for sample in x]
+    absent = sum(values is None for values in recorded)
     if absent:
         raise InputError(
             f"{absent} of {len(x)} samples have no recorded logits",
@@ -104,7 +104,7 @@ def _looked_up(rows: Mapping[bytes, Tensor], x: Tensor, path: Path) -> Tensor:
             allowed="samples of the recorded parts, unchanged",
             hint="an .npz with 'train', 'validation' and 'test' can hold all parts",
         )
-    return torch.stack([values for values in found if values is not None])
+    return torch.stack([values for values in recorded if values is not None])
 
 
 def _digest(x: Tensor) -> bytes:

@@ -194,8 +194,8 @@ def confusable(chances: Tensor, count: int, seed: int) -> list[tuple[int, ...]]:
     from sklearn.cluster import KMeans
 
     columns = np.cov(chances.double().numpy().T)
-    found = KMeans(count, n_init=10, random_state=seed % 2**32).fit(columns)
-    groups = [set(np.flatnonzero(found.labels_ == each).tolist()) for each in range(count)]
+    clusters = KMeans(count, n_init=10, random_state=seed % 2**32).fit(columns)
+    groups = [set(np.flatnonzero(clusters.labels_ == each).tolist()) for each in range(count)]
     distance = np.linalg.norm(columns[:, None] - columns[None], axis=2)
     for group in groups:
         while len(group) < 2:  # a class alone is confused with nobody: its nearest joins it
