@@ -170,7 +170,7 @@ def test_wrong_arguments_are_input_errors(asked, words, target, tmp_path):
     assert caught.value.exit_code == 2
 
 
-def test_what_is_no_model_is_refused_with_what_is_allowed(target):
+def test_an_unknown_model_argument_is_refused_with_the_allowed_ones(target):
     with pytest.raises(edgekd.InputError, match=r"is not a model .*nn\.Module"):
         edgekd.plan(3.5, target=target)  # type: ignore[arg-type]
 

@@ -81,7 +81,7 @@ def test_a_renamed_file_changes_the_key(package: Path):
     assert hash_code(package) != before
 
 
-def test_a_word_that_is_no_role_is_refused(package: Path):
+def test_an_unknown_role_is_refused(package: Path):
     (package / "compute.py").write_text("# code-key: present\n")
     with pytest.raises(ValueError, match="'# code-key: present' is none of computes, measures"):
         code_files(package)

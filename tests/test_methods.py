@@ -124,12 +124,12 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
     assert caught.value.hint == "did you mean 'crd'?"
 
 
-def test_types_are_told_in_words():
+def test_types_are_described_in_words():
     (mutual,) = find_method("mutual")
     assert ("peers", "int, at least 0", "1") in mutual.parameters
 
 
-def test_a_reader_that_goes_away_is_no_verdict():
+def test_a_closed_pipe_is_not_a_verdict():
     """As of `edgekd methods | head -1`: 1 would say that a budget is broken."""
     read, write = os.pipe()
     os.close(read)

@@ -24,7 +24,7 @@ def test_a_program_gets_its_input_and_folder_and_gives_both_streams(tmp_path: Pa
     assert done.require_success("the tool", "here") is done
 
 
-def test_a_failure_is_told_by_the_last_line():
+def test_a_failure_is_reported_by_its_last_line():
     done = run("echo one; echo; echo 'the reason ' >&2; echo >&2; exit 3")
     assert done.lines == ["one", "the reason"]
     with pytest.raises(ToolError, match=r"the tool failed \(exit status 3\): the reason") as caught:
@@ -32,7 +32,7 @@ def test_a_failure_is_told_by_the_last_line():
     assert caught.value.where == "model.onnx"
 
 
-def test_a_crash_without_a_word_is_told_by_its_signal():
+def test_a_silent_crash_is_reported_by_its_signal():
     done = run("kill -SEGV $$")
     with pytest.raises(ToolError, match=r"the tool failed \(killed by SIGSEGV\): no output"):
         done.require_success("the tool", "model.onnx")

@@ -195,7 +195,7 @@ def test_both_reports_have_the_same_shape(artifact, follow, compiler):
     assert [one.name for one in placements] == [one.name for one in made.placements]
 
 
-def test_operators_told_only_in_the_log_file_are_read_there(artifact, follow, compiler):
+def test_operators_that_only_the_log_file_names_are_read(artifact, follow, compiler):
     compiler(SUCCESS.format(rows="", streamed="0.00B"), in_log_file=MAPPED)
     assert _sort(follow(artifact())[0].placements) == ["edgetpu"] * 3
 

@@ -102,7 +102,7 @@ def test_a_transpose_is_named(tflite_file):
     assert any(note.startswith("transposes: TRANSPOSE 't1'") for note in found.notes)
 
 
-def test_a_model_too_large_for_the_board_is_told(tflite_file):
+def test_a_model_too_large_for_the_board_is_reported(tflite_file):
     target = load_target("coral")
     small = target.model_copy(
         update={"hardware": target.hardware.model_copy(update={"memory_bytes": 100})}

@@ -55,7 +55,7 @@ def test_it_is_a_follower_of_tflite():
     assert Vela().missing() == []
 
 
-def test_a_missing_vela_is_told_with_the_extra_that_brings_it(monkeypatch):
+def test_a_missing_vela_is_reported_with_its_extra(monkeypatch):
     monkeypatch.setattr("edgekd.installed.find_spec", lambda name: None)
     faults = Vela().missing()
     assert [fault.message for fault in faults] == [

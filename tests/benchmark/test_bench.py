@@ -105,7 +105,7 @@ def test_the_targets_options_reach_the_device_and_can_be_overridden(
     assert target.backends["onnx"]["threads"] == 1
 
 
-def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path, target: Target) -> None:
+def test_every_fault_of_every_file_is_reported_at_once(tmp_path: Path, target: Target) -> None:
     (broken,) = files(tmp_path, broken="broken")
     missing, odd, engine = (tmp_path / name for name in ("gone.onnx", "model.onx", "jetson.engine"))
     library = tmp_path / "model.so"
@@ -188,7 +188,7 @@ def test_a_reason_that_is_not_all_files_names_its_own(tmp_path: Path, target: Ta
     assert any(line.startswith("energy_mj: ") for line in lines)
 
 
-def test_how_many_runs_there_were_is_told_of_each_file(tmp_path: Path, target: Target) -> None:
+def test_the_number_of_runs_is_reported_for_each_file(tmp_path: Path, target: Target) -> None:
     first, second = bench_files(files(tmp_path, a="6.0", b="1.5"), target, Scripted(), quick=True)
     rows = [row.model_copy(update={"protocol": "quick: 9 runs"}) for row in second.measurements]
     lines = bench_lines([first, second.model_copy(update={"measurements": tuple(rows)})])
@@ -244,9 +244,7 @@ def test_no_file_is_refused(target: Target) -> None:
         bench_files([], target, Scripted())
 
 
-def test_a_baseline_alone_is_held_against_nothing_and_refused(
-    tmp_path: Path, target: Target
-) -> None:
+def test_a_baseline_without_other_files_is_refused(tmp_path: Path, target: Target) -> None:
     (model,) = files(tmp_path, model="6.0")
     wanted = Wanted(budgets={"latency_ms": 0.001})
     with pytest.raises(InputError, match="no file besides the baseline"):

@@ -43,7 +43,7 @@ def test_shapes_are_read_with_and_without_names_and_types() -> None:
     [("1,three", "'1,three' is not a shape"), ("1,0", "has a size of 0"), ("", "is not a shape"),
      ("1,2:int9", "unknown type 'int9'")],
 )  # fmt: skip
-def test_what_is_no_shape_is_refused(text: str, message: str) -> None:
+def test_text_that_is_not_a_shape_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_shape(text)
 
@@ -170,7 +170,9 @@ def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(
     assert capsys.readouterr().err == "\r\033[K"
 
 
-def test_wrong_words_are_all_told_before_anything_runs(open_onnx: Path, tmp_path: Path) -> None:
+def test_all_wrong_options_are_reported_before_anything_runs(
+    open_onnx: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "edgekd", "bench", str(open_onnx), "--affinity", "x"]
     command += ["--shape", "0", "--budget", "latency=1", "--accept", "measured"]
     command += ["--plot", "x.png", "--target", "x87", "--meter", "read 'it"]

@@ -104,7 +104,7 @@ def test_only_web_addresses_are_fetched(mirror: str) -> None:
         fetch("fashion-mnist", url="file:///etc")
 
 
-def test_a_set_that_has_nothing_to_fetch_is_refused() -> None:
+def test_a_set_without_a_download_is_refused() -> None:
     with pytest.raises(InputError, match="nothing to download for 'digits'"):
         fetch("digits")
 

@@ -163,7 +163,7 @@ def test_a_class_without_training_samples_is_fine_when_their_number_is_given(sav
     assert load_data(DataTable(source="set.npz"), path.parent).classes == 6
 
 
-def test_shifting_what_is_no_image_is_refused(save: Save) -> None:
+def test_shifting_samples_that_are_not_images_is_refused(save: Save) -> None:
     path = save()
     with pytest.raises(InputError, match="samples have shape \\(3, 5\\)"):
         load_data(DataTable(source="set.npz", shift=1), path.parent)

@@ -139,7 +139,7 @@ def test_a_board_of_another_emulators_version_is_refused(board: Board) -> None:
     assert caught.value.hint == "edgekd board create raspberry-pi-5"
 
 
-def test_an_emulator_that_ends_at_once_is_told_with_its_last_words(
+def test_an_emulator_that_exits_at_once_is_reported_with_its_last_output(
     fake_emulator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEKD_FAKE", "ends")

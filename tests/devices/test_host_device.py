@@ -232,7 +232,7 @@ def test_a_real_model_that_crashes_litert_leaves_the_device_usable(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_a_very_fast_model_a_share_of_the_runs_is_told_and_all_are_counted(
+def test_a_very_fast_models_runs_are_sampled_but_all_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(agent, "MOST_KEPT", 100)
@@ -274,7 +274,7 @@ def test_a_runtime_that_hangs_is_killed(
     device.close()
 
 
-def test_what_a_runtime_prints_is_no_answer(
+def test_output_of_a_runtime_is_not_taken_for_a_reply(
     artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = "print('hello'); os.write(1, b'native noise'); return ['none']"

@@ -63,7 +63,7 @@ def test_a_sensors_file_that_is_a_folder_too_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["²", "", "-"])
-def test_what_is_no_number_is_a_reason(number: str) -> None:
+def test_a_reading_that_is_not_a_number_becomes_a_reason(number: str) -> None:
     board: Any = Board({**RAPL, f"{ZONE}/energy_uj": number})
     assert "energy_uj: not a number" in BoardRecorder(board, Sensors(energy="rapl")).reason
 

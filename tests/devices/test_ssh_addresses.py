@@ -75,7 +75,7 @@ def test_an_address_is_shown_as_it_was_given() -> None:
         ("board?cache=/a%0ab", "is not an absolute path"),
     ],
 )
-def test_what_is_no_address_is_refused(location: str, message: str) -> None:
+def test_an_invalid_address_is_refused(location: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         open_device(f"ssh://{location}")
     assert message in caught.value.message

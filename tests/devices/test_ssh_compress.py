@@ -141,7 +141,7 @@ def test_a_board_without_any_runtime_stops_the_plan(
     assert not (tmp_path / "out" / "stages").exists()
 
 
-def test_what_a_board_lacks_beside_what_it_has_is_told() -> None:
+def test_missing_runtimes_are_reported_beside_present_ones() -> None:
     there = {"onnxruntime": "onnxruntime 1.31", "tvm": "", "litert": ""}
     hello = SimpleNamespace(runtimes=there, install={"tvm": "pip install apache-tvm"})
     device: Any = SimpleNamespace(name="ssh://board", hello=lambda: hello)

@@ -132,7 +132,7 @@ def test_a_board_without_python(board: Server, onnx_file: Path, told: Callable[.
     assert "apt install python3" in said
 
 
-def test_a_python_that_is_too_old_is_no_python(board: Server, tmp_path: Path) -> None:
+def test_a_python_that_is_too_old_is_not_used(board: Server, tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "raise SystemExit(1)"\n')
     old.chmod(0o755)

@@ -46,7 +46,7 @@ def convolved(channels: int) -> bytes:
 
 
 @pytest.mark.parametrize("content", [dense(64), dense(640), convolved(64)], ids=["64", "640", "c"])
-def test_it_runs_in_the_arena_that_is_told_and_not_in_16_bytes_less(content: bytes) -> None:
+def test_it_runs_in_the_reported_arena_but_not_in_16_bytes_less(content: bytes) -> None:
     arena, counted = smallest_arena(content)
     assert arena >= counted
     large = micro_runs.run(content, 1 << 20)

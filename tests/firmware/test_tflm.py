@@ -61,7 +61,7 @@ def test_the_header_has_what_the_firmware_needs(tflite_file):
         assert line in header.splitlines()
 
 
-def test_an_arena_that_nobody_measured_is_no_number_but_a_reason(tflite_file):
+def test_an_unmeasured_arena_is_a_reason_instead_of_a_number(tflite_file):
     header = micro_sources(tflite_file(), NO_ARENA, "m").header
     assert "#define M_ARENA_BYTES" not in header
     assert "/* M_ARENA_BYTES is not known: gone * / #error */" in header

@@ -101,7 +101,7 @@ def test_ds_cnn_pads_as_the_reference_does() -> None:
 
 
 @pytest.mark.parametrize(("strided", "size"), [(5, 3), (3, 12), (0, 96)])
-def test_mobilenet_v1_halves_as_often_as_it_is_told(strided: int, size: int) -> None:
+def test_mobilenet_v1_has_the_requested_number_of_strides(strided: int, size: int) -> None:
     from edgekd.models.mobilenet_v1 import mobilenet_v1
 
     module = mobilenet_v1(strided=strided, width=0.1).eval()

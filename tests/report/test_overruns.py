@@ -79,7 +79,7 @@ def test_a_broken_budget_is_one_line_with_by_how_much_and_what_to_try(one, line)
     assert overrun_lines(report(artifact(judgement("size_mb", 9, 1, "pass"), one))) == [line]
 
 
-def test_of_several_files_the_one_that_breaks_a_budget_most_is_told():
+def test_the_file_that_breaks_a_budget_most_is_reported():
     small = artifact(judgement("size_kib", 4, 5, "fail", "above the limit"), path="a/small.c")
     large = artifact(judgement("size_kib", 4, 9, "fail", "above the limit"), path="a/large.c")
     weak = artifact(judgement("memory_kib", 4, None, "unverified", "unknown"))

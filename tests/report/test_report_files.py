@@ -72,7 +72,7 @@ def test_floats_keep_six_digits_and_whole_numbers_all_of_theirs() -> None:
         ('{"schema": 1, "verdict": "pass", "seed": 0}', "versions: required, but missing"),
     ],
 )
-def test_a_file_that_is_no_report_is_one_clear_error(
+def test_a_file_that_is_not_a_report_is_one_clear_error(
     tmp_path: Path, content: str, message: str
 ) -> None:
     (tmp_path / "report.json").write_text(content)

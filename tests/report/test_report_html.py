@@ -93,7 +93,7 @@ def test_the_headline_has_what_was_gained_and_lost(page: str) -> None:
     assert "Faster – no Edge TPU is attached" in text  # noqa: RUF001
 
 
-def test_a_failing_budget_and_a_failing_parity_check_are_told_with_their_reasons(
+def test_failing_budgets_and_parity_are_shown_with_their_reasons(
     page: str,
 ) -> None:
     text = " ".join(_Tags(page).text.split())

@@ -42,7 +42,7 @@ def test_numbers_read_as_people_write_them() -> None:
         ("energy_mj", 0.0, "0 mJ"),
     ],
 )
-def test_a_metric_is_told_in_its_own_unit(metric: str, value: float, text: str) -> None:
+def test_a_metric_is_shown_in_its_own_unit(metric: str, value: float, text: str) -> None:
     assert metric_text(metric, value) == text
 
 
@@ -88,7 +88,7 @@ def test_where_every_artifact_fails_the_most_accurate_leads() -> None:
     assert leading.path == "good.onnx"
 
 
-def test_a_split_layer_is_told_as_one_and_a_removed_one_has_nothing_after() -> None:
+def test_a_split_layer_is_one_row_and_a_removed_one_has_no_after() -> None:
     def layer(name: str, macs: int) -> LayerCost:
         return LayerCost(name=name, kind="linear", parameters=macs, macs=macs)
 

@@ -52,7 +52,7 @@ def stage(kind, **keys):
     return "[[stages]]\n" + tomli_w.dumps({"kind": kind, **keys})
 
 
-def test_no_command_at_all_shows_the_help_and_half_a_command_is_told(edgekd):
+def test_no_command_shows_the_help_and_an_incomplete_one_is_an_error(edgekd):
     code, shown, told = edgekd()
     assert (code, told) == (0, "")
     assert "compress  Compress a model" in shown
@@ -123,7 +123,7 @@ def test_missing_weights_are_refused(refused):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08" + bytes(40)])
-def test_a_file_that_is_no_model_is_refused(refused, tmp_path, content):
+def test_a_file_that_is_not_a_model_is_refused(refused, tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
     assert "w.safetensors" in refused(model='weights = "w.safetensors"')
     (tmp_path / "m.pt2").write_bytes(content)
@@ -348,7 +348,7 @@ def test_an_output_that_can_not_be_written_is_refused(refused, tmp_path):
     assert "choose another folder" in told
 
 
-def test_a_place_for_a_benchs_files_that_can_not_be_written_is_told_before_it(edgekd, tmp_path):
+def test_an_unwritable_output_of_bench_is_reported_before_measuring(edgekd, tmp_path):
     (tmp_path / "file").write_text("a file")
     plot = tmp_path / "file" / "x.svg"
     code, _, told = edgekd("bench", "gone.onnx", "--plot", plot, "--target", "gone")

@@ -325,6 +325,6 @@ def test_a_layer_that_cannot_be_cut_is_refused_by_name(data: Data) -> None:
     assert "ignore = ['conv']" in fault
 
 
-def test_a_result_that_is_no_pruning_is_an_error_of_ours() -> None:
+def test_a_result_that_violates_the_pattern_is_an_internal_error() -> None:
     with pytest.raises(InputError, match="unknown criterion"):
         stage(amount=0.5, criterion="random")._criterion("here")

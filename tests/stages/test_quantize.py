@@ -91,7 +91,7 @@ def test_an_operator_that_the_target_lacks_is_refused_by_name(
     assert "layer 'pool' needs aten.adaptive_avg_pool2d, which this target can't run" in found[0]
 
 
-def test_a_weight_that_is_no_number_is_refused_by_name(data: Data) -> None:
+def test_a_weight_that_is_not_finite_is_refused_by_name(data: Data) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     module[1].weight.data[0, 0] = torch.nan
     (fault,) = faults(data, module)

@@ -152,7 +152,7 @@ def test_edits_are_the_least_insertions_deletions_and_substitutions(found, truth
     assert edits(found, truth) == edits(truth, found) == distance
 
 
-def test_regression_scores_what_lies_within_the_tolerance():
+def test_regression_scores_outputs_within_the_tolerance():
     task = Regression(tolerance=0.5)
     outputs, y = torch.tensor([[0.5, 2.0], [9.0, 9.0]]), torch.tensor([[0.0, 0.0], [9.0, 9.2]])
     assert task.score(outputs, y).tolist() == [0.5, 1.0]
@@ -263,7 +263,7 @@ def test_a_policy_is_let_loose_in_its_environment():
         (Detection(), torch.tensor([[[1.0, 0.5, 1.5, 0.5, 0.5]]]), 2, "outside its image"),
     ],
 )
-def test_targets_that_are_none_of_the_task_are_told(task, y, classes, fault):
+def test_targets_that_do_not_fit_the_task_are_faults(task, y, classes, fault):
     found = task.target_faults(y, classes, "data")
     assert any(fault in f"{each} {each.hint}" for each in found), [str(each) for each in found]
 
@@ -282,7 +282,7 @@ def test_targets_that_are_none_of_the_task_are_told(task, y, classes, fault):
         (Detection(), torch.zeros(1, 6, 4, 4), torch.zeros(1, 1, 5), 2, "(1, 7, height, width)"),
     ],
 )
-def test_outputs_that_are_none_of_the_task_are_told(task, outputs, y, classes, fault):
+def test_outputs_that_do_not_fit_the_task_are_faults(task, outputs, y, classes, fault):
     found = task.output_fault(outputs, y, classes, "student")
     assert found is not None
     assert fault in f"{found} {found.hint}"

@@ -51,7 +51,7 @@ def checked(run, sources=None):
     return [fault.message for fault in faults], lines
 
 
-def test_a_run_that_nobody_touched_holds_and_another_tool_is_told(run):
+def test_an_untouched_run_verifies_and_other_tool_versions_are_reported(run):
     faults, lines = checked(run)
     assert faults == []
     assert lines == [

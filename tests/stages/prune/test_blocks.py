@@ -45,12 +45,12 @@ def test_an_encoder_block_is_one_block_and_not_two() -> None:
     assert names(module) == ["blocks.0", "blocks.1", "blocks.2"]
 
 
-def test_a_block_without_a_shortcut_is_none() -> None:
+def test_a_block_without_a_shortcut_is_not_a_residual_block() -> None:
     assert names(ds_cnn(width=8, blocks=2, small_stem=True)) == []
     assert len(names(mobilenet_v2(channels=1, width=0.25), torch.rand(1, 1, 32, 32))) > 5
 
 
-def test_a_block_that_runs_twice_is_none() -> None:
+def test_a_block_that_runs_twice_is_not_a_residual_block() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()

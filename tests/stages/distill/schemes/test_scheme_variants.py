@@ -45,7 +45,7 @@ def test_peers_in_turn_see_what_those_before_them_answer_after_their_step(tmp_pa
     assert (theirs["1.weight"] - at_once[1].weight).abs().max() > 1e-5 * RATE
 
 
-def test_turns_are_told_by_the_plan_and_refused_to_several_processes(tmp_path, monkeypatch):
+def test_turns_are_in_the_plan_and_refused_for_several_processes(tmp_path, monkeypatch):
     made, at = scheme("mutual", in_turn=True), situation("mutual", tmp_path)
     assert made.cost(at).endswith("learning together with 2 peers, in turn")
     monkeypatch.setenv("WORLD_SIZE", "2")
