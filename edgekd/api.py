@@ -104,7 +104,7 @@ def bench(
         One result a file, the baseline first; latencies in ms, energy in mJ, memory in bytes.
 
     Raises:
-        InputError: a file is no model, or leaves its shapes open.
+        InputError: a file is not a model, or leaves its shapes open.
         MissingRuntime: the device can't run a file.
         ToolError: the device or a runtime failed.
     """

@@ -47,7 +47,7 @@ class Described(ABC):
 
     def missing(self) -> list[EdgekdError]:
         """A `MissingPackage` for each required package that is not installed. A vendor's compiler
-        that is absent is no fault: the static check still says what would be mapped."""
+        that is absent is not a fault: the static check still predicts what would be mapped."""
         return [
             MissingPackage(package.name, package.extra, where=self.info.title)
             for package in self.info.needs.packages

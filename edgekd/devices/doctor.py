@@ -24,15 +24,15 @@ class Finding:
 PACKAGES = (
     ("torch", "training and export", "edgekd"),
     ("torchao", "quantization-aware training", "edgekd"),
-    ("nncf", "calibration without training", "edgekd[nncf]"),
-    ("tflite-micro", "the micro runtime's arena, on this machine", "edgekd[tflm]"),
+    ("nncf", "post-training quantization", "edgekd[nncf]"),
+    ("tflite-micro", "measuring a microcontroller's arena", "edgekd[tflm]"),
     ("tensorflow|tensorflow-cpu", "Keras and SavedModel teachers", "edgekd[keras]"),
 )
 
 TOOLS = (
-    ("qemu-aarch64-static", "ARM files on this machine", "apt install qemu-user-static"),
-    ("qemu-system-aarch64", "emulated boards with times", "apt install qemu-system-arm"),
-    ("mmdebstrap", "making emulated boards", "apt install mmdebstrap"),
+    ("qemu-aarch64-static", "running Arm files on this machine", "apt install qemu-user-static"),
+    ("qemu-system-aarch64", "emulated boards with latencies", "apt install qemu-system-arm"),
+    ("mmdebstrap", "creating emulated boards", "apt install mmdebstrap"),
 )
 
 

@@ -118,7 +118,7 @@ def fold_batch_norms(graph: fx.GraphModule) -> None:
 
 
 def _makes_its_channels(graph: fx.GraphModule, source: fx.Node) -> bool:
-    """Whether what a batch norm behind `source` normalizes are the outputs of a constant weight.
+    """Whether a batch norm after `source` normalizes the outputs of a constant weight.
 
     Those of a linear layer are in the last dimension, and a batch norm's in the second.
     """

@@ -55,7 +55,7 @@ def _convert(module: nn.Module, example: Tensor, form: str) -> bytes:
 
 
 def _half_weights(content: bytes) -> bytes:
-    """The same model with its constants in fp16, each behind a DEQUANTIZE operator."""
+    """The same model with its constants in fp16, each followed by a DEQUANTIZE operator."""
     from ai_edge_quantizer import qtyping, quantizer
 
     half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)

@@ -78,11 +78,11 @@ def restore_optimizer(
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict, each key behind `prefix` and a dot."""
+    """The tensors of a state dict, with `prefix` and a dot before each key."""
     return {f"{prefix}.{key}": value for key, value in tensors.items() if isinstance(value, Tensor)}
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors behind `prefix` and a dot, without it."""
+    """The tensors whose names start with `prefix` and a dot, without that prefix."""
     head = f"{prefix}."
     return {k.removeprefix(head): value for k, value in tensors.items() if k.startswith(head)}

@@ -80,7 +80,7 @@ class BackendInfo(Value):
         follows: the backend whose files it starts from; empty for one that starts from the model.
         options: what a target's `[backends.NAME]` may set; without it the backend checks the table.
         needs: what has to be installed and what the target has to have.
-        stops_at_float: its accelerator maps nothing behind the first layer left in float.
+        stops_at_float: its accelerator maps nothing after the first layer left in float.
         runner: the file with which the device's agent runs `files`, where the agent itself does not
             know their runtime; `edgekd.devices.agent` says what such a file contains.
     """

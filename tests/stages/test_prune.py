@@ -150,7 +150,7 @@ def test_every_criterion_prunes_a_transformer_where_it_makes_sense(
         candidate = Candidate(module, data.example)
         found = pruning.check(candidate, context, "stages.1")
         if criterion == "bn-scale":
-            assert "is not followed by a normalisation" in str(found[0])
+            assert "is not followed by a normalization layer" in str(found[0])
             continue
         assert found == []
         result = pruning.run(candidate, context)

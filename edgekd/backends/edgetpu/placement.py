@@ -142,11 +142,11 @@ def mean_axes(op: Op, graph: Graph) -> str:
     """No reduction over the batch, and over the depth only if it is a multiple of 4."""
     axes, rank, shape = _axes(op, graph)
     if axes is None:
-        return "its axes are no constant"
+        return "its axes are not constant"
     if rank > 3 and 0 in axes:
-        return "a reduction over the batch"
+        return "reduction over the batch dimension"
     if rank - 1 in axes and shape[-1] % 4:
-        return f"a reduction over a depth of {shape[-1]}, which is not a multiple of 4"
+        return f"reduction over a depth of {shape[-1]}, which is not a multiple of 4"
     return ""
 
 
@@ -154,8 +154,8 @@ def axes_without_batch(op: Op, graph: Graph) -> str:
     """No reduction over the batch dimension."""
     axes, rank, _ = _axes(op, graph)
     if axes is None:
-        return "its axes are no constant"
-    return "a reduction over the batch" if rank > 3 and 0 in axes else ""
+        return "its axes are not constant"
+    return "reduction over the batch dimension" if rank > 3 and 0 in axes else ""
 
 
 def _axes(op: Op, graph: Graph) -> tuple[set[int] | None, int, tuple[int, ...]]:
@@ -169,7 +169,7 @@ def pack_without_batch(op: Op, graph: Graph) -> str:
     """No packing along the batch dimension."""
     rank = len(_shape(_output(op, graph)))
     axis = int(op.attributes.get("Axis", 0)) % max(rank, 1)
-    return "a packing along the batch" if rank > 3 and axis == 0 else ""
+    return "packing along the batch dimension" if rank > 3 and axis == 0 else ""
 
 
 def split_without_batch(op: Op, graph: Graph) -> str:
@@ -178,7 +178,7 @@ def split_without_batch(op: Op, graph: Graph) -> str:
     rank = len(_shape(_output(op, graph)))
     if not axis:
         return "its axis is not a constant"
-    return "a splitting along the batch" if rank > 3 and axis[0] % rank == 0 else ""
+    return "splitting along the batch dimension" if rank > 3 and axis[0] % rank == 0 else ""
 
 
 def pad_without_batch(op: Op, graph: Graph) -> str:
@@ -186,8 +186,8 @@ def pad_without_batch(op: Op, graph: Graph) -> str:
     paddings = _constant(op, graph, 1)
     rank = len(_shape(_inputs(op, graph)[0]))
     if paddings is None:
-        return "its paddings are no constant"
-    return "a padding of the batch" if rank > 3 and any(paddings[:2]) else ""
+        return "its paddings are not constant"
+    return "padding of the batch dimension" if rank > 3 and any(paddings[:2]) else ""
 
 
 def flat_alpha(op: Op, graph: Graph) -> str:
@@ -217,7 +217,7 @@ def unit_strides(op: Op, graph: Graph) -> str:
     """Strides of 1, no ellipsis and no new axis."""
     strides = _constant(op, graph, 3)
     if strides is None:
-        return "its strides are no constant"
+        return "its strides are not constant"
     if any(stride != 1 for stride in strides):
         return "a stride other than 1"
     masks = ("EllipsisMask", "NewAxisMask")
@@ -269,7 +269,7 @@ SUPPORTED: Mapping[str, tuple[Condition, ...]] = {
     "TRANSPOSE_CONV": (constant_parameters,),
 }
 
-_LARGE = "the compiler may leave it on the CPU when its tensors are large"
+_LARGE = "the compiler may leave it on the CPU if its tensors are large"
 MAY_STAY: Mapping[str, str] = {
     "RESHAPE": _LARGE,
     "RESIZE_BILINEAR": _LARGE,

@@ -9,7 +9,7 @@ from edgekd.values.target import Target
 
 def inspect_library(path: Path, target: Target | None) -> Inspection:
     """The kernels, machine and sizes of a library that TVM compiled, judged for a target if one is
-    given. Raises `InputError` for a file that is no such library."""
+    given. Raises `InputError` for any other file."""
     library = read_library(path)
     notes = []
     if not library.kernels:

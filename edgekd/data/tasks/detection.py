@@ -16,7 +16,7 @@ from edgekd.registry import TASKS
 @TASKS.register(paper="https://arxiv.org/abs/1506.02640")
 @dataclass(frozen=True)
 class Detection(Task):
-    """Boxes by a grid: outputs (B, 5 + classes, H, W), targets (B, M, 5).
+    """Boxes on a grid: outputs (B, 5 + classes, H, W), targets (B, M, 5).
 
     Each of the H x W cells gives one box: channel 0 is the logit of there being one, 1 to 4 are
     logits of x, y (of the centre, as shares of the cell), width, height (as shares of the image),

@@ -14,8 +14,8 @@ from edgekd.registry import TASKS
 @TASKS.register(paper="Yang & Ramanan 2013, PCK; Tompson et al. 2014, heatmaps")
 @dataclass(frozen=True)
 class Keypoints(Task):
-    """Places by heatmaps: logits (B, K, H, W), targets (B, K, 2): x and y in cells of the heatmap,
-    0 the centre of the first, both -1 for a point that isn't there.
+    """Keypoints as heatmaps: logits (B, K, H, W), targets (B, K, 2): x and y in cells of the
+    heatmap, 0 the centre of the first, both -1 for a point that isn't there.
 
     The score is PCK: the share of a sample's points whose heatmap is largest within `radius` cells
     of them. Training compares softmax over the cells with a Gaussian of `sigma` cells.

@@ -1,4 +1,4 @@
-"""An ONNX file without a network behind it: it is calibrated, proved and measured as a file.
+"""An ONNX file without a PyTorch network: it is calibrated, checked and measured as a file.
 
 Its recipe has `[model] onnx = "..."`, no student, and either no stage or one `quantize` stage with
 `method = "calibrate"`.

@@ -1,6 +1,6 @@
 """A linear layer as two: the truncated SVD, plain or weighted by the layer's inputs.
 
-W (o, i) is replaced by B A with A (r, i) and B (o, r). Whatever is minimised, the best B has
+W (o, i) is replaced by B A with A (r, i) and B (o, r). Whatever is minimized, the best B has
 orthonormal columns U and A = U^T W: plainly U are the first left singular vectors of W (Eckart &
 Young 1936), and for inputs with second moment C = E[x x^T] those of W C^(1/2), which makes
 E||W x - B A x||^2 least (Zhang et al. 2015, arXiv:1505.06798, section 2).

@@ -220,7 +220,7 @@ def _blocks_gone(blocks: Sequence[Block], spec: PruneSpec, amount: float) -> int
 
 def _no_norm(name: str, bare: Sequence[str], where: str) -> InputError:
     return InputError(
-        f"'{name}' is not followed by a normalisation whose scale can be read",
+        f"'{name}' is not followed by a normalization layer whose scale can be read",
         where=f"{where}.criterion",
         hint=f"ignore = [{', '.join(map(repr, bare))}], or another criterion",
     )

@@ -176,7 +176,7 @@ def _outputs_scored(
 def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Criterion) -> Tensor:
     """(units,): the mean over the layers that a channel runs through, then over the unit.
 
-    Of outputs only those of the last kind count: behind the normalisation, where there is one.
+    Of output scores only those of the last kind count: after the normalization, if there is one.
     """
     total = torch.zeros(group.channels, dtype=torch.float64)
     count = torch.zeros(group.channels, dtype=torch.float64)

@@ -89,7 +89,7 @@ def fits_pattern(weight: Tensor, keep: int, among: int) -> bool:
 
 
 def apply_masks(module: nn.Module, masks: Masks) -> None:
-    """Set the weights behind the masks to zero, in place."""
+    """Set the masked weights to zero, in place."""
     with torch.no_grad():
         for name, mask in masks.items():
             weight = module.get_parameter(name)

@@ -18,7 +18,7 @@ class Transformer(DepthsLoss):
     Jiao et al. 2020 (TinyBERT), equations 7 to 11. Layers that give (L, D) or a patch embedding
     (D, H, W) are hidden states, bridged by a linear layer W shared by layers of the same widths
     (none where they agree); those that give (heads, L, L) for the same L are attention matrices, as
-    the layer gives them (here usually behind the softmax) and with as many heads on both sides.
+    the layer gives them (here usually after the softmax) and with as many heads on both sides.
     `layers = "auto"` takes the embedding, each block and each block's attention. KL stands for the
     paper's soft cross-entropy, whose gradient it has.
     """

@@ -15,7 +15,7 @@ class Learned(Schedule):
 
     Li et al. 2023 (CTKD), equations 4 to 8, the global temperature: the student lowers the loss and
     a raises it. The reversed gradient is scaled by lambda = `scale` times
-    (1 - cos(pi min(1, e / epochs))) / 2, e the epochs that lie behind: the task is easy first. It
+    (1 - cos(pi min(1, e / epochs))) / 2, e the epochs so far: the task is easy at first. It
     starts at `start`.
     """
 

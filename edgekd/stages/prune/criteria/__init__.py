@@ -4,7 +4,7 @@ A criterion works on one tensor at a time and keeps no state: the scoring in `ed
 feeds it. `needs` says what it must be shown, `reads` which tensors it judges:
 
 - "weights": the kernels of convolutions and linear layers, element by element;
-- "norms": the scales of normalisation layers (one a channel);
+- "norms": the scales of normalization layers (one a channel);
 - "outputs": what the layers give, (B, C, ...), summed up to one number a channel.
 """
 

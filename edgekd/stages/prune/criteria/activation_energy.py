@@ -10,7 +10,7 @@ from edgekd.stages.prune.criteria import Criterion
 
 @CRITERIA.register(paper="https://arxiv.org/abs/1607.03250")
 class ActivationEnergy(Criterion):
-    """The mean square of a channel's output, behind its normalisation where it has one.
+    """The mean square of a channel's output, after its normalization if it has one.
 
     Over samples and positions. Hu et al. 2016 rank channels by their activations in this way.
     """

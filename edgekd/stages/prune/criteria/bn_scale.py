@@ -1,4 +1,4 @@
-"""Channels that their normalisation scales down matter least."""
+"""Scores channels by the scale of their normalization layers."""
 
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from edgekd.stages.prune.criteria import Criterion
 
 @CRITERIA.register(paper="https://arxiv.org/abs/1708.06519")
 class BnScale(Criterion):
-    """|gamma| of the normalisation layers behind a channel. Network slimming, Liu et al. 2017."""
+    """|gamma| of the normalization layers after a channel. Network slimming, Liu et al. 2017."""
 
     reads: ClassVar[Literal["weights", "norms", "outputs"]] = "norms"
 
