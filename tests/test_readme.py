@@ -34,5 +34,5 @@ def test_the_readme_shows_the_table_that_the_results_page_has():
 
 
 def test_the_readme_counts_losses_and_schemes_as_they_are():
-    losses, schemes = re.findall(r"with (\d+) losses and (\d+) ways", TEXT)[0]
+    losses, schemes = re.findall(r"with (\d+) losses and (\d+) schemes", TEXT)[0]
     assert (int(losses), int(schemes)) == (len(LOSSES.names()), len(SCHEMES.names()))
