@@ -144,7 +144,11 @@ class Store:
         """The folder of a finished step, or None."""
         folder = self.root / f"{name}-{key}"
         known = self.resume or folder in self._published
-        return folder if known and folder.is_dir() else None
+        if not known or not folder.is_dir():
+            return None
+        # What a process left that was killed between publishing and clearing up.
+        shutil.rmtree(self.root / "unfinished" / f"{name}-{key}", ignore_errors=True)
+        return folder
 
     def work(self, name: str, key: str) -> Path:
         """The folder where an unfinished step keeps what it needs to continue after a kill."""

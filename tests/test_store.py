@@ -166,3 +166,13 @@ def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path, error, messag
 def test_what_a_reader_says_of_the_content_goes_through(tmp_path):
     with pytest.raises(OSError, match="Failed to interpret file"), read_errors(tmp_path / "a.npy"):
         raise OSError("Failed to interpret file")
+
+
+def test_what_a_killed_process_left_beside_a_finished_step_is_cleared(tmp_path):
+    store = Store(tmp_path)
+    store.publish("step", "k", lambda folder: None)
+    left = tmp_path / "unfinished" / "step-k"
+    left.mkdir()
+    (left / "epoch.safetensors").write_text("")
+    assert store.find("step", "k") is not None
+    assert not left.exists()

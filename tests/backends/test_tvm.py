@@ -168,7 +168,7 @@ def test_a_cuda_library_holds_machine_code_for_the_orin(tmp_path: Path, shared: 
     with pytest.raises(ToolError, match="no machine code for sm_90"):
         cuda.check_machine_code(artifact.path, "sm_90")
     assert all(place.placement == "gpu" for place in artifact.placements)
-    assert artifact.notes == ("GPU kernels use TVM's default schedules, untuned",)
+    assert artifact.notes == ("GPU kernels use TVM's default schedules without tuning",)
 
 
 def test_source_where_machine_code_should_be_is_refused(tmp_path: Path) -> None:

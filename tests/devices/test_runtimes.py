@@ -174,7 +174,7 @@ def test_a_tvm_library_runs_with_the_shapes_that_its_artifact_tells(
     assert host.can_run(twice) == ""
     x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     np.testing.assert_array_equal(host.infer(twice, x, {"kind": "llvm", "threads": 1}), 2 * x)
-    with pytest.raises(InputError, match="does not tell its inputs"):
+    with pytest.raises(InputError, match="does not record its inputs"):
         host.probe(library, "tvm", {})
     wrong = twice.model_copy(update={"inputs": (info.model_copy(update={"shape": (2, 6)}),)})
     with pytest.raises(InputError, match=r"does not run with inputs of \[2, 6\]: .*6 vs. 5"):

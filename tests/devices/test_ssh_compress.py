@@ -106,7 +106,7 @@ def test_a_board_that_computes_something_else_fails_parity_by_name(
     (artifact,) = report["targets"][0]["artifacts"]
     assert artifact["parity"]["verdict"] == "fail"
     assert artifact["parity"]["max_lsb"] > 2
-    assert artifact["parity"]["first_difference"].startswith("ssh://board : its onnxruntime")
+    assert artifact["parity"]["first_difference"].startswith("only on ssh://board: its onnxruntime")
 
 
 @pytest.mark.slow

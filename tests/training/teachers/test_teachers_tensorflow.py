@@ -14,7 +14,7 @@ from edgekd.errors import InputError
 from edgekd.training.teachers import load_teacher
 from edgekd.values.recipe import DataTable, Network
 
-pytestmark = [pytest.mark.slow, pytest.mark.backend("keras"), pytest.mark.backend("tflite")]
+pytestmark = [pytest.mark.slow, pytest.mark.backend("tflite")]
 
 SHAPES = {"last": (8, 8, 1), "plain": (8, 8), "flat": (64,)}
 
