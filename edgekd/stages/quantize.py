@@ -108,11 +108,11 @@ class Quantize(TrainingStage):
     def cost(self, context: Context) -> str:
         """The plan's description of the stage."""
         if self.dtype == "fp16":
-            return "to fp16, no training"
-        start = f"to {self._name(context)}"
+            return "fp16, without training"
+        start = self._name(context)
         if self.dtype == "int8":
             count = len(calibration_of(context))
-            start = f"to int8 ({_scheme_name(context)}), ranges from {count} samples"
+            start = f"int8 ({_scheme_name(context)}), ranges calibrated on {count} samples"
         if self.mixed is not None:
             start += f", with the most sensitive layers in {self._wide}"
         if self.method != "calibrate":

@@ -174,11 +174,11 @@ def test_fp16_keeps_the_module_and_marks_it(data: Data, trained: nn.Module, tmp_
 
 def test_the_plan_says_what_it_will_cost(data: Data, trained: nn.Module) -> None:
     context = context_of(data, trained, Path("unused"))
-    start = "to int8 (uint8-affine, 7-bit weights per channel), ranges from 64 samples"
+    start = "int8 (uint8-affine, 7-bit weights per channel), ranges calibrated on 64 samples"
     assert Quantize().cost(context) == start
     expected = f"{start}, then 2 epochs of {len(data.train):,} samples"
     assert Quantize(method="qat", epochs=2).cost(context) == expected
-    assert Quantize(dtype="fp16").cost(context) == "to fp16, no training"
+    assert Quantize(dtype="fp16").cost(context) == "fp16, without training"
 
 
 @pytest.mark.slow
