@@ -46,7 +46,7 @@ def run_stages(plan: Plan, planned: PlannedTarget, progress: Progress, key: str)
         candidate, report = run_stage(plan, planned.target, planned_stage, candidate, progress)
         key = planned_stage.key
         reports.append(report)
-        if candidate.form in ("float", "fp16"):
+        if candidate.is_floating:
             floating, floating_key = candidate, key
     return Staged(candidate, floating, key, floating_key, tuple(reports))
 

@@ -27,6 +27,11 @@ class Candidate:
     lineage: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_floating(self) -> bool:
+        """Whether its weights are still float, whatever precision the files will have."""
+        return self.form in ("float", "fp16")
+
     @cached_property
     def module(self) -> nn.Module:
         """The network itself."""

@@ -50,9 +50,9 @@ def rehearse_stages(
             except Exception as error:
                 collect.faults.append(unexpected_error(error, where, f"'{stage.kind}'"))
                 return None
-            if candidate.form in ("float", "fp16"):
+            if candidate.is_floating:
                 floating = candidate
-    if candidate.form in ("float", "fp16"):  # a stage that quantizes checks it by itself
+    if candidate.is_floating:  # a stage that quantizes checks it by itself
         faults = _export_faults(candidate, context.data.test.x[:SAMPLES])
         collect.faults.extend(faults)
         if faults:
