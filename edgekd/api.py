@@ -39,8 +39,9 @@ def compress(
 
     Args:
         model: the trained model, which also teaches: an `nn.Module`, a file (.pt2, .onnx),
-            `"package.module:factory"`, a table as a recipe's `[model]` has it, or the path of a
-            whole recipe. None is the recipe that comes with edgekd. A module is copied first.
+            `"package.module:factory"`, another source (`"timm:resnet18"`), a table as a
+            recipe's `[model]` has it, or the path of a whole recipe. None is the recipe that comes
+            with edgekd. A module is copied first.
         target: a target's name, its .toml file or its profile; or several.
         data: a named set, an .npz file, `"package.module:factory"`, or data sets as objects: a
             mapping with `train`, `test` and perhaps `validation`, each a map-style

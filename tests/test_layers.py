@@ -9,6 +9,7 @@ from imports import ROOT, cycles, floors, module_graph, room_graph
 SIBLINGS = (
     "stages", "training.losses", "training.schedules", "stages.prune.criteria",
     "stages.distill.schemes", "backends", "measure.diagnostics",
+    "network.sources",
 )  # fmt: skip
 
 

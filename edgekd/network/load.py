@@ -1,9 +1,9 @@
-"""Loads the user's networks: a factory with safetensors weights, or a `torch.export` program."""
+"""Loads the user's networks from their sources, with the weights that a recipe names."""
 
 import copy
 import hashlib
-import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,37 +12,36 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, InputError, nearest, raise_all
-from edgekd.factories import call, find_callable
 from edgekd.formats.onnx_file import external_files
+from edgekd.installed import versions_of
 from edgekd.network.evaluation import protect_inputs
-from edgekd.network.identity import module_key, source_files
+from edgekd.network.identity import module_key
 from edgekd.network.plain_weights import hooks_to_parametrizations
-from edgekd.network.programs import load_program
+from edgekd.network.sources import request_of, source_of
 from edgekd.store import read_errors
 from edgekd.values.artifact import sha256_of
 from edgekd.values.recipe import Network
 
 
 def load_network(network: Network, folder: Path, where: str) -> nn.Module:
-    """The float module of a recipe's `factory` or `program` table, in eval mode on the CPU.
+    """The float module of a recipe's network table, in eval mode on the CPU.
 
-    Paths are relative to `folder`, which may also contain the factory's module. Without `weights`
-    the module keeps the factory's weights; a module that was given as an object is copied. `where`
-    names the table in errors. Raises `InputError` for any fault of the factory, its arguments or
-    the file; nothing is unpickled.
+    Paths are relative to `folder`, which may also contain a factory's module. Without `weights`
+    the module keeps its source's weights; a module that was given as an object is copied. `where`
+    names the table in errors. Raises `InputError` for any fault of the source, its arguments or a
+    file; nothing is unpickled.
     """
-    module: nn.Module
     if network.given is not None:
         module = _copied(network, where)
-    elif network.program is not None:
-        module = load_program(folder / network.program)
-    elif network.factory is not None:
-        module = _from_factory(network, folder, where)
+    elif network.is_module:
+        module = source_of(network, where).load(request_of(network, folder, where))
+        if network.weights is not None:
+            load_weights(module, folder / network.weights)
     else:
         raise InputError(
-            f"'{network.source}' is not a PyTorch network",
+            f"'{network.kind}' is not a PyTorch network",
             where=where,
-            allowed="factory, program",
+            allowed="source, factory, program",
             hint="an ONNX, TFLite or Keras model can only be a teacher, under [[teachers]]",
         )
     _check_finite(module, where)
@@ -56,7 +55,7 @@ def _copied(network: Network, where: str) -> nn.Module:
         raise InputError(
             f"'{network.given}' was an object in Python, which a recipe can't hold",
             where=where,
-            allowed="factory, program",
+            allowed="source, factory, program",
             hint="call edgekd.compress() with the object again, or name a factory",
         )
     try:
@@ -64,19 +63,6 @@ def _copied(network: Network, where: str) -> nn.Module:
         return copied
     except Exception as error:
         raise InputError(f"the module can't be copied: {error}", where=where) from error
-
-
-def _from_factory(network: Network, folder: Path, where: str) -> nn.Module:
-    reference = network.factory or ""
-    module = call(reference, network.arguments, folder, f"{where}.factory")
-    if not isinstance(module, nn.Module):
-        kind = type(module).__name__
-        raise InputError(
-            f"'{reference}' returned {kind}", where=f"{where}.factory", allowed="an nn.Module"
-        )
-    if network.weights is not None:
-        load_weights(module, folder / network.weights)
-    return module
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -140,27 +126,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def network_key(network: Network, folder: Path) -> str:
-    """SHA-256 of the network's content: its file, the object itself, or a factory's reference with
-    its arguments, its source and that of every user module that it imports."""
+    """SHA-256 of the network's content: its file, the object itself, or what its source says
+    determines it, with its arguments, its weights and the versions of the source's packages."""
     if network.module is not None:
         return module_key(network.module)
-    digest = hashlib.sha256(network.source.encode())
-    if network.factory is not None:
-        digest.update(network.factory.encode())
-        digest.update(json.dumps(network.arguments, sort_keys=True, default=str).encode())
-        digest.update(_source_of(network.factory, folder).encode())
-        module = network.factory.partition(":")[0]
-        for name, file in source_files([module], folder).items():
-            digest.update(f"{name} {content_hash(file)}".encode())
-        if network.weights is not None:
-            digest.update(content_hash(folder / network.weights).encode())
-        return digest.hexdigest()
-    path = folder / getattr(network, network.source)
-    digest.update(content_hash(path).encode())
-    if network.onnx is not None:
-        for file in external_files(path):
-            digest.update(content_hash(file).encode())
+    digest = hashlib.sha256(network.kind.encode())
+    for part in _content(network, folder):
+        digest.update(f"{part}\0".encode())
     return digest.hexdigest()
+
+
+def _content(network: Network, folder: Path) -> Iterator[str]:
+    if not network.is_module:
+        path = folder / network.name
+        yield content_hash(path)
+        if network.onnx is not None:
+            yield from (content_hash(file) for file in external_files(path))
+        return
+    source, request = source_of(network, "model"), request_of(network, folder, "model")
+    files = [content_hash(file) for file in source.files(request)]
+    yield from files or [network.name]  # where a file is does not matter
+    yield json.dumps(network.arguments, sort_keys=True, default=str)
+    yield str(versions_of(source.packages.values()))
+    yield from source.content(request)
+    if network.weights is not None:
+        yield content_hash(folder / network.weights)
 
 
 def content_hash(path: Path) -> str:
@@ -172,14 +162,6 @@ def content_hash(path: Path) -> str:
         return digest.hexdigest()
     with read_errors(path):
         return sha256_of(path)
-
-
-def _source_of(reference: str, folder: Path) -> str:
-    module = inspect.getmodule(find_callable(reference, folder, "factory"))
-    try:
-        return inspect.getsource(module) if module is not None else ""
-    except (OSError, TypeError):
-        return ""
 
 
 def _check_finite(module: nn.Module, where: str) -> None:

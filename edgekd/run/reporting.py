@@ -115,6 +115,6 @@ def resolved_recipe(request: Request) -> str:
     folder."""
     recipe = request.resolved
     table = recipe.model_dump(mode="json", exclude_none=True)
-    for _, of, key in named_files(table):
-        of[key] = os.path.relpath(recipe.folder / of[key], request.out)
+    for file in named_files(table):
+        file.replace(os.path.relpath(recipe.folder / file.path, request.out))
     return tomli_w.dumps(table)

@@ -11,6 +11,7 @@ from torch import nn
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.measure.budgets import check_accept, parse_budget
+from edgekd.registry import SOURCES
 from edgekd.run.backend_choice import choice_faults, with_backends
 from edgekd.run.plan.planned import Request
 from edgekd.stages import Stage
@@ -188,12 +189,15 @@ def _network(model: Any, place: str, objects: dict[str, Any]) -> dict[str, Any]:
         text, suffix = str(model), Path(model).suffix
         if suffix in SUFFIXES:
             return {SUFFIXES[suffix]: str(Path(model).resolve())}
+        if text.partition(":")[0] in SOURCES.names():
+            return {"source": text}
         if ":" in text:
             return {"factory": text}
     raise InputError(
         f"{model!r:.80} is not a model",
         where=place,
-        allowed=f"an nn.Module, a file ({', '.join(SUFFIXES)}), 'package.module:factory', a table",
+        allowed=f"an nn.Module, a file ({', '.join(SUFFIXES)}), 'package.module:factory', "
+        "'timm:NAME' or another source, a table",
     )
 
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ LARGEST_SEED = 2**32 - 1
 
 
 class Network(Value):
-    """A network that the recipe names: a factory with its weights, or one file.
+    """A network that the recipe names: a source and what to take from it, or one file.
 
-    `factory` is `package.module:callable` and returns an `nn.Module`; `weights` is a safetensors
-    file. `program` is a `torch.export` file (.pt2). `onnx`, `tflite`, `keras` (a .keras file or a
-    SavedModel folder) and `logits` (an .npy or .npz of recorded logits in the order of the
-    training samples) are black boxes. Paths are relative to the recipe's folder. `given` is the
-    name of a module that the Python API was called with; a recipe on disk can't hold it.
+    `source` is "SOURCE:NAME": "timm:resnet18", "torchvision:mobilenet_v2", "transformers:FOLDER";
+    `edgekd methods source` lists them. `factory`, a callable `package.module:callable`, and
+    `program`, a `torch.export` file (.pt2), are short for two of them. `arguments` go to the
+    source, and `weights` is a checkpoint that is loaded afterwards. `onnx`, `tflite`, `keras` (a
+    .keras file or a SavedModel folder) and `logits` (an .npy or .npz of recorded logits in the
+    order of the training samples) are black boxes. Paths are relative to the recipe's folder.
+    `given` is the name of a module that the Python API was called with; a recipe on disk can't
+    hold it.
     """
 
+    source: str | None = Field(default=None, pattern=r"^[\w-]+:.+$")
     factory: str | None = None
     given: str | None = None
     arguments: dict[str, Any] = {}
@@ -39,18 +44,33 @@ class Network(Value):
 
     @model_validator(mode="after")
     def _one_source(self) -> "Network":
-        sources = [name for name in (*SOURCES, "given") if getattr(self, name) is not None]
-        if len(sources) != 1:
-            given = " and ".join(sources) or "none"
-            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; found {given}")
-        if self.factory is None and (self.weights or self.arguments):
-            raise ValueError("'weights' and 'arguments' are for 'factory' only")
+        keys = [key for key in (*MODULES, *BLACK_BOXES) if getattr(self, key) is not None]
+        if len(keys) != 1:
+            given = " and ".join(keys) or "none"
+            allowed = ", ".join(key for key in (*MODULES, *BLACK_BOXES) if key != "given")
+            raise ValueError(f"give exactly one of {allowed}; found {given}")
+        if self.kind in ("factory", "program") and self.source:
+            raise ValueError(f"write {self.kind} = '{self.name}'")
+        if keys[0] not in ("source", "factory", "program") and (self.weights or self.arguments):
+            raise ValueError("'weights' and 'arguments' are for 'source', 'factory' and 'program'")
         return self
 
     @property
-    def source(self) -> str:
-        """The name of the source that is given."""
-        return next(name for name in (*SOURCES, "given") if getattr(self, name) is not None)
+    def kind(self) -> str:
+        """Where the network comes from: a source's name, `given` or a kind of black box."""
+        key = self._key
+        return str(self.source).partition(":")[0] if key == "source" else key
+
+    @property
+    def name(self) -> str:
+        """What is taken from there: a model's name, a reference or a path."""
+        value = str(getattr(self, self._key))
+        return value.partition(":")[2] if self._key == "source" else value
+
+    @property
+    def _key(self) -> str:
+        keys = (*MODULES, *BLACK_BOXES)
+        return next(key for key in keys if getattr(self, key) is not None)
 
     @property
     def module(self) -> Any:
@@ -60,10 +80,11 @@ class Network(Value):
     @property
     def is_module(self) -> bool:
         """Whether it is an `nn.Module`, which can be trained and compiled."""
-        return self.source in ("factory", "program", "given")
+        return self._key in MODULES
 
 
-SOURCES = ("factory", "program", "onnx", "tflite", "keras", "logits")
+MODULES = ("source", "factory", "program", "given")
+BLACK_BOXES = ("onnx", "tflite", "keras", "logits")
 
 
 class DataTable(Value):
@@ -179,15 +200,34 @@ def recipe_from(
     return recipe
 
 
-FILES = ("weights", "program", "onnx", "tflite", "keras", "logits")
+FILES = ("weights", "program", *BLACK_BOXES)
 
 
-def named_files(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every file that a recipe's table (a `Recipe` as JSON) names: its place there,
-    `teachers.1.weights`, with the table and the key that hold its path, which starts from the
-    recipe's folder."""
+@dataclass(frozen=True)
+class NamedFile:
+    """A file that a recipe's table names: `place` is its key there (`teachers.1.weights`), which
+    is the value of `key` in `table`. In `source = "transformers:FOLDER"` the file follows the
+    `prefix`."""
+
+    place: str
+    table: dict[str, Any]
+    key: str
+    prefix: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path as the recipe has it, which starts from the recipe's folder."""
+        return str(self.table[self.key]).removeprefix(self.prefix)
+
+    def replace(self, path: str) -> None:
+        """Put another path, or a text that stands for it, in the table."""
+        self.table[self.key] = self.prefix + path
+
+
+def named_files(table: dict[str, Any]) -> Iterator[NamedFile]:
+    """Every file that a recipe's table (a `Recipe` as JSON) names."""
     for place, network in named_networks(table):
-        yield from ((f"{place}.{key}", network, key) for key in FILES if network.get(key))
+        yield from _files_of(network, place)
     schemes = _schemes(table)
     sources = [
         ("data", table["data"]),
@@ -195,14 +235,25 @@ def named_files(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], st
     ]
     for place, source in sources:
         if isinstance(source, dict) and str(source.get("source")).endswith(".npz"):
-            yield f"{place}.source", source, "source"
+            yield NamedFile(f"{place}.source", source, "source")
     if str(table["calibration"].get("set")).endswith(".toml"):
-        yield "calibration.set", table["calibration"], "set"
+        yield NamedFile("calibration.set", table["calibration"], "set")
     if table["metadata"].get("licence_file"):
-        yield "metadata.licence_file", table["metadata"], "licence_file"
+        yield NamedFile("metadata.licence_file", table["metadata"], "licence_file")
     for number, diagnostic in enumerate(table["report"]["diagnostics"], 1):
         if isinstance(diagnostic, dict) and isinstance(diagnostic.get("groups"), str):
-            yield f"report.diagnostics.{number}.groups", diagnostic, "groups"
+            yield NamedFile(f"report.diagnostics.{number}.groups", diagnostic, "groups")
+
+
+def _files_of(network: dict[str, Any], place: str) -> Iterator[NamedFile]:
+    yield from (NamedFile(f"{place}.{key}", network, key) for key in FILES if network.get(key))
+    kind, _, name = str(network.get("source") or "").partition(":")
+    if kind in FROM_FOLDERS or "/" in name:
+        yield NamedFile(f"{place}.source", network, "source", f"{kind}:")
+
+
+FROM_FOLDERS = ("transformers",)
+"""Sources that always name a path; for the others, a name with a slash is one."""
 
 
 def named_networks(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -235,8 +286,8 @@ def recipe_hash(recipe: Recipe) -> str:
     """The key of everything that determines the model's bytes: the recipe without budgets,
     metadata and report, with each file replaced by its key, so that its location doesn't matter."""
     table = recipe.model_dump(mode="json")
-    for place, of, key in named_files(table):
-        of[key] = f"file {place}"
+    for file in named_files(table):
+        file.replace(f"file {file.place}")
     for name in ("budgets", "metadata", "report"):
         del table[name]
     return key_of(table)

@@ -20,7 +20,7 @@ SOURCE = "source "
 def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
     """Every file that a recipe names, by its key in the recipe, and its factories' sources."""
     table = recipe.model_dump(mode="json")
-    inputs = {place: recipe.folder / str(of[key]) for place, of, key in named_files(table)}
+    inputs = {file.place: recipe.folder / file.path for file in named_files(table)}
     for place, file in list(inputs.items()):
         if place.endswith(".onnx") and file.is_file():
             inputs |= {f"{place} {beside.name}": beside for beside in external_files(file)}
@@ -46,8 +46,8 @@ def recipe_key(recipe: Recipe) -> str:
     table: dict[str, Any] = recipe.model_dump(mode="json")
     inputs = recipe_inputs(recipe).items()
     hashes = {name: content_hash(path) for name, path in inputs if not name.startswith(SOURCE)}
-    for place, of, key in named_files(table):
-        of[key] = f"file {place}"
+    for file in named_files(table):
+        file.replace(f"file {file.place}")
     return key_of(table, hashes)
 
 

@@ -21,7 +21,7 @@ def start_key(plan: Plan) -> str:
         torch.__version__,
         recipe.seed,
         network_key(start, recipe.folder),
-        module_key(plan.start.module) if start.factory else "",  # it may read files by itself
+        module_key(plan.start.module),  # its source may read files by itself, or draw weights
         [(teacher.key, teacher.weight) for teacher in plan.teachers],
         plan.data.sha256,
         sha256_of_tensors(plan.calibration),
@@ -40,8 +40,8 @@ def report_key(recipe: Recipe) -> str:
     """The key of a recipe's diagnostics and the content of the files they name. Raises
     `InputError` for a missing file."""
     files = [
-        content_hash(recipe.folder / table[key])
-        for place, table, key in named_files(recipe.model_dump(mode="json"))
-        if place.startswith("report.")
+        content_hash(recipe.folder / file.path)
+        for file in named_files(recipe.model_dump(mode="json"))
+        if file.place.startswith("report.")
     ]
     return key_of(recipe.report.model_dump(mode="json"), files)

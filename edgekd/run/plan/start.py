@@ -31,9 +31,9 @@ def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
     where = "student" if recipe.student else "model"
     if not network.is_module:
         raise InputError(
-            f"a black box ({network.source}) can be a teacher, but can't be trained or compiled",
+            f"a black box ({network.kind}) can be a teacher, but can't be trained or compiled",
             where=where,
-            allowed="factory or program",
+            allowed="source, factory or program",
             hint="give [student] a factory, or compress an ONNX file by itself: "
             "[model] onnx = ... with one quantize stage, method = 'calibrate'",
         )

@@ -8,5 +8,5 @@ from edgekd.values.recipe import Recipe
 
 def subject_of(recipe: Recipe) -> Subject:
     """An ONNX file if the recipe names one and no student, otherwise a network."""
-    file = recipe.model.source == "onnx" and recipe.student is None
+    file = recipe.model.kind == "onnx" and recipe.student is None
     return OnnxFileSubject() if file else NetworkSubject()

@@ -31,8 +31,8 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
     key = network_key(network, folder)
     if network.is_module:
         return _module_teacher(network, folder, data, where, key)
-    path = folder / getattr(network, network.source)
-    predictor = _open(network.source, path, data, where)
+    path = folder / network.name
+    predictor = _open(network.kind, path, data, where)
     probe = data.train.shown[:PROBE]
     try:
         raw = predictor.predict(probe)
@@ -60,7 +60,7 @@ def _module_teacher(
     network: Network, folder: Path, data: Data, where: str, key: str
 ) -> ModuleTeacher:
     module = load_network(network, folder, where).requires_grad_(False)
-    name = network.factory or network.given or str(network.program)
+    name = network.name
     try:
         with torch.no_grad():
             raw = module(data.train.shown[:PROBE])
