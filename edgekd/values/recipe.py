@@ -23,10 +23,10 @@ class Network(Value):
     `edgekd methods source` lists them. `factory`, a callable `package.module:callable`, and
     `program`, a `torch.export` file (.pt2), are short for two of them. `arguments` go to the
     source, and `weights` is a checkpoint that is loaded afterwards. `onnx`, `tflite`, `keras` (a
-    .keras file or a SavedModel folder) and `logits` (an .npy or .npz of recorded logits in the
-    order of the training samples) are black boxes. Paths are relative to the recipe's folder.
-    `given` is the name of a module that the Python API was called with; a recipe on disk can't
-    hold it.
+    .keras file or a SavedModel folder), `torchscript` and `logits` (an .npy or .npz of recorded
+    logits in the order of the training samples) are black boxes. Paths are relative to the
+    recipe's folder. `given` is the name of a module that the Python API was called with; a recipe
+    on disk can't hold it.
     """
 
     source: str | None = Field(default=None, pattern=r"^[\w-]+:.+$")
@@ -38,6 +38,7 @@ class Network(Value):
     onnx: Path | None = None
     tflite: Path | None = None
     keras: Path | None = None
+    torchscript: Path | None = None
     logits: Path | None = None
     weight: PositiveFloat = 1.0
     _module: Any = PrivateAttr(default=None)
@@ -84,7 +85,7 @@ class Network(Value):
 
 
 MODULES = ("source", "factory", "program", "given")
-BLACK_BOXES = ("onnx", "tflite", "keras", "logits")
+BLACK_BOXES = ("onnx", "tflite", "keras", "torchscript", "logits")
 
 
 class DataTable(Value):

@@ -125,11 +125,11 @@ def test_a_truncated_weights_file_is_one_error(tmp_path: Path, size: int) -> Non
     assert "not a complete safetensors file" in str(error)
 
 
-def test_a_pickled_checkpoint_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
-    torch.save(state(), tmp_path / "w.pt")
-    error = refused(tmp_path, factory=RESNET, weights="w.pt")
+def test_a_checkpoint_under_the_wrong_suffix_is_refused_with_the_right_ones(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "w.safetensors")
+    error = refused(tmp_path, factory=RESNET, weights="w.safetensors")
     assert "not a complete safetensors file" in str(error)
-    assert "safetensors.torch.save_file" in error.hint
+    assert ".pt, .pth" in error.hint
 
 
 def test_a_missing_weights_file_is_one_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from edgekd import version
 from edgekd.data.calibration import load_calibration
 from edgekd.formats.onnx_file import external_files
+from edgekd.network.checkpoints import checkpoint_files
 from edgekd.network.identity import source_files
 from edgekd.network.load import content_hash
 from edgekd.store import key_of
@@ -24,6 +25,8 @@ def recipe_inputs(recipe: Recipe) -> dict[str, Path]:
     for place, file in list(inputs.items()):
         if place.endswith(".onnx") and file.is_file():
             inputs |= {f"{place} {beside.name}": beside for beside in external_files(file)}
+        if place.endswith(".weights") and file.is_file():
+            inputs |= {f"{place} {beside.name}": beside for beside in checkpoint_files(file)[1:]}
     if recipe.calibration.set is not None:
         inputs["calibration.set"] = load_calibration(recipe.calibration.set, recipe.folder)[1]
     modules = {factory.partition(":")[0] for factory in _factories(table)}

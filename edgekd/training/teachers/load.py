@@ -17,6 +17,7 @@ from edgekd.training.teachers.onnx import open_onnx
 from edgekd.training.teachers.outputs import PROBE, outputs_of
 from edgekd.training.teachers.teacher import Teacher
 from edgekd.training.teachers.tflite import open_tflite
+from edgekd.training.teachers.torchscript import open_torchscript
 from edgekd.values.recipe import Network
 
 
@@ -53,6 +54,8 @@ def _open(source: str, path: Path, data: Data, where: str) -> Predictor:
         return open_tflite(path, sample, where)
     if source == "keras":
         return open_keras(path, sample, where)
+    if source == "torchscript":
+        return open_torchscript(path)
     return Predictor(open_logits(path, data, where))
 
 
