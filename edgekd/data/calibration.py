@@ -12,6 +12,7 @@ from edgekd.errors import InputError, nearest
 from edgekd.values.lookup import toml_files
 from edgekd.values.recipe import Calibration
 from edgekd.values.tables import Value, parse, read_toml
+from edgekd.values.tree import Tree, concatenated, rows
 
 
 class CalibrationSet(Value):
@@ -29,7 +30,7 @@ class CalibrationSet(Value):
     ids: tuple[int, ...] = Field(min_length=1)
 
 
-def calibration_samples(calibration: Calibration, data: Data, folder: Path = Path()) -> Tensor:
+def calibration_samples(calibration: Calibration, data: Data, folder: Path = Path()) -> Tree:
     """Inputs (N, ...) to calibrate with: those of `calibration.set`, or the first `samples`.
 
     Without a set they are balanced over classes and taken in order, so that every seed is
@@ -37,7 +38,8 @@ def calibration_samples(calibration: Calibration, data: Data, folder: Path = Pat
     the recipe's `folder`. InputError for an unknown or faulty set, or one of another data set.
     """
     if calibration.set is None:
-        return data.train.x[balanced(data.task.strata(data.train.y), calibration.samples)]
+        index = balanced(data.task.strata(data.train.y), calibration.samples)
+        return data.train.take(index).x
     chosen, path = load_calibration(calibration.set, folder)
     if chosen.data != data.name:
         raise InputError(
@@ -85,15 +87,23 @@ def load_calibration(name: str, folder: Path = Path()) -> tuple[CalibrationSet, 
 def _rows(data: Data, ids: Tensor, where: str) -> Samples:
     """The training samples in those rows, wherever the split put them."""
     parts = [data.train, data.validation] if data.held_back else [data.train]
-    x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
-    rows = torch.cat([part.rows for part in parts])
-    place = {row: position for position, row in enumerate(rows.tolist())}
+    place = {
+        row: (part, position) for part in parts for position, row in enumerate(part.rows.tolist())
+    }
     absent = [row for row in ids.tolist() if row not in place]
     if absent:
         raise InputError(
-            f"id {absent[0]} is not among the {len(rows)} training samples",
+            f"id {absent[0]} is not among the {len(place)} training samples",
             where=where,
             hint="data.limit may have left it out",
         )
-    index = torch.tensor([place[row] for row in ids.tolist()])
-    return Samples(x[index], y[index])
+    x, y, order = [], [], []
+    for part in parts:
+        mine = [at for at, row in enumerate(ids.tolist()) if place[row][0] is part]
+        taken = part.take(torch.tensor([place[int(ids[at])][1] for at in mine], dtype=torch.int64))
+        if mine:
+            x.append(taken.x)
+            y.append(taken.y)
+            order += mine
+    index = torch.tensor(order).argsort()
+    return Samples(rows(concatenated(x), index), torch.cat(y)[index])

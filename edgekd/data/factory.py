@@ -5,16 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
+from edgekd.data.structure import batch_of, split_sample
 from edgekd.data.tasks import Task, task_of
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest
 from edgekd.factories import call
+from edgekd.values.tree import Tree, described, leaves, mapped, same_form
 
 PARTS = ("train", "validation", "test")
 FORMS = "a mapping with train, test and optionally validation, or a tuple in that order"
@@ -102,41 +104,50 @@ def _samples(part: Any, where: str, asked: Task | None) -> Samples:
 
 
 def _gathered(dataset: Dataset[Any], where: str, task: Task) -> Samples:
+    """All samples in memory, written one by one into tensors of the final size."""
     if not isinstance(dataset, Sized):
         raise InputError("the Dataset has no length", where=where, allowed="a map-style Dataset")
-    inputs, labels = [], []
-    for index in range(len(dataset)):
-        try:
-            x, y = dataset[index]
-            inputs.append(torch.as_tensor(np.asarray(x)) if not torch.is_tensor(x) else x)
-            labels.append(_target(y))
-        except Exception as error:
-            raise InputError(
-                f"sample {index} is not (input, label): {type(error).__name__}: {error}",
-                where=where,
-            ) from error
-        if inputs[index].shape != inputs[0].shape:
-            raise InputError(
-                f"sample {index} has shape {tuple(inputs[index].shape)}",
-                where=where,
-                allowed=f"{tuple(inputs[0].shape)}, as sample 0 has",
-            )
-    if not inputs:
+    if not len(dataset):
         raise InputError("no samples", where=where)
-    return samples_of(torch.stack(inputs), _stacked(labels, where), where, task)
+    x, y = read_sample(dataset, 0, where)
+    stored = mapped(lambda leaf: leaf.new_empty((len(dataset), *leaf.shape)), x)
+    targets = [y]
+    for index in range(len(dataset)):
+        if index:
+            x, y = read_sample(dataset, index, where, like=x)
+            targets.append(y)
+        for place, leaf in zip(leaves(stored), leaves(x), strict=True):
+            place[index].copy_(leaf)
+    return samples_of(stored, stacked(targets, where), where, task)
 
 
-def _target(y: Any) -> Any:
-    """A label as a number, a target with dimensions as an array."""
-    array = np.asarray(y)
-    if array.ndim:
-        return array
-    return int(array) if float(array) == int(array) else float(array)
-
-
-def _stacked(labels: list[Any], where: str) -> Any:
+def read_sample(
+    dataset: Dataset[Any], index: int, where: str, like: Tree | None = None
+) -> tuple[Tree, Tensor]:
+    """Input and target of one sample; `InputError` with its index if it isn't a sample, or has
+    another form than `like`."""
     try:
-        return np.asarray(labels)
-    except ValueError:
+        x, y = split_sample(dataset[index], f"{where}: sample {index}")
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"sample {index} can't be read: {type(error).__name__}: {error}", where=where
+        ) from error
+    if like is not None and not same_form(batch_of(x), batch_of(like)):
+        raise InputError(
+            f"sample {index} has shape {described(batch_of(x))}",
+            where=where,
+            allowed=f"{described(batch_of(like))}, as sample 0 has",
+        )
+    return x, y
+
+
+def stacked(targets: list[Tensor], where: str) -> Tensor:
+    """(N, ...) of all targets: whole and real numbers together are real numbers."""
+    if len({target.shape for target in targets}) > 1:
         hint = "pad targets of differing sizes to one shape"
-        raise InputError("targets differ in shape", where=where, hint=hint) from None
+        raise InputError("targets differ in shape", where=where, hint=hint)
+    if len({target.dtype for target in targets}) > 1:
+        targets = [target.float() for target in targets]
+    return torch.stack(targets)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekd.data.factory import read_factory, read_parts
 from edgekd.data.npz import read_npz
-from edgekd.data.samples import Augmentation, Data, Samples
+from edgekd.data.samples import Augmentation, Data, Samples, is_image
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source, classes_of, source_faults
 from edgekd.data.split import held_out
@@ -15,6 +15,7 @@ from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest, raise_all
 from edgekd.values.recipe import DataTable
 from edgekd.values.tables import build
+from edgekd.values.tree import described
 
 
 def load_data(table: DataTable, folder: Path) -> Data:
@@ -63,9 +64,10 @@ def _augmentation(table: DataTable, train: Samples) -> Augmentation:
             where="data",
             hint="leave both out, and augment in the data's own factory",
         )
-    if augmentation.active and train.x.ndim != 4:
+    example = train.first(1).x
+    if augmentation.active and not is_image(example):
         raise InputError(
-            f"'flip' and 'shift' change images, but samples have shape {tuple(train.x.shape[1:])}",
+            f"'flip' and 'shift' change images, but samples have shape {described(example)}",
             where="data",
             allowed="samples of shape (channels, height, width)",
         )

@@ -1,45 +1,90 @@
-"""Samples in memory, as every source returns and every stage reads them."""
+"""Samples, as every source returns and every stage reads them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from edgekd.data.inputs import FIXED, Held, Inputs, Pick, tensor_bytes
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
+from edgekd.values.tree import Tree
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Inputs (N, ...) in float32 and targets (N, ...), labels (N,) in int64 for classification, in
-    a fixed order.
+    """Inputs, a tree of tensors (N, ...), and targets (N, ...), labels (N,) in int64 for
+    classification, in a fixed order.
 
-    `paired` (N, ...) is the teachers' view of each sample if it differs from the student's: the
-    image that belongs to a sound, the sentence in another language. `ids` (N,) are the rows of the
-    samples in their source's part (training or test), before any were held back; None if they are
-    in the source's order. `task` says what the targets are.
+    `inputs` are in memory (a tree is taken as such) or read when they are needed; the targets are
+    always in memory. `paired` is the teachers' view of each sample if it differs from the
+    student's: the image that belongs to a sound, the sentence in another language. `ids` (N,) are
+    the rows of the samples in their source's part (training or test), before any were held back;
+    None if they are in the source's order. `task` says what the targets are.
     """
 
-    x: Tensor
+    inputs: Inputs
     y: Tensor
-    ids: Tensor | None = None
-    paired: Tensor | None = None
-    task: Task = CLASSIFICATION
+    ids: Tensor | None
+    paired: Inputs | None
+    task: Task
+
+    def __init__(
+        self,
+        inputs: Inputs | Tree,
+        y: Tensor,
+        ids: Tensor | None = None,
+        paired: Inputs | Tree | None = None,
+        task: Task = CLASSIFICATION,
+    ) -> None:
+        held = None if paired is None else _inputs(paired)
+        for name, value in zip(FIELDS, (_inputs(inputs), y, ids, held, task), strict=True):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        return len(self.x)
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches in order; the last one may be smaller."""
-        return zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
+        return len(self.y)
 
     @property
-    def shown(self) -> Tensor:
-        """(N, ...) what teachers see: `paired` if there is such a view, otherwise the inputs."""
-        return self.x if self.paired is None else self.paired
+    def x(self) -> Tree:
+        """All inputs (N, ...) in memory. Few samples (`first`, `some`) may be asked for it; what
+        reads a whole part goes through `batches` or `read`."""
+        return self.inputs.whole()
+
+    def batches(self, size: int) -> Iterator[tuple[Tree, Tensor]]:
+        """Inputs and targets in order; the last batch may be smaller."""
+        return zip(self.inputs.chunks(size), torch.split(self.y, size), strict=True)
+
+    def read(self, picks: Iterable[Pick]) -> Iterator[tuple[Tree, Tensor]]:
+        """Inputs and targets of each pick, in order; those of a stream are fetched ahead."""
+        asked: list[Pick] = []
+
+        def noted() -> Iterator[Pick]:
+            for pick in picks:
+                asked.append(pick)
+                yield pick
+
+        for x, y in self.inputs.read(noted()):
+            pick = asked.pop(0)
+            yield x, self.y.index_select(0, pick.index) if y is None else y
+
+    def gather(self, index: Tensor, seed: int = FIXED) -> tuple[Tree, Tensor]:
+        """Inputs and targets at these positions, in that order."""
+        return next(self.read([Pick(index, seed)]))
+
+    @property
+    def as_shown(self) -> "Samples":
+        """The same samples as teachers see them: with their paired view, if there is one."""
+        if self.paired is None:
+            return self
+        return Samples(self.paired, self.y, self.ids, None, self.task)
+
+    @property
+    def shown(self) -> Tree:
+        """(N, ...) what teachers see, in memory: for few samples, as `x`."""
+        return self.as_shown.x
 
     @property
     def rows(self) -> Tensor:
@@ -48,8 +93,13 @@ class Samples:
 
     def take(self, index: Tensor) -> "Samples":
         """The samples at those positions, in that order, with their rows."""
-        paired = None if self.paired is None else self.paired[index]
-        return Samples(self.x[index], self.y[index], self.rows[index], paired, self.task)
+        paired = None if self.paired is None else self.paired.chosen(index)
+        inputs = self.inputs.chosen(index)
+        return Samples(inputs, self.y[index], self.rows[index], paired, self.task)
+
+    def first(self, count: int) -> "Samples":
+        """Up to `count` of the samples: those at the beginning."""
+        return self.take(torch.arange(min(count, len(self))))
 
     def some(self, count: int) -> "Samples":
         """Up to `count` of the samples, the same ones each time, in their order; drawn evenly,
@@ -62,16 +112,24 @@ class Samples:
     @cached_property
     def sha256(self) -> str:
         """The hash of inputs and targets, which stage keys depend on."""
-        return sha256_of_tensors(self.x, self.y, *([] if self.paired is None else [self.paired]))
+        digest = hashlib.sha256()
+        paired = [] if self.paired is None else self.paired.hashed()
+        for parts in (self.inputs.hashed(), tensor_bytes(self.y), paired):
+            for part in parts:
+                digest.update(part)
+        return digest.hexdigest()
 
 
-def sha256_of_tensors(*parts: Tensor) -> str:
-    """The hash of their shapes, types and bytes."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(str((tuple(part.shape), part.dtype)).encode())
-        digest.update(part.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+FIELDS = ("inputs", "y", "ids", "paired", "task")
+
+
+def _inputs(given: Inputs | Tree) -> Inputs:
+    return given if isinstance(given, Inputs) else Held(given)
+
+
+def is_image(example: Tree) -> bool:
+    """Whether a batch of one is a single tensor (1, C, H, W)."""
+    return isinstance(example, Tensor) and example.ndim == 4
 
 
 @dataclass(frozen=True)
@@ -91,24 +149,44 @@ class Augmentation:
         """Whether anything is changed at all."""
         return self.flip or self.shift > 0
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A changed copy of a batch (B, C, H, W)."""
-        if self.flip:
-            mirrored = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
-            x = torch.where(mirrored, x.flip(3), x)
-        if self.shift:
-            x = _shifted(x, self.shift, generator)
-        return x
+    def draw(self, count: int, generator: torch.Generator) -> "Changes":
+        """The random changes of `count` images."""
+        mirrored = torch.rand(count, generator=generator) < 0.5 if self.flip else None
+        span = 2 * self.shift + 1
+        offsets = torch.randint(0, span, (2, count), generator=generator) if self.shift else None
+        return Changes(self.shift, mirrored, offsets)
 
 
-def _shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    count, channels, height, width = x.shape
-    padded = torch.nn.functional.pad(x, (most,) * 4)
-    dy, dx = torch.randint(0, 2 * most + 1, (2, count, 1, 1, 1), generator=generator)
-    rows = dy + torch.arange(height).view(1, 1, -1, 1)
-    columns = dx + torch.arange(width).view(1, 1, 1, -1)
-    samples = torch.arange(count).view(-1, 1, 1, 1)
-    return padded[samples, torch.arange(channels).view(1, -1, 1, 1), rows, columns]
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """The changes drawn for N images: `mirrored` (N,) or not, and `offsets` (2, N) of rows and
+    columns, from 0 to twice `most`, in an image padded by `most`; None for no such change."""
+
+    most: int
+    mirrored: Tensor | None
+    offsets: Tensor | None
+
+    def at(self, index: Tensor) -> "Changes":
+        """Those of the images at these positions."""
+        mirrored = None if self.mirrored is None else self.mirrored[index]
+        return Changes(
+            self.most, mirrored, None if self.offsets is None else self.offsets[:, index]
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The images (N, C, H, W) changed; the same tensor if nothing changes."""
+        if self.mirrored is not None:
+            x = torch.where(self.mirrored.view(-1, 1, 1, 1), x.flip(3), x)
+        return x if self.offsets is None else self._shifted(x, self.offsets)
+
+    def _shifted(self, x: Tensor, offsets: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        padded = torch.nn.functional.pad(x, (self.most,) * 4)
+        dy, dx = offsets.view(2, count, 1, 1, 1)
+        rows = dy + torch.arange(height).view(1, 1, -1, 1)
+        columns = dx + torch.arange(width).view(1, 1, 1, -1)
+        samples = torch.arange(count).view(-1, 1, 1, 1)
+        return padded[samples, torch.arange(channels).view(1, -1, 1, 1), rows, columns]
 
 
 @dataclass(frozen=True)
@@ -136,14 +214,19 @@ class Data:
         return self.train.task
 
     @property
-    def example(self) -> Tensor:
-        """One real input with a batch of one."""
-        return self.train.x[:1]
+    def varies(self) -> bool:
+        """Whether training samples are changed at random when they are read."""
+        return self.augmentation.active or self.train.inputs.random
 
     @property
-    def shown(self) -> Tensor:
+    def example(self) -> Tree:
+        """One real input, with a batch of one."""
+        return self.train.first(1).x
+
+    @property
+    def shown(self) -> Tree:
         """The same sample as teachers see it."""
-        return self.train.shown[:1]
+        return self.train.first(1).shown
 
     @cached_property
     def sha256(self) -> str:

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
+from edgekd.data.inputs import CHUNK
 from edgekd.data.samples import Samples
+from edgekd.data.structure import tensor_of, tree_of
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION, Classification
 from edgekd.errors import EdgekdError, InputError
+from edgekd.values.tree import described, named_leaves, same_form
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,64 +42,66 @@ class Source:
 
 
 def samples_of(x: Any, y: Any, where: str, task: Task = CLASSIFICATION) -> Samples:
-    """Arrays or tensors as `Samples`: x (N, ...) of numbers, y (N,) of integers, or what the task's
-    targets are.
+    """Arrays or tensors as `Samples`: x (N, ...) of numbers, or a dict or tuple of such, y (N,) of
+    integers, or what the task's targets are.
 
-    uint8 images (rank 3 and up) are scaled to [0, 1]; every other type keeps its values. NaN,
+    Bytes are images from 0 to 255 (rank 3 and up), which networks get scaled to [0, 1]; integers
+    stay integers, in int64, and truth values stay what they are; other numbers become float32. NaN,
     infinity, labels that aren't integers, wrong ranks and counts that differ raise InputError.
     """
-    inputs, labels = _array(x, f"{where}: x"), _array(y, f"{where}: y")
-    if inputs.ndim < 2:
-        raise InputError(f"x has shape {inputs.shape}", where=where, allowed="(N, ...)")
-    plain = isinstance(task, Classification)
-    if plain and labels.ndim != 1:
-        hint = "for one-hot labels, store y.argmax(1)" if labels.ndim == 2 else ""
-        raise InputError(f"y has shape {labels.shape}", where=where, allowed="(N,)", hint=hint)
-    if plain and labels.dtype.kind not in "iu":
-        raise InputError(
-            f"labels are {labels.dtype}", where=where, allowed="integers starting at 0"
-        )
-    if len(inputs) != len(labels):
-        raise InputError(f"{len(inputs)} inputs, but {len(labels)} labels", where=where)
-    if not len(inputs) or not inputs.size:
-        raise InputError(f"no samples: x has shape {inputs.shape}", where=where)
-    if inputs.dtype.kind not in "fiub":
-        raise InputError(f"x holds {inputs.dtype}", where=where, allowed="numbers")
-    scale = inputs.dtype == np.uint8 and inputs.ndim >= 3
-    with np.errstate(over="ignore"):
-        values = torch.from_numpy(np.ascontiguousarray(inputs, np.float32))
-    if scale:
-        values = values / 255
-    _check_finite(values, where)
-    if task.integer:
-        return Samples(values, _integers(labels, where), task=task)
-    if labels.dtype.kind not in "fiub":
-        raise InputError(f"y holds {labels.dtype}", where=where, allowed="numbers")
-    targets = torch.from_numpy(np.ascontiguousarray(labels, np.float32))
-    _check_finite(targets, f"{where}: y")
-    return Samples(values, targets, task=task)
+    inputs = tree_of(x, f"{where}: x")
+    targets = _targets(tensor_of(y, f"{where}: y"), task, where)
+    for name, leaf in named_leaves(inputs, "x").items():
+        if leaf.ndim < 2 - (name != "x"):
+            raise InputError(
+                f"{name} has shape {tuple(leaf.shape)}", where=where, allowed="(N, ...)"
+            )
+        if len(leaf) != len(targets):
+            raise InputError(
+                f"{len(leaf)} inputs{'' if name == 'x' else f' in {name}'}, "
+                f"but {len(targets)} labels",
+                where=where,
+            )
+        if not leaf.numel():
+            raise InputError(f"no samples: {name} has shape {tuple(leaf.shape)}", where=where)
+        check_finite(leaf, where if name == "x" else f"{where}: {name}")
+    return Samples(inputs, targets, task=task)
 
 
-def _integers(labels: NDArray[Any], where: str) -> torch.Tensor:
-    if labels.dtype.kind not in "iu":
-        raise InputError(f"targets are {labels.dtype}", where=where, allowed="integers")
-    return torch.from_numpy(np.ascontiguousarray(labels, np.int64))
+def _shape_fault(name: str, leaf: Tensor, where: str) -> InputError:
+    return InputError(f"{name} has shape {tuple(leaf.shape)}", where=where, allowed="(N, ...)")
 
 
-def _array(value: Any, where: str) -> NDArray[Any]:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"not an array: {error}", where=where) from None
-    if array.dtype.kind == "O":
-        raise InputError("not an array of numbers", where=where)
-    return array
+def _targets(y: Tensor, task: Task, where: str) -> Tensor:
+    if isinstance(task, Classification):
+        if y.ndim != 1:
+            hint = "for one-hot labels, store y.argmax(1)" if y.ndim == 2 else ""
+            shape = tuple(y.shape)
+            raise InputError(f"y has shape {shape}", where=where, allowed="(N,)", hint=hint)
+        if _not_integer(y):
+            allowed = "integers starting at 0"
+            raise InputError(f"labels are {_not_integer(y)}", where=where, allowed=allowed)
+    if not task.integer:
+        check_finite(y, f"{where}: y")
+        return y.float()
+    if _not_integer(y):
+        raise InputError(f"targets are {_not_integer(y)}", where=where, allowed="integers")
+    return y.long()
 
 
-def _check_finite(values: torch.Tensor, where: str) -> None:
-    bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
+def _not_integer(y: Tensor) -> str:
+    """What kind of values the targets are, if not integers."""
+    if y.is_floating_point():
+        return "floating-point numbers"
+    return "truth values" if y.dtype == torch.bool else ""
+
+
+def check_finite(values: Tensor, where: str) -> None:
+    """`InputError` with the first sample of (N, ...) that has NaN or infinity in it."""
+    if not values.is_floating_point():
+        return
+    parts = [part.isfinite().flatten(1).all(1) for part in torch.split(values.unsqueeze(-1), CHUNK)]
+    bad = ~torch.cat(parts)
     if bad.any():
         first = int(bad.nonzero()[0])
         raise InputError(
@@ -114,14 +118,15 @@ def source_faults(source: Source, where: str) -> list[EdgekdError]:
         faults.append(
             InputError(f"{source.classes} classes, but {len(source.labels)} labels", where=where)
         )
-    shape = source.train.x.shape[1:]
+    example = source.train.first(1).x
     for name, part in source.parts.items():
-        if part.x.shape[1:] != shape:
+        found = part.first(1).x
+        if not same_form(found, example):
             faults.append(
                 InputError(
-                    f"samples of shape {tuple(part.x.shape[1:])}",
+                    f"samples of shape {described(found)}",
                     where=f"{where}: {name}",
-                    allowed=f"{tuple(shape)}, as in train",
+                    allowed=f"{described(example)}, as in train",
                 )
             )
     for name, part in source.parts.items():

@@ -8,21 +8,31 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.samples import Samples
+from edgekd.values.tree import Tree, as_float, chunks, concatenated, leaf, moved
 
 
-def predict(module: nn.Module, x: Tensor, batch: int = 256) -> Tensor:
-    """Outputs (N, ...) for inputs (N, ...), on the CPU, in eval mode, without gradients. The module
-    gets copies: a `forward` that works in place must not change the samples.
+def predict(module: nn.Module, inputs: Samples | Tree, batch: int = 256) -> Tree:
+    """Outputs (N, ...) for inputs (N, ...) or for samples, which are read a batch at a time: on the
+    CPU, in float32 unless they are integers or truth values, in eval mode, without gradients. The
+    module gets copies: a `forward` that works in place must not change the samples.
     """
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    parts = inputs.inputs.chunks(batch) if isinstance(inputs, Samples) else chunks(inputs, batch)
     with evaluating(module), torch.no_grad():
-        parts = (part.to(device, copy=True) for part in torch.split(x, batch))
-        return torch.cat([module(part).float().cpu() for part in parts])
+        return concatenated([_run(module, part) for part in parts])
 
 
 def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
     """The mean of the task's score; for classification, top-1 accuracy."""
-    return float(samples.task.score(predict(module, samples.x, batch), samples.y).mean())
+    scores = []
+    with evaluating(module), torch.no_grad():
+        for x, y in samples.batches(batch):
+            scores.append(samples.task.score(leaf(_run(module, x), None, "evaluation"), y))
+    return float(torch.cat(scores).mean())
+
+
+def _run(module: nn.Module, x: Tree) -> Tree:
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    return moved(as_float(module(moved(x, device, copy=True))), "cpu")
 
 
 def protect_inputs(module: nn.Module) -> None:

@@ -83,7 +83,7 @@ def _original(plan: Plan) -> TeacherOutputs:
     stored = plan.store.find("original", key)
     if stored is None:
         with torch.no_grad():
-            parts = [plan.original.logits(x) for x in torch.split(test.shown, 500)]
+            parts = [plan.original.logits(x) for x, _ in test.as_shown.batches(500)]
         outputs = torch.cat(parts).numpy()
         stored = plan.store.publish(
             "original", key, lambda folder: np.save(folder / "outputs.npy", outputs)

@@ -64,7 +64,7 @@ def run_stage(
     started = time.perf_counter()
     with disk_errors(work):
         result = planned.stage.run(candidate, plan.context(target, work, progress))
-        outputs = predict(result.module, plan.data.test.x)
+        outputs = predict(result.module, plan.data.test)
     seconds = time.perf_counter() - started
     task, cost = plan.data.task, totals(result.module, result.example)
     scores = scores_of(outputs.numpy(), plan.data.test.y.numpy(), planned.kind, task)

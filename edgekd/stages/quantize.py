@@ -7,7 +7,6 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 from torch.fx import GraphModule
 
 from edgekd.errors import EdgekdError, InputError, MissingPackage
@@ -45,8 +44,10 @@ from edgekd.stages import Context, TrainingStage
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
+from edgekd.values.tree import Tree
 
 SAMPLES = 256
+CHECKED = 1000
 WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}
 
 
@@ -290,17 +291,17 @@ class Quantize(TrainingStage):
 
 
 def _exported(candidate: Candidate, context: Context) -> GraphModule:
-    """The float graph, held against the network on all test samples."""
+    """The float graph, compared with the network on up to `CHECKED` test samples."""
     graph = export_graph(candidate.module, candidate.example)
-    check_exported(graph, candidate.module, context.data.test.x)
+    check_exported(graph, candidate.module, context.data.test.some(CHECKED).x)
     return graph
 
 
-def calibration_of(context: Context) -> Tensor:
+def calibration_of(context: Context) -> Tree:
     """The recipe's calibration samples, or the first of the training set."""
     if context.calibration is not None:
         return context.calibration
-    return context.data.train.x[:SAMPLES]
+    return context.data.train.first(SAMPLES).x
 
 
 def _scheme_name(context: Context) -> str:

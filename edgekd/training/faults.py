@@ -6,7 +6,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from edgekd.data.samples import Data
+from edgekd.data.inputs import Held
+from edgekd.data.samples import Data, Samples, is_image
 from edgekd.data.tasks import Task
 from edgekd.errors import EdgekdError, InputError, first_line, nearest
 from edgekd.network.evaluation import evaluating
@@ -16,6 +17,7 @@ from edgekd.training.losses import FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.training.teachers import Teacher
 from edgekd.training.teaching import Teaching
 from edgekd.training.terms import Term, bridge, fit_outputs, paired, source_of
+from edgekd.values.tree import described, leaves
 
 
 def data_faults(data: Data, where: str) -> list[EdgekdError]:
@@ -24,23 +26,33 @@ def data_faults(data: Data, where: str) -> list[EdgekdError]:
     for part in ("train", "validation"):
         samples = getattr(data, part)
         place = f"{where}: data '{data.name}', {part}"
-        broken = [not bool(row.isfinite().all()) for row in torch.split(samples.x, 1024)]
-        if any(broken):
-            count = int((~samples.x.flatten(1).isfinite().all(1)).sum())
-            faults.append(InputError(f"{count} samples contain NaN or infinity", where=place))
+        if isinstance(samples.inputs, Held):  # a stream is checked as it is read
+            broken = _not_finite(samples)
+            if broken:
+                faults.append(InputError(f"{broken} samples contain NaN or infinity", where=place))
         faults += data.task.target_faults(samples.y, data.classes, place)
     if not len(data.train):
         faults.append(InputError("no samples to train on", where=f"{where}: data '{data.name}'"))
-    if data.augmentation.active and data.train.x.ndim != 4:
-        shape = tuple(data.train.x.shape[1:])
+    if data.augmentation.active and not is_image(data.example):
         faults.append(
             InputError(
-                f"flip and shift need images, but the samples have shape {shape}",
+                f"flip and shift need images, but the samples have shape {described(data.example)}",
                 where=f"{where}: data '{data.name}'",
                 allowed="(channels, height, width)",
             )
         )
     return faults
+
+
+def _not_finite(samples: Samples) -> int:
+    """How many samples have NaN or infinity among their inputs."""
+    count = 0
+    for x, _ in samples.batches(1024):
+        floats = [leaf for leaf in leaves(x) if leaf.is_floating_point() and leaf.numel()]
+        if not all(bool(leaf.isfinite().all()) for leaf in floats):
+            rows = [leaf.reshape(len(leaf), -1).isfinite().all(1) for leaf in floats]
+            count += int((~torch.stack(rows).all(0)).sum())
+    return count
 
 
 def weight_faults(student: nn.Module, teachers: Sequence[Teacher], where: str) -> list[EdgekdError]:

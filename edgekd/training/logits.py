@@ -8,18 +8,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgekd.data.views import view_of
+from edgekd.data.views import shown_in_view
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluating
 from edgekd.training.checkpoint import read_tensors, write_tensors
 from edgekd.training.context import Context
 from edgekd.training.loop import Batch
 from edgekd.training.teachers import Teacher
+from edgekd.values.tree import Tree, moved
 
 BATCH = 512
 
 
-def teacher_logits(teacher: Teacher, x: Tensor) -> Tensor:
+def teacher_logits(teacher: Teacher, x: Tree) -> Tensor:
     """(B, ...) that autograd may use: a clone if the teacher ran in inference mode."""
     with torch.no_grad():
         logits = teacher.logits(x)
@@ -60,7 +61,7 @@ class CachedLogits:
 
     def _path(self, view: int) -> Path:
         data = self.data
-        variant = repr((data.augmentation, view)) if data.augmentation.active else ""
+        variant = repr((data.augmentation, view)) if data.varies else ""
         parts = [self.teacher.key, data.train.sha256, variant]
         if self.storage != torch.float32:
             parts.append(str(self.storage))
@@ -69,12 +70,10 @@ class CachedLogits:
         return self.folder / f"logits-{name}.safetensors"
 
     def _compute(self, view: int) -> Tensor:
-        paired = self.data.train.paired
-        inputs = view_of(self.data, view) if paired is None else paired
-        parts = []
-        for number, part in enumerate(torch.split(inputs, BATCH)):
+        parts, count = [], len(self.data.train)
+        for number, part in enumerate(shown_in_view(self.data, view, BATCH)):
             parts.append(teacher_logits(self.teacher, part).float())
-            self.progress("teacher's logits", min(len(inputs), (number + 1) * BATCH), len(inputs))
+            self.progress("teacher's logits", min(count, (number + 1) * BATCH), count)
         logits = torch.cat(parts).to(self.storage)
         if not bool(logits.isfinite().all()):
             kept = "" if self.storage == torch.float32 else f" in {self.storage}"
@@ -99,5 +98,5 @@ class TeacherLogits:
         if batch.view is not None:
             logits = self._cached[number].at(batch.view)[batch.index]
         else:
-            logits = teacher_logits(self.teachers[number], batch.shown.cpu())
-        return logits.to(batch.x.device, torch.float32)
+            logits = teacher_logits(self.teachers[number], moved(batch.shown, "cpu"))
+        return logits.to(batch.y.device, torch.float32)

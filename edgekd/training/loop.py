@@ -1,9 +1,9 @@
 """The one training loop: every stage that trains comes through here.
 
 Lightning Fabric provides devices, precision and distribution (`torchrun` spreads a batch over its
-processes); the samples are in memory, so a batch is an index and needs no loader. An epoch's
-randomness depends only on (seed, epoch), and the state after each epoch is written to disk, so a
-run that was killed resumes from its last epoch and ends with the same bits as an unbroken one.
+processes). An epoch's randomness depends only on (seed, epoch), and the state after each epoch is
+written to disk, so a run that was killed resumes from its last epoch and ends with the same bits as
+an unbroken one.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data.seeds import derive_seed, seeded_generator
-from edgekd.data.views import fixed_views, view_of
+from edgekd.data.views import Reading, fixed_views, read_drawn, read_view
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate
 from edgekd.training.checkpoint import (
@@ -33,6 +33,7 @@ from edgekd.training.checkpoint import (
 )
 from edgekd.training.context import Context
 from edgekd.training.optimizer import make_fabric, make_optimizer, rate_share
+from edgekd.values.tree import Tree, moved
 
 PROGRESS_SECONDS = 0.3
 CHECKPOINT = "epoch.safetensors"
@@ -42,14 +43,14 @@ CHECKPOINT = "epoch.safetensors"
 class Batch:
     """What a step's loss is computed from.
 
-    `x` (B, ...) are the augmented inputs, `y` (B, ...) the targets, `index` (B,) the positions in
-    `data.train`, and `view` is the number of the fixed variant that `x` was drawn from: 0 without
-    augmentation, None if every draw is new. `step` of `total` is counted from 0; an epoch has
-    `steps`. `processes` take the step together, each with its own samples. `paired` (B, ...) is
+    `x`, a tree (B, ...), are the augmented inputs, `y` (B, ...) the targets, `index` (B,) the
+    positions in `data.train`, and `view` is the number of the fixed variant that `x` was drawn
+    from: 0 without augmentation, None if every draw is new. `step` of `total` is counted from 0; an
+    epoch has `steps`. `processes` take the step together, each with its own samples. `paired` is
     what teachers see if that is not `x`. `turn` counts the steps that are taken with one batch.
     """
 
-    x: Tensor
+    x: Tree
     y: Tensor
     index: Tensor
     view: int | None
@@ -57,11 +58,11 @@ class Batch:
     steps: int = 1
     total: int = 1
     processes: int = 1
-    paired: Tensor | None = None
+    paired: Tree | None = None
     turn: int = 0
 
     @property
-    def shown(self) -> Tensor:
+    def shown(self) -> Tree:
         """(B, ...) what teachers see."""
         return self.x if self.paired is None else self.paired
 
@@ -131,7 +132,7 @@ class _Step(nn.Module):
         self.step_loss = step_loss
 
     def forward(
-        self, x: Tensor, y: Tensor, index: Tensor, shown: Tensor | None, when: "_When"
+        self, x: Tree, y: Tensor, index: Tensor, shown: Tree | None, when: "_When"
     ) -> Tensor:
         # Fabric converts tensors among the arguments, but not those in a frozen dataclass.
         view, step, steps, total, processes, turn = when
@@ -182,26 +183,21 @@ class _Run:
 
     def epoch(self) -> None:
         """Train through all samples once."""
-        rank = self.fabric.global_rank
-        seed, done = self.context.seed, self.state.done
-        shuffle = seeded_generator(seed, "order", done)
-        draws = seeded_generator(seed, "augment", done, rank)
+        rank, seed, done = self.fabric.global_rank, self.context.seed, self.state.done
         torch.manual_seed(derive_seed(seed, "module", done, rank))
-        order = torch.randperm(len(self.data.train), generator=shuffle)[: self.used]
         views = fixed_views(self.data)
         view = done % views if views else None
-        inputs = self.data.train.x if view is None else view_of(self.data, view)
+        batches, share = self._batches(), slice(rank, None, self.world)
+        if view is None:
+            readings = read_drawn(self.data, seed, done, batches, share)
+        else:
+            readings = read_view(self.data, view, [index[share] for index in batches])
         self.module.train()
         self.companions.train()
         self.losses.clear()
         reported = time.monotonic()
-        for number, index in enumerate(torch.split(order, self.training.batch_size)):
-            if self.world > 1:
-                index = index[: len(index) // self.world * self.world][rank :: self.world]
-            x = inputs.index_select(0, index)
-            if view is None:
-                x = self.data.augmentation(x, draws)
-            self._learn(x, index, view, done * self.steps + number)
+        for number, (index, reading) in enumerate(zip(batches, readings, strict=True)):
+            self._learn(reading, index[share], view, done * self.steps + number)
             if time.monotonic() - reported > PROGRESS_SECONDS:
                 reported = time.monotonic()
                 self._refuse_nan()
@@ -209,15 +205,21 @@ class _Run:
         self._refuse_nan()
         self.state.done += 1
 
-    def _learn(self, x: Tensor, index: Tensor, view: int | None, number: int) -> None:
+    def _batches(self) -> list[Tensor]:
+        """The positions of this epoch's samples, a batch of all processes at a time."""
+        shuffle = seeded_generator(self.context.seed, "order", self.state.done)
+        order = torch.randperm(len(self.data.train), generator=shuffle)[: self.used]
+        batches = torch.split(order, self.training.batch_size)
+        return [index[: len(index) // self.world * self.world] for index in batches]
+
+    def _learn(self, reading: Reading, index: Tensor, view: int | None, number: int) -> None:
         device, training = self.fabric.device, self.training
-        y = self.data.train.y.index_select(0, index)
         share = rate_share(number, self.total, training.warmup, training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate * share
-        paired = self.data.train.paired
-        shown = None if paired is None else paired.index_select(0, index).to(device)
-        x, y, values = x.to(device), y.to(device), []
+        x, y = moved(reading[0], device), reading[1].to(device)
+        shown = None if reading[2] is None else moved(reading[2], device)
+        values = []
         for turn in range(self.turns):
             when = (view, number, self.steps, self.total, self.world, turn)
             loss = self.step(x, y, index, shown, when)

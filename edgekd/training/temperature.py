@@ -33,8 +33,8 @@ def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
 
 def teacher_temperature(teacher: Teacher, data: Data) -> float:
     """The temperature that fits a teacher on the validation samples."""
-    parts = torch.split(data.validation.shown, BATCH)
-    outputs = torch.cat([teacher_logits(teacher, part).float() for part in parts])
+    parts = data.validation.as_shown.batches(BATCH)
+    outputs = torch.cat([teacher_logits(teacher, part).float() for part, _ in parts])
     rows, labels = data.task.rows(outputs), data.task.row_labels(data.validation.y)
     assert rows is not None
     assert labels is not None

@@ -1,6 +1,5 @@
 """What the data says of its targets: in a recipe, in a source, and how samples carry it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +90,7 @@ def test_a_recipe_says_what_the_targets_of_a_file_are(tmp_path):
 @pytest.mark.parametrize(
     ("task", "y", "fault"),
     [
-        ("segmentation", np.full((12, 4, 4), 0.5), "targets are float64"),
+        ("segmentation", np.full((12, 4, 4), 0.5), "targets are floating-point numbers"),
         ("segmentation", np.full((12, 4, 4), -2), "label -2 of sample 0"),
         ("regression", np.full((12, 1), np.nan), "NaN or infinity"),
         ("regression", np.zeros(12), "give single targets as (N, 1)"),
@@ -131,7 +130,7 @@ def test_two_views_stay_together_and_teachers_are_shown_theirs():
     part = data.train.take(torch.tensor([5, 3]))
     assert torch.equal(profiles(part.shown[:, 0]), part.x)
     assert Samples(part.x, part.y).shown is part.x
-    other = replace(part, paired=part.paired + 1)
+    other = Samples(part.x, part.y, part.ids, part.shown + 1)
     assert other.sha256 != part.sha256, "what teachers see is part of the content"
 
 

@@ -122,7 +122,7 @@ def test_by_sensitivity_no_layer_costs_more_than_is_allowed(
 def test_sensitivity_without_samples_to_measure_on_is_refused(
     data: Data, trained: nn.Module
 ) -> None:
-    none = dataclasses.replace(data.validation, x=data.validation.x[:0], y=data.validation.y[:0])
+    none = data.validation.first(0)
     context = Context(load_target("x86"), dataclasses.replace(data, validation=none), [], Path())
     stage = Factorize(rank={"sensitivity": 0.01}, epochs=0)
     (fault,) = stage.check(Candidate(trained, data.example), context, "stages.1")

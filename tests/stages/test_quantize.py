@@ -9,7 +9,7 @@ import torch
 from taught_digits import teach_digits, teacher
 from torch import Tensor, fx, nn
 
-from edgekd.data.samples import Data
+from edgekd.data.samples import Data, Samples
 from edgekd.errors import ToolError
 from edgekd.network.evaluation import evaluate, predict
 from edgekd.quant import qat
@@ -247,7 +247,7 @@ def test_a_graph_that_strays_on_test_samples_alone_is_refused(
     """Calibration would not see it: the graph clamps what only a test sample reaches."""
     x = data.test.x.clone()
     x[7] *= 50.0
-    rare = dataclasses.replace(data, test=dataclasses.replace(data.test, x=x))
+    rare = dataclasses.replace(data, test=Samples(x, data.test.y))
     module = nn.Sequential(nn.Hardtanh(-100.0, 100.0), trained).eval()
     narrow = nn.Sequential(nn.Hardtanh(-1.0, 1.0), trained).eval()
     monkeypatch.setattr(stage_module, "export_graph", lambda _, x: export_graph(narrow, x))

@@ -13,7 +13,7 @@ from contexts import context
 from torch import Tensor, nn
 
 from edgekd.data.samples import Augmentation, Data, Samples
-from edgekd.data.views import view_of
+from edgekd.data.views import read_view
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate, predict
 from edgekd.training.checkpoint import read_tensors
@@ -38,6 +38,11 @@ def stripes(count: int, seed: int) -> Samples:
 def data(augmentation: Augmentation | None = None) -> Data:
     augmentation = augmentation or Augmentation()
     return Data("stripes", stripes(100, 0), stripes(60, 1), stripes(60, 2), 3, augmentation)
+
+
+def view_of(images: Data, view: int) -> Tensor:
+    """All training images in one of the fixed views."""
+    return next(read_view(images, view, [torch.arange(len(images.train))]))[0]
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -10,8 +10,9 @@ NO_GRADIENT = "the network's loss has no gradient with respect to its inputs"
 
 def has_gradient(network: nn.Module, samples: Samples) -> bool:
     """Whether the task's loss on a few samples depends on their inputs at all."""
-    x = samples.x[:8].clone().requires_grad_()
-    loss = samples.task.label_loss(network(x), samples.y[:8])
+    few = samples.first(8)
+    x = few.x.clone().requires_grad_()
+    loss = samples.task.label_loss(network(x), few.y)
     if not loss.requires_grad:
         return False
     (slope,) = torch.autograd.grad(loss, x, allow_unused=True)

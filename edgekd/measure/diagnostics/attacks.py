@@ -95,8 +95,8 @@ def attack(
 
     One step is FGSM, several are PGD from a random start.
     """
-    x, size = samples.x, epsilon
-    moved = x.clone()
+    x: Tensor = samples.x
+    moved, size = x.clone(), epsilon
     if steps > 1:
         size = 2.5 * epsilon / steps
         generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,7 @@
 
 import torch
 
-from edgekd.data.samples import sha256_of_tensors
+from edgekd.data.inputs import sha256_of_tensors
 from edgekd.network.identity import module_key
 from edgekd.network.load import content_hash, network_key
 from edgekd.run.plan.planned import Plan

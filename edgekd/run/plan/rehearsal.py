@@ -20,6 +20,7 @@ from edgekd.values.backend_lookup import backend_info
 from edgekd.values.candidate import Candidate
 from edgekd.values.progress import silent
 from edgekd.values.target import Target
+from edgekd.values.tree import rows
 
 SAMPLES = 32
 """Samples taken of each part of the data, and for calibrating ranges."""
@@ -53,7 +54,7 @@ def rehearse_stages(
             if candidate.is_floating:
                 floating = candidate
     if candidate.is_floating:  # a stage that quantizes checks it by itself
-        faults = _export_faults(candidate, context.data.test.x[:SAMPLES])
+        faults = _export_faults(candidate, context.data.test.first(SAMPLES).x)
         collect.faults.extend(faults)
         if faults:
             return None
@@ -83,7 +84,7 @@ def _few_samples(context: Context, work: Path) -> Context:
         validation=data.validation.some(SAMPLES),
         test=data.test.some(SAMPLES),
     )
-    ranges = None if context.calibration is None else context.calibration[:SAMPLES]
+    ranges = None if context.calibration is None else rows(context.calibration, slice(SAMPLES))
     return replace(context, data=few, calibration=ranges, work=work, cache=work, progress=silent)
 
 

@@ -90,7 +90,7 @@ def proof_of(
         return Proof(gone[0], gone[1], None, None, reason=reason)
     inputs = plan.data.test.x.numpy()
     outputs = device.infer(artifact, inputs, options_for(target, artifact))
-    reference = predict(each.reference.module, plan.data.test.x).numpy() if each.reference else None
+    reference = predict(each.reference.module, plan.data.test).numpy() if each.reference else None
     task = original.task
     scores = scores_of(outputs, original.y, str(artifact.path), task)
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)

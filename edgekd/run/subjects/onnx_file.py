@@ -14,7 +14,8 @@ from torch import nn
 
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.onnx.export import tensors_of, write_onnx
-from edgekd.data.samples import Data, sha256_of_tensors
+from edgekd.data.inputs import sha256_of_tensors
+from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError, InputError
 from edgekd.formats.onnx_file import external_files, read_onnx
 from edgekd.measure.diagnostics import Diagnostic, OfNetworks

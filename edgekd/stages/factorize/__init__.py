@@ -139,7 +139,7 @@ class Factorize(TrainingStage):
         moments: Mapping[str, Moments] = {}
         if self.weighted:
             x = context.calibration
-            x = context.data.train.x[:CALIBRATION] if x is None else x
+            x = context.data.train.first(CALIBRATION).x if x is None else x
             layers = {site.name: site.layer for site in sites}
             moments = input_moments(candidate.module, layers, x)
         spectra: Spectra = {}

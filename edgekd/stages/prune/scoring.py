@@ -141,7 +141,7 @@ def _batches(data: Data, samples: int, seed: int) -> Iterator[tuple[Tensor, Tens
     generator = seeded_generator(seed, "scoring")
     chosen = torch.randperm(len(data.train), generator=generator)[:samples]
     for index in torch.split(chosen, BATCH):
-        yield data.train.x[index], data.train.y[index]
+        yield data.train.gather(index)
 
 
 def _outputs_scored(

@@ -19,6 +19,7 @@ from edgekd.training.teachers.teacher import Teacher
 from edgekd.training.teachers.tflite import open_tflite
 from edgekd.training.teachers.torchscript import open_torchscript
 from edgekd.values.recipe import Network
+from edgekd.values.tree import described
 
 
 def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teacher:
@@ -34,7 +35,7 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
         return _module_teacher(network, folder, data, where, key)
     path = folder / network.name
     predictor = _open(network.kind, path, data, where)
-    probe = data.train.shown[:PROBE]
+    probe = data.train.first(PROBE).shown
     try:
         raw = predictor.predict(probe)
     except InputError:
@@ -47,7 +48,7 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
 
 
 def _open(source: str, path: Path, data: Data, where: str) -> Predictor:
-    sample = data.train.shown.shape[1:]
+    sample = data.shown.shape[1:]
     if source == "onnx":
         return open_onnx(path, sample, where)
     if source == "tflite":
@@ -66,11 +67,10 @@ def _module_teacher(
     name = network.name
     try:
         with torch.no_grad():
-            raw = module(data.train.shown[:PROBE])
+            raw = module(data.train.first(PROBE).shown)
     except Exception as error:
         raise InputError(
-            f"'{name}' fails on samples of shape {tuple(data.train.shown.shape[1:])}: "
-            f"{first_line(error)}",
+            f"'{name}' fails on samples of shape {described(data.shown)}: {first_line(error)}",
             where=where,
         ) from error
     if not isinstance(raw, torch.Tensor):

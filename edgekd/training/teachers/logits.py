@@ -14,8 +14,10 @@ from edgekd.data.samples import Data, Samples
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest
 from edgekd.store import read_errors
+from edgekd.values.tree import Tree, chunks, leaves
 
 PARTS = ("train", "validation", "test")
+BATCH = 256
 
 
 def open_logits(path: Path, data: Data, where: str) -> Callable[[Tensor], Tensor]:
@@ -90,12 +92,14 @@ def _check(values: Any, count: int, data: Data, where: str) -> None:
 
 
 def _note(rows: dict[bytes, Tensor], samples: Samples, values: Tensor) -> None:
-    for x, row in zip(samples.shown, samples.rows.tolist(), strict=True):
-        rows.setdefault(_digest(x), values[row])
+    row = iter(samples.rows.tolist())
+    for batch, _ in samples.as_shown.batches(BATCH):
+        for x in chunks(batch, 1):
+            rows.setdefault(_digest(x), values[next(row)])
 
 
 def _looked_up(rows: Mapping[bytes, Tensor], x: Tensor, path: Path) -> Tensor:
-    recorded = [rows.get(_digest(sample)) for sample in x]
+    recorded = [rows.get(_digest(sample)) for sample in chunks(x, 1)]
     absent = sum(values is None for values in recorded)
     if absent:
         raise InputError(
@@ -107,5 +111,8 @@ def _looked_up(rows: Mapping[bytes, Tensor], x: Tensor, path: Path) -> Tensor:
     return torch.stack([values for values in recorded if values is not None])
 
 
-def _digest(x: Tensor) -> bytes:
-    return hashlib.blake2b(x.contiguous().numpy().tobytes(), digest_size=16).digest()
+def _digest(x: Tree) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in leaves(x):
+        digest.update(leaf.contiguous().numpy().tobytes())
+    return digest.digest()

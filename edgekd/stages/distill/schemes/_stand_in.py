@@ -18,7 +18,7 @@ def only(data: Data, train: Samples, validation: Samples | None = None) -> Data:
 
 def none_of(data: Data) -> Samples:
     """No samples, in the shape of the data's."""
-    return Samples(data.train.x[:0], data.train.y[:0])
+    return data.train.first(0)
 
 
 def ticks(data: Data, count: int) -> Data:

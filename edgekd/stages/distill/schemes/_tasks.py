@@ -67,6 +67,6 @@ def accuracy_by_task(student: nn.Module, data: Data, tasks: Tasks) -> str:
         if not len(samples):
             shares.append("unknown")
             continue
-        predicted = predict(student, samples.x).argmax(1)
+        predicted = predict(student, samples).argmax(1)
         shares.append(f"{float((predicted == samples.y).double().mean()):.3f}")
     return f"validation accuracy by task: {', '.join(shares)}"

@@ -31,6 +31,7 @@ from edgekd.training.teachers.black_box import BlackBox
 from edgekd.training.teachers.logits import open_logits
 from edgekd.training.teachers.outputs import Outputs
 from edgekd.values.recipe import DataTable
+from edgekd.values.tree import described, same_form
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1910.03581")
@@ -72,10 +73,10 @@ class Federated(Scheme):
             public, private = self._parts(context)
         except InputError as fault:
             return list(getattr(fault, "faults", (fault,)))
-        if public.train.x.shape[1:] != context.data.train.x.shape[1:]:
-            found, wanted = tuple(public.train.x.shape[1:]), tuple(context.data.train.x.shape[1:])
-            message = f"the public samples have shape {found}"
-            faults.append(InputError(message, where=f"{place}.public", allowed=str(wanted)))
+        if not same_form(public.example, context.data.example):
+            message = f"the public samples have shape {described(public.example)}"
+            allowed = described(context.data.example)
+            faults.append(InputError(message, where=f"{place}.public", allowed=allowed))
         for number, part in enumerate(private, 1):
             if len(part.train) < 2:
                 message = f"client {number} gets only {len(part.train)} samples"
@@ -121,7 +122,7 @@ class Federated(Scheme):
         self, network: nn.Module, client: int, size: int, context: Context, number: int
     ) -> Teacher:
         """A client as the others see it: a file of its logits for the public samples."""
-        answers = predict(network, context.data.train.x).half().numpy()
+        answers = predict(network, context.data.train).half().numpy()
         path = context.work / f"round-{number}" / f"answers-{client + 1}.npy"
         write_beside(path, npy(answers))
         return BlackBox(
@@ -136,15 +137,16 @@ class Federated(Scheme):
         """The public data, without labels, and each client's own."""
         train, order = context.data.train, torch.arange(len(context.data.train))
         if self.public is not None:
-            x = load_data(self.public, context.folder).train.x
+            public_samples = load_data(self.public, context.folder).train
         else:
             with seeded(context.seed, "public"):
                 order = torch.randperm(len(train))
             count = max(1, round(self.public_share * len(train)))
-            x, order = train.x[order[:count]], order[count:]
+            public_samples, order = train.take(order[:count]), order[count:]
         shares = dirichlet_shares(train.y[order], self.clients, self.concentration, context.seed)
         private = [only(context.data, train.take(order[part])) for part in shares]
-        nameless = Samples(x, torch.zeros(len(x), dtype=torch.int64))
+        labels = torch.zeros(len(public_samples), dtype=torch.int64)
+        nameless = Samples(public_samples.inputs, labels)
         public = only(context.data, nameless, context.data.validation)
         return _unchanged(public), private
 

@@ -70,7 +70,7 @@ class Mutual(Scheme):
             for number, network in enumerate(networks):
                 with torch.set_grad_enabled(number in learners):
                     answers.append(network(batch.x).float())
-            total = batch.x.new_zeros(())
+            total = torch.zeros((), device=batch.y.device)
             for number in learners:
                 own, others = answers[number], answers[:number] + answers[number + 1 :]
                 total = total + comparison.labels(own, batch)

@@ -67,7 +67,9 @@ class Specialists(Scheme):
         general = context.teachers[0]
         assert general.module is not None
         with eval_mode([general]):
-            chances = torch.softmax(general.logits(context.data.train.x).float(), dim=1)
+            parts = context.data.train.batches(256)
+            logits = torch.cat([general.logits(x).float() for x, _ in parts])
+            chances = torch.softmax(logits, dim=1)
             groups = confusable(chances, self.specialists, context.seed)
             made = [self._specialist(general, n, group, context) for n, group in enumerate(groups)]
             taught = teach(
