@@ -54,9 +54,9 @@ class Described(ABC):
             if package.required and not has_module(package.module)
         ]
 
-    def inner_tensors(self, path: Path, x: np.ndarray) -> list[InnerTensor] | None:
-        """Every quantized tensor that one of its files computes for the input `x`, in the order of
-        execution; None where its runtime does not show them."""
+    def inner_tensors(self, path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTensor] | None:
+        """Every quantized tensor that one of its files computes for these inputs (1, ...), in the
+        order of execution; None where its runtime does not show them."""
         return None
 
     def inspect(self, path: Path, target: Target | None) -> Inspection:

@@ -86,11 +86,16 @@ class Device(Protocol):
         file.
         """
 
-    def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
-        """Float outputs (N, ...) for float inputs (N, ...), in batches of the artifact's own size.
+    def infer(
+        self, artifact: Artifact, inputs: Sequence[np.ndarray], options: Options
+    ) -> tuple[np.ndarray, ...]:
+        """Every output (N, ...) for inputs (N, ...), in batches of the artifact's own size.
 
-        Quantized inputs and outputs are converted with the artifact's own scales. `input_layout`
-        "NHWC", in the options or the artifact's facts, transposes NCHW inputs.
+        Inputs are in the order of `artifact.inputs`, outputs in that of `artifact.outputs`. Floats
+        for a quantized input are put on its grid, and quantized outputs become float32. Integers
+        and flags keep their type; an input of another type is cast only if its values fit.
+        `input_layout` "NHWC", in the options or the artifact's facts, transposes NCHW inputs.
+        Raises `InputError` for inputs of another number, shape or type than the artifact takes.
         """
 
     def benchmark(

@@ -168,7 +168,7 @@ class OnnxRuntime(Model):
 
     def whole(self, arrays: Arrays) -> Arrays:  # for a single inference, binding is not usual
         feeds = {info["name"]: array for info, array in zip(self.inputs, arrays)}
-        return list(self.session.run(None, feeds))
+        return list(self.session.run([info["name"] for info in self.outputs], feeds))
 
 
 class LiteRT(Model):
@@ -466,11 +466,23 @@ def load(request: Table) -> Any:
         raise Fault("failed", "not enough memory to load it") from None
     except Exception as error:
         raise Fault("bad-model", f"{name} can't load it: {first_line(error)}") from error
-    for infos, key in ((model.inputs, "inputs"), (model.outputs, "outputs")):
-        for info, given in zip(infos, request.get(key) or []):
+    for key in ("inputs", "outputs"):
+        described = request.get(key) or []
+        infos = in_order_of(getattr(model, key), described)
+        setattr(model, key, infos)
+        for info, given in zip(infos, described):
             if given.get("scale"):
                 info.update(scale=given["scale"], zero_point=given.get("zero_point") or 0)
     return model
+
+
+def in_order_of(infos: Arrays, described: Arrays) -> Arrays:
+    """A model's inputs or outputs in the order of a description that names all of them."""
+    named = {info["name"]: info for info in infos}
+    names = [given["name"] for given in described]
+    if len(named) != len(infos) or len(set(names)) != len(names) or set(names) != set(named):
+        return infos
+    return [named[name] for name in names]
 
 
 def random_inputs(model: Any, seed: int) -> Arrays:
@@ -500,57 +512,109 @@ def random_inputs(model: Any, seed: int) -> Arrays:
 
 
 def to_model(x: Any, info: Info, layout: str) -> Any:
-    """Floats as the model takes them: channels last if requested, quantized if it has a scale."""
+    """Values as the model takes them: channels last if requested, floats quantized if it has a
+    scale. Integers and flags stay what they are: of another type they are cast only if they fit."""
     import numpy as np
 
     if layout == "NHWC" and x.ndim == 4:
         x = x.transpose(0, 2, 3, 1)
     dtype = np.dtype(info["dtype"])
-    if dtype.kind in "iu" and info.get("scale"):
+    if dtype.kind in "iu" and info.get("scale") and x.dtype.kind == "f":
         limits = np.iinfo(dtype.name)
         steps = np.rint(x / np.float32(info["scale"])) + info.get("zero_point", 0)
         x = np.clip(steps, limits.min, limits.max)
-    return np.ascontiguousarray(x, dtype)
+    elif dtype.kind in "iub" and x.dtype != dtype:
+        cast = x.astype(dtype)
+        strays = cast.astype(x.dtype) != x
+        if x.size and strays.any():
+            raise Fault(
+                "bad-request",
+                f"its input '{info['name']}' takes {dtype.name}, but got {x[strays].flat[0]}",
+            )
+        x = cast
+    return np.require(x, dtype, "C")
 
 
 def from_model(y: Any, info: Info) -> Any:
-    """Float32 from the model's outputs."""
+    """A model's output: float32 if it is floats or has a scale, else integers as they are."""
     import numpy as np
 
+    y = np.asarray(y)
     if y.dtype.kind in "iu" and info.get("scale"):
         return (y.astype(np.float32) - info.get("zero_point", 0)) * np.float32(info["scale"])
-    return y.astype(np.float32, copy=False)
+    return y.astype(np.float32, copy=False) if y.dtype.kind == "f" else y
+
+
+def rows_per_run(infos: Arrays, lengths: list[int], batch: int) -> list[int]:
+    """How many rows of each array one inference takes.
+
+    `lengths` are the arrays' first dimensions. A fixed size is the model's own, and a scalar takes
+    one value; inputs that leave it open follow those that don't, or take `batch`.
+    """
+    if len(infos) != len(lengths):
+        names = ", ".join(info["name"] for info in infos)
+        raise Fault(
+            "bad-request", f"it has {len(infos)} inputs ({names}), but got {len(lengths)} arrays"
+        )
+    own = [info["shape"][0] if info["shape"] else 1 for info in infos]
+    fixed = [(length, size) for length, size in zip(lengths, own) if size > 0]
+    length, size = fixed[0] if fixed else (1, 1)
+    rows = [
+        each if each > 0 else max(count * size // max(length, 1), 1) if fixed else batch
+        for count, each in zip(lengths, own)
+    ]
+    if any(count * rows[0] != lengths[0] * each for count, each in zip(lengths, rows)):
+        raise Fault("bad-request", f"its inputs have different numbers of samples: {lengths}")
+    if not lengths or not lengths[0]:
+        raise Fault("bad-request", "there are no samples to run it on")
+    return rows
+
+
+def ready_for(x: Any, missing: int, info: Info, layout: str) -> Any:
+    """The rows of one inference as the model takes them, with the last one repeated where rows are
+    missing."""
+    import numpy as np
+
+    expected = info["shape"]
+    padded = np.concatenate([x, np.repeat(x[-1:], missing, 0)]) if missing else x
+    ready = to_model(padded if expected else padded[0], info, layout)
+    if len(expected) != ready.ndim or any(
+        want not in (-1, have) for want, have in zip(expected[1:], ready.shape[1:])
+    ):
+        found = f"but got {list(ready.shape)}"
+        raise Fault(
+            "bad-request", f"its input '{info['name']}' takes shape {list(expected)}, {found}"
+        )
+    return ready
 
 
 def infer_all(
-    model: Any, x: Any, layout: str, output: int, batch: int, tick: Callable[[int], None]
-) -> Any:
-    """Outputs (N, ...) of inputs (N, ...), in batches of the model's own size, the last one
-    padded."""
+    model: Any, arrays: Arrays, layout: str, batch: int, tick: Callable[[int], None]
+) -> Arrays:
+    """Every output (N, ...) for inputs (N, ...), both in the model's order, in batches of its own
+    size, the last one padded."""
     import numpy as np
 
-    if len(model.inputs) != 1:
-        raise Fault("bad-request", f"it has {len(model.inputs)} inputs; only one is supported")
-    info, parts = model.inputs[0], []
-    expected = info["shape"]
-    size = batch if expected[0] == -1 else expected[0]
-    for start in range(0, len(x), size):
-        chunk = x[start : start + size]
-        missing = 0 if expected[0] == -1 else size - len(chunk)
-        padded = np.concatenate([chunk, np.repeat(chunk[-1:], missing, 0)]) if missing else chunk
-        ready = to_model(padded, info, layout)
-        if len(expected) != ready.ndim or any(
-            want not in (-1, have) for want, have in zip(expected[1:], ready.shape[1:])
-        ):
-            message = f"it takes inputs of shape {list(expected)}, but got {list(ready.shape)}"
-            raise Fault("bad-request", message)
-        model.feed([ready])
+    count = len(arrays[0]) if arrays else 0
+    rows = rows_per_run(model.inputs, [len(x) for x in arrays], batch)
+    has_size = any(not info["shape"] or info["shape"][0] > 0 for info in model.inputs)
+    parts = []
+    for start in range(-(-count // rows[0])):
+        chunks = [x[start * size : (start + 1) * size] for x, size in zip(arrays, rows)]
+        share = len(chunks[0]) / rows[0]
+        model.feed([
+            ready_for(x, size - len(x) if has_size else 0, info, layout)
+            for x, size, info in zip(chunks, rows, model.inputs)
+        ])  # fmt: skip
         model.run()
-        y = model.fetch()[output]
-        named = model.outputs[output] if output < len(model.outputs) else {}
-        parts.append(from_model(y, named)[: len(chunk)])
-        tick(start + len(chunk))
-    return np.concatenate(parts)
+        found = []
+        for which, raw in enumerate(model.fetch()):
+            y = from_model(raw, model.outputs[which] if which < len(model.outputs) else {})
+            y = np.atleast_1d(y)
+            found.append(y[: round(len(y) * share)] if has_size else y)
+        parts.append(found)
+        tick(start * rows[0] + len(chunks[0]))
+    return [np.concatenate(each) for each in zip(*parts)]
 
 
 def read(path: str) -> str:
@@ -748,25 +812,27 @@ class Agent:
         }
 
     def infer(self, request: Table) -> Table:
-        """Run a file of float inputs (.npy), which is then removed; write a file of raw float32
-        outputs."""
+        """Run a file of inputs, one .npy after another, which is then removed; write a file of
+        the raw outputs, one after another, little-endian."""
         import numpy as np
 
         model = self.models[request["model"]]
-        x = np.load(request["input"], allow_pickle=False)
+        with open(request["input"], "rb") as stream:
+            arrays = [np.load(stream, allow_pickle=False) for _ in range(request["count"])]
         os.unlink(request["input"])
-        layout, output = request.get("input_layout", ""), request.get("output_index", 0)
-        tick = self._sign_of_life(request, len(x), 1.0)
-        y = infer_all(model, x, layout, output, request.get("batch", 64), tick)
+        tick = self._sign_of_life(request, len(arrays[0]) if arrays else 0, 1.0)
+        layout, batch = request.get("input_layout", ""), request.get("batch", 64)
+        outputs = infer_all(model, arrays, layout, batch, tick)
         partial = request["output"] + ".part"
         try:
             with open(partial, "wb") as stream:
-                stream.write(np.ascontiguousarray(y, "<f4").tobytes())
+                for y in outputs:
+                    stream.write(np.ascontiguousarray(y, y.dtype.newbyteorder("<")).tobytes())
             os.replace(partial, request["output"])
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
-        return {"shape": list(y.shape)}
+        return {"outputs": [{"shape": list(y.shape), "dtype": y.dtype.name} for y in outputs]}
 
     def _sign_of_life(self, request: Table, least: int, every_s: float) -> Callable[[int], None]:
         """Report progress at most once per interval and restart the alarm: a slow or long request

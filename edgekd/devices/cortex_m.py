@@ -70,16 +70,18 @@ class CortexM:
             raise InputError("generated C describes its tensors in its header", where=str(path))
         return self._host.probe(path, runtime, options)
 
-    def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
-        """Float outputs (N, ...) for float inputs (N, ...).
+    def infer(
+        self, artifact: Artifact, inputs: Sequence[np.ndarray], options: Options
+    ) -> tuple[np.ndarray, ...]:
+        """Every output (N, ...) for inputs (N, ...).
 
         Raises `ToolError` if the emulated processor computes something else than this machine.
         """
         if artifact.runtime != "c":
             return self._host.infer(artifact, inputs, options)
-        entry, exit_ = artifact.inputs[0], artifact.outputs[0]
+        (x,), entry, exit_ = inputs, artifact.inputs[0], artifact.outputs[0]
         layout = str(artifact.facts.get("input_layout", ""))
-        quantized = to_model(inputs, entry.model_dump(), layout).reshape(len(inputs), -1)
+        quantized = to_model(x, entry.model_dump(), layout).reshape(len(x), -1)
         with tempfile.TemporaryDirectory(prefix="edgekd-c-") as work:
             computed = hosted.run(hosted.build(artifact.path, Path(work)), quantized)
             image = emulation.build(artifact.path, self.cpu, Path(work))
@@ -90,7 +92,7 @@ class CortexM:
                 where=str(artifact.path),
             )
         outputs: np.ndarray = from_model(computed, exit_.model_dump())
-        return outputs.reshape(len(inputs), *exit_.shape[1:])
+        return (outputs.reshape(len(x), *exit_.shape[1:]),)
 
     def benchmark(
         self, artifacts: Sequence[Artifact], options: Options | Sequence[Options], *, quick: bool

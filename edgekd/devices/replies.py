@@ -2,8 +2,9 @@
 
 import json
 import math
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from edgekd.errors import EdgekdError, InputError, MissingRuntime, ToolError
@@ -76,10 +77,27 @@ class Hello(Reply):
     numpy: Words = ""
 
 
-class Inferred(Reply):
-    """The outputs are in the file that the request named."""
+OutputType = Literal[
+    "float32", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"
+]
+
+
+class Output(Reply):
+    """The shape and type of one output."""
 
     shape: tuple[Size, ...] = Field(min_length=1, max_length=16)
+    dtype: OutputType
+
+    @property
+    def bytes(self) -> int:
+        """Its size in the file of outputs."""
+        return math.prod(self.shape) * int(np.dtype(self.dtype).itemsize)
+
+
+class Inferred(Reply):
+    """The outputs are in the file that the request named, one after another."""
+
+    outputs: tuple[Output, ...] = Field(min_length=1, max_length=256)
 
 
 class Benchmarked(Reply):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgekd.devices import Options, Recording, Samples, Scope
+from edgekd.devices.agent import Fault, rows_per_run
 from edgekd.devices.recording import AgentRecording
 from edgekd.devices.replies import (
     Benchmarked,
@@ -21,6 +22,7 @@ from edgekd.devices.replies import (
     Inferred,
     Loaded,
     Looked,
+    Output,
     checked,
     decode,
     fault_of,
@@ -28,7 +30,7 @@ from edgekd.devices.replies import (
 )
 from edgekd.devices.samples import no_samples, samples_of, threads_of
 from edgekd.devices.transport import Channel, Disconnected, Transport
-from edgekd.errors import EdgekdError, MissingRuntime, ToolError
+from edgekd.errors import EdgekdError, InputError, MissingRuntime, ToolError
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.backend_lookup import runners
@@ -122,16 +124,21 @@ class AgentDevice:
         inputs, outputs = loaded.inputs, loaded.outputs
         return tuple(one.info() for one in inputs), tuple(one.info() for one in outputs)
 
-    def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
-        parts: list[np.ndarray] = []
-        start = 0
-        while start < len(inputs) or not parts:
-            loaded = self._persistently(lambda: self._loaded_model(artifact, options))
-            count = _chunk(loaded, inputs, options)
-            chunk = inputs[start : start + count]
+    def infer(
+        self, artifact: Artifact, inputs: Sequence[np.ndarray], options: Options
+    ) -> tuple[np.ndarray, ...]:
+        if not inputs:
+            raise InputError("there are no inputs to run it on", where=str(artifact.path))
+        loaded = self._persistently(lambda: self._loaded_model(artifact, options))
+        rows = _rows(loaded, inputs, options, str(artifact.path))
+        runs = max(CHUNK_BYTES // max(_bytes_per_run(inputs, rows), 1), 1)
+        parts: list[list[np.ndarray]] = []
+        for done in range(0, -(-len(inputs[0]) // rows[0]), runs):
+            chunk = [
+                x[done * size : (done + runs) * size] for x, size in zip(inputs, rows, strict=True)
+            ]
             parts.append(self._persistently(lambda: self._infer(chunk, artifact, options)))  # noqa: B023
-            start += count
-        return np.concatenate(parts)
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
     def _loaded_model(self, artifact: Artifact, options: Options) -> Loaded:
         """The model in the shared agent, loaded if it is not there, or no longer."""
@@ -142,27 +149,29 @@ class AgentDevice:
             self._loaded[key] = self._load(channel, request, str(artifact.path))
         return self._loaded[key]
 
-    def _infer(self, x: np.ndarray, artifact: Artifact, options: Options) -> np.ndarray:
+    def _infer(
+        self, arrays: Sequence[np.ndarray], artifact: Artifact, options: Options
+    ) -> list[np.ndarray]:
         place = str(artifact.path)
         model = self._loaded_model(artifact, options).model
         self._count += 1
         source = self._transport.scratch(f"inputs-{self._count}.npy")
-        there = self._transport.scratch(f"outputs-{self._count}.f32")
+        there = self._transport.scratch(f"outputs-{self._count}.raw")
         request = {
             "command": "infer",
             "model": model,
             "input": source,
+            "count": len(arrays),
             "output": there,
             "input_layout": _layout(artifact, options),
             "batch": options.get("batch", 64),
-            "output_index": options.get("output_index", 0),
         }
         try:
-            self._transport.write(source, _npy(x))
-            shape = checked(Inferred, self._ask(self._shared(), request, place), place).shape
-            size = 4 * math.prod(shape)
-            if shape[0] != len(x) or size > LARGEST_OUTPUT:
-                raise ToolError(f"outputs of shape {shape} for {len(x)} inputs", where=place)
+            self._transport.write(source, _npy(arrays))
+            outputs = checked(Inferred, self._ask(self._shared(), request, place), place).outputs
+            size = sum(each.bytes for each in outputs)
+            if size > LARGEST_OUTPUT:
+                raise ToolError(f"outputs of {size:,} bytes for one chunk of inputs", where=place)
             content = self._transport.take(there, size)
         except Disconnected:
             raise
@@ -170,8 +179,9 @@ class AgentDevice:
             self._drop()
             raise
         if len(content) != size:
-            raise ToolError(f"{len(content)} bytes of outputs of shape {shape}", where=place)
-        return np.frombuffer(content, "<f4").reshape(shape)
+            shapes = ", ".join(str(each.shape) for each in outputs)
+            raise ToolError(f"{len(content)} bytes of outputs of shapes {shapes}", where=place)
+        return _unpacked(content, outputs)
 
     def benchmark(
         self,
@@ -359,18 +369,38 @@ class AgentDevice:
         return ToolError(f"the runtime {why} on {self.name}", where=place, hint=hint)
 
 
-def _chunk(loaded: Loaded, inputs: np.ndarray, options: Options) -> int:
-    """How many samples to send at once: whole batches of the model's own size."""
-    own = loaded.inputs[0].shape[0] if loaded.inputs and loaded.inputs[0].shape else -1
-    batch = own if own > 0 else int(options.get("batch", 64))
-    bytes_each = max(4 * math.prod(inputs.shape[1:]), 1)
-    return max(CHUNK_BYTES // bytes_each // batch, 1) * batch
+def _rows(loaded: Loaded, inputs: Sequence[np.ndarray], options: Options, place: str) -> list[int]:
+    """How many rows of each input one inference takes. Raises `InputError` if they don't fit."""
+    infos = [one.model_dump() for one in loaded.inputs]
+    try:
+        return rows_per_run(infos, [len(x) for x in inputs], int(options.get("batch", 64)))
+    except Fault as fault:
+        raise fault_of(fault.answer["error"], place) from None
 
 
-def _npy(x: np.ndarray) -> bytes:
+def _bytes_per_run(inputs: Sequence[np.ndarray], rows: Sequence[int]) -> int:
+    return sum(
+        size * x.dtype.itemsize * math.prod(x.shape[1:])
+        for x, size in zip(inputs, rows, strict=True)
+    )
+
+
+def _npy(arrays: Sequence[np.ndarray]) -> bytes:
+    """The arrays as one .npy after another: floats in float32, integers and flags as they are."""
     stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(x, np.float32))
+    for x in arrays:
+        np.save(stream, np.ascontiguousarray(x, np.float32 if x.dtype.kind == "f" else x.dtype))
     return stream.getvalue()
+
+
+def _unpacked(content: bytes, outputs: Sequence[Output]) -> list[np.ndarray]:
+    arrays, start = [], 0
+    for each in outputs:
+        part = content[start : start + each.bytes]
+        arrays.append(np.frombuffer(part, np.dtype(each.dtype).newbyteorder("<")))
+        arrays[-1] = arrays[-1].reshape(each.shape)
+        start += each.bytes
+    return arrays
 
 
 def _layout(artifact: Artifact, options: Options) -> str:

@@ -8,9 +8,11 @@ from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.devices import Device, Options
 from edgekd.errors import ToolError
+from edgekd.measure.outputs import main_output
 from edgekd.measure.resampling import DRAWS, interval, means
 from edgekd.values.artifact import Artifact
 from edgekd.values.measurement import Kind, Measurement
+from edgekd.values.tree import leaves
 
 
 def accuracy_measurement(
@@ -76,9 +78,10 @@ def scores_of(
 def evaluate_artifact(
     device: Device, artifact: Artifact, samples: Samples, options: Options
 ) -> tuple[Measurement, np.ndarray]:
-    """Run a file over all samples on a device; returns its accuracy and outputs (N, ...) in
-    float32."""
-    outputs = device.infer(artifact, samples.x.numpy(), options)
+    """Run a file over all samples on a device; returns its accuracy and its main output
+    (N, ...)."""
+    found = device.infer(artifact, [x.numpy() for x in leaves(samples.x)], options)
+    outputs = found[main_output([info.name for info in artifact.outputs])]
     task = samples.task
     scores = scores_of(outputs, samples.y.numpy(), str(artifact.path), task)
     return accuracy_measurement(scores, device.name, device.kind, task.metric), outputs

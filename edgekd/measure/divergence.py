@@ -18,6 +18,7 @@ from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact
 from edgekd.values.backend_lookup import backend_of
 from edgekd.values.inner_tensor import InnerTensor
+from edgekd.values.tree import Tree, leaves
 
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 _DEQUANTIZE = "quantized_decomposed.dequantize"
@@ -34,16 +35,17 @@ class Divergence:
 
 
 def divergence_of(
-    graph: fx.GraphModule, artifact: Artifact, x: np.ndarray, most: float
+    graph: fx.GraphModule, artifact: Artifact, inputs: Tree, most: float
 ) -> Divergence:
     """See `edgekd.measure.parity.first_difference`."""
     backend = backend_of(artifact.format)
-    seen = BACKENDS.get(backend).make().inner_tensors(artifact.path, x) if backend else None
+    arrays = [tensor.numpy() for tensor in leaves(inputs)]
+    seen = BACKENDS.get(backend).make().inner_tensors(artifact.path, arrays) if backend else None
     if seen is None:
         return Divergence(
             f"unknown: a {artifact.format} artifact does not expose its intermediate tensors"
         )
-    points = _reference_points(graph, x)
+    points = _reference_points(graph, inputs)
     matches = _matched(points, seen)
     if not matches:
         return Divergence(
@@ -51,7 +53,7 @@ def divergence_of(
             f"matches one of the reference's {len(points)}"
         )
     run = _Forced(graph, matches)
-    run.run(torch.from_numpy(x))
+    run.run(inputs)
     for name, lsb in run.differences:
         if lsb > most:
             return Divergence(f"{name}: {lsb:.0f} LSB from the reference on the same input")
@@ -84,10 +86,10 @@ class _Recorder(fx.Interpreter):
         return result
 
 
-def _reference_points(graph: fx.GraphModule, x: np.ndarray) -> list[_Point]:
+def _reference_points(graph: fx.GraphModule, inputs: Tree) -> list[_Point]:
     recorder = _Recorder(graph)
     with torch.no_grad():
-        recorder.run(torch.from_numpy(x))
+        recorder.run(inputs)
     return recorder.points
 
 

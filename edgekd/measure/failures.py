@@ -1,5 +1,6 @@
 """Whether a failed parity check is due to the file or to the device that ran it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,23 @@ MUCH_NEARER = 0.1
 
 
 def attribute_failure(
-    device: Device, artifact: Artifact, options: dict[str, Any], inputs: np.ndarray, parity: Parity
-) -> Parity:
+    device: Device, artifact: Artifact, options: dict[str, Any], inputs: Sequence[np.ndarray],
+    parity: Parity, output: int = 0,
+) -> Parity:  # fmt: skip
     """Attribute a parity failure to the device if this machine's runtime agrees with the reference.
 
-    Only the worst sample is compared. The parity is returned with the device named, or unchanged if
-    the failure is the file's or this machine can't tell.
+    Only the worst sample is compared, in the output at that position. The parity is returned with
+    the device named, or unchanged if the failure is the file's or this machine can't tell.
     """
     if parity.verdict == "pass" or device.name == "host" or parity.worst_reference is None:
         return parity
-    worst = inputs[parity.worst_sample : parity.worst_sample + 1]
+    worst = [x[parity.worst_sample : parity.worst_sample + 1] for x in inputs]
     host = open_device("host")
     try:
         if host.can_run(artifact):
             return parity
-        here = float(host.infer(artifact, worst, options).reshape(-1)[parity.worst_output])
+        outputs = host.infer(artifact, worst, options)
+        here = float(outputs[output].reshape(-1)[parity.worst_output])
     except EdgekdError:
         return parity
     finally:

@@ -8,6 +8,7 @@ from pydantic import FiniteFloat, NonNegativeInt
 from edgekd.errors import ToolError
 from edgekd.values.artifact import Artifact
 from edgekd.values.tables import Value
+from edgekd.values.tree import Tree, rows
 
 LSB_EDGES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 RELATIVE_EDGES = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -43,7 +44,9 @@ class Parity(Value):
     (`rounding_adds_up`). `worst_sample` is the index of the input with the largest difference, and
     `worst_output` the index of the output within it (flattened). `top1_agreement` is None if a
     sample has only one output. `reason` says why a number is None. `first_difference` names the
-    first layer that differs, once `first_difference()` has looked for it.
+    first layer that differs, once `first_difference()` has looked for it. Of an artifact with
+    several outputs this is the one that the task reads, `verdict` is that of all, and `outputs` has
+    each by its name.
     """
 
     reference: str
@@ -63,6 +66,7 @@ class Parity(Value):
     worst_value: FiniteFloat | None
     first_difference: str = ""
     reason: str = ""
+    outputs: dict[str, "Parity"] = {}
 
 
 def compare(
@@ -77,10 +81,13 @@ def compare(
     `scale` is the step of the output's grid, None for a float artifact. `tolerance` is in LSB with
     a scale (default 2), and relative to the reference's largest magnitude without (default 0.001).
     Embeddings (N, C) of length 1 are compared on the unit sphere: one distance a sample, which says
-    the angle between the vectors, however many components share it. Arguments are arrays or
+    the angle between the vectors, however many components share it. Integers without a grid, such
+    as class indices, are equal or not: one of a thousand may differ. Arguments are arrays or
     tensors. Outputs that are not finite never pass. Raises `ToolError` if
     the shapes differ or there is nothing to compare.
     """
+    if scale is None and np.asarray(reference).dtype.kind in "iub":
+        return _compare_integers(np.asarray(reference), np.asarray(outputs), name)
     expected, found = _flat(reference), _flat(outputs)
     if expected.shape != found.shape or expected.size == 0:
         raise ToolError(
@@ -124,6 +131,32 @@ def compare(
         worst_reference=float(expected[sample, output]),
         worst_value=None if broken[sample, output] else float(found[sample, output]),
         reason=_reason(int(broken.sum()), scale),
+    )
+
+
+def _compare_integers(expected: np.ndarray, found: np.ndarray, name: str) -> Parity:
+    """Compare outputs that are indices or flags: the difference is the share that is not equal."""
+    if expected.shape != found.shape or expected.size == 0:
+        raise ToolError(
+            f"the artifact has outputs of shape {found.shape}, its reference {expected.shape}"
+        )
+    differs = _flat(expected) != _flat(found)
+    sample, output = (int(i) for i in np.unravel_index(int(differs.argmax()), differs.shape))
+    share = float(differs.mean())
+    return Parity(
+        reference=name,
+        samples=len(expected),
+        top1_agreement=1.0 - share,
+        verdict="fail" if share > ROUNDING_SHARE else "pass",
+        tolerance=ROUNDING_SHARE,
+        histogram=_histogram(differs.astype(np.float64), "relative"),
+        max_relative=share,
+        mean_relative=share,
+        worst_sample=sample,
+        worst_output=output,
+        worst_reference=float(_flat(expected)[sample, output]),
+        worst_value=float(_flat(found)[sample, output]),
+        reason=f"integers: {int(differs.sum()):,} of {differs.size:,} differ",
     )
 
 
@@ -184,17 +217,16 @@ def _reason(broken: int, scale: float | None) -> str:
 
 
 def first_difference(
-    candidate_graph: Any, artifact: Artifact, x: Any, tolerance: float = TOLERANCE_LSB
+    candidate_graph: Any, artifact: Artifact, inputs: Tree, tolerance: float = TOLERANCE_LSB
 ) -> str:
     """Name the first layer of a quantized artifact that computes something else than the graph.
 
-    `candidate_graph` is the fake-quantized `fx.GraphModule` and `x` (1, ...) one float input, the
-    worst sample. Each layer of the graph runs on the artifact's own inputs to that layer, so an
-    error counts once, where it arises, and rounding does not accumulate. `tolerance` is in LSB of
-    the layer's output. Works for ONNX and TFLite files with quantized tensors; for others, and if
-    no single layer is responsible, the sentence says so.
-    """
+    `candidate_graph` is the fake-quantized `fx.GraphModule` and `inputs` the tree (1, ...) of one
+    sample, the worst. Each layer of the graph runs on the artifact's own inputs to that layer, so
+    an error counts once, where it arises, and rounding does not accumulate. `tolerance` is in LSB
+    of the layer's output. Works for ONNX and TFLite files with quantized tensors; for others, and
+    if no single layer is responsible, the sentence says so."""
     from edgekd.measure.divergence import divergence_of
 
-    x = np.asarray(x, dtype=np.float32)[:1]
-    return divergence_of(candidate_graph, artifact, x, tolerance).sentence
+    sample = rows(inputs, slice(0, 1))
+    return divergence_of(candidate_graph, artifact, sample, tolerance).sentence

@@ -1,6 +1,6 @@
 """Finds what a quantized graph computes in integers and what it leaves in float."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -8,6 +8,7 @@ from torch import fx, nn
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
+from edgekd.values.tree import leaves
 
 _INTEGER = ops.WEIGHTED | ops.FUSED | ops.REGRIDDED | ops.SHARED | ops.JOINED
 """Operators for which runtimes have integer kernels; all others compute in float."""
@@ -67,13 +68,14 @@ def _is_tensor(node: fx.Node) -> bool:
     return node.op != "get_attr" and isinstance(node.meta.get("val"), torch.Tensor)
 
 
-def output_scale(module: nn.Module) -> float | None:
-    """The scale of a quantized graph's output; None for a float output."""
+def output_scale(module: nn.Module, index: int = 0) -> float | None:
+    """The scale of a quantized graph's output, the first or another; None for a float output."""
     if not isinstance(module, fx.GraphModule):
         return None
     output = next(node for node in reversed(module.graph.nodes) if node.op == "output")
-    node = output.all_input_nodes[0] if output.all_input_nodes else None
-    if node is None or node.target not in DEQUANTIZE:
+    outputs = leaves(output.args)
+    node: Any = outputs[index] if index < len(outputs) else None
+    if not isinstance(node, fx.Node) or node.target not in DEQUANTIZE:
         return None
     scale = node.args[1]
     return float(scale) if isinstance(scale, float) else None

@@ -3,6 +3,7 @@
 # code-key: presents
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from edgekd.run.proof.place import cortex_m, options_for
 from edgekd.values.artifact import Artifact
 from edgekd.values.recipe import load_recipe
 from edgekd.values.target import Target, load_target
+from edgekd.values.tree import leaves
 
 
 def verify_run(folder: Path, sources: Path | None = None) -> list[str]:
@@ -88,7 +90,7 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
             "parity not checked: the data was an object in Python, which recipe.toml can't name"
         ]
     data = load_data(table, folder)
-    inputs, lines = data.test.x.numpy(), list[str]()
+    inputs, lines = [x.numpy() for x in leaves(data.test.x)], list[str]()
     faults: list[EdgekdError] = []
     for target in report.targets:
         device, profile = _device_of(target)
@@ -105,18 +107,30 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
                     continue
                 options = options_for(profile, artifact) if profile else {}
                 outputs = device.infer(artifact, inputs, options)
-                parity = listed.parity
-                allowed = _allowed(parity)
-                result = compare(reference, outputs, parity.scale, allowed, parity.reference)
-                if result.verdict == "fail":
-                    faults.append(
-                        ToolError(f"parity fails now: {result.reason}", where=listed.path)
-                    )
-                lines.append(f"{listed.path}: parity verified over {result.samples:,} samples")
+                faults += _parity_faults(listed.path, listed.parity, reference, outputs)
+                count = listed.parity.samples
+                lines.append(f"{listed.path}: parity verified over {count:,} samples")
         finally:
             device.close()
     raise_all(faults)
     return lines
+
+
+def _parity_faults(
+    path: str, parity: Parity, reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+) -> list[EdgekdError]:
+    """A fault for each output that differs from the stored one by more than the run accepted."""
+    kept = list((parity.outputs or {"": parity}).items())
+    if not len(kept) == len(reference) == len(outputs):
+        message = f"the file has {len(outputs)} outputs, but the run compared {len(kept)}"
+        return [ToolError(message, where=path)]
+    faults: list[EdgekdError] = []
+    for (name, then), expected, found in zip(kept, reference, outputs, strict=True):
+        result = compare(expected, found, then.scale, _allowed(then), then.reference)
+        if result.verdict == "fail":
+            which = f" of output '{name}'" if name else ""
+            faults.append(ToolError(f"parity{which} fails now: {result.reason}", where=path))
+    return faults
 
 
 def _allowed(parity: Parity) -> float:
@@ -137,14 +151,18 @@ def _device_of(report: TargetReport) -> tuple[Device, Target | None]:
     return board or open_device("host"), target
 
 
-def _kept(folder: Path, listed: ArtifactReport) -> tuple[Artifact | None, np.ndarray | None]:
+def _kept(folder: Path, listed: ArtifactReport) -> tuple[Artifact | None, list[np.ndarray] | None]:
     """The stored artifact of a file, and the reference outputs that it was compared with."""
-    references = sorted((folder / "stages").glob(f"proof-*/{listed.sha256}.npy"))
+    references = sorted((folder / "stages").glob(f"proof-*/{listed.sha256}.npz"))
     for path in sorted((folder / "stages").glob("compile-*/artifacts.json")):
         for table in json.loads(path.read_text(encoding="utf-8")):
             if table["sha256"] == listed.sha256:
                 artifact = Artifact.model_validate(table)
                 artifact = artifact.model_copy(update={"path": folder / listed.path})
-                kept = np.load(references[-1], allow_pickle=False) if references else None
-                return artifact, kept
+                return artifact, _arrays(references[-1]) if references else None
     return None, None
+
+
+def _arrays(path: Path) -> list[np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return [stored[name] for name in stored.files]

@@ -152,9 +152,9 @@ def test_tflite_runtime_gives_the_outputs_of_its_successor(
     """The optimized kernels have learnt to round in another way since: one step of the output."""
     x = np.random.default_rng(0).normal(size=(7, 4, 4, 4)).astype(np.float32) * 20
     options = {"kernels": kernels}
-    found = old.infer(int8_convolution, x, options)
+    found = old.infer(int8_convolution, [x], options)[0]
     assert found.shape == (7, 4, 4, 8)
-    distance = np.abs(found - host.infer(int8_convolution, x, options)) / 0.5
+    distance = np.abs(found - host.infer(int8_convolution, [x], options)[0]) / 0.5
     assert distance.max() <= steps
     assert len(np.unique(found)) > 10, "an output that says something"
 

@@ -33,7 +33,7 @@ def test_a_board_gives_outputs_and_simulated_times_of_one_thread(
     board: AgentDevice, host: AgentDevice, artifact: Artifact, inputs: np.ndarray
 ) -> None:
     np.testing.assert_array_equal(
-        board.infer(artifact, inputs, {}), host.infer(artifact, inputs, {})
+        board.infer(artifact, [inputs], {})[0], host.infer(artifact, [inputs], {})[0]
     )
     (samples,) = board.benchmark([artifact], {"threads": 4}, quick=True)
     assert len(samples.windows_ms) == 3, "counts of instructions need no minute"
@@ -89,7 +89,7 @@ def test_a_kept_board_keeps_files_from_session_to_session(
         results = []
         for _ in range(2):
             device = open_device(URL, limit_s=60.0)
-            results.append(device.infer(artifact, inputs, {}))  # type: ignore[attr-defined]
+            results.append(device.infer(artifact, [inputs], {})[0])  # type: ignore[attr-defined]
             device.close()
         np.testing.assert_array_equal(*results)
     finally:
@@ -113,6 +113,8 @@ def test_a_real_board_repeats_its_times_to_a_part_in_a_thousand(
         (samples,) = board.benchmark([tflite], {}, quick=True)
         medians.append(latency_measurements(samples, board.name, board.kind)[0].value)
         x = np.random.default_rng(0).normal(size=(4, 3, 2, 4)).astype(np.float32)
-        np.testing.assert_array_equal(board.infer(tflite, x, {}), host.infer(tflite, x, {}))
+        np.testing.assert_array_equal(
+            board.infer(tflite, [x], {})[0], host.infer(tflite, [x], {})[0]
+        )
         board.close()
     assert medians[0] == pytest.approx(medians[1], rel=1e-3)

@@ -33,7 +33,7 @@ SHORT = {"protocol": {"seconds": 0.1, "runs": 20, "warmup_s": 0.02, "window_s": 
 def test_outputs_are_those_of_pytorch_and_keep_their_number(
     host: AgentDevice, artifact: Artifact, inputs: np.ndarray, weights: np.ndarray
 ) -> None:
-    found = host.infer(artifact, inputs, {})
+    found = host.infer(artifact, [inputs], {})[0]
     expected = torch.conv2d(torch.from_numpy(inputs), torch.from_numpy(weights), padding=1)
     assert found.shape == (5, 4, 8, 8)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
@@ -106,9 +106,9 @@ def test_probing_tells_inputs_and_outputs(host: AgentDevice, onnx_file: Path) ->
 
 def test_inputs_of_another_shape_are_refused(host: AgentDevice, artifact: Artifact) -> None:
     with pytest.raises(
-        InputError, match=r"takes inputs of shape \[2, 3, 8, 8\], but got \[2, 3, 9"
+        InputError, match=r"its input 'x' takes shape \[2, 3, 8, 8\], but got \[2, 3, 9"
     ):
-        host.infer(artifact, np.zeros((2, 3, 9, 9), np.float32), {})
+        host.infer(artifact, [np.zeros((2, 3, 9, 9), np.float32)], {})
 
 
 def test_a_corrupt_file_is_named(host: AgentDevice, onnx_file: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_after_a_refused_file_the_device_goes_on(
     (tmp_path / "empty.tflite").write_bytes(b"")
     with pytest.raises(InputError):
         host.probe(tmp_path / "empty.tflite", "litert", {})
-    assert len(host.infer(artifact, inputs, {})) == 5
+    assert len(host.infer(artifact, [inputs], {})[0]) == 5
 
 
 def test_an_unknown_provider_is_refused_with_those_that_are_here(
@@ -210,7 +210,7 @@ def test_a_runtime_that_crashes_is_an_error_that_names_the_file(
     monkeypatch.setenv("PYTHONPATH", fake_runtime(tmp_path, body)["PYTHONPATH"])
     device = open_host(limit_s=20.0)
     with pytest.raises(ToolError, match=r"the runtime crashed \(signal 11, SIGSEGV\)") as caught:
-        device.infer(artifact, inputs, {})
+        device.infer(artifact, [inputs], {})
     assert caught.value.where == str(artifact.path)
     assert "kernel panic in conv" in caught.value.hint
     assert caught.value.exit_code == 3
@@ -228,7 +228,7 @@ def test_a_real_model_that_crashes_litert_leaves_the_device_usable(
         with pytest.raises(ToolError, match=r"crashed \(signal 11, SIGSEGV\) on host") as caught:
             host.probe(endless_file, "litert", {})
         assert caught.value.where == str(endless_file)
-    assert len(host.infer(artifact, inputs, {})) == len(inputs), "a new agent is started"
+    assert len(host.infer(artifact, [inputs], {})[0]) == len(inputs), "a new agent is started"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -356,7 +356,7 @@ def test_closing_ends_the_agent_and_removes_its_files(
     artifact: Artifact, inputs: np.ndarray
 ) -> None:
     device = open_host()
-    device.infer(artifact, inputs, {})
+    device.infer(artifact, [inputs], {})
     pid = device._channel._process.pid  # type: ignore[union-attr]
     folder = Path(device._transport.scratch(""))
     assert alive(pid)

@@ -28,7 +28,7 @@ def test_int8_inputs_and_outputs_are_converted_with_the_files_own_scales(
     grid = np.random.default_rng(0).integers(-50, 50, (3, 3, 2, 4)) * 2
     x = (grid * 0.25).astype(np.float32) + np.float32(0.05)
     x[0, 0, 0, 0] = 1e6  # beyond the range: saturates
-    found = host.infer(tflite, x, {"kernels": kernels})
+    found = host.infer(tflite, [x], {"kernels": kernels})[0]
     fine = (steps(x, *FINE) - FINE[1]) * FINE[0]
     expected = (steps(fine, *COARSE) - COARSE[1]) * COARSE[0]
     np.testing.assert_array_equal(found, expected.transpose(0, 2, 3, 1))
@@ -37,7 +37,7 @@ def test_int8_inputs_and_outputs_are_converted_with_the_files_own_scales(
 def test_a_given_scale_wins_over_the_files_own(host: AgentDevice, tflite: Artifact) -> None:
     mine = TensorInfo(name="x", shape=(1, 2, 4, 3), dtype="int8", scale=0.5, zero_point=-1)
     x = np.full((1, 3, 2, 4), 4.0, np.float32)  # 8 steps of 0.5, read as 8 of 0.25
-    found = host.infer(tflite.model_copy(update={"inputs": (mine,)}), x, {})
+    found = host.infer(tflite.model_copy(update={"inputs": (mine,)}), [x], {})[0]
     assert set(found.ravel()) == {2.0}
 
 
@@ -111,7 +111,9 @@ def test_a_delegate_is_loaded_with_its_options(
     mark = tmp_path / "mark"
     chosen = {"delegate": str(delegate), "delegate_options": {"mark": str(mark), "other": "1"}}
     x = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype(np.float32)
-    np.testing.assert_array_equal(host.infer(tflite, x, chosen), host.infer(tflite, x, {}))
+    np.testing.assert_array_equal(
+        host.infer(tflite, [x], chosen)[0], host.infer(tflite, [x], {})[0]
+    )
     assert mark.read_text() == "prepared\n"
 
 
@@ -125,7 +127,7 @@ def test_a_device_that_one_process_may_hold_is_given_to_each_in_its_turn(
     one, other = host.benchmark([tflite, tflite], chosen, quick=True)
     assert one.windows_ms
     assert other.windows_ms
-    assert len(host.infer(tflite, x, chosen)) == 2
+    assert len(host.infer(tflite, [x], chosen)[0]) == 2
 
 
 def test_a_delegate_that_refuses_says_why(
@@ -173,7 +175,7 @@ def test_a_tvm_library_runs_with_the_shapes_that_its_artifact_tells(
     twice = make_artifact(library, "tvm-so", "tvm", inputs=(info,), outputs=(info,))
     assert host.can_run(twice) == ""
     x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    np.testing.assert_array_equal(host.infer(twice, x, {"kind": "llvm", "threads": 1}), 2 * x)
+    np.testing.assert_array_equal(host.infer(twice, [x], {"kind": "llvm", "threads": 1})[0], 2 * x)
     with pytest.raises(InputError, match="does not record its inputs"):
         host.probe(library, "tvm", {})
     wrong = twice.model_copy(update={"inputs": (info.model_copy(update={"shape": (2, 6)}),)})

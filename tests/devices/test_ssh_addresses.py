@@ -144,6 +144,6 @@ def test_a_folder_and_an_interpreter_are_no_commands(
     wrapper.chmod(0o755)
     url = f"ssh://board?cache={quote(str(strange))}&python={quote(str(wrapper))}"
     device = open_device(url, limit_s=60.0)
-    assert device.infer(artifact, inputs, {}).shape == (5, 4, 8, 8)
+    assert device.infer(artifact, [inputs], {})[0].shape == (5, 4, 8, 8)
     device.close()
     assert not [one for one in board.folder.rglob("*") if one.name == "pwned"]

@@ -33,7 +33,7 @@ def test_a_board_gives_the_hosts_outputs(
     device: AgentDevice, host: AgentDevice, artifact: Artifact, inputs: np.ndarray
 ) -> None:
     np.testing.assert_array_equal(
-        device.infer(artifact, inputs, {}), host.infer(artifact, inputs, {})
+        device.infer(artifact, [inputs], {})[0], host.infer(artifact, [inputs], {})[0]
     )
     assert device.name == "ssh://board"
     assert device.kind == "measured"
@@ -43,14 +43,14 @@ def test_a_board_gives_the_hosts_outputs(
 def test_a_test_set_is_streamed_in_batches(
     device: AgentDevice, artifact: Artifact, inputs: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = device.infer(artifact, inputs, {})
+    whole = device.infer(artifact, [inputs], {})[0]
     sent = []
     write = device._transport.write
     monkeypatch.setattr(
         device._transport, "write", lambda there, x: (sent.append(len(x)), write(there, x))
     )
     monkeypatch.setattr(session, "CHUNK_BYTES", 2 * inputs[0].nbytes)
-    np.testing.assert_array_equal(device.infer(artifact, inputs, {}), whole)
+    np.testing.assert_array_equal(device.infer(artifact, [inputs], {})[0], whole)
     assert len(sent) == 3, "two, two and one sample"
     assert max(sent) < 3 * inputs[0].nbytes
 
@@ -89,7 +89,7 @@ def test_external_data_keeps_its_name_beside_the_model(
     )  # fmt: skip
     artifact = make_artifact(split, "onnx", "onnxruntime")
     np.testing.assert_array_equal(
-        device.infer(artifact, inputs, {}), host.infer(artifact, inputs, {})
+        device.infer(artifact, [inputs], {})[0], host.infer(artifact, [inputs], {})[0]
     )
 
 
@@ -137,9 +137,9 @@ def test_a_lost_connection_is_made_again_where_that_is_safe(
     board.trust(board.host_key, proxy.port)
     monkeypatch.setattr(session, "PAUSES_S", (0.05, 0.2))
     device = open_device(board.url, limit_s=60.0)
-    before = device.infer(artifact, inputs, {})
+    before = device.infer(artifact, [inputs], {})[0]
     proxy.cut()
-    np.testing.assert_array_equal(device.infer(artifact, inputs, {}), before)
+    np.testing.assert_array_equal(device.infer(artifact, [inputs], {})[0], before)
     assert proxy.connections == 2
     device.close()
     proxy.close()
@@ -227,7 +227,7 @@ def test_a_board_with_nothing_but_busybox_will_do(
     with serving(tmp_path / "sshd", f"SetEnv SHLVL=1 PATH={tools}") as server:
         monkeypatch.setenv("HOME", str(server.home))
         device = open_device(server.url, limit_s=60.0)
-        assert device.infer(artifact, inputs, {}).shape == (5, 4, 8, 8)
+        assert device.infer(artifact, [inputs], {})[0].shape == (5, 4, 8, 8)
         assert device.execute(["sleep", "60"], 1)[0] == 124
         device.close()
         assert server.left() == []

@@ -358,14 +358,14 @@ def test_a_killed_agent_is_an_error_that_says_so(
     board: Server, artifact: Artifact, inputs: np.ndarray
 ) -> None:
     with opened(board.url) as device:
-        device.infer(artifact, inputs, {})
+        device.infer(artifact, [inputs], {})
         for pid in all_processes():
             command = command_of(pid)
             if "--pin" in command and any(str(board.cache) in word for word in command):
                 kill(pid)
         with pytest.raises(ToolError, match=r"\(signal 9, SIGKILL\)|closed its output"):
-            device.infer(artifact, inputs, {})
-        assert len(device.infer(artifact, inputs, {})) == len(inputs), "a new agent is started"
+            device.infer(artifact, [inputs], {})
+        assert len(device.infer(artifact, [inputs], {})[0]) == len(inputs), "a new agent is started"
 
 
 def test_nothing_listens_on_a_network_port(board: Server, artifact: Artifact) -> None:

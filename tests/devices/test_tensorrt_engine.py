@@ -99,7 +99,7 @@ def test_an_engine_gets_its_inputs_and_gives_its_outputs(
     (x,), (y,) = jetson.probe(engine.path, "tensorrt", options)
     assert (x.name, x.shape, x.dtype, y.name) == ("x", (2, 6), "float32", "y")
     values = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
-    np.testing.assert_array_equal(jetson.infer(engine, values, options), 2 * values)
+    np.testing.assert_array_equal(jetson.infer(engine, [values], options)[0], 2 * values)
     short = {"protocol": {"seconds": 0.05, "runs": 10, "warmup_s": 0.0, "window_s": 0.01}}
     for scope in ("model", "end-to-end"):
         (samples,) = jetson.benchmark([engine], {**options, **short, "scope": scope}, quick=True)

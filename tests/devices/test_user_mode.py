@@ -46,10 +46,10 @@ def test_user_mode_gives_the_hosts_outputs_and_no_times(
         pytest.skip("no emulator")
     board = open_user_mode("raspberry-pi-5")
     assert board.hello().machine == "aarch64"
-    expected = host.infer(artifact, inputs, {})
-    np.testing.assert_allclose(board.infer(artifact, inputs, {}), expected, atol=1e-5)
+    expected = host.infer(artifact, [inputs], {})[0]
+    np.testing.assert_allclose(board.infer(artifact, [inputs], {})[0], expected, atol=1e-5)
     x = np.random.default_rng(0).normal(size=(4, 3, 2, 4)).astype(np.float32)
-    np.testing.assert_array_equal(board.infer(tflite, x, {}), host.infer(tflite, x, {}))
+    np.testing.assert_array_equal(board.infer(tflite, [x], {})[0], host.infer(tflite, [x], {})[0])
     (samples,) = board.benchmark([artifact], {}, quick=True)
     assert "edgekd board create raspberry-pi-5" in samples.invalid
     rows = latency_measurements(samples, board.name, board.kind)

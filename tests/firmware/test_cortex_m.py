@@ -142,7 +142,7 @@ def test_the_device_quantizes_runs_and_dequantizes(tmp_path):
         artifact = artifact_of(source, content)
         assert device.can_run(artifact) == ""
         x = np.random.default_rng(0).normal(0, 2, (12, 20)).astype(np.float32)
-        found = device.infer(artifact, x, {})
+        found = device.infer(artifact, [x], {})[0]
         (samples,) = device.benchmark([artifact], {}, quick=True)
     finally:
         device.close()
@@ -167,7 +167,7 @@ def test_a_processor_that_computes_something_else_is_an_error(tmp_path, monkeypa
     device = open_device("cortex-m://cortex-m4")
     try:
         with pytest.raises(ToolError, match="computes different values than this machine"):
-            device.infer(artifact_of(source, content), np.zeros((2, 20), np.float32), {})
+            device.infer(artifact_of(source, content), [np.zeros((2, 20), np.float32)], {})
     finally:
         device.close()
 

@@ -33,11 +33,11 @@ class Host:
     def can_run(self, artifact: Artifact) -> str:
         return self._reason
 
-    def infer(self, artifact: Artifact, inputs: np.ndarray, options: dict[str, Any]) -> np.ndarray:
-        assert inputs.tolist() == [[1.0]]
+    def infer(self, artifact: Artifact, inputs: Any, options: dict[str, Any]) -> Any:
+        assert [x.tolist() for x in inputs] == [[[1.0]]]
         if self._outputs is None:
             raise InputError("no such provider")
-        return np.array([self._outputs])
+        return (np.array([self._outputs]),)
 
     def close(self) -> None:
         self._outputs = None
@@ -53,7 +53,7 @@ def judged(
     tolerance = None if scale else 0.01
     parity = compare(REFERENCE, outputs, scale, tolerance)
     x = np.array([[0.0], [1.0]])
-    return attribute_failure(device, FILE, {}, x, parity).first_difference
+    return attribute_failure(device, FILE, {}, [x], parity).first_difference
 
 
 def test_a_board_that_is_alone_with_its_numbers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

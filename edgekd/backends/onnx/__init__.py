@@ -76,8 +76,8 @@ class Onnx(Backend):
         placements = self.check(candidate, target, options)
         return [export_artifact(candidate, target, placements, folder / "model.onnx")]
 
-    def inner_tensors(self, path: Path, x: np.ndarray) -> list[InnerTensor]:
+    def inner_tensors(self, path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTensor]:
         """The output of each QuantizeLinear."""
         from edgekd.backends.onnx.tensors import quantized_tensors
 
-        return quantized_tensors(path, x)
+        return quantized_tensors(path, inputs)

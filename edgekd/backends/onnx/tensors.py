@@ -1,5 +1,6 @@
 """The quantized tensors inside an ONNX file, as ONNX Runtime computes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import numpy as np
 from edgekd.values.inner_tensor import InnerTensor
 
 
-def quantized_tensors(path: Path, x: np.ndarray) -> list[InnerTensor]:
-    """The output of every QuantizeLinear of an ONNX file for the input `x`, by making it an output
-    of the model."""
+def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTensor]:
+    """The output of every QuantizeLinear of an ONNX file for its inputs, by making it an
+    output of the model."""
     import onnx
     import onnxruntime
 
@@ -36,7 +37,8 @@ def quantized_tensors(path: Path, x: np.ndarray) -> list[InnerTensor]:
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [node.output[0] for node in quantizers]
-    tensors = session.run(names, {session.get_inputs()[0].name: x})
+    named = [value.name for value in session.get_inputs()]
+    tensors = session.run(names, dict(zip(named, inputs, strict=True)))
     return [
         _dequantized(node, tensor, constants)
         for node, tensor in zip(quantizers, tensors, strict=True)

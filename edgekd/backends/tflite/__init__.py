@@ -72,8 +72,8 @@ class Tflite(Backend):
         placements = self.check(candidate, target, options)
         return [convert_artifact(candidate, target, placements, folder / "model.tflite")]
 
-    def inner_tensors(self, path: Path, x: np.ndarray) -> list[InnerTensor]:
+    def inner_tensors(self, path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTensor]:
         """Every quantized activation, run with TensorFlow's reference kernels."""
         from edgekd.backends.tflite.tensors import quantized_tensors
 
-        return quantized_tensors(path, x)
+        return quantized_tensors(path, inputs)

@@ -1,5 +1,6 @@
 """The quantized tensors inside a TFLite file, as TensorFlow's reference kernels compute them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from edgekd.values.inner_tensor import InnerTensor
 
 
-def quantized_tensors(path: Path, x: np.ndarray) -> list[InnerTensor]:
+def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTensor]:
     """Every quantized activation of a TFLite file, run with TensorFlow's reference kernels."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -18,11 +19,12 @@ def quantized_tensors(path: Path, x: np.ndarray) -> list[InnerTensor]:
         experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
     )
     interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]
-    interpreter.set_tensor(entry["index"], _as_input(x, entry))
+    entries = interpreter.get_input_details()
+    for entry, x in zip(entries, inputs, strict=True):
+        interpreter.set_tensor(entry["index"], _as_input(x, entry))
     interpreter.invoke()
     details = {one["index"]: one for one in interpreter.get_tensor_details()}
-    order = [int(entry["index"])]
+    order = [int(entry["index"]) for entry in entries]
     for op in interpreter._get_ops_details():
         order += [int(index) for index in op["outputs"]]
     seen = []
@@ -37,13 +39,13 @@ def quantized_tensors(path: Path, x: np.ndarray) -> list[InnerTensor]:
 
 
 def _as_input(x: np.ndarray, entry: Any) -> np.ndarray:
-    """The float input in the file's own layout and grid."""
+    """The input in the file's own layout, type and grid."""
     shape = tuple(int(size) for size in entry["shape"])
     if x.shape != shape and x.ndim > 2:
         x = np.moveaxis(x, 1, -1)
-    if entry["dtype"] == np.float32:
-        return np.ascontiguousarray(x)
     scale, zero_point = entry["quantization"]
+    if not scale or x.dtype.kind != "f":
+        return np.ascontiguousarray(x, entry["dtype"])
     limits = np.iinfo(entry["dtype"])
     steps: np.ndarray = np.clip(np.round(x / scale) + zero_point, limits.min, limits.max)
     return np.ascontiguousarray(steps.astype(entry["dtype"]))

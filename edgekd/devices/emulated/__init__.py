@@ -48,7 +48,9 @@ class EmulatedBoard(AgentDevice):
     ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
         return super().probe(path, runtime, _one_core(options))
 
-    def infer(self, artifact: Artifact, inputs: np.ndarray, options: Options) -> np.ndarray:
+    def infer(
+        self, artifact: Artifact, inputs: Sequence[np.ndarray], options: Options
+    ) -> tuple[np.ndarray, ...]:
         return super().infer(artifact, inputs, _one_core(options))
 
     def benchmark(

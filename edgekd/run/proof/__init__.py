@@ -102,7 +102,7 @@ def _proved(
             (folder / "reports.json").write_text(json.dumps(tables) + "\n")
             for each, proof in zip(everything, proofs, strict=True):
                 if proof.reference is not None:
-                    np.save(folder / f"{each.artifact.sha256}.npy", proof.reference)
+                    np.savez(folder / f"{each.artifact.sha256}.npz", *proof.reference)
 
         found = plan.store.publish("proof", key, write)
     tables = json.loads((found / "reports.json").read_text())

@@ -15,6 +15,7 @@ from edgekd.measure.accuracy import (
     scores_of,
 )
 from edgekd.measure.diagnostics import Finding
+from edgekd.measure.outputs import main_output
 from edgekd.measure.parity import Parity
 from edgekd.network.evaluation import predict
 from edgekd.run.compiled import Compiled
@@ -27,6 +28,7 @@ from edgekd.values.artifact import Artifact
 from edgekd.values.backend_lookup import kind_of
 from edgekd.values.measurement import Measurement, unavailable
 from edgekd.values.target import Target
+from edgekd.values.tree import Tree, leaves
 
 NO_REFERENCE = "a file alone has no graph in PyTorch to be compared with"
 
@@ -36,8 +38,8 @@ SAME_NUMBERS = "computes_as"
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """The trained model's outputs (N, ...) on the test set, with its targets (N, ...): what every
-    artifact is compared with."""
+    """The trained model's main output (N, ...) on the test set, with its targets (N, ...): what
+    every artifact is compared with."""
 
     outputs: np.ndarray
     y: np.ndarray
@@ -57,7 +59,7 @@ class Proof:
     drop: Measurement
     agreement: float | None
     parity: Parity | None
-    reference: np.ndarray | None = None
+    reference: tuple[np.ndarray, ...] | None = None
     reason: str = ""
     further: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -88,9 +90,10 @@ def proof_of(
             unavailable(name, reason, device=device.name) for name in ("accuracy", "accuracy_drop")
         ]
         return Proof(gone[0], gone[1], None, None, reason=reason)
-    inputs = plan.data.test.x.numpy()
-    outputs = device.infer(artifact, inputs, options_for(target, artifact))
-    reference = predict(each.reference.module, plan.data.test).numpy() if each.reference else None
+    inputs = plan.data.test.x
+    everything = _run(target, place, artifact, inputs)
+    outputs = everything[main_output([info.name for info in artifact.outputs])]
+    reference = predict(each.reference.module, plan.data.test) if each.reference else None
     task = original.task
     scores = scores_of(outputs, original.y, str(artifact.path), task)
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)
@@ -100,8 +103,8 @@ def proof_of(
         _agreement(task, outputs, original.outputs),
         None
         if reference is None
-        else parity_of(target, place, each, inputs, outputs, reference, task),
-        reference,
+        else parity_of(target, place, each, inputs, everything, reference, task),
+        None if reference is None else tuple(part.numpy() for part in leaves(reference)),
         NO_REFERENCE if reference is None else "",
         (
             *_further(place, task, outputs, original.y),
@@ -127,16 +130,20 @@ def _diagnosed(
     return file_findings(plan, name, place.kind, outputs, original.outputs, run)
 
 
-def _runner(
-    target: Target, place: Place, artifact: Artifact
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The file as a function of inputs (B, ...)."""
+def _runner(target: Target, place: Place, artifact: Artifact) -> Callable[[Tree], torch.Tensor]:
+    """The file's main output as a function of a tree of inputs (B, ...)."""
 
-    def run(x: torch.Tensor) -> torch.Tensor:
-        outputs = place.device.infer(artifact, x.numpy(), options_for(target, artifact))
-        return torch.from_numpy(np.ascontiguousarray(outputs))
+    def run(x: Tree) -> torch.Tensor:
+        outputs = _run(target, place, artifact, x)
+        main = outputs[main_output([info.name for info in artifact.outputs])]
+        return torch.from_numpy(np.ascontiguousarray(main))
 
     return run
+
+
+def _run(target: Target, place: Place, artifact: Artifact, x: Tree) -> tuple[np.ndarray, ...]:
+    arrays = [tensor.numpy() for tensor in leaves(x)]
+    return place.device.infer(artifact, arrays, options_for(target, artifact))
 
 
 def _agreement(task: Task, outputs: np.ndarray, others: np.ndarray) -> float:

@@ -1,5 +1,7 @@
-"""A file's outputs held against its reference's, and what a difference is due to."""
+"""Compares a file's outputs with its reference's, and finds what a difference is due to."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,10 @@ from torch import fx, nn
 
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, ToolError
 from edgekd.measure.divergence import divergence_of
 from edgekd.measure.failures import attribute_failure
+from edgekd.measure.outputs import joint_parity, main_output
 from edgekd.measure.parity import Parity, compare, rounding_adds_up
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
@@ -18,6 +21,7 @@ from edgekd.quant.inspection import output_scale
 from edgekd.run.compiled import Compiled
 from edgekd.run.proof.place import Place, options_for
 from edgekd.values.target import Target
+from edgekd.values.tree import Tree, leaves, named_leaves, rows
 
 TOLERANCE = {
     "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,
@@ -33,62 +37,101 @@ def parity_of(
     target: Target,
     place: Place,
     each: Compiled,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    reference: np.ndarray,
+    inputs: Tree,
+    outputs: Sequence[np.ndarray],
+    reference: Tree,
     task: Task,
 ) -> Parity:
-    """Compare outputs (N, ...) for inputs (N, ...) with those of the candidate in PyTorch.
+    """Compare every output (N, ...) for a tree of inputs (N, ...) with the tree that the candidate
+    in PyTorch gives, each on its own grid.
 
     A file that fails has what is at fault named: its first layer, the export of the network, or the
     device that ran it. A quantized file whose rounding adds up beyond the tolerance passes, where
-    no layer strays by itself.
+    no layer strays by itself. Raises `ToolError` if the file has another number of outputs.
     """
+    expected = named_leaves(reference, "output")
+    if len(expected) != len(outputs):
+        raise ToolError(
+            f"the file has {len(outputs)} outputs, its reference {len(expected)}",
+            where=str(each.artifact.path),
+            allowed=", ".join(expected),
+        )
+    main = list(expected)[main_output(list(expected))]
+    found = {}
+    for index, (name, values) in enumerate(expected.items()):
+        parity = _compared(target, each, outputs[index], values, index)
+        if name == main and task != CLASSIFICATION:
+            agreement = float(task.agreement(_tensor(outputs[index]), values).double().mean())
+            parity = parity.model_copy(update={"top1_agreement": agreement})
+        if parity.verdict == "fail":
+            output = _Output(index, outputs[index], values)
+            parity = _explained(target, place, each, inputs, output, parity)
+        found[name] = parity
+    return joint_parity(found, main)
+
+
+@dataclass(frozen=True, eq=False)
+class _Output:
+    """One output of a file, at that position, and the reference's."""
+
+    index: int
+    found: np.ndarray
+    expected: torch.Tensor
+
+
+def _compared(
+    target: Target, each: Compiled, found: np.ndarray, expected: torch.Tensor, index: int
+) -> Parity:
+    """One output compared with the reference's, in steps of its grid if it has one."""
+    precision = each.artifact.precision
+    quantized = precision == "int8"
+    scale = _output_step(each, index) if quantized else None
+    tolerance = float(target.quantization.tolerance_lsb) if scale else TOLERANCE[precision]
+    name = "the fake-quantized graph in PyTorch" if quantized else "the float module in PyTorch"
+    return compare(expected, found, scale, tolerance, name)
+
+
+def _explained(
+    target: Target, place: Place, each: Compiled, inputs: Tree, output: "_Output", parity: Parity
+) -> Parity:
+    """A failed parity with its cause, or passed where rounding alone adds up."""
     artifact = each.artifact
     assert each.reference is not None
-    quantized = artifact.precision == "int8"
-    scale = _output_step(each) if quantized else None
-    lsb = float(target.quantization.tolerance_lsb)
-    tolerance = lsb if scale else TOLERANCE[artifact.precision]
-    name = "the fake-quantized graph in PyTorch" if quantized else "the float module in PyTorch"
-    parity = compare(reference, outputs, scale, tolerance, name)
-    if task != CLASSIFICATION:
-        agreement = float(task.agreement(_tensor(outputs), _tensor(reference)).double().mean())
-        parity = parity.model_copy(update={"top1_agreement": agreement})
-    if parity.verdict == "pass":
-        return parity
-    worst = inputs[parity.worst_sample : parity.worst_sample + 1]
-    module = each.reference.module
+    sample = slice(parity.worst_sample, parity.worst_sample + 1)
+    worst, module = rows(inputs, sample), each.reference.module
     found: dict[str, Any] = {}
-    if quantized:
+    if artifact.precision == "int8":
         divergence = divergence_of(module, artifact, worst, TOLERANCE_OF_LAYERS)  # type: ignore[arg-type]
         found["first_difference"] = divergence.sentence
-        if divergence.clean and rounding_adds_up(parity, reference, outputs):
+        if divergence.clean and rounding_adds_up(parity, output.expected, output.found):
             found["verdict"] = "pass"
     elif not isinstance(module, fx.GraphModule):
         found["first_difference"] = _export_fault(module, worst)
     parity = parity.model_copy(update=found)
-    return attribute_failure(place.device, artifact, options_for(target, artifact), inputs, parity)
+    options = options_for(target, artifact)
+    arrays = [tensor.numpy() for tensor in leaves(inputs)]
+    return attribute_failure(place.device, artifact, options, arrays, parity, output.index)
 
 
 TOLERANCE_OF_LAYERS = 2.0
 """LSB by which one layer may differ on the same input."""
 
 
-def _export_fault(module: nn.Module, worst: np.ndarray) -> str:
+def _export_fault(module: nn.Module, worst: Tree) -> str:
     """Which layer the export of a network got wrong, or that the file's compiler is at fault."""
-    x = torch.from_numpy(worst)
     try:
-        check_exported(export_graph(module, x), module, x, "")
+        check_exported(export_graph(module, worst), module, worst, "")
     except EdgekdError as error:
         return error.message
     return "the exported graph computes what the network does, so the file's compiler changed it"
 
 
-def _output_step(each: Compiled) -> float | None:
-    """The step of the output's grid: the file's own, or the graph's last quantizer's."""
+def _output_step(each: Compiled, index: int) -> float | None:
+    """The step of an output's grid: the file's own, or the graph's last quantizer's."""
     assert each.reference is not None
-    return each.artifact.outputs[0].scale or output_scale(each.reference.module)
+    infos = each.artifact.outputs
+    own = infos[index].scale if index < len(infos) else None
+    return own or output_scale(each.reference.module, index)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

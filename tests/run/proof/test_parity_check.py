@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgekd.data.tasks.classification import CLASSIFICATION
+from edgekd.errors import ToolError
 from edgekd.measure.divergence import Divergence
 from edgekd.measure.parity import Parity
 from edgekd.quant.constants import constant_of
@@ -36,7 +37,8 @@ def judged(
     place = Place(SimpleNamespace(name="host"))  # type: ignore[arg-type]
     each = Compiled(artifact, Candidate(module, torch.from_numpy(x[:1])))
     target = load_target("x86")
-    return parity_check.parity_of(target, place, each, x, outputs, reference, CLASSIFICATION)
+    inputs, expected = torch.from_numpy(x), torch.from_numpy(reference)
+    return parity_check.parity_of(target, place, each, inputs, [outputs], expected, CLASSIFICATION)
 
 
 @pytest.fixture
@@ -88,3 +90,38 @@ def test_rounding_that_adds_up_passes_where_no_layer_strays(
     parity = judged(nn.Identity(), outputs, reference, np.zeros((1000, 4), np.float32), 0.1)
     assert (parity.verdict, round(parity.max_lsb or 0)) == (verdict, 3)
     assert parity.first_difference == divergence.sentence
+
+
+class TwoOutputs(nn.Module):
+    """Logits and boxes of a tree of two inputs."""
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"boxes": inputs["x"] * 2, "logits": inputs["x"] + inputs["ids"]}
+
+
+def test_every_output_is_compared_and_the_main_one_stands_in_front():
+    info = TensorInfo(name="x", shape=(-1, 4), dtype="float32")
+    artifact = Artifact(
+        path=Path("m.onnx"), format="onnx", runtime="onnxruntime", target="x86", sha256="0",
+        precision="fp32", bytes=1, inputs=(info, info), outputs=(info, info),
+    )  # fmt: skip
+    place = Place(SimpleNamespace(name="host"))  # type: ignore[arg-type]
+    inputs = {"x": torch.randn(6, 4), "ids": torch.arange(24).reshape(6, 4)}
+    each = Compiled(artifact, Candidate(TwoOutputs(), inputs["x"][:1]))
+    reference = TwoOutputs()(inputs)
+    boxes, logits = reference["boxes"].numpy(), reference["logits"].numpy()
+    target = load_target("x86")
+
+    def judge(*outputs: np.ndarray) -> Parity:
+        return parity_check.parity_of(
+            target, place, each, inputs, outputs, reference, CLASSIFICATION
+        )
+
+    parity = judge(boxes, logits)
+    assert (parity.verdict, list(parity.outputs)) == ("pass", ["boxes", "logits"])
+    assert parity.max_relative == 0.0
+    parity = judge(boxes + 1, logits)
+    assert (parity.verdict, parity.max_relative) == ("fail", 0.0)
+    assert parity.first_difference.startswith("output 'boxes': ")
+    with pytest.raises(ToolError, match="has 1 outputs, its reference 2"):
+        judge(boxes)
