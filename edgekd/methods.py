@@ -20,6 +20,7 @@ from edgekd.registry import (
     LOSSES,
     SCHEDULES,
     SCHEMES,
+    SOURCES,
     STAGES,
     TASKS,
     Entry,
@@ -28,7 +29,16 @@ from edgekd.registry import (
 
 KINDS = {
     registry.kind: registry
-    for registry in (STAGES, SCHEMES, LOSSES, SCHEDULES, CRITERIA, TASKS, DIAGNOSTICS)
+    for registry in (
+        SOURCES,
+        STAGES,
+        SCHEMES,
+        LOSSES,
+        SCHEDULES,
+        CRITERIA,
+        TASKS,
+        DIAGNOSTICS,
+    )
 }
 
 
@@ -185,6 +195,8 @@ def snippet(kind: str, entry: Entry) -> str:
         return _stage("prune", {"criterion": entry.name, "amount": 0.3, **weights, **keys})
     if kind == "stage":
         return _stage(entry.name, {"amount": 0.3, **keys} if entry.name == "prune" else keys)
+    if kind == "source":
+        return _section("model", keys)
     if kind == "task":
         task = {"name": entry.name, **keys} if keys else entry.name
         return _section("data", {"source": "mypackage.data:datasets", "task": task})

@@ -107,11 +107,11 @@ def _faults(
     missing = [name for name in wanted if name not in tensors]
     foreign = [name for name in tensors if name not in wanted]
     if missing:
-        message = f"lacks {_listed(missing)}, which the network has"
+        message = f"lacks {listed(missing)}, which the network has"
         faults.append(InputError(message, where=where))
     if foreign:
         hint = nearest(foreign[0], missing)
-        message = f"has {_listed(foreign)}, which the network lacks"
+        message = f"has {listed(foreign)}, which the network lacks"
         faults.append(InputError(message, where=where, hint=hint))
     for name, tensor in tensors.items():
         if name in wanted and tensor.shape != wanted[name].shape:
@@ -123,6 +123,7 @@ def _faults(
     return faults
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first four names in quotes, and how many more there are."""
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(f"'{name}'" for name in names[:4]) + more

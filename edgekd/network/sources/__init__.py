@@ -39,9 +39,12 @@ class ModelRequest:
 
 class Source:
     """Makes networks. `packages` are the modules it needs, each with its name for pip; their
-    versions are part of a network's key."""
+    versions are part of a network's key. `extra` is the extra of edgekd that installs them, and
+    `example` a table that uses the source."""
 
     packages: ClassVar[Mapping[str, str]] = {}
+    extra: ClassVar[str] = ""
+    example: ClassVar[Mapping[str, Any]] = {}
 
     def load(self, request: ModelRequest) -> nn.Module:
         """The float module, with the weights that the source itself gives it. Raises `InputError`
@@ -63,7 +66,7 @@ def source_of(network: Network, where: str) -> Source:
     source: Source = SOURCES.get(network.kind, f"{where}.source").make()
     for module, package in source.packages.items():
         if not has_module(module):
-            raise MissingPackage(package, network.kind, where=where)
+            raise MissingPackage(package, source.extra, where=where)
     return source
 
 

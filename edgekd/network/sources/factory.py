@@ -1,7 +1,8 @@
 """The user's own callable."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -19,6 +20,8 @@ class Factory(Source):
 
     Its module may be beside the recipe, in the working directory or installed.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"factory": "mypackage.models:resnet50"}
 
     def load(self, request: ModelRequest) -> nn.Module:
         where = f"{request.where}.factory"

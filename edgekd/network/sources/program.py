@@ -1,7 +1,8 @@
 """Exported programs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -13,6 +14,8 @@ from edgekd.registry import SOURCES
 @SOURCES.register()
 class ExportedProgram(Source):
     """A `torch.export` program, a .pt2 file that is inspected before it is loaded."""
+
+    example: ClassVar[Mapping[str, Any]] = {"program": "model.pt2"}
 
     def load(self, request: ModelRequest) -> nn.Module:
         refuse_arguments(request, "a program")
