@@ -6,7 +6,7 @@ number of worker processes, nor a run that was killed and resumed changes a bit 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -43,7 +43,7 @@ class Inputs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, picks: Iterable[Pick]) -> Iterator[Reading]:
+    def read(self, picks: Sequence[Pick]) -> Iterator[Reading]:
         """What each pick asks for, in order."""
 
     def chunks(self, size: int) -> Iterator[Tree]:
@@ -54,6 +54,9 @@ class Inputs(Protocol):
 
     def whole(self) -> Tree:
         """All of them in memory: for few samples only."""
+
+    def without_targets(self) -> "Inputs":
+        """The same inputs, whose draws have no targets of their own."""
 
     def hashed(self) -> Iterable[bytes]:
         """What their hash is computed from."""
@@ -77,7 +80,7 @@ class Held:
     def __len__(self) -> int:
         return count(self.tree)
 
-    def read(self, picks: Iterable[Pick]) -> Iterator[Reading]:
+    def read(self, picks: Sequence[Pick]) -> Iterator[Reading]:
         """The rows of each pick; no draw changes them."""
         for pick in picks:
             yield as_read(rows(self.tree, pick.index)), None
@@ -94,6 +97,10 @@ class Held:
     def whole(self) -> Tree:
         """The tree as networks get it."""
         return as_read(self.tree)
+
+    def without_targets(self) -> "Held":
+        """Itself: there are none."""
+        return self
 
     def hashed(self) -> Iterator[bytes]:
         """Shape, type and bytes of each leaf as networks get it, after its name if it has one."""

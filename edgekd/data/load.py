@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from edgekd.data.dataset import How
 from edgekd.data.factory import read_factory, read_parts
 from edgekd.data.npz import read_npz
 from edgekd.data.samples import Augmentation, Data, Samples, is_image
@@ -76,8 +77,9 @@ def _augmentation(table: DataTable, train: Samples) -> Augmentation:
 
 def _read(table: DataTable, folder: Path) -> Source:
     asked = None if table.task is None else task_of(table.task, "data.task")
+    how = How(table.stream, table.memory_gb, table.workers)
     if table.parts is not None:
-        return read_parts(table.parts, "the data", "data", asked)
+        return read_parts(table.parts, "the data", "data", asked, how)
     if table.source.endswith(".npz"):
         if table.arguments:
             raise InputError(
@@ -85,7 +87,7 @@ def _read(table: DataTable, folder: Path) -> Source:
             )
         return read_npz(folder / table.source, asked or CLASSIFICATION)
     if ":" in table.source:
-        return read_factory(table.source, table.arguments, folder, "data.source", asked)
+        return read_factory(table.source, table.arguments, folder, "data.source", asked, how)
     source = _named(table)
     if asked is not None and type(asked) is not type(source.task):
         raise InputError(

@@ -1,11 +1,13 @@
 """A data set in one .npz file."""
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
@@ -67,6 +69,13 @@ def read_arrays(path: Path) -> dict[str, Any]:
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(f"not a complete .npz file: {error}", where=str(path)) from None
     return arrays
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """The bytes of an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _name_faults(names: list[str], where: str) -> list[EdgekdError]:

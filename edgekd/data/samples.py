@@ -1,7 +1,7 @@
 """Samples, as every source returns and every stage reads them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,18 +57,10 @@ class Samples:
         """Inputs and targets in order; the last batch may be smaller."""
         return zip(self.inputs.chunks(size), torch.split(self.y, size), strict=True)
 
-    def read(self, picks: Iterable[Pick]) -> Iterator[tuple[Tree, Tensor]]:
-        """Inputs and targets of each pick, in order; those of a stream are fetched ahead."""
-        asked: list[Pick] = []
-
-        def noted() -> Iterator[Pick]:
-            for pick in picks:
-                asked.append(pick)
-                yield pick
-
-        for x, y in self.inputs.read(noted()):
-            pick = asked.pop(0)
-            yield x, self.y.index_select(0, pick.index) if y is None else y
+    def read(self, picks: Sequence[Pick]) -> Iterator[tuple[Tree, Tensor]]:
+        """Inputs and targets of each pick, in order; those of a stream are read ahead."""
+        for pick, (x, y) in zip(picks, self.inputs.read(picks), strict=True):
+            yield x, self.y.index_select(0, pick.index) if y is None else y.to(self.y.dtype)
 
     def gather(self, index: Tensor, seed: int = FIXED) -> tuple[Tree, Tensor]:
         """Inputs and targets at these positions, in that order."""
@@ -96,6 +88,10 @@ class Samples:
         paired = None if self.paired is None else self.paired.chosen(index)
         inputs = self.inputs.chosen(index)
         return Samples(inputs, self.y[index], self.rows[index], paired, self.task)
+
+    def relabelled(self, y: Tensor) -> "Samples":
+        """The same inputs with other targets (N, ...), in memory; labels are a classification's."""
+        return Samples(self.inputs.without_targets(), y, self.ids)
 
     def first(self, count: int) -> "Samples":
         """Up to `count` of the samples: those at the beginning."""

@@ -50,7 +50,7 @@ def samples_of(x: Any, y: Any, where: str, task: Task = CLASSIFICATION) -> Sampl
     infinity, labels that aren't integers, wrong ranks and counts that differ raise InputError.
     """
     inputs = tree_of(x, f"{where}: x")
-    targets = _targets(tensor_of(y, f"{where}: y"), task, where)
+    targets = targets_of(tensor_of(y, f"{where}: y"), task, where)
     for name, leaf in named_leaves(inputs, "x").items():
         if leaf.ndim < 2 - (name != "x"):
             raise InputError(
@@ -72,7 +72,8 @@ def _shape_fault(name: str, leaf: Tensor, where: str) -> InputError:
     return InputError(f"{name} has shape {tuple(leaf.shape)}", where=where, allowed="(N, ...)")
 
 
-def _targets(y: Tensor, task: Task, where: str) -> Tensor:
+def targets_of(y: Tensor, task: Task, where: str) -> Tensor:
+    """Targets (N, ...) in the type that the task reads. `InputError` for another rank or kind."""
     if isinstance(task, Classification):
         if y.ndim != 1:
             hint = "for one-hot labels, store y.argmax(1)" if y.ndim == 2 else ""

@@ -94,7 +94,9 @@ class DataTable(Value):
     `source` is a named set (digits, fashion-mnist), an .npz file, or `package.module:callable`.
     `validation` is the share of the training samples that is held back as the validation set.
     `task` says what the targets are where the source doesn't: a name ("segmentation") or a table
-    with its parameters.
+    with its parameters. `stream` reads samples when they are needed rather than into memory: by
+    default those of a part that takes more than `memory_gb`, or that draws its samples at random;
+    `workers` processes read ahead.
     """
 
     source: str = "digits"
@@ -105,6 +107,9 @@ class DataTable(Value):
     shift: int = Field(default=0, ge=0)
     views: int = Field(default=0, ge=0)
     task: str | dict[str, Any] | None = None
+    stream: bool | None = None
+    memory_gb: float = Field(default=1.0, ge=0.0)
+    workers: int | None = Field(default=None, ge=0, le=64)
     _parts: Any = PrivateAttr(default=None)
 
     @property

@@ -1,6 +1,5 @@
 """Federated: clients with private data share only their predictions on a public set."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
 from edgekd.data.load import load_data
-from edgekd.data.samples import Augmentation, Data, Samples
+from edgekd.data.npz import npy_bytes
+from edgekd.data.samples import Augmentation, Data
 from edgekd.data.seeds import derive_seed, seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import predict
@@ -124,7 +124,7 @@ class Federated(Scheme):
         """A client as the others see it: a file of its logits for the public samples."""
         answers = predict(network, context.data.train).half().numpy()
         path = context.work / f"round-{number}" / f"answers-{client + 1}.npy"
-        write_beside(path, npy(answers))
+        write_beside(path, npy_bytes(answers))
         return BlackBox(
             name=f"client {client + 1}",
             key=sha256_of_state(network),
@@ -145,8 +145,7 @@ class Federated(Scheme):
             public_samples, order = train.take(order[:count]), order[count:]
         shares = dirichlet_shares(train.y[order], self.clients, self.concentration, context.seed)
         private = [only(context.data, train.take(order[part])) for part in shares]
-        labels = torch.zeros(len(public_samples), dtype=torch.int64)
-        nameless = Samples(public_samples.inputs, labels)
+        nameless = public_samples.relabelled(torch.zeros(len(public_samples), dtype=torch.int64))
         public = only(context.data, nameless, context.data.validation)
         return _unchanged(public), private
 
@@ -155,13 +154,6 @@ def _unchanged(data: Data) -> Data:
     """Without augmentation: recorded logits belong to the samples as they are."""
     rows = len(data.train)
     return replace(data, augmentation=Augmentation(), training_rows=rows, held_back=False)
-
-
-def npy(array: np.ndarray) -> bytes:
-    """The bytes of an .npy file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def dirichlet_shares(y: torch.Tensor, clients: int, alpha: float, seed: int) -> list[torch.Tensor]:

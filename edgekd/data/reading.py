@@ -1,0 +1,150 @@
+"""Reading single samples of a data set, in this process or in a worker: checked and named."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from edgekd.data.draws import callers_randomness, seed_draw
+from edgekd.data.inputs import FIXED
+from edgekd.data.structure import batch_of, split_sample, tree_of
+from edgekd.errors import EdgekdError, InputError, first_line
+from edgekd.values.tree import Tree, concatenated, described, named_leaves
+
+Transform = Callable[[Any], Any]
+"""A random change of one sample's inputs, without a batch dimension."""
+
+Form = tuple[tuple[str, tuple[int, ...], str], ...]
+"""The name, shape and type of each input of a sample."""
+
+Batch = tuple[Tree, Tensor]
+"""Inputs (B, ...), None where only targets are asked for, and targets (B, ...)."""
+
+Key = tuple[int, int]
+"""The seed of a draw, and the row of a sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleReader(Dataset[Any]):
+    """A map-style data set as a reader of samples in one form.
+
+    Every sample must have the `form`; None while it is unknown.
+    `transform` is applied to the inputs of drawn samples, not of those read with seed `FIXED`.
+    `targets_only` leaves the inputs behind once they are checked.
+    """
+
+    dataset: Any
+    where: str
+    form: Form | None = None
+    transform: Transform | None = None
+    targets_only: bool = False
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> tuple[Tree, Tensor] | EdgekdError:
+        """One sample, or the error: a worker process returns it rather than raising it, so that
+        it arrives whole."""
+        try:
+            x, y = self.sample(*key)
+        except EdgekdError as error:
+            return error
+        return (None if self.targets_only else x), y
+
+    def sample(self, seed: int, row: int) -> tuple[Tree, Tensor]:
+        """Inputs without a batch dimension, and the target. `InputError` names the sample."""
+        seed_draw(seed, row, self.dataset, self.transform)
+        place = f"{self.where}: sample {row}"
+        try:
+            x, y = split_sample(self.dataset[row], place)
+        except EdgekdError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(f"sample {row} can't be read: {reason}", where=self.where) from error
+        self._check(x, row)
+        if self.transform is not None and seed != FIXED:
+            x = self._transformed(x, row)
+        return x, y
+
+    def _transformed(self, x: Tree, row: int) -> Tree:
+        assert self.transform is not None
+        try:
+            changed = tree_of(self.transform(x), f"{self.where}: sample {row}")
+        except Exception as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            message = f"the transform fails on sample {row}: {reason}"
+            raise InputError(message, where=self.where) from error
+        if form_of(changed) != form_of(x):
+            raise InputError(
+                f"the transform turns sample {row} into shape {described(batch_of(changed))}",
+                where=self.where,
+                allowed=f"{described(batch_of(x))}, as before",
+                hint="a transform that crops or turns must end in the size that it began with",
+            )
+        self._check(changed, row)
+        return changed
+
+    def _check(self, x: Tree, row: int) -> None:
+        if self.form is not None and form_of(x) != self.form:
+            raise InputError(
+                f"sample {row} has shape {described(batch_of(x))}",
+                where=self.where,
+                allowed=f"{shown_form(self.form)}, as sample 0 has",
+            )
+        for name, leaf in named_leaves(x, "").items():
+            if leaf.is_floating_point() and not bool(leaf.isfinite().all()):
+                place = f" in {name}" if name else ""
+                message = f"NaN or infinity{place}, in sample {row}"
+                raise InputError(message, where=self.where, allowed="finite numbers")
+
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """Samples read in this process, stacked; the caller's random state stays as it is."""
+        with callers_randomness():
+            return collated([self[key] for key in keys], self.where)
+
+
+def form_of(x: Tree) -> Form:
+    """The form of a sample's inputs. Bytes and floating point are one kind: networks see both as
+    float32."""
+    return tuple(
+        (name, tuple(leaf.shape), "float32" if leaf.dtype == torch.uint8 else _kind(leaf))
+        for name, leaf in named_leaves(x, "").items()
+    )
+
+
+def _kind(leaf: Tensor) -> str:
+    return str(leaf.dtype).removeprefix("torch.")
+
+
+def shown_form(form: Form) -> str:
+    """A form as messages name it."""
+    if len(form) == 1 and not form[0][0]:
+        return f"{form[0][1]}" + ("" if form[0][2] == "float32" else f" {form[0][2]}")
+    return ", ".join(f"{name} {shape} {kind}" for name, shape, kind in form)
+
+
+def collated(samples: Sequence[tuple[Tree, Tensor] | EdgekdError], where: str) -> Batch:
+    """Samples of one form as a batch. Raises the first of them that is an error."""
+    good: list[tuple[Tree, Tensor]] = []
+    for sample in samples:
+        if isinstance(sample, EdgekdError):
+            raise sample
+        good.append(sample)
+    y = joined([target.unsqueeze(0) for _, target in good], where)
+    if good[0][0] is None:
+        return None, y
+    return concatenated([batch_of(x) for x, _ in good]), y
+
+
+def joined(targets: Sequence[Tensor], where: str) -> Tensor:
+    """Targets (B, ...) one after the other: whole and real numbers together are real numbers."""
+    if len({target.shape[1:] for target in targets}) > 1:
+        hint = "pad targets of differing sizes to one shape"
+        raise InputError("targets differ in shape", where=where, hint=hint)
+    if len({target.dtype for target in targets}) > 1:
+        targets = [target.float() for target in targets]
+    return torch.cat(list(targets))
