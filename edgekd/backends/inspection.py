@@ -14,7 +14,6 @@ from edgekd.formats.onnx_shapes import with_shapes
 from edgekd.formats.program import read_program
 from edgekd.formats.tflite import read_tflite
 from edgekd.registry import BACKENDS
-from edgekd.values.artifact import TensorInfo
 from edgekd.values.backend_lookup import backend_info, known_backends, recognized_file
 from edgekd.values.inspection import Forecast, Inspection
 from edgekd.values.target import Target, fits, unsupported_ops_of
@@ -172,8 +171,8 @@ def inspection_lines(found: Inspection) -> list[str]:
             f"{number:,} bytes{kind}" if number is not None else found.reasons.get(key, "unknown")
         )
         lines.append(f"{title}: {shown}")
-    lines += [f"input {_tensor_text(one)}" for one in found.inputs]
-    lines += [f"output {_tensor_text(one)}" for one in found.outputs]
+    lines += [f"input {one}" for one in found.inputs]
+    lines += [f"output {one}" for one in found.outputs]
     if found.dtypes:
         lines.append("tensors: " + ", ".join(f"{n} {name}" for name, n in found.dtypes.items()))
     lines.append("operators: " + ", ".join(f"{n} {name}" for name, n in found.ops.items()))
@@ -184,12 +183,6 @@ def inspection_lines(found: Inspection) -> list[str]:
 
 def _plain(value: float | str) -> str:
     return f"{value:,.0f}" if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _tensor_text(info: TensorInfo) -> str:
-    shape = "x".join("?" if size < 0 else str(size) for size in info.shape) or "scalar"
-    grid = "" if info.scale is None else f", scale {info.scale:.6g}, zero point {info.zero_point}"
-    return f"{info.name}: {info.dtype} {shape}{grid}"
 
 
 def _placement_lines(found: Inspection) -> list[str]:

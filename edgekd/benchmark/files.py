@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmark.options import (
+    Range,
     Shape,
     check_overrides,
     chosen_shapes,
@@ -14,6 +15,7 @@ from edgekd.benchmark.options import (
     options_for,
     tensors_of,
 )
+from edgekd.benchmark.ranges import ranges_of
 from edgekd.devices import Device, Options, Samples
 from edgekd.devices.opening import arch_mismatch
 from edgekd.errors import (
@@ -68,11 +70,13 @@ class Wanted(Value):
 
     `options` override the profile's table of each runtime (threads, affinity, provider, delegate,
     scope). `shapes` are for inputs with open sizes and for TVM libraries, which do not record
-    shapes. `meter` is an external meter's command line, and `meter_format` what it prints.
+    shapes, and `ranges` for the random values of inputs. `meter` is an external meter's command
+    line, and `meter_format` what it prints.
     """
 
     options: Options = {}
     shapes: tuple[Shape, ...] = ()
+    ranges: tuple[Range, ...] = ()
     budgets: dict[str, float] = {}
     accept: tuple[Kind, ...] = ()
     meter: str = ""
@@ -176,17 +180,19 @@ def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wante
             runtimes.append(kind.runtime)
             own = target.backends.get(backend, {})
             options = {**own, **options_for(kind.runtime, wanted.options)}
-            found.append(_load(path, kind, target, device, options, wanted.shapes))
+            found.append(_load(path, kind, target, device, options, wanted))
         except (InputError, MissingRuntime) as error:
             faults += error.faults
     if len(runtimes) == len(files):
         faults += check_overrides(wanted.options, runtimes)
     known = {info.name for each in found for info in each.artifact.inputs}
     if len(found) == len(files):
+        named = [("--shape", shape.name) for shape in wanted.shapes if shape.name]
         faults += [
-            InputError(f"none of the files has an input '{shape.name}'", where="--shape",
-                       allowed=", ".join(sorted(known)), hint=nearest(shape.name, known))
-            for shape in wanted.shapes if shape.name and shape.name not in known
+            InputError(f"none of the files has an input '{name}'", where=where,
+                       allowed=", ".join(sorted(known)), hint=nearest(name, known))
+            for where, name in (*named, *(("--input", each.name) for each in wanted.ranges))
+            if name not in known
         ]  # fmt: skip
     raise_all(faults)
     return found
@@ -213,13 +219,13 @@ def _load(
     target: Target,
     device: Device,
     options: Options,
-    shapes: Sequence[Shape],
+    wanted: Wanted,
 ) -> _Loaded:
     """What the runtime says about a file; the precision is taken from its inputs where they show
     it."""
     outputs: tuple[TensorInfo, ...] = ()
     if not kind.tells_inputs:
-        inputs = tensors_of(shapes)
+        inputs = tensors_of(wanted.shapes)
         if not inputs:
             raise InputError(
                 f"a {path.suffix} file does not record the shapes of its inputs",
@@ -229,8 +235,8 @@ def _load(
             )
     else:
         inputs, outputs = device.probe(path, kind.runtime, options)
-        inputs = _with_open_sizes(path, inputs)
-        given = chosen_shapes(inputs, shapes, str(path))
+        inputs = _with_open_sizes(path, inputs, str(options.get("signature") or ""))
+        given = chosen_shapes(inputs, wanted.shapes, str(path))
         options = {**options, "shapes": {name: list(sizes) for name, sizes in given.items()}}
         inputs = tuple(
             info.model_copy(update={"shape": given.get(info.name, info.shape)}) for info in inputs
@@ -253,7 +259,18 @@ def _load(
         raise (InputError if there else MissingRuntime)(reason, where=str(path))
     batches = [info.name for info in inputs if info.shape[:1] == (-1,)]
     notes = tuple(f"input '{name}' has an open batch size: 1 is assumed" for name in batches)
-    return _Loaded(artifact, options, notes)
+    signature = str(options.get("signature") or "")
+    ranges, drawn = ranges_of(path, inputs, wanted.ranges, signature)
+    options = {**options, "ranges": ranges} if ranges else options
+    return _Loaded(artifact, options, (*notes, *drawn, *_signature_notes(path, signature)))
+
+
+def _signature_notes(path: Path, chosen: str) -> list[str]:
+    """A note on a TFLite file that can be called in several ways, where none was chosen."""
+    if path.suffix.lower() != ".tflite" or chosen:
+        return []
+    names = str(read_tflite(path).facts["signatures"])
+    return [f"its signatures are {names}: the first is measured (--signature)"] if names else []
 
 
 def _beside(path: Path) -> tuple[Path, ...]:
@@ -266,11 +283,13 @@ def _beside(path: Path) -> tuple[Path, ...]:
         return ()
 
 
-def _with_open_sizes(path: Path, inputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
+def _with_open_sizes(
+    path: Path, inputs: tuple[TensorInfo, ...], signature: str
+) -> tuple[TensorInfo, ...]:
     """Restore open sizes: LiteRT reports 1 for them, but the file itself records them."""
     if path.suffix.lower() != ".tflite":
         return inputs
-    graph = read_tflite(path)
+    graph = read_tflite(path, signature)
     stored = {graph.tensors[key].name: graph.tensors[key].shape for key in graph.inputs}
     return tuple(
         info.model_copy(update={"shape": stored.get(info.name) or info.shape}) for info in inputs

@@ -1,4 +1,4 @@
-"""The options of `edgekd bench` about running: shapes, threads, delegates, providers."""
+"""The options of `edgekd bench` about running: shapes, ranges, threads, delegates, providers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ CONCERNS: Mapping[str, tuple[str, ...]] = {
     "delegate": ("litert", "edgetpu"),
     "delegate_options": ("litert", "edgetpu"),
     "kernels": ("litert",),
+    "signature": ("litert",),
 }
 """Which runtimes an option applies to; the other options apply to all."""
 
@@ -22,6 +23,8 @@ FLAGS = {"delegate_options": "--delegate-option"}
 """The options that have another name on the command line."""
 
 _PROCESSORS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_RANGE = re.compile(rf"(?P<name>.+)=(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})")
 _SHAPE = re.compile(r"(?:(?P<name>.+)=)?(?P<sizes>\d+(?:[,x]\d+)*)(?::(?P<dtype>\w+))?")
 
 
@@ -48,6 +51,26 @@ def parse_shape(text: str) -> Shape:
         raise InputError(f"unknown type '{dtype}'", where="--shape", allowed=", ".join(DTYPES),
                          hint=nearest(dtype, DTYPES))  # fmt: skip
     return Shape(name=match["name"] or "", sizes=sizes, dtype=dtype)
+
+
+class Range(Value):
+    """The least and the largest value of an input's random values."""
+
+    name: str
+    low: float
+    high: float
+
+
+def parse_range(text: str) -> Range:
+    """Parse `ids=0..30521` or `x=-1..1`. Raises `InputError` for anything else."""
+    match = _RANGE.fullmatch(text.strip())
+    allowed = "INPUT=LOW..HIGH, as in ids=0..30521"
+    if not match:
+        raise InputError(f"'{text}' is not a range", where="--input", allowed=allowed)
+    found = Range(name=match["name"], low=float(match["low"]), high=float(match["high"]))
+    if found.low > found.high:
+        raise InputError(f"the range '{text}' is empty", where="--input", allowed=allowed)
+    return found
 
 
 def parse_affinity(text: str) -> list[int]:

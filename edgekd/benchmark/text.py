@@ -35,7 +35,7 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
         for result in results
         for one in result.budgets
     ]
-    static = [_static(result) for result in results]
+    static = [line for result in results for line in (*_tensors(result), _static(result))]
     return [*lines, *_taken(results), *static, *_missing(results, columns), *notes, *judged]
 
 
@@ -65,6 +65,15 @@ def _column(one: Measurement) -> str:
     """The table's column for a metric; end-to-end metrics share the columns of the model alone."""
     metric = one.metric.removeprefix("end_to_end_")
     return f"latency_{metric}" if metric.startswith("ms_") else metric
+
+
+def _tensors(result: BenchResult) -> list[str]:
+    """The inputs and outputs of a file that has several."""
+    if max(len(result.inputs), len(result.outputs)) < 2:
+        return []
+    parts = [f"takes {', '.join(map(str, result.inputs))}"] if result.inputs else []
+    parts += [f"gives {', '.join(map(str, result.outputs))}"] if result.outputs else []
+    return [f"{result.path.name}: {'; '.join(parts)}"]
 
 
 def _static(result: BenchResult) -> str:

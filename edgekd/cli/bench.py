@@ -57,6 +57,13 @@ def bench(
             help="An input's shape if the file leaves it open: x=1,3,224,224[:DTYPE]; repeatable."
         ),
     ] = None,
+    input_range: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="An input's range of values: ids=0..30521; repeatable."),
+    ] = None,
+    signature: Annotated[
+        str | None, typer.Option(help="The signature of a TFLite file that has several.")
+    ] = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="A budget, such as latency_ms=5; repeatable.")
     ] = None,
@@ -79,6 +86,7 @@ def bench(
 ) -> None:
     """Measure model files on a device, interleaved in one process, and check budgets."""
     from edgekd.benchmark.files import bench_files as run
+    from edgekd.benchmark.options import parse_range
     from edgekd.benchmark.plot import check_plot, write_plot
     from edgekd.benchmark.text import bench_lines
     from edgekd.devices.opening import open_device
@@ -90,10 +98,12 @@ def bench(
     options = {
         "threads": threads, "affinity": affinity, "provider": provider, "delegate": delegate,
         "delegate_options": delegate_option, "kernels": kernels,
-        "scope": "end-to-end" if end_to_end else None,
+        "scope": "end-to-end" if end_to_end else None, "signature": signature,
     }  # fmt: skip
     collect = Collector()
     wanted = _wanted(options, shape or [], budget or [], accept or [], collect)
+    ranges = [collect.attempt(parse_range, text) for text in input_range or []]
+    wanted = wanted.model_copy(update={"ranges": tuple(ranges)})
     collect.attempt(check_meter, meter, meter_format)
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:

@@ -90,6 +90,7 @@ class Model:
 
     inputs: Arrays
     outputs: Arrays
+    ranges: Table = {}  # the least and largest value of an input by its name
 
     def feed(self, arrays: Arrays) -> None:
         """Set the inputs, so that `run` is the model alone."""
@@ -174,6 +175,13 @@ class OnnxRuntime(Model):
 class LiteRT(Model):
     """A TFLite file in LiteRT's interpreter, or in tflite-runtime's, its predecessor."""
 
+    _ends: Callable[[], tuple[Arrays, Arrays]]
+    _set: Callable[[int, Any], None]
+    _run: Callable[[], None]
+    _get: Callable[[int], Any]
+    _resize: Callable[[int, list[int]], None]
+    _allocate: Callable[[], None]
+
     def __init__(self, path: str, options: Table) -> None:
         try:
             from ai_edge_litert import interpreter as litert
@@ -193,24 +201,59 @@ class LiteRT(Model):
                     raise Fault("missing-runtime", message, RUNTIMES["edgetpu"][2]) from error
                 raise Fault("bad-request", message) from error
         reference = options.get("kernels") == "reference"
-        self.interpreter = litert.Interpreter(
+        self.interpreter: Any = litert.Interpreter(
             model_path=path,
             num_threads=options.get("threads", 1),
             experimental_delegates=delegates,
             experimental_op_resolver_type=resolvers.BUILTIN_REF if reference else resolvers.AUTO,
         )
-        details = self.interpreter.get_input_details()
-        own = [{**one, "shape": one.get("shape_signature", one["shape"])} for one in details]
-        for value, shape in shaped(own, options):
-            self.interpreter.resize_tensor_input(value["index"], shape)
-        self.interpreter.allocate_tensors()
-        self.inputs = [self._info(value) for value in self.interpreter.get_input_details()]
-        self.outputs = [self._info(value) for value in self.interpreter.get_output_details()]
         self.notes = {"kernels": "reference" if reference else "optimized"}
+        self._open(str(options.get("signature") or ""))
+        own = [
+            {**one, "shape": one.get("shape_signature", one["shape"])} for one in self._ends()[0]
+        ]
+        for value, shape in shaped(own, options):
+            self._resize(value["index"], shape)
+        self._allocate()
+        self.inputs, self.outputs = (
+            [self._info(value) for value in values] for values in self._ends()
+        )
         operators: Arrays = getattr(self.interpreter, "_get_ops_details", list)()
         if operators:
             names = [operator["op_name"] for operator in operators]
             self.notes["delegated_partitions"] = str(names.count("DELEGATE"))
+
+    def _open(self, signature: str) -> None:
+        """Bind the methods below to the main subgraph, or to that of a signature."""
+        import numpy as np
+
+        model = self.interpreter
+        if not signature:
+            self._set, self._run, self._get = model.set_tensor, model.invoke, model.get_tensor
+            self._resize, self._allocate = model.resize_tensor_input, model.allocate_tensors
+            self._ends = lambda: (model.get_input_details(), model.get_output_details())
+            return
+        known = model.get_signature_list()
+        if signature not in known:
+            names = ", ".join(known) or "none"
+            raise Fault(
+                "bad-request", f"it has no signature '{signature}'; its signatures: {names}"
+            )
+        runner = model.get_signature_runner(signature)
+        # A runner's own call copies inputs and outputs, which is not the model's time.
+        inner, graph = runner._interpreter_wrapper, runner._subgraph_index
+        self._set = lambda index, array: inner.SetTensor(index, array, graph)
+        self._run = lambda: inner.Invoke(graph)
+        self._get = lambda index: inner.GetTensor(index, graph)
+        self._resize = lambda index, shape: inner.ResizeInputTensor(
+            index, np.array(shape, np.int32), False, graph
+        )
+        self._allocate = lambda: inner.AllocateTensors(graph)
+        self._ends = lambda: (
+            [{**value, "name": name} for name, value in runner.get_input_details().items()],
+            [{**value, "name": name} for name, value in runner.get_output_details().items()],
+        )
+        self.notes["signature"] = signature
 
     @staticmethod
     def _info(value: Table) -> Info:
@@ -228,13 +271,13 @@ class LiteRT(Model):
 
     def feed(self, arrays: Arrays) -> None:
         for info, array in zip(self.inputs, arrays):
-            self.interpreter.set_tensor(info["index"], array)
+            self._set(info["index"], array)
 
     def run(self) -> None:
-        self.interpreter.invoke()
+        self._run()
 
     def fetch(self) -> Arrays:
-        return [self.interpreter.get_tensor(info["index"]) for info in self.outputs]
+        return [self._get(info["index"]) for info in self.outputs]
 
 
 class EdgeTPU(LiteRT):
@@ -458,6 +501,7 @@ def load(request: Table) -> Any:
         start = time.perf_counter_ns()
         model = kind(path, request.get("options", {}))
         model.load_ns = time.perf_counter_ns() - start
+        model.ranges = request.get("options", {}).get("ranges", {})
     except Fault:
         raise
     except ImportError as error:
@@ -486,7 +530,8 @@ def in_order_of(infos: Arrays, described: Arrays) -> Arrays:
 
 
 def random_inputs(model: Any, seed: int) -> Arrays:
-    """Random inputs of the model's shapes and types; unknown sizes are 1. Floats are normal."""
+    """Random inputs of the model's shapes and types; unknown sizes are 1. Values are uniform within
+    an input's range if it has one, otherwise floats are normal."""
     import numpy as np
 
     draw = np.random.RandomState(seed)
@@ -500,7 +545,12 @@ def random_inputs(model: Any, seed: int) -> Arrays:
         if dtype.kind not in "biufc":
             raise Fault("bad-request", f"its input '{info['name']}' is of type {info['dtype']}: "
                         "no random values can be made for it")  # fmt: skip
-        if dtype.kind == "f":
+        low, high = model.ranges.get(info["name"], (0, 1))
+        if info["name"] in model.ranges and (dtype.kind == "f" or info.get("scale")):
+            array = to_model(draw.uniform(low, high, shape), info, "")
+        elif info["name"] in model.ranges:
+            array = draw.randint(int(low), int(high) + 1, shape, np.int64).astype(dtype)
+        elif dtype.kind == "f":
             array = draw.standard_normal(shape).astype(dtype)
         elif dtype.itemsize == 1 and dtype.kind in "iu":
             limits = np.iinfo(dtype)

@@ -50,7 +50,7 @@ QUICK = {
 
 AGENT_OPTIONS = (
     "threads", "provider", "delegate", "delegate_options", "kernels", "device", "entry", "cudart",
-    "shapes", "affinity",
+    "shapes", "affinity", "signature", "ranges",
 )  # fmt: skip
 """The keys of a target's backend table about running; the others are for the compiler."""
 

@@ -6,6 +6,7 @@ larger of `builtin_code` and `deprecated_builtin_code`, as the schema's comments
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "FullyConnectedOptions": ("WeightsFormat", "KeepNumDims", "FusedActivationFunction"),
     "ConcatenationOptions": ("Axis", "FusedActivationFunction"),
     "PackOptions": ("Axis",),
+    "GatherOptions": ("Axis",),
     "ReducerOptions": ("KeepDims",),
     "StridedSliceOptions": (
         "EllipsisMask", "NewAxisMask", "BeginMask", "EndMask", "ShrinkAxisMask",
@@ -88,11 +90,12 @@ def _names(enum: type) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if not name.startswith("_")}
 
 
-def read_tflite(path: Path) -> Graph:
-    """The main subgraph of a TFLite file.
+def read_tflite(path: Path, signature: str = "") -> Graph:
+    """The main subgraph of a TFLite file, or that of a signature, whose inputs and outputs have the
+    signature's names.
 
     Raises:
-        InputError: the file is not TFLite, is truncated or inconsistent.
+        InputError: the file is not TFLite, is truncated or inconsistent, or has no such signature.
         MissingPackage: LiteRT's schema is not installed.
     """
     content = read_bytes(path)
@@ -103,7 +106,9 @@ def read_tflite(path: Path) -> Graph:
     except ImportError:
         raise MissingPackage("ai-edge-litert", "tflite", where=str(path)) from None
     try:
-        return _graph(_Reader(content, schema))
+        return _graph(_Reader(content, schema), signature)
+    except InputError as error:
+        raise InputError(error.message, where=str(path), allowed=error.allowed) from None
     except (
         ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError,
         struct.error,
@@ -111,15 +116,21 @@ def read_tflite(path: Path) -> Graph:
         raise InputError(f"a truncated or corrupt TFLite file: {error}", where=str(path)) from None
 
 
-def _graph(reader: _Reader) -> Graph:
+def _graph(reader: _Reader, signature: str) -> Graph:
     model = reader.schema.Model.GetRootAs(reader.content, 0)
     if model.SubgraphsLength() < 1:
         raise ValueError("it has no subgraph")
+    signatures = _signatures(reader, model)
+    if signature and signature not in signatures:
+        raise InputError(f"it has no signature '{signature}'", allowed=", ".join(signatures))
+    chosen = signatures.get(signature, _Signature(0, {}, {}))
     buffers = [reader.data(one) for one in reader.items(model.BuffersLength(), model.Buffers)]
     codes = [
         _code(reader, one) for one in reader.items(model.OperatorCodesLength(), model.OperatorCodes)
     ]
-    subgraph = model.Subgraphs(0)
+    if not 0 <= chosen.subgraph < model.SubgraphsLength():
+        raise ValueError(f"signature '{signature}' refers to subgraph {chosen.subgraph}")
+    subgraph = model.Subgraphs(chosen.subgraph)
     tensors = [
         _tensor(reader, one, buffers)
         for one in reader.items(subgraph.TensorsLength(), subgraph.Tensors)
@@ -131,13 +142,58 @@ def _graph(reader: _Reader) -> Graph:
     ]
     if not ops:
         raise ValueError("it has no operators")
-    return Graph(
+    facts: dict[str, float | str] = {
+        "schema_version": model.Version(),
+        "subgraphs": model.SubgraphsLength(),
+        "signatures": ", ".join(signatures) if len(signatures) > 1 else "",
+    }
+    graph = Graph(
         ops=tuple(ops),
         tensors=dict(zip(keys, tensors, strict=True)),
         inputs=_ends(reader, subgraph.InputsLength(), subgraph.InputsAsNumpy, keys),
         outputs=_ends(reader, subgraph.OutputsLength(), subgraph.OutputsAsNumpy, keys),
-        facts={"schema_version": model.Version(), "subgraphs": model.SubgraphsLength()},
+        facts=facts,
     )
+    return _renamed(graph, chosen, keys) if signature else graph
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """One way to call a file: its subgraph, and the tensors of its named inputs and outputs."""
+
+    subgraph: int
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+
+
+def _signatures(reader: _Reader, model: Any) -> dict[str, _Signature]:
+    return {
+        _text(one.SignatureKey()): _Signature(
+            int(one.SubgraphIndex()),
+            _named(reader, one.InputsLength(), one.Inputs),
+            _named(reader, one.OutputsLength(), one.Outputs),
+        )
+        for one in reader.items(model.SignatureDefsLength(), model.SignatureDefs)
+    }
+
+
+def _named(reader: _Reader, length: int, get: Callable[[int], Any]) -> dict[str, int]:
+    return {_text(one.Name()): int(one.TensorIndex()) for one in reader.items(length, get)}
+
+
+def _renamed(graph: Graph, signature: _Signature, keys: list[str]) -> Graph:
+    """The graph with the signature's inputs and outputs, in its order and with its names."""
+    ends = {**signature.inputs, **signature.outputs}
+    if any(not 0 <= index < len(keys) for index in ends.values()):
+        raise ValueError("a signature refers to a tensor that does not exist")
+    names = {keys[index]: name for name, index in ends.items()}
+    tensors = {
+        key: replace(tensor, name=names.get(key, tensor.name))
+        for key, tensor in graph.tensors.items()
+    }
+    inputs = tuple(keys[index] for index in signature.inputs.values())
+    outputs = tuple(keys[index] for index in signature.outputs.values())
+    return replace(graph, tensors=tensors, inputs=inputs, outputs=outputs)
 
 
 def _code(reader: _Reader, code: Any) -> str:

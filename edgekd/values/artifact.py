@@ -33,6 +33,14 @@ class TensorInfo(Value):
     scale: float | None = None
     zero_point: int | None = None
 
+    def __str__(self) -> str:
+        """Such as "ids: int64 ?x128", "?" for an open size."""
+        shape = "x".join("?" if size < 0 else str(size) for size in self.shape) or "scalar"
+        grid = (
+            "" if self.scale is None else f", scale {self.scale:.6g}, zero point {self.zero_point}"
+        )
+        return f"{self.name}: {self.dtype} {shape}{grid}"
+
 
 class Artifact(Value):
     """One file that a runtime can load. `runtime` is the agent's name for that runtime:

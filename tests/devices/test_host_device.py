@@ -411,7 +411,7 @@ def alive(pid: int) -> bool:
 
 def test_inputs_are_made_of_every_shape_and_refused_of_types_that_hold_no_numbers() -> None:
     def made(shape: list[int], dtype: str) -> Any:
-        return SimpleNamespace(inputs=[{"name": "x", "shape": shape, "dtype": dtype}])
+        return SimpleNamespace(inputs=[{"name": "x", "shape": shape, "dtype": dtype}], ranges={})
 
     shapes = [
         agent.random_inputs(made(shape, "float32"), 0)[0].shape for shape in ([], [1], [-1, 3])

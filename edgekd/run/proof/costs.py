@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgekd.devices import Samples
 from edgekd.measure.measuring import measure
@@ -11,8 +12,10 @@ from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan
 from edgekd.run.proof.place import Place, options_for
 from edgekd.stages import Progress
+from edgekd.values.artifact import Artifact
 from edgekd.values.measurement import Measurement, unavailable
 from edgekd.values.target import Target
+from edgekd.values.tree import leaves
 
 COSTS = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "peak_memory_bytes", "energy_mj")
 
@@ -36,7 +39,9 @@ def costs_of(
     measured: list[Costs] = []
     if runnable:
         artifacts = [each.artifact for each in runnable]
-        options = [options_for(target, artifact) for artifact in artifacts]
+        options = [
+            {**options_for(target, artifact), **_ranges(plan, artifact)} for artifact in artifacts
+        ]
         what = f"measure {len(runnable)} files on {device.name}"
         progress(what, 0, 1)
         quick = plan.request.quick
@@ -59,6 +64,24 @@ def costs_of(
         else next(taken)
         for why in reasons
     ]
+
+
+SEEN = 64
+"""The number of test samples that say which integers an input takes."""
+
+
+def _ranges(plan: Plan, artifact: Artifact) -> dict[str, Any]:
+    """The least and the largest value of each input of integers, such as token ids: random ones
+    beyond them may not exist."""
+    seen = leaves(plan.data.test.first(SEEN).x)
+    if len(seen) != len(artifact.inputs):
+        return {}
+    ranges = {
+        info.name: (int(values.min()), int(values.max()))
+        for info, values in zip(artifact.inputs, seen, strict=True)
+        if not values.is_floating_point() and values.numel()
+    }
+    return {"ranges": ranges} if ranges else {}
 
 
 def _times_faster(teacher: Samples | None, each: Samples, place: Place) -> Measurement:

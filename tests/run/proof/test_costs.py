@@ -4,7 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from edgekd.data.samples import Samples as Tensors
 from edgekd.devices import Samples
 from edgekd.run.proof import costs
 from edgekd.run.proof.place import Place
@@ -34,14 +36,22 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
+def plan_of() -> Any:
+    """A quick run whose samples have a float input and one of ids from 3 to 8."""
+    x = {"x": torch.zeros(2, 4), "ids": torch.tensor([[3, 8], [5, 4]])}
+    data = SimpleNamespace(test=Tensors(x, torch.zeros(2, dtype=torch.int64)))
+    return SimpleNamespace(request=SimpleNamespace(quick=True), data=data)
+
+
 def compiled(name: str, is_baseline: bool = False) -> Any:
-    artifact = SimpleNamespace(path=name, runtime="onnxruntime", format="onnx")
+    inputs = [SimpleNamespace(name="x"), SimpleNamespace(name="ids")]
+    artifact = SimpleNamespace(path=name, runtime="onnxruntime", format="onnx", inputs=inputs)
     return SimpleNamespace(artifact=artifact, is_baseline=is_baseline)
 
 
 def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(busy: Any) -> None:
     """The load is not: training has just ended on the same machine."""
-    plan: Any = SimpleNamespace(request=SimpleNamespace(quick=True))
+    plan = plan_of()
     files = [compiled("teacher.onnx", True), compiled("m.so")]
     steps: list[str] = []
     measured, missing = costs.costs_of(
@@ -54,11 +64,29 @@ def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(b
     assert steps == ["measure 1 files on host"] * 2
 
 
+def test_ids_are_drawn_from_those_that_the_samples_hold(
+    busy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random id beyond the table would end the run."""
+    options: list[Any] = []
+    usual = costs.measure
+
+    def noted(device: Any, artifacts: Any, table: Any, *rest: Any, **named: Any) -> Any:
+        options.extend(table)
+        return usual(device, artifacts, table, *rest, **named)
+
+    monkeypatch.setattr(costs, "measure", noted)
+    costs.costs_of(
+        plan_of(), load_target("x86"), Place(busy), [compiled("m.onnx")], lambda *_: None
+    )
+    assert options[0]["ranges"] == {"ids": (3, 8)}
+
+
 @pytest.mark.parametrize("teacher", [None, "m.so"], ids=["there is none", "it does not run there"])
 def test_nothing_is_faster_than_a_teacher_that_was_not_measured(
     busy: Any, teacher: str | None
 ) -> None:
-    plan: Any = SimpleNamespace(request=SimpleNamespace(quick=True))
+    plan = plan_of()
     files = [compiled(teacher, True)] if teacher else []
     *_, measured = costs.costs_of(
         plan, load_target("x86"), Place(busy), [*files, compiled("m.onnx")], lambda *_: None

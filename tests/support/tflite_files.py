@@ -9,7 +9,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 CODES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
-         "float32": schema.TensorType.FLOAT32}  # fmt: skip
+         "float32": schema.TensorType.FLOAT32, "int64": schema.TensorType.INT64,
+         "bool": schema.TensorType.BOOL}  # fmt: skip
 
 
 FIRST = ("HARD_SWISH", "PADV2", "RELU_N1_TO_1", "RESHAPE")
@@ -18,7 +19,7 @@ FIRST = ("HARD_SWISH", "PADV2", "RELU_N1_TO_1", "RESHAPE")
 
 @dataclass
 class T:
-    """A tensor: shape, scales, zero point, and values if it is constant."""
+    """A tensor: shape, scales, zero point, values if it is constant, and its name."""
 
     shape: Sequence[int]
     scale: float | Sequence[float] = 0.05
@@ -26,6 +27,7 @@ class T:
     values: Any = None
     dtype: str = "int8"
     axis: int = 0
+    name: str = ""
 
 
 @dataclass
@@ -45,28 +47,65 @@ def integers(values: Any, axis: int = 0) -> T:
     return T(array.shape, (), 0, array, "int32", axis)
 
 
+@dataclass
+class G:
+    """A subgraph: tensors, operators, the numbers of its inputs and outputs, and its signature."""
+
+    tensors: Sequence[T]
+    ops: Sequence[O]
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    signature: str = ""
+
+
 def tflite(
     tensors: Sequence[T], ops: Sequence[O], inputs: Sequence[int], outputs: Sequence[int]
 ) -> bytes:
+    """The file of one subgraph."""
+    return tflite_of([G(tensors, ops, inputs, outputs)])
+
+
+def tflite_of(graphs: Sequence[G]) -> bytes:
     """The file."""
     model = schema.ModelT()
     model.version = 3
     model.buffers = [schema.BufferT()]
-    graph = schema.SubGraphT()
-    graph.tensors = [_tensor(model, number, one) for number, one in enumerate(tensors)]
-    graph.inputs, graph.outputs = list(inputs), list(outputs)
-    kinds = list(dict.fromkeys(op.kind for op in ops))
+    kinds = list(dict.fromkeys(op.kind for graph in graphs for op in graph.ops))
     model.operatorCodes = [_code(kind) for kind in kinds]
-    graph.operators = [_operator(op, kinds.index(op.kind)) for op in ops]
-    model.subgraphs = [graph]
+    model.subgraphs = [_graph(model, graph, kinds) for graph in graphs]
+    model.signatureDefs = [
+        _signature(number, graph) for number, graph in enumerate(graphs) if graph.signature
+    ]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
+def _graph(model: Any, described: G, kinds: list[str]) -> Any:
+    graph = schema.SubGraphT()
+    graph.tensors = [_tensor(model, number, one) for number, one in enumerate(described.tensors)]
+    graph.inputs, graph.outputs = list(described.inputs), list(described.outputs)
+    graph.operators = [_operator(op, kinds.index(op.kind)) for op in described.ops]
+    return graph
+
+
+def _signature(subgraph: int, described: G) -> Any:
+    found = schema.SignatureDefT()
+    found.signatureKey, found.subgraphIndex = described.signature.encode(), subgraph
+    found.inputs = [_ending(f"in{i}", index) for i, index in enumerate(described.inputs)]
+    found.outputs = [_ending(f"out{i}", index) for i, index in enumerate(described.outputs)]
+    return found
+
+
+def _ending(name: str, index: int) -> Any:
+    found = schema.TensorMapT()
+    found.name, found.tensorIndex = name.encode(), index
+    return found
+
+
 def _tensor(model: Any, number: int, one: T) -> Any:
     tensor = schema.TensorT()
-    tensor.name = f"t{number}".encode()
+    tensor.name = (one.name or f"t{number}").encode()
     tensor.shape = list(one.shape)
     tensor.type = CODES[one.dtype]
     tensor.buffer = 0
