@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from edgekd.network.fx_names import layer_of
+from edgekd.values.tree import Tree, leaves, rows
 
 KINDS = {
     "convolution": "convolution",
@@ -75,7 +76,7 @@ class _Tally:
     weights: dict[int, Tensor] = field(default_factory=dict)
 
 
-def layer_costs(module: nn.Module, example: Tensor) -> list[LayerCost]:
+def layer_costs(module: nn.Module, example: Tree) -> list[LayerCost]:
     """The cost of each layer in order of execution, for a module or an exported graph.
 
     The list has each leaf module, and any other module that holds parameters or costs MACs (a
@@ -88,7 +89,7 @@ def layer_costs(module: nn.Module, example: Tensor) -> list[LayerCost]:
             hooks.enter_context(hook)
         with _plain_kernels(), counter:
             if isinstance(module, fx.GraphModule):
-                _GraphRun(module, counter).run(example)
+                _GraphRun(module, counter).run(*leaves(example), enable_io_processing=False)
             else:
                 module(example)
     return [
@@ -105,7 +106,7 @@ def layer_costs(module: nn.Module, example: Tensor) -> list[LayerCost]:
     ]
 
 
-def totals(module: nn.Module, example: Tensor) -> Totals:
+def totals(module: nn.Module, example: Tree) -> Totals:
     """Parameters, multiply-accumulates for the example, and bytes as stored."""
     costs = layer_costs(module, example)
     stored = {
@@ -120,7 +121,7 @@ def totals(module: nn.Module, example: Tensor) -> Totals:
     )
 
 
-def largest_layer(module: nn.Module, example: Tensor) -> int:
+def largest_layer(module: nn.Module, example: Tree) -> int:
     """The most values, inputs and outputs together, of one convolution or linear layer.
 
     No runtime needs fewer at a time, since such a layer can't compute in place.
@@ -136,7 +137,7 @@ def largest_layer(module: nn.Module, example: Tensor) -> int:
         for part in module.modules():
             if isinstance(part, (nn.modules.conv._ConvNd, nn.Linear)):
                 hooks.enter_context(part.register_forward_hook(see))
-        module(example[:1])
+        module(rows(example, slice(0, 1)))
     return largest
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.data.samples import Samples
 from edgekd.values.tree import Tree, as_float, chunks, concatenated, leaf, moved
@@ -33,17 +32,6 @@ def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
 def _run(module: nn.Module, x: Tree) -> Tree:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     return moved(as_float(module(moved(x, device, copy=True))), "cpu")
-
-
-def protect_inputs(module: nn.Module) -> None:
-    """Make the module receive copies of its inputs, which it may change in place, because samples
-    are read repeatedly by both teacher and student.
-    """
-    module.register_forward_pre_hook(_copied)
-
-
-def _copied(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(each.clone() if isinstance(each, Tensor) else each for each in inputs)
 
 
 @contextmanager

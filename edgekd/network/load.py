@@ -12,13 +12,13 @@ from torch import nn
 from edgekd.errors import InputError
 from edgekd.formats.onnx_file import external_files
 from edgekd.installed import versions_of
+from edgekd.network.calling import take_one_argument
 from edgekd.network.checkpoints import checkpoint_files
-from edgekd.network.evaluation import protect_inputs
 from edgekd.network.identity import module_key
 from edgekd.network.plain_weights import hooks_to_parametrizations
 from edgekd.network.sources import request_of, source_of
 from edgekd.network.weights import load_weights
-from edgekd.store import read_errors
+from edgekd.store import key_of, read_errors
 from edgekd.values.artifact import sha256_of
 from edgekd.values.recipe import Network
 
@@ -46,7 +46,7 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
         )
     _check_finite(module, where)
     hooks_to_parametrizations(module)
-    protect_inputs(module)
+    take_one_argument(module, network.output)
     return module.eval()
 
 
@@ -69,8 +69,11 @@ def network_key(network: Network, folder: Path) -> str:
     """SHA-256 of the network's content: its file, the object itself, or what its source says
     determines it, with its arguments, its weights and the versions of the source's packages."""
     if network.module is not None:
-        return module_key(network.module)
+        key = module_key(network.module)
+        return key if network.output is None else key_of(key, repr(network.output))
     digest = hashlib.sha256(network.kind.encode())
+    if network.output is not None:
+        digest.update(repr(network.output).encode())
     for part in _content(network, folder):
         digest.update(f"{part}\0".encode())
     return digest.hexdigest()

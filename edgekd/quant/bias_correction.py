@@ -14,16 +14,17 @@ from torch import Tensor, fx
 from edgekd.quant import ops
 from edgekd.quant.constants import constant_of, is_constant, replace_constant
 from edgekd.quant.rewrite import DEQUANTIZE, DEQUANTIZE_GROUPS
+from edgekd.values.tree import Tree, leaves, rows
 
 _MOST_VALUES = 2**24
 """The most input values run at once; intermediate activations are many times that."""
 
 
-def correct_biases(floating: fx.GraphModule, quantized: fx.GraphModule, samples: Tensor) -> None:
+def correct_biases(floating: fx.GraphModule, quantized: fx.GraphModule, samples: Tree) -> None:
     """Correct the biases of `quantized`, whose layers have the same names as those of
     `floating`."""
-    fitting = max(1, _MOST_VALUES // max(1, samples[0].numel()))
-    samples = samples[:fitting]
+    values = sum(leaf[0].numel() for leaf in leaves(samples))
+    samples = rows(samples, slice(0, max(1, _MOST_VALUES // max(1, values))))
     with torch.no_grad():
         means = _Means(floating)
         means.run(samples)

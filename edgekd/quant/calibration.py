@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import redirect_stdout
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
@@ -20,12 +20,13 @@ from edgekd.quant.ranges import Ranges
 from edgekd.quant.rewrite import finish, fold_weights
 from edgekd.quant.weight_grids import fit_weights
 from edgekd.values.target import Scheme
+from edgekd.values.tree import Tree, chunks, count
 
 
 def calibrate(
     module: nn.Module,
-    example: Tensor,
-    samples: Tensor,
+    example: Tree,
+    samples: Tree,
     scheme: Scheme,
     *,
     bias_correction: bool = True,
@@ -76,7 +77,7 @@ def import_nncf(where: str = "quantize") -> Any:
 def _run(
     nncf: Any,
     graph: fx.GraphModule,
-    samples: Tensor,
+    samples: Tree,
     quantizer: TargetQuantizer,
     smooth_quant: bool,
     ranges: Ranges,
@@ -95,13 +96,14 @@ def _run(
     )
     algorithm = ExperimentalPostTrainingQuantization(
         quantizer=_adapter(quantizer),
-        subset_size=len(samples),
+        subset_size=count(samples),
         fast_bias_correction=None,
         smooth_quant=smooth_quant,
         activations_range_estimator_params=activations,
     )
     _leave_weights_whole(algorithm)
-    dataset = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
+    # NNCF spreads a tuple over a model's arguments; this model has one.
+    dataset = nncf.Dataset([(sample,) for sample in chunks(samples, 1)])
     quantized = algorithm.apply(graph, build_graph(graph), dataset=dataset)
     result = fx.GraphModule(quantized, quantized.graph)
     fit_weights(result, quantizer.scheme)

@@ -16,6 +16,7 @@ from edgekd.errors import InputError, summary_of
 from edgekd.network.plain_weights import with_plain_weights
 from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
+from edgekd.values.tree import Tree, mapped
 
 aten = torch.ops.aten
 
@@ -29,7 +30,7 @@ _IDENTITIES = {
 }
 
 
-def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") -> fx.GraphModule:
+def export_graph(module: nn.Module, example: Tree, where: str = "quantize") -> fx.GraphModule:
     """The graph of `module` in eval mode, with a free batch size.
 
     Batch norms after a convolution or a linear layer are folded into it (Jacob et al. 2018, section
@@ -46,13 +47,15 @@ def export_graph(module: nn.Module, example: Tensor, where: str = "quantize") ->
     return fx.GraphModule(graph, graph.graph)
 
 
-def exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The program of a module in eval mode, for any batch size."""
+def exported(module: nn.Module, example: Tree) -> torch.export.ExportedProgram:
+    """The program of a module in eval mode, for any batch size. Its one argument is the tree of
+    inputs."""
     # Two samples, because the exporter takes a size of one for a constant.
-    pair = torch.cat([example[:1], example[:1]])
+    pair = mapped(lambda leaf: torch.cat([leaf[:1], leaf[:1]]), example)
     batch = torch.export.Dim("batch", min=1, max=65_536)
+    free = mapped(lambda _: {0: batch}, example)
     with quiet():
-        return torch.export.export(module, (pair,), dynamic_shapes=({0: batch},))
+        return torch.export.export(module, (pair,), dynamic_shapes=(free,))
 
 
 @contextmanager
@@ -83,7 +86,7 @@ def _eval(self: fx.GraphModule) -> fx.GraphModule:
     return _train(self, False)
 
 
-def _export(module: nn.Module, example: Tensor, where: str) -> torch.export.ExportedProgram:
+def _export(module: nn.Module, example: Tree, where: str) -> torch.export.ExportedProgram:
     try:
         return exported(module, example)
     except Exception as error:

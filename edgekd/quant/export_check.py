@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from edgekd.errors import InputError, ToolError
 from edgekd.network.evaluation import evaluating, predict
 from edgekd.network.fx_names import layer_of, module_paths
+from edgekd.values.tree import Tree, count, leaves, mapped, rows
 
 TOLERANCE = 1e-4
 """Of the largest output: float sums in another order differ by some 1e-6."""
@@ -23,35 +24,46 @@ _LOOKED_AT = 4
 
 
 def check_exported(
-    graph: fx.GraphModule, module: nn.Module, samples: Tensor, where: str = "quantize"
+    graph: fx.GraphModule, module: nn.Module, samples: Tree, where: str = "quantize"
 ) -> None:
     """Compare an exported float graph with its module on samples (N, ...).
 
     Raises `ToolError` with the first layer that differs, and `InputError` for a module that gives
     other outputs each time.
     """
-    if not len(samples):
+    if not count(samples):
         return
-    expected = predict(module, samples)
-    differences = _differences(expected, predict(graph, samples))
-    allowed = _allowed(expected)
+    expected = leaves(predict(module, samples))
+    output, differences, allowed = _worst(expected, leaves(predict(graph, samples)))
     if float(differences.max()) <= allowed:
         return
-    if float(_differences(expected, predict(module, samples)).max()) > allowed:
+    _, again, allowed_again = _worst(expected, leaves(predict(module, samples)))
+    if float(again.max()) > allowed_again:
         raise InputError(
             "the network gives other outputs each time it runs, in eval mode too",
             where=where,
             hint="forward() must not draw random numbers where self.training is False",
         )
     worst = int(differences.argmax())
-    start = max(0, min(worst, len(samples) - _LOOKED_AT))
-    layer = first_wrong_layer(graph, module, samples[start : start + _LOOKED_AT])
+    start = max(0, min(worst, count(samples) - _LOOKED_AT))
+    layer = first_wrong_layer(graph, module, rows(samples, slice(start, start + _LOOKED_AT)))
+    which = "outputs differ" if len(expected) == 1 else f"values of output {output} differ"
     raise ToolError(
-        f"the exported graph computes something else than the network {layer}: the outputs differ "
+        f"the exported graph computes something else than the network {layer}: the {which} "
         f"by {float(differences.max()):.3g} where {allowed:.3g} is allowed",
         where=where,
         hint="this is a fault of the conversion, not of the training: please report the layer",
     )
+
+
+def _worst(expected: list[Tensor], found: list[Tensor]) -> tuple[int, Tensor, float]:
+    """The output that is furthest beyond what is allowed: its number, its differences (N,) and
+    what is allowed."""
+    compared = [
+        (number, _differences(mine, theirs), _allowed(mine))
+        for number, (mine, theirs) in enumerate(zip(expected, found, strict=True))
+    ]
+    return max(compared, key=lambda entry: float(entry[1].max()) / entry[2])
 
 
 def _differences(expected: Tensor, found: Tensor) -> Tensor:
@@ -68,7 +80,7 @@ def _allowed(expected: Tensor) -> float:
     return TOLERANCE * max(_SMALLEST, largest)
 
 
-def first_wrong_layer(graph: fx.GraphModule, module: nn.Module, x: Tensor) -> str:
+def first_wrong_layer(graph: fx.GraphModule, module: nn.Module, x: Tree) -> str:
     """Where a graph leaves its module on samples x (N, ...): 'at layer ...' or 'behind layer ...'.
 
     Every layer's last value in the graph must be the output of some layer in the module. It need
@@ -91,7 +103,7 @@ def _equal(expected: Tensor, found: Tensor) -> bool:
     return float(_differences(expected, found).max()) <= _allowed(expected)
 
 
-def _outputs_of(module: nn.Module, layers: list[nn.Module], x: Tensor) -> list[Tensor]:
+def _outputs_of(module: nn.Module, layers: list[nn.Module], x: Tree) -> list[Tensor]:
     """The output of every call of the layers, which have no layers inside."""
     outputs: list[Tensor] = []
 
@@ -102,14 +114,14 @@ def _outputs_of(module: nn.Module, layers: list[nn.Module], x: Tensor) -> list[T
     handles = [layer.register_forward_hook(keep) for layer in layers]
     try:
         with evaluating(module), torch.no_grad():
-            module(x.clone())
+            module(mapped(torch.clone, x))
     finally:
         for handle in handles:
             handle.remove()
     return outputs
 
 
-def _values_of(graph: fx.GraphModule, x: Tensor) -> list[tuple[fx.Node, Tensor]]:
+def _values_of(graph: fx.GraphModule, x: Tree) -> list[tuple[fx.Node, Tensor]]:
     """The last value of each layer's call in a graph, in order."""
     values: list[tuple[fx.Node, Tensor]] = []
 
@@ -123,5 +135,5 @@ def _values_of(graph: fx.GraphModule, x: Tensor) -> list[tuple[fx.Node, Tensor]]
             return result
 
     with torch.no_grad():
-        Kept(graph).run(x.clone())
+        Kept(graph).run(mapped(torch.clone, x))
     return values

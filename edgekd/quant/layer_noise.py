@@ -18,6 +18,7 @@ from edgekd.quant.quantizer import weight_limit
 from edgekd.quant.regions import is_weighted
 from edgekd.quant.rewrite import DEQUANTIZE, dequantized
 from edgekd.values.target import Scheme
+from edgekd.values.tree import Tree, rows
 
 MARGIN_DB = 9.0
 """How far a layer may lie under its ideal: noise of 2.8 times the size."""
@@ -50,7 +51,7 @@ def signal_to_noise(expected: Tensor, found: Tensor) -> float:
 
 
 def layer_noises(
-    floating: fx.GraphModule, quantized: fx.GraphModule, samples: Tensor, scheme: Scheme
+    floating: fx.GraphModule, quantized: fx.GraphModule, samples: Tree, scheme: Scheme
 ) -> list[LayerNoise]:
     """The noise of every layer that computes in integers, on the float network's activations.
 
@@ -70,7 +71,7 @@ def layer_noises(
             return super().run_node(n)
 
     with torch.no_grad():
-        Compared(floating).run(samples[:_SAMPLES])
+        Compared(floating).run(rows(samples, slice(0, _SAMPLES)))
     return noises
 
 
@@ -118,7 +119,7 @@ def _per_channel(weight: Tensor) -> Tensor:
 def check_layers(
     floating: fx.GraphModule,
     quantized: fx.GraphModule,
-    samples: Tensor,
+    samples: Tree,
     scheme: Scheme,
     where: str = "quantize",
 ) -> None:

@@ -1,4 +1,4 @@
-"""The converter's own process: `python -m edgekd.quant.litert graph.pt2 model.tflite int8 1,1,8,8`.
+"""The converter's own process: `python -m edgekd.quant.litert graph.pt2 model.tflite int8`.
 Only the TFLite backend starts it, and only this module imports litert-torch.
 """
 
@@ -11,35 +11,42 @@ from torch import Tensor, nn
 
 from edgekd.quant import rewrite  # registers the operators that the file has
 from edgekd.quant.quantizer import TargetQuantizer
+from edgekd.quant.storage import example_of
 from edgekd.values.target import Scheme
+from edgekd.values.tree import Tree, leaves, like, mapped
 
 
-class _ChannelsLast(nn.Module):
-    """Wraps a module with (N, C, H, W) inputs so that it takes (N, H, W, C)."""
+class _ByPosition(nn.Module):
+    """Wraps a module of one argument, a tree, so that it takes and returns tensors by position.
+    Images (N, C, H, W) are taken as (N, H, W, C)."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, example: Tree) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.example = module, example
         self.training = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.module(x.permute(0, 3, 1, 2))
-        return output
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        planes = [x.permute(0, 3, 1, 2) if is_image(x) else x for x in inputs]
+        return tuple(leaves(self.module(like(self.example, planes))))
 
 
-def main(program: str, made: str, form: str, shape: str) -> None:
+def is_image(x: Tensor) -> bool:
+    """Whether a TFLite file takes this input with its channels last: (N, C, H, W) of floats."""
+    return x.dim() == 4 and x.is_floating_point()
+
+
+def main(program: str, made: str, form: str) -> None:
     """Convert one program; any error ends the process with a traceback and exit status 1."""
     assert rewrite.QUANTIZE
-    example = torch.zeros([int(size) for size in shape.split(",")])
     # The backend wrote this file a moment ago; it is not one from outside.
-    module: nn.Module = torch.export.load(program).module(check_guards=False)
-    if example.dim() == 4:
-        module = _ChannelsLast(module)
-        example = example.permute(0, 2, 3, 1).contiguous()
-    Path(made).write_bytes(_convert(module, example, form))
+    module = torch.export.load(program).module(check_guards=False)
+    example = mapped(lambda leaf: leaf[:1], example_of(module))
+    whole = _ByPosition(module, example)
+    inputs = [x.permute(0, 2, 3, 1).contiguous() if is_image(x) else x for x in leaves(example)]
+    Path(made).write_bytes(_convert(whole, tuple(inputs), form))
 
 
-def _convert(module: nn.Module, example: Tensor, form: str) -> bytes:
+def _convert(module: nn.Module, inputs: tuple[Tensor, ...], form: str) -> bytes:
     import litert_torch
 
     options: dict[str, Any] = {}
@@ -49,7 +56,7 @@ def _convert(module: nn.Module, example: Tensor, form: str) -> bytes:
         # Only `global_config` of it is read: the graph is quantized already.
         quantizer = TargetQuantizer(Scheme(activations="int8-affine"))
         options["quant_config"] = QuantConfig(pt2e_quantizer=quantizer)
-    model = litert_torch.convert(module, (example,), **options)
+    model = litert_torch.convert(module, inputs, **options)
     content: bytes = model.model_content()
     return _half_weights(content) if form == "fp16" else content
 

@@ -5,11 +5,12 @@ from typing import Literal, Protocol
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekd.network.evaluation import predict
 from edgekd.values.progress import Progress
 from edgekd.values.tables import Value
+from edgekd.values.tree import Tree, leaves
 
 Wide = Literal["int4", "int8", "float"]
 
@@ -43,18 +44,23 @@ class Trial(Protocol):
 
 
 def sensitivities(
-    trial: Trial, reference: nn.Module, samples: Tensor, progress: Progress
+    trial: Trial, reference: nn.Module, samples: Tree, progress: Progress
 ) -> dict[str, float]:
     """Each layer's relative output error when only that layer is narrow, the largest first."""
     found: dict[str, float] = {}
     with torch.no_grad():
-        expected = predict(reference, samples).double()
-        size = expected.square().sum().clamp_min(1e-30)
+        expected = [leaf.double() for leaf in leaves(predict(reference, samples))]
+        sizes = [leaf.square().sum().clamp_min(1e-30) for leaf in expected]
         for number, name in enumerate(trial.layers):
             progress("sensitivity", number, len(trial.layers))
             trial.narrow([name])
-            error = (trial.graph(samples).double() - expected).square().sum()
-            found[name] = float(error / size)
+            shares = [
+                float((leaf.double() - wanted).square().sum() / size)
+                for leaf, wanted, size in zip(
+                    leaves(trial.graph(samples)), expected, sizes, strict=True
+                )
+            ]
+            found[name] = sum(shares) / len(shares)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

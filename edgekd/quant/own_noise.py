@@ -28,6 +28,7 @@ from edgekd.quant.layer_noise import (
 from edgekd.quant.regions import is_weighted
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE, is_weight
 from edgekd.values.target import Scheme
+from edgekd.values.tree import Tree, mapped, rows
 
 FLOOR_DB = 15.0
 """Below this a layer is wrong, if its bits can give `BEYOND_DB` more: noise of 18 %, and more than
@@ -41,7 +42,7 @@ _SAMPLES = 16
 def own_noises(
     reference: fx.GraphModule,
     quantized: fx.GraphModule,
-    samples: Tensor,
+    samples: Tree,
     scheme: Scheme,
     *,
     clips: bool = False,
@@ -52,13 +53,13 @@ def own_noises(
     `samples` are (N, ...), of which the first 16 count. Where the grids clip on purpose, which
     `clips` says, they count as ideal.
     """
-    x = samples[:_SAMPLES]
+    x = rows(samples, slice(0, _SAMPLES))
     values = _values(reference, quantized, x)
     possible = _Ideal(reference, quantized, values, scheme, clips)
     found = _Forced(quantized, values)
     with torch.no_grad():
-        possible.run(x.clone())
-        found.run(x.clone())
+        possible.run(mapped(torch.clone, x))
+        found.run(mapped(torch.clone, x))
     return [
         LayerNoise(found.layers[name], noise, possible.noises[name])
         for name, noise in found.noises.items()
@@ -107,7 +108,7 @@ def _ends(graph: fx.GraphModule) -> set[str]:
     return {node.name for node in output.all_input_nodes}
 
 
-def _values(reference: fx.GraphModule, quantized: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
+def _values(reference: fx.GraphModule, quantized: fx.GraphModule, x: Tree) -> dict[str, Tensor]:
     """The reference's values that the quantized graph puts on a grid or returns, by node."""
     wanted = set(_written(quantized)) | _ends(quantized)
     values: dict[str, Tensor] = {}
@@ -120,7 +121,7 @@ def _values(reference: fx.GraphModule, quantized: fx.GraphModule, x: Tensor) -> 
             return result
 
     with torch.no_grad():
-        Kept(reference).run(x.clone())
+        Kept(reference).run(mapped(torch.clone, x))
     return values
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekd.quant import ops
 from edgekd.quant.export import export_graph
@@ -15,6 +15,7 @@ from edgekd.quant.export_check import check_exported
 from edgekd.quant.functional import slice_splits
 from edgekd.quant.operands import make_operands_tensors
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
+from edgekd.values.tree import Tree, rows
 
 aten = torch.ops.aten
 
@@ -39,7 +40,7 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare_graph(module: nn.Module, example: Tensor, samples: Tensor, where: str) -> Prepared:
+def prepare_graph(module: nn.Module, example: Tree, samples: Tree, where: str) -> Prepared:
     """Export a module and make the choices that depend on `samples` (N, ...).
 
     Raises `ToolError` if the graph computes something else than the module on the samples.
@@ -49,7 +50,7 @@ def prepare_graph(module: nn.Module, example: Tensor, samples: Tensor, where: st
     return prepared
 
 
-def _prepared(module: nn.Module, example: Tensor, samples: Tensor, where: str) -> Prepared:
+def _prepared(module: nn.Module, example: Tree, samples: Tree, where: str) -> Prepared:
     graph = export_graph(module, example, where)
     slice_splits(graph)
     make_operands_tensors(graph)
@@ -60,7 +61,7 @@ def _prepared(module: nn.Module, example: Tensor, samples: Tensor, where: str) -
     wanted: list[Any] = [node.args[0] for node in pads]
     for node in joins:
         wanted += node.args[0]  # type: ignore[arg-type]
-    ranges = _ranges(graph, wanted, samples[:_MEASURED])
+    ranges = _ranges(graph, wanted, rows(samples, slice(0, _MEASURED)))
     for node in pads:
         _fit_pad(node, ranges[node.args[0]][0])
     graph.recompile()
@@ -92,7 +93,7 @@ def _fit_pad(node: fx.Node, least: float) -> None:
 
 
 def _ranges(
-    graph: fx.GraphModule, wanted: list[Any], samples: Tensor
+    graph: fx.GraphModule, wanted: list[Any], samples: Tree
 ) -> dict[Any, tuple[float, float]]:
     """The smallest and the largest value of each node."""
     found: dict[Any, tuple[float, float]] = {}

@@ -6,7 +6,7 @@ statistics to freeze. Ranges start from real samples and are frozen at the end.
 from collections.abc import Collection
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
 
 from edgekd.quant.export import quiet, switchable
@@ -14,14 +14,15 @@ from edgekd.quant.preparing import NOTES, prepare_graph
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer
 from edgekd.quant.rewrite import finish
 from edgekd.values.target import Scheme
+from edgekd.values.tree import Tree, chunks
 
 _CHUNK = 64
 
 
 def prepare_qat(
     module: nn.Module,
-    example: Tensor,
-    samples: Tensor,
+    example: Tree,
+    samples: Tree,
     scheme: Scheme,
     where: str = "quantize",
     floats: Collection[str] = (),
@@ -49,7 +50,7 @@ def activations(graph: nn.Module) -> list[ActivationFakeQuantize]:
     return [part for part in graph.modules() if isinstance(part, ActivationFakeQuantize)]
 
 
-def _set_ranges(graph: fx.GraphModule, samples: Tensor) -> None:
+def _set_ranges(graph: fx.GraphModule, samples: Tree) -> None:
     """Set ranges to the mean of the batches' extremes, measured without rounding."""
     quantizers = activations(graph)
     constants = [part.activation_post_process.averaging_constant for part in quantizers]
@@ -57,7 +58,7 @@ def _set_ranges(graph: fx.GraphModule, samples: Tensor) -> None:
     with torch.no_grad():
         for part in quantizers:
             part.disable_fake_quant()
-        for number, batch in enumerate(torch.split(samples, _CHUNK), 1):
+        for number, batch in enumerate(chunks(samples, _CHUNK), 1):
             for part in quantizers:
                 part.activation_post_process.averaging_constant = 1.0 / number
             graph(batch)
@@ -72,7 +73,7 @@ def freeze_ranges(graph: nn.Module) -> None:
         part.disable_observer()
 
 
-def finish_qat(graph: fx.GraphModule, example: Tensor) -> fx.GraphModule:
+def finish_qat(graph: fx.GraphModule, example: Tree) -> fx.GraphModule:
     """The trained graph with integers in place of fake quantization."""
     graph.eval()
     with torch.no_grad(), quiet():

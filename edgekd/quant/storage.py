@@ -3,10 +3,11 @@ a program from outside, so nothing in it is unpickled or executed."""
 
 import io
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from edgekd.errors import InputError, ToolError
 from edgekd.network.programs import load_program
@@ -14,6 +15,7 @@ from edgekd.quant.export import exported
 from edgekd.quant.rewrite import QUANTIZE  # importing it registers the operators that are stored
 from edgekd.quant.weight_only import stored_weights
 from edgekd.store import write_beside
+from edgekd.values.tree import Tree
 
 
 def save_graph(module: nn.Module, path: Path) -> None:
@@ -43,8 +45,10 @@ def load_graph(path: Path) -> fx.GraphModule:
     return graph
 
 
-def example_of(graph: fx.GraphModule) -> Tensor:
-    """Two zero samples in the shape of the graph's input."""
-    node = next(node for node in graph.graph.nodes if node.op == "placeholder")
-    value = node.meta["val"]
-    return torch.zeros([2, *(int(size) for size in value.shape[1:])], dtype=value.dtype)
+def example_of(graph: fx.GraphModule) -> Tree:
+    """Two zero samples in the structure of the graph's inputs."""
+    values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    zeros = [torch.zeros([2, *map(int, v.shape[1:])], dtype=v.dtype) for v in values]
+    codegen: Any = graph.graph._codegen
+    arguments, _ = pytree.tree_unflatten(zeros, codegen.pytree_info.in_spec)
+    return arguments[0]

@@ -2,16 +2,17 @@
 
 from collections.abc import Collection
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.network.cost import layer_costs, parameter_count
 from edgekd.network.taps import is_within
+from edgekd.values.tree import Tree
 
 LEAST = 0.005
 """Smaller shares are not reported."""
 
 
-def untouched(module: nn.Module, example: Tensor, touched: Collection[str]) -> str:
+def untouched(module: nn.Module, example: Tree, touched: Collection[str]) -> str:
     """The share of parameters and MACs outside the touched layers, by kind of layer; "" if none.
 
     `module` is the network as it was before the stage.

@@ -44,7 +44,7 @@ from edgekd.stages import Context, TrainingStage
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
-from edgekd.values.tree import Tree
+from edgekd.values.tree import Tree, count
 
 SAMPLES = 256
 CHECKED = 1000
@@ -167,7 +167,7 @@ class Quantize(TrainingStage):
         else:
             graph = self._trained_int8(candidate, context, floats)
         context.progress("calibrating", 1, 1)
-        line = f"quantize: {self._name(context)} by {self.method} on {len(samples)} samples{note}"
+        line = f"quantize: {self._name(context)} by {self.method} on {count(samples)} samples{note}"
         islands = float_islands(graph)
         if islands:
             line += f", {_counted(islands)} in float"

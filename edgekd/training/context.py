@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from edgekd.data.samples import Data
 from edgekd.training.teachers import Teacher
 from edgekd.training.teaching import Teaching
 from edgekd.values.progress import Progress, silent
 from edgekd.values.target import Target
+from edgekd.values.tree import Tree
 
 OnStep = Callable[[int, int], None]
 """Called as on_step(done, total) after the optimizer's step; gradients are still there. State that
@@ -35,7 +34,7 @@ class Context:
     seed: int = 0
     cache: Path | None = None
     folder: Path = Path()
-    calibration: Tensor | None = None
+    calibration: Tree | None = None
     progress: Progress = silent
     on_step: OnStep | None = None
     where: str = "distill"

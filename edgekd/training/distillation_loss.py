@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
 from edgekd.training.temperature import teacher_temperature
 from edgekd.training.terms import Term, bridge, fit_outputs, source_of
+from edgekd.values.tree import OutputName, Tree, as_float, leaf, leaves
 
 
 class DistillationLoss:
@@ -61,7 +62,7 @@ class DistillationLoss:
                 with evaluating(student), evaluating(source.module):
                     bridge(term, student, source.module, self.data.example, self.data.shown)
             elif not isinstance(term.loss, ResponseLoss):
-                fit_outputs(term, student, self.data.example, self.data.train.y[:1])
+                fit_outputs(term, student, self.data)
             if not isinstance(term.loss, ResponseLoss):
                 term.loss.remember(len(self.data.train))
 
@@ -77,12 +78,13 @@ class DistillationLoss:
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """The loss of one batch."""
-        logits = module(batch.x).float()
+        outputs = as_float(module(batch.x))
+        logits = self.data.task.main(outputs)
         features: dict[str | None, Tensor] = {None: logits, **self.student_taps.outputs}  # type: ignore[dict-item]
         answers = self._answers(batch)
         compared = Compared.of(self.data.task, logits, answers, batch.y)
         whole = Compared(logits, answers, batch.y)
-        seen = _Seen(batch, whole, compared, self._weights(compared), features, module)
+        seen = _Seen(batch, outputs, whole, compared, self._weights(compared), features, module)
         labels = total = self._labels(seen)
         if len(answers) > 1:
             seen.shares, own = self._fused(compared.answers, compared.logits, compared.labels)
@@ -110,7 +112,7 @@ class DistillationLoss:
         if self.label_schedule is not None:
             weight = self.label_schedule(seen.train_step)
         if not teaching.label_weight:
-            return outputs.new_zeros(())
+            return leaves(outputs)[0].new_zeros(())
         if seen.weights is None:
             value = self.data.task.label_loss(outputs, seen.batch.y, teaching.label_smoothing)
         else:
@@ -141,13 +143,33 @@ class DistillationLoss:
                 answers.append(logits)
         return answers
 
+    def _other_output(self, term: Term, seen: "_Seen") -> "_Seen":
+        """What the losses see of an output that is not the task's. Its rows have no labels."""
+        assert term.output is not None
+        key = (term.output, term.teacher_output)
+        if key not in seen.others:
+            mine = leaf(seen.outputs, term.output, f"{term.where}: student")
+            answers = [
+                self.teacher_logits.of(number, seen.batch, term.teacher_output)
+                for number in range(len(self.teachers))
+            ]
+            whole = Compared(mine, answers, seen.whole.labels)
+            compared = Compared.of(self.data.task, mine, answers, None)
+            features = {**seen.features, None: mine}
+            seen.others[key] = replace(
+                seen, whole=whole, compared=compared, weights=None, features=features
+            )
+        return seen.others[key]
+
     def _network(self, batch: Batch) -> nn.Module | None:
         """The first teacher's network, for a loss that has to run it."""
         network = self.teachers[0].module if self.teachers else None
-        return None if network is None else network.to(batch.x.device)
+        return None if network is None else network.to(batch.device)
 
     def _value(self, term: Term, source: Teacher | None, seen: "_Seen") -> Tensor:
         loss = term.loss
+        if term.output is not None:
+            seen = self._other_output(term, seen)
         if source is None:
             compared, whole, shares = seen.compared, seen.whole, seen.shares
             if isinstance(loss, ResponseLoss):
@@ -182,19 +204,21 @@ class _Seen:
     """The inputs of one step's losses."""
 
     batch: Batch
+    outputs: Tree
     whole: "Compared"
     compared: "Compared"
     weights: Tensor | None
     features: Mapping[str | None, Tensor]
     student: nn.Module
     shares: Tensor | None = None
+    others: "dict[tuple[OutputName, OutputName], _Seen]" = field(default_factory=dict)
 
     @property
     def train_step(self) -> TrainStep:
         """The inputs of a schedule."""
         answers = self.compared.answers
         mean = torch.stack(answers).mean(0) if answers else None
-        return train_step_of(self.batch, len(self.batch.x), mean)
+        return train_step_of(self.batch, len(self.batch.index), mean)
 
     def wanted(
         self, needs: Sequence[str], teacher_outputs: Tensor | None, teacher: nn.Module | None
@@ -222,21 +246,21 @@ def train_step_of(batch: Batch, samples: int, teacher: Tensor | None = None) -> 
 class Compared:
     """The inputs of losses on outputs: the student's, each teacher's, and the targets."""
 
-    logits: Tensor
-    answers: list[Tensor]
-    labels: Tensor
+    logits: Any
+    answers: list[Any]
+    labels: Any
 
     @classmethod
-    def of(cls, task: Task, outputs: Tensor, answers: list[Tensor], y: Tensor) -> "Compared":
+    def of(cls, task: Task, outputs: Any, answers: list[Any], y: Tree | None) -> "Compared":
         """One row per decision (`Task.rows`), without rows that have no label; the outputs as they
         are if the task has no rows. If no row has a label, all labels are `NO_LABEL`."""
-        mine = task.rows(outputs)
+        mine = None if task.reads_all else task.rows(outputs)
         if mine is None:
             return cls(outputs, answers, y)
         theirs = [rows for rows in map(task.rows, answers) if rows is not None]
-        labels = task.row_labels(y)
+        labels = None if y is None else task.row_labels(y)
         if labels is None:
-            return cls(mine, theirs, y.new_full((len(mine),), NO_LABEL, dtype=torch.int64))
+            return cls(mine, theirs, mine.new_full((len(mine),), NO_LABEL, dtype=torch.int64))
         if labels is y:
             return cls(mine, theirs, labels)
         kept = labels != NO_LABEL
@@ -245,7 +269,8 @@ class Compared:
     def merged(self, shares: Tensor | None, loss: Loss) -> Tensor:
         """One teacher's logits, or several combined by their shares."""
         if shares is None or len(self.answers) == 1:
-            return self.answers[0]
+            only: Tensor = self.answers[0]
+            return only
         return merge(self.answers, shares, loss)
 
 
@@ -268,7 +293,7 @@ class _LiveTeachers:
             stack.callback(network.to, "cpu")
             self._taps[key] = stack.enter_context(Taps(network, names[key]))
 
-    def run(self, teacher: Teacher, x: Tensor, temperature: float) -> Tensor | None:
+    def run(self, teacher: Teacher, x: Tree, temperature: float) -> Tensor | None:
         """The logits of a tapped teacher divided by its temperature, with its layers' outputs
         stored; None for any other teacher."""
         network = self._networks.get(id(teacher))
@@ -276,7 +301,7 @@ class _LiveTeachers:
             return None
         outputs = teacher.outputs if isinstance(teacher, ModuleTeacher) else Outputs()
         with torch.no_grad():
-            logits = outputs.logits(network.to(x.device)(x)) / temperature
+            logits = outputs.logits(network.to(leaves(x)[0].device)(x)) / temperature
         self.answers[id(teacher)] = logits
         # A copy: a loss may run the teacher again on other inputs, and the taps see that too.
         self._outputs[id(teacher)] = dict(self._taps[id(teacher)].outputs)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.data.inputs import Held
 from edgekd.data.samples import Data, Samples, is_image
@@ -17,7 +17,7 @@ from edgekd.training.losses import FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.training.teachers import Teacher
 from edgekd.training.teaching import Teaching
 from edgekd.training.terms import Term, bridge, fit_outputs, paired, source_of
-from edgekd.values.tree import described, leaves
+from edgekd.values.tree import described, leaf, leaves, rows
 
 
 def data_faults(data: Data, where: str) -> list[EdgekdError]:
@@ -77,12 +77,14 @@ def logit_faults(
     teacher's."""
     with evaluating(student), torch.no_grad():
         try:
-            mine = student(data.example)
+            mine = data.task.main(student(data.example))
+        except EdgekdError as error:
+            return [error]
         except (RuntimeError, TypeError, ValueError) as error:
             return [_forward_fault(error, data, f"{where}: student")]
     faults: list[EdgekdError] = []
-    shape = _shape(mine)
-    fault = data.task.output_fault(mine, data.train.y[:1], data.classes, f"{where}: student")
+    shape, y = _shape(mine), rows(data.train.y, slice(0, 1))
+    fault = data.task.output_fault(mine, y, data.classes, f"{where}: student")
     if fault is not None:
         return [fault]
     for teacher in teachers:
@@ -97,7 +99,7 @@ def logit_faults(
             faults.append(_forward_fault(error, data, place))
             continue
         if _shape(theirs) != shape:
-            message = f"gives logits of shape {_shape(theirs)}, but the student gives {shape}"
+            message = f"gives logits of shape {_said(theirs)}, but the student gives {_said(mine)}"
             hint = "teacher and student must have the same classes"
             faults.append(InputError(message, where=place, hint=hint))
     return faults
@@ -223,17 +225,41 @@ def output_faults(
         hint = "use a teacher from a factory or a program"
         return [InputError(message, where=term.where, hint=hint)]
     try:
-        fit_outputs(term, student, data.example, data.train.y[:1])
+        fit_outputs(term, student, data)
+        if term.output is not None:
+            return _other_output_faults(term, student, teachers, data)
     except EdgekdError as fault:
         return [fault]
     return []
 
 
-def _shape(value: object) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
+def _other_output_faults(
+    term: Term, student: nn.Module, teachers: Sequence[Teacher], data: Data
+) -> list[EdgekdError]:
+    """Faults for outputs named by a loss that a teacher lacks, or has in another shape."""
+    with evaluating(student), torch.no_grad():
+        mine = leaf(student(data.example), term.output, f"{term.where}: student")
+    for teacher in teachers:
+        place = f"{term.where}: teacher {teacher.name}"
+        try:
+            theirs = teacher_logits(teacher, data.shown, term.teacher_output)
+        except EdgekdError as error:
+            return [InputError(error.message, where=place, allowed=error.allowed)]
+        if theirs.shape != mine.shape:
+            message = f"the output has shape {_said(theirs)}, but the student's has {_said(mine)}"
+            return [InputError(message, where=place)]
+    return []
+
+
+def _shape(value: object) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(part.shape) for part in leaves(value))
+
+
+def _said(value: object) -> str:
+    return ", ".join(str(shape) for shape in _shape(value))
 
 
 def _forward_fault(error: Exception, data: Data, place: str) -> EdgekdError:
     first = first_line(error)
-    shape = tuple(data.example.shape)
+    shape = described(data.example)
     return InputError(f"can't run on the data's samples of shape {shape}: {first}", where=place)

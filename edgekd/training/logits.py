@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,15 +16,16 @@ from edgekd.training.checkpoint import read_tensors, write_tensors
 from edgekd.training.context import Context
 from edgekd.training.loop import Batch
 from edgekd.training.teachers import Teacher
-from edgekd.values.tree import Tree, moved
+from edgekd.values.tree import OutputName, Tree, moved
 
 BATCH = 512
 
 
-def teacher_logits(teacher: Teacher, x: Tree) -> Tensor:
-    """(B, ...) that autograd may use: a clone if the teacher ran in inference mode."""
+def teacher_logits(teacher: Teacher, x: Tree, output: OutputName = None) -> Any:
+    """(B, ...) that autograd may use: a clone if the teacher ran in inference mode. `output` is
+    another output than the one that the task reads."""
     with torch.no_grad():
-        logits = teacher.logits(x)
+        logits = teacher.logits(x) if output is None else teacher.logits(x, output)
         return logits.clone() if logits.is_inference() else logits.detach()
 
 
@@ -41,9 +43,14 @@ class CachedLogits:
     """One teacher's logits for every training sample, computed per view when needed."""
 
     def __init__(
-        self, teacher: Teacher, context: Context, storage: torch.dtype = torch.float32
+        self,
+        teacher: Teacher,
+        context: Context,
+        storage: torch.dtype = torch.float32,
+        output: OutputName = None,
     ) -> None:
         self.teacher, self.data, self.storage = teacher, context.data, storage
+        self.output = output
         self.folder, self.progress = context.logits_folder, context.progress
         self._views: dict[int, Tensor] = {}
 
@@ -65,6 +72,8 @@ class CachedLogits:
         parts = [self.teacher.key, data.train.sha256, variant]
         if self.storage != torch.float32:
             parts.append(str(self.storage))
+        if self.output is not None or self.data.task.output is not None:
+            parts.append(repr((self.output, self.data.task.output)))
         content = "\n".join(parts)
         name = hashlib.sha256(content.encode()).hexdigest()[:24]
         return self.folder / f"logits-{name}.safetensors"
@@ -72,7 +81,7 @@ class CachedLogits:
     def _compute(self, view: int) -> Tensor:
         parts, count = [], len(self.data.train)
         for number, part in enumerate(shown_in_view(self.data, view, BATCH)):
-            parts.append(teacher_logits(self.teacher, part).float())
+            parts.append(teacher_logits(self.teacher, part, self.output).float())
             self.progress("teacher's logits", min(count, (number + 1) * BATCH), count)
         logits = torch.cat(parts).to(self.storage)
         if not bool(logits.isfinite().all()):
@@ -91,12 +100,18 @@ class TeacherLogits:
 
     def __init__(self, context: Context, storage: torch.dtype = torch.float32) -> None:
         self.teachers = context.teachers
-        self._cached = [CachedLogits(teacher, context, storage) for teacher in context.teachers]
+        self._context, self._storage = context, storage
+        self._cached: dict[tuple[int, OutputName], CachedLogits] = {}
 
-    def of(self, number: int, batch: Batch) -> Tensor:
-        """(B, ...) of float32 that teacher `number` gives for a batch, on its device."""
-        if batch.view is not None:
-            logits = self._cached[number].at(batch.view)[batch.index]
-        else:
-            logits = teacher_logits(self.teachers[number], moved(batch.shown, "cpu"))
-        return logits.to(batch.y.device, torch.float32)
+    def of(self, number: int, batch: Batch, output: OutputName = None) -> Tensor:
+        """(B, ...) of float32 that teacher `number` gives for a batch, on its device; `output` is
+        another output than the one that the task reads."""
+        teacher = self.teachers[number]
+        if batch.view is None:
+            logits: Tensor = teacher_logits(teacher, moved(batch.shown, "cpu"), output)
+            return logits.to(batch.device, torch.float32)
+        cached = self._cached.get((number, output))
+        if cached is None:
+            cached = CachedLogits(teacher, self._context, self._storage, output)
+            self._cached[number, output] = cached
+        return cached.at(batch.view)[batch.index].to(batch.device, torch.float32)

@@ -33,7 +33,7 @@ from edgekd.training.checkpoint import (
 )
 from edgekd.training.context import Context
 from edgekd.training.optimizer import make_fabric, make_optimizer, rate_share
-from edgekd.values.tree import Tree, moved
+from edgekd.values.tree import Tree, leaves, moved
 
 PROGRESS_SECONDS = 0.3
 CHECKPOINT = "epoch.safetensors"
@@ -51,7 +51,7 @@ class Batch:
     """
 
     x: Tree
-    y: Tensor
+    y: Tree
     index: Tensor
     view: int | None
     step: int = 0
@@ -66,6 +66,12 @@ class Batch:
         """(B, ...) what teachers see."""
         return self.x if self.paired is None else self.paired
 
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs are."""
+        first: Tensor = leaves(self.x)[0]
+        return first.device
+
 
 StepLoss = Callable[[nn.Module, Batch], Tensor]
 """The scalar loss of a batch; it calls the module itself."""
@@ -76,7 +82,7 @@ def fit_labels(module: nn.Module, context: Context) -> nn.Module:
     task, smoothing = context.data.task, context.teaching.label_smoothing
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        return task.label_loss(module(batch.x).float(), batch.y, smoothing)
+        return task.label_loss(task.read(module, batch.x), batch.y, smoothing)
 
     return fit(module, loss, context)
 

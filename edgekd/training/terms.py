@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from edgekd.data.samples import Data
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import evaluating
 from edgekd.network.taps import Taps
@@ -37,6 +38,14 @@ from edgekd.training.schedules import (
 )
 from edgekd.training.teachers import Teacher
 from edgekd.values.tables import Value, build, parse
+from edgekd.values.tree import OutputName, Tree, leaf, sample_shapes
+
+
+class TwoOutputs(Value):
+    """The output that a loss compares, where student and teacher call it differently."""
+
+    student: str | int
+    teacher: str | int
 
 
 class LossTable(Value):
@@ -50,6 +59,7 @@ class LossTable(Value):
     layers: Literal["auto"] | None = None
     map: Map = "uniform"
     pairs: PositiveInt | None = None
+    output: str | int | TwoOutputs | None = None
 
 
 class _Weight(Value):
@@ -63,6 +73,7 @@ class Term:
     `student` and `teacher` are empty for a loss on outputs, and until `paired` has found them for
     one with a `pairing`. `network` names the teacher whose layers are meant. `weight` is the
     largest that there is where `weighting` changes it; `schedules` change the loss's parameters.
+    `output` and `teacher_output` are compared instead of the output that the task reads, if set.
     """
 
     name: str
@@ -76,6 +87,8 @@ class Term:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     pairing: Pairing | None = None
     share: float = 1.0
+    output: OutputName = None
+    teacher_output: OutputName = None
 
     @property
     def reads_features(self) -> bool:
@@ -137,10 +150,13 @@ def _term(table: Mapping[str, Any], where: str) -> Term:
     weight, weighting = weight_of(asked.weight, f"{where}: weight", where)
     student, teacher = _names(asked.student), _names(asked.teacher)
     student, teacher = student or teacher, teacher or student
+    output, teacher_output = _outputs(asked.output)
     pairing = Pairing(asked.map, asked.pairs) if asked.layers else None
     fault = _layer_fault(asked.name, loss, student, teacher, pairing)
     if not fault and not asked.layers and {"map", "pairs"} & asked.model_fields_set:
         fault = "'map' and 'pairs' need layers = \"auto\""
+    if not fault and output is not None:
+        fault = _output_fault(asked.name, loss, bool(student or pairing))
     if fault:
         raise InputError(fault, where=where, hint="see the layers with 'edgekd inspect'")
     return Term(
@@ -154,7 +170,24 @@ def _term(table: Mapping[str, Any], where: str) -> Term:
         weighting,
         schedules,
         pairing,
+        output=output,
+        teacher_output=teacher_output,
     )
+
+
+def _outputs(given: str | int | TwoOutputs | None) -> tuple[OutputName, OutputName]:
+    """The outputs of student and teacher that a loss's table names."""
+    if isinstance(given, TwoOutputs):
+        return given.student, given.teacher
+    return given, given
+
+
+def _output_fault(name: str, loss: Loss, reads_layers: bool) -> str | None:
+    if reads_layers:
+        return f"'{name}' reads layers here: give either them or 'output'"
+    if isinstance(loss, ResponseLoss) and loss.labelled:
+        return f"'{name}' needs labels, which only the output that the task reads has"
+    return None
 
 
 def _made(name: str, own: Mapping[str, Any], where: str) -> tuple[Loss, dict[str, Schedule]]:
@@ -311,7 +344,7 @@ def _parts(
     return tuple(names)
 
 
-def shapes_at(module: nn.Module, names: Sequence[str], example: Tensor, where: str) -> list[Shape]:
+def shapes_at(module: nn.Module, names: Sequence[str], example: Tree, where: str) -> list[Shape]:
     """The shapes, without the batch, of the named layers' outputs for an example."""
     with Taps(module, names, where) as taps, torch.no_grad():
         module(example)
@@ -322,7 +355,7 @@ def shapes_at(module: nn.Module, names: Sequence[str], example: Tensor, where: s
 
 
 def bridge(
-    term: Term, student: nn.Module, teacher: nn.Module, example: Tensor, shown: Tensor | None = None
+    term: Term, student: nn.Module, teacher: nn.Module, example: Tree, shown: Tree | None = None
 ) -> None:
     """Make what the term's loss learns; `InputError` if the shapes can't be matched.
 
@@ -340,17 +373,22 @@ def bridge(
         raise InputError(str(error), where=term.where) from None
 
 
-def fit_outputs(term: Term, student: nn.Module, example: Tensor, targets: Tensor) -> None:
-    """Make what a loss on whole outputs learns; `InputError` if it can't read them.
-
-    `example` and its `targets` are a batch of one.
-    """
+def fit_outputs(term: Term, student: nn.Module, data: Data) -> None:
+    """Make what a loss on whole outputs learns; `InputError` if it can't read them."""
     with evaluating(student), torch.no_grad():
-        outputs = tuple(student(example).shape[1:])
+        read = student(data.example)
+    if term.output is None:
+        compared = data.task.main(read)
+    else:
+        compared = leaf(read, term.output, f"{term.where}: student")
+    if not isinstance(compared, Tensor):
+        message = f"'{term.name}' compares one output, and the task {data.task.name} reads several"
+        raise InputError(message, where=term.where, hint="say which: output = 'NAME'")
+    outputs = tuple(compared.shape[1:])
     try:
         if isinstance(term.loss, OutputLoss):
-            targets_shape, inputs = tuple(targets.shape[1:]), tuple(example.shape[1:])
-            term.loss.prepare(outputs, targets_shape, inputs)
+            targets_shape = sample_shapes(data.train.y)[0]
+            term.loss.prepare(outputs, targets_shape, sample_shapes(data.example)[0])
         elif isinstance(term.loss, FeatureLoss):
             term.loss.prepare(outputs, outputs)
         elif isinstance(term.loss, DepthsLoss):

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
+
+from edgekd.values.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,13 @@ class Candidate:
     to int8) once it is "int8". "fp16" keeps the float module and asks the backends for half
     precision; "weights" is a graph whose weights alone are narrow (bf16, int4, ternary ...).
     `source` is the module, or a function that loads it when it is first needed. `example` is one
-    real input with a batch of one. `lineage` has a line for each stage that was applied. `metadata`
-    describes the model in files that can carry it.
+    real sample's tree of inputs with a batch of one, which the module takes as its one argument.
+    `lineage` has a line for each stage that was applied. `metadata` describes the model in files
+    that can carry it.
     """
 
     source: nn.Module | Callable[[], nn.Module]
-    example: Tensor
+    example: Tree
     form: Literal["float", "fp16", "int8", "weights"] = "float"
     lineage: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -24,7 +24,8 @@ class Network(Value):
     `program`, a `torch.export` file (.pt2), are short for two of them. `arguments` go to the
     source, and `weights` is a checkpoint that is loaded afterwards. `onnx`, `tflite`, `keras` (a
     .keras file or a SavedModel folder), `torchscript` and `logits` (an .npy or .npz of recorded
-    logits in the order of the training samples) are black boxes. Paths are relative to the
+    logits in the order of the training samples) are black boxes. `output` keeps one of several
+    outputs, by name or position, or some of them by their names. Paths are relative to the
     recipe's folder. `given` is the name of a module that the Python API was called with; a recipe
     on disk can't hold it.
     """
@@ -41,6 +42,7 @@ class Network(Value):
     torchscript: Path | None = None
     logits: Path | None = None
     weight: PositiveFloat = 1.0
+    output: str | int | tuple[str, ...] | None = None
     _module: Any = PrivateAttr(default=None)
 
     @model_validator(mode="after")

@@ -18,6 +18,9 @@ from edgekd.errors import InputError
 Tree = Any
 """A tensor, or a tuple, list or dict of trees; not checked by the type checker."""
 
+OutputName = str | int | None
+"""One output of a network, by name or position; None is the one that the task reads."""
+
 
 def leaves(tree: Tree) -> list[Tensor]:
     """The tensors, in order."""
@@ -115,7 +118,7 @@ def _kind(leaf: Tensor) -> str:
     return str(leaf.dtype).removeprefix("torch.")
 
 
-def leaf(tree: Tree, name: str | int | None, where: str) -> Tensor:
+def leaf(tree: Tree, name: OutputName, where: str) -> Tensor:
     """One leaf: by its name, or by its position. Without a name it is the only one, or else the one
     called "logits". Raises `InputError` where there is no such leaf, or no way to choose."""
     named = named_leaves(tree, "output")

@@ -8,8 +8,8 @@ from operators import NUMBERS, SMOOTH
 from programs import Program, Step
 from torch import nn
 
+from edgekd.network.calling import take_one_argument
 from edgekd.network.cost import parameter_count
-from edgekd.network.evaluation import protect_inputs
 from edgekd.stages.factorize.ranks import Option
 from edgekd.stages.factorize.sites import find_sites, replaced, spectrum_of
 from edgekd.stages.prune.channels import channel_groups, remove_channels
@@ -47,7 +47,7 @@ def _with_zeros_kept(step: Step, counting: tuple[str, ...]) -> Step:
 def _loaded(program: Program) -> nn.Module:
     """The network as every stage gets it, which is handed copies of its inputs."""
     module = program.network()
-    protect_inputs(module)
+    take_one_argument(module)
     return module
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekd.errors import ToolError, summary_of
 from edgekd.quant.export import export_graph, exported
@@ -25,6 +25,8 @@ from edgekd.values.artifact import (
 )
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import Target
+from edgekd.values.tree import Tree, leaf_names, mapped
+from edgekd.values.tree import as_float as as_float32
 from edgekd.version import __version__
 
 OPSET = 21
@@ -71,9 +73,9 @@ class _Half(nn.Module):
         super().__init__()
         self.module = copy.deepcopy(module).half()
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.module(x.half())
-        return output.float()
+    def forward(self, x: Tree) -> Tree:
+        half = mapped(lambda leaf: leaf.half() if leaf.is_floating_point() else leaf, x)
+        return as_float32(self.module(half))
 
 
 def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[Stored]]:
@@ -97,7 +99,7 @@ def _precision(candidate: Candidate, stored: Sequence[Stored]) -> Precision:
     return cast(Precision, kinds.pop()) if len(kinds) == 1 else "mixed"
 
 
-def to_onnx(graph: nn.Module, example: Tensor) -> Any:
+def to_onnx(graph: nn.Module, example: Tree) -> Any:
     """The `ModelProto` of a graph, with nothing in it that differs between two runs or machines."""
     import logging
 
@@ -105,14 +107,15 @@ def to_onnx(graph: nn.Module, example: Tensor) -> Any:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         program = exported(graph, example)
+        inputs, outputs = edge_names(graph, example)
         converted = torch.onnx.export(
             program,
             (),
             dynamo=True,
             opset_version=OPSET,
             verbose=False,
-            input_names=["input"],
-            output_names=["output"],
+            input_names=inputs,
+            output_names=outputs,
         )
         assert converted is not None
         model = converted.model_proto
@@ -124,6 +127,15 @@ def to_onnx(graph: nn.Module, example: Tensor) -> Any:
         logging.getLogger("torch.onnx").setLevel(level)
     _clean(model)
     return model
+
+
+def edge_names(graph: nn.Module, example: Tree) -> tuple[list[str], list[str]]:
+    """The names of a file's inputs and outputs: those of the leaves, with "_out" behind an output
+    that is called like an input, as the state of a streaming network is."""
+    inputs = leaf_names(example, "input")
+    with torch.no_grad():
+        outputs = leaf_names(graph(example), "output")
+    return inputs, [f"{name}_out" if name in inputs else name for name in outputs]
 
 
 def _clean(model: Any) -> None:

@@ -26,6 +26,7 @@ from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.measurement import Measurement
 from edgekd.values.target import Target
+from edgekd.values.tree import leaves
 
 TIME_LIMIT_S = 900
 
@@ -39,7 +40,7 @@ def convert_artifact(
         write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
     graph = read_tflite(path)
     precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
-    images = candidate.example.dim() == 4
+    images = any(leaf.dim() == 4 for leaf in leaves(candidate.example))
     return Artifact(
         path=path,
         format="tflite",
@@ -81,10 +82,9 @@ def _convert(candidate: Candidate, path: Path) -> None:
         graph = export_graph(candidate.module, candidate.example, "backends.tflite")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tflite-") as folder:
         program, made = Path(folder) / "graph.pt2", Path(folder) / "model.tflite"
-        torch.export.save(exported(graph, candidate.example[:1]), program)
-        shape = ",".join(str(size) for size in candidate.example[:1].shape)
+        torch.export.save(exported(graph, candidate.example), program)
         command = [sys.executable, "-m", "edgekd.quant.litert", str(program), str(made)]
-        command += [candidate.form, shape]
+        command.append(candidate.form)
         done = run_tool(command, TIME_LIMIT_S, "litert-torch", str(path))
         done.require_success("litert-torch", str(path))
         if not made.exists():

@@ -29,6 +29,7 @@ from edgekd.values.artifact import (
 from edgekd.values.candidate import Candidate
 from edgekd.values.tables import parse
 from edgekd.values.target import Target
+from edgekd.values.tree import rows
 
 WHERE = "backends.tvm"
 LIBRARY = "model.so"
@@ -114,7 +115,7 @@ def _program(candidate: Candidate) -> torch.export.ExportedProgram:
     module: nn.Module = copy.deepcopy(candidate.module)
     graph = export_graph(module, candidate.example, WHERE)
     with quiet():
-        return torch.export.export(graph, (candidate.example[:1],))
+        return torch.export.export(graph, (rows(candidate.example, slice(0, 1)),))
 
 
 def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:

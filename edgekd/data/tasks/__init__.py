@@ -1,7 +1,7 @@
 """One task per file: what a network's output means, and how well it fits the targets.
 
-Every network takes one tensor (B, ...) and returns one tensor (B, ...); `Samples.y` is one tensor
-of targets (N, ...). Only the task knows what those mean:
+A network returns a tensor (B, ...) or a tree of them, of which the task reads its main output;
+`Samples.y` are the targets (N, ...). Only the task knows what those mean:
 
 - `label_loss` trains with the targets,
 - `score` is each sample's quality from 0 to 1, whose mean reports call accuracy, and `metric` the
@@ -14,6 +14,7 @@ of targets (N, ...). Only the task knows what those mean:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 from edgekd.values.tables import build
+from edgekd.values.tree import Tree, as_float, leaf
 
 Run = Callable[[Tensor], Tensor]
 """A deployed file or a module as a function: inputs (B, ...) to outputs (B, ...)."""
@@ -31,8 +33,12 @@ NO_LABEL = -1
 """A missing target: an unlabelled pixel, the padding of a shorter sequence."""
 
 
+@dataclass(frozen=True)
 class Task(ABC):
     """What outputs and targets mean. Its fields are what a recipe's table may set.
+
+    `output` is the output that the task reads, by name or position, if a network has several: by
+    default the only one, or that called "logits". A task with `reads_all` gets the whole tree.
 
     `integer` targets count classes from 0, with `NO_LABEL` if the task allows gaps; other targets
     are real numbers. `moves` says that mirroring or shifting an image leaves its target correct,
@@ -40,7 +46,9 @@ class Task(ABC):
     `labels_rows` that each of their rows has a label.
     """
 
+    output: str | int | None = field(default=None, kw_only=True)
     metric: ClassVar[str]
+    reads_all: ClassVar[bool] = False
     integer: ClassVar[bool] = True
     moves: ClassVar[bool] = False
     smooths: ClassVar[bool] = False
@@ -51,6 +59,14 @@ class Task(ABC):
     def name(self) -> str:
         """Its name in a recipe, which is the name of its file."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
+
+    def main(self, outputs: Tree) -> Any:
+        """The output that the task reads, or all of them."""
+        return outputs if self.reads_all else leaf(outputs, self.output, f"task {self.name}")
+
+    def read(self, network: Callable[[Tree], Tree], x: Tree) -> Any:
+        """The same of what a network gives for a batch, in float32."""
+        return as_float(self.main(network(x)))
 
     @abstractmethod
     def label_loss(self, outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -8,10 +8,12 @@ from torch import nn
 
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
+from edgekd.network.calling import input_fault
 from edgekd.network.load import load_network
 from edgekd.training.teachers import Teacher, load_teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
+from edgekd.values.tree import described, rows
 
 
 def teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
@@ -45,17 +47,25 @@ def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
 
 def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
     example = data.example
+    fault = input_fault(module, example, where)
+    if fault is not None:
+        raise fault
     try:
         with torch.no_grad():
-            logits = module(example)
+            outputs = module(example)
+    except InputError:
+        raise
     except Exception as error:  # whatever the user's own forward raises
         first = first_line(error)
         raise InputError(
-            f"the network fails on a sample of shape {tuple(example.shape)}: {first}",
+            f"the network fails on a sample of shape {described(example)}: {first}",
             where=where,
             hint=f"does it accept the inputs of '{data.name}'?",
         ) from None
-    fault = data.task.output_fault(logits, data.train.y[:1], data.classes, where)
+    if outputs is None:
+        raise InputError("the network returns no tensor", where=where, allowed="one, or several")
+    y = rows(data.train.y, slice(0, 1))
+    fault = data.task.output_fault(data.task.main(outputs), y, data.classes, where)
     if fault is not None:
         raise fault
 

@@ -35,6 +35,7 @@ from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.teaching import Recovery
 from edgekd.values.candidate import Candidate
 from edgekd.values.tables import Value
+from edgekd.values.tree import rows
 
 Spectra = dict[tuple[str, Method], Spectrum]
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.values.tree import Tree, chunks
+
 BATCH = 32
 
 
@@ -27,7 +29,7 @@ class Moments:
 
 
 def input_moments(
-    module: nn.Module, layers: Mapping[str, nn.Module], x: Tensor
+    module: nn.Module, layers: Mapping[str, nn.Module], x: Tree
 ) -> dict[str, Moments]:
     """The moments of the named layers' inputs, over all samples and positions."""
     sums: dict[str, Moments] = {}
@@ -46,7 +48,7 @@ def input_moments(
     with ExitStack() as hooks, torch.no_grad():
         for name, layer in layers.items():
             hooks.enter_context(layer.register_forward_pre_hook(watch(name)))
-        for part in torch.split(x, BATCH):
+        for part in chunks(x, BATCH):
             module(part)
     for moments in sums.values():
         moments.patches /= moments.count

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from edgekd.errors import first_line
 from edgekd.network.conv1d import is_linear_by_columns, linear_matrix
@@ -24,6 +23,7 @@ from edgekd.stages.factorize.convolution import (
 from edgekd.stages.factorize.covariance import Moments
 from edgekd.stages.factorize.linear import basis, linear_macs, split_linear
 from edgekd.stages.factorize.ranks import Method, Option, energy_rank, grid, rounded_up, tail
+from edgekd.values.tree import Tree, leaves
 
 TOLERANCE = 1e-3
 """How far outputs may differ at full rank, as a share of the largest: float32 rounds twice."""
@@ -76,7 +76,7 @@ class Spectrum:
 
 def find_sites(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     linear: str,
     convolution: str,
     ignores: Callable[[str], bool],
@@ -147,7 +147,7 @@ def _shared_weights(module: nn.Module) -> dict[str, str]:
     return {name: names[0 if name != names[0] else 1] for names in pairs for name in names}
 
 
-def _shapes(module: nn.Module, example: Tensor) -> dict[str, Shapes]:
+def _shapes(module: nn.Module, example: Tree) -> dict[str, Shapes]:
     seen: dict[str, Shapes] = {}
 
     def watch(name: str) -> Callable[..., None]:
@@ -167,7 +167,7 @@ def _shapes(module: nn.Module, example: Tensor) -> dict[str, Shapes]:
     return seen
 
 
-def unfaithful_sites(module: nn.Module, example: Tensor, sites: Sequence[Site]) -> dict[str, str]:
+def unfaithful_sites(module: nn.Module, example: Tree, sites: Sequence[Site]) -> dict[str, str]:
     """The sites that would change the network even at full rank, by each of their methods."""
     reasons: dict[str, str] = {}
     with torch.no_grad():
@@ -186,7 +186,7 @@ def unfaithful_sites(module: nn.Module, example: Tensor, sites: Sequence[Site]) 
 
 
 def _failure(
-    module: nn.Module, example: Tensor, sites: Sequence[Site], method: Method, expected: Any
+    module: nn.Module, example: Tree, sites: Sequence[Site], method: Method, expected: Any
 ) -> str:
     """How the network changes with these sites split at full rank; empty if it does not."""
     spectra = {(site.name, method): _exact(site, method) for site in sites}
@@ -208,9 +208,8 @@ def _failure(
     )
 
 
-def _outputs(module: nn.Module, example: Tensor) -> list[Tensor]:
-    leaves = pytree.tree_leaves(module(example))
-    return [each.double() for each in leaves if isinstance(each, Tensor)]
+def _outputs(module: nn.Module, example: Tree) -> list[Tensor]:
+    return [leaf.double() for leaf in leaves(module(example))]
 
 
 def _exact(site: Site, method: Method) -> Spectrum:

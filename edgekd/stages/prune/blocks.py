@@ -23,6 +23,7 @@ from edgekd.stages.prune.scoring import Scores
 from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.stages.prune.structured import within
 from edgekd.training.context import Context
+from edgekd.values.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Block:
     shape: tuple[int, ...]
 
 
-def residual_blocks(module: nn.Module, example: Tensor) -> list[Block]:
+def residual_blocks(module: nn.Module, example: Tree) -> list[Block]:
     """Every residual block, in the order of the network, except blocks that run twice."""
     inputs: dict[str, list[Tensor]] = {}
 
@@ -79,7 +80,7 @@ def _passes_on(part: nn.Module, x: Tensor) -> bool:
             return False
 
 
-def remove_blocks(module: nn.Module, example: Tensor, names: Sequence[str]) -> nn.Module:
+def remove_blocks(module: nn.Module, example: Tree, names: Sequence[str]) -> nn.Module:
     """A copy in which each named block is replaced by its shortcut."""
     smaller = copy.deepcopy(module)
     for name in names:
@@ -135,7 +136,7 @@ def block_scores_of(
     return found
 
 
-def wanted_blocks(module: nn.Module, example: Tensor, spec: PruneSpec) -> list[Block]:
+def wanted_blocks(module: nn.Module, example: Tree, spec: PruneSpec) -> list[Block]:
     """The residual blocks that the recipe does not ignore."""
     return [each for each in residual_blocks(module, example) if not spec.ignores(each.name)]
 
@@ -161,7 +162,7 @@ def block_pools(
 
 def cut_blocks(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     spec: PruneSpec,
     scores: Scores,
     criterion: Criterion,
@@ -197,7 +198,7 @@ def cut_blocks(
 
 def _measured(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     blocks: Sequence[Block],
     worth: Mapping[str, float],
     context: Context,

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.errors import InputError, first_line
 from edgekd.stages.prune.choices import proven_groups
@@ -16,12 +16,13 @@ from edgekd.stages.prune.coupling.trace import plain_kernels
 from edgekd.stages.prune.cutting import Removed, cut_parameters, output_shapes
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.proof import Deadline, Proof
+from edgekd.values.tree import Tree
 
 SECONDS = 60.0
 """The time limit for tracing a network's channels, all tries together."""
 
 
-def channel_groups(module: nn.Module, example: Tensor, seconds: float = SECONDS) -> list[Group]:
+def channel_groups(module: nn.Module, example: Tree, seconds: float = SECONDS) -> list[Group]:
     """Every group of coupled channels, in the order of the network; nothing is changed. A group
     that can't be cut has a `reason`. That includes groups without which the network does not run or
     computes something other than with these channels silenced. Raises `InputError` if the network
@@ -38,7 +39,7 @@ def channel_groups(module: nn.Module, example: Tensor, seconds: float = SECONDS)
 
 def remove_channels(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     removals: Mapping[str, Sequence[int]],
     groups: Sequence[Group] | None = None,
 ) -> nn.Module:

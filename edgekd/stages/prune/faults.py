@@ -30,6 +30,7 @@ from edgekd.stages.prune.structured import (
     wanted_groups,
 )
 from edgekd.stages.prune.weights import kernels
+from edgekd.values.tree import Tree
 
 
 def moving_faults(
@@ -62,7 +63,7 @@ def moving_faults(
 
 def channel_faults(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     spec: PruneSpec,
     criterion: Criterion,
     amount: float | None,
@@ -159,7 +160,7 @@ def _amount_faults(
 
 def block_faults(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     spec: PruneSpec,
     criterion: Criterion,
     amount: float | None,
@@ -194,7 +195,7 @@ def block_faults(
 
 
 def _block_budget_faults(
-    module: nn.Module, example: Tensor, blocks: Sequence[Block], budget: float, where: str
+    module: nn.Module, example: Tree, blocks: Sequence[Block], budget: float, where: str
 ) -> list[EdgekdError]:
     """A fault for a budget that is out of reach even without every removable block."""
     allowed = budget * totals(module, example).macs

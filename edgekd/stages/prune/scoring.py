@@ -20,6 +20,7 @@ from edgekd.stages.prune.kinds import (
     makes_in_columns,
     recurrent_weights,
 )
+from edgekd.values.tree import Tree
 
 BATCH = 64
 
@@ -77,7 +78,7 @@ def score(
         with _watching(parameters, criterion, tally):
             for x, y in _batches(data, samples, seed):
                 module.zero_grad(set_to_none=True)
-                data.task.label_loss(module(x), y).backward()  # type: ignore[no-untyped-call]
+                data.task.label_loss(data.task.main(module(x)), y).backward()  # type: ignore[no-untyped-call]
         module.zero_grad(set_to_none=True)
     elif criterion.needs == "training":
         with _watching(parameters, criterion, tally):
@@ -136,7 +137,7 @@ def _watching(
         yield
 
 
-def _batches(data: Data, samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: Data, samples: int, seed: int) -> Iterator[tuple[Tree, Tree]]:
     """Training samples in a seeded order, in batches."""
     generator = seeded_generator(seed, "scoring")
     chosen = torch.randperm(len(data.train), generator=generator)[:samples]

@@ -18,6 +18,7 @@ from edgekd.stages.prune.kinds import is_kernel
 from edgekd.stages.prune.scoring import Scores, unit_scores
 from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.training.context import Context
+from edgekd.values.tree import Tree
 
 SHARES = (0.25, 0.5, 0.75)
 """The shares at which sensitivity is measured."""
@@ -26,7 +27,7 @@ MOST = 0.98
 BISECTIONS = 9
 
 
-def wanted_groups(module: nn.Module, example: Tensor, spec: PruneSpec) -> list[Group]:
+def wanted_groups(module: nn.Module, example: Tree, spec: PruneSpec) -> list[Group]:
     """The groups that the recipe wants cut, whether that is possible or not."""
     return [
         group
@@ -108,7 +109,7 @@ def removals(
 
 def measured_drops(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     groups: Sequence[Group],
     pools: Sequence[Pool],
     context: Context,
@@ -132,7 +133,7 @@ def measured_drops(
 
 def cut(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     spec: PruneSpec,
     scores: Scores,
     criterion: Criterion,
@@ -160,7 +161,7 @@ def cut(
 
 def within(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     macs: float,
     at: Callable[[float], nn.Module],
     most: float,
@@ -185,7 +186,7 @@ def within(
 
 
 def share_for(
-    module: nn.Module, example: Tensor, groups: Sequence[Group], spec: PruneSpec, macs: float
+    module: nn.Module, example: Tree, groups: Sequence[Group], spec: PruneSpec, macs: float
 ) -> float:
     """The share of channels that has to go for at most `macs`, whichever go, the same everywhere.
 
@@ -211,7 +212,7 @@ def unreachable(least: float, macs: float) -> InputError:
     )
 
 
-def smallest(module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int) -> float:
+def smallest(module: nn.Module, example: Tree, groups: Sequence[Group], multiple: int) -> float:
     """The MACs with every group at its floor, whichever channels those are."""
     scores = {group.name: torch.arange(len(group.units)).double() for group in groups}
     pools = make_pools(groups, scores, {}, multiple)

@@ -7,9 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.values.tree import (
+    OutputName,
+    Tree,
+    chunks,
+    concatenated,
+    count,
+    leaves,
+    mapped,
+    moved,
+    rows,
+)
 
-Predict = Callable[[Tensor], Tensor]
-"""A batch (B, ...) of float32 in our layout to raw outputs (B, classes)."""
+Predict = Callable[[Tree], Tree]
+"""A batch of inputs in our layout to the raw outputs."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +47,11 @@ class BlackBox:
         """None: there are no layers to tap."""
         return None
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(B, classes) for a batch, on the device of `x`."""
+    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
+        """(B, ...) for a batch, on the device of `x`."""
+        device = leaves(x)[0].device
         with torch.no_grad():
-            return self.outputs.logits(self.predict(x.cpu())).to(x.device)
+            return self.outputs.logits(self.predict(moved(x, "cpu")), output).to(device)
 
 
 def in_batches(predict: Predict, size: int | None) -> Predict:
@@ -47,11 +59,12 @@ def in_batches(predict: Predict, size: int | None) -> Predict:
     if size is None:
         return predict
 
-    def fixed(x: Tensor) -> Tensor:
-        outputs = []
-        for part in torch.split(x, size):
-            padding = part[-1:].expand(size - len(part), *part.shape[1:])
-            outputs.append(predict(torch.cat([part, padding]))[: len(part)])
-        return torch.cat(outputs)
+    def padded(part: Tensor) -> Tensor:
+        return torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])])
+
+    def fixed(x: Tree) -> Tree:
+        return concatenated(
+            [rows(predict(mapped(padded, part)), slice(0, count(part))) for part in chunks(x, size)]
+        )
 
     return fixed

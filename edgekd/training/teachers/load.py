@@ -6,6 +6,7 @@ import torch
 
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
+from edgekd.network.calling import input_fault
 from edgekd.network.load import load_network, network_key
 from edgekd.store import key_of
 from edgekd.training.checkpoint import sha256_of_state
@@ -19,7 +20,7 @@ from edgekd.training.teachers.teacher import Teacher
 from edgekd.training.teachers.tflite import open_tflite
 from edgekd.training.teachers.torchscript import open_torchscript
 from edgekd.values.recipe import Network
-from edgekd.values.tree import described
+from edgekd.values.tree import described, rows
 
 
 def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teacher:
@@ -42,7 +43,7 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
         raise
     except Exception as error:
         raise InputError(f"fails on the data: {first_line(error)}", where=str(path)) from error
-    y = data.train.y[:PROBE]
+    y = rows(data.train.y, slice(0, PROBE))
     outputs = outputs_of(raw, data.classes, str(path), predictor.floor, data.task, y)
     return BlackBox(path.name, key, network.weight, predictor.predict, outputs, notes=outputs.notes)
 
@@ -65,17 +66,21 @@ def _module_teacher(
 ) -> ModuleTeacher:
     module = load_network(network, folder, where).requires_grad_(False)
     name = network.name
+    probe = data.train.first(PROBE).shown
+    fault = input_fault(module, probe, where)
+    if fault is not None:
+        raise fault
     try:
         with torch.no_grad():
-            raw = module(data.train.first(PROBE).shown)
+            raw = module(probe)
     except Exception as error:
         raise InputError(
-            f"'{name}' fails on samples of shape {described(data.shown)}: {first_line(error)}",
+            f"'{name}' fails on samples of shape {described(probe)}: {first_line(error)}",
             where=where,
         ) from error
-    if not isinstance(raw, torch.Tensor):
-        raise InputError(f"'{name}' gives {type(raw).__name__}", where=where, allowed="a tensor")
-    y = data.train.y[:PROBE]
+    if raw is None:
+        raise InputError(f"'{name}' returns no tensor", where=where, allowed="a tensor, or several")
+    y = rows(data.train.y, slice(0, PROBE))
     outputs = outputs_of(raw, data.classes, where, task=data.task, y=y)
     drawn = key_of(key, sha256_of_state(module))  # a factory without weights draws them by the seed
     return ModuleTeacher(name, drawn, network.weight, module, outputs, notes=outputs.notes)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.values.tree import OutputName, Tree
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ModuleTeacher:
         """The network, frozen and in eval mode."""
         return self.network
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(B, classes) for a batch on the network's device."""
+    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
+        """(B, ...) for a batch on the network's device."""
         with torch.no_grad():
-            return self.outputs.logits(self.network(x))
+            return self.outputs.logits(self.network(x), output)

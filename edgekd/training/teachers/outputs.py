@@ -8,6 +8,7 @@ from torch import Tensor
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError
+from edgekd.values.tree import OutputName, Tree, count, leaf, leaves
 
 PROBE = 64
 """How many training samples are used to find out what a teacher's outputs are."""
@@ -18,16 +19,20 @@ class Outputs:
     """How a teacher's raw outputs become logits.
 
     log(p + floor) of probabilities gives the logits back up to a constant per sample, which no
-    softmax sees. `floor` is half a quantization step if the outputs are quantized.
+    softmax sees. `floor` is half a quantization step if the outputs are quantized. `task` tells
+    which of several outputs are the logits.
     """
 
     probabilities: bool = False
     floor: float = 1e-7
+    task: Task = CLASSIFICATION
 
-    def logits(self, raw: Tensor) -> Tensor:
-        """(B, ...) of float32."""
-        raw = raw.float()
-        return torch.log(raw + self.floor) if self.probabilities else raw
+    def logits(self, raw: Tree, output: OutputName = None) -> Tensor:
+        """(B, ...) of float32: the output that the task reads, or another as it is."""
+        if output is not None:
+            return leaf(raw, output, "teacher").float()
+        main: Tensor = self.task.main(raw).float()
+        return torch.log(main + self.floor) if self.probabilities else main
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -38,7 +43,7 @@ class Outputs:
 
 
 def outputs_of(
-    raw: Tensor,
+    raw: Tree,
     classes: int,
     where: str,
     floor: float = 1e-7,
@@ -49,15 +54,15 @@ def outputs_of(
 
     `y` (B, ...) are these samples' targets; without them any labels are accepted.
     """
-    targets = torch.zeros(len(raw), dtype=torch.int64) if y is None else y
-    fault = task.output_fault(raw, targets, classes, where)
+    targets = torch.zeros(count(raw), dtype=torch.int64) if y is None else y
+    main = task.main(raw)
+    fault = task.output_fault(main, targets, classes, where)
     if fault is not None:
         raise fault
-    raw = raw.float()
-    if not torch.isfinite(raw).all():
+    if not all(bool(torch.isfinite(part).all()) for part in leaves(raw)):
         raise InputError("NaN or infinity in the outputs", where=where)
-    rows = task.rows(raw)
+    rows = None if task.reads_all else task.rows(main.float())
     if rows is None:
-        return Outputs(False, floor)
+        return Outputs(False, floor, task)
     sums_to_one = (rows.sum(1) - 1).abs().max() < 1e-2 + classes * floor
-    return Outputs(bool(sums_to_one and (rows >= 0).all()), floor)
+    return Outputs(bool(sums_to_one and (rows >= 0).all()), floor, task)

@@ -4,6 +4,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from edgekd.values.tree import OutputName, Tree
+
 
 class Teacher(Protocol):
     """A frozen source of logits.
@@ -29,5 +31,5 @@ class Teacher(Protocol):
     def module(self) -> nn.Module | None:
         """The network in eval mode with frozen parameters, or None."""
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(B, classes) for a batch, without gradient."""
+    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
+        """(B, ...) for a batch, without gradient: the output that the task reads, or another."""

@@ -52,7 +52,8 @@ def test_the_inverse_square_root_goes_by_the_epoch():
 def test_the_batch_that_a_schedule_sees_is_that_of_all_processes():
     x = torch.zeros(4, 3)
     batch = Batch(x, torch.zeros(4), torch.arange(4), None, processes=2)
-    seen = _Seen(batch, Compared(x, [], batch.y), Compared(x, [], batch.y), None, {}, nn.Identity())
+    compared = Compared(x, [], batch.y)
+    seen = _Seen(batch, x, compared, compared, None, {}, nn.Identity())
     assert seen.train_step.batch_size == train_step_of(batch, len(x)).batch_size == 8
 
 

@@ -16,6 +16,7 @@ from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.teachers import Teacher
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.values.tree import Tree, leaves
 
 
 def fresh(network: nn.Module, seed: int, *names: object) -> nn.Module:
@@ -82,7 +83,7 @@ def frozen(teacher: Teacher) -> Iterator[nn.Module]:
             value.requires_grad_(required)
 
 
-def differentiable(teacher: Teacher, network: nn.Module, x: Tensor) -> Tensor:
+def differentiable(teacher: Teacher, network: nn.Module, x: Tree) -> Tensor:
     """A frozen teacher's logits (B, classes), with a gradient towards `x`."""
     outputs = teacher.outputs if isinstance(teacher, ModuleTeacher) else Outputs()
-    return outputs.logits(network.to(x.device)(x))
+    return outputs.logits(network.to(leaves(x)[0].device)(x))

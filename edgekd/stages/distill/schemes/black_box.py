@@ -15,6 +15,7 @@ from edgekd.training.context import Context
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.logits import eval_mode
 from edgekd.training.teachers import Teacher
+from edgekd.values.tree import OutputName, Tree
 
 STORAGE = {"fp16": torch.float16, "fp32": torch.float32}
 
@@ -103,7 +104,7 @@ class ChosenClass:
         """None, as for every black box."""
         return None
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
         """(B, classes), one of them with probability one."""
         answers = self.teacher.logits(x)
         return SURE * F.one_hot(answers.argmax(1), answers.shape[1]).float()

@@ -76,14 +76,14 @@ class DarkExperienceReplay(Scheme):
         task, smoothing = context.data.task, context.teaching.label_smoothing
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
-            logits = module(batch.x).float()
+            logits = task.read(module, batch.x)
             total = task.label_loss(logits, batch.y, smoothing)
             drawn = seeded_generator(context.seed, "replay", number, batch.step)
             if memory.held:
                 x, _, then = memory.draw(len(batch.x), drawn)
-                total = total + self.alpha * F.mse_loss(module(x).float(), then)
+                total = total + self.alpha * F.mse_loss(task.read(module, x), then)
                 x, y, _ = memory.draw(len(batch.x), drawn)
-                total = total + self.beta * task.label_loss(module(x).float(), y, smoothing)
+                total = total + self.beta * task.label_loss(task.read(module, x), y, smoothing)
             memory.offer(batch.x, batch.y, logits, drawn)
             return total
 

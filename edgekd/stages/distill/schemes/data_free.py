@@ -102,7 +102,7 @@ class DataFree(Scheme):
                 with torch.set_grad_enabled(learns):
                     x = generator(z.to(batch.x.device))
                     theirs, far = self._answers(teacher, network, x, norms)
-                mine = module(x.detach()).float()
+                mine = context.data.task.read(module, x.detach())
                 labels = theirs.detach().argmax(1)
                 total: Tensor = comparison(mine, theirs, batch, labels)
                 total = total + comparison.labels(mine, batch, labels)

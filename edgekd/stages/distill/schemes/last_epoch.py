@@ -59,7 +59,7 @@ class LastEpoch(Scheme):
         memory = Memory(len(context.data.train), context.data.classes)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
-            answers = module(batch.x).float()
+            answers = context.data.task.read(module, batch.x)
             epoch = batch.step // batch.steps
             share = self.share * (epoch + 1) / context.teaching.epochs
             before, known = memory.recall(batch.index)

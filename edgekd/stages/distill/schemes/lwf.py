@@ -80,7 +80,7 @@ class LwF(Scheme):
         decided = task if self.labels_among == "task" else (*old, *task)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
-            logits = module(batch.x).float()
+            logits = context.data.task.read(module, batch.x)
             weight = None if old else 1.0
             total = comparison.labels(among(logits, decided), batch, weight=weight)
             if old:

@@ -69,8 +69,8 @@ class Mutual(Scheme):
             answers = []
             for number, network in enumerate(networks):
                 with torch.set_grad_enabled(number in learners):
-                    answers.append(network(batch.x).float())
-            total = torch.zeros((), device=batch.y.device)
+                    answers.append(context.data.task.read(network, batch.x))
+            total = torch.zeros((), device=batch.device)
             for number in learners:
                 own, others = answers[number], answers[:number] + answers[number + 1 :]
                 total = total + comparison.labels(own, batch)

@@ -69,7 +69,7 @@ class OnTheFly(Scheme):
         with Taps(student, [layer]) as taps:
 
             def loss(module: nn.Module, batch: Batch) -> Tensor:
-                own = module(batch.x).float()
+                own = context.data.task.read(module, batch.x)
                 features = taps.outputs[layer]
                 answers = [own, *(branch(features).float() for branch in branches)]
                 together = ensemble(torch.stack(answers), gate(pooled(features)))

@@ -74,7 +74,7 @@ class OwnTeacher(Scheme):
         with Taps(student, layers) as taps:
 
             def loss(module: nn.Module, batch: Batch) -> Tensor:
-                deepest = module(batch.x).float()
+                deepest = context.data.task.read(module, batch.x)
                 total = comparison.labels(deepest, batch, weight=1.0)
                 goal = pooled(taps.outputs[layers[-1]].float()).detach()
                 for name, part in zip(layers[:-1], heads, strict=True):

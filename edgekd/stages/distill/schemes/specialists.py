@@ -24,6 +24,7 @@ from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.logits import eval_mode
 from edgekd.training.loop import Batch, fit
 from edgekd.training.teachers import Teacher
+from edgekd.values.tree import OutputName, Tree
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1503.02531")
@@ -88,7 +89,7 @@ class Specialists(Scheme):
         smoothing = context.teaching.label_smoothing
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
-            grouped = with_dustbin(module(batch.x).float(), group)
+            grouped = with_dustbin(data.task.read(module, batch.x), group)
             return F.cross_entropy(grouped, place_in(batch.y, group), label_smoothing=smoothing)
 
         own = replace(context, data=data).phase(f"specialist-{number + 1}")
@@ -128,7 +129,7 @@ class Together:
         parts = [f"{sha256_of_state(s.network)} {s.group} {s.excess}" for s in self.specialists]
         return " ".join([self.general.key, *parts])
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
         """(B, classes): the log of q."""
         chances = torch.softmax(self.general.logits(x).float(), dim=1)
         choice = chances.argmax(1)

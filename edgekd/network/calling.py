@@ -1,0 +1,132 @@
+"""Every loaded network takes one argument, the tree of its inputs, and returns a tree of tensors.
+
+That is how stages, exporters and runtimes call any network alike. `forward` is replaced on the
+instance only; the user's own is called with keyword arguments from a dict, or positional ones
+from a tuple.
+"""
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import InputError, nearest
+from edgekd.values.tree import Tree, leaf, mapped, named_leaves
+
+Output = str | int | tuple[str, ...] | None
+"""Which outputs to keep: one by name or position, several by name, or all."""
+
+OWN_FORWARD = "_edgekd_own_forward"
+"""Where a `forward` is kept that was set on the instance by somebody else."""
+
+
+def take_one_argument(module: nn.Module, output: Output = None) -> None:
+    """Make `module(inputs)` work for any tree of inputs, of which the module gets copies: it may
+    change them in place, and samples are read repeatedly. The outputs become a tensor, or a tuple
+    or dict of tensors; None, flags and caches among them are dropped. `output` keeps some of them.
+    """
+    given = vars(module).get("forward")
+    if isinstance(getattr(given, "__func__", None), _Forward):
+        return
+    if given is not None:
+        setattr(module, OWN_FORWARD, given)
+    bound = types.MethodType(_Forward(output), module)
+    module.forward = bound
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """A `forward` of one argument; bound to a module like a method, so that copies of the module
+    have their own."""
+
+    output: Output
+
+    def __call__(self, module: nn.Module, inputs: Tree) -> Tree:
+        copies = mapped(lambda value: value.clone(), inputs)
+        args, kwargs = _spread(module, copies)
+        own = vars(module).get(OWN_FORWARD)
+        result = own(*args, **kwargs) if own else type(module).forward(module, *args, **kwargs)
+        return _kept(tensors_of(result), self.output)
+
+
+def _spread(module: nn.Module, inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How the user's `forward` wants these inputs."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    parameters = _parameters(module)
+    if isinstance(inputs, Mapping):
+        named = [name for name, kind in parameters.items() if kind is not kind.VAR_POSITIONAL]
+        anything = any(kind is kind.VAR_KEYWORD for kind in parameters.values())
+        if anything or all(name in named for name in inputs):
+            return (), dict(inputs)
+        return (inputs,), {}
+    many = any(kind is kind.VAR_POSITIONAL for kind in parameters.values())
+    if many or len(parameters) >= len(inputs):
+        return tuple(inputs), {}
+    return (inputs,), {}
+
+
+def _parameters(module: nn.Module) -> dict[str, Any]:
+    own = vars(module).get(OWN_FORWARD)
+    signature = inspect.signature(own or types.MethodType(type(module).forward, module))
+    return {name: parameter.kind for name, parameter in signature.parameters.items()}
+
+
+def input_fault(module: nn.Module, inputs: Tree, where: str) -> InputError | None:
+    """Why the network's `forward` can't take these inputs by their names, if it can't."""
+    if not isinstance(inputs, Mapping):
+        return None
+    parameters = _parameters(module)
+    if len(parameters) == 1 or any(kind is kind.VAR_KEYWORD for kind in parameters.values()):
+        return None
+    unknown = [name for name in inputs if name not in parameters]
+    if not unknown:
+        return None
+    return InputError(
+        f"the samples have an input '{unknown[0]}', which forward() does not take",
+        where=where,
+        allowed=", ".join(parameters),
+        hint=nearest(unknown[0], list(parameters)),
+    )
+
+
+def tensors_of(outputs: Any) -> Tree:
+    """A network's outputs as a tree: a tensor, or a tuple or dict of tensors that have a batch
+    dimension. A lone tensor in a container is that tensor."""
+    found = _tensors(outputs)
+    named = {} if found is None else named_leaves(found)
+    return next(iter(named.values())) if len(named) == 1 else found
+
+
+def _tensors(value: Any) -> Tree:
+    if isinstance(value, Tensor):
+        return value if value.dim() else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        parts = {str(name): _tensors(part) for name, part in value.items()}
+        return {name: part for name, part in parts.items() if part is not None} or None
+    if isinstance(value, tuple | list):
+        if hasattr(value, "_asdict"):
+            return _tensors(value._asdict())
+        kept = tuple(part for part in map(_tensors, value) if part is not None)
+        return kept or None
+    return None
+
+
+def _kept(outputs: Tree, output: Output) -> Tree:
+    if output is None or outputs is None:
+        return outputs
+    if isinstance(output, tuple):
+        return {name: leaf(outputs, name, "output") for name in output}
+    return leaf(outputs, output, "output")
+
+
+def float_outputs(outputs: Tree) -> Tree:
+    """The same, with floating-point outputs in float32."""
+    return mapped(lambda part: part.float() if torch.is_floating_point(part) else part, outputs)
