@@ -9,10 +9,8 @@ import dataclasses
 import inspect
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from edgekd.errors import InputError, nearest
@@ -21,8 +19,10 @@ from edgekd.values.tree import Tree, leaf, mapped, named_leaves
 Output = str | int | tuple[str, ...] | None
 """Which outputs to keep: one by name or position, several by name, or all."""
 
-OWN_FORWARD = "_edgekd_own_forward"
+_OWN_FORWARD = "_edgekd_own_forward"
 """Where a `forward` is kept that was set on the instance by somebody else."""
+
+_OUTPUT = "_edgekd_output"
 
 
 def take_one_argument(module: nn.Module, output: Output = None) -> None:
@@ -31,27 +31,22 @@ def take_one_argument(module: nn.Module, output: Output = None) -> None:
     or dict of tensors; None, flags and caches among them are dropped. `output` keeps some of them.
     """
     given = vars(module).get("forward")
-    if isinstance(getattr(given, "__func__", None), _Forward):
+    if getattr(given, "__func__", None) is _forward:
         return
     if given is not None:
-        setattr(module, OWN_FORWARD, given)
-    bound = types.MethodType(_Forward(output), module)
-    module.forward = bound
+        setattr(module, _OWN_FORWARD, given)
+    setattr(module, _OUTPUT, output)
+    module.forward = types.MethodType(_forward, module)
 
 
-@dataclass(frozen=True)
-class _Forward:
-    """A `forward` of one argument; bound to a module like a method, so that copies of the module
+def _forward(self: nn.Module, inputs: Tree) -> Tree:
+    """A `forward` of one argument; bound to the instance like a method, so that copies of a module
     have their own."""
-
-    output: Output
-
-    def __call__(self, module: nn.Module, inputs: Tree) -> Tree:
-        copies = mapped(lambda value: value.clone(), inputs)
-        args, kwargs = _spread(module, copies)
-        own = vars(module).get(OWN_FORWARD)
-        result = own(*args, **kwargs) if own else type(module).forward(module, *args, **kwargs)
-        return _kept(tensors_of(result), self.output)
+    copies = mapped(lambda value: value.clone(), inputs)
+    args, kwargs = _spread(self, copies)
+    own = vars(self).get(_OWN_FORWARD)
+    result = own(*args, **kwargs) if own else type(self).forward(self, *args, **kwargs)
+    return _kept(tensors_of(result), vars(self).get(_OUTPUT))
 
 
 def _spread(module: nn.Module, inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -72,7 +67,7 @@ def _spread(module: nn.Module, inputs: Tree) -> tuple[tuple[Any, ...], dict[str,
 
 
 def _parameters(module: nn.Module) -> dict[str, Any]:
-    own = vars(module).get(OWN_FORWARD)
+    own = vars(module).get(_OWN_FORWARD)
     signature = inspect.signature(own or types.MethodType(type(module).forward, module))
     return {name: parameter.kind for name, parameter in signature.parameters.items()}
 
@@ -125,8 +120,3 @@ def _kept(outputs: Tree, output: Output) -> Tree:
     if isinstance(output, tuple):
         return {name: leaf(outputs, name, "output") for name in output}
     return leaf(outputs, output, "output")
-
-
-def float_outputs(outputs: Tree) -> Tree:
-    """The same, with floating-point outputs in float32."""
-    return mapped(lambda part: part.float() if torch.is_floating_point(part) else part, outputs)

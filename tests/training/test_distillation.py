@@ -337,7 +337,7 @@ def test_a_student_with_too_few_outputs_or_wrong_inputs_is_refused():
     found = faults(network(classes=2), teaching(KL_TABLE))
     assert "student: the network gives outputs of shape (1, 2)" in found[0]
     colour = resnet8(channels=3, classes=3).eval()
-    assert "can't run on the data's samples of shape (1, 1, 8, 8)" in faults(colour, Teaching())[0]
+    assert "can't run on the data's samples of shape (1, 8, 8)" in faults(colour, Teaching())[0]
 
 
 def test_labels_out_of_range_and_nan_in_data_and_weights_are_refused():
