@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edgekd.data.samples import Samples
-from edgekd.values.tree import Tree, as_float, chunks, concatenated, leaf, moved
+from edgekd.values.tree import Tree, as_float, chunks, concatenated, moved
 
 
 def predict(module: nn.Module, inputs: Samples | Tree, batch: int = 256) -> Tree:
@@ -25,7 +25,7 @@ def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
     scores = []
     with evaluating(module), torch.no_grad():
         for x, y in samples.batches(batch):
-            scores.append(samples.task.score(leaf(_run(module, x), None, "evaluation"), y))
+            scores.append(samples.task.score(samples.task.main(_run(module, x)), y))
     return float(torch.cat(scores).mean())
 
 

@@ -95,6 +95,12 @@ def sample_shapes(tree: Tree) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(leaf.shape[1:]) for leaf in leaves(tree))
 
 
+def forms(tree: Tree) -> list[str]:
+    """Each leaf's name, type and size of a sample: what a graph of these inputs depends on."""
+    named = named_leaves(tree)
+    return [f"{name} {leaf.dtype} {tuple(leaf.shape[1:])}" for name, leaf in named.items()]
+
+
 def same_form(tree: Tree, other: Tree) -> bool:
     """Whether both have one structure, and leaves of the same types and sizes of a sample."""
     return (

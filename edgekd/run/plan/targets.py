@@ -16,6 +16,7 @@ from edgekd.stages import Context, Stage
 from edgekd.store import Store, code_key, key_of
 from edgekd.values.progress import silent
 from edgekd.values.target import Target, hard_limits
+from edgekd.values.tree import forms
 
 REHEARSED = "rehearsal"
 """The cache entry for networks that passed the dry run of every stage and backend."""
@@ -72,7 +73,7 @@ def _rehearsed(
         code_key(),
         tool_versions(),
         structure_key(plan.start.module),
-        [tuple(plan.start.example.shape), str(plan.start.example.dtype), plan.data.classes],
+        [*forms(plan.start.example), plan.data.classes, repr(plan.data.task)],
         [stage.model_dump(mode="json") for stage in stages],
         [target.model_dump(mode="json", exclude={"budgets"}), list(backends)],
     )

@@ -35,7 +35,6 @@ from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.teaching import Recovery
 from edgekd.values.candidate import Candidate
 from edgekd.values.tables import Value
-from edgekd.values.tree import rows
 
 Spectra = dict[tuple[str, Method], Spectrum]
 
