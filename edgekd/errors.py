@@ -123,11 +123,13 @@ class Interrupted(EdgekdError):
 
 
 def raise_all(faults: Sequence[EdgekdError]) -> None:
-    """Raise nothing for an empty sequence, a single fault itself, and `Faults` for several."""
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise Faults(faults)
+    """Raise nothing for an empty sequence, a single fault itself, and `Faults` for several. A fault
+    that two checks found is said once."""
+    different = list({str(fault): fault for fault in faults}.values())
+    if len(different) == 1:
+        raise different[0]
+    if different:
+        raise Faults(different)
 
 
 def first_line(error: BaseException) -> str:

@@ -214,6 +214,17 @@ class TargetReport(Reasoned):
     diagnostics: tuple[Finding, ...] = ()
 
 
+def _summary(artifact: ArtifactReport) -> str:
+    """A file in one line, without what was not measured."""
+    parts = [f"{artifact.path} {artifact.precision}, {artifact.bytes:,} bytes"]
+    if artifact.accuracy is not None:
+        parts.append(f"accuracy {artifact.accuracy:.4f}")
+    latency = next((m for m in artifact.measurements if m.metric == "latency_ms_p50"), None)
+    if latency is not None and latency.value is not None:
+        parts.append(f"{latency.value:.4g} ms ({latency.kind})")
+    return ", ".join(parts)
+
+
 class Report(Value):
     """A whole run. `plan` has a line for each thing that was done. `accepted` are the kinds weaker
     than measured that the user accepted. `created` is an ISO 8601 time, or empty."""
@@ -236,6 +247,13 @@ class Report(Value):
     targets: tuple[TargetReport, ...]
     notes: tuple[str, ...] = ()
     _folder: Path | None = PrivateAttr(default=None)
+
+    def __str__(self) -> str:
+        """The verdict, and a line for each file: its size, accuracy and latency."""
+        lines = [f"verdict: {self.verdict}"]
+        for target in self.targets:
+            lines += [f"{target.name}: {_summary(artifact)}" for artifact in target.artifacts]
+        return "\n".join(lines)
 
     @property
     def folder(self) -> Path | None:

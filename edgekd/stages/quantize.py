@@ -112,8 +112,8 @@ class Quantize(TrainingStage):
             return "fp16, without training"
         start = self._name(context)
         if self.dtype == "int8":
-            count = len(calibration_of(context))
-            start = f"int8 ({_scheme_name(context)}), ranges calibrated on {count} samples"
+            samples = count(calibration_of(context))
+            start = f"int8 ({_scheme_name(context)}), ranges calibrated on {samples} samples"
         if self.mixed is not None:
             start += f", with the most sensitive layers in {self._wide}"
         if self.method != "calibrate":

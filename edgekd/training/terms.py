@@ -152,7 +152,10 @@ def _term(table: Mapping[str, Any], where: str) -> Term:
     student, teacher = student or teacher, teacher or student
     output, teacher_output = _outputs(asked.output)
     pairing = Pairing(asked.map, asked.pairs) if asked.layers else None
-    fault = _layer_fault(asked.name, loss, student, teacher, pairing)
+    compares_output = output is not None and isinstance(loss, FeatureLoss) and not student
+    fault = None
+    if not compares_output:
+        fault = _layer_fault(asked.name, loss, student, teacher, pairing)
     if not fault and not asked.layers and {"map", "pairs"} & asked.model_fields_set:
         fault = "'map' and 'pairs' need layers = \"auto\""
     if not fault and output is not None:

@@ -67,3 +67,10 @@ def test_the_first_measurement_with_a_value_is_found() -> None:
     (target, *_) = synthetic_report().targets
     assert target.artifacts[0].measurement("latency_ms_p50") is not None
     assert target.artifacts[0].measurement("energy_mj") is None
+
+
+def test_a_printed_report_has_a_line_for_each_file():
+    report = synthetic_report()
+    text = str(report)
+    assert text.startswith(f"verdict: {report.verdict}\n")
+    assert len(text.splitlines()) == 1 + sum(len(target.artifacts) for target in report.targets)

@@ -114,11 +114,12 @@ def to_onnx(graph: nn.Module, example: Tree) -> Any:
             dynamo=True,
             opset_version=OPSET,
             verbose=False,
-            input_names=inputs,
-            output_names=outputs,
+            input_names=[f"{_EDGE}in.{number}" for number in range(len(inputs))],
+            output_names=[f"{_EDGE}out.{number}" for number in range(len(outputs))],
         )
         assert converted is not None
         model = converted.model_proto
+        _name_edges(model, inputs, outputs)
     except Exception as error:
         raise ToolError(
             f"the ONNX exporter failed: {summary_of(error)}", where="backends.onnx"
@@ -127,6 +128,33 @@ def to_onnx(graph: nn.Module, example: Tree) -> Any:
         logging.getLogger("torch.onnx").setLevel(level)
     _clean(model)
     return model
+
+
+_EDGE = "edgekd.edge."
+"""What the names of inputs and outputs begin with while the exporter runs, which would give an
+output the name of a value inside."""
+
+
+def _name_edges(model: Any, inputs: list[str], outputs: list[str]) -> None:
+    """Give inputs and outputs their names, and values inside that have one of them another."""
+    edges = [value.name for value in (*model.graph.input, *model.graph.output)]
+    wanted = dict(zip(edges, (*inputs, *outputs), strict=True))
+    taken = {name: f"{name}.inner" for name in wanted.values()}
+
+    def renamed(name: str) -> str:
+        return wanted.get(name) or taken.get(name) or name
+
+    def rename(graph: Any) -> None:
+        for node in graph.node:
+            node.input[:] = [renamed(name) for name in node.input]
+            node.output[:] = [renamed(name) for name in node.output]
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    rename(attribute.g)
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            value.name = renamed(value.name)
+
+    rename(model.graph)
 
 
 def edge_names(graph: nn.Module, example: Tree) -> tuple[list[str], list[str]]:

@@ -1,0 +1,110 @@
+"""Whole runs of networks with several inputs and outputs, ids among them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import edgekd
+
+VOCABULARY, LENGTH = 50, 8
+
+
+class Sentence(nn.Module):
+    """Ids and a mask in; logits and an embedding out."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.table = nn.Embedding(VOCABULARY, width)
+        self.inner = nn.Linear(width, width)
+        self.head = nn.Linear(width, 3)
+        self.side = nn.Linear(width, 4)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        words = torch.relu(self.inner(self.table(ids)))
+        if mask is not None:
+            words = words * mask.unsqueeze(2)
+        mean = words.mean(1)
+        return {"loss": None, "logits": self.head(mean), "embedding": torch.tanh(self.side(mean))}
+
+
+def sentences(count: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, VOCABULARY, (count, LENGTH), generator=generator)
+    mask = (torch.arange(LENGTH) < 6).float().expand(count, LENGTH).contiguous()
+    small = (ids[:, :6] < VOCABULARY // 3).sum(1)
+    return {"ids": ids, "mask": mask}, (small > 1).long() + (small > 2).long()
+
+
+def compressed(tmp_path: Path, stages: list[dict[str, Any]], target: str = "x86") -> Any:
+    torch.manual_seed(0)
+    return edgekd.compress(
+        Sentence(),
+        student=Sentence(32),
+        data={"train": sentences(192, 1), "test": sentences(64, 2)},
+        target=target,
+        stages=stages,
+        out=tmp_path / "out",
+        quick=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["calibrate", "qat"])
+def test_ids_and_a_mask_go_through_every_stage_and_runtime(tmp_path: Path, method: str):
+    losses = [{"name": "kl"}, {"name": "cosine", "output": "embedding"}]
+    quantize = {"kind": "quantize", "method": method}
+    if method == "qat":
+        quantize |= {"epochs": 1, "losses": losses}
+    report = compressed(
+        tmp_path,
+        [
+            {"kind": "distill", "epochs": 1, "losses": losses},
+            {"kind": "prune", "amount": 0.5},
+            quantize,
+        ],
+    )
+    files = {artifact.format: artifact for artifact in report.targets[0].artifacts}
+    assert set(files) == {"onnx", "tflite", "tvm-so"}
+    for artifact in files.values():
+        assert artifact.parity is not None
+        assert artifact.parity.verdict == "pass", artifact.path
+        assert set(artifact.parity.outputs) == {"logits", "embedding"}
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / files["onnx"].path))
+    assert {value.name: value.type for value in session.get_inputs()} == {
+        "ids": "tensor(int64)", "mask": "tensor(float)",
+    }  # fmt: skip
+    assert [value.name for value in session.get_outputs()] == ["logits", "embedding"]
+    x, y = sentences(64, 2)
+    logits = session.run(["logits"], {name: leaf.numpy() for name, leaf in x.items()})[0]
+    assert float((np.argmax(logits, 1) == y.numpy()).mean()) == files["onnx"].accuracy
+
+
+def test_an_input_that_the_network_does_not_take_is_refused_by_the_plan():
+    x, y = sentences(32, 1)
+    given = {"ids": x["ids"], "masks": x["mask"]}
+    with pytest.raises(edgekd.InputError, match="an input 'masks', which forward") as caught:
+        edgekd.plan(
+            Sentence(), data={"train": (given, y), "test": (given, y)}, target="x86", stages=[]
+        )
+    assert len(caught.value.faults) == 1
+    assert "did you mean 'mask'?" in caught.value.hint
+
+
+def test_an_output_of_a_loss_that_is_not_there_is_refused_by_the_plan():
+    parts = {"train": sentences(64, 1), "test": sentences(32, 2)}
+    losses = [{"name": "cosine", "output": "embeding"}]
+    with pytest.raises(edgekd.EdgekdError, match="there is no output 'embeding'"):
+        edgekd.plan(
+            Sentence(),
+            student=Sentence(32),
+            data=parts,
+            target="x86",
+            stages=[{"kind": "distill", "epochs": 1, "losses": losses}],
+        )
