@@ -12,6 +12,7 @@ from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.constants import own_constants
 from edgekd.quant.export import quiet
+from edgekd.quant.fixed_grids import has_fixed_grids, set_fixed_grids
 from edgekd.quant.layer_noise import check_layers
 from edgekd.quant.own_noise import check_noises, own_noises
 from edgekd.quant.preparing import NOTES, prepare_graph
@@ -41,7 +42,7 @@ def calibrate(
     the names of layers that add far more noise than their bits explain; coarse ones become notes.
     """
     nncf = import_nncf(where)
-    start = prepare_graph(module, example, samples, where)
+    start = prepare_graph(module, example, samples, scheme, where)
     graph = start.graph
     prepared = copy.deepcopy(graph)
     own_constants(prepared)
@@ -107,6 +108,8 @@ def _run(
     quantized = algorithm.apply(graph, build_graph(graph), dataset=dataset)
     result = fx.GraphModule(quantized, quantized.graph)
     fit_weights(result, quantizer.scheme)
+    if has_fixed_grids(quantizer.scheme):
+        set_fixed_grids(result)
     return result
 
 

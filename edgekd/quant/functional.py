@@ -2,6 +2,7 @@
 inserts operators between others, so an in-place operator would change a copy of its input.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from edgekd.network.fx_names import layer_of
 from edgekd.quant.constants import is_constant
 
 aten = torch.ops.aten
+
+_MOST_COPIES = 16
+"""Values that are repeated more often stay as they are."""
 
 
 def functional(program: ExportedProgram, where: str) -> fx.GraphModule:
@@ -258,6 +262,74 @@ def _rewrite_adaptive_max(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
 
 
+def _rewrite_stack(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `stack` by a concatenation of values with one more dimension."""
+    parts: Any = node.args[0]
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    dim %= node.meta["val"].dim()
+    deeper = []
+    with graph.graph.inserting_before(node):
+        for part in parts:
+            value = part.meta["val"]
+            deeper.append(graph.graph.call_function(aten.unsqueeze.default, (part, dim)))
+            with value.fake_mode:
+                deeper[-1].meta.update({**part.meta, "val": value.unsqueeze(dim)})
+        joined = graph.graph.call_function(aten.cat.default, (deeper, dim))
+    joined.meta.update(node.meta)
+    node.replace_all_uses_with(joined)
+    graph.graph.erase_node(node)
+
+
+def _rewrite_repeat(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `repeat` by concatenations, whose dimension every backend moves with its layout."""
+    x: Any = node.args[0]
+    counts: Any = node.args[1]
+    value = x.meta["val"]
+    if len(counts) != value.dim() or not all(isinstance(count, int) for count in counts):
+        return
+    if any(count > _MOST_COPIES or count < 1 for count in counts):
+        return
+    with graph.graph.inserting_before(node):
+        for dim, count in enumerate(counts):
+            if count > 1:
+                x = graph.graph.call_function(aten.cat.default, ([x] * count, dim))
+                with value.fake_mode:
+                    value = torch.cat([value] * count, dim)
+                x.meta.update({**node.meta, "val": value})
+    node.replace_all_uses_with(x)
+    graph.graph.erase_node(node)
+
+
+def _rewrite_sum(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace a sum over dimensions by a mean times their size, which has exact integer kernels."""
+    x: Any = node.args[0]
+    dims: Any = node.args[1]
+    value = x.meta["val"]
+    sizes = [value.shape[dim] for dim in dims or range(value.dim())]
+    plain = value.is_floating_point() and not node.kwargs.get("dtype")
+    if not plain or not sizes or not all(isinstance(size, int) for size in sizes):
+        return
+    with graph.graph.inserting_before(node):
+        mean = graph.graph.call_function(aten.mean.dim, (x, *node.args[1:]))
+        mean.meta.update(node.meta)
+        total = graph.graph.call_function(aten.mul.Tensor, (mean, float(math.prod(sizes))))
+    total.meta.update(node.meta)
+    node.replace_all_uses_with(total)
+    graph.graph.erase_node(node)
+
+
+def _rewrite_expand(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Let arithmetic read a value before it is expanded: it expands its operands itself."""
+    x: Any = node.args[0]
+    for user in list(node.users):
+        others = [each for each in user.all_input_nodes if each is not node]
+        shape = tuple(node.meta["val"].shape)
+        if user.target in _BINARY and [tuple(each.meta["val"].shape) for each in others] == [shape]:
+            user.replace_input_with(node, x)
+    if not node.users:
+        graph.graph.erase_node(node)
+
+
 def slice_splits(graph: fx.GraphModule) -> None:
     """Replace each part of a split or chunk by a slice: one operator, one value, one grid."""
     for node in list(graph.graph.nodes):
@@ -302,6 +374,12 @@ _REWRITES = {
     aten.copy.default: _rewrite_copy,
     aten.adaptive_max_pool1d.default: _rewrite_adaptive_max,
     aten.adaptive_max_pool2d.default: _rewrite_adaptive_max,
+    aten.stack.default: _rewrite_stack,
+    aten.repeat.default: _rewrite_repeat,
+    aten.tile.default: _rewrite_repeat,
+    aten.sum.dim_IntList: _rewrite_sum,
+    aten.expand.default: _rewrite_expand,
+    aten.expand_as.default: _rewrite_expand,
     aten.ones_like.default: _rewrite_like,
     aten.zeros_like.default: _rewrite_like,
     aten.full_like.default: _rewrite_like,

@@ -12,7 +12,7 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 
 from edgekd.quant.clipping import clipped, rounded_between
 from edgekd.quant.learned_step import Step, learned_step
-from edgekd.quant.quantizer import ActivationFakeQuantize
+from edgekd.quant.quantizer import ActivationFakeQuantize, FixedObserver
 
 Learned = Literal["lsq", "pact"]
 
@@ -117,11 +117,15 @@ def _fakes(graph: fx.GraphModule) -> list[tuple[str, FakeQuantize, int]]:
         if node.op != "call_module":
             continue
         fake = graph.get_submodule(node.target)
-        if isinstance(fake, FakeQuantize):
+        if isinstance(fake, FakeQuantize) and not _is_fixed(fake):
             activation = isinstance(fake, ActivationFakeQuantize)
             value: Any = node.args[0].meta.get("val")
             fakes.append((str(node.target), fake, 0 if activation else value.dim()))
     return fakes
+
+
+def _is_fixed(fake: FakeQuantize) -> bool:
+    return isinstance(fake.activation_post_process, FixedObserver)
 
 
 def settle_grids(graph: fx.GraphModule) -> None:

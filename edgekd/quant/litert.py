@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edgekd.quant import rewrite  # registers the operators that the file has
 from edgekd.quant.quantizer import TargetQuantizer
@@ -50,6 +50,7 @@ def _convert(module: nn.Module, inputs: tuple[Tensor, ...], form: str) -> bytes:
     import litert_torch
 
     options: dict[str, Any] = {}
+    _keep_layouts()
     if form == "int8":
         from litert_torch.quantize.quant_config import QuantConfig
 
@@ -59,6 +60,22 @@ def _convert(module: nn.Module, inputs: tuple[Tensor, ...], form: str) -> bytes:
     model = litert_torch.convert(module, inputs, **options)
     content: bytes = model.model_content()
     return _half_weights(content) if form == "fp16" else content
+
+
+def _keep_layouts() -> None:
+    """Mend litert-torch 0.10, which forgets the shape and the layout of a dequantize op as soon as
+    one of its readers gets a transpose, so that the other readers are handed the wrong layout."""
+    from litert_torch._convert.fx_passes import OptimizeLayoutTransposesPass
+
+    insert = OptimizeLayoutTransposesPass.insert_t_q_dq
+
+    def insert_beside(self: Any, graph: Any, source: fx.Node, *others: Any) -> Any:
+        meta = dict(source.meta)
+        nodes = insert(self, graph, source, *others)
+        source.meta = meta
+        return nodes
+
+    OptimizeLayoutTransposesPass.insert_t_q_dq = insert_beside
 
 
 def _half_weights(content: bytes) -> bytes:

@@ -2,6 +2,8 @@
 operator in none of these tables stays in float, and the report names it.
 """
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -77,12 +79,35 @@ SHARED = {
     aten.constant_pad_nd.default,
     aten.pad.default,
     aten.upsample_nearest2d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.amax.default,
+    aten.amin.default,
 }
 """Operators whose output is on the input's grid: they compute nothing, or kernels require it
 (pooling)."""
 
-JOINED = {aten.cat.default}
+CHOOSING = {aten.maximum.default, aten.minimum.default}
+"""Operators whose result is one of the two inputs, number by number."""
+
+JOINED = {aten.cat.default} | CHOOSING
 """Operators whose inputs and output share one grid."""
+
+
+def joined_by(node: fx.Node) -> list[Any]:
+    """The values that an operator of `JOINED` reads."""
+    return list(node.args[:2]) if node.target in CHOOSING else list(node.args[0])  # type: ignore[arg-type]
+
+
+FIXED = {
+    aten.sigmoid.default: (1 / 256, -128),
+    aten.sigmoid_.default: (1 / 256, -128),
+    aten.softmax.int: (1 / 256, -128),
+    aten._softmax.default: (1 / 256, -128),
+    aten.tanh.default: (1 / 128, 0),
+}
+"""Operators whose int8 output has one scale and zero point by TFLite's specification of int8
+operators: their kernels compute for no other. A file with another is refused by some kernels and
+wrong in others."""
 
 ATTENTION = {
     aten.softmax.int,

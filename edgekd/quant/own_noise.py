@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from edgekd.errors import ToolError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.fixed_grids import fixed_grid, has_fixed_grids
 from edgekd.quant.layer_noise import (
     GOOD_DB,
     MARGIN_DB,
@@ -181,7 +182,7 @@ class _Ideal(fx.Interpreter):
         self.noises[n.name] = signal_to_noise(value, result)
         if n.name not in self.written:
             return result
-        if self.clips:
+        if self.clips or (has_fixed_grids(self.scheme) and fixed_grid(n) is not None):
             return _on_grid(value, self.written[n.name])
         return _on_ideal_grid(value, self.scheme)
 

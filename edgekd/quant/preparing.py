@@ -12,9 +12,17 @@ from torch import fx, nn
 from edgekd.quant import ops
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
+from edgekd.quant.fixed_grids import (
+    PADS,
+    free_from_fixed_grids,
+    has_fixed_grids,
+    insert_regrid,
+    pad_value,
+)
 from edgekd.quant.functional import slice_splits
 from edgekd.quant.operands import make_operands_tensors
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
+from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, rows
 
 aten = torch.ops.aten
@@ -22,7 +30,6 @@ aten = torch.ops.aten
 NOTES = "quantization_notes"
 """The key of a quantized graph's `meta` that holds notes for the user."""
 
-_PADS = {aten.constant_pad_nd.default, aten.pad.default}
 _MAX_POOLS = {aten.max_pool1d.default, aten.max_pool2d.default}
 _FEWEST_LEVELS = 32
 """The levels of a common 256-level grid that each input must at least use."""
@@ -40,56 +47,57 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare_graph(module: nn.Module, example: Tree, samples: Tree, where: str) -> Prepared:
-    """Export a module and make the choices that depend on `samples` (N, ...).
+def prepare_graph(
+    module: nn.Module, example: Tree, samples: Tree, scheme: Scheme, where: str
+) -> Prepared:
+    """Export a module and make the choices that depend on `samples` (N, ...) and the scheme.
 
     Raises `ToolError` if the graph computes something else than the module on the samples.
     """
-    prepared = _prepared(module, example, samples, where)
+    graph = export_graph(module, example, where)
+    slice_splits(graph)
+    make_operands_tensors(graph)
+    prepared = _prepared(graph, samples, scheme)
     check_exported(prepared.graph, module, samples, where)
     return prepared
 
 
-def _prepared(module: nn.Module, example: Tree, samples: Tree, where: str) -> Prepared:
-    graph = export_graph(module, example, where)
-    slice_splits(graph)
-    make_operands_tensors(graph)
+def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme) -> Prepared:
     pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
     joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
-    if not pads and not joins:
-        return Prepared(graph, (), ())
     wanted: list[Any] = [node.args[0] for node in pads]
     for node in joins:
-        wanted += node.args[0]  # type: ignore[arg-type]
-    ranges = _ranges(graph, wanted, rows(samples, slice(0, _MEASURED)))
+        wanted += ops.joined_by(node)
+    ranges = _ranges(graph, wanted, rows(samples, slice(0, _MEASURED))) if wanted else {}
     for node in pads:
         _fit_pad(node, ranges[node.args[0]][0])
     graph.recompile()
     apart, notes = _uneven(joins, ranges)
+    joins = [node for node in joins if node.name not in apart]
     for node in joins:
-        if node.name not in apart:
-            _keep_clamps_fused(graph, node)
+        _keep_small_levels(graph, node, ranges)
+        _keep_clamps_fused(graph, node)
+    if has_fixed_grids(scheme):
+        free_from_fixed_grids(graph, joins)
     return Prepared(graph, apart, notes)
 
 
 def _feeds_max_pools(node: fx.Node) -> bool:
-    if node.target not in _PADS or not node.users:
+    if node.target not in PADS or not node.users:
         return False
     return all(user.target in _MAX_POOLS for user in node.users)
 
 
 def _fit_pad(node: fx.Node, least: float) -> None:
     """Pad with the least value instead of -inf: max pooling never picks either."""
-    place = 2 if node.target is aten.constant_pad_nd.default else 3
-    arguments = list(node.args)
-    value = arguments[place] if len(arguments) > place else node.kwargs.get("value", 0.0)
-    if value is None or float(value) >= least:  # type: ignore[arg-type]
+    if pad_value(node) >= least:
         return
-    node.kwargs = {key: each for key, each in node.kwargs.items() if key != "value"}
-    if place == 3 and len(arguments) == 2:
-        arguments.append(node.kwargs.get("mode", "constant"))
-        node.kwargs = {}
-    node.args = (*arguments[:place], least)
+    arguments: list[Any] = list(node.args)
+    if node.target is aten.pad.default:
+        mode = arguments[2] if len(arguments) > 2 else node.kwargs.get("mode", "constant")
+        node.args, node.kwargs = (*arguments[:2], mode, least), {}
+    else:
+        node.args, node.kwargs = (*arguments[:2], least), {}
 
 
 def _ranges(
@@ -118,10 +126,10 @@ def _uneven(
     them."""
     apart, notes = [], []
     for node in joins:
-        parts: Any = node.args[0]
-        spans = [max(ranges[each][1], 0.0) - min(ranges[each][0], 0.0) for each in parts]
+        parts = ops.joined_by(node)
+        spans = [_span(ranges[part]) for part in parts]
         largest, least = max(spans), min((span for span in spans if span > 0), default=0.0)
-        if least * 256 >= largest * _FEWEST_LEVELS:
+        if node.target in ops.CHOOSING or least * 256 >= largest * _FEWEST_LEVELS:
             continue
         ratio = (
             f"'{node.name}' joins values that differ in size by a factor of {largest / least:.0f}"
@@ -139,15 +147,30 @@ def _keep_clamps_fused(graph: fx.GraphModule, node: fx.Node) -> None:
     On the common grid zero is not the smallest value, and kernels that clamp by saturating the
     output, as ONNX Runtime's do, would leave layer and clamp in float.
     """
-    parts: Any = node.args[0]
+    parts = ops.joined_by(node)
     clamped = [part for part in parts if _clamps_at_zero(part)]
     if len(clamped) == len(parts):
         return
     for part in clamped:
-        with graph.graph.inserting_before(node):
-            moved = graph.graph.call_function(ops.REGRID, (part,))
-        moved.meta.update(part.meta)
-        node.replace_input_with(part, moved)
+        insert_regrid(graph, part, node)
+
+
+def _keep_small_levels(
+    graph: fx.GraphModule, node: fx.Node, ranges: dict[Any, tuple[float, float]]
+) -> None:
+    """Let values that are small beside those they share a grid with keep their own for the other
+    operators that read them."""
+    parts = ops.joined_by(node)
+    largest = max(_span(ranges[part]) for part in parts)
+    for part in parts:
+        few = _span(ranges[part]) * 256 < largest * _FEWEST_LEVELS
+        if few and len(part.users) > 1:
+            insert_regrid(graph, part, node)
+
+
+def _span(ends: tuple[float, float]) -> float:
+    """The size of a range with zero in it."""
+    return max(ends[1], 0.0) - min(ends[0], 0.0)
 
 
 def _clamps_at_zero(node: fx.Node) -> bool:

@@ -32,7 +32,7 @@ def prepare_qat(
     losses can read features. Ranges follow the data in `train()` mode and are fixed in `eval()`
     mode.
     """
-    start = prepare_graph(module, example, samples, where)
+    start = prepare_graph(module, example, samples, scheme, where)
     graph = start.graph
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -24,10 +24,23 @@ from torchao.quantization.pt2e.quantizer import (
 
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.fixed_grids import FixedGrid, fixed_grid, has_fixed_grids
 from edgekd.quant.regions import integer_nodes, is_float
 from edgekd.values.target import Scheme
 
 ANNOTATION = "quantization_annotation"
+
+
+class FixedObserver(MovingAverageMinMaxObserver):  # type: ignore[misc]
+    """Reports one grid, whatever values it sees."""
+
+    def __init__(self, *, grid: FixedGrid, **options: Any) -> None:
+        super().__init__(**options)
+        self.grid = grid
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """The grid's scale and zero point."""
+        return torch.tensor([self.grid.scale]), torch.tensor([self.grid.zero_point])
 
 
 class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]
@@ -51,12 +64,12 @@ def weight_limit(scheme: Scheme) -> int:
     return int(2 ** (scheme.weight_bits - 1)) - 1
 
 
-def activation_spec(scheme: Scheme) -> QuantizationSpec:
-    """Per tensor, with all 256 values; symmetric ones have the zero point 0."""
+def activation_spec(scheme: Scheme, grid: FixedGrid | None = None) -> QuantizationSpec:
+    """Per tensor, with all 256 values; symmetric ones have the zero point 0. `grid` is a fixed
+    one."""
     symmetric = scheme.activations == "int8-symmetric"
-    fake_quantize = ActivationFakeQuantize.with_args(
-        observer=MovingAverageMinMaxObserver, averaging_constant=0.01
-    )
+    observer = MovingAverageMinMaxObserver if grid is None else FixedObserver.with_args(grid=grid)
+    fake_quantize = ActivationFakeQuantize.with_args(observer=observer, averaging_constant=0.01)
     return QuantizationSpec(
         dtype=torch.int8,
         observer_or_fake_quant_ctr=fake_quantize,
@@ -95,7 +108,6 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         super().__init__()
         self.scheme, self.floats = scheme, frozenset(floats)
         self.global_config = _GlobalConfig()
-        self._activation = activation_spec(scheme)
         self._weight = weight_spec(scheme)
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
@@ -111,7 +123,7 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
             elif node.target in ops.SHARED:
                 self._annotate_shared(node, [node.args[0]])
             elif node.target in ops.JOINED:
-                self._annotate_shared(node, list(node.args[0]))
+                self._annotate_shared(node, ops.joined_by(node))
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
@@ -123,12 +135,17 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         layer = isinstance(source, fx.Node) and source.target in ops.WEIGHTED
         return layer and layer_of(source) in self.floats  # type: ignore[arg-type]
 
+    def _activation(self, value: Any) -> QuantizationSpec:
+        """The grid of a value, the same for all that write or read it."""
+        grid = fixed_grid(value) if has_fixed_grids(self.scheme) else None
+        return activation_spec(self.scheme, grid)
+
     def _annotate_weighted(self, node: fx.Node) -> None:
-        inputs = {node.args[0]: self._activation, node.args[1]: self._weight}
+        inputs = {node.args[0]: self._activation(node.args[0]), node.args[1]: self._weight}
         self._annotate_output(node, inputs)
 
     def _annotate_regridded(self, node: fx.Node) -> None:
-        inputs = {argument: self._activation for argument in node.args if is_float(argument)}
+        inputs = {value: self._activation(value) for value in node.args if is_float(value)}
         self._annotate_output(node, inputs)
 
     def _annotate_output(self, node: fx.Node, inputs: dict[Any, Any]) -> None:
@@ -136,19 +153,19 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         clamp = fused_clamp(node)
         if clamp is None:
             node.meta[ANNOTATION] = QuantizationAnnotation(
-                input_qspec_map=inputs, output_qspec=self._activation, _annotated=True
+                input_qspec_map=inputs, output_qspec=self._activation(node), _annotated=True
             )
             return
         node.meta[ANNOTATION] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         clamp.meta[ANNOTATION] = QuantizationAnnotation(
-            output_qspec=self._activation, _annotated=True
+            output_qspec=self._activation(clamp), _annotated=True
         )
 
     def _annotate_shared(self, node: fx.Node, inputs: list[fx.Node]) -> None:
         first = (inputs[0], node)
         shared = SharedQuantizationSpec(first)
         specs: dict[Any, Any] = dict.fromkeys(inputs, shared)
-        specs[inputs[0]] = self._activation
+        specs[inputs[0]] = self._activation(inputs[0])
         node.meta[ANNOTATION] = QuantizationAnnotation(
             input_qspec_map=specs, output_qspec=shared, _annotated=True
         )

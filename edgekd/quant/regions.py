@@ -27,8 +27,11 @@ _POOLS = {
     aten.max_pool2d.default,
     aten.avg_pool1d.default,
     aten.avg_pool2d.default,
+    aten.amax.default,
+    aten.amin.default,
+    aten.upsample_bilinear2d.vec,
 }
-_MOVING = (ops.SHARED | ops.JOINED) - _POOLS
+_MOVING = (ops.SHARED | ops.JOINED) - _POOLS - ops.CHOOSING
 _MADE_IN_FLOAT = ops.ATTENTION | ops.SENSITIVE
 
 
@@ -136,6 +139,8 @@ def _may_be_integer(node: fx.Node) -> bool:
     if node.op != "call_function" or not is_float(node):
         return False
     if node.kwargs.get("alpha", 1) != 1:
+        return False
+    if node.target in ops.CHOOSING and any(is_constant(each) for each in node.args):
         return False
     return node.target in _BETWEEN or divides_by_constant(node)
 

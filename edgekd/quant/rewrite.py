@@ -91,7 +91,7 @@ def fold_weights(graph: fx.GraphModule) -> None:
         arguments = [constant_of(graph, a) if is_constant(a) else a for a in node.args]
         with torch.no_grad():
             integers = node.target(*arguments)
-        _replace(graph, node, f"{node.args[0].target}_int8".replace(".", "_"), integers)
+        replace_node(graph, node, f"{node.args[0].target}_int8".replace(".", "_"), integers)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 
@@ -164,7 +164,8 @@ def _store_bias(graph: fx.GraphModule, layer: fx.Node, bias: fx.Node, scale: Ten
     layer.replace_input_with(bias, restored)
 
 
-def _replace(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
+def replace_node(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
+    """Replace a node by a constant; `name` gets a number if it is taken."""
     with graph.graph.inserting_before(node):
         constant = add_constant(graph, free_name(graph, name), value)
     node.replace_all_uses_with(constant)
@@ -201,82 +202,6 @@ def _shifted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
         return add_constant(graph, free_name(graph, f"{source.target}_uint8"), value)
 
 
-def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy with float constants: weights followed by a quantize op again, biases plain. Some
-    converters read a scale only from a quantize op, and store biases themselves. The floats are
-    exactly on their grids, so quantizing them again gives the same integers.
-    """
-    restored = copy.deepcopy(graph)
-    for node in list(restored.graph.nodes):
-        if node.target not in DEQUANTIZE or not is_constant(node.args[0]):
-            continue
-        value = dequantized(restored, node)
-        name = f"{node.args[0].target}_float"
-        if node.args[-1] is torch.int32:
-            _replace(restored, node, name, value)
-        else:
-            _quantize_again(restored, node, name, value)
-    _merge_regrids(restored)
-    _add_joins(restored)
-    restored.graph.eliminate_dead_code()
-    restored.recompile()
-    return restored
-
-
-def _merge_regrids(graph: fx.GraphModule) -> None:
-    """Quantize directly to the second grid where a value changes its grid immediately. TFLite's
-    converter drops a quantize op after a dequantize op, whatever their scales. If the first grid
-    has other readers, a ReLU, which does not change clamped values, rescales.
-    """
-    for node in list(graph.graph.nodes):
-        source: Any = node.args[0] if node.target in QUANTIZE else None
-        if not isinstance(source, fx.Node) or source.target not in DEQUANTIZE or is_weight(node):
-            continue
-        first: Any = source.args[0]
-        if len(source.users) == 1 and first.target in QUANTIZE and len(first.users) == 1:
-            node.replace_input_with(source, first.args[0])
-            continue
-        with graph.graph.inserting_before(node):
-            clamped = graph.graph.call_function(torch.ops.aten.relu.default, (source,))
-        clamped.meta.update(source.meta)
-        node.replace_input_with(source, clamped)
-
-
-def _add_joins(graph: fx.GraphModule) -> None:
-    """Replace float concatenations by sums of padded parts, which have the same values. TFLite's
-    converter would put the parts of a concatenation on one grid of its own choice.
-    """
-    aten = torch.ops.aten
-    for node in list(graph.graph.nodes):
-        if node.target is not aten.cat.default or _is_joined_on_a_grid(node):
-            continue
-        parts, value = node.args[0], node.meta["val"]
-        dim = (node.args[1] if len(node.args) > 1 else 0) % value.dim()
-        before, total = 0, None
-        with graph.graph.inserting_before(node):
-            for part in parts:
-                size = part.meta["val"].shape[dim]
-                behind = value.shape[dim] - before - size
-                pads = [0, 0] * (value.dim() - 1 - dim) + [before, behind]
-                padded = graph.graph.call_function(aten.constant_pad_nd.default, (part, pads, 0.0))
-                before += size
-                if total is None:
-                    total = padded
-                else:
-                    total = graph.graph.call_function(aten.add.Tensor, (total, padded))
-        node.replace_all_uses_with(total)
-        graph.graph.erase_node(node)
-
-
-def _is_joined_on_a_grid(node: fx.Node) -> bool:
-    """Whether a concatenation is of integers, or has no quantized part."""
-    parts: Any = node.args[0]
-    written = all(user.target in QUANTIZE for user in node.users)
-    sizes = [part.meta.get("val") for part in (*parts, node)]
-    known = all(isinstance(each, Tensor) and each.is_floating_point() for each in sizes)
-    return written or not known or not any(part.target in DEQUANTIZE for part in parts)
-
-
 def dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     """The float values of an integer constant that a dequantize node reads."""
     arguments: tuple[Any, ...] = node.args
@@ -288,20 +213,3 @@ def dequantized(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     shape[arguments[3]] = -1
     scales = constant_of(graph, scale).reshape(shape)
     return integers * scales
-
-
-def _quantize_again(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
-    per_channel = node.target is quantized.dequantize_per_channel.default
-    target = (
-        quantized.quantize_per_channel.default
-        if per_channel
-        else quantized.quantize_per_tensor.default
-    )
-    # Seven-bit weights are stored as eight-bit ones whose values happen to be small. Constants
-    # among the activations keep their grid: TFLite has no narrow one with a zero point.
-    low, high = (-127, 127) if is_layer_weight(node) else (-128, 127)
-    arguments = (*node.args[1:-3], low, high, torch.int8)
-    with graph.graph.inserting_before(node):
-        constant = add_constant(graph, free_name(graph, name), value)
-        integers = graph.graph.call_function(target, (constant, *arguments))
-    node.args = (integers, *arguments)

@@ -4,11 +4,14 @@ Each file takes the converter's process some ten seconds, so all but the first t
 """
 
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from litert_reference import by_litert, by_micro
 from torch import Tensor, nn
 
 from edgekd.backends.tflite import Tflite
@@ -225,7 +228,7 @@ def test_scores_beside_boxes_keep_their_levels_in_the_file(tmp_path):
     with torch.no_grad():
         expected = module(x).numpy()
     assert np.abs(run(artifact, x) - expected)[:, 4:].max() < 0.03
-    assert any("computed in float: ADD" in note for note in artifact.notes)
+    assert any("computed in float: CONCATENATION" in note for note in artifact.notes)
 
 
 class Operands(nn.Module):
@@ -254,3 +257,71 @@ def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(t
     (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
     assert lsb(artifact, whole, reference_kernels=False) <= 2.01
     assert not any("float" in note for note in artifact.notes)
+
+
+class Squashed(nn.Module):
+    """Sigmoid, tanh and softmax, joined, padded, pooled, multiplied and read by layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+        self.third, self.last = nn.Conv2d(12, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = self.second(torch.sigmoid(x) * torch.tanh(x))
+        x = torch.cat([torch.sigmoid(x), torch.tanh(x), x], 1)
+        x = nn.functional.pad(torch.sigmoid(self.third(x)), (1, 1, 1, 1), value=1.5)
+        output: Tensor = torch.tanh(self.last(torch.softmax(nn.functional.max_pool2d(x, 2), 1)))
+        return output
+
+
+@pytest.mark.slow
+def test_every_kernel_agrees_on_sigmoid_tanh_and_softmax(tmp_path):
+    """LiteRT's reference kernels refuse other grids, and the micro runtime is off on them."""
+    torch.manual_seed(0)
+    module, x = Squashed().eval(), torch.randn(16, 3, 10, 10)
+    target = load_target("raspberry-pi-5")
+    graph = calibrate(module, x[:1], x, target.quantization)
+    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
+    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    (entry,), (output,) = artifact.inputs, artifact.outputs
+    assert (output.scale, output.zero_point) == (1 / 128, 0)
+    codes = torch.round(x.permute(0, 2, 3, 1) / entry.scale) + entry.zero_point
+    given = codes.clamp(-128, 127).flatten(1).numpy().astype(np.int8)
+    expected = (graph(x) * 128).flatten(1).detach().numpy()
+    content = artifact.path.read_bytes()
+    kernels = [partial(by_litert, reference=True), partial(by_litert, reference=False)]
+    if find_spec("tflite_micro"):
+        kernels.append(by_micro)
+    for run_kernels in kernels:
+        difference = np.abs(run_kernels(content, given) - expected)
+        assert difference.max() <= 4  # tanh is steep: a step before it is several behind
+        assert (difference > 0.5).mean() < 0.1
+
+
+class Picked(nn.Module):
+    """Values that are repeated, chosen, read several times and joined in float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(torch.relu(self.first(x)).repeat(1, 2, 1, 1))
+        x = torch.where(x > 0, torch.sigmoid(x), x) + nn.functional.logsigmoid(x)
+        return torch.cat([torch.softmax(x, 1), x * 20], 1)
+
+
+@pytest.mark.slow
+def test_what_is_picked_in_float_is_put_on_no_grid(tmp_path):
+    torch.manual_seed(0)
+    module, x = Picked().eval(), torch.randn(16, 3, 10, 10)
+    target = load_target("raspberry-pi-5")
+    graph = calibrate(module, x[:1], x, target.quantization)
+    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
+    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    with torch.no_grad():
+        difference = np.abs(run(artifact, x) - graph(x).numpy())
+    assert difference.max() < 0.3  # one step of what is multiplied by 20
+    assert (difference > 1e-4).mean() < 0.1  # a step in one channel moves all of a softmax

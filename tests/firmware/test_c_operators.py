@@ -5,9 +5,8 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from litert_reference import by_litert
+from litert_reference import by_litert, by_micro
 from operator_cases import CASES, inputs_for
-from tflite_files import by_micro
 
 from edgekd.firmware import hosted
 from edgekd.firmware.generate import generate

@@ -14,7 +14,8 @@ from edgekd.measure.parity import compare, first_difference
 from edgekd.models.resnet import resnet8
 from edgekd.quant.export import export_graph
 from edgekd.quant.quantizer import TargetQuantizer
-from edgekd.quant.rewrite import as_uint8, finish, unfolded
+from edgekd.quant.rewrite import as_uint8, finish
+from edgekd.quant.unfolding import unfolded
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.target import Scheme
 

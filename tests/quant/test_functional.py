@@ -206,3 +206,38 @@ def test_a_view_to_the_batch_size_needs_no_size_operator():
         aten.reshape.default,
     ]
     assert graph(torch.randn(3, 2, 8)).shape == (3, 4, 4)
+
+
+REWRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "stack": (lambda x: torch.stack([x, x + 1], -2).sum(-1), "aten.stack.default"),
+    "stack of parts": (lambda x: torch.stack(x.chunk(2, 1), 1).flatten(1, 2), "aten.stack.default"),
+    "sum": (lambda x: x.sum((2, 3)), "aten.sum.dim_IntList"),
+    "sum that keeps its dimension": (lambda x: x.sum(-1, keepdim=True), "aten.sum.dim_IntList"),
+    "repeat": (lambda x: x.repeat(1, 2, 1, 3), "aten.repeat.default"),
+    "tile": (lambda x: x.tile(1, 2, 1, 1), "aten.tile.default"),
+    "expand": (lambda x: x * x.mean(1, keepdim=True).expand(-1, 6, -1, -1), "aten.expand.default"),
+    "normalize": (lambda x: F.normalize(x, dim=1), "aten.expand_as.default"),
+}
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_an_operator_without_an_integer_kernel_becomes_some_that_have_one(name):
+    function, operator = REWRITTEN[name]
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    x = torch.randn(3, 6, 5, 4, generator=torch.Generator().manual_seed(0))
+    graph = export_graph(Net(), x[:1])
+    assert operator not in {str(node.target) for node in graph.graph.nodes}
+    assert torch.allclose(graph(x), function(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_sum_of_conditions_stays_a_sum():
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + (x > 0).sum(1, keepdim=True)
+
+    graph = export_graph(Net(), torch.randn(1, 6))
+    assert "aten.sum.dim_IntList" in {str(node.target) for node in graph.graph.nodes}

@@ -48,7 +48,12 @@ def parts() -> Parts:
         for _ in range(10):
             module(x)
     module.eval()
-    return module, x, prepare_graph(module, x[:1], x, "").graph, calibrate(module, x[:1], x, SEVEN)
+    return (
+        module,
+        x,
+        prepare_graph(module, x[:1], x, SEVEN, "").graph,
+        calibrate(module, x[:1], x, SEVEN),
+    )
 
 
 def test_no_layer_of_a_right_graph_lies_far_under_what_its_bits_give(parts: Parts) -> None:

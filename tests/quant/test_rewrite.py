@@ -14,8 +14,8 @@ from edgekd.quant.rewrite import (
     as_uint8,
     fold_weights,
     is_weight,
-    unfolded,
 )
+from edgekd.quant.unfolding import unfolded
 from edgekd.values.target import Scheme
 
 

@@ -1,5 +1,5 @@
 """What LiteRT computes: its reference kernels, which other implementations are compared with, or
-those that it runs by itself."""
+those that it runs by itself; and what TensorFlow Lite Micro does."""
 
 import numpy as np
 
@@ -17,4 +17,18 @@ def by_litert(content: bytes, inputs: np.ndarray, reference: bool = True) -> np.
         interpreter.set_tensor(entry["index"], row.reshape(entry["shape"]))
         interpreter.invoke()
         rows.append(interpreter.get_tensor(exit_["index"]).reshape(-1).copy())
+    return np.stack(rows)
+
+
+def by_micro(content: bytes, inputs: np.ndarray) -> np.ndarray:
+    """(N, bytes) from TensorFlow Lite Micro's kernels for (N, bytes)."""
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=4 << 20)
+    shape = interpreter.get_input_details(0)["shape"]
+    rows = []
+    for row in inputs:
+        interpreter.set_input(row.reshape(shape), 0)
+        interpreter.invoke()
+        rows.append(np.asarray(interpreter.get_output(0)).reshape(-1).copy())
     return np.stack(rows)

@@ -142,17 +142,3 @@ def _operator(op: O, index: int) -> Any:
             assert hasattr(operator.builtinOptions, key), key
             setattr(operator.builtinOptions, key, value)
     return operator
-
-
-def by_micro(content: bytes, inputs: np.ndarray) -> np.ndarray:
-    """(N, bytes) from TensorFlow Lite Micro's kernels for (N, bytes)."""
-    from tflite_micro import runtime
-
-    interpreter = runtime.Interpreter.from_bytes(content, arena_size=4 << 20)
-    shape = interpreter.get_input_details(0)["shape"]
-    rows = []
-    for row in inputs:
-        interpreter.set_input(row.reshape(shape), 0)
-        interpreter.invoke()
-        rows.append(np.asarray(interpreter.get_output(0)).reshape(-1).copy())
-    return np.stack(rows)

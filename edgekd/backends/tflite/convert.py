@@ -20,7 +20,7 @@ from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata
 from edgekd.processes import run_tool
 from edgekd.quant.export import export_graph, exported
-from edgekd.quant.rewrite import unfolded
+from edgekd.quant.unfolding import unfolded
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
 from edgekd.values.candidate import Candidate

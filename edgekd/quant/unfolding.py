@@ -1,0 +1,137 @@
+"""Turns a quantized graph into one that TFLite's converter keeps as it is. Constants are floats
+that are quantized again, changes of the grid are operators, and what is joined in float stays so.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgekd.quant import ops
+from edgekd.quant.constants import add_constant, free_name, is_constant
+from edgekd.quant.fixed_grids import fixed_grid
+from edgekd.quant.rewrite import (
+    DEQUANTIZE,
+    QUANTIZE,
+    dequantized,
+    is_layer_weight,
+    is_weight,
+    quantized,
+    replace_node,
+)
+
+aten = torch.ops.aten
+
+_PICKING = {aten.where.self} | ops.JOINED
+
+
+def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy with float constants: weights followed by a quantize op again, biases plain. Some
+    converters read a scale only from a quantize op, and store biases themselves. The floats are
+    exactly on their grids, so quantizing them again gives the same integers.
+    """
+    restored = copy.deepcopy(graph)
+    for node in list(restored.graph.nodes):
+        if node.target not in DEQUANTIZE or not is_constant(node.args[0]):
+            continue
+        value = dequantized(restored, node)
+        name = f"{node.args[0].target}_float"
+        if node.args[-1] is torch.int32:
+            replace_node(restored, node, name, value)
+        else:
+            _quantize_again(restored, node, name, value)
+    _express_regrids(restored)
+    _keep_picks_in_float(restored)
+    restored.graph.eliminate_dead_code()
+    restored.recompile()
+    return restored
+
+
+def _express_regrids(graph: fx.GraphModule) -> None:
+    """Quantize directly to the second grid where a value changes its grid immediately. TFLite's
+    converter drops a quantize op after a dequantize op, whatever their scales. Where the first grid
+    must stay, because it is fixed or has other readers, an operator that keeps the values rescales:
+    a ReLU of values that are never negative, else a product with one.
+    """
+    for node in list(graph.graph.nodes):
+        source: Any = node.args[0] if node.target in QUANTIZE else None
+        if not isinstance(source, fx.Node) or source.target not in DEQUANTIZE or is_weight(node):
+            continue
+        first: Any = source.args[0]
+        alone = len(source.users) == 1 and first.target in QUANTIZE and len(first.users) == 1
+        if alone and fixed_grid(source) is None:
+            node.replace_input_with(source, first.args[0])
+            continue
+        _, _, zero_point, low, *_ = source.args
+        with graph.graph.inserting_before(node):
+            if zero_point != low:
+                kept = graph.graph.call_function(aten.mul.Tensor, (source, _one(graph, source)))
+            else:
+                kept = graph.graph.call_function(aten.relu.default, (source,))
+        kept.meta.update(source.meta)
+        node.replace_input_with(source, kept)
+
+
+def _one(graph: fx.GraphModule, like: fx.Node) -> fx.Node:
+    """The number one as a quantized constant of as many dimensions as `like` has."""
+    grid = (1.0, 0, -128, 127, torch.int8)
+    value = torch.ones([1] * like.meta["val"].dim())
+    constant = add_constant(graph, free_name(graph, f"{like.name}_one"), value)
+    integers = graph.graph.call_function(quantized.quantize_per_tensor.default, (constant, *grid))
+    return graph.graph.call_function(quantized.dequantize_per_tensor.default, (integers, *grid))
+
+
+def _keep_picks_in_float(graph: fx.GraphModule) -> None:
+    """Let float operators that join values or pick one of them read and give multiples of two.
+    TFLite's converter would put quantized values that such an operator reads on one grid of its own
+    choice; products are not on that grid, and two is a factor without rounding.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target not in _PICKING or _is_picked_on_grids(node):
+            continue
+        with graph.graph.inserting_before(node):
+            for source in _values(node):
+                doubled = graph.graph.call_function(aten.mul.Tensor, (source, 2.0))
+                doubled.meta.update(source.meta)
+                node.replace_input_with(source, doubled)
+        users = list(node.users)
+        with graph.graph.inserting_after(node):
+            halved = graph.graph.call_function(aten.mul.Tensor, (node, 0.5))
+        halved.meta.update(node.meta)
+        for user in users:
+            user.replace_input_with(node, halved)
+
+
+def _is_picked_on_grids(node: fx.Node) -> bool:
+    """Whether the values are on one grid, or none, or the converter may change their grids."""
+    values = [source for source in _values(node) if not is_constant(source)]
+    if fixed_grid(node) is None and any(
+        fixed_grid(each) for each in values if each.target not in DEQUANTIZE
+    ):
+        return False
+    grids = {each.args[1:] if each.target in DEQUANTIZE else None for each in values}
+    if grids <= {None} or (len(grids) == 1 and len(values) > 1):
+        return True
+    return all(user.target in QUANTIZE for user in node.users)
+
+
+def _values(node: fx.Node) -> list[fx.Node]:
+    return [source for source in node.all_input_nodes if source.meta["val"].is_floating_point()]
+
+
+def _quantize_again(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
+    per_channel = node.target is quantized.dequantize_per_channel.default
+    target = (
+        quantized.quantize_per_channel.default
+        if per_channel
+        else quantized.quantize_per_tensor.default
+    )
+    # Seven-bit weights are stored as eight-bit ones whose values happen to be small. Constants
+    # among the activations keep their grid: TFLite has no narrow one with a zero point.
+    low, high = (-127, 127) if is_layer_weight(node) else (-128, 127)
+    arguments = (*node.args[1:-3], low, high, torch.int8)
+    with graph.graph.inserting_before(node):
+        constant = add_constant(graph, free_name(graph, name), value)
+        integers = graph.graph.call_function(target, (constant, *arguments))
+    node.args = (integers, *arguments)
