@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekd.data.inputs import FIXED
+from edgekd.data.inputs import FIXED, PLAIN, AsSeen, Held
 from edgekd.data.npz import npy_bytes
+from edgekd.data.prepare import Prepare, adapted
 from edgekd.data.probe import PROBED, identity, probe, spread
-from edgekd.data.reading import SampleReader
+from edgekd.data.reading import SampleReader, Transform
 from edgekd.data.samples import Samples
 from edgekd.data.source import samples_of, targets_of
 from edgekd.data.streamed import Streamed, default_workers
 from edgekd.data.tasks import Task
 from edgekd.errors import InputError
 from edgekd.store import cache_folder, write_beside
+from edgekd.values.tree import Tree, mapped
 
 LISTED = ("targets", "labels")
 """Attributes under which torchvision's data sets, and those written like them, list all labels."""
@@ -26,39 +28,95 @@ LISTED = ("targets", "labels")
 @dataclass(frozen=True)
 class How:
     """How samples are read: `stream` always or never, by default if a part has more than
-    `memory_gb` or draws its samples at random; `workers` processes read ahead."""
+    `memory_gb` or draws its samples at random; `workers` processes read ahead. `prepare` is what
+    is done to each raw input, `seen` what is done to each batch; `draws` says that a transform
+    changes training inputs."""
 
     stream: bool | None = None
     memory_gb: float = 1.0
     workers: int | None = None
+    prepare: Prepare | None = None
+    seen: AsSeen = PLAIN
+    draws: bool = False
 
 
 AS_FITS = How()
 
 
-def samples_from(dataset: Any, where: str, task: Task, how: How) -> Samples:
+def samples_from(dataset: Any, where: str, task: Task, how: How = AS_FITS) -> Samples:
     """The samples of a map-style data set. `InputError` names the first that is wrong."""
     if not isinstance(dataset, Sized):
         raise InputError("the Dataset has no length", where=where, allowed="a map-style Dataset")
     count = len(dataset)
     if not count:
         raise InputError("no samples", where=where)
-    reader = SampleReader(dataset, where)
-    found = probe(reader, count)
-    reader = replace(reader, form=found.form)
-    workers = default_workers() if how.workers is None else how.workers
-    stream = Streamed(reader, torch.arange(count), "", found.random, workers, found.seconds)
-    fits = found.bytes * count <= how.memory_gb * 1e9
-    if how.stream is False or (fits and not found.random and how.stream is None):
-        return _in_memory(stream, where, task)
-    named = replace(stream, identity=identity(reader, count))
+    stream = _streamed(SampleReader(dataset, where, prepare=how.prepare), how)
+    fits = stream.stored_bytes * count <= how.memory_gb * 1e9
+    if how.stream is False or (fits and not stream.random and how.stream is None):
+        x, y = stream.held()
+        held = samples_of(x, y, where, task)
+        return Samples(Held(x, how.seen), held.y, task=task)
+    named = replace(stream, identity=identity(stream.reader, count))
     return Samples(named, targets_of(_targets(named), task, where), task=task)
 
 
-def _in_memory(stream: Streamed, where: str, task: Task) -> Samples:
-    """All samples, written batch by batch into tensors of the final size."""
-    x, y = stream.held()
-    return samples_of(x, y, where, task)
+def _streamed(reader: SampleReader, how: How) -> Streamed:
+    """All samples of a reader, whose cost and form a few of them tell."""
+    found = probe(reader, len(reader))
+    workers = default_workers() if how.workers is None else how.workers
+    return Streamed(
+        replace(reader, form=found.form),
+        torch.arange(len(reader)),
+        random=found.random,
+        workers=workers,
+        seconds=found.seconds,
+        stored_bytes=found.bytes,
+        seen=how.seen,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class HeldRows:
+    """Samples in memory as a map-style data set."""
+
+    tree: Tree
+    y: Tensor
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, row: int) -> tuple[Tree, Tensor]:
+        return mapped(lambda leaf: leaf[row], self.tree), self.y[row]
+
+
+def prepared(samples: Samples, where: str, how: How) -> Samples:
+    """Samples that are in memory, preprocessed as a data set's would be."""
+    if how.prepare is None and how.seen == PLAIN:
+        return samples
+    assert isinstance(samples.inputs, Held)
+    tree = samples.inputs.tree
+    if how.prepare is None:
+        return Samples(Held(tree, how.seen), samples.y, samples.ids, samples.paired, samples.task)
+    return samples_from(HeldRows(tree, samples.y, samples.sha256), where, samples.task, how)
+
+
+def transformed(samples: Samples, transform: Transform, where: str, how: How) -> Samples:
+    """Training samples whose inputs change at random each time they are drawn. `InputError` if the
+    transform fails on one of a few samples, or gives another shape."""
+    change = adapted(transform)
+    if isinstance(samples.inputs, Held):
+        tree, seen = samples.inputs.tree, samples.inputs.seen
+        rows = HeldRows(tree, samples.y, samples.sha256)
+        reader = SampleReader(rows, where, transform=change)
+        stream = _streamed(reader, replace(how, seen=seen))
+    else:
+        assert isinstance(samples.inputs, Streamed)
+        reader = replace(samples.inputs.reader, transform=change)
+        probe(reader, len(reader))
+        stream = replace(samples.inputs, reader=reader)
+    named = replace(stream, identity=identity(stream.reader, len(reader)), random=True)
+    return Samples(named, samples.y, samples.ids, samples.paired, samples.task)
 
 
 def _targets(stream: Streamed) -> Tensor:

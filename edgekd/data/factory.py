@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from edgekd.data.dataset import AS_FITS, How, samples_from
+from edgekd.data.dataset import AS_FITS, How, prepared, samples_from
 from edgekd.data.inputs import Held
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
@@ -35,7 +35,8 @@ def read_factory(
     A tuple is (train, test) or (train, validation, test). A part is a map-style torch `Dataset`
     of (input, label) or a pair of arrays (x, y). Datasets are read into memory once, so random
     changes inside them are drawn once. A mapping may also have `classes`, `labels` and `task` (a
-    name, a table or a `Task`); `asked` is the task that the recipe names, which takes precedence.
+    name, a table or a `Task`), and `transform`, a callable that changes a training input at random;
+    `asked` is the task that the recipe names, which takes precedence.
     """
     return read_parts(call(reference, arguments, folder, where), reference, where, asked, how)
 
@@ -47,14 +48,27 @@ def read_parts(
     table = _table(returned, reference, where)
     task = asked or _task(table.get("task"), f"{reference}: task")
     parts = {
-        name: _samples(table[name], f"{reference}: {name}", task, how)
+        name: _samples(table[name], f"{reference}: {name}", task, _how_of(name, table, how))
         for name in PARTS
         if name in table
     }
     labels = tuple(str(label) for label in table.get("labels") or ())
     return Source(
-        parts["train"], parts["test"], parts.get("validation"), table.get("classes"), labels
+        parts["train"],
+        parts["test"],
+        parts.get("validation"),
+        table.get("classes"),
+        labels,
+        table.get("transform"),
+        tuple(table.get("notes", ())),
     )
+
+
+def _how_of(part: str, table: Mapping[str, Any], how: How) -> How:
+    """Training samples that a transform changes are read anew each time, not from prepared ones."""
+    drawn = how.draws or table.get("transform") is not None
+    keeps = part != "train" or not drawn or how.prepare is None or how.stream is not None
+    return how if keeps else replace(how, stream=True)
 
 
 def _task(given: Any, where: str) -> Task | None:
@@ -72,7 +86,7 @@ def _table(returned: Any, reference: str, where: str) -> dict[str, Any]:
         raise InputError(
             f"'{reference}' returned {type(returned).__name__}", where=where, allowed=FORMS
         )
-    known = (*PARTS, "classes", "labels", "task")
+    known = (*PARTS, "classes", "labels", "task", "transform", "notes")
     for name in table:
         if name not in known:
             raise InputError(
@@ -95,12 +109,12 @@ def _samples(part: Any, where: str, asked: Task | None, how: How) -> Samples:
         if not isinstance(part.inputs, Held):
             return part
         checked = samples_of(part.inputs.tree, part.y, where, asked or part.task)
-        return replace(checked, paired=part.paired)
+        return replace(prepared(checked, where, how), paired=part.paired)
     task = asked or CLASSIFICATION
     if isinstance(part, TensorDataset) and len(part.tensors) == 2:
-        return samples_of(*part.tensors, where, task)
+        return prepared(samples_of(*part.tensors, where, task), where, how)
     if isinstance(part, tuple | list) and len(part) == 2:
-        return samples_of(part[0], part[1], where, task)
+        return prepared(samples_of(part[0], part[1], where, task), where, how)
     if isinstance(part, Dataset) or _is_map_style(part):
         return samples_from(part, where, task, how)
     raise InputError(

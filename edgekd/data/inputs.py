@@ -34,6 +34,34 @@ Reading = tuple[Tree, Tensor | None]
 change the targets."""
 
 
+@dataclass(frozen=True)
+class AsSeen:
+    """How a batch as it is stored becomes what networks take: bytes become float32, images (three
+    dimensions and up, with the samples') divided by 255, and those with channels (N, C, H, W)
+    normalized by `mean` and `std`. With `raw`, images stay bytes, channels last (N, H, W, C)."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    raw: bool = False
+
+    def __call__(self, tree: Tree) -> Tree:
+        return mapped(self._leaf, tree)
+
+    def _leaf(self, leaf: Tensor) -> Tensor:
+        image = leaf.ndim == 4
+        if self.raw and image and leaf.dtype == torch.uint8:
+            return leaf.permute(0, 2, 3, 1).contiguous()
+        values = _without_bytes(leaf)
+        if not image or not values.is_floating_point():
+            return values
+        if self.mean:
+            values = values - torch.tensor(self.mean).view(1, -1, 1, 1)
+        return values / torch.tensor(self.std).view(1, -1, 1, 1) if self.std else values
+
+
+PLAIN = AsSeen()
+
+
 @runtime_checkable
 class Inputs(Protocol):
     """Inputs of N samples, in a fixed order; `random` if draws with other seeds differ."""
@@ -64,13 +92,10 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Inputs in memory: a tree of tensors (N, ...).
-
-    Bytes stay bytes until a batch is read. Networks get them as float32: images (three dimensions
-    and up, with the samples') divided by 255, tables with the values that they have.
-    """
+    """Inputs in memory: a tree of tensors (N, ...). Bytes stay bytes until a batch is `seen`."""
 
     tree: Tree
+    seen: AsSeen = PLAIN
 
     @property
     def random(self) -> bool:
@@ -83,35 +108,32 @@ class Held:
     def read(self, picks: Sequence[Pick]) -> Iterator[Reading]:
         """The rows of each pick; no draw changes them."""
         for pick in picks:
-            yield as_read(rows(self.tree, pick.index)), None
+            yield self.seen(rows(self.tree, pick.index)), None
 
     def chunks(self, size: int) -> Iterator[Tree]:
         """In order, `size` at a time, without a copy where nothing is converted."""
         for start in range(0, max(len(self), 1), size):
-            yield as_read(rows(self.tree, slice(start, start + size)))
+            yield self.seen(rows(self.tree, slice(start, start + size)))
 
     def chosen(self, index: Tensor) -> "Held":
         """The rows at these positions."""
-        return Held(rows(self.tree, index))
+        return Held(rows(self.tree, index), self.seen)
 
     def whole(self) -> Tree:
         """The tree as networks get it."""
-        return as_read(self.tree)
+        return self.seen(self.tree)
 
     def without_targets(self) -> "Held":
         """Itself: there are none."""
         return self
 
     def hashed(self) -> Iterator[bytes]:
-        """Shape, type and bytes of each leaf as networks get it, after its name if it has one."""
+        """Shape, type and bytes of each leaf, after its name if it has one."""
         for name, leaf in named_leaves(self.tree, "").items():
             yield name.encode()
             yield from tensor_bytes(leaf)
-
-
-def as_read(tree: Tree) -> Tree:
-    """The tree as networks get it: bytes become float32."""
-    return mapped(_without_bytes, tree)
+        if self.seen != PLAIN:
+            yield repr(self.seen).encode()
 
 
 def _without_bytes(leaf: Tensor) -> Tensor:
@@ -121,8 +143,8 @@ def _without_bytes(leaf: Tensor) -> Tensor:
 
 
 def tensor_bytes(tensor: Tensor) -> Iterator[bytes]:
-    """What a tensor's hash is computed from: its shape and type, then its values as networks get
-    them, converted a part at a time."""
+    """What a tensor's hash is computed from: its shape and type, then its values, bytes in float32,
+    a part at a time."""
     dtype = torch.float32 if tensor.dtype == torch.uint8 else tensor.dtype
     yield str((tuple(tensor.shape), dtype)).encode()
     for part in torch.split(tensor, CHUNK):

@@ -1,19 +1,25 @@
 """From a recipe's data table to samples in memory; every fault is found before training."""
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from edgekd.data.dataset import How
+from edgekd.data.dataset import How, prepared, transformed
 from edgekd.data.factory import read_factory, read_parts
 from edgekd.data.npz import read_npz
+from edgekd.data.prepare import as_seen, preparing
+from edgekd.data.reading import Transform
 from edgekd.data.samples import Augmentation, Data, Samples, is_image
 from edgekd.data.sets import SETS
 from edgekd.data.source import Source, classes_of, source_faults
 from edgekd.data.split import held_out
+from edgekd.data.streamed import Streamed
 from edgekd.data.tasks import task_of
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest, raise_all
+from edgekd.factories import find_callable
 from edgekd.values.recipe import DataTable
 from edgekd.values.tables import build
 from edgekd.values.tree import described
@@ -26,7 +32,8 @@ def load_data(table: DataTable, folder: Path) -> Data:
     training samples are held back, evenly over classes and independent of the seed. Before that,
     `limit` keeps only the first training samples. Raises `InputError` for everything that is wrong.
     """
-    source = _read(table, folder)
+    how = _how(table, folder)
+    source = _read(table, folder, how)
     where = f"data {table.source}"
     raise_all(source_faults(source, where))
     rows = len(source.train)
@@ -43,14 +50,19 @@ def load_data(table: DataTable, folder: Path) -> Data:
                 allowed="at least two samples of one class",
             )
         train, validation = train.take(keep), train.take(hold)
+    transform = _transform(table, source, folder)
+    augmentation = _augmentation(table, train)
+    if transform is not None:
+        train = transformed(train, transform, f"{where}: train", how)
     return Data(
         name=Path(table.source).name if table.source.endswith(".npz") else table.source,
         train=train,
         validation=validation,
         test=source.test,
         classes=classes_of(source),
-        augmentation=_augmentation(table, train),
+        augmentation=augmentation,
         labels=source.labels,
+        notes=(*source.notes, *_notes(train, validation, source.test)),
         training_rows=rows,
         held_back=source.validation is None,
     )
@@ -75,9 +87,37 @@ def _augmentation(table: DataTable, train: Samples) -> Augmentation:
     return augmentation
 
 
-def _read(table: DataTable, folder: Path) -> Source:
+def _notes(train: Samples, validation: Samples, test: Samples) -> Iterator[str]:
+    """Which parts are streamed, and why."""
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        if isinstance(part.inputs, Streamed):
+            drawn = name == "train" and part.inputs.random
+            why = "new random draws in each epoch" if drawn else "read when needed"
+            readers = part.inputs.workers
+            yield f"{name} is streamed ({why}; up to {readers} worker processes)"
+
+
+def _transform(table: DataTable, source: Source, folder: Path) -> Transform | None:
+    if table.transform is None:
+        return source.transform
+    return find_callable(table.transform, folder, "data.transform")
+
+
+def _how(table: DataTable, folder: Path) -> How:
+    steps = table.preprocess
+    prepare = preparing(steps, folder)
+    return How(
+        table.stream,
+        table.memory_gb,
+        table.workers,
+        prepare,
+        as_seen(steps),
+        table.transform is not None,
+    )
+
+
+def _read(table: DataTable, folder: Path, how: How) -> Source:
     asked = None if table.task is None else task_of(table.task, "data.task")
-    how = How(table.stream, table.memory_gb, table.workers)
     if table.parts is not None:
         return read_parts(table.parts, "the data", "data", asked, how)
     if table.source.endswith(".npz"):
@@ -85,10 +125,13 @@ def _read(table: DataTable, folder: Path) -> Source:
             raise InputError(
                 "an .npz file takes no arguments", where="data.arguments", allowed="no key"
             )
-        return read_npz(folder / table.source, asked or CLASSIFICATION)
+        return _prepared(read_npz(folder / table.source, asked or CLASSIFICATION), how)
     if ":" in table.source:
         return read_factory(table.source, table.arguments, folder, "data.source", asked, how)
-    source = _named(table)
+    made = _named(table, folder)
+    if not isinstance(made, Source):
+        return read_parts(made, table.source, "data", asked, how)
+    source = _prepared(made, how)
     if asked is not None and type(asked) is not type(source.task):
         raise InputError(
             f"'{table.source}' has targets for {source.task.name}, not for {asked.name}",
@@ -97,13 +140,22 @@ def _read(table: DataTable, folder: Path) -> Source:
         )
     if asked is None:
         return source
-    parts = {name: replace(part, task=asked) for name, part in source.parts.items()}
+    return _with_parts(source, lambda _, part: replace(part, task=asked))
+
+
+def _prepared(source: Source, how: How) -> Source:
+    return _with_parts(source, lambda name, part: prepared(part, f"data: {name}", how))
+
+
+def _with_parts(source: Source, change: Callable[[str, Samples], Samples]) -> Source:
+    parts = {name: change(name, part) for name, part in source.parts.items()}
     return replace(
         source, train=parts["train"], test=parts["test"], validation=parts.get("validation")
     )
 
 
-def _named(table: DataTable) -> Source:
+def _named(table: DataTable, folder: Path) -> Any:
+    """What a named set or a reader gives: a `Source`, or parts as a factory returns them."""
     names = SETS.names()
     if table.source == "given":
         raise InputError(
@@ -121,5 +173,12 @@ def _named(table: DataTable) -> Source:
             hint=nearest(table.source, names)
             or ("a file must be an .npz" if looks_like_file else "see 'edgekd methods' for sets"),
         )
-    source: Source = build(SETS.get(table.source), table.arguments, "data.arguments")
-    return source
+    entry, arguments = SETS.get(table.source), table.arguments
+    if "path" in entry.parameters:
+        if table.path is None:
+            message = f"'{table.source}' reads a folder or file, but none is named"
+            raise InputError(message, where="data.path", hint='path = "photos"')
+        arguments = {"path": folder / table.path, **arguments}
+    elif table.path is not None:
+        raise InputError(f"'{table.source}' takes no path", where="data.path")
+    return build(entry, arguments, "data.arguments")

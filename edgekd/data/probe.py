@@ -3,13 +3,13 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from edgekd.data.draws import callers_randomness
-from edgekd.data.inputs import FIXED, as_read, tensor_bytes
+from edgekd.data.inputs import FIXED, PLAIN, tensor_bytes
 from edgekd.data.reading import Form, SampleReader, form_of
 from edgekd.errors import InputError
 from edgekd.values.tree import Tree, leaves, named_leaves
@@ -40,7 +40,7 @@ def probe(reader: SampleReader, count: int) -> Probe:
     rows, random = spread(count, PROBED), False
     with callers_randomness():
         first, _ = reader.sample(FIXED, 0)
-        checked = SampleReader(reader.dataset, reader.where, form_of(first), reader.transform)
+        checked = replace(reader, form=form_of(first))
         started = time.perf_counter()
         fixed = [checked.sample(FIXED, row)[0] for row in rows]
         seconds = (time.perf_counter() - started) / len(rows)
@@ -65,7 +65,7 @@ def _unseeded(where: str, row: int) -> InputError:
 
 def same(x: Tree, other: Tree) -> bool:
     """Whether networks see two samples as the same."""
-    pairs = zip(leaves(as_read(x)), leaves(as_read(other)), strict=True)
+    pairs = zip(leaves(PLAIN(x)), leaves(PLAIN(other)), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 

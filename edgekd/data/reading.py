@@ -10,9 +10,10 @@ from torch.utils.data import Dataset
 
 from edgekd.data.draws import callers_randomness, seed_draw
 from edgekd.data.inputs import FIXED
-from edgekd.data.structure import batch_of, split_sample, tree_of
+from edgekd.data.prepare import Prepare
+from edgekd.data.structure import batch_of, split_sample, target_of, tree_of
 from edgekd.errors import EdgekdError, InputError, first_line
-from edgekd.values.tree import Tree, concatenated, described, named_leaves
+from edgekd.values.tree import Tree, concatenated, named_leaves
 
 Transform = Callable[[Any], Any]
 """A random change of one sample's inputs, without a batch dimension."""
@@ -27,12 +28,19 @@ Key = tuple[int, int]
 """The seed of a draw, and the row of a sample."""
 
 
+IMAGES_DIFFER = (
+    "images of one size and kind: set resize = [224, 224] or channels = 'rgb' under "
+    "[data.preprocess]"
+)
+
+
 @dataclass(frozen=True, eq=False)
 class SampleReader(Dataset[Any]):
     """A map-style data set as a reader of samples in one form.
 
     Every sample must have the `form`; None while it is unknown.
-    `transform` is applied to the inputs of drawn samples, not of those read with seed `FIXED`.
+    `prepare` makes of a raw input what networks take; before it, `transform` is applied to the
+    inputs of drawn samples, not of those read with seed `FIXED`.
     `targets_only` leaves the inputs behind once they are checked.
     """
 
@@ -40,6 +48,7 @@ class SampleReader(Dataset[Any]):
     where: str
     form: Form | None = None
     transform: Transform | None = None
+    prepare: Prepare | None = None
     targets_only: bool = False
 
     def __len__(self) -> int:
@@ -59,52 +68,70 @@ class SampleReader(Dataset[Any]):
         seed_draw(seed, row, self.dataset, self.transform)
         place = f"{self.where}: sample {row}"
         try:
-            x, y = split_sample(self.dataset[row], place)
+            raw, label = split_sample(self.dataset[row], place)
+            drawn = self.transform is not None and seed != FIXED
+            x = self._transformed(raw, row) if drawn else self._prepared(raw, row)
+            y = target_of(label, f"{place}: y")
         except EdgekdError:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise InputError(f"sample {row} can't be read: {reason}", where=self.where) from error
+            message = f"{self._name(row)} can't be read: {reason}"
+            raise InputError(message, where=self.where) from error
         self._check(x, row)
-        if self.transform is not None and seed != FIXED:
-            x = self._transformed(x, row)
         return x, y
 
-    def _transformed(self, x: Tree, row: int) -> Tree:
+    def _name(self, row: int) -> str:
+        name_of = getattr(self.dataset, "name_of", None)
+        return f"sample {row}" + (f" ({name_of(row)})" if name_of is not None else "")
+
+    def _prepared(self, raw: Any, row: int) -> Tree:
+        prepared = raw if self.prepare is None else self.prepare(raw)
+        return tree_of(prepared, f"{self.where}: sample {row}: x")
+
+    def _transformed(self, raw: Any, row: int) -> Tree:
+        """The input after its random change, resized only if it isn't yet what networks take."""
         assert self.transform is not None
         try:
-            changed = tree_of(self.transform(x), f"{self.where}: sample {row}")
+            changed = self.transform(raw)
         except Exception as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
             message = f"the transform fails on sample {row}: {reason}"
             raise InputError(message, where=self.where) from error
-        if form_of(changed) != form_of(x):
+        x = tree_of(changed, f"{self.where}: sample {row}: x") if not _is_text(changed) else None
+        if self.prepare is not None and (x is None or form_of(x) != self.form):
+            x = self._prepared(changed, row)
+        if self.form is not None and form_of(x) != self.form:
             raise InputError(
-                f"the transform turns sample {row} into shape {described(batch_of(changed))}",
+                f"the transform turns sample {row} into shape {shown_form(form_of(x))}",
                 where=self.where,
-                allowed=f"{described(batch_of(x))}, as before",
+                allowed=f"{shown_form(self.form)}, as before",
                 hint="a transform that crops or turns must end in the size that it began with",
             )
-        self._check(changed, row)
-        return changed
+        return x
 
     def _check(self, x: Tree, row: int) -> None:
         if self.form is not None and form_of(x) != self.form:
             raise InputError(
-                f"sample {row} has shape {described(batch_of(x))}",
+                f"{self._name(row)} has shape {shown_form(form_of(x))}",
                 where=self.where,
                 allowed=f"{shown_form(self.form)}, as sample 0 has",
+                hint=IMAGES_DIFFER if len(self.form) == 1 and len(self.form[0][1]) == 3 else "",
             )
         for name, leaf in named_leaves(x, "").items():
             if leaf.is_floating_point() and not bool(leaf.isfinite().all()):
                 place = f" in {name}" if name else ""
-                message = f"NaN or infinity{place}, in sample {row}"
+                message = f"NaN or infinity{place}, in {self._name(row)}"
                 raise InputError(message, where=self.where, allowed="finite numbers")
 
     def batch(self, keys: Sequence[Key]) -> Batch:
         """Samples read in this process, stacked; the caller's random state stays as it is."""
         with callers_randomness():
             return collated([self[key] for key in keys], self.where)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def form_of(x: Tree) -> Form:

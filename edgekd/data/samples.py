@@ -170,7 +170,13 @@ class Changes:
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The images (N, C, H, W) changed; the same tensor if nothing changes."""
+        """The images (N, C, H, W), or (N, H, W, C) of bytes, changed; the same tensor if nothing
+        changes."""
+        if x.dtype == torch.uint8:
+            return self._changed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+        return self._changed(x)
+
+    def _changed(self, x: Tensor) -> Tensor:
         if self.mirrored is not None:
             x = torch.where(self.mirrored.view(-1, 1, 1, 1), x.flip(3), x)
         return x if self.offsets is None else self._shifted(x, self.offsets)
@@ -203,6 +209,7 @@ class Data:
     labels: tuple[str, ...] = ()
     training_rows: int | None = None
     held_back: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:

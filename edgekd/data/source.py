@@ -1,6 +1,6 @@
 """What a source of samples returns, before validation is held back, and the checks on it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from edgekd.values.tree import described, named_leaves, same_form
 class Source:
     """Samples as their source has them; `validation` if the source has its own.
 
-    `classes` is how many there are, if the source knows; otherwise the labels decide.
+    `classes` is how many there are, if the source knows; otherwise the labels decide. `transform`
+    changes a training sample's inputs at random; `notes` say what the plan should show.
     """
 
     train: Samples
@@ -28,6 +29,8 @@ class Source:
     validation: Samples | None = None
     classes: int | None = None
     labels: tuple[str, ...] = ()
+    transform: Callable[[Any], Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -52,19 +55,19 @@ def samples_of(x: Any, y: Any, where: str, task: Task = CLASSIFICATION) -> Sampl
     inputs = tree_of(x, f"{where}: x")
     targets = targets_of(tensor_of(y, f"{where}: y"), task, where)
     for name, leaf in named_leaves(inputs, "x").items():
-        if leaf.ndim < 2 - (name != "x"):
+        lone = leaf is inputs
+        if leaf.ndim < (2 if lone else 1):
             raise InputError(
                 f"{name} has shape {tuple(leaf.shape)}", where=where, allowed="(N, ...)"
             )
         if len(leaf) != len(targets):
             raise InputError(
-                f"{len(leaf)} inputs{'' if name == 'x' else f' in {name}'}, "
-                f"but {len(targets)} labels",
+                f"{len(leaf)} inputs{'' if lone else f' in {name}'}, but {len(targets)} labels",
                 where=where,
             )
         if not leaf.numel():
             raise InputError(f"no samples: {name} has shape {tuple(leaf.shape)}", where=where)
-        check_finite(leaf, where if name == "x" else f"{where}: {name}")
+        check_finite(leaf, where if lone else f"{where}: {name}")
     return Samples(inputs, targets, task=task)
 
 

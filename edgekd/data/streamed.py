@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from edgekd.data.inputs import FIXED, Pick, Reading, as_read
+from edgekd.data.inputs import FIXED, PLAIN, AsSeen, Pick, Reading
 from edgekd.data.reading import Batch, Key, SampleReader, collated, joined
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.values.tree import Tree, leaves, mapped, rows
@@ -37,17 +37,19 @@ class Streamed:
 
     `identity` is a hash of the data set, `random` whether draws with other seeds differ,
     `own_targets` whether its targets count. `workers` read ahead where there is enough to read,
-    judged by `seconds` a sample takes; results don't depend on their number. Nothing is held but
-    the batches in flight.
+    judged by the `seconds` that a sample takes (`stored_bytes` as it is stored); results don't
+    depend on their number. Nothing is held but the batches in flight.
     """
 
     reader: SampleReader
     index: Tensor
-    identity: str
-    random: bool
-    workers: int
+    identity: str = ""
+    random: bool = False
+    workers: int = 0
     seconds: float = 0.0
+    stored_bytes: int = 0
     own_targets: bool = True
+    seen: AsSeen = PLAIN
 
     def __len__(self) -> int:
         return len(self.index)
@@ -56,12 +58,12 @@ class Streamed:
         """What each pick asks for, in order. `InputError` names a sample that can't be read,
         `ToolError` says that a worker died."""
         for x, y in self._batches(picks):
-            yield as_read(x), y if self.random and self.own_targets else None
+            yield self.seen(x), y if self.random and self.own_targets else None
 
     def chunks(self, size: int) -> Iterator[Tree]:
         """In order, `size` at a time, as they are without a draw."""
         for x, _ in self._batches(self._all(size)):
-            yield as_read(x)
+            yield self.seen(x)
 
     def targets(self) -> Tensor:
         """All targets (N, ...); every sample is read and checked for them."""
@@ -87,8 +89,8 @@ class Streamed:
     def whole(self) -> Tree:
         """All of them, as networks get them: for few samples only."""
         if len(self):
-            return as_read(self.held()[0])
-        return rows(as_read(self.reader.batch([(FIXED, 0)])[0]), slice(0))
+            return self.seen(self.held()[0])
+        return rows(self.seen(self.reader.batch([(FIXED, 0)])[0]), slice(0))
 
     def without_targets(self) -> "Streamed":
         """The same inputs for targets of the caller's."""
@@ -98,6 +100,8 @@ class Streamed:
         """The data set's hash and the rows."""
         yield self.identity.encode()
         yield self.index.numpy().tobytes()
+        if self.seen != PLAIN:
+            yield repr(self.seen).encode()
 
     def _all(self, size: int = TOGETHER) -> list[Pick]:
         return [Pick(part) for part in torch.split(torch.arange(len(self)), size)]

@@ -72,31 +72,29 @@ def _cast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.uint8, torch.bool) else tensor.long()
 
 
-def split_sample(sample: Any, where: str) -> tuple[Tree, Tensor]:
-    """A data set's sample as its inputs, without a batch dimension, and its target.
+def split_sample(sample: Any, where: str) -> tuple[Any, Any]:
+    """A data set's sample as its raw inputs and its label.
 
-    A sample is (input, label), a dict with the label under one of `LABELS`, or an input alone; the
-    target of a sample without a label, or with None, is `NO_LABEL`.
+    A sample is (input, label), a dict with the label under one of `LABELS`, or an input alone,
+    whose label is None. `InputError` for anything else.
     """
-    label: Any = None
     if isinstance(sample, Mapping):
         inputs = {key: value for key, value in sample.items() if key not in LABELS}
         label = next((sample[key] for key in LABELS if key in sample), None)
-        inputs = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-    elif isinstance(sample, Tensor | np.ndarray) or hasattr(sample, "getbands"):
-        inputs = sample
-    elif isinstance(sample, tuple | list) and len(sample) in (1, 2):
-        inputs, label = sample[0], sample[1] if len(sample) == 2 else None
-    else:
-        size = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
-        raise InputError(
-            f"is a {type(sample).__name__}{size}", where=where, allowed="(input, label), a dict"
-        )
-    return tree_of(inputs, f"{where}: x"), target_of(label, f"{where}: y")
+        return next(iter(inputs.values())) if len(inputs) == 1 else inputs, label
+    if isinstance(sample, Tensor | np.ndarray | str) or hasattr(sample, "getbands"):
+        return sample, None
+    if isinstance(sample, tuple | list) and len(sample) in (1, 2):
+        return sample[0], sample[1] if len(sample) == 2 else None
+    size = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
+    raise InputError(
+        f"is a {type(sample).__name__}{size}", where=where, allowed="(input, label), a dict"
+    )
 
 
 def target_of(label: Any, where: str) -> Tensor:
-    """A target as a tensor; a whole number is an integer, whatever its type."""
+    """A target as a tensor; a whole number is an integer, whatever its type. None is
+    `NO_LABEL`."""
     if label is None:
         return torch.tensor(NO_LABEL)
     target = tensor_of(label, where)

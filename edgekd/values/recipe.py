@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_valid
 from edgekd.errors import InputError, nearest
 from edgekd.package import package_folder
 from edgekd.store import key_of, read_errors, write_beside
+from edgekd.values.preprocess import Preprocess
 from edgekd.values.tables import Value, parse, read_toml
 
 LARGEST_SEED = 2**32 - 1
@@ -93,15 +94,18 @@ BLACK_BOXES = ("onnx", "tflite", "keras", "torchscript", "logits")
 class DataTable(Value):
     """The source of the samples and how they are used.
 
-    `source` is a named set (digits, fashion-mnist), an .npz file, or `package.module:callable`.
+    `source` is a named set (digits, fashion-mnist), an .npz file, `package.module:callable`, or a
+    reader (image-folder, table) of the folder or file at `path`.
     `validation` is the share of the training samples that is held back as the validation set.
     `task` says what the targets are where the source doesn't: a name ("segmentation") or a table
     with its parameters. `stream` reads samples when they are needed rather than into memory: by
     default those of a part that takes more than `memory_gb`, or that draws its samples at random;
-    `workers` processes read ahead.
+    `workers` processes read ahead. `transform` is a callable, `package.module:name`, that changes a
+    training sample's inputs at random each time; `preprocess` is what is done to every sample.
     """
 
     source: str = "digits"
+    path: Path | None = None
     arguments: dict[str, Any] = {}
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)
     limit: PositiveInt | None = None
@@ -112,6 +116,8 @@ class DataTable(Value):
     stream: bool | None = None
     memory_gb: float = Field(default=1.0, ge=0.0)
     workers: int | None = Field(default=None, ge=0, le=64)
+    transform: str | None = None
+    preprocess: Preprocess = Preprocess()
     _parts: Any = PrivateAttr(default=None)
 
     @property
@@ -242,8 +248,7 @@ def named_files(table: dict[str, Any]) -> Iterator[NamedFile]:
         *((f"{place}.public", s.get("public")) for place, s in schemes),
     ]
     for place, source in sources:
-        if isinstance(source, dict) and str(source.get("source")).endswith(".npz"):
-            yield NamedFile(f"{place}.source", source, "source")
+        yield from _files_of_data(source, place)
     if str(table["calibration"].get("set")).endswith(".toml"):
         yield NamedFile("calibration.set", table["calibration"], "set")
     if table["metadata"].get("licence_file"):
@@ -251,6 +256,18 @@ def named_files(table: dict[str, Any]) -> Iterator[NamedFile]:
     for number, diagnostic in enumerate(table["report"]["diagnostics"], 1):
         if isinstance(diagnostic, dict) and isinstance(diagnostic.get("groups"), str):
             yield NamedFile(f"report.diagnostics.{number}.groups", diagnostic, "groups")
+
+
+def _files_of_data(source: Any, place: str) -> Iterator[NamedFile]:
+    if not isinstance(source, dict):
+        return
+    if str(source.get("source")).endswith(".npz"):
+        yield NamedFile(f"{place}.source", source, "source")
+    if source.get("path"):
+        yield NamedFile(f"{place}.path", source, "path")
+    tokenizer = (source.get("preprocess") or {}).get("tokenizer")
+    if tokenizer:
+        yield NamedFile(f"{place}.preprocess.tokenizer.file", tokenizer, "file")
 
 
 def _files_of(network: dict[str, Any], place: str) -> Iterator[NamedFile]:

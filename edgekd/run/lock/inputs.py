@@ -40,6 +40,8 @@ def _factories(table: dict[str, Any]) -> Iterator[str]:
             yield str(network["factory"])
     if ":" in table["data"]["source"]:
         yield table["data"]["source"]
+    if table["data"].get("transform"):
+        yield table["data"]["transform"]
 
 
 def recipe_key(recipe: Recipe) -> str:

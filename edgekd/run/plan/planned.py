@@ -118,6 +118,7 @@ class Plan:
         lines = [
             f"data: {self.data.name}, {len(self.data.train):,} training, "
             f"{len(self.data.validation):,} validation and {len(self.data.test):,} test samples",
+            *(f"data: {note}" for note in self.data.notes),
             f"start: {self.subject.summary(self.start)}",
             *(f"teacher: {teacher.name}" for teacher in self.teachers),
         ]
