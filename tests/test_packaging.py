@@ -72,7 +72,8 @@ def test_every_extra_has_an_upper_bound_on_each_package():
 
 PACKAGE = ROOT / "edgekd"
 MODULES = {
-    "sklearn": "scikit-learn", "lightning_fabric": "lightning-fabric", "ethosu": "ethos-u-vela",
+    "sklearn": "scikit-learn", "PIL": "pillow",
+    "lightning_fabric": "lightning-fabric", "ethosu": "ethos-u-vela",
     "torch_pruning": "torch-pruning", "tvm": "apache-tvm", "tomli_w": "tomli-w",
     "tflite_micro": "tflite-micro", "ai_edge_litert": "ai-edge-litert",
     "litert_torch": "litert-torch", "tensorflow": "tensorflow-cpu",
