@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from edgekd.data.dataset import AS_FITS, How, prepared, samples_from
 from edgekd.data.inputs import Held
+from edgekd.data.loaders import unloaded
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
 from edgekd.data.tasks import Task, task_of
@@ -113,6 +114,9 @@ def _samples(part: Any, where: str, asked: Task | None, how: How) -> Samples:
     task = asked or CLASSIFICATION
     if isinstance(part, TensorDataset) and len(part.tensors) == 2:
         return prepared(samples_of(*part.tensors, where, task), where, how)
+    if isinstance(part, DataLoader):
+        dataset, workers = unloaded(part, where)
+        return samples_from(dataset, where, task, replace(how, workers=how.workers or workers))
     if isinstance(part, tuple | list) and len(part) == 2:
         return prepared(samples_of(part[0], part[1], where, task), where, how)
     if isinstance(part, Dataset) or _is_map_style(part):
@@ -120,7 +124,7 @@ def _samples(part: Any, where: str, asked: Task | None, how: How) -> Samples:
     raise InputError(
         f"a part is of type {type(part).__name__}",
         where=where,
-        allowed="a map-style torch Dataset of (input, label), or a pair of arrays (x, y)",
+        allowed="a map-style torch Dataset, a DataLoader, or a pair of arrays (x, y)",
     )
 
 

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from edgekd.data.dataset import How, prepared, transformed
 from edgekd.data.factory import read_factory, read_parts
 from edgekd.data.npz import read_npz
@@ -16,8 +19,8 @@ from edgekd.data.sets import SETS
 from edgekd.data.source import Source, classes_of, source_faults
 from edgekd.data.split import held_out
 from edgekd.data.streamed import Streamed
-from edgekd.data.tasks import task_of
-from edgekd.data.tasks.classification import CLASSIFICATION
+from edgekd.data.tasks import NO_LABEL, Task, task_of
+from edgekd.data.tasks.classification import CLASSIFICATION, Classification
 from edgekd.errors import InputError, nearest, raise_all
 from edgekd.factories import find_callable
 from edgekd.values.recipe import DataTable
@@ -42,12 +45,13 @@ def load_data(table: DataTable, folder: Path) -> Data:
         train = train.take(train.rows[: table.limit])
     validation = source.validation
     if validation is None:
-        keep, hold = held_out(source.task.strata(train.y), table.validation)
+        keep, hold = _held_back(train, table.validation)
         if not len(hold):
             raise InputError(
                 f"{len(train)} training samples are too few to hold back validation samples",
                 where=where,
                 allowed="at least two samples of one class",
+                hint="a set without labels needs a validation part that has them",
             )
         train, validation = train.take(keep), train.take(hold)
     transform = _transform(table, source, folder)
@@ -65,7 +69,19 @@ def load_data(table: DataTable, folder: Path) -> Data:
         notes=(*source.notes, *_notes(train, validation, source.test)),
         training_rows=rows,
         held_back=source.validation is None,
+        sampler=_sampler(table, source.task),
     )
+
+
+def _held_back(train: Samples, share: float) -> tuple[Tensor, Tensor]:
+    """Positions to train on and to validate with, among those that have a label."""
+    strata = train.task.strata(train.y)
+    labelled = (strata != NO_LABEL).nonzero().flatten()
+    _, held = held_out(strata[labelled], share)
+    hold = labelled[held]
+    mask = torch.ones(len(train), dtype=torch.bool)
+    mask[hold] = False
+    return mask.nonzero().flatten(), hold
 
 
 def _augmentation(table: DataTable, train: Samples) -> Augmentation:
@@ -88,13 +104,23 @@ def _augmentation(table: DataTable, train: Samples) -> Augmentation:
 
 
 def _notes(train: Samples, validation: Samples, test: Samples) -> Iterator[str]:
-    """Which parts are streamed, and why."""
+    """Which parts are streamed and why, and how many labels are missing."""
+    if isinstance(train.task, Classification) and bool((train.y == NO_LABEL).any()):
+        count = int((train.y == NO_LABEL).sum())
+        yield f"{count:,} of {len(train):,} training samples have no label"
     for name, part in (("train", train), ("validation", validation), ("test", test)):
         if isinstance(part.inputs, Streamed):
             drawn = name == "train" and part.inputs.random
             why = "new random draws in each epoch" if drawn else "read when needed"
             readers = part.inputs.workers
             yield f"{name} is streamed ({why}; up to {readers} worker processes)"
+
+
+def _sampler(table: DataTable, task: Task) -> str | None:
+    if table.sampler == "balanced" and not isinstance(task, Classification):
+        message = f"samples of {task.name} have no class to balance by"
+        raise InputError(message, where="data.sampler")
+    return table.sampler
 
 
 def _transform(table: DataTable, source: Source, folder: Path) -> Transform | None:

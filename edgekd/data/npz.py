@@ -22,6 +22,7 @@ OPTIONAL = ("x_validation", "y_validation", "classes")
 
 def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
     """x_train, y_train, x_test, y_test and optionally x_validation, y_validation and `classes`.
+    Several inputs are arrays x_train.NAME, x_test.NAME instead.
 
     Arrays of objects are rejected: nothing is unpickled.
     """
@@ -30,12 +31,11 @@ def read_npz(path: Path, task: Task = CLASSIFICATION) -> Source:
     parts: dict[str, Samples] = {}
     faults: list[EdgekdError] = []
     for part in ("train", "validation", "test"):
-        if f"x_{part}" not in arrays:
+        x = _inputs(arrays, part)
+        if x is None:
             continue
         try:
-            parts[part] = samples_of(
-                arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}: {part}", task
-            )
+            parts[part] = samples_of(x, arrays[f"y_{part}"], f"{path}: {part}", task)
         except InputError as error:
             faults.append(error)
     raise_all(faults)
@@ -78,8 +78,22 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
+def _inputs(arrays: dict[str, Any], part: str) -> Any:
+    """A part's one input, or its inputs by name; None if it has none."""
+    if f"x_{part}" in arrays:
+        return arrays[f"x_{part}"]
+    prefix = f"x_{part}."
+    named = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+    return named or None
+
+
 def _name_faults(names: list[str], where: str) -> list[EdgekdError]:
+    """Faults in the names of arrays; those of several inputs count as the one that they make."""
     known = [*REQUIRED, *OPTIONAL]
+    several = {name for name in names if name.startswith("x_") and "." in name}
+    names = [name for name in names if name not in several]
+    mixed = {name.partition(".")[0] for name in several}
+    names += sorted(mixed - {*names})
     faults: list[EdgekdError] = [
         InputError(
             f"unknown array '{name}'",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from edgekd.data.inputs import FIXED, Held, Inputs, Pick, tensor_bytes
-from edgekd.data.tasks import Task
-from edgekd.data.tasks.classification import CLASSIFICATION
+from edgekd.data.tasks import NO_LABEL, Task
+from edgekd.data.tasks.classification import CLASSIFICATION, Classification
 from edgekd.values.tree import Tree
 
 
@@ -198,6 +198,8 @@ class Data:
     `classes` is 0 if the task has none to count (regression).
     `training_rows` is how many training samples the source has, before `limit` and before any
     were held back for validation; `held_back` says whether validation was taken from them.
+    `sampler` is how an epoch's training samples are chosen: each once, or "balanced" over classes.
+    `notes` are for the plan.
     """
 
     name: str
@@ -209,12 +211,20 @@ class Data:
     labels: tuple[str, ...] = ()
     training_rows: int | None = None
     held_back: bool = False
+    sampler: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
         """What outputs and targets mean."""
         return self.train.task
+
+    @property
+    def unlabelled(self) -> int:
+        """How many training samples have no label, where each has one class."""
+        if not isinstance(self.task, Classification):
+            return 0
+        return int((self.train.y == NO_LABEL).sum())
 
     @property
     def varies(self) -> bool:
@@ -237,5 +247,5 @@ class Data:
         parts = [self.train.sha256, self.validation.sha256, self.test.sha256]
         meant = "" if self.task == CLASSIFICATION else repr(self.task)
         return hashlib.sha256(
-            "".join([*parts, repr(self.augmentation), meant]).encode()
+            "".join([*parts, repr(self.augmentation), meant, self.sampler or ""]).encode()
         ).hexdigest()

@@ -10,7 +10,7 @@ from torch import Tensor
 from edgekd.data.inputs import CHUNK
 from edgekd.data.samples import Samples
 from edgekd.data.structure import tensor_of, tree_of
-from edgekd.data.tasks import Task
+from edgekd.data.tasks import NO_LABEL, Task
 from edgekd.data.tasks.classification import CLASSIFICATION, Classification
 from edgekd.errors import EdgekdError, InputError
 from edgekd.values.tree import described, named_leaves, same_form
@@ -147,10 +147,11 @@ def source_faults(source: Source, where: str) -> list[EdgekdError]:
 
 def _label_faults(source: Source, where: str) -> list[EdgekdError]:
     faults: list[EdgekdError] = []
-    present = torch.unique(source.train.y)
+    present = torch.unique(source.train.y[source.train.y != NO_LABEL])
     classes = classes_of(source)
     for name, part in source.parts.items():
-        wrong = (part.y < 0) | (part.y >= classes)
+        least = NO_LABEL if name == "train" else 0
+        wrong = (part.y < least) | (part.y >= classes)
         if wrong.any():
             first = int(wrong.nonzero()[0])
             faults.append(
@@ -160,7 +161,7 @@ def _label_faults(source: Source, where: str) -> list[EdgekdError]:
                     allowed=f"0 to {classes - 1}",
                 )
             )
-    if source.classes is None and not faults and len(present) != classes:
+    if source.classes is None and not faults and len(present) not in (0, classes):
         faults.append(_gap(present.tolist(), classes, where))
     if not faults and classes < 2:
         faults.append(InputError("every label is 0", where=where, allowed="at least two classes"))
@@ -179,7 +180,9 @@ def _gap(present: Sequence[int], classes: int, where: str) -> InputError:
 
 
 def classes_of(source: Source) -> int:
-    """The number of classes: the source's, or the largest training label plus one."""
+    """The number of classes: the source's, or the largest training label plus one, or, if no
+    training sample has a label, the largest test label plus one."""
     if source.labels:
         return len(source.labels)
-    return source.classes or source.task.classes_in(source.train.y)
+    task = source.task
+    return source.classes or task.classes_in(source.train.y) or task.classes_in(source.test.y)

@@ -36,7 +36,10 @@ def check_teaching(student: nn.Module, context: Context) -> list[EdgekdError]:
     if teaching.losses and not teachers:
         hint = "add one under [[teachers]], or set losses = [] to train with labels only"
         faults.append(InputError("there is no teacher", where=where, hint=hint))
-    faults += task_faults(terms, teaching.label_smoothing, data.task, where)
+    faults += task_faults(terms, teaching.label_smoothing, data, where)
+    if not (teachers and terms) and data.unlabelled == len(data.train) > 0:
+        message = "no training sample has a label, and there is no teacher to learn from"
+        faults.append(InputError(message, where=where, hint="add losses and a teacher"))
     faults += row_faults(teaching, data, bool(teachers and terms), where)
     broken = data_faults(data, where) + weight_faults(student, teachers, where)
     broken = broken or logit_faults(student, teachers if terms else (), data, where)

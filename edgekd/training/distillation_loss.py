@@ -102,7 +102,9 @@ class DistillationLoss:
         if weighting == "equal":
             return None
         if weighting == "inverse-frequency":
-            return self.frequency.to(compared.labels.device)[compared.labels]
+            labels = compared.labels
+            known = self.frequency.to(labels.device)[labels.clamp(min=0)]
+            return torch.where(labels == NO_LABEL, 1.0, known)
         return disagreement(compared.logits, torch.stack(compared.answers).mean(0))
 
     def _labels(self, seen: "_Seen") -> Tensor:

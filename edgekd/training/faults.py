@@ -106,18 +106,31 @@ def logit_faults(
 
 
 def task_faults(
-    terms: Sequence[Term], smoothing: float, task: Task, where: str
+    terms: Sequence[Term], smoothing: float, data: Data, where: str
 ) -> list[EdgekdError]:
-    """Faults for losses and settings that don't apply to the data's task."""
+    """Faults for losses and settings that don't apply to the data's task or labels."""
     faults: list[EdgekdError] = []
+    task = data.task
     if smoothing and not task.smooths:
         message = f"the targets of {task.name} can't be smoothed"
         faults.append(InputError(message, where=f"{where}: label_smoothing", allowed="0"))
     for term in terms:
-        fault = _meaning_fault(term, task)
+        fault = _meaning_fault(term, task) or _unlabelled_fault(term, data)
         if fault is not None:
             faults.append(fault)
     return faults
+
+
+def _unlabelled_fault(term: Term, data: Data) -> InputError | None:
+    """A loss that reads every sample's label, where some have none."""
+    if not (isinstance(term.loss, ResponseLoss) and term.loss.labelled and data.unlabelled):
+        return None
+    message = (
+        f"'{term.name}' reads labels, but {data.unlabelled:,} of {len(data.train):,} training "
+        "samples have none"
+    )
+    hint = "'kl' and the losses on layers need no labels"
+    return InputError(message, where=term.where, hint=hint)
 
 
 def row_faults(teaching: Teaching, data: Data, taught: bool, where: str) -> list[EdgekdError]:

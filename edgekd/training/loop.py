@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.data.seeds import derive_seed, seeded_generator
+from edgekd.data.order import epoch_order
+from edgekd.data.seeds import derive_seed
 from edgekd.data.views import Reading, fixed_views, read_drawn, read_view
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate
@@ -203,7 +204,8 @@ class _Run:
         self.losses.clear()
         reported = time.monotonic()
         for number, (index, reading) in enumerate(zip(batches, readings, strict=True)):
-            self._learn(reading, index[share], view, done * self.steps + number)
+            part = len(index[share]) * self.world / len(index)  # shares may differ by one sample
+            self._learn(reading, index[share], view, done * self.steps + number, part)
             if time.monotonic() - reported > PROGRESS_SECONDS:
                 reported = time.monotonic()
                 self._refuse_nan()
@@ -213,12 +215,12 @@ class _Run:
 
     def _batches(self) -> list[Tensor]:
         """The positions of this epoch's samples, a batch of all processes at a time."""
-        shuffle = seeded_generator(self.context.seed, "order", self.state.done)
-        order = torch.randperm(len(self.data.train), generator=shuffle)[: self.used]
-        batches = torch.split(order, self.training.batch_size)
-        return [index[: len(index) // self.world * self.world] for index in batches]
+        order = epoch_order(self.data, self.context.seed, self.state.done)[: self.used]
+        return list(torch.split(order, self.training.batch_size))
 
-    def _learn(self, reading: Reading, index: Tensor, view: int | None, number: int) -> None:
+    def _learn(
+        self, reading: Reading, index: Tensor, view: int | None, number: int, part: float
+    ) -> None:
         device, training = self.fabric.device, self.training
         share = rate_share(number, self.total, training.warmup, training.schedule)
         for group in self.optimizer.param_groups:
@@ -229,6 +231,7 @@ class _Run:
         for turn in range(self.turns):
             when = (view, number, self.steps, self.total, self.world, turn)
             loss = self.step(x, y, index, shown, when)
+            loss = loss if part == 1 else loss * part
             self.fabric.backward(loss)
             if training.clip_gradient is not None:
                 nn.utils.clip_grad_norm_(self.step.parameters(), training.clip_gradient)
@@ -257,7 +260,7 @@ class _Run:
             for buffer in self.module.buffers():  # each process has seen batch norms of its own
                 torch.distributed.broadcast(buffer, 0)
         accuracy = self._validation_accuracy()
-        loss = float(torch.stack(self.losses).mean())
+        loss = float(self.fabric.all_reduce(torch.stack(self.losses).mean()))
         entry = {"epoch": self.state.done, "loss": loss, "validation": accuracy}
         self.state.history.append(entry)
         self._report(self.state.done * self.steps)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgekd.data.tasks import NO_LABEL
+
 SampleWeights = Literal["equal", "inverse-frequency", "disagreement"]
 
 
@@ -32,6 +34,9 @@ def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
 def weighted_cross_entropy(
     rows: Tensor, labels: Tensor, weights: Tensor, smoothing: float
 ) -> Tensor:
-    """The mean over rows (R, classes) of weight * cross-entropy; 0 where there are none."""
-    losses = F.cross_entropy(rows, labels, reduction="none", label_smoothing=smoothing)
-    return (weights * losses).sum() / max(1, len(losses))
+    """The mean over labelled rows (R, classes) of weight * cross-entropy; 0 if there are none."""
+    losses = F.cross_entropy(
+        rows, labels, ignore_index=NO_LABEL, reduction="none", label_smoothing=smoothing
+    )
+    count = max(1, int((labels != NO_LABEL).sum()))
+    return (weights * losses).sum() / count

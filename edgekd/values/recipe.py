@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
 
@@ -102,6 +102,7 @@ class DataTable(Value):
     default those of a part that takes more than `memory_gb`, or that draws its samples at random;
     `workers` processes read ahead. `transform` is a callable, `package.module:name`, that changes a
     training sample's inputs at random each time; `preprocess` is what is done to every sample.
+    `sampler = "balanced"` draws each epoch's samples so that all classes are equally frequent.
     """
 
     source: str = "digits"
@@ -117,6 +118,7 @@ class DataTable(Value):
     memory_gb: float = Field(default=1.0, ge=0.0)
     workers: int | None = Field(default=None, ge=0, le=64)
     transform: str | None = None
+    sampler: Literal["balanced"] | None = None
     preprocess: Preprocess = Preprocess()
     _parts: Any = PrivateAttr(default=None)
 

@@ -138,7 +138,7 @@ def test_numbers_beyond_float32_are_refused(save: Save) -> None:
     ("changes", "message"),
     [
         ({"y_test": np.array([0, 1, 2, 4] + [0] * 6)}, "label 4 of sample 3 is out of range"),
-        ({"y_train": np.arange(40) % 4 - 1}, "label -1 of sample 0 is out of range"),
+        ({"y_train": np.arange(40) % 4 - 2}, "label -2 of sample 0 is out of range"),
         ({"y_train": np.where(np.arange(40) % 4 == 3, 255, np.arange(40) % 4)}, "out of range"),
         ({"y_train": np.zeros(40, np.float32)}, "labels are floating-point numbers"),
         ({"y_train": np.zeros((40, 4), np.int64)}, "y has shape (40, 4)"),

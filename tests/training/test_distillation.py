@@ -349,7 +349,7 @@ def test_labels_out_of_range_and_nan_in_data_and_weights_are_refused():
     found = faults(student, Teaching(), data(train=Samples(x, y)), [teacher])
     assert len(found) == 4
     assert "train: 2 samples contain NaN or infinity" in found[0]
-    assert "label 3 of sample 7 is out of range (allowed: 0 to 2)" in found[1]
+    assert "label 3 of sample 7 is out of range (allowed: 0 to 2, or -1 for none)" in found[1]
     assert "student: NaN or infinity in the weights 'stem.0.weight'" in found[2]
     assert "teacher big: NaN or infinity in the weights 'classifier.bias'" in found[3]
 

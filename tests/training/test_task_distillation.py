@@ -117,7 +117,7 @@ def test_a_student_of_another_view_learns_from_what_its_teacher_sees(tmp_path):
         ),
         (
             Segmentation(), torch.full((4, 4, 4), 3), [KL], {},
-            "label 3 of sample 0 is out of range (allowed: -1 to 2)",
+            "label 3 of sample 0 is out of range (allowed: 0 to 2, or -1 for none)",
         ),
         (
             Segmentation(), torch.zeros(4, 5, 5).long(), [KL], {},

@@ -1,5 +1,8 @@
 """Training on streamed samples: the bits of a run in memory, resumed, whatever the workers."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from edgekd.data.dataset import How, samples_from
 from edgekd.data.samples import Data, Samples
 from edgekd.data.streamed import Streamed
 from edgekd.data.tasks.classification import CLASSIFICATION
+from edgekd.training.checkpoint import read_tensors
 from edgekd.training.logits import TeacherLogits
-from edgekd.training.loop import Batch, fit, fit_labels
+from edgekd.training.loop import CHECKPOINT, Batch, fit, fit_labels
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
 from edgekd.training.teaching import Teaching
@@ -105,3 +109,43 @@ def test_cached_logits_belong_to_the_fixed_views_of_a_random_stream(tmp_path):
 
     fit(network(), loss, there)
     assert views == {0, 1}
+
+
+PROCESSES = """
+import sys
+from pathlib import Path
+sys.path[:0] = {folders}
+import torch
+from test_training_on_streams import curve_of
+
+torch.set_num_threads(1)
+curve_of(Path(sys.argv[1]))
+"""
+
+
+def curve_of(work: Path) -> list[float]:
+    """Losses of four epochs on a random stream, with a last batch that two processes can't share
+    equally."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    teaching = Teaching(epochs=4, batch_size=17, learning_rate=0.05, keep="last")
+    there = context(teaching, data=data(streamed(0.5)), work=work, seed=3)
+    fit_labels(module, there)
+    checkpoint = read_tensors(work / CHECKPOINT)
+    return [entry["loss"] for entry in checkpoint[1]["history"]] if checkpoint else []
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_curve_of_one(tmp_path):
+    script, here = tmp_path / "train.py", Path(__file__).parent
+    folders = [str(here), str(here.parent / "support"), str(here.parent.parent)]
+    script.write_text(PROCESSES.format(folders=folders))
+    arguments = ["--nproc-per-node=2", "--master-port=29541", script, tmp_path / "two"]
+    command = [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    checkpoint = read_tensors(tmp_path / "two" / CHECKPOINT)
+    both = [entry["loss"] for entry in checkpoint[1]["history"]]
+    assert len(both) == 4
+    assert both == pytest.approx(curve_of(tmp_path / "one"), rel=1e-5)

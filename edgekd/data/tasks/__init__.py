@@ -156,7 +156,7 @@ def integer_faults(y: Tensor, rank: int, classes: int, least: int, where: str) -
         InputError(
             f"label {value} of sample {sample} is out of range",
             where=where,
-            allowed=f"{least} to {classes - 1}",
+            allowed=f"0 to {classes - 1}" + (", or -1 for none" if least == NO_LABEL else ""),
         )
     ]
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from edgekd.data.tasks import Task, integer_faults, shape_fault
+from edgekd.data.tasks import NO_LABEL, Task, integer_faults, mean_cross_entropy, shape_fault
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -14,7 +13,10 @@ from edgekd.registry import TASKS
 @TASKS.register(paper="top-1 accuracy")
 @dataclass(frozen=True)
 class Classification(Task):
-    """One class per sample: logits (B, classes), labels (B,); the score is top-1."""
+    """One class per sample: logits (B, classes), labels (B,); the score is top-1.
+
+    A training sample with label -1 has none: only losses against teachers see it.
+    """
 
     metric: ClassVar[str] = "top-1"
     moves: ClassVar[bool] = True
@@ -23,8 +25,8 @@ class Classification(Task):
     labels_rows: ClassVar[bool] = True
 
     def label_loss(self, outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy."""
-        return F.cross_entropy(outputs, y, label_smoothing=smoothing)
+        """Cross-entropy, the mean over the samples that have a label."""
+        return mean_cross_entropy(outputs, y, smoothing)
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """1 where the largest logit is at the label."""
@@ -47,8 +49,8 @@ class Classification(Task):
         return y
 
     def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
-        """Labels that aren't (N,) integers from 0 to below `classes`."""
-        return integer_faults(y, 1, classes, 0, where)
+        """Labels that aren't (N,) integers from 0 to below `classes`, or `NO_LABEL`."""
+        return integer_faults(y, 1, classes, NO_LABEL, where)
 
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
