@@ -80,6 +80,9 @@ def source_files(modules: Iterable[str], folder: Path | None = None) -> dict[str
 
 
 def _is_installed(path: Path) -> bool:
+    """Also in another environment's folder that this one reads, as with --system-site-packages."""
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
     return any(path.resolve().is_relative_to(folder) for folder in _INSTALLED)
 
 

@@ -148,3 +148,11 @@ def test_a_name_that_is_missing_and_not_tied_is_still_refused(tmp_path, fresh_mo
     save_file({"weight": torch.zeros(2, 3)}, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="lacks 'bias'"):
         load_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
+
+
+def test_packages_of_an_environment_below_this_one_are_not_the_users_code(tmp_path, monkeypatch):
+    package = tmp_path / "lib" / "site-packages" / "below_this_one"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import json\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    assert source_files(["below_this_one"]) == {}
