@@ -1,0 +1,145 @@
+"""Runs the conformance suite: python benchmarks/conformance/run.py [PATTERN ...]
+
+Each step of each network runs in a process of its own, with a time limit. The table is written
+after every network, as conformance.DATE.json and conformance.DATE.md beside this file; networks
+that a pattern selects replace their own rows.
+"""
+
+import argparse
+import datetime
+import fnmatch
+import json
+import multiprocessing
+import os
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from networks import ROWS, Row
+from steps import STEPS, run_step
+
+HERE = Path(__file__).resolve().parent
+LIMIT_S = 240.0
+
+
+def main() -> int:
+    options = _options()
+    rows = [row for row in ROWS if any(fnmatch.fnmatch(row.name, p) for p in options.pattern)]
+    place = HERE / f"conformance.{datetime.date.today().isoformat()}.json"
+    table = json.loads(place.read_text()) if place.exists() else {"networks": {}}
+    for row in rows:
+        results = table["networks"].setdefault(row.name, {})
+        steps = [
+            step for step in options.steps
+            if not (options.missing and results.get(step, {}).get("status") == "worked")
+        ]  # fmt: skip
+        _run(row, steps, results, options.limit)
+        _write(place, table)
+    return int(any(s["status"] in ("wrong", "failed") for r in rows
+                   for s in table["networks"][r.name].values()))  # fmt: skip
+
+
+TRAINED = ("distill", "prune", "qat")
+
+
+def _run(row: Row, steps: list[str], results: dict[str, Any], limit: float) -> None:
+    """Run the steps. Those that train go through one recipe together; if it does not work, each
+    of them is run by itself, to see which one it is."""
+    if set(TRAINED) <= set(steps):
+        together = in_a_process(row, "trained", limit)
+        print(f"{row.name} {' + '.join(TRAINED)}: {_line(together)}", flush=True)
+        if together["status"] == "worked":
+            results |= {step: {**together, "together": True} for step in TRAINED}
+            steps = [step for step in steps if step not in TRAINED]
+    for step in steps:
+        results[step] = in_a_process(row, step, limit)
+        print(f"{row.name} {step}: {_line(results[step])}", flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pattern", nargs="*", default=["*"], help="names, with * as in a shell")
+    parser.add_argument("--steps", nargs="*", default=list(STEPS), choices=STEPS)
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for each step")
+    parser.add_argument("--missing", action="store_true", help="skip the steps that worked before")
+    return parser.parse_args()
+
+
+def in_a_process(row: Row, step: str, limit: float) -> dict[str, Any]:
+    """A step in a fork of this process, which is ended when its time is over."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(theirs, row, step))
+    started = time.perf_counter()
+    process.start()
+    theirs.close()
+    try:
+        result = ours.recv() if ours.poll(limit) else {"status": "failed", "words": "time limit"}
+    except EOFError:
+        process.join()
+        result = {"status": "failed", "words": f"the process died ({process.exitcode})"}
+    process.kill()
+    process.join()
+    return {**result, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _child(pipe: Connection, row: Row, step: str) -> None:
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    if not os.environ.get("CONFORMANCE_LOUD"):
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+    pipe.send(run_step(row, step))
+    pipe.close()
+    os._exit(0)
+
+
+def _line(result: dict[str, Any]) -> str:
+    return f"{result['status']} in {result['seconds']} s {result.get('words', '')}"
+
+
+def _write(place: Path, table: dict[str, Any]) -> None:
+    counts = {status: 0 for status in ("worked", "refused", "failed", "wrong")}
+    for results in table["networks"].values():
+        for step in results.values():
+            counts[step["status"]] += 1
+    through = [n for n, r in table["networks"].items() if _through(r)]
+    table = {"networks": table["networks"], "steps": counts, "through_all_steps": len(through)}
+    place.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    lines = [
+        f"# Conformance, {place.name.split('.')[1]}",
+        "",
+        f"{len(through)} of {len(table['networks'])} networks go through every step.",
+        "",
+        "| network | " + " | ".join(STEPS) + " |",
+        "|---|" + "---|" * len(STEPS),
+    ]
+    for name, results in table["networks"].items():
+        cells = [results.get(step, {"status": ""}) for step in STEPS]
+        lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+    place.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _through(results: dict[str, Any]) -> bool:
+    return all(results.get(step, {}).get("status") == "worked" for step in STEPS)
+
+
+def _cell(result: dict[str, Any]) -> str:
+    words = result.get("words", "").replace("|", "/")
+    return f"{result['status']}: {words[:160]}" if words else result["status"]
+
+
+if __name__ == "__main__":
+    # What every step needs is imported once; the forks share it.
+    import nncf.torch  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import torch
+
+    import edgekd.quant.export  # noqa: F401
+    import edgekd.stages.quantize  # noqa: F401
+
+    torch.set_num_threads(1)
+    sys.exit(main())
