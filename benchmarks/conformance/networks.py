@@ -130,7 +130,7 @@ TORCHVISION = (
     vision("squeezenet1_1"),
     vision("googlenet", aux_logits=False),
     vision("vgg11_bn", 32),
-    vision("vit_b_16", 32, image_size=32, num_layers=2),
+    vision("vit_b_16", 32, image_size=32),
     vision("lraspp_mobilenet_v3_large", task="map"),
     vision("deeplabv3_mobilenet_v3_large", task="map"),
     vision("ssdlite320_mobilenet_v3_large", 320, task="same"),

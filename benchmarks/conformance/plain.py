@@ -178,9 +178,7 @@ class DLRM(nn.Module):
     def __init__(self, classes: int = 2, width: int = 8) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(20, width) for _ in range(4))
-        self.bottom = nn.Sequential(
-            nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, width), nn.ReLU()
-        )
+        self.bottom = nn.Sequential(nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, width), nn.ReLU())
         self.top = nn.Sequential(nn.Linear(width + 10, 32), nn.ReLU(), nn.Linear(32, classes))
         rows, columns = torch.tril_indices(5, 5, offset=-1)
         self.register_buffer("rows", rows, persistent=False)

@@ -102,7 +102,7 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def _write(place: Path, table: dict[str, Any]) -> None:
-    counts = {status: 0 for status in ("worked", "refused", "failed", "wrong")}
+    counts = dict.fromkeys(("worked", "refused", "failed", "wrong"), 0)
     for results in table["networks"].values():
         for step in results.values():
             counts[step["status"]] += 1
@@ -138,7 +138,7 @@ if __name__ == "__main__":
     import onnxruntime  # noqa: F401
     import torch
 
-    import edgekd.quant.export  # noqa: F401
+    import edgekd.quant.export
     import edgekd.stages.quantize  # noqa: F401
 
     torch.set_num_threads(1)

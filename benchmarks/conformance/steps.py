@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from networks import HERE, Input, Row
-
 from torch.utils.data import Dataset
 
 import edgekd
@@ -37,6 +36,8 @@ COUNTS = {"train": 12, "validation": 4, "test": 6}
 EVERY = ("onnx", "tflite")
 LOSSES = [{"name": "kl", "weight": 0.5}, {"name": "similarity", "weight": 0.5, "layers": "auto"}]
 SHARE = 0.3
+SETTLING = 30
+"""Batches after which a batch norm's running statistics are those of its inputs."""
 PRUNED = 0.95
 """Less than this share of the parameters has to be left where 30 % of the units went."""
 
@@ -74,9 +75,8 @@ def _plan(row: Row, step: str, out: Path) -> Plan:
     task = {
         "classes": "classification", "map": "segmentation", "tokens": "tokens", "same": "regression"
     }[row.task]  # fmt: skip
-    folder_of_factories()
     plan = edgekd.plan(
-        row.model,
+        model_of(row, out),
         target="x86",
         backends=backends,
         data={"source": {**parts_of(row), "task": task}, "validation": 0.3},
@@ -93,6 +93,34 @@ def folder_of_factories() -> None:
 
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))
+
+
+def model_of(row: Row, folder: Path) -> dict[str, Any]:
+    """The network's table. Random weights are settled first: a checkpoint whose batch norms have
+    seen the inputs, so that activations have the range that they have in a trained network."""
+    folder_of_factories()
+    if row.carried:
+        return row.model
+    torch.manual_seed(0)
+    module = load_network(Network.model_validate(row.model), HERE, "model").train()
+    generator = np.random.default_rng(1)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for _ in range(SETTLING):
+            module(drawn_batch(row, generator))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settled.pt"
+    torch.save(module.state_dict(), path)
+    return {**row.model, "weights": str(path)}
+
+
+def drawn_batch(row: Row, generator: np.random.Generator) -> Any:
+    """A batch of random inputs, in the form in which the network's samples are given."""
+    samples = [
+        {name: _drawn(each, generator) for name, each in row.inputs.items()} for _ in range(8)
+    ]
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in row.inputs}
+    return batch if len(batch) > 1 else next(iter(batch.values()))
 
 
 def parts_of(row: Row) -> dict[str, Any]:

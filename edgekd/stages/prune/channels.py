@@ -22,14 +22,17 @@ SECONDS = 60.0
 """The time limit for tracing a network's channels, all tries together."""
 
 
-def channel_groups(module: nn.Module, example: Tree, seconds: float = SECONDS) -> list[Group]:
+def channel_groups(
+    module: nn.Module, example: Tree, seconds: float = SECONDS, heads: bool = False
+) -> list[Group]:
     """Every group of coupled channels, in the order of the network; nothing is changed. A group
     that can't be cut has a `reason`. That includes groups without which the network does not run or
-    computes something other than with these channels silenced. Raises `InputError` if the network
-    can't be traced, or not within `seconds`.
+    computes something other than with these channels silenced. Where reshapes leave open whether
+    whole heads or a part of each is removed, `heads` prefers the former. Raises `InputError` if
+    the network can't be traced, or not within `seconds`.
     """
     try:
-        return proven_groups(Proof(module, example, Deadline(seconds)))
+        return proven_groups(Proof(module, example, Deadline(seconds)), heads)
     except InputError:
         raise
     except Exception as error:  # whatever the network's own forward raises

@@ -26,17 +26,20 @@ class _Outcome:
     sites: tuple[Site, ...]
     stuck: frozenset[int]
 
-    @property
-    def units(self) -> int:
-        return sum(len(each.units) for each in self.groups if each.can_go)
+    def worth(self, heads: bool) -> tuple[int, int]:
+        """How many units can be removed; if `heads` are wanted, first how many of those."""
+        open_ = [each for each in self.groups if each.can_go]
+        wanted = sum(len(each.units) for each in open_ if each.heads) if heads else 0
+        return wanted, sum(len(each.units) for each in open_)
 
 
-def proven_groups(proof: Proof) -> list[Group]:
-    """The groups by the best choices found in at most `MOST_TRIES` tries."""
-    best = [_tried(proof, {})]
+def proven_groups(proof: Proof, heads: bool = False) -> list[Group]:
+    """The groups by the best choices found in at most `MOST_TRIES` tries: those with the most
+    units, or with the most attention heads."""
+    best = [_tried(proof, {}, heads)]
     for _, choices in zip(range(MOST_TRIES), _more(best), strict=False):
-        found = _tried(proof, choices, best[0].groups)
-        if found.units > best[0].units:
+        found = _tried(proof, choices, heads, best[0].groups)
+        if found.worth(heads) > best[0].worth(heads):
             best[0] = found
     return best[0].groups
 
@@ -50,13 +53,13 @@ def _more(best: list[_Outcome]) -> Iterator[Choices]:
                 yield from _of_kind(best[0], kind, by_size, choice)
 
 
-def _tried(proof: Proof, choices: Choices, before: Sequence[Group] = ()) -> _Outcome:
+def _tried(proof: Proof, choices: Choices, heads: bool, before: Sequence[Group] = ()) -> _Outcome:
     structure = proof.followed(choices)
     groups = groups_of(proof.module, structure)
     trusted = [each for each in before if each.can_go]
     bad = proof.unproven(groups, structure, trusted)
     groups = [replace(each, reason=bad.get(each.name, each.reason)) for each in groups]
-    stuck = {each for group in groups if not _is_fine(group) for each in group.sets}
+    stuck = {each for group in groups if not _is_fine(group, heads) for each in group.sets}
     concerned = {
         number
         for number, site in enumerate(structure.sites)
@@ -89,6 +92,7 @@ def _kind(site: Site, by_size: bool) -> Hashable:
     return (site.kind, site.sizes) if by_size else site.kind
 
 
-def _is_fine(group: Group) -> bool:
-    """Whether some units can be removed, or the group is the network's output."""
-    return group.output or group.can_go
+def _is_fine(group: Group, heads: bool) -> bool:
+    """Whether some units can be removed, or the group is the network's output. Where `heads` are
+    wanted, channels that a reshape could divide in another way might be some."""
+    return group.output or (group.can_go and (group.heads or not heads))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from edgekd.models.transformer import Attention
 from edgekd.network.conv1d import is_linear_by_columns
+from edgekd.stages.prune.head_counts import outputs_of, resize_attention
 from edgekd.stages.prune.kinds import (
     CONVOLUTIONS,
     RECURRENT,
@@ -48,6 +48,7 @@ def cut_parameters(module: nn.Module, removed: Removed) -> None:
                 if id(old) in replaced:
                     tensors[name] = replaced[id(old)]
                     owners[owner] = part
+    before = {name: outputs_of(part) for name, part in owners.items()}
     for part in _with_parents(module, owners):
         if isinstance(part, (*CONVOLUTIONS, *TRANSPOSED)):
             _resize_convolution(part, id(part) in by_groups)
@@ -55,6 +56,12 @@ def cut_parameters(module: nn.Module, removed: Removed) -> None:
             _resize(part)
         if id(part) in single:
             part.num_groups = part.num_channels
+    for parent in dict.fromkeys(name.rpartition(".")[0] for name in owners if name):
+        own = {name: part for name, part in owners.items() if name.rpartition(".")[0] == parent}
+        sizes = {
+            name.rpartition(".")[2]: (before[name], outputs_of(part)) for name, part in own.items()
+        }
+        resize_attention(module.get_submodule(parent), sizes)
 
 
 def _one_channel_a_group(layer: nn.Module) -> bool:
@@ -104,8 +111,6 @@ def _resize(layer: Any) -> None:
         layer.input_size, layer.hidden_size = inputs.shape[1], hidden.shape[1]
         if isinstance(layer, nn.RNNBase):
             layer._init_flat_weights()
-    elif isinstance(layer, Attention):
-        layer.heads = layer.value.weight.shape[0] // layer.head_size
     else:
         _resize_norm(layer)
 

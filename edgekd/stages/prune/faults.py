@@ -22,6 +22,7 @@ from edgekd.stages.prune.kinds import NORMS
 from edgekd.stages.prune.scoring import scored_members
 from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import (
+    headless,
     make_pools,
     share_out,
     smallest,
@@ -78,8 +79,8 @@ def channel_faults(
     if not groups:
         text, hint = f"there are no {spec.kind} to remove except the ignored ones", ""
         if spec.kind == "heads":
-            text += "; only heads of edgekd.models.transformer.Attention are known"
-            hint = "granularity = 'channels' also removes heads that a network counts itself"
+            text += "".join(f"; '{name}': {why}" for name, why in headless(module, example))
+            hint = "granularity = 'channels' or 'neurons' removes other units"
         return [InputError(text, where=where, hint=hint)]
     faults = _stuck_faults(groups, where)
     if not faults:

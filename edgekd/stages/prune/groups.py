@@ -95,12 +95,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Structure:
-    """The findings of a trace: every atom's set, the sets that must stay, and its choices."""
+    """The findings of a trace: every atom's set, the sets that must stay, those of whole attention
+    heads, and its choices."""
 
     ranges: Mapping[tuple[str, int], Range]
     roots: Numbers
     frozen: Mapping[int, str]
     outputs: frozenset[int]
+    attending: frozenset[int]
     makers: frozenset[tuple[str, int]]
     sites: tuple[Site, ...]
     summed: tuple[Layout, ...]
@@ -118,6 +120,7 @@ def structure_of(trace: Trace) -> Structure:
         atoms.roots(),
         atoms.frozen(),
         frozenset(atoms.of_outputs()),
+        frozenset(atoms.representatives(trace.attending)),
         frozenset(trace.makers),
         tuple(trace.sites),
         tuple(trace.summed),
@@ -264,7 +267,7 @@ def _group(
         channels=len(channels),
         units=tuple(map(tuple, units.values())),
         members=_members(module, structure, touched, known),
-        heads=bool(heads),
+        heads=bool(heads) or sets <= structure.attending,
         slices=_slices(structure, touched, numbers),
         sets=tuple(sorted(sets)),
     )

@@ -31,11 +31,18 @@ def wanted_groups(module: nn.Module, example: Tree, spec: PruneSpec) -> list[Gro
     """The groups that the recipe wants cut, whether that is possible or not."""
     return [
         group
-        for group in channel_groups(module, example)
+        for group in channel_groups(module, example, heads=spec.kind == "heads")
         if not group.output
         and _is(group, spec.kind, module)
         and not any(spec.ignores(layer) for layer in (group.root, *group.layers))
     ]
+
+
+def headless(module: nn.Module, example: Tree) -> list[tuple[str, str]]:
+    """The first layers from which nothing can be removed, with the reasons: why an attention has
+    no heads to remove."""
+    groups = channel_groups(module, example, heads=True)
+    return [(group.name, group.reason) for group in groups if group.reason][:3]
 
 
 def _is(group: Group, kind: Removed, module: nn.Module) -> bool:

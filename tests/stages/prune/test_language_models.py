@@ -90,7 +90,15 @@ def test_gpt2s_layers_by_columns_are_seen_by_every_stage() -> None:
     smaller = remove_channels(module, IDS, {hidden.name: [3, 9]}, [hidden])
     columns = "model.transformer.h.0.mlp.c_proj"
     assert torch.allclose(smaller(IDS), silenced(gpt2(), hidden, (3, 9), columns), atol=1e-5)
-    assert groups["model.transformer.h.0.attn.c_attn"].reason
+    heads = groups["model.transformer.h.0.attn.c_attn"]
+    assert heads.heads
+    assert [len(unit) for unit in heads.units] == [48] * 4  # its query, key and value
+    fewer = remove_channels(module, IDS, {heads.name: heads.units[2]}, [heads])
+    attention = fewer.model.transformer.h[0].attn
+    assert (attention.num_heads, attention.split_size) == (3, 48)
+    columns = tuple(range(32, 48))
+    expected = silenced(gpt2(), heads, columns, "model.transformer.h.0.attn.c_proj")
+    assert torch.allclose(fewer(IDS), expected, atol=1e-5)
     sites, left = find_sites(module, IDS[:1], "svd", "auto", lambda name: False)
     assert len(sites) == 9  # four in each block, and the head
     assert not left

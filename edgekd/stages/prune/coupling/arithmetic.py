@@ -268,5 +268,7 @@ def ordered(trace: Trace, call: Call) -> None:
     dim = call.argument(position, "dim", -1) % source.dim()
     layout = dict(trace.layout(source))
     trace.freeze(layout.pop(dim, None), f"{call.name.strip('_')} runs over them")
+    if call.name.endswith("_softmax") and dim == source.dim() - 1:
+        trace.attending += [atoms for d, atoms in layout.items() if d < source.dim() - 2]
     for result in call.result if isinstance(call.result, tuple | list) else [call.result]:
         trace.put(result, layout)

@@ -101,7 +101,11 @@ class Atoms:
 
     def of_outputs(self) -> set[int]:
         """The representatives of the sets that reach the network's outputs."""
-        return _members(self.find(atoms[atoms != FIXED]) for atoms in self.outputs)
+        return self.representatives(self.outputs)
+
+    def representatives(self, arrays: Iterable[Numbers]) -> set[int]:
+        """Those of the sets that any of the atoms are in."""
+        return _members(self.find(atoms[atoms != FIXED]) for atoms in arrays)
 
     def roots(self) -> Numbers:
         """(atoms,) the representative of every atom there is."""

@@ -70,7 +70,8 @@ class Site:
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows a network's atoms through every operation of one run.
 
-    `summed` has the layout of what each operation in `SUMMED` sums up, in the order of the run.
+    `summed` has the layout of what each operation in `SUMMED` sums up, in the order of the run;
+    `attending` the atoms that attention maps (..., heads, queries, keys) have one of each.
     """
 
     @classmethod
@@ -91,6 +92,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.makers: set[tuple[str, int]] = set()
         self.layer = ""
         self.summed: list[Layout] = []
+        self.attending: list[Numbers] = []
         self._rules = rules
         self._check = check
         self._choices = choices

@@ -1,0 +1,131 @@
+"""Whole heads go from attention blocks that edgekd did not write, in the forms in which the
+libraries write them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.stages.prune.channels import channel_groups, remove_channels
+from edgekd.stages.prune.head_counts import resize_attention
+
+torch.set_num_threads(1)
+WIDTH, HEADS, SIZE = 24, 4, 6
+
+
+class Fused(nn.Module):
+    """One layer for queries, keys and values, and every number stored, as timm has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.attn_dim = HEADS, SIZE, HEADS * SIZE
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(batch, length, self.attn_dim))
+
+
+class Window(nn.Module):
+    """A learned bias for each head, and a last size left open, as Swin has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = HEADS
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.bias = nn.Parameter(torch.randn(HEADS, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        attention = (q @ k.transpose(-2, -1) + self.bias.unsqueeze(0)).softmax(dim=-1)
+        return self.proj((attention @ v).transpose(1, 2).reshape(batch, length, -1))
+
+
+class Separate(nn.Module):
+    """Separate layers and a stored number of heads, as T5 and Whisper have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_heads, self.size, self.inner_dim = HEADS, SIZE, WIDTH
+        self.q, self.k = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.v, self.o = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], x.shape[1], self.n_heads, self.size)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = torch.softmax(q @ k.transpose(2, 3), -1) @ v
+        return self.o(mixed.transpose(1, 2).reshape(x.shape[0], x.shape[1], self.inner_dim))
+
+
+class Split(nn.Module):
+    """One layer split by a stored size, as GPT-2 has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.split_size = HEADS, WIDTH
+        self.c_attn, self.c_proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.c_attn(x).split(self.split_size, dim=2)
+        shape = (x.shape[0], x.shape[1], -1, SIZE)
+        q, k, v = (part.view(shape).transpose(1, 2) for part in parts)
+        mixed = torch.softmax(q @ k.transpose(2, 3), -1) @ v
+        return self.c_proj(mixed.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+
+
+class Block(nn.Module):
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.embed, self.attn, self.head = nn.Linear(8, WIDTH), attention, nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head((x + self.attn(x)).mean(1))
+
+
+@pytest.mark.parametrize("kind", [Fused, Window, Separate, Split])
+def test_a_whole_head_goes_and_the_others_compute_what_they_did(kind):
+    torch.manual_seed(0)
+    module, x = Block(kind()).eval(), torch.randn(2, 5, 8)
+    groups = channel_groups(module, x[:1], heads=True)
+    (heads,) = [group for group in groups if group.heads]
+    assert len(heads.units) == HEADS
+    smaller = remove_channels(module, x, {heads.name: heads.units[1]}, groups)
+    output = "proj" if hasattr(module.attn, "proj") else "c_proj"
+    last = module.attn.o if kind is Separate else getattr(module.attn, output)
+    with torch.no_grad():
+        last.weight[:, SIZE : 2 * SIZE] = 0.0  # what the second head adds
+    torch.testing.assert_close(smaller(x), module(x))
+    assert last.in_features == WIDTH
+    small = smaller.attn
+    assert {name: vars(small)[name] for name in vars(module.attn) if "heads" in name} == {
+        name: HEADS - 1 for name in vars(module.attn) if "heads" in name
+    }
+
+
+@pytest.mark.parametrize("kind", [Fused, Window, Separate, Split])
+def test_the_width_around_an_attention_is_still_its_own_group(kind):
+    torch.manual_seed(0)
+    module, x = Block(kind()).eval(), torch.randn(1, 5, 8)
+    groups = channel_groups(module, x, heads=True)
+    (stream,) = [group for group in groups if "embed" in group.layers]
+    assert len(stream.units) == WIDTH
+    smaller = remove_channels(module, x, {stream.name: [0, 5]}, groups)
+    assert smaller.embed.out_features == WIDTH - 2
+    assert smaller(x).shape == (1, 3)
+
+
+def test_counts_stay_where_no_projection_shrinks():
+    block = Fused()
+    resize_attention(block, {"proj": (24, 12)})
+    resize_attention(block, {"qkv": (72, 72)})
+    assert (block.num_heads, block.attn_dim) == (HEADS, WIDTH)
+    resize_attention(block, {"qkv": (72, 54), "proj": (24, 12)})
+    assert (block.num_heads, block.attn_dim) == (3, 18)
+    resize_attention(block, {"qkv": (54, 53)})  # no whole number of heads
+    assert (block.num_heads, block.attn_dim) == (3, 18)
