@@ -22,7 +22,7 @@ from edgekd.data.streamed import Streamed
 from edgekd.data.tasks import NO_LABEL, Task, task_of
 from edgekd.data.tasks.classification import CLASSIFICATION, Classification
 from edgekd.errors import InputError, nearest, raise_all
-from edgekd.factories import find_callable
+from edgekd.factories import find_callable, importable
 from edgekd.values.recipe import DataTable
 from edgekd.values.tables import build
 from edgekd.values.tree import described
@@ -143,7 +143,8 @@ def _how(table: DataTable, folder: Path) -> How:
 
 
 def _read(table: DataTable, folder: Path, how: How) -> Source:
-    asked = None if table.task is None else task_of(table.task, "data.task")
+    with importable(folder):
+        asked = None if table.task is None else task_of(table.task, "data.task")
     if table.parts is not None:
         return read_parts(table.parts, "the data", "data", asked, how)
     if table.source.endswith(".npz"):

@@ -85,6 +85,9 @@ def targets_of(y: Tensor, task: Task, where: str) -> Tensor:
         if _not_integer(y):
             allowed = "integers starting at 0"
             raise InputError(f"labels are {_not_integer(y)}", where=where, allowed=allowed)
+    if task.keeps_targets:
+        check_finite(y, f"{where}: y")
+        return y.float() if y.is_floating_point() else y.long()
     if not task.integer:
         check_finite(y, f"{where}: y")
         return y.float()

@@ -1,5 +1,8 @@
 """Accuracy of the deployed file itself over a whole test set: the mean of its task's score."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -8,25 +11,44 @@ from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.devices import Device, Options
 from edgekd.errors import ToolError
-from edgekd.measure.outputs import main_output
+from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.resampling import DRAWS, interval, means
 from edgekd.values.artifact import Artifact
 from edgekd.values.measurement import Kind, Measurement
-from edgekd.values.tree import leaves
+from edgekd.values.tree import Tree, leaves, mapped, rows
+
+WHOLE_DRAWS = 200
+"""Draws of the bootstrap for a metric that is computed over all samples each time."""
+
+
+@dataclass(frozen=True, eq=False)
+class WholeScore:
+    """A metric over all `count` samples, and its values `drawn` (WHOLE_DRAWS,) over samples drawn
+    with replacement, the same ones for every model."""
+
+    value: float
+    count: int
+    drawn: np.ndarray
+
+
+Scores = np.ndarray | WholeScore
+"""(N,) the score of each sample, or one for all."""
 
 
 def accuracy_measurement(
-    scores: np.ndarray, device: str, kind: Kind = "measured", metric: str = "top-1"
+    scores: Scores, device: str, kind: Kind = "measured", metric: str = "top-1"
 ) -> Measurement:
     """The mean score (N,) of a model with its bootstrap interval; `metric` is the name of the
     mean."""
+    if isinstance(scores, WholeScore):
+        return _share("accuracy", scores.value, scores.drawn, scores.count, device, kind, metric)
     value = float(scores.mean())
     return _share("accuracy", value, means(scores), len(scores), device, kind, metric)
 
 
 def drop_measurement(
-    original: np.ndarray,
-    scores: np.ndarray,
+    original: Scores,
+    scores: Scores,
     device: str,
     kind: Kind = "measured",
     metric: str = "top-1",
@@ -36,6 +58,12 @@ def drop_measurement(
     Below 0 the model is better. The interval resamples pairs, so samples that both models get right
     or both get wrong don't widen it.
     """
+    if isinstance(scores, WholeScore) and isinstance(original, WholeScore):
+        fall, falls = original.value - scores.value, original.drawn - scores.drawn
+        facts = (100.0 * fall, 100.0 * falls, scores.count)
+        return _share("accuracy_drop", *facts, device, kind, metric)
+    assert isinstance(scores, np.ndarray)
+    assert isinstance(original, np.ndarray)
     count = len(scores)
     change = original.astype(np.float64) - scores.astype(np.float64)
     if not _whole(change):
@@ -50,39 +78,47 @@ def drop_measurement(
     )
 
 
-def scores_of(
-    outputs: np.ndarray, y: np.ndarray, place: str, task: Task = CLASSIFICATION
-) -> np.ndarray:
-    """Each sample's score (N,), from 0 to 1, for outputs (N, ...) and targets (N, ...).
+def scores_of(outputs: Any, y: np.ndarray, place: str, task: Task = CLASSIFICATION) -> Scores:
+    """Each sample's score (N,), from 0 to 1, for outputs (N, ...) and targets (N, ...); or one for
+    all of them, if the task's metric is not a mean over samples.
 
     Raises `ToolError` for outputs that are not finite or don't fit the task: the runtime that
     returned them has failed.
     """
-    found = torch.from_numpy(np.ascontiguousarray(outputs))
+    found = mapped(lambda part: torch.as_tensor(np.ascontiguousarray(part)), outputs)
     targets = torch.from_numpy(np.ascontiguousarray(y))
-    if len(outputs) != len(y):
-        shape = tuple(outputs.shape)
-        raise ToolError(f"outputs of shape {shape} for {len(y)} samples", where=place)
-    if not np.isfinite(outputs).all():
+    shapes = ", ".join(str(tuple(part.shape)) for part in leaves(found))
+    if any(len(part) != len(y) for part in leaves(found)):
+        raise ToolError(f"outputs of shape {shapes} for {len(y)} samples", where=place)
+    if not all(bool(part.isfinite().all()) for part in leaves(found)):
         raise ToolError("the outputs contain NaN or infinity", where=place)
     try:
-        scores = task.score(found, targets)
+        scores = task.judged(found, targets).double()
+        return scores.numpy() if scores.dim() else _resampled(task, found, targets, float(scores))
     except (RuntimeError, IndexError, ValueError) as error:
         raise ToolError(
-            f"outputs of shape {tuple(outputs.shape)} do not fit {task.name}: {error}",
-            where=place,
+            f"outputs of shape {shapes} do not fit {task.name}: {error}", where=place
         ) from error
-    return scores.double().numpy()
+
+
+def _resampled(task: Task, outputs: Tree, y: torch.Tensor, value: float) -> WholeScore:
+    """The metric over all samples, and over draws of as many with replacement."""
+    random, drawn = np.random.default_rng(0), []
+    for _ in range(WHOLE_DRAWS):
+        index = torch.from_numpy(random.integers(0, len(y), len(y)))
+        drawn.append(float(task.judged(rows(outputs, index), y[index])))
+    return WholeScore(value, len(y), np.array(drawn))
 
 
 def evaluate_artifact(
     device: Device, artifact: Artifact, samples: Samples, options: Options
-) -> tuple[Measurement, np.ndarray]:
+) -> tuple[Measurement, Any]:
     """Run a file over all samples on a device; returns its accuracy and its main output
     (N, ...)."""
     found = device.infer(artifact, [x.numpy() for x in leaves(samples.x)], options)
-    outputs = found[main_output([info.name for info in artifact.outputs])]
     task = samples.task
+    outputs = task.main(tree_of_outputs(artifact, found, ()))
+    outputs = mapped(lambda part: part.numpy(), outputs)
     scores = scores_of(outputs, samples.y.numpy(), str(artifact.path), task)
     return accuracy_measurement(scores, device.name, device.kind, task.metric), outputs
 

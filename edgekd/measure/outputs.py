@@ -2,12 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
+
 from edgekd.measure.parity import Parity
+from edgekd.values.artifact import Artifact
+from edgekd.values.tree import OutputName, Tree, leaves, like
 
 
-def main_output(names: Sequence[str]) -> int:
-    """The position of the output that the task reads: "logits" where there is one, else the
-    first."""
+def tree_of_outputs(artifact: Artifact, arrays: Sequence[np.ndarray], form: Tree) -> Tree:
+    """A file's outputs in the structure of `form`, or by the file's own names if that has another
+    number of outputs."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    if len(leaves(form)) == len(tensors):
+        return like(form, tensors)
+    if len(tensors) == 1:
+        return tensors[0]
+    return {info.name: tensor for info, tensor in zip(artifact.outputs, tensors, strict=True)}
+
+
+def main_output(names: Sequence[str], wanted: OutputName = None) -> int:
+    """The position of the output that the task reads: the one it wants, by name or position, else
+    "logits" where there is one, else the first."""
+    if isinstance(wanted, int):
+        return wanted % len(names)
+    if wanted is not None and wanted in names:
+        return list(names).index(wanted)
     return list(names).index("logits") if "logits" in names else 0
 
 

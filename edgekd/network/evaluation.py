@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd.data.samples import Samples
 from edgekd.values.tree import Tree, as_float, chunks, concatenated, moved
@@ -22,7 +22,10 @@ def predict(module: nn.Module, inputs: Samples | Tree, batch: int = 256) -> Tree
 
 def evaluate(module: nn.Module, samples: Samples, batch: int = 256) -> float:
     """The mean of the task's score; for classification, top-1 accuracy."""
-    scores = []
+    scores: list[Tensor] = []
+    if samples.task.judges_whole:
+        outputs = samples.task.main(predict(module, samples, batch))
+        return float(samples.task.judged(outputs, samples.y).mean())
     with evaluating(module), torch.no_grad():
         for x, y in samples.batches(batch):
             scores.append(samples.task.score(samples.task.main(_run(module, x)), y))

@@ -20,6 +20,7 @@ from edgekd.run.proof import TeacherOutputs, prove
 from edgekd.run.reporting import make_report, write_results
 from edgekd.stages import Progress
 from edgekd.store import code_key, exclusive, key_of
+from edgekd.values.tree import concatenated, leaves, like
 
 
 def run_plan(plan: Plan, progress: Progress) -> Report:
@@ -84,8 +85,11 @@ def _original(plan: Plan) -> TeacherOutputs:
     if stored is None:
         with torch.no_grad():
             parts = [plan.original.logits(x) for x, _ in test.as_shown.batches(500)]
-        outputs = torch.cat(parts).numpy()
+        arrays = [leaf.numpy() for leaf in leaves(concatenated(parts))]
         stored = plan.store.publish(
-            "original", key, lambda folder: np.save(folder / "outputs.npy", outputs)
+            "original", key, lambda folder: np.savez(folder / "outputs.npz", *arrays)
         )
-    return TeacherOutputs(np.load(stored / "outputs.npy"), test.y.numpy(), plan.data.task)
+    with np.load(stored / "outputs.npz") as kept, torch.no_grad():
+        tensors = [torch.from_numpy(kept[name]) for name in kept.files]
+        form = plan.original.logits(test.first(1).shown)
+    return TeacherOutputs(like(form, tensors), test.y.numpy(), plan.data.task)

@@ -67,7 +67,7 @@ def run_stage(
         outputs = predict(result.module, plan.data.test)
     seconds = time.perf_counter() - started
     task, cost = plan.data.task, totals(result.module, result.example)
-    main = task.main(outputs).numpy()
+    main = task.main(outputs)
     scores = scores_of(main, plan.data.test.y.numpy(), planned.kind, task)
     accuracy = accuracy_measurement(scores, "host", metric=task.metric)
     report = StageReport(

@@ -256,7 +256,7 @@ class Compared:
     def of(cls, task: Task, outputs: Any, answers: list[Any], y: Tree | None) -> "Compared":
         """One row per decision (`Task.rows`), without rows that have no label; the outputs as they
         are if the task has no rows. If no row has a label, all labels are `NO_LABEL`."""
-        mine = None if task.reads_all else task.rows(outputs)
+        mine = task.rows(outputs) if isinstance(outputs, Tensor) else None
         if mine is None:
             return cls(outputs, answers, y)
         theirs = [rows for rows in map(task.rows, answers) if rows is not None]
@@ -303,7 +303,7 @@ class _LiveTeachers:
             return None
         outputs = teacher.outputs if isinstance(teacher, ModuleTeacher) else Outputs()
         with torch.no_grad():
-            logits = outputs.logits(network.to(leaves(x)[0].device)(x)) / temperature
+            logits: Tensor = outputs.logits(network.to(leaves(x)[0].device)(x)) / temperature
         self.answers[id(teacher)] = logits
         # A copy: a loss may run the teacher again on other inputs, and the taps see that too.
         self._outputs[id(teacher)] = dict(self._taps[id(teacher)].outputs)

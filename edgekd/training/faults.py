@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd.data.inputs import Held
 from edgekd.data.samples import Data, Samples, is_image
@@ -17,7 +17,7 @@ from edgekd.training.losses import FeatureLoss, OutputLoss, ResponseLoss
 from edgekd.training.teachers import Teacher
 from edgekd.training.teaching import Teaching
 from edgekd.training.terms import Term, bridge, fit_outputs, paired, source_of
-from edgekd.values.tree import described, leaf, leaves, rows
+from edgekd.values.tree import described, leaf, leaf_names, leaves, rows
 
 
 def data_faults(data: Data, where: str) -> list[EdgekdError]:
@@ -230,10 +230,15 @@ def output_faults(
     and a black box if the loss has to run the network."""
     known = layer_names(student)
     place = f"{term.where}: weight"
-    missing = [no_such_layer(name, known, place) for name in term.tapped if name not in known]
-    if missing or isinstance(term.loss, ResponseLoss):
+    missing: list[InputError] = [
+        no_such_layer(name, known, place) for name in term.tapped if name not in known
+    ]
+    if not missing and term.output is None:
+        missing = _unchosen_output(term, student, data)
+    if missing or (isinstance(term.loss, ResponseLoss) and term.output is None):
         return list(missing)
-    if "teacher_network" in term.loss.needs and teachers and teachers[0].module is None:
+    needs = () if isinstance(term.loss, ResponseLoss) else term.loss.needs
+    if "teacher_network" in needs and teachers and teachers[0].module is None:
         message = f"'{term.name}' runs the teacher, but {teachers[0].name} is a black box"
         hint = "use a teacher from a factory or a program"
         return [InputError(message, where=term.where, hint=hint)]
@@ -244,6 +249,18 @@ def output_faults(
     except EdgekdError as fault:
         return [fault]
     return []
+
+
+def _unchosen_output(term: Term, student: nn.Module, data: Data) -> list[InputError]:
+    """A fault for a loss on one output if the task reads several."""
+    with evaluating(student), torch.no_grad():
+        outputs = data.task.main(student(data.example))
+    if isinstance(outputs, Tensor):
+        return []
+    message = f"'{term.name}' compares one output, and the task reads several"
+    names = ", ".join(leaf_names(outputs))
+    hint = "say which: output = 'NAME'"
+    return [InputError(message, where=term.where, allowed=names, hint=hint)]
 
 
 def _other_output_faults(

@@ -16,7 +16,7 @@ from edgekd.training.checkpoint import read_tensors, write_tensors
 from edgekd.training.context import Context
 from edgekd.training.loop import Batch
 from edgekd.training.teachers import Teacher
-from edgekd.values.tree import OutputName, Tree, moved
+from edgekd.values.tree import OutputName, Tree, mapped, moved
 
 BATCH = 512
 
@@ -26,7 +26,7 @@ def teacher_logits(teacher: Teacher, x: Tree, output: OutputName = None) -> Any:
     another output than the one that the task reads."""
     with torch.no_grad():
         logits = teacher.logits(x) if output is None else teacher.logits(x, output)
-        return logits.clone() if logits.is_inference() else logits.detach()
+        return mapped(lambda part: part.clone() if part.is_inference() else part.detach(), logits)
 
 
 @contextmanager

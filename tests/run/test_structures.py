@@ -108,3 +108,42 @@ def test_an_output_of_a_loss_that_is_not_there_is_refused_by_the_plan():
             target="x86",
             stages=[{"kind": "distill", "epochs": 1, "losses": losses}],
         )
+
+
+def f1(outputs: dict[str, Tensor], y: Tensor) -> float:
+    found = outputs["logits"].argmax(1)
+    hits = float(((found == 1) & (y == 1)).sum())
+    return 2 * hits / max(1.0, float((found == 1).sum() + (y == 1).sum()))
+
+
+def both(outputs: dict[str, Tensor], y: Tensor) -> Tensor:
+    rest = outputs["embedding"].square().mean()
+    return nn.functional.cross_entropy(outputs["logits"], y) + rest
+
+
+@pytest.mark.slow
+def test_a_task_of_functions_reads_every_output_of_the_deployed_file(tmp_path: Path):
+    from edgekd.data.tasks.own import own
+
+    test = sentences(64, 2)
+    report = edgekd.compress(
+        Sentence(),
+        data={"train": sentences(192, 1), "test": test, "task": own(f1, loss=both)},
+        target="x86",
+        stages=[
+            {"kind": "distill", "epochs": 1, "losses": [{"name": "kl", "output": "logits"}]},
+            {"kind": "quantize", "method": "calibrate"},
+        ],
+        out=tmp_path / "out",
+        quick=True,
+    )
+    file = next(each for each in report.targets[0].artifacts if each.format == "onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / file.path))
+    arrays = session.run(None, {name: leaf.numpy() for name, leaf in test[0].items()})
+    named = dict(zip(["logits", "embedding"], map(torch.from_numpy, arrays), strict=True))
+    assert file.accuracy == pytest.approx(f1(named, test[1]))
+    assert file.accuracy_ci is not None
+    assert file.accuracy_ci[0] <= file.accuracy <= file.accuracy_ci[1]
+    assert report.data.metric == "f1"

@@ -38,7 +38,9 @@ class Task(ABC):
     """What outputs and targets mean. Its fields are what a recipe's table may set.
 
     `output` is the output that the task reads, by name or position, if a network has several: by
-    default the only one, or that called "logits". A task with `reads_all` gets the whole tree.
+    default the only one, or that called "logits". A task with `reads_all` gets the whole tree. One
+    that `judges_whole` may have a metric that is not a mean over samples; one that `keeps_targets`
+    reads integers and real numbers alike.
 
     `integer` targets count classes from 0, with `NO_LABEL` if the task allows gaps; other targets
     are real numbers. `moves` says that mirroring or shifting an image leaves its target correct,
@@ -49,6 +51,8 @@ class Task(ABC):
     output: str | int | None = field(default=None, kw_only=True)
     metric: ClassVar[str]
     reads_all: ClassVar[bool] = False
+    judges_whole: ClassVar[bool] = False
+    keeps_targets: ClassVar[bool] = False
     integer: ClassVar[bool] = True
     moves: ClassVar[bool] = False
     smooths: ClassVar[bool] = False
@@ -75,6 +79,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """(B,) float64: each sample's quality, 0 to 1. Not differentiated."""
+
+    def judged(self, outputs: Any, y: Tensor) -> Tensor:
+        """(B,) the scores, or one number if the metric is not a mean over samples."""
+        return self.score(outputs, y)
 
     @abstractmethod
     def decode(self, outputs: Tensor) -> Tensor:
@@ -124,9 +132,9 @@ class Task(ABC):
 def task_of(given: str | Mapping[str, Any], where: str) -> Task:
     """The task that a recipe names, or describes in a table with its `name` and parameters."""
     table = {"name": given} if isinstance(given, str) else dict(given)
-    name = table.pop("name", None)
+    name = table.pop("name", "own" if "metric" in table else None)
     if not isinstance(name, str):
-        hint = "task = { name = 'keypoints', radius = 2.0 }"
+        hint = "task = { name = 'keypoints', radius = 2.0 }, or a metric = 'module:function'"
         raise InputError(
             "the task has no 'name'", where=where, allowed=", ".join(TASKS.names()), hint=hint
         )

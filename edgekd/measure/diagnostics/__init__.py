@@ -193,6 +193,8 @@ def diagnostics_of(
             faults.extend(error.faults)
             continue
         reason = diagnostic.fault(data.task, data)
+        if data.task.judges_whole and isinstance(diagnostic, OfOutputs):
+            reason = f"it compares single samples, which the task {data.task.name} does not judge"
         if reason or name in made:
             faults.append(InputError(reason or f"'{name}' is listed twice", where=place))
         else:

@@ -15,6 +15,7 @@ from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError
 from edgekd.measure.budgets import format_budget, merge_budgets
 from edgekd.measure.diagnostics import Diagnostic
+from edgekd.network.evaluation import evaluating
 from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled
 from edgekd.stages import Context, Progress, Stage
@@ -23,6 +24,7 @@ from edgekd.training.teachers import Teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
 from edgekd.values.target import Target
+from edgekd.values.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Plan:
     start_network: Network
     original: Teacher
     teachers: tuple[Teacher, ...]
-    calibration: torch.Tensor
+    calibration: Tree
     targets: tuple[PlannedTarget, ...]
     warnings: tuple[str, ...]
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)
@@ -98,6 +100,12 @@ class Plan:
     def store(self) -> Store:
         """The store of finished stages in this output folder."""
         return Store(self.request.out / "stages", self.request.resume)
+
+    @cached_property
+    def output_form(self) -> Tree:
+        """The network's outputs for one sample: their structure and names."""
+        with evaluating(self.start.module), torch.no_grad():
+            return self.start.module(self.start.example)
 
     def context(self, target: Target, work: Path, progress: Progress) -> Context:
         """The context that a stage of this plan runs in."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +11,14 @@ import torch
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.measure.accuracy import (
+    Scores,
     accuracy_measurement,
     drop_measurement,
     mean_measurement,
     scores_of,
 )
 from edgekd.measure.diagnostics import Finding
-from edgekd.measure.outputs import main_output
+from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.parity import Parity
 from edgekd.network.evaluation import predict
 from edgekd.run.compiled import Compiled
@@ -38,16 +41,16 @@ SAME_NUMBERS = "computes_as"
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """The trained model's main output (N, ...) on the test set, with its targets (N, ...): what
-    every artifact is compared with."""
+    """What the task reads of the trained model's outputs (N, ...) on the test set, with its targets
+    (N, ...): what every artifact is compared with."""
 
-    outputs: np.ndarray
+    outputs: Any
     y: np.ndarray
     task: Task = CLASSIFICATION
 
-    @property
-    def scores(self) -> np.ndarray:
-        """(N,) each test sample's score, 0 to 1."""
+    @cached_property
+    def scores(self) -> Scores:
+        """(N,) each test sample's score, 0 to 1, or one for all of them."""
         return scores_of(self.outputs, self.y, "the trained model", self.task)
 
 
@@ -92,9 +95,10 @@ def proof_of(
         return Proof(gone[0], gone[1], None, None, reason=reason)
     inputs = plan.data.test.x
     everything = _run(target, place, artifact, inputs)
-    outputs = everything[main_output([info.name for info in artifact.outputs])]
     reference = predict(each.reference.module, plan.data.test) if each.reference else None
     task = original.task
+    form = plan.output_form if reference is None else reference
+    outputs = task.main(tree_of_outputs(artifact, everything, form))
     scores = scores_of(outputs, original.y, str(artifact.path), task)
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)
     return Proof(
@@ -108,7 +112,7 @@ def proof_of(
         NO_REFERENCE if reference is None else "",
         (
             *_further(place, task, outputs, original.y),
-            *_played(target, place, artifact, task),
+            *_played(plan, target, place, artifact),
         ),
         _diagnosed(plan, target, place, each, outputs, original),
     )
@@ -119,24 +123,23 @@ def _diagnosed(
     target: Target,
     place: Place,
     each: Compiled,
-    outputs: np.ndarray,
+    outputs: Any,
     original: TeacherOutputs,
 ) -> tuple[Finding, ...]:
     """The diagnostics of a deployed file; the teacher's own file has none."""
     if each.is_baseline:
         return ()
-    run = _runner(target, place, each.artifact)
+    run = _runner(plan, target, place, each.artifact)
     name = each.artifact.path.name
     return file_findings(plan, name, place.kind, outputs, original.outputs, run)
 
 
-def _runner(target: Target, place: Place, artifact: Artifact) -> Callable[[Tree], torch.Tensor]:
-    """The file's main output as a function of a tree of inputs (B, ...)."""
+def _runner(plan: Plan, target: Target, place: Place, artifact: Artifact) -> Callable[[Tree], Any]:
+    """What the task reads of the file's outputs, as a function of a tree of inputs (B, ...)."""
 
-    def run(x: Tree) -> torch.Tensor:
+    def run(x: Tree) -> Any:
         outputs = _run(target, place, artifact, x)
-        main = outputs[main_output([info.name for info in artifact.outputs])]
-        return torch.from_numpy(np.ascontiguousarray(main))
+        return plan.data.task.main(tree_of_outputs(artifact, outputs, plan.output_form))
 
     return run
 
@@ -146,17 +149,14 @@ def _run(target: Target, place: Place, artifact: Artifact, x: Tree) -> tuple[np.
     return place.device.infer(artifact, arrays, options_for(target, artifact))
 
 
-def _agreement(task: Task, outputs: np.ndarray, others: np.ndarray) -> float:
+def _agreement(task: Task, outputs: Any, others: Any) -> float:
     """How far the outputs say what others do, 0 to 1."""
-    mine, theirs = (torch.from_numpy(np.ascontiguousarray(each)) for each in (outputs, others))
-    return float(task.agreement(mine, theirs).double().mean())
+    return float(task.agreement(outputs, others).double().mean())
 
 
-def _further(
-    place: Place, task: Task, outputs: np.ndarray, y: np.ndarray
-) -> tuple[Measurement, ...]:
+def _further(place: Place, task: Task, outputs: Any, y: np.ndarray) -> tuple[Measurement, ...]:
     """What else the task tells of each sample."""
-    told = task.extra_metrics(torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
+    told = task.extra_metrics(outputs, torch.from_numpy(y))
     return tuple(
         mean_measurement(
             metric, values.numpy(), place.device.name, place.kind, f"over {len(values)} samples"
@@ -166,10 +166,10 @@ def _further(
 
 
 def _played(
-    target: Target, place: Place, artifact: Artifact, task: Task
+    plan: Plan, target: Target, place: Place, artifact: Artifact
 ) -> tuple[Measurement, ...]:
     """What the task finds by letting the file act."""
-    run = _runner(target, place, artifact)
+    run, task = _runner(plan, target, place, artifact), plan.data.task
     return tuple(
         mean_measurement(
             metric, values.numpy(), place.device.name, place.kind, f"{len(values)} episodes"

@@ -21,7 +21,7 @@ from edgekd.quant.inspection import output_scale
 from edgekd.run.compiled import Compiled
 from edgekd.run.proof.place import Place, options_for
 from edgekd.values.target import Target
-from edgekd.values.tree import Tree, leaves, named_leaves, rows
+from edgekd.values.tree import Tree, leaves, like, named_leaves, rows
 
 TOLERANCE = {
     "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,
@@ -56,12 +56,13 @@ def parity_of(
             where=str(each.artifact.path),
             allowed=", ".join(expected),
         )
-    main = list(expected)[main_output(list(expected))]
+    main = list(expected)[main_output(list(expected), task.output)]
     found = {}
     for index, (name, values) in enumerate(expected.items()):
         parity = _compared(target, each, outputs[index], values, index)
         if name == main and task != CLASSIFICATION:
-            agreement = float(task.agreement(_tensor(outputs[index]), values).double().mean())
+            mine = like(reference, [_tensor(array) for array in outputs])
+            agreement = float(task.agreement(task.main(mine), task.main(reference)).mean())
             parity = parity.model_copy(update={"top1_agreement": agreement})
         if parity.verdict == "fail":
             output = _Output(index, outputs[index], values)

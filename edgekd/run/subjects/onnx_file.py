@@ -30,6 +30,7 @@ from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import Target
+from edgekd.values.tree import Tree
 
 NOT_COUNTED = "the layers of an ONNX file are not counted"
 
@@ -125,7 +126,7 @@ class BlackBox(nn.Module):
         super().__init__()
         self.teacher = teacher
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tree) -> Any:
         return self.teacher.logits(x)
 
 

@@ -4,11 +4,15 @@ import copy
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
+
 from edgekd.errors import EdgekdError, InputError
+from edgekd.network.evaluation import evaluating
 from edgekd.registry import STAGES
 from edgekd.stages import Context, TrainingStage
 from edgekd.stages.distill.schemes import Scheme, scheme_of
 from edgekd.values.candidate import Candidate
+from edgekd.values.tree import leaves
 
 
 @STAGES.register(paper="https://arxiv.org/abs/1503.02531")
@@ -36,7 +40,22 @@ class Distill(TrainingStage):
             scheme = self._scheme(where)
         except EdgekdError as error:
             return list(error.faults)
-        return scheme.check(candidate.module, self.learning(context, where))
+        fault = None if scheme.any_structure else self._structure_fault(candidate, where)
+        return [fault] if fault else scheme.check(candidate.module, self.learning(context, where))
+
+    def _structure_fault(self, candidate: Candidate, where: str) -> InputError | None:
+        """Why the scheme can't teach this network, if that has several inputs or outputs."""
+        with evaluating(candidate.module), torch.no_grad():
+            outputs = candidate.module(candidate.example)
+        counts = len(leaves(candidate.example)), len(leaves(outputs))
+        if counts == (1, 1):
+            return None
+        return InputError(
+            f"'{self.name}' teaches networks with one input and one output, not "
+            f"{counts[0]} and {counts[1]}",
+            where=f"{where}: scheme",
+            hint='use scheme = "offline", or keep one output: output = "NAME" under [model]',
+        )
 
     def cost(self, context: Context) -> str:
         try:

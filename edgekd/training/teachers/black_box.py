@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,11 +48,11 @@ class BlackBox:
         """None: there are no layers to tap."""
         return None
 
-    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
+    def logits(self, x: Tree, output: OutputName = None) -> Any:
         """(B, ...) for a batch, on the device of `x`."""
         device = leaves(x)[0].device
         with torch.no_grad():
-            return self.outputs.logits(self.predict(moved(x, "cpu")), output).to(device)
+            return moved(self.outputs.logits(self.predict(moved(x, "cpu")), output), device)
 
 
 def in_batches(predict: Predict, size: int | None) -> Predict:

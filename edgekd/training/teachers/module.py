@@ -1,9 +1,10 @@
 """A teacher that is a PyTorch network."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.training.teachers.outputs import Outputs
 from edgekd.values.tree import OutputName, Tree
@@ -25,7 +26,7 @@ class ModuleTeacher:
         """The network, frozen and in eval mode."""
         return self.network
 
-    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
+    def logits(self, x: Tree, output: OutputName = None) -> Any:
         """(B, ...) for a batch on the network's device."""
         with torch.no_grad():
             return self.outputs.logits(self.network(x), output)

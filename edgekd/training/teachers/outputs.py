@@ -1,6 +1,7 @@
 """What a teacher's outputs are: logits, or probabilities that are turned into logits."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError
-from edgekd.values.tree import OutputName, Tree, count, leaf, leaves
+from edgekd.values.tree import OutputName, Tree, as_float, count, leaf, leaves
 
 PROBE = 64
 """How many training samples are used to find out what a teacher's outputs are."""
@@ -27,11 +28,11 @@ class Outputs:
     floor: float = 1e-7
     task: Task = CLASSIFICATION
 
-    def logits(self, raw: Tree, output: OutputName = None) -> Tensor:
+    def logits(self, raw: Tree, output: OutputName = None) -> Any:
         """(B, ...) of float32: the output that the task reads, or another as it is."""
         if output is not None:
             return leaf(raw, output, "teacher").float()
-        main: Tensor = self.task.main(raw).float()
+        main = as_float(self.task.main(raw))
         return torch.log(main + self.floor) if self.probabilities else main
 
     @property
@@ -61,7 +62,7 @@ def outputs_of(
         raise fault
     if not all(bool(torch.isfinite(part).all()) for part in leaves(raw)):
         raise InputError("NaN or infinity in the outputs", where=where)
-    rows = None if task.reads_all else task.rows(main.float())
+    rows = task.rows(main.float()) if isinstance(main, Tensor) else None
     if rows is None:
         return Outputs(False, floor, task)
     sums_to_one = (rows.sum(1) - 1).abs().max() < 1e-2 + classes * floor

@@ -1,8 +1,8 @@
 """The interface of a teacher."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.values.tree import OutputName, Tree
 
@@ -31,5 +31,5 @@ class Teacher(Protocol):
     def module(self) -> nn.Module | None:
         """The network in eval mode with frozen parameters, or None."""
 
-    def logits(self, x: Tree, output: OutputName = None) -> Tensor:
+    def logits(self, x: Tree, output: OutputName = None) -> Any:
         """(B, ...) for a batch, without gradient: the output that the task reads, or another."""

@@ -13,6 +13,8 @@ from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.data.tasks.ctc import CTC, edits
 from edgekd.data.tasks.detection import Detection
 from edgekd.data.tasks.keypoints import Keypoints
+from edgekd.data.tasks.multilabel import Multilabel
+from edgekd.data.tasks.own import own
 from edgekd.data.tasks.policy import Policy
 from edgekd.data.tasks.regression import Regression
 from edgekd.data.tasks.segmentation import Segmentation
@@ -36,6 +38,10 @@ def boxes_at(cells: dict[tuple[int, int], tuple[int, tuple[float, ...]]]) -> Ten
     return outputs
 
 
+def close(outputs: Tensor, y: Tensor) -> Tensor:
+    return (outputs - y).abs().amax(1).double() < 0.1
+
+
 PERFECT: list[tuple[Task, Tensor, Tensor]] = [
     (CLASSIFICATION, sure(torch.tensor([2, 0]), 3), torch.tensor([2, 0])),
     (Policy(), sure(torch.tensor([1, 0]), 2), torch.tensor([1, 0])),
@@ -47,6 +53,8 @@ PERFECT: list[tuple[Task, Tensor, Tensor]] = [
     (Tokens(), sure(torch.tensor([[1, 0, -1]]), 2), torch.tensor([[1, 0, -1]])),
     (CTC(), sure(torch.tensor([[1, 1, 0, 1, 2]]), 3), torch.tensor([[1, 1, 2, -1]])),
     (Regression(), torch.tensor([[1.0, -2.0]]), torch.tensor([[1.0, -2.0]])),
+    (Multilabel(), torch.tensor([[2.0, -2.0], [-2.0, 2.0]]), torch.tensor([[1, 0], [0, 1]])),
+    (own(close, loss=F.mse_loss), torch.eye(3), torch.eye(3)),
     (
         Keypoints(),
         0.15 * sure(torch.tensor([[5, 0]]), 12).view(1, 2, 3, 4),
@@ -65,7 +73,9 @@ IDS = [task.name for task, _, _ in PERFECT]
 def test_right_outputs_score_one_and_agree_with_themselves(task, outputs, y):
     assert task.score(outputs, y).tolist() == [1.0] * len(y)
     assert task.agreement(outputs, outputs).tolist() == [1.0] * len(y)
-    classes = {"keypoints": 0, "regression": 0, "detection": 2}.get(task.name, task.classes_in(y))
+    classes = {"keypoints": 0, "regression": 0, "detection": 2, "own": 0}.get(
+        task.name, task.classes_in(y)
+    )
     assert task.target_faults(y, classes, "here") == []
     assert task.output_fault(outputs, y, classes, "here") is None
 

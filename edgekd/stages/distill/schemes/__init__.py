@@ -35,9 +35,11 @@ class Scheme(Value):
     """One way of teaching a student; its fields are what a recipe's table may set.
 
     `example` holds the keys that its table requires, `around` the other parts of a recipe that it
-    needs, as TOML; `edgekd methods` shows both.
+    needs, as TOML; `edgekd methods` shows both. `any_structure` says that networks may have several
+    inputs and outputs.
     """
 
+    any_structure: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]] = {}
     around: ClassVar[str] = ""
 

@@ -86,4 +86,5 @@ def frozen(teacher: Teacher) -> Iterator[nn.Module]:
 def differentiable(teacher: Teacher, network: nn.Module, x: Tree) -> Tensor:
     """A frozen teacher's logits (B, classes), with a gradient towards `x`."""
     outputs = teacher.outputs if isinstance(teacher, ModuleTeacher) else Outputs()
-    return outputs.logits(network.to(leaves(x)[0].device)(x))
+    logits: Tensor = outputs.logits(network.to(leaves(x)[0].device)(x))
+    return logits

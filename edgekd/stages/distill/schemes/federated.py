@@ -12,7 +12,7 @@ from torch import nn
 
 from edgekd.data.load import load_data
 from edgekd.data.npz import npy_bytes
-from edgekd.data.samples import Augmentation, Data
+from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.data.seeds import derive_seed, seeded
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.evaluation import predict
@@ -146,6 +146,7 @@ class Federated(Scheme):
         shares = dirichlet_shares(train.y[order], self.clients, self.concentration, context.seed)
         private = [only(context.data, train.take(order[part])) for part in shares]
         nameless = public_samples.relabelled(torch.zeros(len(public_samples), dtype=torch.int64))
+        nameless = Samples(nameless.inputs, nameless.y)  # recorded logits are in this order
         public = only(context.data, nameless, context.data.validation)
         return _unchanged(public), private
 

@@ -46,6 +46,8 @@ weights = "second.safetensors"
     fusion: Literal["mean", "weighted", "confidence", "entropy", "attention"] = "confidence"
     width: PositiveInt = 32
 
+    any_structure: ClassVar[bool] = True
+
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         faults = check_teaching(student, context)
         if len(context.teachers) < 2:

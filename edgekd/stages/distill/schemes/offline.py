@@ -1,5 +1,7 @@
 """Offline: the teachers are frozen, the student learns from them."""
 
+from typing import ClassVar
+
 from torch import nn
 
 from edgekd.errors import EdgekdError
@@ -15,6 +17,8 @@ class Offline(Scheme):
 
     Hinton et al. 2015. Several teachers' softened probabilities are averaged by their weights.
     """
+
+    any_structure: ClassVar[bool] = True
 
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         return check_teaching(student, context)

@@ -1,0 +1,214 @@
+"""A task of the user's own: a loss, a metric and a decoder, each a function that a recipe names."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.data.tasks import Task
+from edgekd.errors import EdgekdError, InputError, MissingPackage, summary_of
+from edgekd.factories import find_callable
+from edgekd.installed import has_module
+from edgekd.registry import TASKS
+from edgekd.values.tree import Tree, count, leaves
+
+Function = str | Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Own(Task):
+    """What the user's functions say; see `own`. Targets keep their type: integers in int64, other
+    numbers in float32."""
+
+    judge: Callable[..., Any]
+    title: str
+    teaches: Callable[..., Any] | None = None
+    decodes: Callable[..., Any] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    better: Literal["higher", "lower"] = "higher"
+    judges_whole: ClassVar[bool] = True
+    has_rows: ClassVar[bool] = True
+    keeps_targets: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        """What results depend on: the functions with the content of their files."""
+        functions = [_identity(each) for each in (self.judge, self.teaches, self.decodes)]
+        return f"Own({functions}, {sorted(self.arguments.items())}, {self.better}, {self.output})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Own) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The metric's name."""
+        return self.title if self.better == "higher" else f"1 - {self.title}"
+
+    @property
+    def reads_all(self) -> bool:  # type: ignore[override]
+        """Whether the functions get every output: unless one is named."""
+        return self.output is None
+
+    def label_loss(self, outputs: Any, y: Tensor, smoothing: float = 0.0) -> Tensor:
+        """The user's loss, or zero without one."""
+        if self.teaches is None:
+            return leaves(outputs)[0].sum() * 0.0
+        value = self.teaches(outputs, y)
+        if not isinstance(value, Tensor) or value.dim():
+            raise InputError(
+                f"the loss gives {_form(value)}", where="data.task: loss", allowed="a scalar tensor"
+            )
+        return value
+
+    def judged(self, outputs: Any, y: Tensor) -> Tensor:
+        """(B,) scores, or one number for all samples, 1 where it is perfect."""
+        decoded = outputs if self.decodes is None else self.decodes(outputs)
+        if inspect.isclass(self.judge):
+            metric: Any = self.judge(**self.arguments)
+            metric.update(decoded, y)
+            value = metric.compute()
+        else:
+            value = self.judge(decoded, y, **self.arguments)
+        found = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+        if found.dim() > 1 or (found.dim() == 1 and len(found) != len(y)):
+            raise InputError(
+                f"the metric gives {_form(found)} for {len(y)} samples",
+                where="data.task: metric",
+                allowed="one number, or one for each sample",
+            )
+        found = found if self.better == "higher" else 1 - found
+        if bool((found > 1 + 1e-9).any()):
+            raise InputError(
+                f"the metric gives {float(found.max()):.4g}",
+                where="data.task: metric",
+                allowed="at most 1, which is perfect",
+                hint='scale it to at most 1, or say better = "lower" if it is an error',
+            )
+        return found.clamp(max=1.0)
+
+    def score(self, outputs: Any, y: Tensor) -> Tensor:
+        """The user's metric where it gives a score for each sample."""
+        found = self.judged(outputs, y)
+        if found.dim():
+            return found
+        raise InputError(
+            f"{self.title} is one number for all samples, not one for each",
+            where="data.task: metric",
+            hint="leave out what compares single samples",
+        )
+
+    def decode(self, outputs: Any) -> Any:
+        """What the user's decoder gives, or the outputs."""
+        return outputs if self.decodes is None else self.decodes(outputs)
+
+    def agreement(self, outputs: Any, others: Any) -> Tensor:
+        """(B,) the cosine between two networks' outputs, at least 0, over all of a sample's
+        floating-point outputs."""
+        mine, theirs = (_flat(tree) for tree in (outputs, others))
+        return F.cosine_similarity(mine, theirs, dim=1, eps=1e-30).clamp(0, 1)
+
+    def rows(self, outputs: Any) -> Tensor | None:
+        """(R, C) of one output (B, C), or (B, C, ...) with one row for each position."""
+        if not isinstance(outputs, Tensor) or outputs.dim() < 2:
+            return None
+        return outputs.movedim(1, -1).flatten(0, -2)
+
+    def classes_in(self, y: Tensor) -> int:
+        """0: there are none to count."""
+        return 0
+
+    def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
+        """NaN or infinity among the targets."""
+        if y.is_floating_point() and not bool(y.isfinite().all()):
+            return [InputError("NaN or infinity among the targets", where=where)]
+        return []
+
+    def output_fault(
+        self, outputs: object, y: Tensor, classes: int, where: str
+    ) -> InputError | None:
+        """What the user's functions raise on these outputs."""
+        for name, function in (("loss", self.label_loss), ("metric", self.judged)):
+            try:
+                function(outputs, y)
+            except InputError as error:
+                return error
+            except Exception as error:
+                message = f"the {name} fails on the network's outputs: {summary_of(error)}"
+                return InputError(message, where=f"{where}: data.task")
+        return None
+
+
+@TASKS.register(paper="the user's own")
+def own(
+    metric: Function,
+    loss: Function | None = None,
+    decode: Function | None = None,
+    metric_arguments: dict[str, Any] = {},  # noqa: B006 - the registry copies it
+    better: Literal["higher", "lower"] = "higher",
+    output: str | int | None = None,
+) -> Own:
+    """A loss, a metric and a decoder of the user's own.
+
+    Each is `package.module:callable`, looked up beside the recipe, or a callable; they get the
+    output that is named, or all of them. `metric(outputs, y)` gives one score for each sample (B,),
+    or one number for all of them; it may also be the name of a torchmetrics class, such as
+    "F1Score", made with `metric_arguments`. With `better = "lower"` the report's accuracy is 1
+    minus it, as for an error rate. `loss(outputs, y)` is a scalar; without it only teachers teach.
+    `decode(outputs)` gives what the metric compares with the targets.
+    """
+    title = metric if isinstance(metric, str) else metric.__name__
+    return Own(
+        judge=_metric(metric),
+        title=title.rpartition(":")[2],
+        teaches=_found(loss, "loss"),
+        decodes=_found(decode, "decode"),
+        arguments=dict(metric_arguments),
+        better=better,
+        output=output,
+    )
+
+
+def _metric(given: Function) -> Callable[..., Any]:
+    if not isinstance(given, str):
+        return given
+    if ":" not in given:
+        if not has_module("torchmetrics"):
+            raise MissingPackage("torchmetrics", "metrics", where="data.task: metric")
+        given = f"torchmetrics:{given}"
+    return find_callable(given, Path(), "data.task: metric")
+
+
+def _found(given: Function | None, name: str) -> Callable[..., Any] | None:
+    return find_callable(given, Path(), f"data.task: {name}") if isinstance(given, str) else given
+
+
+def _identity(function: Callable[..., Any] | None) -> str:
+    """A function's name with a hash of the file that it stands in."""
+    if function is None:
+        return "none"
+    name = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:  # built in, or an object that can be called
+        file = None
+    content = Path(file).read_bytes() if file and Path(file).is_file() else b""
+    return f"{name} {hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _flat(outputs: Tree) -> Tensor:
+    values = [leaf for leaf in leaves(outputs) if leaf.is_floating_point()] or leaves(outputs)
+    return torch.cat([leaf.reshape(count(outputs), -1).double() for leaf in values], 1)
+
+
+def _form(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return type(value).__name__
