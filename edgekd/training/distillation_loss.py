@@ -134,7 +134,11 @@ class DistillationLoss:
 
     def _answers(self, batch: Batch) -> list[Tensor]:
         """Each teacher's logits for the batch; teachers with tapped layers are run for them."""
-        needed = None in self.sources or self.teaching.sample_weights == "disagreement"
+        compared = [
+            term.output is None and source is None
+            for term, source in zip(self.terms, self.sources, strict=True)
+        ]
+        needed = any(compared) or self.teaching.sample_weights == "disagreement"
         answers = []
         for number, teacher in enumerate(self.teachers):
             temperature = self.temperatures[number]
@@ -158,8 +162,9 @@ class DistillationLoss:
             whole = Compared(mine, answers, seen.whole.labels)
             compared = Compared.of(self.data.task, mine, answers, None)
             features = {**seen.features, None: mine}
+            shares = torch.tensor([teacher.weight for teacher in self.teachers])
             seen.others[key] = replace(
-                seen, whole=whole, compared=compared, weights=None, features=features
+                seen, whole=whole, compared=compared, weights=None, features=features, shares=shares
             )
         return seen.others[key]
 
