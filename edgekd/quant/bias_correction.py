@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from edgekd.quant import ops
 from edgekd.quant.constants import constant_of, is_constant, replace_constant
+from edgekd.quant.recurrent_cells import GROUP
 from edgekd.quant.rewrite import DEQUANTIZE, DEQUANTIZE_GROUPS
 from edgekd.values.tree import Tree, leaves, rows
 
@@ -43,7 +44,8 @@ def _channel_mean(node: fx.Node, output: Tensor) -> Tensor:
 
 
 class _Means(fx.Interpreter):
-    """Records the mean output of every layer with weights."""
+    """Records the mean output of every layer with weights, but not of the steps of a recurrent
+    layer: they have one bias together."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
@@ -51,7 +53,7 @@ class _Means(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.target in ops.WEIGHTED:
+        if n.target in ops.WEIGHTED and GROUP not in n.meta:
             self.found[n.name] = _channel_mean(n, result)
         return result
 

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from edgekd.errors import MissingPackage
 from edgekd.quant.bias_correction import correct_biases
+from edgekd.quant.common_grids import grid_groups, share_calibrated
 from edgekd.quant.constants import own_constants
 from edgekd.quant.export import quiet
 from edgekd.quant.fixed_grids import has_fixed_grids, set_fixed_grids
@@ -95,6 +96,7 @@ def _run(
         if ranges == "minmax"
         else RangeEstimatorParametersSet.MEAN_MINMAX
     )
+    groups = grid_groups(graph, quantizer.floats)
     algorithm = ExperimentalPostTrainingQuantization(
         quantizer=_adapter(quantizer),
         subset_size=count(samples),
@@ -108,6 +110,7 @@ def _run(
     quantized = algorithm.apply(graph, build_graph(graph), dataset=dataset)
     result = fx.GraphModule(quantized, quantized.graph)
     fit_weights(result, quantizer.scheme)
+    share_calibrated(result, groups, quantizer.scheme)
     if has_fixed_grids(quantizer.scheme):
         set_fixed_grids(result)
     return result

@@ -64,6 +64,8 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        # A recurrent layer's list of its own parameters, which it rebuilds when it is traced.
+        warnings.filterwarnings("ignore", r"The tensor attributes? self\.(.|\n)*_flat_weights")
         yield
 
 

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from edgekd.errors import InputError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant.constants import is_constant
+from edgekd.quant.recurrent import unroll_recurrent
 
 aten = torch.ops.aten
 
@@ -29,6 +30,7 @@ def functional(program: ExportedProgram, where: str) -> fx.GraphModule:
         program = program.run_decompositions({})
     graph: Any = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
+    unroll_recurrent(graph, where)
     _drop_mutations(graph, where)
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and node.target in _REWRITES:

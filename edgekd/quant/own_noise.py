@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from edgekd.errors import ToolError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.common_grids import grid_groups
 from edgekd.quant.fixed_grids import fixed_grid, has_fixed_grids
 from edgekd.quant.layer_noise import (
     GOOD_DB,
@@ -167,6 +168,7 @@ class _Ideal(fx.Interpreter):
         self.values, self.scheme, self.clips = values, scheme, clips
         self.written = _written(quantized)
         self.integer = {node.name for node in quantized.graph.nodes if has_integers(node)}
+        self.groups = grid_groups(graph)
         self.noises: dict[str, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -182,7 +184,8 @@ class _Ideal(fx.Interpreter):
         self.noises[n.name] = signal_to_noise(value, result)
         if n.name not in self.written:
             return result
-        if self.clips or (has_fixed_grids(self.scheme) and fixed_grid(n) is not None):
+        fixed = has_fixed_grids(self.scheme) and fixed_grid(n) is not None
+        if self.clips or fixed or n.name in self.groups:
             return _on_grid(value, self.written[n.name])
         return _on_ideal_grid(value, self.scheme)
 

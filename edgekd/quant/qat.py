@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
 
+from edgekd.quant.common_grids import share_observed
 from edgekd.quant.export import quiet, switchable
 from edgekd.quant.preparing import NOTES, prepare_graph
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer
@@ -41,6 +42,7 @@ def prepare_qat(
             prepare_qat_pt2e(graph, TargetQuantizer(scheme, (*floats, *start.apart)))
         )
     prepared.meta[NOTES] = start.notes
+    share_observed(prepared, scheme)
     _set_ranges(prepared, samples)
     return prepared.eval()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.observer import (
+    MinMaxObserver,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
 )
@@ -41,6 +42,14 @@ class FixedObserver(MovingAverageMinMaxObserver):  # type: ignore[misc]
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """The grid's scale and zero point."""
         return torch.tensor([self.grid.scale]), torch.tensor([self.grid.zero_point])
+
+
+class ExtremesObserver(MinMaxObserver):  # type: ignore[misc]
+    """Reports the range of all values it has seen; those that share it come one after another."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.averaging_constant = 1.0
 
 
 class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]

@@ -1,0 +1,214 @@
+"""Unrolls recurrent layers into linear layers, sigmoids, tanhs, products and sums.
+
+No runtime has an integer kernel for every recurrent layer, and TVM imports them wrongly. So the
+graph has one copy of the cell for each step of the fixed sequence. The input projections of all
+steps are one matrix product, and all steps read the same weights. `GROUP` in a node's `meta` names
+the values of different steps that belong on one grid: a state that changed its grid at every step
+would drift.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgekd.errors import InputError
+from edgekd.network.fx_names import layer_of
+from edgekd.quant.recurrent_cells import CELLS, STATES, State, Weights, Writer
+
+aten = torch.ops.aten
+
+_SEQUENCES = {
+    aten.lstm.input: "lstm",
+    aten.gru.input: "gru",
+    aten.rnn_tanh.input: "rnn_tanh",
+    aten.rnn_relu.input: "rnn_relu",
+}
+_SINGLE_STEPS = {
+    aten.lstm_cell.default: "lstm",
+    aten.gru_cell.default: "gru",
+    aten.rnn_tanh_cell.default: "rnn_tanh",
+    aten.rnn_relu_cell.default: "rnn_relu",
+}
+_PACKED = {aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data}
+_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
+
+RECURRENT = {*_SEQUENCES, *_SINGLE_STEPS}
+"""The operators of recurrent layers and cells."""
+
+
+def unroll_recurrent(graph: fx.GraphModule, where: str) -> None:
+    """Replace every recurrent layer and cell of a graph by the operators of its steps.
+
+    Raises `InputError` for packed sequences, whose number of steps depends on the data.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target in _PACKED:
+            raise packed_sequence(layer_of(node), where)
+        if node.target in _SEQUENCES:
+            _unroll_layers(graph, node)
+        elif node.target in _SINGLE_STEPS:
+            _write_step(graph, node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def packed_sequence(layer: str, where: str) -> InputError:
+    """The error for a layer that reads a packed sequence."""
+    return InputError(
+        f"recurrent layer '{layer}' reads a packed sequence, whose number of steps depends on the "
+        "data",
+        where=where,
+        hint="pass the padded sequence to the layer and mask its outputs behind the end instead",
+    )
+
+
+def unrolled_steps(graph: fx.GraphModule) -> dict[str, int]:
+    """The number of steps of each recurrent layer in a graph that is not unrolled yet."""
+    steps: dict[str, int] = {}
+    for node in graph.graph.nodes:
+        if node.target in _SEQUENCES:
+            call = _call(node)
+            steps[layer_of(node)] = int(call.x.meta["val"].shape[call.time])
+    return steps
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of a recurrent layer: input, states (layers * directions, B, H), weights."""
+
+    kind: str
+    x: fx.Node
+    states: tuple[fx.Node, ...]
+    weights: tuple[fx.Node, ...]
+    has_biases: bool
+    layers: int
+    directions: int
+    time: int
+    """The dimension of `x` that counts the steps."""
+
+    @property
+    def size(self) -> int:
+        """The number of weights of one direction of one layer."""
+        return len(self.weights) // (self.layers * self.directions)
+
+    def cell(self, number: int) -> Weights:
+        """The weights of the cell with this number: layer * directions + direction."""
+        own = self.weights[number * self.size : (number + 1) * self.size]
+        return Weights(
+            inputs=own[0],
+            hidden=own[1],
+            input_bias=own[2] if self.has_biases else None,
+            hidden_bias=own[3] if self.has_biases else None,
+            projection=own[-1] if self.size in (3, 5) else None,
+        )
+
+
+def _call(node: fx.Node) -> _Call:
+    arguments: tuple[Any, ...] = node.args
+    x, states, weights, has_biases, layers, _, _, bidirectional, batch_first = arguments
+    states = tuple(states) if isinstance(states, list | tuple) else (states,)
+    return _Call(
+        kind=_SEQUENCES[node.target],  # type: ignore[index]
+        x=x,
+        states=states,
+        weights=tuple(weights),
+        has_biases=has_biases,
+        layers=layers,
+        directions=1 + bool(bidirectional),
+        time=1 if batch_first else 0,
+    )
+
+
+def _unroll_layers(graph: fx.GraphModule, node: fx.Node) -> None:
+    call = _call(node)
+    write = Writer(graph, node)
+    x, ends = call.x, []
+    with graph.graph.inserting_before(node):
+        for layer in range(call.layers):
+            outputs = []
+            for direction in range(call.directions):
+                states, last = _run(write, call, x, layer * call.directions + direction)
+                outputs.append(states)
+                ends.append(last)
+            steps = [_joined(write, parts, -1) for parts in zip(*outputs, strict=True)]
+            if layer + 1 < call.layers:
+                x = _stacked(write, steps, call.time)
+    for user in list(node.users):
+        place: Any = user.args[1]
+        with graph.graph.inserting_before(node):
+            if place:
+                value = _stacked(write, [end[place - 1] for end in ends], 0)
+                user.replace_all_uses_with(value)
+                graph.graph.erase_node(user)
+    # The sequence comes last: a layer's output is the last value that it computes.
+    for user in list(node.users):
+        _replace_sequence(graph, user, write, steps, call.time)
+    graph.graph.erase_node(node)
+
+
+def _run(write: Writer, call: _Call, x: fx.Node, number: int) -> tuple[list[fx.Node], State]:
+    """The outputs of one direction of one layer in the order of time, and the last state."""
+    backward = call.directions == 2 and number % 2 == 1
+    cell = CELLS[call.kind](write.named(f"{write.node.name}_{number}"), call.cell(number))
+    projected = cell.project(x)
+    count = int(x.meta["val"].shape[call.time])
+    states = tuple(_initial(write, given, number) for given in call.states)
+    state: State | None = None if states[0] is None else states  # type: ignore[assignment]
+    outputs: list[fx.Node] = []
+    for step in reversed(range(count)) if backward else range(count):
+        state = cell.step(write(aten.select.int, projected, call.time, step), state)
+        outputs.append(state[0])
+    assert state is not None
+    return outputs[::-1] if backward else outputs, state
+
+
+def _initial(write: Writer, states: fx.Node, number: int) -> fx.Node | None:
+    """The state before the first step; None for zeros."""
+    if states.target in _ZEROS:
+        return None
+    return write(aten.select.int, states, 0, number)
+
+
+def _write_step(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace a cell, which computes one step."""
+    arguments: tuple[Any, ...] = node.args
+    x, states, *weights = arguments
+    states = tuple(states) if isinstance(states, list | tuple) else (states,)
+    kind = _SINGLE_STEPS[node.target]  # type: ignore[index]
+    write = Writer(graph, node)
+    with graph.graph.inserting_before(node):
+        cell = CELLS[kind](write.named(node.name), Weights(*weights))
+        known = states[0].target not in _ZEROS
+        result = cell.step(cell.project(x), states if known else None)
+    if STATES[kind] == 1:
+        node.replace_all_uses_with(result[0])
+    for user in list(node.users):
+        user.replace_all_uses_with(result[user.args[1]])
+        graph.graph.erase_node(user)
+    graph.graph.erase_node(node)
+
+
+def _joined(write: Writer, parts: Sequence[fx.Node], dim: int) -> fx.Node:
+    return parts[0] if len(parts) == 1 else write(aten.cat.default, list(parts), dim)
+
+
+def _stacked(write: Writer, parts: Sequence[fx.Node], dim: int) -> fx.Node:
+    deeper = [write(aten.unsqueeze.default, part, dim) for part in parts]
+    return _joined(write, deeper, dim)
+
+
+def _replace_sequence(
+    graph: fx.GraphModule, sequence: fx.Node, write: Writer, steps: list[fx.Node], time: int
+) -> None:
+    """Replace the sequence of outputs; a reader of one step reads it directly."""
+    for user in list(sequence.users):
+        if user.target is aten.select.int and user.args[1] % sequence.meta["val"].dim() == time:
+            user.replace_all_uses_with(steps[user.args[2]])  # type: ignore[index]
+            graph.graph.erase_node(user)
+    if sequence.users:
+        with graph.graph.inserting_before(sequence):
+            sequence.replace_all_uses_with(_stacked(write, steps, time))
+    graph.graph.erase_node(sequence)

@@ -1,0 +1,90 @@
+"""Recurrent layers as unrolled graphs: their values, and what is refused."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.network.calling import take_one_argument
+from edgekd.quant.export import export_graph
+from edgekd.quant.recurrent import RECURRENT
+from edgekd.values.tree import Tree, leaves
+
+X = torch.randn(5, 7, 4, generator=torch.Generator().manual_seed(1))
+
+
+class Net(nn.Module):
+    """All outputs of a recurrent layer: the sequence and the states, the batch first."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y, states = self.layer(x if self.layer.batch_first else x.transpose(0, 1))
+        states = states if isinstance(states, tuple) else (states,)
+        first = y if self.layer.batch_first else y.transpose(0, 1)
+        return first, *(state.transpose(0, 1) for state in states)
+
+
+class Stateful(nn.Module):
+    """A recurrent layer whose state is an input and an output."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        states = [h.transpose(0, 1), c.transpose(0, 1)]
+        y, last = self.layer(x, tuple(states) if isinstance(self.layer, nn.LSTM) else states[0])
+        return y[:, -1], (last[1] if isinstance(self.layer, nn.LSTM) else last).transpose(0, 1)
+
+
+def assert_equal(module: nn.Module, x: Tree) -> None:
+    module.eval()
+    take_one_argument(module)
+    graph = export_graph(module, x)
+    assert not [node for node in graph.graph.nodes if node.target in RECURRENT]
+    expected, found = (leaves(run(x)) for run in (module, graph))
+    for mine, theirs in zip(expected, found, strict=True):
+        torch.testing.assert_close(theirs, mine, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2, "bias": False}])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_an_unrolled_layer_computes_what_the_layer_does(
+    kind: type[nn.RNNBase], options: dict[str, object]
+) -> None:
+    assert_equal(Net(kind(4, 3, batch_first=True, **options)), X)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_two_bidirectional_layers_with_a_projection_are_equal(batch_first: bool) -> None:
+    layer = nn.LSTM(4, 6, 2, bidirectional=True, proj_size=3, batch_first=batch_first)
+    assert_equal(Net(layer), X)
+
+
+def test_a_relu_layer_is_equal() -> None:
+    assert_equal(Net(nn.RNN(4, 3, nonlinearity="relu")), X)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_states_as_inputs_and_outputs_are_equal(kind: type[nn.RNNBase]) -> None:
+    layer = kind(4, 3, 2, batch_first=True, bidirectional=True)
+    states = torch.randn(2, 5, 4, 3)
+    assert_equal(Stateful(layer), {"x": X, "h": states[0], "c": states[1]})
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("given", [True, False])
+def test_cells_are_equal(kind: type[nn.RNNCellBase], given: bool) -> None:
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = kind(4, 3)
+
+        def forward(self, x: Tensor, h: Tensor) -> object:
+            if not given:
+                return self.cell(x) if kind is not nn.LSTMCell else (*self.cell(x), h)
+            return self.cell(x, (h, h + 1) if kind is nn.LSTMCell else h)
+
+    assert_equal(Cell(), {"x": X[:, 0], "h": torch.randn(5, 3)})
