@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-APART = {"all", "dev", "docs", "release", "tflite-runtime", "ultralytics"}
-"""What `all` is not made of: tools for developers, a runtime for boards with an older numpy, and a
-library whose licence is AGPL-3.0."""
+APART = {"all", "datasets", "dev", "docs", "release", "tflite-runtime", "ultralytics"}
+"""What `all` is not made of: tools for developers, a runtime for boards with an older numpy, a
+library whose licence is AGPL-3.0, and one that only those who saved their data with it need."""
 
 
-UNPINNED = {"all", "tflite-runtime", "release", "ultralytics"}
+UNPINNED = {"all", "tflite-runtime", "release", "ultralytics", "datasets"}
 
 
 def pins() -> dict[str, str]:

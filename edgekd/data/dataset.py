@@ -141,8 +141,9 @@ def _listed(stream: Streamed) -> Tensor | None:
         listed = torch.as_tensor(values) if values is not None else None
     except (TypeError, ValueError, RuntimeError):
         return None
-    if listed is None or len(listed) != count or listed.is_floating_point():
+    if listed is None or len(listed) != count:
         return None
     few = spread(count, PROBED)
     _, y = stream.reader.batch([(FIXED, row) for row in few])
-    return listed.long() if torch.equal(listed[few].to(y.dtype), y) else None
+    same = y.shape == listed[few].shape and torch.equal(listed[few].to(y.dtype), y)
+    return listed.to(y.dtype) if same else None

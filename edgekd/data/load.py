@@ -54,6 +54,7 @@ def load_data(table: DataTable, folder: Path) -> Data:
                 hint="a set without labels needs a validation part that has them",
             )
         train, validation = train.take(keep), train.take(hold)
+    _check_steps(table, source.task)
     transform = _transform(table, source, folder)
     augmentation = _augmentation(table, train)
     if transform is not None:
@@ -114,6 +115,22 @@ def _notes(train: Samples, validation: Samples, test: Samples) -> Iterator[str]:
             why = "new random draws in each epoch" if drawn else "read when needed"
             readers = part.inputs.workers
             yield f"{name} is streamed ({why}; up to {readers} worker processes)"
+
+
+def _check_steps(table: DataTable, task: Task) -> None:
+    """`InputError` for steps that would move an image away from its targets."""
+    steps = table.preprocess
+    if task.name in PLACED and (steps.crop or isinstance(steps.resize, int)):
+        raise InputError(
+            f"'crop', and 'resize' to one number, would move images away from their targets "
+            f"({task.name})",
+            where="data.preprocess",
+            allowed="resize = [height, width]",
+        )
+
+
+PLACED = ("detection", "segmentation", "keypoints")
+"""Tasks whose targets lie somewhere in the image."""
 
 
 def _sampler(table: DataTable, task: Task) -> str | None:

@@ -1,0 +1,69 @@
+"""Images with boxes, as the data sets of detection return them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.data.images import damaged, read_image, refuse_damaged
+from edgekd.data.tasks import NO_LABEL
+
+Box = tuple[int, float, float, float, float]
+"""Class, then x and y of the centre, width and height as shares of the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoxFiles:
+    """Image files with targets (N, M, 5): boxes, class -1 after the last one."""
+
+    root: Path
+    files: tuple[Path, ...]
+    targets: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> tuple[Any, NDArray[np.float32]]:
+        return read_image(self.files[row]), self.targets[row]
+
+    def name_of(self, row: int) -> str:
+        """A sample's file, for messages."""
+        return str(self.files[row].relative_to(self.root))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and times of change, and of the boxes."""
+        digest = hashlib.sha256(self.targets.tobytes())
+        for file in self.files:
+            status = file.stat()
+            digest.update(f"{file.relative_to(self.root)}\0{status.st_size}\0".encode())
+            digest.update(f"{status.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
+
+
+Listed = list[tuple[Path, list[Box]]]
+"""The images of a part with their boxes."""
+
+
+def box_parts(root: Path, parts: Mapping[str, Listed], labels: Sequence[str], skip: bool) -> Any:
+    """The parts as a factory returns them, with as many rows of targets as the fullest image has
+    boxes. A damaged image is an `InputError`, or left out and counted with `skip`."""
+    files = [file for listed in parts.values() for file, _ in listed]
+    bad = damaged(files, decode=skip)
+    if not skip:
+        refuse_damaged(bad, str(root))
+    most = max((len(boxes) for listed in parts.values() for _, boxes in listed), default=0)
+    made: dict[str, Any] = {"labels": tuple(labels), "task": "detection"}
+    for part, listed in parts.items():
+        kept = [(file, boxes) for file, boxes in listed if file not in bad]
+        targets = np.full((len(kept), max(most, 1), 5), float(NO_LABEL), np.float32)
+        for row, (_, boxes) in enumerate(kept):
+            if boxes:
+                targets[row, : len(boxes)] = boxes
+        made[part] = BoxFiles(root, tuple(file for file, _ in kept), targets)
+    notes = (f"{len(bad):,} unreadable images left out",) if bad else ()
+    return {**made, "notes": notes}

@@ -1,0 +1,86 @@
+"""Detection sets in COCO's format."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgekd.data.boxes import Box, Listed, box_parts
+from edgekd.data.class_folders import PARTS
+from edgekd.data.sets import SETS
+from edgekd.errors import InputError
+from edgekd.store import read_errors
+
+
+@SETS.register(paper="https://arxiv.org/abs/1405.0312")
+def coco(path: Path, skip: bool = False) -> Any:
+    """PATH/annotations/*train*.json with the images in PATH/train*, and the same for val and test;
+    or PATH/train/_annotations.coco.json beside the images.
+
+    Targets are those of `detection`; crowds are left out. Images need `resize = [height, width]`
+    under [data.preprocess]. A damaged image is refused by name, or left out and counted with
+    `skip`.
+    """
+    found = {part: place for part in PARTS if (place := _place(path, part)) is not None}
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    for part in ("train", "test"):
+        if part not in found:
+            allowed = f"annotations/*{part}*.json or {part}/_annotations.coco.json"
+            raise InputError(f"no annotations for '{part}'", where=str(path), allowed=allowed)
+    tables = {part: _read(file) for part, (file, _) in found.items()}
+    names = {row["id"]: str(row["name"]) for row in tables["train"]["categories"]}
+    used = {row["category_id"] for row in tables["train"]["annotations"]}
+    order = {key: number for number, key in enumerate(sorted(used & set(names)))}
+    parts = {
+        part: _listed(tables[part], folder, order, str(file))
+        for part, (file, folder) in found.items()
+    }
+    return box_parts(path, parts, [names[key] for key in order], skip)
+
+
+def _place(root: Path, part: str) -> tuple[Path, Path] | None:
+    """A part's annotations, and the folder of its images."""
+    for name in PARTS[part]:
+        beside = root / name / "_annotations.coco.json"
+        if beside.is_file():
+            return beside, beside.parent
+        for file in sorted(root.glob(f"annotations/*{name}*.json")):
+            folders = (*sorted(root.glob(f"{name}*")), *sorted(root.glob(f"images/{name}*")))
+            return file, next((folder for folder in folders if folder.is_dir()), root / "images")
+    return None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    with read_errors(path, "a COCO file"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        table: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg}, line {error.lineno}", where=str(path)) from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(table, dict) or not isinstance(table.get(key), list):
+            raise InputError(f"it has no list '{key}'", where=str(path), allowed="COCO's format")
+    return table
+
+
+def _listed(table: Mapping[str, Any], folder: Path, order: Mapping[int, int], where: str) -> Listed:
+    boxes: dict[int, list[Box]] = {row["id"]: [] for row in table["images"]}
+    sizes = {row["id"]: (row["width"], row["height"]) for row in table["images"]}
+    for row in table["annotations"]:
+        if row.get("iscrowd"):
+            continue
+        if row["image_id"] not in boxes or row["category_id"] not in order:
+            message = f"annotation {row.get('id')} is of an image or a category that isn't listed"
+            raise InputError(message, where=where)
+        boxes[row["image_id"]].append(
+            _box(order[row["category_id"]], row["bbox"], *sizes[row["image_id"]])
+        )
+    return [(folder / row["file_name"], boxes[row["id"]]) for row in table["images"]]
+
+
+def _box(label: int, bbox: list[float], width: float, height: float) -> Box:
+    """COCO's left, top, width and height in pixels, within the image, as a target."""
+    left, top = max(0.0, bbox[0] / width), max(0.0, bbox[1] / height)
+    right, bottom = min(1.0, (bbox[0] + bbox[2]) / width), min(1.0, (bbox[1] + bbox[3]) / height)
+    return label, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
