@@ -11,6 +11,7 @@ from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.devices import Device, Options
 from edgekd.errors import ToolError
+from edgekd.measure.inference import infer_samples
 from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.resampling import DRAWS, interval, means
 from edgekd.values.artifact import Artifact
@@ -115,7 +116,7 @@ def evaluate_artifact(
 ) -> tuple[Measurement, Any]:
     """Run a file over all samples on a device; returns its accuracy and its main output
     (N, ...)."""
-    found = device.infer(artifact, [x.numpy() for x in leaves(samples.x)], options)
+    found = infer_samples(device, artifact, samples, options)
     task = samples.task
     outputs = task.main(tree_of_outputs(artifact, found, ()))
     outputs = mapped(lambda part: part.numpy(), outputs)

@@ -16,17 +16,17 @@ MUCH_NEARER = 0.1
 
 
 def attribute_failure(
-    device: Device, artifact: Artifact, options: dict[str, Any], inputs: Sequence[np.ndarray],
+    device: Device, artifact: Artifact, options: dict[str, Any], worst: Sequence[np.ndarray],
     parity: Parity, output: int = 0,
 ) -> Parity:  # fmt: skip
     """Attribute a parity failure to the device if this machine's runtime agrees with the reference.
 
-    Only the worst sample is compared, in the output at that position. The parity is returned with
-    the device named, or unchanged if the failure is the file's or this machine can't tell.
+    Only the `worst` sample (1, ...) is compared, in the output at that position. The parity is
+    returned with the device named, or unchanged if the failure is the file's or this machine can't
+    tell.
     """
     if parity.verdict == "pass" or device.name == "host" or parity.worst_reference is None:
         return parity
-    worst = [x[parity.worst_sample : parity.worst_sample + 1] for x in inputs]
     host = open_device("host")
     try:
         if host.can_run(artifact):

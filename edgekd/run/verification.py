@@ -12,6 +12,7 @@ from edgekd.data import load_data
 from edgekd.devices import Device
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, InputError, ToolError, raise_all
+from edgekd.measure.inference import infer_samples
 from edgekd.measure.parity import Parity, compare
 from edgekd.report.files import JSON_NAME, load_report
 from edgekd.report.values import ArtifactReport, Report, TargetReport
@@ -22,7 +23,6 @@ from edgekd.run.proof.place import cortex_m, options_for
 from edgekd.values.artifact import Artifact
 from edgekd.values.recipe import load_recipe
 from edgekd.values.target import Target, load_target
-from edgekd.values.tree import leaves
 
 
 def verify_run(folder: Path, sources: Path | None = None) -> list[str]:
@@ -90,7 +90,7 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
             "parity not checked: the data was an object in Python, which recipe.toml can't name"
         ]
     data = load_data(table, folder)
-    inputs, lines = [x.numpy() for x in leaves(data.test.x)], list[str]()
+    lines = list[str]()
     faults: list[EdgekdError] = []
     for target in report.targets:
         device, profile = _device_of(target)
@@ -106,7 +106,7 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
                     lines.append(f"{listed.path}: parity not checked: it can't be run here")
                     continue
                 options = options_for(profile, artifact) if profile else {}
-                outputs = device.infer(artifact, inputs, options)
+                outputs = infer_samples(device, artifact, data.test, options)
                 faults += _parity_faults(listed.path, listed.parity, reference, outputs)
                 count = listed.parity.samples
                 lines.append(f"{listed.path}: parity verified over {count:,} samples")

@@ -18,6 +18,7 @@ from edgekd.measure.accuracy import (
     scores_of,
 )
 from edgekd.measure.diagnostics import Finding
+from edgekd.measure.inference import arrays_of, infer_samples
 from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.parity import Parity
 from edgekd.network.evaluation import predict
@@ -93,8 +94,8 @@ def proof_of(
             unavailable(name, reason, device=device.name) for name in ("accuracy", "accuracy_drop")
         ]
         return Proof(gone[0], gone[1], None, None, reason=reason)
-    inputs = plan.data.test.x
-    everything = _run(target, place, artifact, inputs)
+    test = plan.data.test
+    everything = infer_samples(device, artifact, test, options_for(target, artifact))
     reference = predict(each.reference.module, plan.data.test) if each.reference else None
     task = original.task
     form = plan.output_form if reference is None else reference
@@ -107,7 +108,7 @@ def proof_of(
         _agreement(task, outputs, original.outputs),
         None
         if reference is None
-        else parity_of(target, place, each, inputs, everything, reference, task),
+        else parity_of(target, place, each, test, everything, reference, task),
         None if reference is None else tuple(part.numpy() for part in leaves(reference)),
         NO_REFERENCE if reference is None else "",
         (
@@ -138,15 +139,11 @@ def _runner(plan: Plan, target: Target, place: Place, artifact: Artifact) -> Cal
     """What the task reads of the file's outputs, as a function of a tree of inputs (B, ...)."""
 
     def run(x: Tree) -> Any:
-        outputs = _run(target, place, artifact, x)
+        options = options_for(target, artifact)
+        outputs = place.device.infer(artifact, arrays_of(x), options)
         return plan.data.task.main(tree_of_outputs(artifact, outputs, plan.output_form))
 
     return run
-
-
-def _run(target: Target, place: Place, artifact: Artifact, x: Tree) -> tuple[np.ndarray, ...]:
-    arrays = [tensor.numpy() for tensor in leaves(x)]
-    return place.device.infer(artifact, arrays, options_for(target, artifact))
 
 
 def _agreement(task: Task, outputs: Any, others: Any) -> float:

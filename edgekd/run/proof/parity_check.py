@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from edgekd.data.samples import Samples
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.measure.divergence import divergence_of
 from edgekd.measure.failures import attribute_failure
+from edgekd.measure.inference import arrays_of
 from edgekd.measure.outputs import joint_parity, main_output
 from edgekd.measure.parity import Parity, compare, rounding_adds_up
 from edgekd.quant.export import export_graph
@@ -21,7 +23,7 @@ from edgekd.quant.inspection import output_scale
 from edgekd.run.compiled import Compiled
 from edgekd.run.proof.place import Place, options_for
 from edgekd.values.target import Target
-from edgekd.values.tree import Tree, leaves, like, named_leaves, rows
+from edgekd.values.tree import Tree, like, named_leaves
 
 TOLERANCE = {
     "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,
@@ -37,13 +39,13 @@ def parity_of(
     target: Target,
     place: Place,
     each: Compiled,
-    inputs: Tree,
+    samples: Samples,
     outputs: Sequence[np.ndarray],
     reference: Tree,
     task: Task,
 ) -> Parity:
-    """Compare every output (N, ...) for a tree of inputs (N, ...) with the tree that the candidate
-    in PyTorch gives, each on its own grid.
+    """Compare every output (N, ...) for samples with the tree that the candidate in PyTorch gives,
+    each on its own grid.
 
     A file that fails has what is at fault named: its first layer, the export of the network, or the
     device that ran it. A quantized file whose rounding adds up beyond the tolerance passes, where
@@ -66,7 +68,7 @@ def parity_of(
             parity = parity.model_copy(update={"top1_agreement": agreement})
         if parity.verdict == "fail":
             output = _Output(index, outputs[index], values)
-            parity = _explained(target, place, each, inputs, output, parity)
+            parity = _explained(target, place, each, samples, output, parity)
         found[name] = parity
     return joint_parity(found, main)
 
@@ -93,13 +95,18 @@ def _compared(
 
 
 def _explained(
-    target: Target, place: Place, each: Compiled, inputs: Tree, output: "_Output", parity: Parity
+    target: Target,
+    place: Place,
+    each: Compiled,
+    samples: Samples,
+    output: "_Output",
+    parity: Parity,
 ) -> Parity:
     """A failed parity with its cause, or passed where rounding alone adds up."""
     artifact = each.artifact
     assert each.reference is not None
-    sample = slice(parity.worst_sample, parity.worst_sample + 1)
-    worst, module = rows(inputs, sample), each.reference.module
+    worst = samples.take(torch.tensor([parity.worst_sample])).x
+    module = each.reference.module
     found: dict[str, Any] = {}
     if artifact.precision == "int8":
         divergence = divergence_of(module, artifact, worst, TOLERANCE_OF_LAYERS)  # type: ignore[arg-type]
@@ -110,7 +117,7 @@ def _explained(
         found["first_difference"] = _export_fault(module, worst)
     parity = parity.model_copy(update=found)
     options = options_for(target, artifact)
-    arrays = [tensor.numpy() for tensor in leaves(inputs)]
+    arrays = arrays_of(worst)
     return attribute_failure(place.device, artifact, options, arrays, parity, output.index)
 
 

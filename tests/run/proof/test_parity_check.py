@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.data.samples import Samples
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import ToolError
 from edgekd.measure.divergence import Divergence
@@ -37,7 +38,8 @@ def judged(
     place = Place(SimpleNamespace(name="host"))  # type: ignore[arg-type]
     each = Compiled(artifact, Candidate(module, torch.from_numpy(x[:1])))
     target = load_target("x86")
-    inputs, expected = torch.from_numpy(x), torch.from_numpy(reference)
+    expected = torch.from_numpy(reference)
+    inputs = Samples(torch.from_numpy(x), torch.zeros(len(x), dtype=torch.int64))
     return parity_check.parity_of(target, place, each, inputs, [outputs], expected, CLASSIFICATION)
 
 
@@ -111,10 +113,11 @@ def test_every_output_is_compared_and_the_main_one_stands_in_front():
     reference = TwoOutputs()(inputs)
     boxes, logits = reference["boxes"].numpy(), reference["logits"].numpy()
     target = load_target("x86")
+    samples = Samples(inputs, torch.zeros(6, dtype=torch.int64))
 
     def judge(*outputs: np.ndarray) -> Parity:
         return parity_check.parity_of(
-            target, place, each, inputs, outputs, reference, CLASSIFICATION
+            target, place, each, samples, outputs, reference, CLASSIFICATION
         )
 
     parity = judge(boxes, logits)
