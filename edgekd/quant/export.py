@@ -16,6 +16,7 @@ from edgekd.errors import InputError, summary_of
 from edgekd.network.plain_weights import with_plain_weights
 from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
+from edgekd.quant.products import products_to_linear
 from edgekd.values.tree import Tree, mapped
 
 aten = torch.ops.aten
@@ -42,6 +43,7 @@ def export_graph(module: nn.Module, example: Tree, where: str = "quantize") -> f
     graph = functional(_export(plain.eval(), example, where), where)
     _remove_identities(graph)
     compute_constants(graph)
+    products_to_linear(graph)
     fold_batch_norms(graph)
     # Anew from its nodes: what they don't read (a folded norm's statistics) stays behind.
     return fx.GraphModule(graph, graph.graph)
@@ -134,7 +136,10 @@ def _makes_its_channels(graph: fx.GraphModule, source: fx.Node) -> bool:
     return _constant(graph, source.args[1]) is not None
 
 
-_FOLDABLE = {
+_TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
+"""Layers whose weight is (in, out / groups, ...)."""
+
+_FOLDABLE = _TRANSPOSED | {
     aten.conv1d.default,
     aten.conv2d.default,
     aten.conv1d.padding,
@@ -163,9 +168,19 @@ def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
         factor = factor if scale is None else factor * scale
         new_bias = -running_mean if bias is None else bias - running_mean
         new_bias = new_bias * factor + (0 if shift is None else shift)
-        new_weight = weight * factor.view(-1, *[1] * (weight.dim() - 1))
+        new_weight = _scaled(layer, weight, factor)
     weight_node = replace_constant(graph, layer.args[1], layer, new_weight)
     bias_node = replace_constant(graph, None, layer, new_bias)
     layer.args = (layer.args[0], weight_node, bias_node, *layer.args[3:])
     norm.replace_all_uses_with(layer)
     graph.graph.erase_node(norm)
+
+
+def _scaled(layer: fx.Node, weight: Tensor, factor: Tensor) -> Tensor:
+    """A weight whose outputs are multiplied with `factor`, a number for each channel."""
+    if layer.target not in _TRANSPOSED:
+        return weight * factor.view(-1, *[1] * (weight.dim() - 1))
+    groups = len(factor) // weight.shape[1]
+    apart = weight.reshape(groups, -1, *weight.shape[1:])
+    factors = factor.view(groups, 1, -1, *[1] * (weight.dim() - 2))
+    return (apart * factors).reshape(weight.shape)

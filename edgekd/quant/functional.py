@@ -335,6 +335,8 @@ def _rewrite_expand(graph: fx.GraphModule, node: fx.Node) -> None:
 def slice_splits(graph: fx.GraphModule) -> None:
     """Replace each part of a split or chunk by a slice: one operator, one value, one grid."""
     for node in list(graph.graph.nodes):
+        if node.target is aten.unbind.int:
+            _select_parts(graph, node)
         if node.target not in _SPLITS:
             continue
         dim: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
@@ -353,6 +355,17 @@ def slice_splits(graph: fx.GraphModule) -> None:
             graph.graph.erase_node(user)
         graph.graph.erase_node(node)
     graph.recompile()
+
+
+def _select_parts(graph: fx.GraphModule, node: fx.Node) -> None:
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    for user in list(node.users):
+        with graph.graph.inserting_before(user):
+            part = graph.graph.call_function(aten.select.int, (node.args[0], dim, user.args[1]))
+        part.meta.update(user.meta)
+        user.replace_all_uses_with(part)
+        graph.graph.erase_node(user)
+    graph.graph.erase_node(node)
 
 
 _SPLITS = {

@@ -26,6 +26,17 @@ def float_islands(module: nn.Module) -> list[str]:
     ]
 
 
+def functions_of_one_value(module: nn.Module) -> list[str]:
+    """The functions between two grids that not every runtime has an integer kernel for, as
+    'aten.gelu (gelu)', in order."""
+    graph = cast(fx.GraphModule, module)
+    return [
+        f"{ops.name_of(node)} ({layer_of(node)})"
+        for node in graph.graph.nodes
+        if node.target in ops.FUNCTIONS and _is_integer(node)
+    ]
+
+
 def computes(node: fx.Node) -> bool:
     """Whether a node is an operator of the model, and not quantization or bookkeeping."""
     return (

@@ -36,6 +36,22 @@ REGRID = aten.alias.default
 FUSABLE = WEIGHTED | {aten.add.Tensor, aten.add_.Tensor}
 """Operators that a clamp can be fused to."""
 
+FUNCTIONS = {
+    aten.gelu.default,
+    aten.elu.default,
+    aten.celu.default,
+    aten.selu.default,
+    aten.mish.default,
+    aten.softplus.default,
+    aten.prelu.default,
+    aten.abs.default,
+    aten.neg.default,
+    aten.exp.default,
+    aten.sqrt.default,
+}
+"""Functions of one value between two grids. Runtimes have integer kernels for some of them, and
+compute the others in float between two integer operators, which their backend's notes say."""
+
 REGRIDDED = {
     aten.add.Tensor,
     aten.add_.Tensor,
@@ -54,12 +70,18 @@ REGRIDDED = {
     aten.tanh.default,
     aten.leaky_relu.default,
     aten.leaky_relu_.default,
+    aten.matmul.default,
+    aten.bmm.default,
+    aten.softmax.int,
+    aten._softmax.default,
     aten.alias.default,
+    *FUNCTIONS,
 }
 """Operators with quantized inputs and an output range of their own."""
 
 SHARED = {
     aten.flatten.using_ints,
+    aten.unflatten.int,
     aten.view.default,
     aten.reshape.default,
     aten.permute.default,
@@ -78,6 +100,17 @@ SHARED = {
     aten.avg_pool2d.default,
     aten.constant_pad_nd.default,
     aten.pad.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.channel_shuffle.default,
+    aten.roll.default,
+    aten.flip.default,
+    aten.index_select.default,
+    aten.reflection_pad1d.default,
+    aten.reflection_pad2d.default,
+    aten.replication_pad1d.default,
+    aten.replication_pad2d.default,
+    aten.expand.default,
     aten.upsample_nearest2d.vec,
     aten.upsample_bilinear2d.vec,
     aten.amax.default,
@@ -102,47 +135,26 @@ FIXED = {
     aten.sigmoid.default: (1 / 256, -128),
     aten.sigmoid_.default: (1 / 256, -128),
     aten.softmax.int: (1 / 256, -128),
-    aten._softmax.default: (1 / 256, -128),
     aten.tanh.default: (1 / 128, 0),
 }
 """Operators whose int8 output has one scale and zero point by TFLite's specification of int8
 operators: their kernels compute for no other. A file with another is refused by some kernels and
 wrong in others."""
 
-ATTENTION = {
-    aten.softmax.int,
-    aten._softmax.default,
-    aten.log_softmax.int,
-    aten.matmul.default,
-    aten.bmm.default,
-    aten.baddbmm.default,
-    aten.einsum.default,
-    aten.scaled_dot_product_attention.default,
-}
-"""Operators that stay in float, as does everything computed from their results up to the next
-layer."""
-
 SENSITIVE = {
-    aten.layer_norm.default,
-    aten.native_layer_norm.default,
-    aten.group_norm.default,
-    aten.instance_norm.default,
-    aten.rms_norm.default,
     aten.linalg_vector_norm.default,
     aten.norm.ScalarOpt_dim,
     aten.var.correction,
     aten.std.correction,
     aten.rsqrt.default,
-    aten.sqrt.default,
     aten.pow.Tensor_Scalar,
     aten.pow.Tensor_Tensor,
-    aten.exp.default,
     aten.log.default,
     aten.reciprocal.default,
     aten.cumsum.default,
 }
-"""Operators that stay in float and read floats, since they amplify the rounding error of their
-inputs."""
+"""Parts of a normalization. They stay in float, as does what is computed from their results alone,
+since they amplify the rounding error of their inputs."""
 
 
 def name_of(node: fx.Node) -> str:

@@ -10,6 +10,8 @@ import torch
 from torch import fx, nn
 
 from edgekd.quant import ops
+from edgekd.quant.coarse_softmax import free_softmax
+from edgekd.quant.decomposing import decompose
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
 from edgekd.quant.fixed_grids import (
@@ -56,6 +58,7 @@ def prepare_graph(
     """
     graph = export_graph(module, example, where)
     slice_splits(graph)
+    decompose(graph)
     make_operands_tensors(graph)
     prepared = _prepared(graph, samples, scheme)
     check_exported(prepared.graph, module, samples, where)
@@ -78,6 +81,7 @@ def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme) -> Prepared:
         _keep_small_levels(graph, node, ranges)
         _keep_clamps_fused(graph, node)
     if has_fixed_grids(scheme):
+        notes += free_softmax(graph, rows(samples, slice(0, _MEASURED)))
         free_from_fixed_grids(graph, joins)
     return Prepared(graph, apart, notes)
 

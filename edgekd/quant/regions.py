@@ -1,12 +1,11 @@
-"""Which operators of a graph compute in integers, decided region by region. Convolutions and linear
-layers with constant weights always do. Operators between them do where that saves a conversion and
-costs no precision:
+"""Which operators of a graph compute in integers, decided one by one. Convolutions and linear
+layers with constant weights always do. Any other operator with an integer form does too where its
+neighbors do, whatever the rest of the network is made of. In float stay:
 
-- not the results of attention or a normalization, up to the next layer, nor the inputs of a
-  normalization (a Transformer's residual stream);
-- not values that end up as integers, such as ids that are looked up in a table;
-- operators that only move values (reshape, slice, concatenate) if their input is quantized and
-  an integer operator or the network's output reads them.
+- operators without an integer form, such as a layer norm, and what only moves values between two;
+- the inner steps of a normalization that is written out (a variance, a root, their sums and
+  products with numbers), which amplify rounding errors;
+- values that end up as integers, such as ids that are looked up in a table.
 """
 
 from collections.abc import Collection, Iterable
@@ -31,8 +30,13 @@ _POOLS = {
     aten.amin.default,
     aten.upsample_bilinear2d.vec,
 }
+_STEPS = (_BETWEEN | {aten.div.Tensor}) - {aten.matmul.default, aten.bmm.default}
+"""Operators that may be the inner steps of a normalization."""
+
+_PICKING = {aten.slice.Tensor, aten.select.int, aten.index_select.default}
+"""Operators that move a part of their input."""
+
 _MOVING = (ops.SHARED | ops.JOINED) - _POOLS - ops.CHOOSING
-_MADE_IN_FLOAT = ops.ATTENTION | ops.SENSITIVE
 
 
 def integer_nodes(graph: fx.GraphModule, floats: Collection[str] = ()) -> set[fx.Node]:
@@ -99,12 +103,13 @@ class _Regions:
             self.chosen = left
 
     def _tainted(self) -> set[fx.Node]:
-        """The results of attention and normalizations, up to the next layer."""
+        """The inner steps of normalizations: what is computed from a variance, a root or a
+        logarithm alone, up to the next layer or to a product with another value."""
         tainted: set[fx.Node] = set()
         for node in self.nodes:
-            if node in self.layers:
-                continue
-            if node.target in _MADE_IN_FLOAT or any(each in tainted for each in data_inputs(node)):
+            inputs = data_inputs(node)
+            inner = node.target in _STEPS and inputs and all(each in tainted for each in inputs)
+            if inner or node.target in ops.SENSITIVE:
                 tainted.add(node)
         return tainted
 
@@ -112,14 +117,21 @@ class _Regions:
         inputs = data_inputs(node)
         if not inputs or any(each in tainted for each in inputs):
             return False
-        if any(user.target in ops.SENSITIVE for user in node.users):
+        if node.users and all(user.target in ops.SENSITIVE for user in node.users):
             return False
+        if node.target in ops.SHARED | ops.FUSED | ops.JOINED:
+            return self._moves(node, inputs)
+        return any(self._welcomes(user, False) for user in node.users)
+
+    def _moves(self, node: fx.Node, inputs: list[fx.Node]) -> bool:
+        """Whether a node that keeps its input's grid saves a conversion: its input is on a grid and
+        somebody reads it on one, or an integer operator is all that reads it."""
         moves = node.target in _MOVING
-        if (node.target in ops.SHARED | ops.FUSED) and not self._on_a_grid(inputs[0]):
-            return False
-        if node.target in ops.JOINED and not any(self._on_a_grid(each) for each in inputs):
-            return False
-        return any(self._welcomes(user, moves) for user in node.users)
+        if any(self._on_a_grid(each) for each in inputs):
+            return any(self._welcomes(user, moves) for user in node.users)
+        if node.target in _PICKING or any(each in self.exact for each in inputs):
+            return False  # the grid would span what is left out, too
+        return moves and all(user in self.chosen or user in self.layers for user in node.users)
 
     def _on_a_grid(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
@@ -132,7 +144,7 @@ class _Regions:
             return True
         if user not in self.leading:
             return True
-        return not moved and user.target not in ops.ATTENTION | _MOVING
+        return not moved and user.target not in _MOVING
 
 
 def _may_be_integer(node: fx.Node) -> bool:

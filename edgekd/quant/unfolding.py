@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.quant import ops
+from edgekd.quant.coarse_softmax import ON_OWN_GRID
 from edgekd.quant.constants import add_constant, free_name, is_constant
 from edgekd.quant.fixed_grids import fixed_grid
 from edgekd.quant.rewrite import (
@@ -41,11 +42,24 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
             replace_node(restored, node, name, value)
         else:
             _quantize_again(restored, node, name, value)
+    _keep_softmax_in_float(restored)
     _express_regrids(restored)
     _keep_picks_in_float(restored)
     restored.graph.eliminate_dead_code()
     restored.recompile()
     return restored
+
+
+def _keep_softmax_in_float(graph: fx.GraphModule) -> None:
+    """Put a ReLU, which changes nothing, behind each softmax without a fixed grid. TFLite's
+    converter would make an integer kernel of it, which computes for the fixed grid alone."""
+    for node in list(graph.graph.nodes):
+        if node.target is not ON_OWN_GRID:
+            continue
+        with graph.graph.inserting_after(node):
+            kept = graph.graph.call_function(aten.relu.default, (node,))
+        kept.meta.update(node.meta)
+        node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
 
 
 def _express_regrids(graph: fx.GraphModule) -> None:

@@ -155,8 +155,8 @@ def test_a_transformer_computes_its_layers_in_int8_and_names_the_rest(compiled):
     assert len(layers) == 8
     for op in layers:
         assert {graph.tensors[key].dtype for key in (*op.inputs[:2], *op.outputs)} == {"int8"}
-    for kind in ("SOFTMAX", "BATCH_MATMUL", "RSQRT"):
-        assert any(note.startswith(f"computed in float: {kind}") for note in artifact.notes)
+    assert any(note.startswith("computed in float: RSQRT") for note in artifact.notes)
+    assert not any(kind in note for note in artifact.notes for kind in ("BATCH_MATMUL", "GELU"))
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def require_parity(
     if parity.verdict == "pass":
         return
     most = f"{parity.max_lsb} LSB" if scale else f"{parity.max_relative} of the largest"
-    worst = samples[parity.worst_sample : parity.worst_sample + 1].numpy()
+    worst = samples[parity.worst_sample : parity.worst_sample + 1]
     layer = first_difference(graph, artifact, worst)
     error = Drift if layer.startswith("no single layer") else Wrong
     raise error(f"{artifact.format}: {most} from the quantized graph; {layer}")

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.models.transformer import transformer
+from edgekd.quant import ops
 from edgekd.quant.calibration import calibrate
 from edgekd.quant.constants import constant_of
 from edgekd.quant.export import export_graph
-from edgekd.quant.inspection import float_islands
+from edgekd.quant.inspection import computes, float_islands
 from edgekd.quant.preparing import NOTES
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.quantizer import ANNOTATION, TargetQuantizer, weight_limit
@@ -169,18 +170,19 @@ def test_a_residual_sum_has_a_grid_of_its_own(int8):
     assert float_islands(int8) == []
 
 
-def test_only_the_layers_of_a_transformer_are_annotated():
+def test_all_of_a_transformer_but_its_norms_is_annotated():
     module = transformer(size=8, width=8, depth=1, heads=2, classes=4)
     graph = TargetQuantizer(AFFINE).annotate(export_graph(module, torch.rand(1, 1, 8, 8)))
-    annotated = [node for node in graph.graph.nodes if ANNOTATION in node.meta]
-    kinds = {str(node.target) for node in annotated}
-    assert kinds == {"aten.conv2d.default", "aten.linear.default"}
-    assert len(annotated) == 8  # embed, query, key, value, output, expand, project, classifier
+    left = {
+        ops.name_of(node)
+        for node in graph.graph.nodes
+        if computes(node) and ANNOTATION not in node.meta
+    }
+    assert left <= {"aten.layer_norm", "aten.div"}
 
 
-@pytest.mark.parametrize("middle", [[nn.Softplus(), nn.Softplus()], [nn.Softplus()], [nn.GELU()]])
+@pytest.mark.parametrize("middle", [[nn.Hardshrink(), nn.Hardshrink()], [nn.Softshrink()]])
 def test_an_operator_that_is_in_no_table_is_named_as_a_float_island(middle):
     network = nn.Sequential(nn.Linear(3, 4), *middle, nn.Linear(4, 2))
     islands = float_islands(quantized(network, ranged(0, 1)))
-    kinds = ("aten.softplus", "aten.gelu")
-    assert sum(name.startswith(kinds) for name in islands) == len(middle)
+    assert sum("shrink" in name for name in islands) == len(middle)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,9 +10,10 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
+from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
 from edgekd.quant.export import export_graph, exported
-from edgekd.quant.inspection import float_islands
+from edgekd.quant.inspection import float_islands, functions_of_one_value
 from edgekd.quant.onnx_weights import opset_for, store_narrow
 from edgekd.quant.rewrite import as_uint8
 from edgekd.quant.weight_only import Stored, as_float
@@ -54,7 +56,7 @@ def export_artifact(
         placements=tuple(placements),
         versions=_versions(),
         lineage=candidate.lineage,
-        notes=tuple(_notes(candidate, target, stored)),
+        notes=tuple(_notes(candidate, target, stored, path)),
         facts={"opset": opset_for(stored, OPSET), "input_layout": "NCHW"},
     )
 
@@ -256,14 +258,26 @@ def _info(value: Any, model: Any, side: str) -> TensorInfo:
     return TensorInfo(name=value.name, shape=shape, dtype=name, scale=scale, zero_point=zero_point)
 
 
-def _notes(candidate: Candidate, target: Target, stored: Sequence[Stored]) -> list[str]:
+def _notes(candidate: Candidate, target: Target, stored: Sequence[Stored], path: Path) -> list[str]:
     notes = [_narrow_note(stored)] if stored else []
     if candidate.form == "int8":
-        notes += [f"computed in float: {name}" for name in float_islands(candidate.module)]
+        notes += _float_notes(candidate.module, path)
     if candidate.form == "fp16" and target.hardware.architecture == "x86_64":
         notes.append(
             "ONNX Runtime computes fp16 in float32 on x86: the file is smaller, not faster"
         )
+    return notes
+
+
+def _float_notes(module: nn.Module, path: Path) -> list[str]:
+    """What the graph leaves in float and what ONNX Runtime has no integer kernel for, by layer, and
+    what its optimized graph computes in float, by operator."""
+    names = [*float_islands(module), *functions_of_one_value(module)]
+    notes = [f"computed in float: {name}" for name in names]
+    counts = Counter(op for op, _ in float_operators(path))
+    if counts:
+        listed = ", ".join(f"{number} {op}" for op, number in counts.most_common())
+        notes.append(f"ONNX Runtime computes in float: {listed}")
     return notes
 
 
