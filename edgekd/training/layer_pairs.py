@@ -2,7 +2,7 @@
 
 A network's blocks are the composite layers of a kind that repeats (residual blocks, encoder
 blocks), the outermost of them; in a plain stack they are the convolutions or, if there are none,
-the linear layers. Jiao et al. 2020 (TinyBERT, section 4.3) compare three maps of M student blocks
+the linear layers, or the recurrent ones. Jiao et al. 2020 (TinyBERT, section 4.3) compare three maps of M student blocks
 onto N teacher blocks: m -> m N / M (uniform), m -> m (front), m -> m + N - M (back).
 """
 
@@ -22,6 +22,7 @@ Pair = tuple[str, str]
 
 CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 PLAIN = (("Conv1d", "Conv2d", "Conv3d"), ("Linear",))
+RECURRENT = ("LSTM", "GRU", "RNN")
 ATTENTION = ("Softmax", "MultiheadAttention")
 VALUES = ("value", "values", "v_proj", "v_lin", "to_v", "v", "w_v")
 
@@ -48,7 +49,7 @@ def blocks_of(module: nn.Module) -> list[str]:
         layers = [name for name, kind in kinds.items() if kind in plain]
         if len(layers) > 1:
             return layers
-    return []
+    return [name for name, kind in kinds.items() if kind in RECURRENT]
 
 
 def pairs_of(student: nn.Module, teacher: nn.Module, asked: Pairing, where: str) -> list[Pair]:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgekd.network.conv1d import is_linear_by_columns
-from edgekd.stages.prune.head_counts import outputs_of, resize_attention
 from edgekd.stages.prune.kinds import (
     CONVOLUTIONS,
     RECURRENT,
@@ -17,6 +16,7 @@ from edgekd.stages.prune.kinds import (
     goes_by_groups,
     recurrent_weights,
 )
+from edgekd.stages.prune.stored_sizes import outputs_of, resize_attention, resize_shapes
 
 Removed = Mapping[tuple[str, int], Iterable[int]]
 """The indices to remove, by parameter name and dimension."""
@@ -28,8 +28,28 @@ def cut_parameters(module: nn.Module, removed: Removed) -> None:
     """
     by_groups = {id(part) for part in module.modules() if goes_by_groups(part)}
     single = {id(part) for part in module.modules() if _one_channel_a_group(part)}
+    owners, vectors = _replace(module, _shorter(module, removed))
+    before = {name: outputs_of(part) for name, part in owners.items()}
+    for part in _with_parents(module, owners):
+        if isinstance(part, (*CONVOLUTIONS, *TRANSPOSED)):
+            _resize_convolution(part, id(part) in by_groups)
+        else:
+            _resize(part)
+        if id(part) in single:
+            part.num_groups = part.num_channels
+    for name, lengths in vectors:
+        resize_shapes(owners[name], *lengths)
+    for parent in dict.fromkeys(name.rpartition(".")[0] for name in owners if name):
+        own = {name: part for name, part in owners.items() if name.rpartition(".")[0] == parent}
+        sizes = {
+            name.rpartition(".")[2]: (before[name], outputs_of(part)) for name, part in own.items()
+        }
+        resize_attention(module.get_submodule(parent), sizes)
+
+
+def _shorter(module: nn.Module, removed: Removed) -> dict[int, Tensor]:
+    """What each parameter and buffer that loses indices becomes, by the `id` of the old one."""
     replaced: dict[int, Tensor] = {}
-    owners: dict[str, nn.Module] = {}
     stored = dict(module.named_parameters()) | dict(module.named_buffers())
     for (name, dim), gone in removed.items():
         old = stored[name]
@@ -42,26 +62,25 @@ def cut_parameters(module: nn.Module, removed: Removed) -> None:
     for key, value in replaced.items():
         if isinstance(olds[key], nn.Parameter):
             replaced[key] = nn.Parameter(value, olds[key].requires_grad)
+    return replaced
+
+
+def _replace(
+    module: nn.Module, replaced: Mapping[int, Tensor]
+) -> tuple[dict[str, nn.Module], list[tuple[str, tuple[int, int]]]]:
+    """Put the new tensors in place. Returns the modules that own any, by name, and the lengths
+    before and after of every vector among them, with its owner's name."""
+    owners: dict[str, nn.Module] = {}
+    vectors: list[tuple[str, tuple[int, int]]] = []
     for owner, part in module.named_modules():
         for tensors in (part._parameters, part._buffers):
             for name, old in tensors.items():
                 if id(old) in replaced:
                     tensors[name] = replaced[id(old)]
                     owners[owner] = part
-    before = {name: outputs_of(part) for name, part in owners.items()}
-    for part in _with_parents(module, owners):
-        if isinstance(part, (*CONVOLUTIONS, *TRANSPOSED)):
-            _resize_convolution(part, id(part) in by_groups)
-        else:
-            _resize(part)
-        if id(part) in single:
-            part.num_groups = part.num_channels
-    for parent in dict.fromkeys(name.rpartition(".")[0] for name in owners if name):
-        own = {name: part for name, part in owners.items() if name.rpartition(".")[0] == parent}
-        sizes = {
-            name.rpartition(".")[2]: (before[name], outputs_of(part)) for name, part in own.items()
-        }
-        resize_attention(module.get_submodule(parent), sizes)
+                    if old is not None and old.dim() == 1:
+                        vectors.append((owner, (len(old), len(replaced[id(old)]))))
+    return owners, vectors
 
 
 def _one_channel_a_group(layer: nn.Module) -> bool:

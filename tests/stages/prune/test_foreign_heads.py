@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.stages.prune.channels import channel_groups, remove_channels
-from edgekd.stages.prune.head_counts import resize_attention
+from edgekd.stages.prune.stored_sizes import resize_attention
 
 torch.set_num_threads(1)
 WIDTH, HEADS, SIZE = 24, 4, 6
@@ -129,3 +129,25 @@ def test_counts_stay_where_no_projection_shrinks():
     assert (block.num_heads, block.attn_dim) == (3, 18)
     resize_attention(block, {"qkv": (54, 53)})  # no whole number of heads
     assert (block.num_heads, block.attn_dim) == (3, 18)
+
+
+def test_the_shape_in_which_a_scale_is_viewed_goes_with_its_channels():
+    class Scale(nn.Module):
+        """A factor for each channel, viewed in a shape that it stored, as PoolFormer has it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape = (8, 1, 1)
+            self.scale = nn.Parameter(torch.rand(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale.view(self.shape)
+
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), Scale(), nn.Conv2d(8, 2, 3)).eval()
+    x = torch.randn(1, 3, 8, 8)
+    groups = channel_groups(module, x)
+    smaller = remove_channels(module, x, {groups[0].name: [1, 4, 6]}, groups)
+    assert smaller[1].shape == (5, 1, 1)
+    with torch.no_grad():
+        module[2].weight[:, [1, 4, 6]] = 0.0
+    torch.testing.assert_close(smaller(x), module(x))

@@ -1,8 +1,8 @@
-"""What an attention block of any library remembers about its heads, kept true when some go.
+"""What a module of any library remembers about its sizes, kept true when channels go.
 
-A block's `forward` often reshapes with numbers that it stored: `num_heads`, or their total width.
-Only the known names below are changed, and only in step with the block's own input projections;
-that the block then computes the right thing is verified like every cut.
+An attention block's `forward` often reshapes with numbers that it stored: `num_heads`, or their
+total width. Only the known names below are changed, and only in step with the block's own input
+projections; that the block then computes the right thing is verified like every cut.
 """
 
 import re
@@ -44,3 +44,14 @@ def resize_attention(block: nn.Module, sizes: Sizes) -> None:
         scaled = count * share
         if scaled.denominator == 1:
             setattr(block, name, int(scaled))
+
+
+def resize_shapes(module: nn.Module, before: int, after: int) -> None:
+    """Change the shapes, such as (C, 1, 1), in which a module that owns a vector of C views it."""
+    for name, value in vars(module).items():
+        if not (
+            isinstance(value, tuple)
+            and sorted(value, key=str) == sorted([before, *[1] * (len(value) - 1)], key=str)
+        ):
+            continue
+        vars(module)[name] = tuple(after if size == before else size for size in value)
