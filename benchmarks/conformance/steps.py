@@ -34,7 +34,11 @@ from edgekd.values.tree import leaves
 
 COUNTS = {"train": 12, "validation": 4, "test": 6}
 EVERY = ("onnx", "tflite")
-LOSSES = [{"name": "kl", "weight": 0.5}, {"name": "similarity", "weight": 0.5, "layers": "auto"}]
+FEATURES = {"name": "similarity", "weight": 0.5, "layers": "auto"}
+LOGITS = {"name": "kl", "weight": 0.5}
+VALUES = {"name": "regression", "weight": 0.5}
+"""Where a task has no classes, `kl` has nothing to compare."""
+
 SHARE = 0.3
 SETTLING = 30
 """Batches after which a batch norm's running statistics are those of its inputs."""
@@ -49,27 +53,55 @@ def run_step(row: Row, step: str) -> Outcome:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
         try:
-            plan = _plan(row, step, Path(folder))
+            plan, left = _followed(row, step, Path(folder))
         except EdgekdError as error:
             return {"status": "refused", "words": _words(error)}
         except Exception as error:
             return {"status": "failed", "words": f"the plan raised {_raised(error)}"}
         try:
-            return CHECKS[step](plan)
+            return {**CHECKS[step](plan), **({"ignored": left} if left else {})}
         except EdgekdError as error:
             return {"status": "failed", "words": _words(error)}
         except Exception as error:
             return {"status": "failed", "words": _raised(error)}
 
 
-def _plan(row: Row, step: str, out: Path) -> Plan:
-    every = {
+def _followed(row: Row, step: str, out: Path) -> tuple[Plan, list[str]]:
+    """The plan, and the layers that it asked to leave alone: where it refuses layers that can't be
+    pruned, its hint is followed once, as a user would."""
+    try:
+        return _plan(row, step, out, []), []
+    except EdgekdError as error:
+        hints = [fault.hint for fault in error.faults if "can't be removed" in fault.message]
+        if len(hints) < len(error.faults):
+            raise
+        left = sorted({name for hint in hints for name in re.findall(r"['\"]([^'\"]+)['\"]", hint)})
+        return _plan(row, step, out, left), left
+
+
+def _plan(row: Row, step: str, out: Path, ignored: list[str]) -> Plan:
+    soft = VALUES if row.task == "same" else LOGITS
+    every: dict[str, dict[str, Any]] = {
         "ptq": {"kind": "quantize", "method": "calibrate"},
-        "prune": {"kind": "prune", "granularity": row.prune, "amount": SHARE, "epochs": 1},
-        "distill": {"kind": "distill", "losses": LOSSES, "epochs": 1, "batch_size": 6},
-        "qat": {"kind": "quantize", "method": "qat", "epochs": 1, "batch_size": 6},
+        "prune": {
+            "kind": "prune",
+            "granularity": row.prune,
+            "amount": SHARE,
+            "epochs": 1,
+            "losses": [soft],
+        },
+        "distill": {"kind": "distill", "losses": [soft, FEATURES], "epochs": 1, "batch_size": 6},
+        "qat": {
+            "kind": "quantize",
+            "method": "qat",
+            "epochs": 1,
+            "batch_size": 6,
+            "losses": [soft],
+        },
     }
     chosen = ("distill", "prune", "qat") if step == "trained" else (step,)
+    if ignored:
+        every["prune"]["ignore"] = ignored
     stages = [{**every[each], **row.settings.get(each, {})} for each in chosen]
     backends = EVERY if step == "ptq" else ("onnx",)
     task = {
@@ -213,8 +245,10 @@ def _quantized(plan: Plan) -> Outcome:
         if parity is None:
             return {"status": "failed", "words": f"{artifact.format}: {proof.reason}"}
         outcome[artifact.format] = {"verdict": parity.verdict, "max_lsb": parity.max_lsb}
-        if parity.verdict == "fail":
-            words = f"{artifact.format}: {parity.reason or parity.first_difference}"
+        words = f"{artifact.format}: {parity.reason or parity.first_difference}"
+        if parity.verdict == "fail" and "no single layer" in words:
+            outcome["rounding"] = f"{artifact.format}: {parity.max_lsb:g} LSB in all"
+        elif parity.verdict == "fail":
             outcome |= {"status": "wrong", "words": f"{words} max {parity.max_lsb} LSB"}
     return outcome | _likeness(plan, made.files[0].reference)
 

@@ -86,7 +86,8 @@ class Taps:
             if threading.get_ident() != self._thread:
                 return
             weights = isinstance(module, nn.MultiheadAttention) and name.endswith(WEIGHTS)
-            self.outputs[name] = output[1] if weights else output
+            steps = isinstance(module, nn.RNNBase)  # its outputs at every step, then its state
+            self.outputs[name] = output[1] if weights else output[0] if steps else output
 
         return hook
 

@@ -2,8 +2,9 @@
 
 A network's blocks are the composite layers of a kind that repeats (residual blocks, encoder
 blocks), the outermost of them; in a plain stack they are the convolutions or, if there are none,
-the linear layers, or the recurrent ones. Jiao et al. 2020 (TinyBERT, section 4.3) compare three maps of M student blocks
-onto N teacher blocks: m -> m N / M (uniform), m -> m (front), m -> m + N - M (back).
+the linear layers, or the recurrent ones. Jiao et al. 2020 (TinyBERT, section 4.3) compare three
+maps of M student blocks onto N teacher blocks: m -> m N / M (uniform), m -> m (front),
+m -> m + N - M (back).
 """
 
 from collections import Counter

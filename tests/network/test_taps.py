@@ -169,3 +169,19 @@ def test_a_graph_prepared_for_quantization_is_tapped_in_both_modes():
             assert taps.outputs["stem"].shape == (2, 4, 8, 8)
             assert taps.outputs["stages.1"].shape == (2, 8, 4, 4)
     assert not any("edgekd_tap" in name for name, _ in graph.named_modules())
+
+
+def test_a_recurrent_layer_is_tapped_at_its_outputs_of_every_step():
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.lstm(x)[0])
+
+    module, x = Tagger(), torch.randn(2, 5, 3)
+    with Taps(module, ["lstm"]) as taps, torch.no_grad():
+        logits = module(x)
+        assert torch.equal(module.head(taps.outputs["lstm"]), logits)

@@ -96,3 +96,13 @@ def test_the_weights_of_torchs_own_attention_can_be_tapped(grad):
     assert found.shape == (3, 2, 5, 5)
     assert torch.allclose(found, expected, atol=1e-6)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+def test_a_network_of_recurrent_layers_alone_has_those():
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(3, 4)
+            self.head = nn.Linear(4, 2)
+
+    assert blocks_of(Classifier()) == ["gru"]
