@@ -23,6 +23,7 @@ from edgekd.training.teachers import Teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import Target
+from edgekd.values.tree import Tree
 
 
 class NetworkSubject:
@@ -69,10 +70,10 @@ class NetworkSubject:
         start = plan.start
         assert made.network is not None
         return Layers(
-            before=_costs(start.module, start.example)
+            before=cost_rows(start.module, start.example)
             if original is None
-            else _costs(original, plan.data.shown),
-            after=_costs(made.network.module, start.example),
+            else cost_rows(original, plan.data.shown),
+            after=cost_rows(made.network.module, start.example),
         )
 
 
@@ -92,7 +93,8 @@ def _baseline(
     return None
 
 
-def _costs(module: torch.nn.Module, example: torch.Tensor) -> tuple[LayerCost, ...]:
+def cost_rows(module: torch.nn.Module, example: Tree) -> tuple[LayerCost, ...]:
+    """The report's row for each layer with weights or MACs."""
     return tuple(
         LayerCost(name=layer.name, kind=layer.kind, parameters=layer.parameters, macs=layer.macs)
         for layer in layer_costs(module, example)

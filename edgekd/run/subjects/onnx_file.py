@@ -1,7 +1,9 @@
-"""An ONNX file without a PyTorch network: it is calibrated, checked and measured as a file.
+"""An ONNX file alone: quantized without training, compiled, checked and measured.
 
 Its recipe has `[model] onnx = "..."`, no student, and either no stage or one `quantize` stage with
-`method = "calibrate"`.
+`method = "calibrate"`. A file whose operators all have counterparts in PyTorch is converted and
+goes the way of a network: any data type, and every backend of the target. Any other file stays an
+ONNX file, which NNCF calibrates to int8.
 """
 
 import shutil
@@ -16,21 +18,33 @@ from edgekd.backends.onnx import Onnx
 from edgekd.backends.onnx.export import tensors_of, write_onnx
 from edgekd.data.inputs import sha256_of_tensors
 from edgekd.data.samples import Data
-from edgekd.errors import Collector, EdgekdError, InputError
+from edgekd.errors import Collector, EdgekdError, InputError, first_line
 from edgekd.formats.onnx_file import external_files, read_onnx
 from edgekd.measure.diagnostics import Diagnostic, OfNetworks
+from edgekd.network.cost import totals
+from edgekd.network.onnx_module import module_of_onnx
+from edgekd.quant.export import export_graph
 from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled, cached
+from edgekd.run.compiling import compile_candidate
+from edgekd.run.pipeline import run_stages
+from edgekd.run.plan.keys import start_key
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, TargetFiles
-from edgekd.run.plan.targets import budgets_of
+from edgekd.run.plan.targets import budgets_of, planned_target
+from edgekd.run.subjects.network import cost_rows
 from edgekd.stages import Progress, Stage
 from edgekd.store import key_of
 from edgekd.training.teachers import Teacher
+from edgekd.training.teachers.black_box import BlackBox as Opaque
+from edgekd.training.teachers.outputs import PROBE
 from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import Target
-from edgekd.values.tree import Tree
+from edgekd.values.tree import Tree, as_float
+
+SAME = 1e-3
+"""How far the network may differ from the file, relative to the largest output."""
 
 NOT_COUNTED = "the layers of an ONNX file are not counted"
 
@@ -39,12 +53,22 @@ class OnnxFileSubject:
     """A finished file, which can only be calibrated."""
 
     def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate | None:
-        """The file as a module for inference only."""
-        return Candidate(BlackBox(original), data.example) if original else None
+        """The file as a PyTorch network, or else as a module for inference only."""
+        if original is None:
+            return None
+        path = recipe.folder / str(recipe.model.onnx)
+        try:
+            module = converted_file(path, original, data)
+        except InputError as error:
+            return Candidate(BlackBox(original, error.message), data.example)
+        return Candidate(module, data.example)
 
     def summary(self, start: Candidate) -> str:
-        """The summary of a file."""
-        return "an ONNX file"
+        """Whether the file became a network, and why not."""
+        if isinstance(start.module, BlackBox):
+            return f"an ONNX file, for the onnx backend only: {start.module.reason}"
+        cost = totals(start.module, start.example)
+        return f"an ONNX file as a PyTorch network, {cost.parameters:,} parameters"
 
     def diagnostic_faults(self, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
         """A fault for each diagnostic that reads gradients or layers."""
@@ -60,8 +84,11 @@ class OnnxFileSubject:
     def plan_target(
         self, plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
     ) -> PlannedTarget:
-        """The plan: at most one calibration, and nothing to compile."""
-        collect.faults.extend(_faults(stages, target))
+        """The plan: at most one quantization without training."""
+        collect.faults.extend(_training_faults(stages))
+        if not isinstance(plan.start.module, BlackBox):
+            return planned_target(plan, target, stages, collect)
+        collect.faults.extend(_faults(stages, target, plan.start.module.reason))
         cost = f"calibrate the file on {len(plan.calibration)} samples"
         planned = tuple(PlannedStage(stage.kind, stage, "", cost, False) for stage in stages)
         return PlannedTarget(target, planned, {}, budgets_of(plan.request, target))
@@ -74,6 +101,8 @@ class OnnxFileSubject:
         key = key_of("original", *parts)
         before = cached(plan.store, "onnx", key, lambda folder: _copied(path, target, folder))
         baseline = Compiled(before[0], None)
+        if not isinstance(plan.start.module, BlackBox):
+            return _network_files(plan, planned, baseline, progress)
         if not planned.stages:
             return TargetFiles((baseline,), baseline)
         (stage,) = (each.stage for each in planned.stages)
@@ -92,7 +121,9 @@ class OnnxFileSubject:
     def stage_reports(
         self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
     ) -> tuple[StageReport, ...]:
-        """The calibration stage."""
+        """The stage as the pipeline reported it, or else the calibration."""
+        if made.network is not None:
+            return made.stages
         report = reports[0]
         if not report.lineage:
             return ()
@@ -115,30 +146,95 @@ class OnnxFileSubject:
         )
 
     def layers(self, plan: Plan, made: TargetFiles) -> Layers:
-        """No costs: the layers of a file are not counted."""
-        return Layers()
+        """The costs of the layers; those of a file that is not a network are not counted."""
+        if made.network is None:
+            return Layers()
+        start = plan.start
+        return Layers(
+            before=cost_rows(start.module, start.example),
+            after=cost_rows(made.network.module, start.example),
+        )
 
 
 class BlackBox(nn.Module):
-    """A teacher as a module, for code that only calls it."""
+    """A teacher as a module, for code that only calls it; `reason` says why it is no network."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Teacher, reason: str) -> None:
         super().__init__()
         self.teacher = teacher
+        self.reason = reason
 
     def forward(self, x: Tree) -> Any:
         return self.teacher.logits(x)
 
 
-def _faults(stages: Sequence[Stage], target: Target) -> list[EdgekdError]:
-    """Faults: stages that need a network, and targets without the onnx backend."""
+def converted_file(path: Path, original: Teacher, data: Data) -> nn.Module:
+    """The file as a network that gives what ONNX Runtime does for some training samples, and that
+    can be exported for any batch size. Raises `InputError` with the reason if there is none."""
+    module = module_of_onnx(path)
+    probe = data.train.first(PROBE).shown
+    try:
+        with torch.no_grad():
+            found = data.task.main(module(probe))
+            export_graph(module, data.example, "model")
+    except (EdgekdError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise InputError(f"its network fails: {first_line(error)}", where=str(path)) from None
+    raw = data.task.main(original.predict(probe)) if isinstance(original, Opaque) else None
+    if raw is not None:
+        _refuse_difference(as_float(raw), as_float(found), path)
+    return module
+
+
+def _refuse_difference(expected: torch.Tensor, found: torch.Tensor, path: Path) -> None:
+    most = float(expected.abs().max()) or 1.0
+    if expected.shape != found.shape or not torch.isfinite(found).all():
+        message = f"its network gives {tuple(found.shape)}, the file {tuple(expected.shape)}"
+        raise InputError(message, where=str(path))
+    difference = float((expected - found).abs().max()) / most
+    if difference > SAME:
+        raise InputError(f"its network differs from it by {difference:.1g}", where=str(path))
+
+
+def _network_files(
+    plan: Plan, planned: PlannedTarget, baseline: Compiled, progress: Progress
+) -> TargetFiles:
+    """The files of every backend. Without a stage, the ONNX file is the original itself."""
+    staged = run_stages(plan, planned, progress, start_key(plan))
+    made = compile_candidate(plan, planned, staged, progress)
+    files = [
+        Compiled(baseline.artifact, file.reference)
+        if file.artifact.format == "onnx" and not planned.stages
+        else file
+        for file in made.files
+    ]
+    return TargetFiles(tuple(files), baseline, staged.floating, staged.reports, made.failures)
+
+
+def _training_faults(stages: Sequence[Stage]) -> list[EdgekdError]:
+    """A fault for each stage that would train or change the network."""
+    faults: list[EdgekdError] = []
+    for number, stage in enumerate(stages, 1):
+        if stage.kind != "quantize" or number > 1:
+            faults.append(_fault(number, f"'{stage.kind}' needs a network to train"))
+        elif stage.model_dump()["method"] != "calibrate":
+            faults.append(_fault(number, "an ONNX file alone is quantized without training"))
+    return faults
+
+
+def _faults(stages: Sequence[Stage], target: Target, reason: str) -> list[EdgekdError]:
+    """The faults of a file that is no network: other types than int8, and targets without the onnx
+    backend."""
     faults: list[EdgekdError] = []
     for number, stage in enumerate(stages, 1):
         table = stage.model_dump()
-        if stage.kind != "quantize" or number > 1:
-            faults.append(_fault(number, f"'{stage.kind}' needs a network to train"))
-        elif (table["dtype"], table["method"]) != ("int8", "calibrate"):
-            faults.append(_fault(number, "an ONNX file can only be calibrated to int8"))
+        if stage.kind == "quantize" and (table["dtype"] != "int8" or table["mixed"]):
+            faults.append(
+                InputError(
+                    f"this ONNX file can only be calibrated to int8: {reason}",
+                    where=f"stages.{number}",
+                    allowed='dtype = "int8"',
+                )
+            )
     if "onnx" not in target.backends:
         faults.append(
             InputError(
@@ -156,7 +252,7 @@ def _fault(number: int, message: str) -> InputError:
         message,
         where=f"stages.{number}",
         allowed='one stage: kind = "quantize", method = "calibrate"',
-        hint="give [student] a factory to train",
+        hint="to train the network in the file, write [model] source = 'onnx:FILE'",
     )
 
 

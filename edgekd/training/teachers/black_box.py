@@ -1,6 +1,6 @@
 """A teacher without layers: only samples in and outputs out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,3 +69,8 @@ def in_batches(predict: Predict, size: int | None) -> Predict:
         )
 
     return fixed
+
+
+def batch_of(shapes: Sequence[Sequence[int | None]]) -> int | None:
+    """The batch size that a file is fixed to, or None."""
+    return next((shape[0] for shape in shapes if shape[0] is not None), None)

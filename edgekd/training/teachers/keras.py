@@ -3,23 +3,23 @@
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from edgekd.errors import InputError, MissingPackage, first_line
-from edgekd.training.teachers.black_box import Predictor, in_batches
-from edgekd.training.teachers.layout import arrangement
+from edgekd.training.teachers.black_box import Predictor, batch_of, in_batches
+from edgekd.training.teachers.layout import inputs_for, outputs_as_tree
+from edgekd.values.tree import Tree
 
 # Ops of a SavedModel's graph that reach beyond its own tensors.
 OUTSIDE = {"ReadFile", "WriteFile", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
-def open_keras(path: Path, sample: Sequence[int], where: str) -> Predictor:
-    """A predictor for the one output of a .keras file or SavedModel, for samples of that shape.
+def open_keras(path: Path, example: Tree, where: str) -> Predictor:
+    """A predictor of the outputs of a .keras file or SavedModel, for samples like `example`.
 
     A .keras file with lambdas or with classes that aren't Keras's own is rejected, and so is a
     SavedModel whose graph reads or writes files: neither is executed.
@@ -28,9 +28,9 @@ def open_keras(path: Path, sample: Sequence[int], where: str) -> Predictor:
         raise InputError("no such file or folder", where=str(path))
     if path.is_dir():
         _inspect_saved_model(path, where)
-        return _open_saved_model(path, sample, where)
+        return _open_saved_model(path, example, where)
     _inspect_keras(path)
-    return _open_keras_file(path, sample, where)
+    return _open_keras_file(path, example, where)
 
 
 def _tensorflow(where: str) -> Any:
@@ -45,29 +45,29 @@ def _tensorflow(where: str) -> Any:
     return tensorflow
 
 
-def _open_keras_file(path: Path, sample: Sequence[int], where: str) -> Predictor:
+def _open_keras_file(path: Path, example: Tree, where: str) -> Predictor:
     tensorflow = _tensorflow(where)
     try:
         model = tensorflow.keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         message = first_line(error)
         raise InputError(f"Keras can't load it: {message}", where=str(path)) from None
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError(
-            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs",
-            where=str(path),
-            allowed="one input and one output",
-        )
-    shape = list(model.inputs[0].shape)
-    arrange = arrangement(shape[1:], sample, str(path))
+    names = [each.name for each in model.inputs]
+    shapes = [list(each.shape) for each in model.inputs]
+    wanted = {name: shape[1:] for name, shape in zip(names, shapes, strict=True)}
+    arrange = inputs_for(wanted, example, str(path))
+    results = list(model.output_names)
 
-    def predict(x: Tensor) -> Tensor:
-        return torch.from_numpy(model(arrange(x).numpy(), training=False).numpy())
+    def predict(x: Tree) -> Tree:
+        values = [value.numpy() for value in arrange(x)]
+        found = model(values if len(values) > 1 else values[0], training=False)
+        leaves = tensorflow.nest.flatten(found)
+        return outputs_as_tree(results, [torch.from_numpy(each.numpy()) for each in leaves])
 
-    return Predictor(in_batches(predict, shape[0]))
+    return Predictor(in_batches(predict, batch_of(shapes)))
 
 
-def _open_saved_model(path: Path, sample: Sequence[int], where: str) -> Predictor:
+def _open_saved_model(path: Path, example: Tree, where: str) -> Predictor:
     tensorflow = _tensorflow(where)
     try:
         loaded = tensorflow.saved_model.load(str(path))
@@ -78,22 +78,20 @@ def _open_saved_model(path: Path, sample: Sequence[int], where: str) -> Predicto
         message = first_line(error)
         raise InputError(f"TensorFlow can't load it: {message}", where=str(path)) from None
     specs = serve.structured_input_signature[1]
-    if len(specs) != 1 or len(serve.structured_outputs) != 1:
-        raise InputError(
-            f"{len(specs)} inputs and {len(serve.structured_outputs)} outputs",
-            where=str(path),
-            allowed="one input and one output",
-        )
-    (name, spec), (output,) = next(iter(specs.items())), serve.structured_outputs
-    shape = spec.shape.as_list()
-    arrange = arrangement(shape[1:], sample, str(path))
+    shapes = {name: spec.shape.as_list() for name, spec in specs.items()}
+    wanted = {name: shape[1:] for name, shape in shapes.items()}
+    arrange = inputs_for(wanted, example, str(path))
 
-    def predict(x: Tensor) -> Tensor:
-        values = tensorflow.constant(arrange(x).numpy(), dtype=spec.dtype)
+    def predict(x: Tree) -> Tree:
+        values = {
+            name: tensorflow.constant(value.numpy(), dtype=specs[name].dtype)
+            for name, value in zip(specs, arrange(x), strict=True)
+        }
         # `loaded` owns the variables: while this function lives, so must it.
-        return torch.from_numpy(loaded and serve(**{name: values})[output].numpy())
+        found = loaded and serve(**values)
+        return outputs_as_tree(list(found), [torch.from_numpy(v.numpy()) for v in found.values()])
 
-    return Predictor(in_batches(predict, shape[0]))
+    return Predictor(in_batches(predict, batch_of(list(shapes.values()))))
 
 
 def _inspect_keras(path: Path) -> None:

@@ -49,13 +49,12 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
 
 
 def _open(source: str, path: Path, data: Data, where: str) -> Predictor:
-    sample = data.shown.shape[1:]
     if source == "onnx":
-        return open_onnx(path, sample, where)
+        return open_onnx(path, data.shown, where)
     if source == "tflite":
-        return open_tflite(path, sample, where)
+        return open_tflite(path, data.shown, where)
     if source == "keras":
-        return open_keras(path, sample, where)
+        return open_keras(path, data.shown, where)
     if source == "torchscript":
         return open_torchscript(path)
     return Predictor(open_logits(path, data, where))

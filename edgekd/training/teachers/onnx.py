@@ -1,20 +1,25 @@
 """An ONNX file as a teacher, through ONNX Runtime on the CPU."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from edgekd.errors import InputError, MissingPackage
-from edgekd.training.teachers.black_box import Predictor, in_batches
-from edgekd.training.teachers.layout import arrangement
+from edgekd.training.teachers.black_box import Predictor, batch_of, in_batches
+from edgekd.training.teachers.layout import inputs_for, outputs_as_tree
+from edgekd.values.tree import Tree
 
-FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
+    "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8", "tensor(bool)": "bool",
+}  # fmt: skip
 
 
-def open_onnx(path: Path, sample: Sequence[int], where: str) -> Predictor:
-    """A predictor for the file's one output, for samples of that shape; InputError if unusable."""
+def open_onnx(path: Path, example: Tree, where: str) -> Predictor:
+    """A predictor of the file's outputs, for samples like `example`; InputError if unusable."""
     try:
         import onnxruntime
     except ImportError:
@@ -32,24 +37,30 @@ def open_onnx(path: Path, sample: Sequence[int], where: str) -> Predictor:
             where=str(path),
         ) from None
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise InputError(
-            f"{len(inputs)} inputs and {len(outputs)} outputs",
-            where=str(path),
-            allowed="one input and one output",
-        )
-    if inputs[0].type not in FLOATS:
-        raise InputError(
-            f"its input is {inputs[0].type}", where=str(path), allowed=", ".join(FLOATS)
-        )
-    dtype, name = FLOATS[inputs[0].type], inputs[0].name
-    shape = [size if isinstance(size, int) else None for size in inputs[0].shape]
+    for each in (*inputs, *outputs):
+        if each.type not in TYPES:
+            raise InputError(
+                f"'{each.name}' is {each.type}", where=str(path), allowed=", ".join(TYPES)
+            )
+    shapes = {each.name: _shape(each, path) for each in inputs}
+    arrange = inputs_for({name: shape[1:] for name, shape in shapes.items()}, example, str(path))
+    names = [each.name for each in outputs]
+
+    def predict(x: Tree) -> Tree:
+        arrays = [
+            value.numpy().astype(TYPES[each.type])
+            for value, each in zip(arrange(x), inputs, strict=True)
+        ]
+        found = session.run(names, dict(zip(shapes, arrays, strict=True)))
+        return outputs_as_tree(names, [torch.from_numpy(np.asarray(each)) for each in found])
+
+    return Predictor(in_batches(predict, batch_of(list(shapes.values()))))
+
+
+def _shape(value: Any, path: Path) -> list[int | None]:
+    shape = [size if isinstance(size, int) else None for size in value.shape]
     if not shape:
-        raise InputError("its input has no shape", where=str(path), allowed="(B, ...)")
-    arrange = arrangement(shape[1:], sample, str(path))
-
-    def predict(x: Tensor) -> Tensor:
-        values = arrange(x).numpy().astype(dtype)
-        return torch.from_numpy(session.run(None, {name: values})[0])
-
-    return Predictor(in_batches(predict, shape[0]))
+        raise InputError(
+            f"its input '{value.name}' has no shape", where=str(path), allowed="(B, ...)"
+        )
+    return shape

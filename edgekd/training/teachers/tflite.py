@@ -1,21 +1,20 @@
 """A TFLite file as a teacher, through LiteRT on the CPU; quantized inputs and outputs too."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgekd.errors import InputError, MissingPackage, first_line
-from edgekd.training.teachers.black_box import Predictor, in_batches
-from edgekd.training.teachers.layout import arrangement
+from edgekd.training.teachers.black_box import Predictor, batch_of, in_batches
+from edgekd.training.teachers.layout import inputs_for, outputs_as_tree
+from edgekd.values.tree import Tree
 
 
-def open_tflite(path: Path, sample: Sequence[int], where: str) -> Predictor:
-    """A predictor for the file's one output, for samples of that shape; InputError if unusable."""
+def open_tflite(path: Path, example: Tree, where: str) -> Predictor:
+    """A predictor of the file's outputs, for samples like `example`; InputError if unusable."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -28,28 +27,28 @@ def open_tflite(path: Path, sample: Sequence[int], where: str) -> Predictor:
         message = first_line(error)
         raise InputError(f"not a TFLite file: {message}", where=str(path)) from None
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise InputError(
-            f"{len(inputs)} inputs and {len(outputs)} outputs",
-            where=str(path),
-            allowed="one input and one output",
-        )
-    signature = [int(size) for size in inputs[0]["shape_signature"]]
-    shape = [None if size < 0 else size for size in signature]
-    arrange = arrangement(shape[1:], sample, str(path))
+    shapes = [[None if s < 0 else int(s) for s in each["shape_signature"]] for each in inputs]
+    wanted = {each["name"]: shape[1:] for each, shape in zip(inputs, shapes, strict=True)}
+    arrange = inputs_for(wanted, example, str(path))
+    names = [each["name"] for each in outputs]
 
-    def predict(x: Tensor) -> Tensor:
-        values = _quantized(arrange(x).numpy(), inputs[0])
-        index = inputs[0]["index"]
-        if tuple(interpreter.get_input_details()[0]["shape"]) != values.shape:
-            interpreter.resize_tensor_input(index, values.shape)
+    def predict(x: Tree) -> Tree:
+        arrays = [
+            _quantized(value.numpy(), each) for value, each in zip(arrange(x), inputs, strict=True)
+        ]
+        now = [tuple(each["shape"]) for each in interpreter.get_input_details()]
+        if now != [values.shape for values in arrays]:
+            for values, each in zip(arrays, inputs, strict=True):
+                interpreter.resize_tensor_input(each["index"], values.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(index, values)
+        for values, each in zip(arrays, inputs, strict=True):
+            interpreter.set_tensor(each["index"], values)
         interpreter.invoke()
-        return torch.from_numpy(_real(interpreter.get_tensor(outputs[0]["index"]), outputs[0]))
+        found = [_real(interpreter.get_tensor(each["index"]), each) for each in outputs]
+        return outputs_as_tree(names, [torch.from_numpy(each) for each in found])
 
     floor = max(float(outputs[0]["quantization"][0]) / 2, 1e-7)
-    return Predictor(in_batches(predict, shape[0]), floor)
+    return Predictor(in_batches(predict, batch_of(shapes)), floor)
 
 
 def _quantized(values: NDArray[Any], details: dict[str, Any]) -> NDArray[Any]:
@@ -64,5 +63,5 @@ def _quantized(values: NDArray[Any], details: dict[str, Any]) -> NDArray[Any]:
 def _real(values: NDArray[Any], details: dict[str, Any]) -> NDArray[Any]:
     scale, zero_point = details["quantization"]
     if not scale:
-        return np.asarray(values, np.float32)
+        return np.asarray(values, None if values.dtype.kind in "iub" else np.float32)
     return np.asarray((np.asarray(values, np.float32) - zero_point) * scale, np.float32)

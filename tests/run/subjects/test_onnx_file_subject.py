@@ -1,4 +1,4 @@
-"""An ONNX file without a network is calibrated, proved and verified; other stages are refused."""
+"""An ONNX file alone is quantized, compiled, proved and verified; stages that train are refused."""
 
 import json
 
@@ -58,14 +58,51 @@ def test_a_file_alone_becomes_int8_and_is_measured(place, compress, edgekd):
     code, err = compress(QUANTIZE)
     assert code in (0, 1), err
     report = json.loads((place / "out" / "report.json").read_text())
+    artifacts = {each["format"]: each for each in report["targets"][0]["artifacts"]}
+    assert set(artifacts) == {"onnx", "tflite", "tvm-so"}
+    for artifact in artifacts.values():
+        assert artifact["precision"] == "int8"
+        assert artifact["parity"]["verdict"] == "pass"
+        assert artifact["agreement_with_teacher"] > 0.5
+    assert artifacts["onnx"]["bytes"] < report["targets"][0]["baseline"]["bytes"]
+    assert {layer["kind"] for layer in report["layers"]["after"]} >= {"Conv2d", "Linear"}
+    code, _, err = edgekd("verify", place / "out")
+    assert code == 0, err
+
+
+def odd_file(place):
+    """The same file with an operator that ONNX Runtime has and PyTorch has not."""
+    import onnx
+
+    model = onnx.load(place / "t.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "Relu")
+    node.op_type = "ThresholdedRelu"
+    node.attribute.append(onnx.helper.make_attribute("alpha", 0.0))
+    onnx.save(model, place / "odd.onnx")
+    return RECIPE.replace("t.onnx", "odd.onnx")
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_network_is_calibrated_as_a_file(place, edgekd):
+    (place / "odd.toml").write_text(odd_file(place) + QUANTIZE)
+    options = ("--target", "x86", "--quick", "--out", place / "odd")
+    code, out, err = edgekd("compress", place / "odd.toml", *options)
+    assert code in (0, 1), err
+    assert "for the onnx backend only: operators without a counterpart in PyTorch: 1 Thr" in err
+    report = json.loads((place / "odd" / "report.json").read_text())
     (artifact,) = report["targets"][0]["artifacts"]
     assert artifact["precision"] == "int8"
-    assert artifact["bytes"] < report["targets"][0]["baseline"]["bytes"]
     assert artifact["parity"] is None
     assert "no graph in PyTorch" in artifact["reasons"]["parity"]
     assert artifact["agreement_with_teacher"] > 0.5
-    code, _, err = edgekd("verify", place / "out")
-    assert code == 0, err
+
+
+def test_a_file_that_is_no_network_has_no_other_type_than_int8(place, edgekd):
+    stage = QUANTIZE + 'dtype = "fp16"\n'
+    (place / "half.toml").write_text(odd_file(place) + stage)
+    code, _, err = edgekd("compress", place / "half.toml", "--target", "x86", "--dry-run")
+    assert code == 2
+    assert "stages.1: this ONNX file can only be calibrated to int8: operators without" in err
 
 
 @pytest.mark.slow
@@ -74,20 +111,26 @@ def test_an_untouched_file_is_measured_as_it_is(place, compress):
     assert code in (0, 1), err
     report = json.loads((place / "same" / "report.json").read_text())
     assert report["notes"] == ["--quick: short measurements, so latencies are less reliable"]
-    (artifact,) = report["targets"][0]["artifacts"]
-    assert artifact["sha256"] == report["targets"][0]["baseline"]["sha256"]
-    assert artifact["accuracy_drop"] == 0.0
+    artifacts = {each["format"]: each for each in report["targets"][0]["artifacts"]}
+    assert set(artifacts) == {"onnx", "tflite", "tvm-so"}
+    assert artifacts["onnx"]["sha256"] == report["targets"][0]["baseline"]["sha256"]
+    assert {each["accuracy_drop"] for each in artifacts.values()} == {0.0}
+    assert {each["parity"]["verdict"] for each in artifacts.values()} == {"pass"}
 
 
 def test_a_stage_that_needs_a_module_is_refused(compress):
     code, told = compress('[[stages]]\nkind = "distill"\n')
     assert code == 2
     assert "stages.1: 'distill' needs a network to train" in told
-    assert "hint: give [student] a factory to train" in told
+    assert "hint: to train the network in the file, write [model] source = 'onnx:FILE'" in told
+    code, told = compress('[[stages]]\nkind = "quantize"\nmethod = "qat"\n')
+    assert code == 2
+    assert "an ONNX file alone is quantized without training" in told
 
 
-def test_a_target_without_onnx_is_refused(compress):
-    code, told = compress(QUANTIZE, target="coral-usb")
+def test_a_file_that_is_no_network_needs_a_target_with_onnx(place, edgekd):
+    (place / "coral.toml").write_text(odd_file(place) + QUANTIZE)
+    code, _, told = edgekd("compress", place / "coral.toml", "--target", "coral-usb", "--dry-run")
     assert code == 2
     assert "an ONNX file needs the onnx backend" in told
 
