@@ -86,7 +86,7 @@ def odd_file(place):
 def test_a_file_that_is_no_network_is_calibrated_as_a_file(place, edgekd):
     (place / "odd.toml").write_text(odd_file(place) + QUANTIZE)
     options = ("--target", "x86", "--quick", "--out", place / "odd")
-    code, out, err = edgekd("compress", place / "odd.toml", *options)
+    code, _, err = edgekd("compress", place / "odd.toml", *options)
     assert code in (0, 1), err
     assert "for the onnx backend only: operators without a counterpart in PyTorch: 1 Thr" in err
     report = json.loads((place / "odd" / "report.json").read_text())
