@@ -5,6 +5,7 @@ emulated processor; a difference between the two is an error. The emulator count
 which the compiler reports, and gives no times.
 """
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from edgekd.devices import Options, Samples
-from edgekd.devices.agent import from_model, to_model
+from edgekd.devices.agent import Fault, from_model, to_model
 from edgekd.devices.host import open_host
-from edgekd.devices.replies import Hello
+from edgekd.devices.replies import Hello, fault_of
 from edgekd.errors import InputError, ToolError, raise_all
 from edgekd.firmware import emulation, hosted
 from edgekd.registry import DEVICES
@@ -75,24 +76,22 @@ class CortexM:
     ) -> tuple[np.ndarray, ...]:
         """Every output (N, ...) for inputs (N, ...).
 
-        Raises `ToolError` if the emulated processor computes something else than this machine.
+        Raises `InputError` for inputs that the artifact does not take, `ToolError` if the emulated
+        processor computes something else than this machine.
         """
         if artifact.runtime != "c":
             return self._host.infer(artifact, inputs, options)
-        (x,), entry, exit_ = inputs, artifact.inputs[0], artifact.outputs[0]
-        layout = str(artifact.facts.get("input_layout", ""))
-        quantized = to_model(x, entry.model_dump(), layout).reshape(len(x), -1)
+        taken = _bytes_of(inputs, artifact)
         with tempfile.TemporaryDirectory(prefix="edgekd-c-") as work:
-            computed = hosted.run(hosted.build(artifact.path, Path(work)), quantized)
+            computed = hosted.run(hosted.build(artifact.path, Path(work)), taken)
             image = emulation.build(artifact.path, self.cpu, Path(work))
-            first = emulation.run(image, quantized[: self.checked]).outputs
+            first = emulation.run(image, taken[: self.checked]).outputs
         if not np.array_equal(first, computed[: self.checked]):
             raise ToolError(
                 f"the emulated {self.cpu} computes different values than this machine",
                 where=str(artifact.path),
             )
-        outputs: np.ndarray = from_model(computed, exit_.model_dump())
-        return (outputs.reshape(len(x), *exit_.shape[1:]),)
+        return _outputs_of(computed, artifact)
 
     def benchmark(
         self, artifacts: Sequence[Artifact], options: Options | Sequence[Options], *, quick: bool
@@ -103,3 +102,34 @@ class CortexM:
     def close(self) -> None:
         """End this machine's agent."""
         self._host.close()
+
+
+def _bytes_of(inputs: Sequence[np.ndarray], artifact: Artifact) -> np.ndarray:
+    """(N, bytes): each sample's inputs as the generated C takes them, one after another."""
+    place, layout = str(artifact.path), str(artifact.facts.get("input_layout", ""))
+    if len(inputs) != len(artifact.inputs) or len({len(x) for x in inputs}) != 1:
+        names = ", ".join(info.name for info in artifact.inputs)
+        raise InputError(f"it takes {len(artifact.inputs)} inputs ({names})", where=place)
+    rows = []
+    for x, info in zip(inputs, artifact.inputs, strict=True):
+        try:
+            ready = to_model(x, {**info.model_dump(), "dtype": _width(info)}, layout)
+        except Fault as fault:
+            raise fault_of(fault.answer["error"], place) from None
+        rows.append(ready.reshape(len(x), -1).view(np.int8))
+    return np.concatenate(rows, axis=1)
+
+
+def _width(info: TensorInfo) -> str:
+    """The type in generated C: indices are int32, whatever the artifact says."""
+    return "int32" if info.dtype.startswith("int") and info.dtype != "int8" else info.dtype
+
+
+def _outputs_of(content: np.ndarray, artifact: Artifact) -> tuple[np.ndarray, ...]:
+    """The outputs from each sample's bytes (N, bytes)."""
+    sizes = [math.prod(info.shape[1:]) for info in artifact.outputs]
+    parts = np.split(content, np.cumsum(sizes)[:-1], axis=1)
+    return tuple(
+        from_model(part, info.model_dump()).reshape(len(content), *info.shape[1:])
+        for part, info in zip(parts, artifact.outputs, strict=True)
+    )

@@ -1,6 +1,7 @@
 """The text of model.h and model.c: reproducible from the network, its name and facts.
 
-Nothing but numbers gets from the model file into the text.
+Nothing gets from the model file into the text but numbers, and the letters and digits of its
+inputs' and outputs' names.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,6 +52,7 @@ def header(program: Program) -> str:
         constant_bytes=constant_bytes(program),
         alignment=ALIGNMENT,
         tensors=by_label("INPUT", network.inputs) | by_label("OUTPUT", network.outputs),
+        ends={"INPUT": network.inputs, "OUTPUT": network.outputs},
         offsets=program.layout.offsets,
     )
 
@@ -183,13 +185,13 @@ def _operand(array: Array, layout: Layout, tables: _Tables) -> str:
 
 
 def summary(program: Program) -> Mapping[str, int]:
-    """Numbers for reports: arena, its lower bound, constants, calls, elements of inputs and
+    """Numbers for reports: arena, its lower bound, constants, calls, bytes of inputs and
     outputs."""
     return {
         "arena_bytes": program.layout.arena_bytes,
         "arena_bound_bytes": program.layout.bound_bytes,
         "constant_bytes": constant_bytes(program),
         "kernel_calls": len(program.calls),
-        "input_bytes": sum(one.elements for one in program.network.inputs),
-        "output_bytes": sum(one.elements for one in program.network.outputs),
+        "input_bytes": sum(one.bytes for one in program.network.inputs),
+        "output_bytes": sum(one.bytes for one in program.network.outputs),
     }

@@ -131,18 +131,18 @@ def build(
     return Image(linked, cpu, _flash_of(linked) - sum(_flash_of(made) for made in harness))
 
 
+ENDS = tuple(
+    f"{kind}_{part}" for kind in ("INPUT", "OUTPUT") for part in ("COUNT", "OFFSETS", "SIZES")
+)
+
+
 def _macros(name: str) -> tuple[str, ...]:
     """The names that run.c uses for parts of the model's header."""
     macro = name.upper()
     values = {
         "MODEL_HEADER": f'"{name}.h"',
-        "MODEL_INPUT": f"{name}_input",
-        "MODEL_OUTPUT": f"{name}_output",
         "MODEL_INVOKE": f"{name}_invoke",
-        **{
-            part: f"{macro}_{part}"
-            for part in ("ARENA_ALIGNMENT", "ARENA_BYTES", "INPUT_BYTES", "OUTPUT_BYTES")
-        },
+        **{part: f"{macro}_{part}" for part in ("ARENA_ALIGNMENT", "ARENA_BYTES", *ENDS)},
     }
     return tuple(f"-D{key}={value}" for key, value in values.items())
 
@@ -162,7 +162,7 @@ def _flash_of(path: Path) -> int:
 
 
 def run(image: Image, inputs: np.ndarray) -> Run:
-    """Outputs for int8 inputs (N, bytes), and the instructions of each inference.
+    """The outputs for the bytes of all inputs (N, bytes), and the instructions of each inference.
 
     Raises `ToolError` if the program faults or does not end in time.
     """

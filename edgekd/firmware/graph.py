@@ -2,7 +2,8 @@
 
 An external file is not trusted: what `read_network` returns has static shapes, int8 activations
 with one valid scale each, constants of exactly their shape's size, and operators that only read
-tensors computed before them. Everything else is refused by name.
+tensors computed before them. Inputs may also be int32, as indices are. Everything else is refused
+by name.
 """
 
 import math
@@ -24,14 +25,17 @@ MAX_OPERATORS = 2048
 SCALES = (1e-20, 1e20)
 
 COMPUTED = ("int8",)
+ENTERING = ("int8", "int32")
 CONSTANT = ("int8", "int32")
 
 
 @dataclass(frozen=True, eq=False)
 class Array:
-    """One tensor: int8 (or an int32 constant), static shape, `values` in that shape if constant.
+    """One tensor: int8 (or int32: a constant, or an input of indices), static shape, `values` in
+    that shape if constant.
 
-    `scales` has one entry, or one per channel along `axis`; it is empty for plain integers.
+    `scales` has one entry, or one per channel along `axis`; it is empty for plain integers. `name`
+    is the file's, for inputs and outputs.
     """
 
     index: int
@@ -41,11 +45,17 @@ class Array:
     zero_point: int = 0
     axis: int = 0
     values: np.ndarray | None = None
+    name: str = ""
 
     @property
     def elements(self) -> int:
-        """The number of elements, which is also its size in bytes if it is computed."""
+        """The number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Its size in memory."""
+        return self.elements * (4 if self.dtype == "int32" else 1)
 
     @property
     def scale(self) -> float:
@@ -131,7 +141,7 @@ def network_of(graph: Graph, where: str) -> Network:
         )
     arrays = _Arrays(graph)
     inputs = tuple(
-        arrays.computed(key, f"{where}: input {n}") for n, key in enumerate(graph.inputs)
+        arrays.computed(key, f"{where}: input {n}", ENTERING) for n, key in enumerate(graph.inputs)
     )
     if not inputs or len({one.index for one in inputs}) != len(inputs):
         raise InputError("it has no input, or lists one twice", where=where)
@@ -195,24 +205,29 @@ class _Arrays:
             self._made[key] = self._constant(key, place)
         return self._made[key]
 
-    def computed(self, key: str, place: str) -> Array:
-        """An int8 tensor with one scale that is not constant."""
+    def computed(self, key: str, place: str, allowed: tuple[str, ...] = COMPUTED) -> Array:
+        """A tensor that is not constant: int8 with one scale, or of another type if allowed."""
         if not key:
             raise InputError("a tensor is missing", where=place)
         if key not in self._made:
             tensor = self.graph.tensors[key]
             shape = _shape(tensor, place)
-            if tensor.dtype not in COMPUTED or tensor.constant_bytes is not None:
+            if tensor.dtype not in allowed or tensor.constant_bytes is not None:
                 raise InputError(
                     f"tensor {self._index[key]} is {tensor.dtype}"
                     + (", and constant" if tensor.constant_bytes else ""),
                     where=place,
-                    allowed="int8, computed",
+                    allowed=f"{' or '.join(allowed)}, computed",
                 )
+            if tensor.dtype == "int32":
+                self._made[key] = Array(self._index[key], shape, "int32", name=tensor.name)
+                return self._made[key]
             scales, zero_point = _grid(tensor, place)
             if len(scales) != 1:
                 raise InputError(f"{len(scales)} scales for one tensor", where=place, allowed="1")
-            self._made[key] = Array(self._index[key], shape, "int8", scales, zero_point)
+            self._made[key] = Array(
+                self._index[key], shape, "int8", scales, zero_point, name=tensor.name
+            )
         return self._made[key]
 
     def _constant(self, key: str, place: str) -> Array:

@@ -21,11 +21,19 @@ MAIN = """
 int main(void)
 {{
     _Alignas({macro}_ARENA_ALIGNMENT) static int8_t arena[{macro}_ARENA_BYTES];
-    while (fread({name}_input(arena), 1, {macro}_INPUT_BYTES, stdin) == {macro}_INPUT_BYTES) {{
+    static const size_t from[] = {macro}_INPUT_OFFSETS, taken[] = {macro}_INPUT_SIZES;
+    static const size_t to[] = {macro}_OUTPUT_OFFSETS, given[] = {macro}_OUTPUT_SIZES;
+    for (;;) {{
+        for (int i = 0; i < {macro}_INPUT_COUNT; i++) {{
+            if (fread(arena + from[i], 1, taken[i], stdin) != taken[i]) {{
+                return 0;
+            }}
+        }}
         {name}_invoke(arena);
-        fwrite({name}_output(arena), 1, {macro}_OUTPUT_BYTES, stdout);
+        for (int i = 0; i < {macro}_OUTPUT_COUNT; i++) {{
+            fwrite(arena + to[i], 1, given[i], stdout);
+        }}
     }}
-    return 0;
 }}
 """
 
@@ -55,7 +63,7 @@ def build(source: Path, folder: Path, flags: Sequence[str] = ("-O2",)) -> Path:
 
 
 def run(program: Path, inputs: np.ndarray) -> np.ndarray:
-    """Int8 outputs (N, bytes) for int8 inputs (N, bytes)."""
+    """The bytes of all outputs (N, bytes) for those of all inputs (N, bytes), both in order."""
     content = np.ascontiguousarray(inputs, np.int8).tobytes()
     done = run_tool((str(program),), RUN_SECONDS, "the program", str(program), stdin=content)
     if done.status:

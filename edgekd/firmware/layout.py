@@ -39,7 +39,7 @@ def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
         block = root.of(array)
         first[block] = min(first.get(block, step), step)
         last[block] = max(last.get(block, step), step)
-        size[block] = max(size.get(block, 0), array.elements)
+        size[block] = max(size.get(block, 0), array.bytes)
 
     for array in network.inputs:
         touch(array, 0)
@@ -109,7 +109,7 @@ class _Roots:
         """Let the output take over the memory of an input that is read here for the last time."""
         for place in step.in_place:
             array = step.inputs[place]
-            if array.values is not None or array.elements != step.output.elements:
+            if array.values is not None or array.bytes != step.output.bytes:
                 continue
             if last[self.of(array)] != number or self.of(array) == self.of(step.output):
                 continue

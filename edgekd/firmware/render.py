@@ -22,7 +22,13 @@ def render(template: str, name: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"c_float": c_float, "c_comment": c_comment, "c_macro": c_macro}
+    environment.filters |= {
+        "c_float": c_float,
+        "c_comment": c_comment,
+        "c_macro": c_macro,
+        "offset": lambda array, offsets: offsets[array.index],
+        "tag": lambda label, prefix: f"{prefix}_{label}(arena)",
+    }
     macro = name.upper()
     source = environment.get_template(f"{template}.jinja")
     return source.render(name=name, macro=macro, version=__version__, **values)
@@ -44,8 +50,16 @@ def c_macro(text: str) -> str:
     return re.sub("[^A-Z0-9]", "_", text.upper())
 
 
+LONGEST_LABEL = 32
+_NOISE = re.compile(r"^(serving_default_|main_)+|(:0)$|^StatefulPartitionedCall.*$")
+
+
 def by_label(kind: str, tensors: Sequence[Any]) -> dict[str, Any]:
-    """Tensors under INPUT, or under INPUT0, INPUT1, ... if there are several."""
+    """Tensors under INPUT, or if there are several under INPUT_IDS, INPUT_MASK, ... by their names
+    in the file; under INPUT0, INPUT1, ... where the names don't differ in letters and digits."""
     if len(tensors) == 1:
         return {kind: tensors[0]}
-    return {f"{kind}{number}": tensor for number, tensor in enumerate(tensors)}
+    names = [c_macro(_NOISE.sub("", tensor.name)).strip("_") for tensor in tensors]
+    named = all(names) and len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_LABEL
+    labels = [f"{kind}_{name}" if named else f"{kind}{n}" for n, name in enumerate(names)]
+    return dict(zip(labels, tensors, strict=True))

@@ -36,7 +36,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "FullyConnectedOptions": ("WeightsFormat", "KeepNumDims", "FusedActivationFunction"),
     "ConcatenationOptions": ("Axis", "FusedActivationFunction"),
     "PackOptions": ("Axis",),
-    "GatherOptions": ("Axis",),
+    "GatherOptions": ("Axis", "BatchDims"),
     "ReducerOptions": ("KeepDims",),
     "StridedSliceOptions": (
         "EllipsisMask", "NewAxisMask", "BeginMask", "EndMask", "ShrinkAxisMask",

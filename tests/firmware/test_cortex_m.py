@@ -54,10 +54,12 @@ HEADER = """
 #include <stdint.h>
 #define COUNTED_ARENA_BYTES 16
 #define COUNTED_ARENA_ALIGNMENT 16
-#define COUNTED_INPUT_BYTES 1
-#define COUNTED_OUTPUT_BYTES 1
-static inline int8_t *counted_input(int8_t *arena) { return arena; }
-static inline int8_t *counted_output(int8_t *arena) { return arena; }
+#define COUNTED_INPUT_COUNT 1
+#define COUNTED_INPUT_OFFSETS {0}
+#define COUNTED_INPUT_SIZES {1}
+#define COUNTED_OUTPUT_COUNT 1
+#define COUNTED_OUTPUT_OFFSETS {0}
+#define COUNTED_OUTPUT_SIZES {1}
 void counted_invoke(int8_t *arena);
 """
 

@@ -48,6 +48,21 @@ static uint32_t stack_bytes(void)
     return (uint32_t)((uintptr_t)stack_top - (uintptr_t)word);
 }
 
+static const uint32_t input_offsets[] = INPUT_OFFSETS, input_sizes[] = INPUT_SIZES;
+static const uint32_t output_offsets[] = OUTPUT_OFFSETS, output_sizes[] = OUTPUT_SIZES;
+
+/* 0 if all of the tensors were read or written, in order. */
+static int move_all(int operation, int file, int count, const uint32_t *offsets,
+                    const uint32_t *sizes)
+{
+    for (int i = 0; i < count; i++) {
+        if (move(operation, file, arena + offsets[i], sizes[i]) != 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 int main(void)
 {
     const int inputs = open_file("inputs", 1, 6);
@@ -58,11 +73,11 @@ int main(void)
         return 2;
     }
     paint();
-    while (move(0x06, inputs, MODEL_INPUT(arena), INPUT_BYTES) == 0) {
+    while (move_all(0x06, inputs, INPUT_COUNT, input_offsets, input_sizes) == 0) {
         const uint64_t before = ticks();
         MODEL_INVOKE(arena);
         uint64_t passed = ticks() - before;
-        if (move(0x05, outputs, MODEL_OUTPUT(arena), OUTPUT_BYTES) != 0
+        if (move_all(0x05, outputs, OUTPUT_COUNT, output_offsets, output_sizes) != 0
             || move(0x05, times, &passed, sizeof passed) != 0) {
             return 3;
         }
