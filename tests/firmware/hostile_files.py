@@ -9,10 +9,11 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from operator_cases import CASES
-from tflite_files import O, T, integers, tflite
+from tflite_files import G, O, T, integers, tflite, tflite_of
 
 from edgekd.formats.tflite_metadata import with_metadata
 
+LOOKUP = "a look-up by a signature"
 WHOLE = "a whole network with metadata"
 
 WORDS = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -61,10 +62,21 @@ def whole_network() -> bytes:
     return with_metadata(tflite(tensors, ops, [0], [15]), facts)
 
 
+def lookup_network() -> bytes:
+    """Rows of a table by an input of indices, called by a signature."""
+    tensors = [
+        T((1, 4), (), dtype="int32", name="ids"),
+        T((6, 3), 0.1, 0, np.arange(18).reshape(6, 3)),
+        T((1, 4, 3), 0.1),
+    ]
+    gather = O("GATHER", [1, 0], [2], {"axis": 0}, "GatherOptions")
+    return tflite_of([G(tensors, [gather], [0], [2], "serve")])
+
+
 def hostile_files(each: int) -> Iterator[tuple[str, bytes, bytes]]:
     """(what it was made of, the sound file, the hostile one): `each` of either kind for every
     operator, twelve times as many of the whole network."""
-    bases: dict[str, Callable[[], bytes]] = {**CASES, WHOLE: whole_network}
+    bases: dict[str, Callable[[], bytes]] = {**CASES, LOOKUP: lookup_network, WHOLE: whole_network}
     for seed, (name, make) in enumerate(bases.items()):
         sound, count = make(), each * (12 if name == WHOLE else 1)
         for hostile in (damaged, bent):

@@ -109,7 +109,7 @@ def test_memory_that_is_read_again_is_not_taken(made):
 def test_an_output_that_is_read_too_keeps_its_memory(made):
     ops = [O("RELU", [0], [1]), O("RELU", [1], [2])]
     generated = made([X, X, X], ops, [0], [1, 2])
-    offsets = re.findall(r"OUTPUT\d_OFFSET (\d+)", generated.header)
+    offsets = re.findall(r"OUTPUT_T\d_OFFSET (\d+)", generated.header)
     assert len(set(offsets)) == 2
 
 

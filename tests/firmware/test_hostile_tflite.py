@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import re
 import shutil
@@ -20,7 +21,7 @@ from edgekd.firmware.arena import measure_arena
 from edgekd.firmware.generate import generate
 
 WORKER = Path(__file__).parent / "hostile_worker.py"
-BASES = len(CASES) + 12
+BASES = len(CASES) + 1 + 12
 SAMPLES = 100
 LARGEST_ARENA = 1 << 20
 MAIN = """#include <stdio.h>
@@ -45,12 +46,17 @@ CALL = """    {{
     }}"""
 
 
+SUPPORT = Path(__file__).parents[1] / "support"
+PATHS = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
+
+
 def judge_all(folder: Path, each: int) -> tuple[Counter[str], list[str]]:
     """Verdicts by kind, and all that went wrong, crashes and hangs of the worker among it."""
     faults, start = [], 0
     while len(faults) < 20:
         command = [sys.executable, str(WORKER), str(folder), str(each), str(start)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
         if done.returncode == 0:
             break
         number = int((folder / "progress").read_text())
@@ -97,7 +103,7 @@ def run_under_sanitizers(files: list[Path], folder: Path) -> subprocess.Complete
         _, source = generate(path, name).write(folder)
         objects.append(folder / f"{name}.o")
         command = ["gcc", *flags, "-c", str(source), "-o", str(objects[-1])]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr
     includes = "\n".join(f'#include "{name}.h"' for name in names)
     calls = "\n".join(CALL.format(name=name, macro=name.upper()) for name in names)
