@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from edgekd.errors import InputError, first_line
 from edgekd.formats.onnx_file import read_onnx
+from edgekd.network.onnx_module.coverage import covered
 from edgekd.network.onnx_module.layers import LAYERS, Layer
 from edgekd.network.onnx_module.module import OnnxModule, Step, place_module, run_constant
-from edgekd.network.onnx_module.table import OPERATORS, Node, covered
+from edgekd.network.onnx_module.table import OPERATORS, Node
 
 HALF = (torch.float16, torch.bfloat16, torch.float64)
 PLAIN = {"Clip": (1, 2), "Pad": (2,), "Resize": (2,), "Upsample": (1,)}

@@ -38,16 +38,3 @@ def operator(*names: str) -> Callable[[F], F]:
         return function
 
     return keep
-
-
-def covered() -> tuple[str, ...]:
-    """The names of all operators that can be converted."""
-    from edgekd.network.onnx_module import (  # noqa: F401
-        images,
-        layers,
-        pointwise,
-        shapes,
-        tensors,
-    )
-
-    return tuple(sorted({*OPERATORS, *layers.LAYERS}))

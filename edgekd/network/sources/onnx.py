@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from edgekd.formats.onnx_file import external_files
-from edgekd.network.onnx_module import module_of_onnx
+from edgekd.network.onnx_module.convert import module_of_onnx
 from edgekd.network.sources import ModelRequest, Source, refuse_arguments
 from edgekd.registry import SOURCES
 

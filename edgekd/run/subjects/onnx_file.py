@@ -22,7 +22,7 @@ from edgekd.errors import Collector, EdgekdError, InputError, first_line
 from edgekd.formats.onnx_file import external_files, read_onnx
 from edgekd.measure.diagnostics import Diagnostic, OfNetworks
 from edgekd.network.cost import totals
-from edgekd.network.onnx_module import module_of_onnx
+from edgekd.network.onnx_module.convert import module_of_onnx
 from edgekd.quant.export import export_graph
 from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled, cached
@@ -41,7 +41,7 @@ from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import Target
-from edgekd.values.tree import Tree, as_float
+from edgekd.values.tree import Tree, leaves
 
 SAME = 1e-3
 """How far the network may differ from the file, relative to the largest output."""
@@ -175,13 +175,13 @@ def converted_file(path: Path, original: Teacher, data: Data) -> nn.Module:
     probe = data.train.first(PROBE).shown
     try:
         with torch.no_grad():
-            found = data.task.main(module(probe))
+            found = leaves(module(probe))
             export_graph(module, data.example, "model")
     except (EdgekdError, RuntimeError, ValueError, TypeError, IndexError) as error:
         raise InputError(f"its network fails: {first_line(error)}", where=str(path)) from None
-    raw = data.task.main(original.predict(probe)) if isinstance(original, Opaque) else None
-    if raw is not None:
-        _refuse_difference(as_float(raw), as_float(found), path)
+    raw = leaves(original.predict(probe)) if isinstance(original, Opaque) else []
+    for expected, value in zip(raw, found, strict=bool(raw)):
+        _refuse_difference(expected.float(), value.float(), path)
     return module
 
 

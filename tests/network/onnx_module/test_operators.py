@@ -11,7 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.errors import InputError
-from edgekd.network.onnx_module import covered, module_of_onnx
+from edgekd.network.onnx_module.convert import module_of_onnx
+from edgekd.network.onnx_module.coverage import covered
 
 DRAW = np.random.default_rng(0)
 
