@@ -45,6 +45,7 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
     _keep_softmax_in_float(restored)
     _express_regrids(restored)
     _keep_picks_in_float(restored)
+    _keep_inputs_in_float(restored)
     restored.graph.eliminate_dead_code()
     restored.recompile()
     return restored
@@ -104,17 +105,35 @@ def _keep_picks_in_float(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target not in _PICKING or _is_picked_on_grids(node):
             continue
-        with graph.graph.inserting_before(node):
-            for source in _values(node):
-                doubled = graph.graph.call_function(aten.mul.Tensor, (source, 2.0))
-                doubled.meta.update(source.meta)
-                node.replace_input_with(source, doubled)
-        users = list(node.users)
-        with graph.graph.inserting_after(node):
-            halved = graph.graph.call_function(aten.mul.Tensor, (node, 0.5))
-        halved.meta.update(node.meta)
-        for user in users:
-            user.replace_input_with(node, halved)
+        _double_within(graph, node, _values(node))
+
+
+def _keep_inputs_in_float(graph: fx.GraphModule) -> None:
+    """Let operators that move a float input read and give multiples of two. TFLite's converter
+    would take the grid of what they give back to the input, and so quantize ids that others read.
+    """
+    for node in list(graph.graph.nodes):
+        if node.op != "placeholder" or not node.meta["val"].is_floating_point():
+            continue
+        if any(user.target in QUANTIZE for user in node.users):
+            continue
+        for user in [user for user in node.users if user.target in ops.SHARED | ops.JOINED]:
+            _double_within(graph, user, [node])
+
+
+def _double_within(graph: fx.GraphModule, node: fx.Node, sources: list[fx.Node]) -> None:
+    """Let an operator read twice these values, and what reads it half of what it gives."""
+    with graph.graph.inserting_before(node):
+        for source in sources:
+            doubled = graph.graph.call_function(aten.mul.Tensor, (source, 2.0))
+            doubled.meta.update(source.meta)
+            node.replace_input_with(source, doubled)
+    users = list(node.users)
+    with graph.graph.inserting_after(node):
+        halved = graph.graph.call_function(aten.mul.Tensor, (node, 0.5))
+    halved.meta.update(node.meta)
+    for user in users:
+        user.replace_input_with(node, halved)
 
 
 def _is_picked_on_grids(node: fx.Node) -> bool:
@@ -124,10 +143,18 @@ def _is_picked_on_grids(node: fx.Node) -> bool:
         fixed_grid(each) for each in values if each.target not in DEQUANTIZE
     ):
         return False
-    grids = {each.args[1:] if each.target in DEQUANTIZE else None for each in values}
+    origins = [_origin(each) for each in values]
+    grids = {each.args[1:] if each.target in DEQUANTIZE else None for each in origins}
     if grids <= {None} or (len(grids) == 1 and len(values) > 1):
         return True
     return all(user.target in QUANTIZE for user in node.users)
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """The value that operators which only move values took."""
+    while node.target in ops.SHARED and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
 
 
 def _values(node: fx.Node) -> list[fx.Node]:

@@ -147,3 +147,75 @@ def test_a_task_of_functions_reads_every_output_of_the_deployed_file(tmp_path: P
     assert file.accuracy_ci is not None
     assert file.accuracy_ci[0] <= file.accuracy <= file.accuracy_ci[1]
     assert report.data.metric == "f1"
+
+
+class Shop(nn.Module):
+    """A float input whose first column is an id, as tables come; the rest is measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(200, 8)
+        self.inner = nn.Linear(13, 32)
+        self.outer = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shop = self.table(x[:, :1].long()).squeeze(1)
+        return self.outer(torch.relu(self.inner(torch.cat([shop, x[:, 1:]], 1))))
+
+
+class Interactions(nn.Module):
+    """DLRM in small (Naumov et al. 2019): products of embeddings and dense features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, 8) for size in (60, 40))
+        self.bottom = nn.Sequential(nn.Linear(5, 8), nn.ReLU())
+        self.top = nn.Linear(11, 4)
+
+    def forward(self, dense: Tensor, ids: Tensor) -> Tensor:
+        low = self.bottom(dense)
+        rows = [table(ids[:, number]) for number, table in enumerate(self.tables)]
+        stacked = torch.stack([low, *rows], 1)
+        dots = torch.bmm(stacked, stacked.transpose(1, 2)).flatten(1)[:, [1, 2, 5]]
+        return self.top(torch.cat([low, dots], 1))
+
+
+def tables(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    ids = torch.randint(0, 200, (count, 1), generator=generator)
+    return torch.cat([ids.float(), torch.randn(count, 5, generator=generator)], 1)
+
+
+def clicks(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    ids = torch.stack([torch.randint(0, n, (count,), generator=generator) for n in (60, 40)], 1)
+    return torch.randn(count, 5, generator=generator), ids
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "draw"), [(Shop, tables), (Interactions, clicks)])
+def test_embeddings_beside_measured_features_keep_their_ids(
+    tmp_path: Path, network: Any, draw: Any
+):
+    torch.manual_seed(0)
+    module = network().eval()
+    parts = {}
+    for part, count in (("train", 128), ("test", 64)):
+        x = draw(count)
+        with torch.no_grad():
+            y = module(*(x if isinstance(x, tuple) else (x,))).argmax(1)
+        parts[part] = (x, y)
+    report = edgekd.compress(
+        module,
+        data={**parts, "classes": 4},
+        target="x86",
+        stages=[{"kind": "quantize", "method": "calibrate"}],
+        out=tmp_path / "out",
+        quick=True,
+    )
+    files = {each.format: each for each in report.targets[0].artifacts}
+    for format in ("onnx", "tflite"):
+        parity = files[format].parity
+        assert parity is not None
+        assert parity.verdict == "pass", format
+        assert (files[format].accuracy or 0.0) > 0.95
