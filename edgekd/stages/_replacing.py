@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.network.open_attention import with_open_attention
 from edgekd.network.plain_weights import has_computed_weights, with_plain_weights
 from edgekd.network.storage import load_module, save_module
 from edgekd.network.taps import layer_names, no_such_layer
@@ -51,6 +52,13 @@ def plain(candidate: Candidate) -> Candidate:
     if isinstance(module, torch.fx.GraphModule) or not has_computed_weights(module):
         return candidate
     return replace(candidate, source=with_plain_weights(module))
+
+
+def opened(candidate: Candidate) -> Candidate:
+    """The candidate with the projections of PyTorch's own attention apart, where they can be."""
+    module = candidate.module
+    changed = module if isinstance(module, torch.fx.GraphModule) else with_open_attention(module)
+    return candidate if changed is module else replace(candidate, source=changed)
 
 
 def step_folder(work: Path, module: nn.Module, *facts: object) -> Path:

@@ -19,6 +19,7 @@ from edgekd.stages._replacing import (
     ignore_faults,
     kept_structure,
     kept_weights,
+    opened,
     plain,
     step_folder,
 )
@@ -111,7 +112,7 @@ class Prune(TrainingStage):
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
         """The reasons why pruning can't work on a model."""
-        candidate = plain(candidate)
+        candidate = self._prepared(candidate)
         module = candidate.module
         if candidate.form != "float" or not self._zeroes:
             faults = float_faults(module, candidate.form, "pruned", where)
@@ -153,6 +154,11 @@ class Prune(TrainingStage):
         length = context.with_teaching(epochs=epochs).length
         return f"{goal} by {self._name}{in_steps}, {length}"
 
+    def _prepared(self, candidate: Candidate) -> Candidate:
+        """The candidate with weights and projections that can be cut."""
+        heads = self.granularity in ("channels", "heads")
+        return opened(plain(candidate)) if heads else plain(candidate)
+
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """One cut by magnitude, which results in the same structure, without recovery training."""
         keys = self.untrained(criterion="magnitude-l2", allocation="uniform", ramp="one-shot")
@@ -160,7 +166,7 @@ class Prune(TrainingStage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with fewer channels, or with zeros among its weights."""
-        candidate = plain(candidate)
+        candidate = self._prepared(candidate)
         learning = self.learning(context, "prune")
         learning = replace(learning, work=self._root(candidate, context))
         context = replace(learning, cache=context.logits_folder)
