@@ -1,7 +1,7 @@
 """Random numbers of one sample's draw: torch, numpy and random, seeded for it alone."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,16 +11,15 @@ import torch
 from edgekd.data.seeds import derive_seed
 
 
-def seed_draw(seed: int, row: int, *owners: object) -> None:
-    """Seed the global generators of torch, numpy and random for one sample, and those that the
-    `owners` (a data set, a transform) keep as attributes."""
+def seed_draw(seed: int, row: int, generators: Sequence[Any] = ()) -> None:
+    """Seed the global generators of torch, numpy and random for one sample, and the others that
+    are given."""
     drawn = derive_seed(seed, "sample", row)
-    torch.manual_seed(drawn)
+    torch.default_generator.manual_seed(drawn)  # manual_seed keeps a traceback for each GPU
     np.random.seed(drawn % 2**32)
     random.seed(drawn)
-    for owner in owners:
-        for generator in generators_of(owner):
-            _seed(generator, drawn)
+    for generator in generators:
+        _seed(generator, drawn)
 
 
 def generators_of(owner: object) -> list[Any]:

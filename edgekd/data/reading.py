@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgekd.data.draws import callers_randomness, seed_draw
+from edgekd.data.draws import callers_randomness, generators_of, seed_draw
 from edgekd.data.inputs import FIXED
 from edgekd.data.prepare import Prepare
 from edgekd.data.structure import batch_of, split_sample, target_of, tree_of
@@ -54,6 +55,11 @@ class SampleReader(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @cached_property
+    def generators(self) -> list[Any]:
+        """The generators that the data set and the transform keep, which each draw seeds."""
+        return generators_of(self.dataset) + generators_of(self.transform)
+
     def __getitem__(self, key: Key) -> tuple[Tree, Tensor] | EdgekdError:
         """One sample, or the error: a worker process returns it rather than raising it, so that
         it arrives whole."""
@@ -65,7 +71,7 @@ class SampleReader(Dataset[Any]):
 
     def sample(self, seed: int, row: int) -> tuple[Tree, Tensor]:
         """Inputs without a batch dimension, and the target. `InputError` names the sample."""
-        seed_draw(seed, row, self.dataset, self.transform)
+        seed_draw(seed, row, self.generators)
         place = f"{self.where}: sample {row}"
         try:
             raw, label = split_sample(self.dataset[row], place)
@@ -118,7 +124,7 @@ class SampleReader(Dataset[Any]):
                 allowed=f"{shown_form(self.form)}, as sample 0 has",
                 hint=IMAGES_DIFFER if len(self.form) == 1 and len(self.form[0][1]) == 3 else "",
             )
-        for name, leaf in named_leaves(x, "").items():
+        for name, leaf in {"": x}.items() if isinstance(x, Tensor) else named_leaves(x).items():
             if leaf.is_floating_point() and not bool(leaf.isfinite().all()):
                 place = f" in {name}" if name else ""
                 message = f"NaN or infinity{place}, in {self._name(row)}"
@@ -137,6 +143,8 @@ def _is_text(value: Any) -> bool:
 def form_of(x: Tree) -> Form:
     """The form of a sample's inputs. Bytes and floating point are one kind: networks see both as
     float32."""
+    if isinstance(x, Tensor):  # the usual one, in a tenth of the time
+        return (("", tuple(x.shape), "float32" if x.dtype == torch.uint8 else _kind(x)),)
     return tuple(
         (name, tuple(leaf.shape), "float32" if leaf.dtype == torch.uint8 else _kind(leaf))
         for name, leaf in named_leaves(x, "").items()

@@ -1,12 +1,17 @@
 """What is known about a model besides its arithmetic, as macros of a C header."""
 
+import json
+from typing import Any
+
 from edgekd.errors import InputError
+from edgekd.values.preprocess import Preprocess
 from edgekd.values.tables import Value
 
 
 class Facts(Value):
     """The model's name and version, the hash of its recipe, its licence (any text), its accuracy in
-    percent, and the meaning of its outputs. Unknown facts are left out of the header."""
+    percent, the meaning of its outputs, and the steps that its inputs go through before it. Unknown
+    facts are left out of the header."""
 
     name: str = ""
     version: str = ""
@@ -14,6 +19,7 @@ class Facts(Value):
     licence: str = ""
     accuracy_percent: float | None = None
     labels: tuple[str, ...] = ()
+    preprocess: Preprocess = Preprocess()
 
 
 def fact_lines(macro: str, facts: Facts) -> list[str]:
@@ -33,7 +39,27 @@ def fact_lines(macro: str, facts: Facts) -> list[str]:
             f"#define {macro}_LABEL_COUNT {len(facts.labels)}",
             f"#define {macro}_LABELS {{{labels}}}",
         ]
+    lines += _step_lines(macro, facts.preprocess)
     return [*lines, ""] if lines else []
+
+
+def _step_lines(macro: str, steps: Preprocess) -> list[str]:
+    """All steps as JSON; sizes, mean and standard deviation as C lists too. The mean and standard
+    deviation are those of values from 0 to 1."""
+    if not steps.facts:
+        return []
+    text = json.dumps(steps.facts, sort_keys=True, separators=(",", ":"))
+    lists: dict[str, Any] = {"RESIZE": steps.resize, "CROP": steps.crop}
+    lists |= {"MEAN": steps.mean, "STD": steps.std}
+    return [
+        f"#define {macro}_PREPROCESS {c_string(text)}",
+        *(f"#define {macro}_{key} {_c_list(values)}" for key, values in lists.items() if values),
+    ]
+
+
+def _c_list(values: float | tuple[float, ...]) -> str:
+    items = values if isinstance(values, tuple) else (values,)
+    return "{" + ", ".join(str(v) if isinstance(v, int) else f"{v:.9g}f" for v in items) + "}"
 
 
 def c_string(text: str) -> str:

@@ -86,10 +86,11 @@ def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
         "version": recipe.metadata.version,
         "licence": licence_text(recipe),
         "labels": list(recipe.metadata.labels),
+        "preprocess": recipe.data.preprocess.facts,
         "recipe_hash": recipe_hash(recipe),
         "accuracy_percent": None if accuracy is None else round(100 * accuracy, 4),
     }
-    return {name: value for name, value in known.items() if value not in ("", [], None)}
+    return {name: value for name, value in known.items() if value not in ("", [], {}, None)}
 
 
 def compiled(

@@ -1,7 +1,7 @@
 """How raw inputs become what the network takes: one value for training, calibration and test."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -77,6 +77,6 @@ class Preprocess(Value):
         return self
 
     @property
-    def is_identity(self) -> bool:
-        """Whether nothing is to be done."""
-        return self == Preprocess()
+    def facts(self) -> dict[str, Any]:
+        """The steps that are set, as a deployed file carries them; empty without any."""
+        return self.model_dump(mode="json", exclude_defaults=True)

@@ -136,6 +136,18 @@ def test_the_header_says_what_firmware_needs(made):
     assert '#include "kws.h"' in generated.source
 
 
+def test_the_header_has_the_steps_that_an_image_goes_through(made):
+    steps = {"resize": [40, 48], "crop": 32, "mean": [0.5, 0.25, 0.125], "std": [0.2, 0.2, 0.3]}
+    facts = Facts(preprocess=steps)
+    lines = made([X, X], [RELU], [0], [1], name="kws", facts=facts).header.splitlines()
+    assert "#define KWS_RESIZE {40, 48}" in lines
+    assert "#define KWS_CROP {32}" in lines
+    assert "#define KWS_MEAN {0.5f, 0.25f, 0.125f}" in lines
+    assert "#define KWS_STD {0.2f, 0.2f, 0.3f}" in lines
+    (text,) = (line for line in lines if line.startswith("#define KWS_PREPROCESS "))
+    assert "{\\042crop\\042:32,\\042mean\\042:[0.5," in text
+
+
 def test_nothing_that_the_file_says_in_words_gets_into_the_c(made):
     content = tflite([X, X], [RELU], [0], [1]).replace(b"t0", b"*/").replace(b"t1", b"Q9")
     generated = made(content)

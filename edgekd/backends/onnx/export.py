@@ -1,6 +1,7 @@
 """Exports a candidate as an ONNX file, with nothing in it that differs between two runs."""
 
 import copy
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ def export_artifact(
     graph, stored = _graph_for(candidate, target)
     model = to_onnx(graph, candidate.example)
     store_narrow(model, stored, "backends.onnx")
+    _add_steps(model, candidate)
     inputs, outputs = tensors_of(model)
     write_onnx(model, path)
     return Artifact(
@@ -188,6 +190,14 @@ def _clean(model: Any) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if re.fullmatch(r"s\d+", dimension.dim_param):
                 dimension.dim_param = "batch"
+
+
+def _add_steps(model: Any, candidate: Candidate) -> None:
+    """The steps that inputs go through before the file, under "edgekd.preprocess" as JSON."""
+    steps = candidate.metadata.get("preprocess")
+    if steps:
+        text = json.dumps(steps, sort_keys=True, separators=(",", ":"))
+        model.metadata_props.add(key="edgekd.preprocess", value=text)
 
 
 def _pool_globally(model: Any) -> None:
