@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from dated import write_result
 
 from edgekd.data.dataset import How, samples_from
 from edgekd.data.samples import Data, Samples
+from edgekd.data.streamed import Streamed
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.training.loop import fit_labels
 from edgekd.training.teaching import Teaching
@@ -41,7 +43,7 @@ GENERATED = torch.rand(1, 3, 224, 224)
 class Held(Dataset):
     """Bytes in memory, so that what is measured is the loader alone."""
 
-    def __init__(self, count: int = 64 * BATCH) -> None:
+    def __init__(self, count: int = 128 * BATCH) -> None:
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
         self.targets = [row % 10 for row in range(count)]
@@ -103,6 +105,8 @@ def rate() -> dict[str, object]:
     dataset = Held()
     held = samples_from(dataset, "train", CLASSIFICATION, How(stream=False))
     streamed = samples_from(dataset, "train", CLASSIFICATION, How(stream=True, workers=2))
+    assert isinstance(streamed.inputs, Streamed)
+    streamed = Samples(replace(streamed.inputs, seconds=1.0), streamed.y)  # workers in any case
     seconds_of(held, network())
     steps = len(held) // BATCH - 1
     pairs = [(seconds_of(held, network()), seconds_of(streamed, network())) for _ in range(PAIRS)]

@@ -58,13 +58,28 @@ class AsSeen:
             values = values - torch.tensor(self.mean).view(1, -1, 1, 1)
         return values / torch.tensor(self.std).view(1, -1, 1, 1) if self.std else values
 
+    def of_raw(self, leaf: Tensor) -> Tensor:
+        """What `raw` leaves to the network: an image of bytes (N, H, W, C) becomes what it would
+        have been otherwise, by one multiplication and one addition."""
+        if leaf.dtype != torch.uint8 or leaf.ndim != 4:
+            return leaf.clone()
+        std = torch.tensor(self.std or (1.0,)).view(1, -1, 1, 1)
+        values = leaf.permute(0, 3, 1, 2).to(torch.float32) * (1 / (255 * std))
+        if not self.mean:
+            return values
+        return values - torch.tensor(self.mean).view(1, -1, 1, 1) / std
+
 
 PLAIN = AsSeen()
 
 
 @runtime_checkable
 class Inputs(Protocol):
-    """Inputs of N samples, in a fixed order; `random` if draws with other seeds differ."""
+    """Inputs of N samples, in a fixed order; `random` if draws with other seeds differ. `seen` is
+    how a batch becomes what networks take."""
+
+    @property
+    def seen(self) -> AsSeen: ...
 
     @property
     def random(self) -> bool: ...

@@ -1,7 +1,7 @@
 """Samples, as every source returns and every stage reads them."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -225,6 +225,13 @@ class Data:
         if not isinstance(self.task, Classification):
             return 0
         return int((self.train.y == NO_LABEL).sum())
+
+    @property
+    def baked(self) -> Callable[[Tensor], Tensor] | None:
+        """What networks do to each input by themselves: the arithmetic of preprocessing that is
+        baked into them; None if samples come normalized."""
+        seen = self.train.inputs.seen
+        return seen.of_raw if seen.raw else None
 
     @property
     def varies(self) -> bool:

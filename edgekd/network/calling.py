@@ -8,7 +8,7 @@ from a tuple.
 import dataclasses
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ _OWN_FORWARD = "_edgekd_own_forward"
 """Where a `forward` is kept that was set on the instance by somebody else."""
 
 _OUTPUT = "_edgekd_output"
+
+_BAKED = "_edgekd_baked"
+"""Where the arithmetic of preprocessing is kept that the network does by itself."""
 
 
 def take_one_argument(module: nn.Module, output: Output = None) -> None:
@@ -42,11 +45,17 @@ def take_one_argument(module: nn.Module, output: Output = None) -> None:
 def _forward(self: nn.Module, inputs: Tree) -> Tree:
     """A `forward` of one argument; bound to the instance like a method, so that copies of a module
     have their own."""
-    copies = mapped(lambda value: value.clone(), inputs)
+    baked = vars(self).get(_BAKED)
+    copies = mapped(baked or (lambda value: value.clone()), inputs)
     args, kwargs = _spread(self, copies)
     own = vars(self).get(_OWN_FORWARD)
     result = own(*args, **kwargs) if own else type(self).forward(self, *args, **kwargs)
     return _kept(tensors_of(result), vars(self).get(_OUTPUT))
+
+
+def bake(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Make `module(inputs)` change each input first, in every copy and export of it too."""
+    setattr(module, _BAKED, change)
 
 
 def _spread(module: nn.Module, inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:

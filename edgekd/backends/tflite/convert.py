@@ -40,7 +40,8 @@ def convert_artifact(
         write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
     graph = read_tflite(path)
     precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
-    images = any(leaf.dim() == 4 for leaf in leaves(candidate.example))
+    floats = [leaf for leaf in leaves(candidate.example) if leaf.dtype != torch.uint8]
+    images = any(leaf.dim() == 4 for leaf in floats)  # images of bytes have channels last already
     return Artifact(
         path=path,
         format="tflite",

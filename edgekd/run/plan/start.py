@@ -8,7 +8,7 @@ from torch import nn
 
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
-from edgekd.network.calling import input_fault
+from edgekd.network.calling import bake, input_fault
 from edgekd.network.load import load_network
 from edgekd.training.teachers import Teacher, load_teacher
 from edgekd.values.candidate import Candidate
@@ -41,6 +41,8 @@ def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
         )
     with _seeded(recipe.seed):  # a student without weights starts from the seed's
         module = load_network(network, recipe.folder, where).eval()
+    if data.baked is not None:
+        bake(module, data.baked)
     _check_outputs(module, data, where)
     return Candidate(module, data.example)
 

@@ -6,7 +6,7 @@ import torch
 
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
-from edgekd.network.calling import input_fault
+from edgekd.network.calling import bake, input_fault
 from edgekd.network.load import load_network, network_key
 from edgekd.store import key_of
 from edgekd.training.checkpoint import sha256_of_state
@@ -34,6 +34,12 @@ def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teac
     key = network_key(network, folder)
     if network.is_module:
         return _module_teacher(network, folder, data, where, key)
+    if data.baked is not None:
+        raise InputError(
+            f"a black box ({network.kind}) takes normalized inputs, but 'bake' leaves them raw",
+            where=where,
+            hint="set data.preprocess.bake = false, or give the network itself",
+        )
     path = folder / network.name
     predictor = _open(network.kind, path, data, where)
     probe = data.train.first(PROBE).shown
@@ -64,6 +70,8 @@ def _module_teacher(
     network: Network, folder: Path, data: Data, where: str, key: str
 ) -> ModuleTeacher:
     module = load_network(network, folder, where).requires_grad_(False)
+    if data.baked is not None:
+        bake(module, data.baked)
     name = network.name
     probe = data.train.first(PROBE).shown
     fault = input_fault(module, probe, where)
