@@ -10,6 +10,7 @@ import numpy as np
 
 from edgekd.errors import InputError, MissingPackage, first_line
 from edgekd.formats.graph import BITS, Graph, Op, Tensor, read_bytes
+from edgekd.formats.onnx_steps import unfold_steps
 
 DECODED_BYTES = 1 << 24
 """Constants up to this size are decoded: scales, zero points, axes and most weights."""
@@ -58,7 +59,7 @@ def _load(path: Path) -> Any:
         _refuse_broken_text(model.graph)
         if not model.graph.node:
             raise ValueError("it has no operators")
-        return model
+        return unfold_steps(model)
 
 
 @contextmanager

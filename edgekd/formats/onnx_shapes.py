@@ -43,8 +43,9 @@ def inferred(path: Path) -> dict[str, tuple[str, list[int]]]:
     import onnx
 
     from edgekd.formats.onnx_file import declared
+    from edgekd.formats.onnx_steps import unfold_steps
 
-    model = onnx.load(str(path), load_external_data=False)
+    model = unfold_steps(onnx.load(str(path), load_external_data=False))
     for info in model.graph.input:
         for position, one in enumerate(info.type.tensor_type.shape.dim):
             if position == 0 and not one.HasField("dim_value"):

@@ -128,41 +128,46 @@ def _unroll_layers(graph: fx.GraphModule, node: fx.Node) -> None:
     x, ends = call.x, []
     with graph.graph.inserting_before(node):
         for layer in range(call.layers):
-            outputs = []
-            for direction in range(call.directions):
-                states, last = _run(write, call, x, layer * call.directions + direction)
-                outputs.append(states)
-                ends.append(last)
-            steps = [_joined(write, parts, -1) for parts in zip(*outputs, strict=True)]
-            if layer + 1 < call.layers:
-                x = _stacked(write, steps, call.time)
-    for user in list(node.users):
-        place: Any = user.args[1]
-        with graph.graph.inserting_before(node):
+            first = layer * call.directions
+            runs = [_run(write, call, x, first + way) for way in range(call.directions)]
+            ends += [run.last for run in runs]
+            whole = [write(aten.cat.default, run.sequence, call.time) for run in runs]
+            x = _joined(write, whole, -1)
+        for user in list(node.users):
+            place: Any = user.args[1]
             if place:
-                value = _stacked(write, [end[place - 1] for end in ends], 0)
-                user.replace_all_uses_with(value)
+                user.replace_all_uses_with(_stacked(write, [end[place - 1] for end in ends]))
                 graph.graph.erase_node(user)
-    # The sequence comes last: a layer's output is the last value that it computes.
     for user in list(node.users):
-        _replace_sequence(graph, user, write, steps, call.time)
+        _replace_sequence(graph, user, write, runs, x, call.time)
     graph.graph.erase_node(node)
 
 
-def _run(write: Writer, call: _Call, x: fx.Node, number: int) -> tuple[list[fx.Node], State]:
-    """The outputs of one direction of one layer in the order of time, and the last state."""
+@dataclass(frozen=True)
+class _Run:
+    """One direction of one layer: the outputs (B, H) in the order of time, the same with a time
+    dimension of one, and the last state."""
+
+    outputs: list[fx.Node]
+    sequence: list[fx.Node]
+    last: State
+
+
+def _run(write: Writer, call: _Call, x: fx.Node, number: int) -> _Run:
     backward = call.directions == 2 and number % 2 == 1
     cell = CELLS[call.kind](write.named(f"{write.node.name}_{number}"), call.cell(number))
     projected = cell.project(x)
     count = int(x.meta["val"].shape[call.time])
-    states = tuple(_initial(write, given, number) for given in call.states)
-    state: State | None = None if states[0] is None else states  # type: ignore[assignment]
-    outputs: list[fx.Node] = []
+    states = [_initial(write, given, number) for given in call.states]
+    state: Any = None if states[0] is None else tuple(states)
+    outputs, sequence = [], []
     for step in reversed(range(count)) if backward else range(count):
         state = cell.step(write(aten.select.int, projected, call.time, step), state)
         outputs.append(state[0])
-    assert state is not None
-    return outputs[::-1] if backward else outputs, state
+        # At once, so that all operators of a step stand together.
+        sequence.append(write(aten.unsqueeze.default, state[0], call.time))
+    order = slice(None, None, -1) if backward else slice(None)
+    return _Run(outputs[order], sequence[order], state)
 
 
 def _initial(write: Writer, states: fx.Node, number: int) -> fx.Node | None:
@@ -195,20 +200,25 @@ def _joined(write: Writer, parts: Sequence[fx.Node], dim: int) -> fx.Node:
     return parts[0] if len(parts) == 1 else write(aten.cat.default, list(parts), dim)
 
 
-def _stacked(write: Writer, parts: Sequence[fx.Node], dim: int) -> fx.Node:
-    deeper = [write(aten.unsqueeze.default, part, dim) for part in parts]
-    return _joined(write, deeper, dim)
+def _stacked(write: Writer, parts: Sequence[fx.Node]) -> fx.Node:
+    return _joined(write, [write(aten.unsqueeze.default, part, 0) for part in parts], 0)
 
 
 def _replace_sequence(
-    graph: fx.GraphModule, sequence: fx.Node, write: Writer, steps: list[fx.Node], time: int
+    graph: fx.GraphModule,
+    sequence: fx.Node,
+    write: Writer,
+    runs: list[_Run],
+    whole: fx.Node,
+    time: int,
 ) -> None:
     """Replace the sequence of outputs; a reader of one step reads it directly."""
     for user in list(sequence.users):
         if user.target is aten.select.int and user.args[1] % sequence.meta["val"].dim() == time:
-            user.replace_all_uses_with(steps[user.args[2]])  # type: ignore[index]
+            step: Any = user.args[2]
+            with graph.graph.inserting_before(user):
+                read = _joined(write, [run.outputs[step] for run in runs], -1)
+            user.replace_all_uses_with(read)
             graph.graph.erase_node(user)
-    if sequence.users:
-        with graph.graph.inserting_before(sequence):
-            sequence.replace_all_uses_with(_stacked(write, steps, time))
+    sequence.replace_all_uses_with(whole)
     graph.graph.erase_node(sequence)

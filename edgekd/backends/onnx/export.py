@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
+from edgekd.formats.onnx_steps import fold_steps
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands, functions_of_one_value
 from edgekd.quant.onnx_weights import opset_for, store_narrow
@@ -44,6 +45,7 @@ def export_artifact(
     store_narrow(model, stored, "backends.onnx")
     _add_steps(model, candidate)
     inputs, outputs = tensors_of(model)
+    fold_steps(model)
     write_onnx(model, path)
     return Artifact(
         path=path,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.formats.onnx_steps import unfold_steps
 from edgekd.values.inner_tensor import InnerTensor
 
 
@@ -15,7 +16,7 @@ def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTen
     import onnx
     import onnxruntime
 
-    model = onnx.load(path)
+    model = unfold_steps(onnx.load(path))
     constants = _constants(model)
     quantizers = [
         node

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from edgekd.formats.onnx_steps import unfold_steps
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact
 
@@ -16,7 +17,7 @@ def prepared_model(artifact: Artifact, folder: Path) -> Path:
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(str(artifact.path))
+    model = unfold_steps(onnx.load(str(artifact.path)))
     graph = model.graph
     constants = {one.name: one for one in graph.initializer}
     for node in list(graph.node):
