@@ -17,6 +17,7 @@ from edgekd.network.plain_weights import with_plain_weights
 from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
 from edgekd.quant.products import products_to_linear
+from edgekd.quant.recurrent import packed_layer, packed_sequence
 from edgekd.values.tree import Tree, mapped
 
 aten = torch.ops.aten
@@ -94,6 +95,9 @@ def _export(module: nn.Module, example: Tree, where: str) -> torch.export.Export
     try:
         return exported(module, example)
     except Exception as error:
+        packed = packed_layer(module, example)
+        if packed:
+            raise packed_sequence(packed, where) from error
         raise InputError(
             f"torch.export can't trace this model: {summary_of(error)}",
             where=where,

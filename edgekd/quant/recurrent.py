@@ -8,15 +8,18 @@ would drift.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from edgekd.errors import InputError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant.recurrent_cells import CELLS, STATES, State, Weights, Writer
+from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
 
@@ -53,6 +56,31 @@ def unroll_recurrent(graph: fx.GraphModule, where: str) -> None:
             _write_step(graph, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def packed_layer(module: nn.Module, example: Tree) -> str:
+    """The name of a recurrent layer that reads a packed sequence; "" if there is none."""
+    found: list[str] = []
+
+    def watched(name: str) -> Any:
+        def see(_part: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if isinstance(inputs[0], PackedSequence):
+                found.append(name)
+
+        return see
+
+    handles = [
+        part.register_forward_pre_hook(watched(name))
+        for name, part in module.named_modules()
+        if isinstance(part, nn.RNNBase)
+    ]
+    try:
+        with torch.no_grad(), suppress(Exception):
+            module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else ""
 
 
 def packed_sequence(layer: str, where: str) -> InputError:

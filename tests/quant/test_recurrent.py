@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from edgekd.errors import InputError
 from edgekd.network.calling import take_one_argument
 from edgekd.quant.export import export_graph
 from edgekd.quant.recurrent import RECURRENT
@@ -88,3 +89,53 @@ def test_cells_are_equal(kind: type[nn.RNNCellBase], given: bool) -> None:
             return self.cell(x, (h, h + 1) if kind is nn.LSTMCell else h)
 
     assert_equal(Cell(), {"x": X[:, 0], "h": torch.randn(5, 3)})
+
+
+def test_a_packed_sequence_is_refused_by_the_name_of_the_layer() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.GRU(4, 3, batch_first=True)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+            return self.encoder(packed)[1][0]
+
+    net = Packed().eval()
+    take_one_argument(net)
+    with pytest.raises(InputError, match="recurrent layer 'encoder' reads a packed sequence"):
+        export_graph(net, {"x": X[:1], "lengths": torch.tensor([7])})
+
+
+def test_a_step_of_a_cell_is_the_one_computed_by_hand() -> None:
+    """Every weight is 1, x = 0.5, h = 0.25 and c = 2: every weighted sum is 0.5 + 0.25 = 0.75, and
+    sigmoid(0.75) = 0.679179, tanh(0.75) = 0.635149."""
+    x, h, c = torch.tensor([[0.5]]), torch.tensor([[0.25]]), torch.tensor([[2.0]])
+
+    def graph_of(cell: nn.Module, example: Tree) -> fx.GraphModule:
+        for parameter in cell.parameters():
+            nn.init.ones_(parameter)
+        take_one_argument(cell.eval())
+        return export_graph(cell, example)
+
+    # n = tanh(0.5 + 0.679179 * 0.25), h' = (1 - 0.679179) n + 0.679179 * 0.25
+    gru = graph_of(nn.GRUCell(1, 1, bias=False), (x, h))
+    assert float(gru((x, h))) == pytest.approx(0.357425, abs=1e-6)
+    # c' = 0.679179 * 2 + 0.679179 * 0.635149, h' = 0.679179 tanh(c')
+    lstm = graph_of(Wrapped(nn.LSTMCell(1, 1, bias=False)), (x, h, c))
+    hidden, state = lstm((x, h, c))
+    assert float(state) == pytest.approx(1.789737, abs=1e-6)
+    assert float(hidden) == pytest.approx(0.642322, abs=1e-6)
+    plain = graph_of(nn.RNNCell(1, 1, bias=False), (x, h))
+    assert float(plain((x, h))) == pytest.approx(0.635149, abs=1e-6)
+
+
+class Wrapped(nn.Module):
+    """An LSTM cell with its states as two inputs."""
+
+    def __init__(self, cell: nn.LSTMCell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cell(x, (h, c))
