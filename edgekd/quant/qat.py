@@ -12,7 +12,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt
 from edgekd.quant.common_grids import share_observed
 from edgekd.quant.export import quiet, switchable
 from edgekd.quant.preparing import NOTES, prepare_graph
-from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer
+from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer, count_uses
 from edgekd.quant.rewrite import finish
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, chunks
@@ -41,6 +41,7 @@ def prepare_qat(
         prepared = switchable(
             prepare_qat_pt2e(graph, TargetQuantizer(scheme, (*floats, *start.apart)))
         )
+    count_uses(prepared)
     prepared.meta[NOTES] = start.notes
     share_observed(prepared, scheme)
     _set_ranges(prepared, samples)

@@ -5,6 +5,7 @@ with zero point z + 128 are the same grid, so `uint8-affine` is a rendering of t
 (`rewrite.as_uint8`), and TFLite and ONNX Runtime carry the same scales.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -30,6 +31,33 @@ from edgekd.quant.regions import integer_nodes, is_float
 from edgekd.values.target import Scheme
 
 ANNOTATION = "quantization_annotation"
+
+
+class RangeObserver(MovingAverageMinMaxObserver):  # type: ignore[misc]
+    """Follows the extremes of all values that are put on one grid. In one step it sees `uses`
+    values, such as the input and the output of a pooling, and the range is that of all of them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.uses, self.seen = 1, 0
+        self.before = self.step = (self.min_val, self.max_val)
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        """Update the range with one value of the step."""
+        low, high = torch.aminmax(x_orig.detach())
+        if self.seen % self.uses == 0:
+            self.before = self.min_val.clone(), self.max_val.clone()
+        else:
+            low, high = torch.minimum(low, self.step[0]), torch.maximum(high, self.step[1])
+        self.step = low, high
+        self.seen += 1
+        ends = zip((self.min_val, self.max_val), self.before, self.step, strict=True)
+        for end, before, now in ends:
+            first = before.numel() == 0 or not bool(before.isfinite())
+            end.resize_(now.shape)
+            end.copy_(now if first else before + self.averaging_constant * (now - before))
+        return x_orig
 
 
 class FixedObserver(MovingAverageMinMaxObserver):  # type: ignore[misc]
@@ -68,6 +96,17 @@ class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]
         )
 
 
+def count_uses(graph: fx.GraphModule) -> None:
+    """Tell each observer of a prepared graph how many values it sees in a step."""
+    calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+    fakes = [graph.get_submodule(str(target)) for target in calls]
+    uses = Counter(id(fake) for fake in fakes)
+    for fake in fakes:
+        observer = getattr(fake, "activation_post_process", None)
+        if isinstance(observer, RangeObserver):
+            observer.uses = uses[id(fake)]
+
+
 def weight_limit(scheme: Scheme) -> int:
     """The largest quantized weight: 127, or 63 if only seven bits are exact."""
     return int(2 ** (scheme.weight_bits - 1)) - 1
@@ -77,7 +116,7 @@ def activation_spec(scheme: Scheme, grid: FixedGrid | None = None) -> Quantizati
     """Per tensor, with all 256 values; symmetric ones have the zero point 0. `grid` is a fixed
     one."""
     symmetric = scheme.activations == "int8-symmetric"
-    observer = MovingAverageMinMaxObserver if grid is None else FixedObserver.with_args(grid=grid)
+    observer = RangeObserver if grid is None else FixedObserver.with_args(grid=grid)
     fake_quantize = ActivationFakeQuantize.with_args(observer=observer, averaging_constant=0.01)
     return QuantizationSpec(
         dtype=torch.int8,

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from edgekd.quant import ops
 from edgekd.quant.coarse_softmax import ON_OWN_GRID
-from edgekd.quant.constants import add_constant, free_name, is_constant
+from edgekd.quant.constants import add_constant, constant_of, free_name, is_constant
 from edgekd.quant.fixed_grids import fixed_grid
 from edgekd.quant.rewrite import (
     DEQUANTIZE,
@@ -46,6 +46,7 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
     _express_regrids(restored)
     _keep_picks_in_float(restored)
     _keep_inputs_in_float(restored)
+    convolve_columns(restored)
     restored.graph.eliminate_dead_code()
     restored.recompile()
     return restored
@@ -61,6 +62,42 @@ def _keep_softmax_in_float(graph: fx.GraphModule) -> None:
             kept = graph.graph.call_function(aten.relu.default, (node,))
         kept.meta.update(node.meta)
         node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
+
+
+def convolve_columns(graph: fx.GraphModule) -> None:
+    """Replace linear layers over images (N, H, W, C) one column or row wide by convolutions 1 x 1.
+    TFLite's converter drops the size of one before such a layer, and does not put it back.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.linear.default:
+            continue
+        shape = node.args[0].meta["val"].shape
+        if len(shape) != 4 or 1 not in (shape[1], shape[2]):
+            continue
+        with graph.graph.inserting_before(node):
+            planes = _permuted(graph, node.args[0], (0, 3, 1, 2))
+            weight = _kernel(graph, node.args[1])
+            arguments = (planes, weight, *node.args[2:])
+            convolved = graph.graph.call_function(aten.conv2d.default, arguments)
+            columns = _permuted(graph, convolved, (0, 2, 3, 1))
+        columns.meta.update(node.meta)
+        node.replace_all_uses_with(columns)
+        graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _permuted(graph: fx.GraphModule, value: Any, order: tuple[int, ...]) -> fx.Node:
+    return graph.graph.call_function(aten.permute.default, (value, order))
+
+
+def _kernel(graph: fx.GraphModule, weight: fx.Node) -> fx.Node:
+    """The weight of a linear layer (O, I), quantized or not, as a kernel (O, I, 1, 1)."""
+    if is_constant(weight):
+        value = constant_of(graph, weight).detach()[..., None, None]
+        return add_constant(graph, free_name(graph, f"{weight.target}_kernel"), value)
+    source: Any = weight.args[0]
+    return graph.graph.call_function(weight.target, (_kernel(graph, source), *weight.args[1:]))  # type: ignore[arg-type]
 
 
 def _express_regrids(graph: fx.GraphModule) -> None:

@@ -13,6 +13,19 @@ FOUND = {
         Step("{layer}({0})", (0,), "nn.Linear({n}, 5)"),
         Step("{layer}({0})", (1,), "nn.BatchNorm1d({c})"),
     ),
+    "a pool whose values are nearer to zero than its input's": (
+        "qat",
+        (3, 9, 7),
+        Step("F.avg_pool2d({0}, 2)", (0,)),
+        Step("{layer}({0})", (1,), "nn.Conv2d({c}, 4, 3, padding=1)"),
+    ),
+    "a linear layer over one column of pixels": (
+        "tflite",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), "nn.Conv2d({c}, 4, (3, 7))"),
+        Step("{layer}({0}.permute(0, 2, 3, 1))", (1,), "nn.Linear(4, 5)"),
+        Step("{layer}({0}.permute(0, 3, 1, 2))", (2,), "nn.Conv2d(5, 4, 3, padding=1)"),
+    ),
     "a sum with a factor": (
         "tflite",
         (3, 9, 7),

@@ -148,3 +148,19 @@ def test_the_float_network_is_left_as_it_was(network, samples):
     prepare_qat(network, samples[:1], samples, AFFINE).train()
     assert not network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("inside", [nn.AvgPool2d(2), nn.AdaptiveMaxPool2d(1)])
+def test_a_pooling_and_its_input_share_the_range_of_both(inside):
+    """The pooled values are fewer and nearer to zero; their range alone would clip the input."""
+    x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    network = nn.Sequential(inside, nn.Conv2d(3, 2, 1)).eval()
+    graph = prepare_qat(network, x[:1], x, AFFINE)
+    assert input_scale(graph) == pytest.approx(float(x.max() - x.min()) / 255, rel=1e-3)
+    graph.train()
+    for _ in range(3):
+        graph(2 * x)
+    doubled = 1 - 0.99**3  # how far three steps follow
+    assert input_scale(graph) == pytest.approx(
+        (1 + doubled) * float(x.max() - x.min()) / 255, rel=1e-2
+    )

@@ -20,7 +20,7 @@ from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata
 from edgekd.processes import run_tool
 from edgekd.quant.export import export_graph, exported
-from edgekd.quant.unfolding import unfolded
+from edgekd.quant.unfolding import convolve_columns, unfolded
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
 from edgekd.values.candidate import Candidate
@@ -81,6 +81,7 @@ def _convert(candidate: Candidate, path: Path) -> None:
         graph = unfolded(cast(fx.GraphModule, candidate.module))
     else:
         graph = export_graph(candidate.module, candidate.example, "backends.tflite")
+        convolve_columns(graph)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tflite-") as folder:
         program, made = Path(folder) / "graph.pt2", Path(folder) / "model.tflite"
         torch.export.save(exported(graph, candidate.example), program)
