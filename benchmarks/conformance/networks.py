@@ -24,8 +24,8 @@ class Input:
 class Row:
     """A network: where it comes from, what it takes, and what its task is.
 
-    `task` is "classes" (an integer a sample), "map" (an integer a position) or "same" (a float
-    tensor like the output). `prune` is the unit of pruning.
+    `task` is "classes" (an integer a sample), "map" (an integer a pixel), "tokens" (an integer a
+    step) or "same" (a float tensor like the output). `prune` is the unit of pruning.
     """
 
     name: str
@@ -89,7 +89,7 @@ TIMM = (
     timm("regnety_002"),
     timm("regnetx_002"),
     timm("ghostnet_050"),
-    timm("ghostnetv2_100"),
+    timm("ghostnetv2_100", 64),
     timm("mobileone_s0"),
     timm("repvgg_a0"),
     timm("convnext_atto"),
@@ -101,8 +101,8 @@ TIMM = (
         depths=[1, 2, 2, 1], num_heads=[2, 4, 8, 8],
     ),
     timm("mobilevit_xxs", 64),
-    timm("efficientformer_l1", 64),
-    timm("efficientformerv2_s0", 64),
+    timm("efficientformer_l1", 224),
+    timm("efficientformerv2_s0", 224),
     timm("fastvit_t8", 64),
     timm("poolformer_s12"),
     timm("mixer_s32_224", 64, img_size=64),
@@ -117,10 +117,10 @@ TIMM = (
     timm("repghostnet_050"),
     timm("lcnet_050"),
     timm("levit_128s", 224),
-    timm("tiny_vit_5m_224", 64, img_size=64),
+    timm("tiny_vit_5m_224", 64),
     timm("starnet_s1"),
     timm("rexnet_100"),
-    timm("seresnet18") if False else timm("legacy_seresnet18"),
+    timm("legacy_seresnet18"),
     timm("res2net50_26w_4s"),
 )  # fmt: skip
 
@@ -142,13 +142,13 @@ TRANSFORMERS = (
     hugging("distilbert", tokens(), classes=3),
     hugging("mobilebert", tokens(), classes=3),
     hugging("albert", tokens(), classes=3),
-    hugging("gpt2", tokens(), task="map", classes=100),
-    hugging("llama", tokens(), task="map", classes=100),
-    hugging("t5", {**tokens(), "decoder_input_ids": Input((8,), "ids", 100)}, task="map",
+    hugging("gpt2", tokens(), task="tokens", classes=100),
+    hugging("llama", tokens(), task="tokens", classes=100),
+    hugging("t5", {**tokens(), "decoder_input_ids": Input((8,), "ids", 100)}, task="tokens",
             classes=100),
     hugging("whisper", {"input_features": Input((80, 64)),
-                        "decoder_input_ids": Input((8,), "ids", 100)}, task="map", classes=100),
-    hugging("wav2vec2", {"input_values": Input((1600,))}, task="map", classes=32),
+                        "decoder_input_ids": Input((8,), "ids", 100)}, task="tokens", classes=100),
+    hugging("wav2vec2", {"input_values": Input((1600,))}, task="tokens", classes=32),
     hugging("vit", {"pixel_values": Input((3, 32, 32))}, classes=3),
     hugging("detr", {"pixel_values": Input((3, 64, 64))}, task="same"),
 )  # fmt: skip
@@ -163,12 +163,12 @@ PLAIN = (
     plain("Autoencoder", image(32, 1), task="same"),
     plain("LSTMClassifier", {"x": Input((20, 8))}),
     plain("GRUClassifier", {"x": Input((20, 8))}),
-    plain("BiLSTMTagger", {"x": Input((16,), "ids", 50)}, task="map", classes=5),
+    plain("BiLSTMTagger", {"x": Input((16,), "ids", 50)}, task="tokens", classes=5),
     plain("TCN", {"x": Input((8, 32))}),
-    plain("WaveNet", {"x": Input((8, 32))}, task="map"),
+    plain("WaveNet", {"x": Input((8, 32))}, task="same"),
     plain("DLRM", {"dense": Input((13,)), "sparse": Input((4,), "ids", 20)}, classes=2),
     plain("PointNet", {"x": Input((3, 32))}),
-    plain("CRNN", image(32, 1), task="map"),
+    plain("CRNN", image(32, 1), task="tokens"),
     plain("VoiceActivity", {"x": Input((1, 128)), "state": Input((2, 16))}, classes=2),
 )
 

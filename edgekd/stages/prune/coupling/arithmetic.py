@@ -259,6 +259,8 @@ def reduced(trace: Trace, call: Call) -> None:
         else:
             layout[dim if kept else dim - sum(each < dim for each in dims)] = atoms
     trace.put(call.out, layout)
+    if call.name == "linalg_vector_norm":
+        trace.mark_square(call.out)
 
 
 def ordered(trace: Trace, call: Call) -> None:

@@ -131,11 +131,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._uniform[tensor] = True
 
     def is_square(self, tensor: Tensor) -> bool:
-        """Whether a tensor is the square of another."""
+        """Whether a tensor has squares or norms, whose mean over channels is a statistic to divide
+        by."""
         return tensor in self._squares
 
     def mark_square(self, tensor: Tensor) -> None:
-        """Say that a tensor is the square of another, as in a root mean square."""
+        """Say that a tensor has squares, as in a root mean square, or norms, as in a global
+        response normalization."""
         self._squares[tensor] = True
 
     def freeze(self, atoms: Numbers | None, why: str) -> None:

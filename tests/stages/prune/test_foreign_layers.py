@@ -1,4 +1,4 @@
-"""Whole heads go from attention blocks that edgekd did not write, in the forms in which the
+"""Channels and whole heads go from layers that edgekd did not write, in the forms in which the
 libraries write them."""
 
 import pytest
@@ -151,3 +151,25 @@ def test_the_shape_in_which_a_scale_is_viewed_goes_with_its_channels():
     with torch.no_grad():
         module[2].weight[:, [1, 4, 6]] = 0.0
     torch.testing.assert_close(smaller(x), module(x))
+
+
+def test_channels_go_through_a_global_response_normalization():
+    class Response(nn.Module):
+        """Each channel's norm over positions, divided by their mean, as ConvNeXt V2 has it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            norm = x.norm(p=2, dim=(1, 2), keepdim=True)
+            scaled = x * (norm / (norm.mean(dim=-1, keepdim=True) + 1e-6))
+            return x + torch.addcmul(self.bias, self.weight, scaled)
+
+    module = nn.Sequential(nn.Linear(3, 8), Response(), nn.Linear(8, 2)).eval()
+    x = torch.randn(1, 4, 4, 3)
+    groups = channel_groups(module, x)
+    (hidden,) = [group for group in groups if group.can_go]
+    assert len(hidden.units) == 8
+    smaller = remove_channels(module, x, {hidden.name: [2, 5]}, groups)
+    assert smaller[1].weight.shape == (6,)
