@@ -259,3 +259,16 @@ def test_a_yolos_configuration_is_not_evaluated(yolo):
     )
     assert "can't be built" in str(refused(yolo, source="ultralytics:./hostile.yaml"))
     assert not path.exists()
+
+
+@needs("transformers")
+def test_the_api_and_a_recipe_name_a_source_alike(bert, tmp_path):
+    from edgekd.run.request import make_request
+
+    name = f"transformers:{bert / 'bert'}"
+    by_name = make_request(name, {"target": "x86", "out": tmp_path / "a"})
+    by_table = make_request({"source": name}, {"target": "x86", "out": tmp_path / "b"})
+    assert by_name.recipe.model == by_table.recipe.model
+    assert by_name.recipe.model.kind == "transformers"
+    local = make_request("their_module:net", {"target": "x86", "out": tmp_path / "c"})
+    assert local.recipe.model.factory == "their_module:net"
