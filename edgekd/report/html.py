@@ -241,15 +241,17 @@ def _parities(report: Report) -> Iterator[tuple[str, Parity, Figure]]:
         for artifact in target.artifacts:
             if artifact.parity is None:
                 continue
-            number += 1
-            name = f"{target.name}: {Path(artifact.path).name}"
-            svg = plots.parity_histogram(
-                artifact.parity.histogram,
-                artifact.parity.tolerance,
-                f"parity-{number}",
-                f"Differences between {name} and its reference",
-            )
-            yield name, artifact.parity, Figure(svg, name)
+            file = f"{target.name}: {Path(artifact.path).name}"
+            several = {f"{file}, output {name}": p for name, p in artifact.parity.outputs.items()}
+            for name, parity in (several or {file: artifact.parity}).items():
+                number += 1
+                svg = plots.parity_histogram(
+                    parity.histogram,
+                    parity.tolerance,
+                    f"parity-{number}",
+                    f"Differences between {name} and its reference",
+                )
+                yield name, parity, Figure(svg, name)
 
 
 Row = tuple[int, str, Report, TargetReport, ArtifactReport]

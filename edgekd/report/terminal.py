@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from edgekd.measure.parity import Parity
 from edgekd.report.numbers import (
     MISSING,
     SHORT,
@@ -162,8 +163,10 @@ def _cells(report: Report, target: TargetReport, artifact: ArtifactReport) -> di
 def parity_text(artifact: ArtifactReport) -> str:
     """The largest difference, and FAIL if it exceeds the tolerance."""
     parity = artifact.parity
-    if parity is None:
-        return MISSING
+    return MISSING if parity is None else _difference_text(parity)
+
+
+def _difference_text(parity: Parity) -> str:
     if parity.max_lsb is not None:
         text = f"{parity.max_lsb:.3g} LSB"
     elif parity.max_relative is not None:
@@ -241,7 +244,21 @@ def artifact_remarks(artifact: ArtifactReport) -> list[str]:
     missing = {one.metric: one.reason for one in artifact.budgets if one.value is None}
     missing |= {one.metric: one.reason for one in artifact.measurements if one.value is None}
     lines += _gaps({**artifact.reasons, **missing})
-    return [*lines, *parity_remarks(artifact), *artifact.notes]
+    return [*lines, *tensor_lines(artifact), *parity_remarks(artifact), *artifact.notes]
+
+
+def tensor_lines(artifact: ArtifactReport) -> list[str]:
+    """The inputs and outputs of a file that has several, and how far each output differs."""
+    if max(len(artifact.inputs), len(artifact.outputs)) < 2:
+        return []
+    lines = [
+        f"{kind}: {', '.join(map(str, infos))}"
+        for kind, infos in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
+        if infos
+    ]
+    outputs = artifact.parity.outputs if artifact.parity else {}
+    each = [f"{name} {_difference_text(parity)}" for name, parity in outputs.items()]
+    return [*lines, f"parity: {', '.join(each)}"] if each else lines
 
 
 def parity_remarks(artifact: ArtifactReport) -> list[str]:

@@ -23,7 +23,7 @@ from pydantic import (
 from edgekd.errors import nearest
 from edgekd.measure.diagnostics import Finding
 from edgekd.measure.parity import Parity
-from edgekd.values.artifact import OpPlacement, Precision
+from edgekd.values.artifact import OpPlacement, Precision, TensorInfo
 from edgekd.values.measurement import Judgement, Kind, Measurement, Verdict
 from edgekd.values.tables import Value
 
@@ -186,6 +186,8 @@ class ArtifactReport(Measured):
     lineage: tuple[str, ...] = ()
     facts: dict[str, float | str] = {}
     companions: dict[str, str] = {}
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
     notes: tuple[str, ...] = ()
     diagnostics: tuple[Finding, ...] = ()
 

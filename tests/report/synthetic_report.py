@@ -15,7 +15,7 @@ from edgekd.report.values import (
     TargetReport,
     TeacherReport,
 )
-from edgekd.values.artifact import OpPlacement
+from edgekd.values.artifact import OpPlacement, TensorInfo
 from edgekd.values.measurement import Judgement, Measurement, unavailable
 
 PROTOCOL = "5 windows, 61,440 inferences, 60 s, 1 thread"
@@ -269,3 +269,27 @@ def synthetic_report(name: str = "ResNet-14 for Fashion-MNIST", **fields: Any) -
         "notes": ("--quick was not given: full protocol",),
     }  # fmt: skip
     return Report.model_validate({**table, **fields})
+
+
+def two_outputs() -> TargetReport:
+    """A file with two inputs and two outputs, one of which strays."""
+    inputs = (
+        TensorInfo(name="ids", shape=(-1, 8), dtype="int64"),
+        TensorInfo(name="mask", shape=(-1, 8), dtype="float32"),
+    )
+    outputs = (
+        TensorInfo(name="logits", shape=(-1, 3), dtype="float32", scale=0.1, zero_point=4),
+        TensorInfo(name="embedding", shape=(-1, 4), dtype="float32"),
+    )
+    each = {
+        "logits": lsb_parity((9, 1, *[0] * 11)),
+        "embedding": float_parity().model_copy(update={"verdict": "fail", "max_relative": 0.5}),
+    }
+    parity = each["logits"].model_copy(
+        update={"outputs": each, "verdict": "fail", "first_difference": "output 'embedding': mean"}
+    )
+    file = artifact(
+        "artifacts/x86/model.onnx", 1000, inputs=inputs, outputs=outputs, parity=parity,
+        measurements=latencies(0.1),
+    )  # fmt: skip
+    return x86().model_copy(update={"artifacts": (file,)})

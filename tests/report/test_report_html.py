@@ -3,7 +3,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_report import artifact, coral, latencies, lsb_parity, synthetic_report, x86
+from synthetic_report import (
+    artifact,
+    coral,
+    latencies,
+    lsb_parity,
+    synthetic_report,
+    two_outputs,
+    x86,
+)
 
 from edgekd.report.html import compare_html, html
 from edgekd.report.values import Layers, Report
@@ -169,3 +177,13 @@ def test_the_accuracies_of_files_stages_and_the_teacher_stand_with_their_interva
     for one in known:
         low, high = (f"{100 * end:.1f} %" for end in one.accuracy_ci)
         assert f"{100 * one.accuracy:.2f} %<small>{low} to {high}</small>" in page
+
+
+def test_every_output_has_its_own_parity_and_all_tensors_are_named() -> None:
+    page = html(synthetic_report(targets=(two_outputs(),)))
+    text = " ".join(_Tags(page).text.split())
+    assert "x86: model.onnx, output logits pass" in text
+    assert "x86: model.onnx, output embedding fail" in text
+    assert "inputs: ids: int64 ?x8, mask: float32 ?x8" in text
+    assert "outputs: logits: float32 ?x3, scale 0.1, zero point 4, embedding" in text
+    assert "parity: logits 1 LSB, embedding 5e-01 rel FAIL" in text

@@ -2,7 +2,7 @@ import io
 from pathlib import Path
 
 import pytest
-from synthetic_report import artifact, float_parity, lsb_parity, synthetic_report, x86
+from synthetic_report import artifact, float_parity, lsb_parity, synthetic_report, two_outputs, x86
 
 from edgekd.report.terminal import parity_remarks, print_report, remarks
 from edgekd.report.values import Report
@@ -102,3 +102,10 @@ def test_a_failed_parity_of_the_teachers_file_is_a_remark() -> None:
     shown = remarks(whole.model_copy(update={"targets": (target,)}))
     about = {text: subject for subject, text in shown}
     assert Path(baseline.path).name in about["parity fails: at 'stem'"]
+
+
+def test_a_file_with_several_outputs_says_how_far_each_differs() -> None:
+    text = " ".join(printed(synthetic_report(targets=(two_outputs(),)), 200).split())
+    assert "inputs: ids: int64 ?x8, mask: float32 ?x8" in text
+    assert "parity: logits 1 LSB, embedding 5e-01 rel FAIL" in text
+    assert "parity fails: output 'embedding': mean" in text

@@ -42,6 +42,8 @@ def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
         lineage=artifact.lineage,
         facts=artifact.facts,
         companions=artifact.companions,
+        inputs=artifact.inputs,
+        outputs=artifact.outputs,
         notes=(*artifact.notes, *costs.notes),
         diagnostics=proof.findings,
         reasons=_reasons(proof),
