@@ -146,6 +146,7 @@ def _graph(reader: _Reader, signature: str) -> Graph:
         "schema_version": model.Version(),
         "subgraphs": model.SubgraphsLength(),
         "signatures": ", ".join(signatures) if len(signatures) > 1 else "",
+        "signature": next(iter(signatures), ""),
     }
     graph = Graph(
         ops=tuple(ops),

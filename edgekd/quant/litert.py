@@ -59,7 +59,7 @@ def _convert(module: nn.Module, inputs: tuple[Tensor, ...], form: str) -> bytes:
         options["quant_config"] = QuantConfig(pt2e_quantizer=quantizer)
     model = litert_torch.convert(module, inputs, **options)
     content: bytes = model.model_content()
-    return _half_weights(content) if form == "fp16" else content
+    return half_weights(content) if form == "fp16" else content
 
 
 def _keep_layouts() -> None:
@@ -78,7 +78,7 @@ def _keep_layouts() -> None:
     OptimizeLayoutTransposesPass.insert_t_q_dq = insert_beside
 
 
-def _half_weights(content: bytes) -> bytes:
+def half_weights(content: bytes) -> bytes:
     """The same model with its constants in fp16, each followed by a DEQUANTIZE operator."""
     from ai_edge_quantizer import qtyping, quantizer
 

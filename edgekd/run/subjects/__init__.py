@@ -3,10 +3,14 @@
 from edgekd.run.plan.planned import Subject
 from edgekd.run.subjects.network import NetworkSubject
 from edgekd.run.subjects.onnx_file import OnnxFileSubject
+from edgekd.run.subjects.tflite_file import TfliteFileSubject
 from edgekd.values.recipe import Recipe
 
 
 def subject_of(recipe: Recipe) -> Subject:
-    """An ONNX file if the recipe names one and no student, otherwise a network."""
-    file = recipe.model.kind == "onnx" and recipe.student is None
-    return OnnxFileSubject() if file else NetworkSubject()
+    """An ONNX or TFLite file if the recipe names one and no student, otherwise a network."""
+    if recipe.student is None and recipe.model.kind == "onnx":
+        return OnnxFileSubject()
+    if recipe.student is None and recipe.model.kind == "tflite":
+        return TfliteFileSubject()
+    return NetworkSubject()

@@ -20,7 +20,7 @@ from edgekd.data.inputs import sha256_of_tensors
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError, InputError, first_line
 from edgekd.formats.onnx_file import external_files, read_onnx
-from edgekd.measure.diagnostics import Diagnostic, OfNetworks
+from edgekd.measure.diagnostics import Diagnostic
 from edgekd.network.cost import totals
 from edgekd.network.onnx_module.convert import module_of_onnx
 from edgekd.quant.export import export_graph
@@ -31,6 +31,12 @@ from edgekd.run.pipeline import run_stages
 from edgekd.run.plan.keys import start_key
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, TargetFiles
 from edgekd.run.plan.targets import budgets_of, planned_target
+from edgekd.run.subjects.finished_file import (
+    BlackBox,
+    diagnostic_faults,
+    quantize_report,
+    training_faults,
+)
 from edgekd.run.subjects.network import cost_rows
 from edgekd.stages import Progress, Stage
 from edgekd.store import key_of
@@ -41,12 +47,10 @@ from edgekd.values.artifact import Artifact, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
 from edgekd.values.target import Target
-from edgekd.values.tree import Tree, leaves
+from edgekd.values.tree import leaves
 
 SAME = 1e-3
 """How far the network may differ from the file, relative to the largest output."""
-
-NOT_COUNTED = "the layers of an ONNX file are not counted"
 
 
 class OnnxFileSubject:
@@ -72,20 +76,13 @@ class OnnxFileSubject:
 
     def diagnostic_faults(self, asked: Mapping[str, Diagnostic]) -> list[EdgekdError]:
         """A fault for each diagnostic that reads gradients or layers."""
-        return [
-            InputError(
-                f"'{name}' reads a network's gradients or layers, which an ONNX file does not have",
-                where="report.diagnostics",
-            )
-            for name, diagnostic in asked.items()
-            if isinstance(diagnostic, OfNetworks)
-        ]
+        return diagnostic_faults(asked, "an ONNX file")
 
     def plan_target(
         self, plan: Plan, target: Target, stages: Sequence[Stage], collect: Collector
     ) -> PlannedTarget:
         """The plan: at most one quantization without training."""
-        collect.faults.extend(_training_faults(stages))
+        collect.faults.extend(training_faults(stages, "an ONNX file", "onnx"))
         if not isinstance(plan.start.module, BlackBox):
             return planned_target(plan, target, stages, collect)
         collect.faults.extend(_faults(stages, target, plan.start.module.reason))
@@ -124,26 +121,7 @@ class OnnxFileSubject:
         """The stage as the pipeline reported it, or else the calibration."""
         if made.network is not None:
             return made.stages
-        report = reports[0]
-        if not report.lineage:
-            return ()
-        reasons = {"parameters": NOT_COUNTED, "macs": NOT_COUNTED}
-        if report.accuracy is None:
-            reasons["accuracy"] = "not run"
-        return (
-            StageReport(
-                kind="quantize",
-                cached=False,
-                seconds=round(seconds, 2),
-                accuracy=report.accuracy,
-                accuracy_ci=report.accuracy_ci,
-                parameters=None,
-                macs=None,
-                bytes=report.bytes,
-                line=report.lineage[-1],
-                reasons=reasons,
-            ),
-        )
+        return quantize_report(reports, seconds)
 
     def layers(self, plan: Plan, made: TargetFiles) -> Layers:
         """The costs of the layers; those of a file that is not a network are not counted."""
@@ -154,18 +132,6 @@ class OnnxFileSubject:
             before=cost_rows(start.module, start.example),
             after=cost_rows(made.network.module, start.example),
         )
-
-
-class BlackBox(nn.Module):
-    """A teacher as a module, for code that only calls it; `reason` says why it is no network."""
-
-    def __init__(self, teacher: Teacher, reason: str) -> None:
-        super().__init__()
-        self.teacher = teacher
-        self.reason = reason
-
-    def forward(self, x: Tree) -> Any:
-        return self.teacher.logits(x)
 
 
 def converted_file(path: Path, original: Teacher, data: Data) -> nn.Module:
@@ -210,17 +176,6 @@ def _network_files(
     return TargetFiles(tuple(files), baseline, staged.floating, staged.reports, made.failures)
 
 
-def _training_faults(stages: Sequence[Stage]) -> list[EdgekdError]:
-    """A fault for each stage that would train or change the network."""
-    faults: list[EdgekdError] = []
-    for number, stage in enumerate(stages, 1):
-        if stage.kind != "quantize" or number > 1:
-            faults.append(_fault(number, f"'{stage.kind}' needs a network to train"))
-        elif stage.model_dump()["method"] != "calibrate":
-            faults.append(_fault(number, "an ONNX file alone is quantized without training"))
-    return faults
-
-
 def _faults(stages: Sequence[Stage], target: Target, reason: str) -> list[EdgekdError]:
     """The faults of a file that is no network: other types than int8, and targets without the onnx
     backend."""
@@ -245,15 +200,6 @@ def _faults(stages: Sequence[Stage], target: Target, reason: str) -> list[Edgekd
             )
         )
     return [*faults, *Onnx().missing()]
-
-
-def _fault(number: int, message: str) -> InputError:
-    return InputError(
-        message,
-        where=f"stages.{number}",
-        allowed='one stage: kind = "quantize", method = "calibrate"',
-        hint="to train the network in the file, write [model] source = 'onnx:FILE'",
-    )
 
 
 def _copied(path: Path, target: Target, folder: Path) -> list[Artifact]:

@@ -203,3 +203,81 @@ def _outputs(file, samples):
     import onnxruntime
 
     return onnxruntime.InferenceSession(file).run(None, {"x": samples.numpy()})[0]
+
+
+TWO = """
+[model]
+onnx = "two.onnx"
+[data]
+source = "two_inputs:sentences"
+[calibration]
+samples = 16
+[[stages]]
+kind = "quantize"
+method = "calibrate"
+"""
+
+SENTENCES = """
+import torch
+
+def sentences():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 30, (96, 8), generator=generator)
+    x = {"ids": ids, "mask": (ids > 2).float()}
+    y = (ids[:, 0] > 15).long()
+    return {"train": (x, y), "test": (x, y)}
+"""
+
+
+class Two(torch.nn.Module):
+    """Ids and a mask in; logits and an embedding out."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(30, 64)
+        self.head = torch.nn.Linear(64, 2)
+        self.side = torch.nn.Linear(64, 4)
+
+    def forward(self, ids, mask):
+        mean = (self.table(ids) * mask.unsqueeze(2)).mean(1)
+        return self.head(torch.relu(mean)), self.side(mean)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [("", "int8"), ('dtype = "int4"\n', "int4"), ('dtype = "fp16"\n', "fp16"),
+     ("mixed = { layers = 1 }\n", "int8")],
+)  # fmt: skip
+def test_a_file_with_two_inputs_and_outputs_goes_the_whole_way(
+    tmp_path, edgekd, options, precision
+):
+    torch.manual_seed(0)
+    batch = torch.export.Dim("batch")
+    torch.onnx.export(
+        Two().eval(),
+        (torch.zeros(2, 8, dtype=torch.int64), torch.ones(2, 8)),
+        tmp_path / "two.onnx",
+        dynamo=True,
+        dynamic_shapes=({0: batch}, {0: batch}),
+        input_names=["ids", "mask"],
+        output_names=["logits", "vector"],
+        external_data=False,
+        verbose=False,
+    )
+    (tmp_path / "two_inputs.py").write_text(SENTENCES)
+    (tmp_path / "r.toml").write_text(TWO + options)
+    code, _, err = edgekd(
+        "compress", tmp_path / "r.toml", "--target", "x86", "--quick", "--backend", "onnx",
+        "--backend", "tflite", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code in (0, 1), err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    artifacts = {each["format"]: each for each in report["targets"][0]["artifacts"]}
+    assert set(artifacts) == {"onnx", "tflite"}
+    assert artifacts["onnx"]["precision"] == precision
+    for artifact in artifacts.values():
+        assert artifact["parity"]["verdict"] == "pass", artifact["parity"]
+        assert set(artifact["parity"]["outputs"]) == {"logits", "vector"}
+        assert artifact["agreement_with_teacher"] > 0.8
+        assert [each["name"] for each in artifact["inputs"]] == ["ids", "mask"]
