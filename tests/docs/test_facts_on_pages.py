@@ -59,3 +59,11 @@ def test_the_folders_of_the_architecture_page_are_all_of_them_from_top_to_bottom
     assert sorted(named) == sorted(name for name in floor if not name.startswith("__"))
     heights = [floor[name] for name in named]
     assert heights == sorted(heights, reverse=True)
+
+
+def test_the_page_on_finished_files_has_every_operator_that_converts():
+    from edgekd.network.onnx_module.coverage import covered
+
+    page = (ROOT / "docs/finished-files.md").read_text(encoding="utf-8")
+    listed = page.split("These operators convert:")[1].split("\n\n")[1]
+    assert re.findall(r"`(\w+)`", listed) == list(covered())

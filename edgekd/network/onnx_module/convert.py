@@ -65,7 +65,7 @@ def _refuse_uncovered(model: Any, path: Path) -> None:
         raise InputError(
             f"operators without a counterpart in PyTorch: {', '.join(missing)}",
             where=str(path),
-            hint="'edgekd inspect' lists its operators, docs/your-own-model.md those that convert",
+            hint="'edgekd inspect' lists its operators, docs/finished-files.md those that convert",
         )
 
 

@@ -280,4 +280,5 @@ def test_a_file_with_two_inputs_and_outputs_goes_the_whole_way(
         assert artifact["parity"]["verdict"] == "pass", artifact["parity"]
         assert set(artifact["parity"]["outputs"]) == {"logits", "vector"}
         assert artifact["agreement_with_teacher"] > 0.8
-        assert [each["name"] for each in artifact["inputs"]] == ["ids", "mask"]
+        assert len(artifact["inputs"]) == len(artifact["outputs"]) == 2
+    assert [each["name"] for each in artifacts["onnx"]["inputs"]] == ["ids", "mask"]
