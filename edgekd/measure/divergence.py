@@ -4,8 +4,8 @@ The artifact's quantized tensors are matched with the graph's quantize nodes in 
 by scale and shape. Zero points are ignored: int8 from -128 and uint8 from 0 are the same grid.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -28,10 +28,12 @@ _WEIGHTED = ("conv", "linear", "addmm", "matmul", "bmm", "mm.")
 @dataclass(frozen=True)
 class Divergence:
     """What a look at every layer says; `clean` is whether none strays. Of a file that does not show
-    its layers that is not known, so it is not clean."""
+    its layers that is not known, so it is not clean. `shares` are those of each quantize node's
+    values that differ, by the node's name."""
 
     sentence: str
     clean: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def divergence_of(
@@ -54,15 +56,43 @@ def divergence_of(
         )
     run = _Forced(graph, matches)
     run.run(inputs)
-    for name, lsb in run.differences:
-        if lsb > most:
-            return Divergence(f"{name}: {lsb:.0f} LSB from the reference on the same input")
-    name, lsb = max(run.differences, key=lambda one: one[1])
+    beside = "from the reference on the same input"
+    for each in run.differences:
+        if each.lsb > most:
+            return Divergence(f"{each.layer}: {each.lsb:.0f} LSB {beside}")
+        if each.is_biased:
+            return Divergence(f"{each.layer}: {each.bias:+.2f} LSB on average {beside}")
+    furthest = max(run.differences, key=lambda each: each.lsb)
     return Divergence(
         f"no single layer: each of {len(run.differences)} is within {most:g} LSB on the same "
-        f"input (most: {name}, {lsb:.0f} LSB), so rounding errors accumulate or the kernels differ",
+        f"input (most: {furthest.layer}, {furthest.lsb:.0f} LSB), so rounding errors accumulate or "
+        "the kernels differ",
         clean=True,
+        shares={each.node: each.share for each in run.differences},
     )
+
+
+BIAS_LSB = 0.1
+"""Rounding to the other side goes both ways; a wrong rounding mode or offset goes one way."""
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """One layer's values against the reference's on the same input: the largest difference, the
+    share that differs and the mean difference, over `count` values."""
+
+    node: str
+    layer: str
+    lsb: float
+    share: float
+    bias: float
+    count: int
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether the mean is further from 0 than chance and a few ties explain."""
+        chance: float = 4 * (self.share / self.count) ** 0.5
+        return abs(self.bias) > max(BIAS_LSB, chance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +138,20 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _matched(points: Sequence[_Point], seen: Sequence[InnerTensor]) -> dict[fx.Node, InnerTensor]:
+_Matches = dict[fx.Node, list[InnerTensor]]
+"""By quantize node the file's tensors that may be its values: several of one shape and scale where
+a compiler may have changed their order."""
+
+
+def _matched(points: Sequence[_Point], seen: Sequence[InnerTensor]) -> _Matches:
     ours = [_key(point.scale, point.shape) for point in points]
     theirs = [_key(one.scale, one.values.shape) for one in seen]
     matcher = SequenceMatcher(a=ours, b=theirs, autojunk=False)
+    alike: dict[Any, list[InnerTensor]] = {}
+    for key, tensor in zip(theirs, seen, strict=True):
+        alike.setdefault(key, []).append(tensor)
     return {
-        points[block.a + step].node: seen[block.b + step]
+        points[block.a + step].node: alike[theirs[block.b + step]]
         for block in matcher.get_matching_blocks()
         for step in range(block.size)
     }
@@ -127,10 +165,10 @@ def _key(scale: float, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
 class _Forced(fx.Interpreter):
     """Runs the graph, substituting the artifact's tensor for each one after comparing the two."""
 
-    def __init__(self, graph: fx.GraphModule, matches: dict[fx.Node, InnerTensor]) -> None:
+    def __init__(self, graph: fx.GraphModule, matches: _Matches) -> None:
         super().__init__(graph)
         self.matches = matches
-        self.differences: list[tuple[str, float]] = []
+        self.differences: list[LayerDifference] = []
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
@@ -143,21 +181,30 @@ class _Forced(fx.Interpreter):
             return result
         scale, zero_point, low, high = (_number(argument) for argument in n.args[1:5])
         values = (result.double() - zero_point) * scale
-        found = _laid_out(seen.values, values)
-        self.differences.append((_layer(n), float((found - values).abs().max() / scale)))
+        readings = [reading for each in seen for reading in _laid_out(each.values, values)]
+        found = min(readings, key=lambda each: float((each - values).abs().max()))
+        self.differences.append(_difference(n, (found - values) / scale))
         steps = torch.clamp(torch.round(found / scale) + zero_point, low, high)
         return steps.to(result.dtype)
 
 
-def _laid_out(found: np.ndarray, like: Tensor) -> Tensor:
-    """The artifact's tensor in the reference's layout, moving last channels to the front if needed.
+def _difference(node: fx.Node, steps: Tensor) -> LayerDifference:
+    return LayerDifference(
+        node=node.name,
+        layer=_layer(node),
+        lsb=float(steps.abs().max()),
+        share=float((steps.abs() > 0.5).double().mean()),
+        bias=float(steps.mean()),
+        count=steps.numel(),
+    )
 
-    Sizes may allow several readings; the closest is the right one.
-    """
+
+def _laid_out(found: np.ndarray, like: Tensor) -> list[Tensor]:
+    """The artifact's tensor in the reference's layout, moving last channels to the front if needed:
+    every reading that the sizes allow, of which the closest is the right one."""
     tensor = torch.from_numpy(found).double()
     readings = [tensor, *(_channels_first(tensor))]
-    fitting = [one.reshape(like.shape) for one in readings if _fits(one, like)]
-    return min(fitting, key=lambda one: float((one - like).abs().max()))
+    return [one.reshape(like.shape) for one in readings if _fits(one, like)]
 
 
 def _channels_first(tensor: Tensor) -> list[Tensor]:

@@ -1,0 +1,86 @@
+"""What rounding explains: steps of one, run through the graph."""
+
+import numpy as np
+import pytest
+import torch
+from test_divergence import quantized
+from torch import fx, nn
+
+from edgekd.measure.divergence import LayerDifference
+from edgekd.measure.rounding import Spread, is_rounding, spread_of
+from edgekd.values.target import Scheme
+
+
+@pytest.fixture(scope="module")
+def graph() -> tuple[fx.GraphModule, torch.Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
+    )
+    x = torch.randn(64, 8)
+    return quantized(model.eval(), x, Scheme(activations="int8-affine")), x
+
+
+def names(graph: fx.GraphModule) -> list[str]:
+    return [n.name for n in graph.graph.nodes if "quantize_per_tensor" in str(n.target)]
+
+
+def test_more_steps_move_the_outputs_further(graph):
+    module, x = graph
+    few = spread_of(module, dict.fromkeys(names(module), 0.01), x, 0)
+    many = spread_of(module, dict.fromkeys(names(module), 0.9), x, 0)
+    assert 0 < few.mean < many.mean
+    assert few.largest <= many.largest
+    assert few.values == 8 * 64 * 4
+
+
+def test_the_same_steps_are_drawn_each_time(graph):
+    module, x = graph
+    shares = dict.fromkeys(names(module), 0.1)
+    assert spread_of(module, shares, x, 0) == spread_of(module, shares, x, 0)
+
+
+SPREAD = Spread(largest=0.3, mean=0.05, changed=0.1, values=1000)
+
+
+def differing(by: float, share: float = 0.2, count: int = 250) -> tuple[np.ndarray, np.ndarray]:
+    reference = np.tile(np.array([[3.0, 2.0, 1.0, 0.0]]), (count, 1))
+    outputs = reference.copy()
+    outputs.reshape(-1)[: int(share * outputs.size)] += by
+    return reference, outputs
+
+
+def test_differences_within_what_was_simulated_are_rounding():
+    assert is_rounding(SPREAD, *differing(0.2))
+
+
+def test_a_difference_beyond_it_is_none():
+    assert not is_rounding(SPREAD, *differing(0.5, share=0.004))  # a 1.15th more is allowed at most
+
+
+def test_a_difference_everywhere_is_none():
+    assert not is_rounding(SPREAD, *differing(0.2, share=1.0))  # mean 0.2, where 0.1 is allowed
+
+
+def test_the_largest_of_more_values_may_be_larger():
+    # sqrt(ln 100,000 / ln 1000) = 1.29: up to 0.387 of 25,000 samples
+    assert is_rounding(SPREAD, *differing(0.38, share=0.01, count=25_000))
+    assert not is_rounding(SPREAD, *differing(0.38, share=0.01, count=250))
+
+
+def test_as_many_decisions_may_change_as_did_there():
+    reference, outputs = differing(0.0)
+    close = reference.copy()
+    close[:, 1] = 2.95
+    outputs = close.copy()
+    outputs[:20, 1] = 3.05  # 8 % of the samples, 10 % changed in the simulation
+    assert is_rounding(SPREAD, close, outputs)
+    outputs[:80, 1] = 3.05
+    assert not is_rounding(SPREAD, close, outputs)
+
+
+def test_a_kernel_that_always_rounds_down_is_biased_and_one_that_rounds_either_way_is_not():
+    either = LayerDifference("q", "conv", lsb=1.0, share=0.3, bias=0.02, count=1000)
+    down = LayerDifference("q", "conv", lsb=1.0, share=0.5, bias=-0.5, count=1000)
+    few = LayerDifference("q", "head", lsb=1.0, share=0.5, bias=0.25, count=10)
+    assert [each.is_biased for each in (either, down, few)] == [False, True, False]
