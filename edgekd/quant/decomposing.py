@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekd.quant import ops
 from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.inserting import insert_call, insert_constant, replace_by
+from edgekd.quant.norms import norm_constants
 from edgekd.quant.transposed import as_convolution, can_be_convolution
 
 aten = torch.ops.aten
@@ -59,13 +60,12 @@ def _hard_swish(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 def _batch_norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """A depthwise convolution of images and sequences, or a product and a sum of features."""
-    arguments: tuple[Any, ...] = node.args
-    x, rank = arguments[0], arguments[0].meta["val"].dim() - 2
-    if rank not in (0, 1, 2) or not all(
-        each is None or is_constant(each) for each in arguments[1:5]
-    ):
+    x: Any = node.args[0]
+    rank = x.meta["val"].dim() - 2
+    constants = norm_constants(graph, node)
+    if rank not in (0, 1, 2) or constants is None:
         return None
-    scale, shift = _norm_constants(graph, arguments)
+    scale, shift = constants
     if rank == 0:
         factor = insert_constant(graph, f"{node.name}_scale", nn.Parameter(scale[None]), node)
         scaled = insert_call(graph, aten.mul.Tensor, (x, factor), node)
@@ -77,18 +77,6 @@ def _batch_norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     convolution = aten.conv2d.default if rank == 2 else aten.conv1d.default
     window = ([1] * rank, [0] * rank, [1] * rank, len(scale))
     return insert_call(graph, convolution, (x, weight, bias, *window), node)
-
-
-def _norm_constants(graph: fx.GraphModule, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    """The factor and the summand (channels,) of a batch norm at inference."""
-    gamma, beta, mean, variance = (
-        None if each is None else constant_of(graph, each).detach() for each in arguments[1:5]
-    )
-    assert mean is not None
-    assert variance is not None
-    scale = torch.rsqrt(variance + arguments[7])
-    scale = scale if gamma is None else scale * gamma
-    return scale, (0 if beta is None else beta) - mean * scale
 
 
 def _transposed(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -16,6 +16,7 @@ from edgekd.errors import InputError, summary_of
 from edgekd.network.plain_weights import with_plain_weights
 from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
+from edgekd.quant.merging import merge_branches
 from edgekd.quant.products import products_to_linear
 from edgekd.quant.recurrent import packed_layer, packed_sequence
 from edgekd.values.tree import Tree, mapped
@@ -46,6 +47,7 @@ def export_graph(module: nn.Module, example: Tree, where: str = "quantize") -> f
     compute_constants(graph)
     products_to_linear(graph)
     fold_batch_norms(graph)
+    merge_branches(graph)
     # Anew from its nodes: what they don't read (a folded norm's statistics) stays behind.
     return fx.GraphModule(graph, graph.graph)
 

@@ -38,6 +38,10 @@ five times what rounding explains. Clipped ranges that training or the user chos
 
 BEYOND_DB = 15.0
 
+FINEST = 6.4e-6
+"""Values on a grid of finer steps are next to nothing and not judged, such as those of a layer
+scale before training: NNCF makes every range at least 0.0016 wide."""
+
 _SAMPLES = 16
 
 
@@ -65,7 +69,7 @@ def own_noises(
     return [
         LayerNoise(found.layers[name], noise, possible.noises[name])
         for name, noise in found.noises.items()
-        if name in possible.noises
+        if name in possible.noises and not _is_next_to_nothing(found.written.get(name))
     ]
 
 
@@ -83,6 +87,10 @@ def check_noises(
         )
     weak = [each for each in noises if each.found < min(GOOD_DB, each.possible - MARGIN_DB)]
     return (f"coarse: {_listed(weak, scheme)}",) if weak else ()
+
+
+def _is_next_to_nothing(quantize: fx.Node | None) -> bool:
+    return quantize is not None and float(quantize.args[1]) <= FINEST  # type: ignore[arg-type]
 
 
 def _listed(noises: Sequence[LayerNoise], scheme: Scheme) -> str:
@@ -132,7 +140,7 @@ class _Forced(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule, values: dict[str, Tensor]) -> None:
         super().__init__(graph)
-        self.values, self.ends = values, _ends(graph)
+        self.values, self.ends, self.written = values, _ends(graph), _written(graph)
         self.noises: dict[str, float] = {}
         self.layers: dict[str, str] = {}
 

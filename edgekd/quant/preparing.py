@@ -24,6 +24,7 @@ from edgekd.quant.fixed_grids import (
 from edgekd.quant.functional import slice_splits
 from edgekd.quant.operands import make_operands_tensors
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
+from edgekd.quant.residual_sums import coarse_sums
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, rows
 
@@ -83,6 +84,8 @@ def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme) -> Prepared:
     if has_fixed_grids(scheme):
         notes += free_softmax(graph, rows(samples, slice(0, _MEASURED)))
         free_from_fixed_grids(graph, joins)
+    sums, note = coarse_sums(graph, rows(samples, slice(0, _MEASURED)))
+    apart, notes = (*apart, *sums), (*notes, *note)
     return Prepared(graph, apart, notes)
 
 

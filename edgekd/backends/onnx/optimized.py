@@ -80,4 +80,6 @@ def _made(node: Any, given: list[int]) -> int:
     floats = node.op_type == "DequantizeLinear" or node.op_type.endswith("ToFloat")
     if floats or (node.op_type == "QGemm" and len(given) < 9):
         return int(kind.FLOAT)
+    if node.op_type.startswith(("QLinear", "QGemm")):  # some read a scale first
+        return int(kind.UINT8)
     return given[0] if given else 0

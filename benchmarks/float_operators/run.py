@@ -1,0 +1,112 @@
+"""How many operators of edgekd's int8 files compute in float: in the graph that ONNX Runtime makes
+of the ONNX file, and in the TFLite file.
+
+Counted is every operator between floats that is neither a quantize nor a dequantize operator. The
+networks have random weights: counts don't depend on them, and the signal to noise says that the
+graph computes the network's function, not how accurate a trained one would be.
+
+    python benchmarks/float_operators/run.py --networks resnet18 unet
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.backends.onnx import Onnx
+from edgekd.backends.onnx.optimized import float_operators, optimized_graph
+from edgekd.backends.tflite import Tflite
+from edgekd.errors import EdgekdError
+from edgekd.formats.graph import float_islands
+from edgekd.formats.tflite import read_tflite
+from edgekd.quant.calibration import calibrate
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import load_target
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from dated import write_result  # type: ignore[import-not-found] # noqa: E402
+from networks import NETWORKS, SIDE  # noqa: E402
+
+SAMPLES = 8
+TARGETS = {"onnx": "x86", "tflite": "raspberry-pi-4"}
+
+
+def main() -> None:
+    """Measure the networks that are asked for, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
+    parser.add_argument("--backends", nargs="+", choices=TARGETS, default=[*TARGETS])
+    chosen = parser.parse_args()
+    rows = {name: row_of(name, chosen.backends) for name in chosen.networks}
+    write_result(__file__, {"side": SIDE, "samples": SAMPLES, "networks": rows})
+
+
+def row_of(name: str, backends: list[str]) -> dict[str, Any]:
+    """The counts of one network, or what each backend refused."""
+    torch.manual_seed(0)
+    module = trained_looking(NETWORKS[name]())
+    samples = torch.randn(SAMPLES, 3, SIDE, SIDE)
+    row: dict[str, Any] = {}
+    for backend in backends:
+        start = time.perf_counter()
+        try:
+            row[backend] = counted(backend, module, samples)
+        except EdgekdError as error:
+            row[backend] = {"error": str(error)}
+        row[backend]["seconds"] = round(time.perf_counter() - start, 1)
+        print(name, backend, row[backend], file=sys.stderr, flush=True)
+    return row
+
+
+def trained_looking(module: nn.Module) -> nn.Module:
+    """The network in eval mode, with batch statistics that differ from channel to channel, and with
+    class tokens and layer scales that are not next to nothing, as they are before training."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for values, low, high in ((part.running_mean, -0.1, 0.1), (part.running_var, 0.5, 1.5)):
+                assert values is not None
+                nn.init.uniform_(values, low, high)
+    for name, value in module.named_parameters():
+        if name.endswith(("cls_token", "gamma")):
+            nn.init.normal_(value, std=0.5)
+    return module.eval()
+
+
+def counted(backend: str, module: nn.Module, samples: Tensor) -> dict[str, Any]:
+    """The operators of one file, those in float, and how close the graph is to the network."""
+    target = load_target(TARGETS[backend])
+    graph = calibrate(module, samples[:1], samples, target.quantization)
+    with torch.no_grad():
+        expected, found = module(samples).double(), graph(samples).double()
+    noise = (expected - found).square().sum().clamp_min(1e-30)
+    decibels = float(10 * torch.log10(expected.square().sum() / noise))
+    candidate = Candidate(graph, samples[:1], "int8")
+    with tempfile.TemporaryDirectory() as folder:
+        if backend == "onnx":
+            (artifact,) = Onnx().compile(candidate, target, {}, Path(folder))
+            floats = Counter(op for op, _ in float_operators(artifact.path))
+            total = len(optimized_graph(artifact.path).node)
+        else:
+            (artifact,) = Tflite().compile(candidate, target, {}, Path(folder))
+            file = read_tflite(artifact.path)
+            floats, total = Counter(op.op for op in float_islands(file)), len(file.ops)
+    return {
+        "float": sum(floats.values()),
+        "operators": total,
+        "kinds": dict(floats.most_common()),
+        "signal_to_noise_db": round(decibels, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
