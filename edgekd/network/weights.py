@@ -23,8 +23,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load every parameter and buffer of `module` from a checkpoint.
 
     A training checkpoint's state dict is looked for under the usual keys, averaged weights first;
-    prefixes that wrappers add are stripped where that makes names fit. Raises every fault at once:
-    missing and foreign names with the nearest ones, shapes that differ, NaN and infinity.
+    prefixes that wrappers add are stripped where that makes names fit. Where several fit, the
+    module remembers which was taken, for `weights_notes`. Raises every fault at once: missing and
+    foreign names with the nearest ones, shapes that differ, NaN and infinity.
     """
     content = read_checkpoint(path)
     found = list(_state_dicts(content))
@@ -36,24 +37,42 @@ def load_weights(module: nn.Module, path: Path) -> None:
             allowed=f"tensors by name, also under {', '.join((*AVERAGED, *PLAIN))}",
         )
     wanted = module.state_dict()
-    variants = [variant for tensors in found for variant in _unprefixed(tensors)]
-    tensors = max(variants, key=lambda variant: _fitting(variant, wanted))  # the first, if equal
+    variants = [(key, variant) for key, tensors in found for variant in _unprefixed(tensors)]
+    ranked = [_fitting(variant, wanted) for _, variant in variants]
+    key, tensors = variants[ranked.index(max(ranked))]
     tensors = _completed(tensors, module)
     raise_all(_faults(tensors, wanted, str(path)))
     module.load_state_dict(tensors)
+    other = {name for (name, _), rank in zip(variants, ranked, strict=True) if rank == max(ranked)}
+    left = ", ".join(f"'{name}'" for name in sorted(other - {key}))
+    if left:
+        note = f"{path.name}: the weights under '{key}' are used, not those under {left}"
+        setattr(module, _NOTES, (note,))
 
 
-def _state_dicts(content: Any, depth: int = DEPTH) -> Iterator[dict[str, Tensor]]:
-    """Every mapping of names to tensors in a checkpoint, in order of preference."""
+def weights_notes(module: nn.Module) -> tuple[str, ...]:
+    """What the user should know about the weights that were loaded into a module."""
+    notes: tuple[str, ...] = vars(module).get(_NOTES, ())
+    return notes
+
+
+_NOTES = "_edgekd_weights_notes"
+
+
+def _state_dicts(
+    content: Any, place: str = "", depth: int = DEPTH
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every mapping of names to tensors in a checkpoint, in order of preference, with the keys
+    that it is under."""
     if not isinstance(content, Mapping) or not depth:
         return
     for key in AVERAGED:
-        yield from _state_dicts(content.get(key), depth - 1)
+        yield from _state_dicts(content.get(key), f"{place}.{key}".lstrip("."), depth - 1)
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if tensors:
-        yield tensors
+        yield place, tensors
     for key in PLAIN:
-        yield from _state_dicts(content.get(key), depth - 1)
+        yield from _state_dicts(content.get(key), f"{place}.{key}".lstrip("."), depth - 1)
 
 
 def _unprefixed(tensors: dict[str, Tensor], depth: int = DEPTH) -> Iterator[dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from torch import nn
 from edgekd.errors import EdgekdError, Faults, InputError
 from edgekd.network.checkpoints import checkpoint_files, conversion
 from edgekd.network.load import network_key
-from edgekd.network.weights import load_weights
+from edgekd.network.weights import load_weights, weights_notes
 from edgekd.values.recipe import Network
 
 
@@ -65,6 +65,10 @@ def test_averaged_weights_come_before_the_last_ones(tmp_path, weights):
     last = {name: tensor + 1 for name, tensor in weights.items()}
     torch.save({"model": last, "ema": {"module": weights}}, tmp_path / "w.pt")
     assert loads(tmp_path / "w.pt", weights)
+    module = network()
+    load_weights(module, tmp_path / "w.pt")
+    note = "w.pt: the weights under 'ema.module' are used, not those under 'model'"
+    assert weights_notes(module) == (note,)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.model."])

@@ -8,6 +8,7 @@ from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
 from edgekd.network.calling import bake, input_fault
 from edgekd.network.load import load_network, network_key
+from edgekd.network.weights import weights_notes
 from edgekd.store import key_of
 from edgekd.training.checkpoint import sha256_of_state
 from edgekd.training.teachers.black_box import BlackBox, Predictor
@@ -90,4 +91,5 @@ def _module_teacher(
     y = rows(data.train.y, slice(0, PROBE))
     outputs = outputs_of(raw, data.classes, where, task=data.task, y=y)
     drawn = key_of(key, sha256_of_state(module))  # a factory without weights draws them by the seed
-    return ModuleTeacher(name, drawn, network.weight, module, outputs, notes=outputs.notes)
+    notes = (*outputs.notes, *weights_notes(module))
+    return ModuleTeacher(name, drawn, network.weight, module, outputs, notes=notes)
