@@ -263,9 +263,9 @@ class _GraphRun(fx.Interpreter):
         self.counter.running.append(layer_of(n))
         try:
             result = super().run_node(n)
-            for weight in self._weights(n):
+            first = result[0] if isinstance(result, tuple) else result
+            for weight in self._weights(n) if isinstance(first, Tensor) else []:  # not assertions
                 self.counter.tally.weights[id(weight)] = weight
-                first = result[0] if isinstance(result, tuple) else result
                 self.counter.tally.shape = tuple(first.shape)
             return result
         finally:

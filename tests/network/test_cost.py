@@ -97,3 +97,22 @@ def test_the_largest_layer_counts_what_goes_in_and_what_comes_out():
     )
     assert largest_layer(module, torch.zeros(5, 2, 6, 6)) == 216
     assert module.training
+
+
+def test_an_exported_assertion_about_a_weight_costs_nothing():
+    class Cast(nn.Module):
+        """A cast to the type that the weight has, which torch.export turns into an assertion."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.places = nn.Embedding(4, 6)
+            self.head = nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x + self.places.weight.to(torch.float32))
+
+    x = torch.randn(1, 4, 6)
+    graph = torch.export.export(Cast().eval(), (x,)).module()
+    kinds = [str(node.target) for node in graph.graph.nodes]
+    assert any("_assert_tensor_metadata" in kind for kind in kinds)
+    assert totals(graph, x).parameters == 4 * 6 + 6 * 2 + 2
