@@ -101,6 +101,17 @@ def prepared(samples: Samples, where: str, how: How) -> Samples:
     return samples_from(HeldRows(tree, samples.y, samples.sha256), where, samples.task, how)
 
 
+def settled(samples: Samples, how: How) -> Samples:
+    """Samples that are always read with the same draw, in memory if they fit."""
+    inputs = samples.inputs
+    if not isinstance(inputs, Streamed) or how.stream or how.memory_gb == 0:
+        return samples
+    if inputs.stored_bytes * len(inputs) > how.memory_gb * 1e9 or not len(inputs):
+        return samples
+    x, _ = inputs.held()
+    return Samples(Held(x, inputs.seen), samples.y, samples.ids, samples.paired, samples.task)
+
+
 def transformed(samples: Samples, transform: Transform, where: str, how: How) -> Samples:
     """Training samples whose inputs change at random each time they are drawn. `InputError` if the
     transform fails on one of a few samples, or gives another shape."""

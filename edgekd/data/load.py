@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekd.data.dataset import How, prepared, transformed
+from edgekd.data.dataset import How, prepared, settled, transformed
 from edgekd.data.factory import read_factory, read_parts
 from edgekd.data.npz import read_npz
 from edgekd.data.prepare import as_seen, preparing
@@ -55,6 +55,7 @@ def load_data(table: DataTable, folder: Path) -> Data:
             )
         train, validation = train.take(keep), train.take(hold)
     _check_steps(table, source.task)
+    validation = settled(validation, how)
     transform = _transform(table, source, folder)
     augmentation = _augmentation(table, train)
     if transform is not None:
