@@ -111,7 +111,7 @@ def test_additions_and_the_pool_of_a_residual_network_run_in_integers(compiled, 
 @pytest.mark.slow
 def test_a_transformer_names_what_stays_float(compiled):
     notes = compiled(Onnx(), "transformer").notes
-    assert "computed in float: aten.layer_norm (blocks.0.norm1)" in notes
+    assert any("3 x aten.layer_norm (blocks.0.norm1, " in note for note in notes)
     assert any("ONNX Runtime computes in float: 3 LayerNormalization" in note for note in notes)
     assert not any("softmax" in note or "matmul" in note for note in notes)
     assert not any("aten.linear" in note or "aten.conv2d" in note for note in notes)

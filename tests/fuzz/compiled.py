@@ -28,7 +28,7 @@ def tflite(case: Case) -> None:
         artifact = _file(case, folder)
         given = _given(artifact, case.samples)
         found = by_litert(artifact.path.read_bytes(), given, reference=False)
-        require_parity(case.int8, case.samples, _floats(artifact, found, case), artifact)
+        require_parity(case, case.int8, _floats(artifact, found, case), artifact)
 
 
 def c(case: Case) -> None:
@@ -38,7 +38,7 @@ def c(case: Case) -> None:
         _, source = generate(artifact.path, arithmetic="litert").write(Path(folder))
         program = hosted.build(source, Path(folder), ("-O1", *hosted.SANITIZERS))
         found = hosted.run(program, _given(artifact, case.samples))
-        require_parity(case.int8, case.samples, _floats(artifact, found, case), artifact)
+        require_parity(case, case.int8, _floats(artifact, found, case), artifact)
 
 
 def _given(artifact: Artifact, samples: Tensor) -> np.ndarray:

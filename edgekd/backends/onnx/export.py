@@ -14,6 +14,7 @@ from torch import fx, nn
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
 from edgekd.formats.onnx_steps import fold_steps
+from edgekd.formats.operator_notes import by_kind
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands, functions_of_one_value
 from edgekd.quant.onnx_weights import opset_for, store_narrow
@@ -285,7 +286,10 @@ def _float_notes(module: nn.Module, path: Path) -> list[str]:
     """What the graph leaves in float and what ONNX Runtime has no integer kernel for, by layer, and
     what its optimized graph computes in float, by operator."""
     names = [*float_islands(module), *functions_of_one_value(module)]
-    notes = [f"computed in float: {name}" for name in names]
+    pairs = [
+        (kind, layer.strip("()")) for kind, _, layer in (name.partition(" ") for name in names)
+    ]
+    notes = [f"computed in float: {listed}" for listed in by_kind(pairs)]
     counts = Counter(op for op, _ in float_operators(path))
     if counts:
         listed = ", ".join(f"{number} {op}" for op, number in counts.most_common())

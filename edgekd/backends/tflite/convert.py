@@ -16,6 +16,7 @@ from torch import fx
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, float_islands, info_of
+from edgekd.formats.operator_notes import by_layer, converted_layer
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata
 from edgekd.processes import run_tool
@@ -98,11 +99,19 @@ def leftovers(graph: Graph, candidate: Candidate) -> list[str]:
     """What the user should know about the file: float islands, transposes, where fp16 ends."""
     notes = []
     if candidate.form == "int8":
-        notes += [f"computed in float: {op.op} ({op.name})" for op in float_islands(graph)]
+        islands = [(op.op, converted_layer(op.name)) for op in float_islands(graph)]
+        notes += [f"computed in float: {listed}" for listed in by_layer(islands)]
         edges = [*graph.inputs, *graph.outputs]
         notes += [f"float at the edge: {key}" for key in edges if _is_float(graph, key)]
-    transposes = [op for op in graph.ops if op.op == "TRANSPOSE"]
-    notes += [f"a transpose remains: {op.name}" for op in transposes]
+    transposes = [converted_layer(op.name) for op in graph.ops if op.op == "TRANSPOSE"]
+    if transposes:
+        near = ", ".join(dict.fromkeys(layer for layer in transposes if layer))
+        remain = (
+            "1 transpose remains"
+            if len(transposes) == 1
+            else f"{len(transposes)} transposes remain"
+        )
+        notes.append(remain + (f" ({near})" if near else ""))
     if candidate.form == "fp16":
         notes.append("weights are stored in fp16; LiteRT on a CPU computes in float32")
     return notes
