@@ -1,11 +1,12 @@
-"""Facts stored in a TFLite file besides the network: one entry of its metadata, as JSON.
+"""Facts stored in a TFLite file besides the network: one entry of its metadata, as JSON; and the
+names of its inputs and outputs.
 
 The entry is named `edgekd`; runtimes ignore names that they don't know. The same file and facts
 give the same bytes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,9 @@ def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
 
     Raises `ValueError` for a model whose constants are stored after the flatbuffer (above 2 GB).
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    if any(buffer.offset > 1 for buffer in model.buffers):
-        raise ValueError("its constants are stored after the flatbuffer")
-    for buffer in model.buffers:
-        buffer.Pack = _aligned(schema, buffer)
+    model = _unpacked(content)
     text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     data = np.frombuffer(text.encode(), np.uint8)
     entries = {_text(one.name): one for one in model.metadata or []}
@@ -47,7 +43,39 @@ def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
         model.buffers = [*model.buffers, buffer]
         model.metadata = [*(model.metadata or []), entry]
     model.buffers[entry.buffer].data = data
-    builder = flatbuffers.Builder(len(content) + len(data) + 1024)
+    return _packed(model, len(content) + len(data))
+
+
+def with_names(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """The same model with these names of the main subgraph's inputs and outputs, in order; its
+    signature has them too. Raises `ValueError` for another number of names."""
+    model = _unpacked(content)
+    graph = model.subgraphs[0]
+    for places, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for place, name in zip(places, names, strict=True):
+            graph.tensors[place].name = name.encode()
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.name = graph.tensors[entry.tensorIndex].name
+    return _packed(model, len(content))
+
+
+def _unpacked(content: bytes) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if any(buffer.offset > 1 for buffer in model.buffers):
+        raise ValueError("its constants are stored after the flatbuffer")
+    for buffer in model.buffers:
+        buffer.Pack = _aligned(schema, buffer)
+    return model
+
+
+def _packed(model: Any, size: int) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(size + 1024)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 

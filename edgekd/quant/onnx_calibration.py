@@ -1,51 +1,47 @@
 """Post-training quantization of an ONNX file: NNCF calibrates the file itself."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from edgekd.errors import InputError, ToolError, first_line
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.quant.calibration import import_nncf
 from edgekd.values.target import Scheme
+from edgekd.values.tree import Tree, count, named_leaves
 
 
 def calibrate_onnx(
-    path: Path, samples: Tensor, scheme: Scheme, *, bias_correction: bool = True
+    path: Path, samples: Tree, scheme: Scheme, *, bias_correction: bool = True
 ) -> Any:
     """The int8 QDQ model (an `onnx.ModelProto`) of a float ONNX file.
 
-    `samples` (N, ...) set the ranges, one at a time where the file has a fixed batch of one.
+    `samples`, a tree of tensors (N, ...), set the ranges, one at a time.
     `scheme` decides: symmetric activations are int8 with the zero point 0, affine ones NNCF's uint8
     for CPUs; weights are symmetric, per channel or per tensor, in eight or seven bits.
 
-    Raises `InputError` for a file that is already quantized or has several inputs, `ToolError` if
+    Raises `InputError` for a file that is already quantized or takes other inputs, `ToolError` if
     NNCF fails on it.
     """
     graph = read_onnx(path)
-    if len(graph.inputs) != 1:
-        raise InputError(f"{len(graph.inputs)} inputs", where=str(path), allowed="one input")
     if "QuantizeLinear" in graph.counts:
         raise InputError("already quantized", where=str(path), hint="leave the quantize stage out")
     nncf = import_nncf("quantize")
     import onnx
 
-    (name,) = graph.inputs
-    rows = nncf.Dataset(list(torch.split(samples, 1)), lambda row: {name: row.numpy()})
+    feeds = _feeds(graph.inputs, samples, path)
+    dataset = nncf.Dataset(feeds, lambda feed: feed)
     seven = scheme.weight_bits == 7
     overflow = nncf.OverflowFix.ENABLE if seven else nncf.OverflowFix.DISABLE
     try:
         with redirect_stdout(io.StringIO()), _depthwise_too():
             model = nncf.quantize(
                 onnx.load(path),
-                rows,
+                dataset,
                 target_device=nncf.TargetDevice.CPU,
-                subset_size=len(samples),
+                subset_size=len(feeds),
                 fast_bias_correction=bias_correction,
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     overflow_fix=overflow, **_parameters(scheme)
@@ -55,6 +51,23 @@ def calibrate_onnx(
         first = first_line(error)
         raise ToolError(f"NNCF can't calibrate this file: {first}", where=str(path)) from None
     return _signed(model) if scheme.activations == "int8-symmetric" else model
+
+
+def _feeds(names: Sequence[str], samples: Tree, path: Path) -> list[dict[str, Any]]:
+    """Each sample as the file's inputs: by name where all names agree, otherwise in order."""
+    given = named_leaves(samples)
+    if len(given) != len(names):
+        raise InputError(
+            f"it takes {len(names)} inputs ({', '.join(names)}), but a sample has {len(given)}",
+            where=str(path),
+            allowed=", ".join(given),
+        )
+    order = list(names) if set(names) == set(given) else list(given)
+    pairs = list(zip(names, order, strict=True))
+    return [
+        {name: given[leaf][n : n + 1].numpy() for name, leaf in pairs}
+        for n in range(count(samples))
+    ]
 
 
 def _parameters(scheme: Scheme) -> dict[str, Any]:

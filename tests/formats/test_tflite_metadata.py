@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+from tflite_files import G, O, T, tflite_of
 
 from edgekd.errors import InputError
 from edgekd.firmware.facts import Facts
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.formats.tflite import read_tflite
-from edgekd.formats.tflite_metadata import read_metadata, with_metadata
+from edgekd.formats.tflite_metadata import read_metadata, with_metadata, with_names
 
 FACTS = {"name": "Käse ☃", "version": "1.2", "licence": 'MIT "x"\n', "accuracy_percent": 98.25}
 
@@ -109,3 +110,25 @@ def test_a_damaged_entry_is_one_error(stored, text):
     path.write_bytes(bytes(builder.Output()))
     with pytest.raises(InputError, match="its metadata 'edgekd' is damaged"):
         read_metadata(path)
+
+
+def test_names_reach_the_tensors_and_the_signature(tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    tensors = [T((1, 4), 0.5), T((1, 4), 0.5), T((1, 4), 0.5), T((1, 4), 0.5)]
+    ops = [O("ADD", [0, 1], [2], {}, "AddOptions"), O("RELU", [2], [3])]
+    content = tflite_of([G(tensors, ops, [0, 1], [2, 3], "serve")])
+    path = tmp_path / "m.tflite"
+    path.write_bytes(with_names(content, ["ids", "mask"], ["maps.0", "maps.1"]))
+    graph = read_tflite(path)
+    assert [graph.tensors[key].name for key in graph.inputs] == ["ids", "mask"]
+    interpreter = Interpreter(model_path=str(path))
+    assert interpreter.get_signature_list() == {
+        "serve": {"inputs": ["ids", "mask"], "outputs": ["maps.0", "maps.1"]}
+    }
+    one = np.array([[1, 2, 3, -100]], np.int8)
+    found = interpreter.get_signature_runner("serve")(ids=one, mask=one)
+    assert found["maps.0"].tolist() == [[2, 4, 6, -128]]
+    assert found["maps.1"].tolist() == [[2, 4, 6, 0]]
+    with pytest.raises(ValueError, match="argument"):
+        with_names(content, ["ids"], ["a", "b"])

@@ -1,27 +1,30 @@
-"""An ONNX file alone, calibrated by NNCF."""
+"""Files that NNCF calibrates as they are, fed by the names of their inputs."""
+
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from edgekd.backends.onnx.export import to_onnx, write_onnx
-from edgekd.quant.onnx_calibration import calibrate_onnx
-from edgekd.values.target import Scheme
+from edgekd.errors import InputError
+from edgekd.quant.onnx_calibration import _feeds
+
+SAMPLES = {"ids": torch.tensor([[1, 2], [3, 4]]), "mask": torch.ones(2, 2)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("bits", "limit"), [(7, 64), (8, 127)])
-def test_depthwise_weights_keep_to_the_targets_bits_as_all_others_do(bits, limit, tmp_path):
-    from onnx import numpy_helper
+def test_each_sample_is_a_feed_by_name() -> None:
+    feeds = _feeds(["mask", "ids"], SAMPLES, Path("m.onnx"))
+    assert [feed["ids"].tolist() for feed in feeds] == [[[1, 2]], [[3, 4]]]
+    assert list(feeds[0]) == ["mask", "ids"]
 
-    torch.manual_seed(0)
-    depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
-    module = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), depthwise).eval()
-    x = torch.randn(8, 8, 8, 8)
-    write_onnx(to_onnx(module, x[:1]), tmp_path / "float.onnx")
-    scheme = Scheme(activations="uint8-affine", weight_bits=bits)
-    model = calibrate_onnx(tmp_path / "float.onnx", x, scheme)
-    weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
-    largest = [int(abs(w.astype(int)).max()) for w in weights if w.ndim == 4]
-    # 64 * 255 + 64 * 255 is below 2^15: the sum of two products that saturates in vpmaddubsw.
-    assert largest == [limit, limit]
+
+def test_other_names_are_taken_in_order() -> None:
+    (feed, _) = _feeds(["a", "b"], SAMPLES, Path("m.onnx"))
+    assert feed["a"].tolist() == [[1, 2]]
+    (feed, _) = _feeds(["x"], torch.ones(2, 3), Path("m.onnx"))
+    assert feed["x"].shape == (1, 3)
+
+
+def test_another_number_of_inputs_is_refused() -> None:
+    with pytest.raises(InputError, match=r"takes 1 inputs \(x\), but a sample has 2") as caught:
+        _feeds(["x"], SAMPLES, Path("m.onnx"))
+    assert caught.value.allowed == "ids, mask"

@@ -18,7 +18,7 @@ from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, float_islands, info_of
 from edgekd.formats.operator_notes import by_layer, converted_layer
 from edgekd.formats.tflite import read_tflite
-from edgekd.formats.tflite_metadata import with_metadata
+from edgekd.formats.tflite_metadata import with_metadata, with_names
 from edgekd.processes import run_tool
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.unfolding import convolve_columns, unfolded
@@ -27,7 +27,7 @@ from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.measurement import Measurement
 from edgekd.values.target import Target
-from edgekd.values.tree import leaves
+from edgekd.values.tree import leaf_names, leaves
 
 TIME_LIMIT_S = 900
 
@@ -37,6 +37,7 @@ def convert_artifact(
 ) -> Artifact:
     """Write the candidate to `path`, for a batch of one; images are taken as (1, H, W, C)."""
     _convert(candidate, path)
+    _name_ends(candidate, path)
     if candidate.metadata:
         write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
     graph = read_tflite(path)
@@ -60,6 +61,15 @@ def convert_artifact(
         facts={"input_layout": "NHWC" if images else "NCHW"},
         measurements=_micro_arena(path, target, precision),
     )
+
+
+def _name_ends(candidate: Candidate, path: Path) -> None:
+    """Name the file's inputs and outputs as the network's, where there are several."""
+    with torch.no_grad():
+        outputs = candidate.module(candidate.example)
+    inputs, results = leaf_names(candidate.example), leaf_names(outputs, "output")
+    if max(len(inputs), len(results)) > 1:
+        write_beside(path, with_names(path.read_bytes(), inputs, results))
 
 
 def _micro_arena(path: Path, target: Target, precision: Precision) -> tuple[Measurement, ...]:
