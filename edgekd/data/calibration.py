@@ -6,13 +6,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from edgekd.data.class_folders import ClassFiles
+from edgekd.data.dataset import How, samples_from
+from edgekd.data.images import SUFFIXES, read_image
+from edgekd.data.prepare import as_seen, preparing
+from edgekd.data.probe import spread
 from edgekd.data.samples import Data, Samples
 from edgekd.data.split import balanced
+from edgekd.data.tasks import NO_LABEL
+from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest
 from edgekd.values.lookup import toml_files
+from edgekd.values.preprocess import NO_STEPS, Preprocess
 from edgekd.values.recipe import Calibration
 from edgekd.values.tables import Value, parse, read_toml
-from edgekd.values.tree import Tree, concatenated, rows
+from edgekd.values.tree import Tree, concatenated, described, rows, same_form
 
 
 class CalibrationSet(Value):
@@ -30,13 +38,18 @@ class CalibrationSet(Value):
     ids: tuple[int, ...] = Field(min_length=1)
 
 
-def calibration_samples(calibration: Calibration, data: Data, folder: Path = Path()) -> Tree:
-    """Inputs (N, ...) to calibrate with: those of `calibration.set`, or the first `samples`.
+def calibration_samples(
+    calibration: Calibration, data: Data, folder: Path = Path(), steps: Preprocess = NO_STEPS
+) -> Tree:
+    """Inputs (N, ...) to calibrate with: those of `calibration.set`, images of
+    `calibration.folder` after the preprocessing's `steps`, or the first `samples`.
 
     Without a set they are balanced over classes and taken in order, so that every seed is
     calibrated alike. A `set` is a name (./calibration, then the package's) or a path in .toml from
     the recipe's `folder`. InputError for an unknown or faulty set, or one of another data set.
     """
+    if calibration.folder is not None:
+        return _images(calibration, data, folder, steps)
     if calibration.set is None:
         index = balanced(data.task.strata(data.train.y), calibration.samples)
         return data.train.take(index).x
@@ -55,6 +68,30 @@ def calibration_samples(calibration: Calibration, data: Data, folder: Path = Pat
             hint=f"expected preprocessing: {chosen.preprocessing}",
         )
     return samples.x
+
+
+def _images(calibration: Calibration, data: Data, folder: Path, steps: Preprocess) -> Tree:
+    """Up to `calibration.samples` of the images below a folder, evenly spread over their names."""
+    assert calibration.folder is not None
+    if calibration.set is not None:
+        raise InputError("give 'set' or 'folder', not both", where="calibration")
+    root = folder / calibration.folder
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
+        reason = "no images" if root.is_dir() else "no such folder"
+        raise InputError(reason, where=str(root), allowed=", ".join(sorted(SUFFIXES)))
+    chosen = tuple(files[row] for row in spread(len(files), calibration.samples))
+    images = ClassFiles(root, chosen, (NO_LABEL,) * len(chosen), read_image)
+    how = How(stream=False, prepare=preparing(steps, folder), seen=as_seen(steps))
+    x = samples_from(images, "calibration.folder", CLASSIFICATION, how).x
+    if not same_form(x, data.example):
+        raise InputError(
+            f"its images have shape {described(x)}",
+            where="calibration.folder",
+            allowed=f"{described(data.example)}, as the data's samples",
+            hint="[data.preprocess] applies to both: set resize = [height, width] there",
+        )
+    return x
 
 
 def load_calibration(name: str, folder: Path = Path()) -> tuple[CalibrationSet, Path]:

@@ -1,19 +1,20 @@
 """A data set from the user's own callable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from edgekd.data.dataset import AS_FITS, How, prepared, samples_from
 from edgekd.data.inputs import Held
 from edgekd.data.loaders import unloaded
 from edgekd.data.samples import Samples
 from edgekd.data.source import Source, samples_of
+from edgekd.data.spool import spooled
 from edgekd.data.tasks import Task, task_of
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import InputError, nearest
@@ -119,6 +120,12 @@ def _samples(part: Any, where: str, asked: Task | None, how: How) -> Samples:
         return samples_from(dataset, where, task, replace(how, workers=how.workers or workers))
     if isinstance(part, tuple | list) and len(part) == 2:
         return prepared(samples_of(part[0], part[1], where, task), where, how)
+    if isinstance(part, IterableDataset):
+        if not isinstance(part, Sized):
+            hint = "define __len__: that many samples are read once onto the disk"
+            raise InputError("the Dataset has no length", where=where, hint=hint)
+        on_disk = spooled(part, where, how.prepare)
+        return samples_from(on_disk, where, task, replace(how, prepare=None))
     if isinstance(part, Dataset) or _is_map_style(part):
         return samples_from(part, where, task, how)
     raise InputError(

@@ -69,9 +69,11 @@ class SampleReader(Dataset[Any]):
             return error
         return (None if self.targets_only else x), y
 
-    def sample(self, seed: int, row: int) -> tuple[Tree, Tensor]:
-        """Inputs without a batch dimension, and the target. `InputError` names the sample."""
-        seed_draw(seed, row, self.generators)
+    def sample(self, seed: int | None, row: int) -> tuple[Tree, Tensor]:
+        """Inputs without a batch dimension, and the target; without a seed, as random numbers come.
+        `InputError` names the sample."""
+        if seed is not None:
+            seed_draw(seed, row, self.generators)
         place = f"{self.where}: sample {row}"
         try:
             raw, label = split_sample(self.dataset[row], place)

@@ -6,13 +6,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edgekd.data.views import shown_in_view
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluating
-from edgekd.training.checkpoint import read_tensors, write_tensors
+from edgekd.store import file_beside
 from edgekd.training.context import Context
 from edgekd.training.loop import Batch
 from edgekd.training.teachers import Teacher
@@ -55,15 +56,16 @@ class CachedLogits:
         self._views: dict[int, Tensor] = {}
 
     def at(self, view: int) -> Tensor:
-        """(N, ...) of one view: from memory, from disk, or from the teacher."""
+        """(N, ...) of one view, mapped from the disk; the teacher computes them first if they
+        aren't there."""
         if view not in self._views:
             path = self._path(view)
-            stored = read_tensors(path)
-            if stored is None or len(stored[0]["logits"]) != len(self.data.train):
-                write_tensors(path, {"logits": self._compute(view)}, {"teacher": self.teacher.name})
-                stored = read_tensors(path)
+            stored = _mapped(path, len(self.data.train))
+            if stored is None:
+                self._compute(view, path)
+                stored = _mapped(path, len(self.data.train))
             assert stored is not None
-            self._views[view] = stored[0]["logits"]
+            self._views[view] = stored
         return self._views[view]
 
     def _path(self, view: int) -> Path:
@@ -76,20 +78,42 @@ class CachedLogits:
             parts.append(repr((self.output, self.data.task.output)))
         content = "\n".join(parts)
         name = hashlib.sha256(content.encode()).hexdigest()[:24]
-        return self.folder / f"logits-{name}.safetensors"
+        return self.folder / f"logits-{name}.npy"
 
-    def _compute(self, view: int) -> Tensor:
-        parts, count = [], len(self.data.train)
-        for number, part in enumerate(shown_in_view(self.data, view, BATCH)):
-            parts.append(teacher_logits(self.teacher, part, self.output).float())
-            self.progress("teacher's logits", min(count, (number + 1) * BATCH), count)
-        logits = torch.cat(parts).to(self.storage)
+    def _compute(self, view: int, path: Path) -> None:
+        """Write a view's logits to the disk, a batch at a time."""
+        done, count = 0, len(self.data.train)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_beside(path) as beside:
+            whole: Any = None
+            for part in shown_in_view(self.data, view, BATCH):
+                logits = teacher_logits(self.teacher, part, self.output).float().to(self.storage)
+                self._refuse_not_finite(logits)
+                if whole is None:
+                    shape = (count, *logits.shape[1:])
+                    kind = logits.numpy().dtype
+                    whole = np.lib.format.open_memmap(beside, mode="w+", dtype=kind, shape=shape)
+                whole[done : done + len(logits)] = logits.numpy()
+                done += len(logits)
+                self.progress("teacher's logits", done, count)
+            whole.flush()
+
+    def _refuse_not_finite(self, logits: Tensor) -> None:
         if not bool(logits.isfinite().all()):
             kept = "" if self.storage == torch.float32 else f" in {self.storage}"
             raise InputError(
                 f"gives logits that are not numbers{kept}", where=f"teacher {self.teacher.name}"
             )
-        return logits
+
+
+def _mapped(path: Path, count: int) -> Tensor | None:
+    """The array (N, ...) in an .npy file, whose pages are read when they are used; None if the file
+    is missing, damaged or of another length. What is written to it stays in memory."""
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return torch.from_numpy(array) if len(array) == count else None
 
 
 class TeacherLogits:

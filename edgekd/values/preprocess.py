@@ -80,3 +80,6 @@ class Preprocess(Value):
     def facts(self) -> dict[str, Any]:
         """The steps that are set, as a deployed file carries them; empty without any."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+NO_STEPS = Preprocess()

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_valid
 from edgekd.errors import InputError, nearest
 from edgekd.package import package_folder
 from edgekd.store import key_of, read_errors, write_beside
-from edgekd.values.preprocess import Preprocess
+from edgekd.values.preprocess import NO_STEPS, Preprocess
 from edgekd.values.tables import Value, parse, read_toml
 
 LARGEST_SEED = 2**32 - 1
@@ -119,7 +119,7 @@ class DataTable(Value):
     workers: int | None = Field(default=None, ge=0, le=64)
     transform: str | None = None
     sampler: Literal["balanced"] | None = None
-    preprocess: Preprocess = Preprocess()
+    preprocess: Preprocess = NO_STEPS
     _parts: Any = PrivateAttr(default=None)
 
     @property
@@ -129,10 +129,11 @@ class DataTable(Value):
 
 
 class Calibration(Value):
-    """The calibration samples: a set of sample ids by name or by its .toml file, or the first
-    samples of each class."""
+    """The calibration samples: a set of sample ids by name or by its .toml file, a `folder` of
+    images without labels, or the first samples of each class."""
 
     set: str | None = None
+    folder: Path | None = None
     samples: PositiveInt = 256
 
 
@@ -253,6 +254,8 @@ def named_files(table: dict[str, Any]) -> Iterator[NamedFile]:
         yield from _files_of_data(source, place)
     if str(table["calibration"].get("set")).endswith(".toml"):
         yield NamedFile("calibration.set", table["calibration"], "set")
+    if table["calibration"].get("folder"):
+        yield NamedFile("calibration.folder", table["calibration"], "folder")
     if table["metadata"].get("licence_file"):
         yield NamedFile("metadata.licence_file", table["metadata"], "licence_file")
     for number, diagnostic in enumerate(table["report"]["diagnostics"], 1):

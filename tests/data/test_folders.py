@@ -11,10 +11,11 @@ from scipy.io import wavfile
 from sklearn.datasets import load_sample_image
 
 from edgekd.data import Data, load_data
+from edgekd.data.calibration import calibration_samples
 from edgekd.data.inputs import Held
 from edgekd.data.streamed import Streamed
 from edgekd.errors import InputError
-from edgekd.values.recipe import DataTable
+from edgekd.values.recipe import Calibration, DataTable
 
 PHOTOGRAPHS = {"flower": "flower.jpg", "temple": "china.jpg"}
 
@@ -245,6 +246,23 @@ def test_samples_in_memory_take_a_transform_too(tmp_path) -> None:
     assert 0 < float(moved[0].mean()) != float(moved[1].mean())
     with pytest.raises(InputError, match=r"turns sample 0 into shape \(1, 4, 8\).*\(1, 8, 8\), as"):
         load_data(DataTable(transform="noise_of_memory:cut", workers=0), tmp_path)
+
+
+def test_a_folder_of_plain_images_calibrates(photographs) -> None:
+    data = load(photographs, preprocess=SMALL)
+    steps = DataTable(preprocess=SMALL).preprocess
+    asked = Calibration(folder=Path(photographs.name), samples=5)
+    x = calibration_samples(asked, data, photographs.parent, steps)
+    assert x.shape == (5, 3, 24, 24)
+    first = photographs / "flower/00.jpg"
+    with Image.open(first) as image:
+        small = np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR)) / 255
+    np.testing.assert_allclose(x[0].permute(1, 2, 0), small, atol=1e-6)
+    with pytest.raises(InputError, match="no such folder"):
+        calibration_samples(Calibration(folder=Path("absent")), data, photographs.parent, steps)
+    digits = load_data(DataTable(), Path())
+    with pytest.raises(InputError, match=r"its images have shape \(3, 24, 24\)"):
+        calibration_samples(asked, digits, photographs.parent, steps)
 
 
 def tone(frequency: float, rate: int, seconds: float) -> np.ndarray:

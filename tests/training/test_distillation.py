@@ -177,7 +177,7 @@ def test_logits_are_computed_once_for_all_runs_that_share_a_cache(tmp_path):
         context(plan, data=data(), teachers=[other], work=tmp_path, cache=tmp_path / "cache"),
     )
     assert [count for count in other.asked if count > 1] == [96]
-    assert len(list((tmp_path / "cache").glob("logits-*.safetensors"))) == 2
+    assert len(list((tmp_path / "cache").glob("logits-*.npy"))) == 2
 
 
 def test_fixed_views_are_cached_and_free_draws_are_not(tmp_path):

@@ -62,7 +62,13 @@ def _make_plan(request: Request) -> Plan:
     asked, faults = diagnostics_of(recipe.report.diagnostics, data, "report.diagnostics")
     collect.faults.extend(faults)
     collect.faults.extend(subject.diagnostic_faults(asked))
-    calibration = collect.attempt(calibration_samples, recipe.calibration, data, recipe.folder)
+    calibration = collect.attempt(
+        calibration_samples,
+        recipe.calibration,
+        data,
+        recipe.folder,
+        recipe.data.preprocess,
+    )
     raise_all(collect.faults)
     assert calibration is not None
     plan = Plan(
