@@ -24,6 +24,11 @@ def operators(candidate: Candidate, where: str) -> list[tuple[str, str]]:
         graph = cast(fx.GraphModule, candidate.module)
     if candidate.form == "weights":
         graph, _ = as_float(graph)
+    return graph_operators(graph)
+
+
+def graph_operators(graph: fx.GraphModule) -> list[tuple[str, str]]:
+    """(layer, 'aten.conv2d') for every operator of a graph, in order."""
     return [(layer_of(node), ops.name_of(node)) for node in graph.graph.nodes if computes(node)]
 
 

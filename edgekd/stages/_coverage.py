@@ -1,10 +1,10 @@
 """The parts of a network that a stage left unchanged, as shares of the whole, for the report."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
-from edgekd.network.cost import layer_costs, parameter_count
+from edgekd.network.cost import LayerCost, layer_costs, parameter_count
 from edgekd.network.taps import is_within
 from edgekd.values.tree import Tree
 
@@ -17,8 +17,12 @@ def untouched(module: nn.Module, example: Tree, touched: Collection[str]) -> str
 
     `module` is the network as it was before the stage.
     """
-    costs = layer_costs(module, example)
-    parameters = max(1, parameter_count(module))
+    return untouched_of(layer_costs(module, example), parameter_count(module), touched)
+
+
+def untouched_of(costs: Sequence[LayerCost], parameters: int, touched: Collection[str]) -> str:
+    """As `untouched`, for the costs of a network with so many parameters."""
+    parameters = max(1, parameters)
     macs = max(1, sum(cost.macs for cost in costs))
     left = [cost for cost in costs if not is_within(cost.name, touched)]
     if not left:

@@ -31,7 +31,15 @@ from edgekd.quant.mixed import Mixed, Trial, Wide, sensitivities, widened
 from edgekd.quant.narrow import Narrow
 from edgekd.quant.preparing import NOTES
 from edgekd.quant.ranges import Ranges
-from edgekd.quant.support import operators, unsupported
+from edgekd.quant.reach import (
+    Reach,
+    float_fault,
+    reach_faults,
+    reach_of_int8,
+    reach_of_weights,
+    strict_faults,
+)
+from edgekd.quant.support import graph_operators, unsupported
 from edgekd.quant.weight_only import (
     as_bfloat16,
     finish_narrow,
@@ -41,6 +49,7 @@ from edgekd.quant.weight_only import (
 )
 from edgekd.registry import STAGES
 from edgekd.stages import Context, TrainingStage
+from edgekd.stages._coverage import untouched_of
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
@@ -67,6 +76,9 @@ class Quantize(TrainingStage):
     clipping of the activations (int8). `ranges` says how extremes are merged. `ignore` names layers
     that stay in float. `mixed` keeps the most sensitive layers in a wider type: { accuracy_drop =
     0.5 } or { layers = 2 }, with `wide` as that type ("float" for int8, otherwise "int8").
+
+    `least` is the share of the multiply-accumulates of layers with weights, without ignored ones,
+    that must be quantized: the plan refuses less. With `strict`, int8 leaves no operator in float.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -79,6 +91,8 @@ class Quantize(TrainingStage):
     smooth_quant: bool = False
     ranges: Ranges = "minmax"
     frozen: float = Field(default=0.3, ge=0.0, le=1.0)
+    least: float = Field(default=0.9, ge=0.0, le=1.0)
+    strict: bool = False
 
     target_facts: ClassVar[tuple[str, ...]] = ("quantization", "unsupported_ops")
 
@@ -92,19 +106,39 @@ class Quantize(TrainingStage):
         faults += target_faults(self.dtype, narrows, context.target, where)
         if self.dtype == "fp16":
             return faults + mixed_faults(self.dtype, self.mixed, 0, 1, where)
-        layer_operators = operators(candidate, where)
+        graph = export_graph(candidate.module, candidate.example, where)
+        layer_operators = graph_operators(graph)
         faults += unsupported(layer_operators, context.target.unsupported_ops, where)
-        layers = [layer for layer, op in layer_operators if op in WEIGHTED]
+        reach = self._reach(graph, candidate)
+        layer_operators += graph_operators(graph)  # which may be rewritten now
+        layers = list(dict.fromkeys(layer for layer, op in layer_operators if op in WEIGHTED))
         if not layers:
             kinds = ", ".join(sorted(WEIGHTED))
             faults.append(InputError("no layer can be quantized", where=where, allowed=kinds))
             return faults
-        faults += ignored_faults(self.ignore, layers, where)
+        others = [cost.name for cost in reach.left() if cost.name not in layers]
+        faults += ignored_faults(self.ignore, [*layers, *others], where)
+        faults += reach_faults(reach, self.least, self.ignore, self.dtype, where)
+        if self.strict:
+            faults += self._strict_faults(reach, where)
         count, validation = len(self._kept(layers)), len(context.data.validation)
         faults += mixed_faults(self.dtype, self.mixed, count, validation, where)
         if self.method != "calibrate":
             faults += check_teaching(candidate.module, self.learning(context, where))
         return faults + self._missing(where)
+
+    def _reach(self, graph: GraphModule, candidate: Candidate) -> Reach:
+        reach = reach_of_int8 if self.dtype == "int8" else reach_of_weights
+        return reach(graph, candidate.example)
+
+    def _strict_faults(self, reach: Reach, where: str) -> list[EdgekdError]:
+        if self.dtype != "int8":
+            text = f"{self.dtype} computes in float"
+            return [InputError(text, where=f"{where}.strict", hint='dtype = "int8"')]
+        if self.mixed is not None:
+            text = "strict leaves nothing in float, and mixed does"
+            return [InputError(text, where=f"{where}.mixed", hint="remove 'mixed' or 'strict'")]
+        return strict_faults(reach, self.ignore, where)
 
     def cost(self, context: Context) -> str:
         """The plan's description of the stage."""
@@ -169,9 +203,12 @@ class Quantize(TrainingStage):
         context.progress("calibrating", 1, 1)
         line = f"quantize: {self._name(context)} by {self.method} on {count(samples)} samples{note}"
         islands = float_islands(graph)
+        if islands and self.strict:
+            raise float_fault(islands, "quantize")
         if islands:
             line += f", {_counted(islands)} in float"
         line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
+        line += _left(reach_of_int8(whole, example), floats)
         return candidate.after(graph, line, "int8")
 
     def _trained_int8(
@@ -201,6 +238,7 @@ class Quantize(TrainingStage):
 
     def _weights(self, candidate: Candidate, context: Context) -> Candidate:
         whole = _exported(candidate, context)
+        reach = reach_of_weights(whole, candidate.example)
         note = ""
         if self.dtype == "bf16":
             graph = as_bfloat16(whole)
@@ -211,7 +249,9 @@ class Quantize(TrainingStage):
         if self.dtype != "bf16":
             line += f" by {self.method}"
         size = f"{stored_bytes(graph):,} bytes of weights"
-        return candidate.after(graph, f"{line}{note}, {size}, activations stay in float", "weights")
+        line += f"{note}, {size}, activations stay in float"
+        line += _left(reach, self.ignore)
+        return candidate.after(graph, line, "weights")
 
     def _dtypes(
         self, whole: GraphModule, candidate: Candidate, context: Context
@@ -288,6 +328,13 @@ class Quantize(TrainingStage):
         if needed and not has_module("nncf"):
             return [MissingPackage("nncf", "nncf", where=where)]
         return []
+
+
+def _left(reach: Reach, floats: Sequence[str]) -> str:
+    """What the quantization left, as shares of parameters and MACs by kind of layer."""
+    touched = {layer for layer in reach.layers if not is_within(layer, floats)}
+    text = untouched_of(reach.costs, sum(cost.parameters for cost in reach.costs), touched)
+    return f"; {text}" if text else ""
 
 
 def _exported(candidate: Candidate, context: Context) -> GraphModule:

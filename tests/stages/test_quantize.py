@@ -270,3 +270,38 @@ def test_training_ends_with_an_error_if_its_conversion_loses_a_layer(
     monkeypatch.setattr(qat, "finish", losing)
     with pytest.raises(ToolError, match=r"the quantized graph is wrong in stages\S+ -?\d+ dB"):
         ran(data, trained, tmp_path, **TAUGHT)
+
+
+class Volume(nn.Module):
+    """A convolution in three dimensions, which has no integer form, before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv3d(1, 2, 1), nn.Linear(2 * 64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.last(self.first(x[:, None]).flatten(1))
+        return output
+
+
+def test_the_plan_refuses_a_quantization_that_reaches_too_little(data, tmp_path):
+    module = Volume()
+    context = context_of(data, module, tmp_path)
+    candidate = Candidate(module, data.example)
+    # 128 MACs of the convolution and 1280 of the layer: 91 %.
+    assert Quantize().check(candidate, context, "stages.0") == []
+    (fault,) = Quantize(least=0.95).check(candidate, context, "stages.0")
+    assert fault.where == "stages.0.least"
+    assert "int8 would reach 91%" in str(fault)
+    assert "first (convolution, 9%)" in str(fault)
+    assert Quantize(least=0.95, ignore=("first",)).check(candidate, context, "stages.0") == []
+
+
+def test_strict_refuses_what_stays_in_float_before_anything_runs(data, trained, tmp_path):
+    context = context_of(data, trained, tmp_path)
+    candidate = Candidate(trained, data.example)
+    assert Quantize(strict=True).check(candidate, context, "stages.0") == []
+    (fault,) = Quantize(strict=True, dtype="int4").check(candidate, context, "stages.0")
+    assert "int4 computes in float" in str(fault)
+    (fault,) = Quantize(strict=True).check(Candidate(Volume(), data.example), context, "stages.0")
+    assert "aten.conv3d (first)" in str(fault)
