@@ -121,3 +121,19 @@ def test_networks_agree_by_the_cosine_of_their_outputs():
     task = own(right)
     others = torch.tensor([[4.0, 0.0], [0.0, -1.0], [3.0, 3.0], [0.0, 1.0]])
     assert task.agreement(OUTPUTS, others).tolist() == pytest.approx([1, 0, 0.5**0.5, 0])
+
+
+def test_a_metric_may_be_a_class_of_torchmetrics():
+    pytest.importorskip("torchmetrics")
+    arguments = {"task": "multiclass", "num_classes": 2, "average": "macro"}
+    task = task_of({"metric": "F1Score", "metric_arguments": arguments}, "data.task")
+    # class 0: 2 hits, 1 wrong: 4 / 5; class 1: 1 hit, 1 missed: 2 / 3
+    assert float(task.judged(OUTPUTS, Y)) == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert task.metric == "F1Score"
+
+
+def test_torchmetrics_that_is_missing_gives_the_pip_command(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("edgekd.data.tasks.own.has_module", lambda name: False)
+    with pytest.raises(InputError, match="torchmetrics is not installed") as caught:
+        task_of({"metric": "F1Score"}, "data.task")
+    assert "edgekd[metrics]" in caught.value.hint
