@@ -168,7 +168,8 @@ def _node(op: Op, index: int, arrays: "_Arrays", made: set[int], where: str) -> 
                 f"{kind} computes in float ({graph_dtype(arrays.graph, key)})",
                 where=place,
                 allowed="int8 throughout",
-                hint='quantize the whole network to int8: [[stages]] kind = "quantize"',
+                hint="`edgekd inspect FILE` lists what computes in float: quantize it, or replace "
+                "it by an operator with an int8 kernel",
             )
     inputs = tuple(arrays.read(key, place) if key else None for key in op.inputs)
     for one in inputs:

@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 """Of the largest output: float sums in another order differ by some 1e-6."""
 
 _SMALLEST = 1e-3
-"""Outputs that are all smaller than this are not told from zeros any closer."""
+"""The largest output is taken to be at least this large: smaller ones are as good as zero."""
 
 _LOOKED_AT = 4
 """Samples on which the layers are compared."""
@@ -28,8 +28,8 @@ def check_exported(
 ) -> None:
     """Compare an exported float graph with its module on samples (N, ...).
 
-    Raises `ToolError` with the first layer that differs, and `InputError` for a module that gives
-    other outputs each time.
+    Raises `ToolError` with the first layer that differs, and `InputError` for a module whose
+    outputs differ each time.
     """
     if not count(samples):
         return
@@ -40,7 +40,7 @@ def check_exported(
     _, again, allowed_again = _worst(expected, leaves(predict(module, samples)))
     if float(again.max()) > allowed_again:
         raise InputError(
-            "the network gives other outputs each time it runs, in eval mode too",
+            "the network gives different outputs each time it runs, even in eval mode",
             where=where,
             hint="forward() must not draw random numbers where self.training is False",
         )
@@ -49,7 +49,7 @@ def check_exported(
     layer = first_wrong_layer(graph, module, rows(samples, slice(start, start + _LOOKED_AT)))
     which = "outputs differ" if len(expected) == 1 else f"values of output {output} differ"
     raise ToolError(
-        f"the exported graph computes something else than the network {layer}: the {which} "
+        f"the exported graph differs from the network {layer}: the {which} "
         f"by {float(differences.max()):.3g} where {allowed:.3g} is allowed",
         where=where,
         hint="this is a fault of the conversion, not of the training: please report the layer",
@@ -81,7 +81,7 @@ def _allowed(expected: Tensor) -> float:
 
 
 def first_wrong_layer(graph: fx.GraphModule, module: nn.Module, x: Tree) -> str:
-    """Where a graph leaves its module on samples x (N, ...): 'at layer ...' or 'behind layer ...'.
+    """Where a graph leaves its module on samples x (N, ...): 'at layer ...' or 'after layer ...'.
 
     Every layer's last value in the graph must be the output of some layer in the module. It need
     not be the same layer: a folded norm's output is that of the convolution before it.
@@ -96,7 +96,7 @@ def first_wrong_layer(graph: fx.GraphModule, module: nn.Module, x: Tree) -> str:
         if not any(_equal(each, value) for each in rivals):
             return f"at layer '{layer_of(node)}'"
         last = layer_of(node)
-    return f"behind layer '{last}'" if last else "outside its layers"
+    return f"after layer '{last}'" if last else "outside its layers"
 
 
 def _equal(expected: Tensor, found: Tensor) -> bool:

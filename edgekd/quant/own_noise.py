@@ -1,7 +1,7 @@
 """What each layer of a quantized graph adds to the error by itself, bias and constants included.
 
 The quantized graph runs with the reference's values on every grid that it writes, so that errors
-don't add up: what differs behind a layer is the layer's own (as in `edgekd.measure.divergence`).
+don't add up: what differs after a layer is the layer's own (as in `edgekd.measure.divergence`).
 What its bits can give is measured too: the float graph runs with ideal grids, whose ranges are
 exactly those of the values (Jacob et al. 2018, section 3), under the same rule. A layer's noise
 hence needs no model of its inputs, unlike 6.02 b + 1.76 dB (Bennett 1948), which holds for a
@@ -218,7 +218,7 @@ def _on_grid(value: Tensor, node: fx.Node) -> Tensor:
 
 
 def _layer(node: fx.Node) -> str:
-    """The layer with weights that computes a value, clamps and sums behind it included."""
+    """The layer with weights that computes a value, including the clamps and sums after it."""
     source: Any = node
     while isinstance(source, fx.Node) and source.target not in DEQUANTIZE:
         if source.target in ops.WEIGHTED:

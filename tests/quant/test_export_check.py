@@ -38,7 +38,7 @@ def test_a_right_graph_passes_on_any_number_of_samples(parts):
     module, x, graph = parts
     for count in (0, 1, 12):
         check_exported(graph, module, x[:count])
-    assert first_wrong_layer(graph, module, x[:2]) == "behind layer 'classifier'"
+    assert first_wrong_layer(graph, module, x[:2]) == "after layer 'classifier'"
 
 
 def _zero(value: Tensor) -> None:
@@ -67,7 +67,7 @@ def test_the_layer_of_a_planted_fault_is_named(parts, layer, argument, fault):
     module, x, graph = parts
     with torch.no_grad():
         fault(constant_of(graph, _layer(graph, layer).args[argument]))
-    message = f"something else than the network at layer '{layer}': the outputs differ by"
+    message = f"differs from the network at layer '{layer}': the outputs differ by"
     with pytest.raises(ToolError, match=message) as caught:
         check_exported(graph, module, x, "stages.2")
     assert caught.value.where == "stages.2"
@@ -93,7 +93,7 @@ def test_a_constant_overwritten_behind_the_layers_is_placed_there():
     graph = export_graph(module, x[:1])
     with torch.no_grad():
         dict(graph.named_parameters())["shift"].fill_(3.0)
-    with pytest.raises(ToolError, match="than the network behind layer 'last'"):
+    with pytest.raises(ToolError, match="from the network after layer 'last'"):
         check_exported(graph, module, x)
 
 
@@ -119,7 +119,7 @@ class Noisy(nn.Module):
 
 def test_a_network_that_draws_random_numbers_is_the_users_and_said_to_be():
     module, x = nn.Sequential(nn.Linear(4, 4), Noisy()).eval(), torch.randn(8, 4)
-    with pytest.raises(InputError, match="gives other outputs each time") as caught:
+    with pytest.raises(InputError, match="gives different outputs each time") as caught:
         check_exported(export_graph(module, x[:1]), module, x)
     assert "must not draw random numbers" in caught.value.hint
 

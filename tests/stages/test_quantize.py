@@ -252,7 +252,7 @@ def test_a_graph_that_strays_on_test_samples_alone_is_refused(
     narrow = nn.Sequential(nn.Hardtanh(-1.0, 1.0), trained).eval()
     monkeypatch.setattr(stage_module, "export_graph", lambda _, x: export_graph(narrow, x))
     context = context_of(rare, module, tmp_path)
-    with pytest.raises(ToolError, match="something else than the network at layer '0'"):
+    with pytest.raises(ToolError, match="differs from the network at layer '0'"):
         Quantize().run(Candidate(module, data.example), context)
 
 

@@ -188,7 +188,7 @@ def test_a_network_whose_export_computes_something_else_is_refused(context, monk
     assert rehearse_stages(candidate, [], context, collect) is None
     (fault,) = collect.faults
     assert (fault.where, fault.exit_code) == ("model", 3)
-    assert "something else than the network at layer '1'" in fault.message
+    assert "differs from the network at layer '1'" in fault.message
 
 
 def test_a_network_that_can_not_be_exported_is_left_to_the_backends(context, monkeypatch):

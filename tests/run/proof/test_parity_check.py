@@ -65,7 +65,7 @@ def test_a_float_file_whose_export_is_wrong_has_the_layer_named(float_case, monk
     monkeypatch.setattr(parity_check, "export_graph", spoilt)
     parity = judged(module, reference + 1.0, reference, x)
     assert parity.verdict == "fail"
-    assert "something else than the network at layer '2'" in parity.first_difference
+    assert "differs from the network at layer '2'" in parity.first_difference
 
 
 def test_a_float_file_whose_export_is_right_is_the_compilers_fault(float_case):
