@@ -36,7 +36,7 @@ def make_report(
         verdict=_verdict(targets),
         seed=request.recipe.seed,
         versions=tool_versions(),
-        name=plan.data.name,
+        name=request.recipe.metadata.name or plan.original.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=request.command,
         accepted=request.accept,
