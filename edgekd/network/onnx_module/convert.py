@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ def _operator(node: Any) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
+Shape = tuple[int, ...]
+
+
 @dataclass
 class _Conversion:
     """The state of one conversion. `constants` are those that steps read."""
@@ -88,9 +91,9 @@ class _Conversion:
         names = [one.name for one in graph.input if one.name not in self.constants]
         batch = _fixed_batch([one for one in graph.input if one.name in names])
         opset = max((o.version for o in self.model.opset_import if o.domain == ""), default=0)
-        ranks = _ranks(self.model)
+        shapes = _shapes(self.model)
         for node, inputs, outputs in _joined(graph, self.constants, opset, batch):
-            self._add(node, inputs, outputs, ranks)
+            self._add(_flattening(node, inputs, self.constants, shapes), inputs, outputs, shapes)
         results = [one.name for one in graph.output]
         read = {name for step in self.steps for name in step.inputs} | set(results)
         kept = {name: value for name, value in self.constants.items() if name in read}
@@ -100,7 +103,7 @@ class _Conversion:
         return module
 
     def _add(
-        self, node: Node, inputs: Sequence[str], outputs: Sequence[str], ranks: Mapping[str, int]
+        self, node: Node, inputs: Sequence[str], outputs: Sequence[str], shapes: Mapping[str, Shape]
     ) -> None:
         inputs = [self._plain(node, place, name) for place, name in enumerate(inputs)]
         values = [self.constants.get(name) for name in inputs]
@@ -108,10 +111,11 @@ class _Conversion:
             found = run_constant(node, values)
             self.constants.update(zip(outputs, found, strict=False))
             return
-        layer = self._layer(node, inputs, values, ranks)
+        layer = self._layer(node, inputs, values, shapes)
         if layer is None and node.op not in OPERATORS:
             raise NotImplementedError(f"{node.op} '{node.name}' with these attributes")
         path, used = ("", tuple(inputs)) if layer is None else layer
+        used = used[:1] if node.op == "Flatten" else used
         self.steps.append(Step(node, path, used, tuple(outputs)))
 
     def _plain(self, node: Node, place: int, name: str) -> str:
@@ -124,7 +128,7 @@ class _Conversion:
         return f"{name}, plain"
 
     def _layer(
-        self, node: Node, inputs: Sequence[str], values: Sequence[Any], ranks: Mapping[str, int]
+        self, node: Node, inputs: Sequence[str], values: Sequence[Any], shapes: Mapping[str, Shape]
     ) -> tuple[str, tuple[str, ...]] | None:
         """The path of a node's layer, and the inputs that it is called with."""
         if node.op not in LAYERS:
@@ -133,7 +137,7 @@ class _Conversion:
         key = (node.op, str(sorted(node.attributes.items(), key=str)), *(
             name for name, value in zip(inputs, constants, strict=True) if value is not None
         ))  # fmt: skip
-        made: Layer | None = LAYERS[node.op](node, constants, ranks.get(inputs[0]))
+        made: Layer | None = LAYERS[node.op](node, constants, _rank(shapes.get(inputs[0])))
         if made is None:
             return None
         if key not in self.layers:
@@ -182,8 +186,8 @@ def _fixed_batch(inputs: Sequence[Any]) -> int:
     return sizes.pop() if len(sizes) == 1 else 0
 
 
-def _ranks(model: Any) -> dict[str, int]:
-    """How many dimensions tensors have, as far as the file says or onnx can infer."""
+def _shapes(model: Any) -> dict[str, Shape]:
+    """The tensors' shapes, as far as the file says or onnx can infer; an open size is 0."""
     import onnx
 
     try:
@@ -192,10 +196,31 @@ def _ranks(model: Any) -> dict[str, int]:
         inferred = model
     graph = inferred.graph
     return {
-        one.name: len(one.type.tensor_type.shape.dim)
+        one.name: tuple(size.dim_value for size in one.type.tensor_type.shape.dim)
         for one in (*graph.input, *graph.value_info, *graph.output)
         if one.type.tensor_type.HasField("shape")
     }
+
+
+def _rank(shape: Shape | None) -> int | None:
+    return None if shape is None else len(shape)
+
+
+def _flattening(
+    node: Node, inputs: Sequence[str], constants: Mapping[str, Any], shapes: Mapping[str, Shape]
+) -> Node:
+    """A Reshape that joins all but the first dimension as a Flatten: it names no number of
+    channels, so that some of them may be removed."""
+    if node.op != "Reshape" or len(inputs) < 2:
+        return node
+    wanted, (batch, *rest) = constants.get(inputs[1]), shapes.get(inputs[0], (0,)) or (0,)
+    if not isinstance(wanted, np.ndarray) or len(wanted) != 2 or not all(rest):
+        return node
+    first, second = (int(each) for each in wanted)
+    size = int(np.prod(rest))
+    if len(rest) > 1 and (first in (-1, 0, batch)) and second in (-1, size) and first != second:
+        return replace(node, op="Flatten", attributes={"axis": 1})
+    return node
 
 
 Listed = tuple[Node, tuple[str, ...], tuple[str, ...]]

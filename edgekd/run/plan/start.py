@@ -36,8 +36,10 @@ def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
             f"a black box ({network.kind}) can be a teacher, but can't be trained or compiled",
             where=where,
             allowed="source, factory or program",
-            hint="give [student] a factory, or compress an ONNX file by itself: "
-            "[model] onnx = ... with one quantize stage, method = 'calibrate'",
+            hint=f"write source = 'onnx:{network.name}' to train the network in the file"
+            if network.kind == "onnx"
+            else "give [student] a network; an ONNX or TFLite file alone is quantized with one "
+            "quantize stage, method = 'calibrate'",
         )
     with _seeded(recipe.seed):  # a student without weights starts from the seed's
         module = load_network(network, recipe.folder, where).eval()

@@ -9,8 +9,8 @@ from edgekd.values.recipe import Recipe
 
 def subject_of(recipe: Recipe) -> Subject:
     """An ONNX or TFLite file if the recipe names one and no student, otherwise a network."""
-    if recipe.student is None and recipe.model.kind == "onnx":
+    if recipe.student is None and recipe.model.onnx is not None:
         return OnnxFileSubject()
-    if recipe.student is None and recipe.model.kind == "tflite":
+    if recipe.student is None and recipe.model.tflite is not None:
         return TfliteFileSubject()
     return NetworkSubject()

@@ -271,3 +271,20 @@ def test_a_quantized_file_is_refused(tmp_path: Path) -> None:
     onnx.save(model_of([node], [float_input("x", (1, 4))], ["y"], constants), tmp_path / "m.onnx")
     with pytest.raises(InputError, match="already quantized: it has QuantizeLinear"):
         module_of_onnx(tmp_path / "m.onnx")
+
+
+def test_a_reshape_that_flattens_names_no_number_of_channels(tmp_path: Path) -> None:
+    """So that pruning may remove some of them; another reshape stays what it is."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Reshape", ["a", "flat"], ["b"]),
+        helper.make_node("Reshape", ["b", "halves"], ["y"]),
+    ]
+    constants = {"flat": whole(-1, 24), "halves": whole(-1, 2, 12)}
+    model = model_of(nodes, [float_input("x", ("n", 6, 2, 2))], ["y"], constants)
+    session, module = converted(model, tmp_path)
+    assert [step.node.op for step in module.steps] == ["Relu", "Flatten", "Reshape"]
+    x = floats(3, 6, 2, 2)
+    np.testing.assert_array_equal(
+        module(torch.from_numpy(x)).numpy(), session.run(None, {"x": x})[0]
+    )

@@ -282,3 +282,36 @@ def test_a_file_with_two_inputs_and_outputs_goes_the_whole_way(
         assert artifact["agreement_with_teacher"] > 0.8
         assert len(artifact["inputs"]) == len(artifact["outputs"]) == 2
     assert [each["name"] for each in artifacts["onnx"]["inputs"]] == ["ids", "mask"]
+
+
+def test_a_student_that_is_a_file_is_pointed_to_the_source(place, edgekd):
+    (place / "s.toml").write_text(RECIPE + '[student]\nonnx = "t.onnx"\n')
+    code, _, told = edgekd("compress", place / "s.toml", "--target", "x86", "--dry-run")
+    assert code == 2
+    assert "hint: write source = 'onnx:t.onnx' to train the network in the file" in told
+
+
+@pytest.mark.slow
+def test_the_network_in_a_file_can_be_pruned_and_trained(place, edgekd):
+    torch.manual_seed(0)
+    wide = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(32, 10),
+    ).eval()  # fmt: skip
+    torch.onnx.export(
+        wide, (torch.rand(1, 1, 8, 8),), place / "wide.onnx", dynamo=True, external_data=False,
+        verbose=False,
+    )  # fmt: skip
+    recipe = RECIPE.replace('onnx = "t.onnx"', 'source = "onnx:wide.onnx"')
+    prune = '[[stages]]\nkind = "prune"\namount = 0.5\nepochs = 1\n'
+    (place / "p.toml").write_text(recipe + prune + QUANTIZE)
+    code, _, err = edgekd(
+        "compress", place / "p.toml", "--target", "x86", "--backend", "onnx", "--quick",
+        "--out", place / "pruned",
+    )  # fmt: skip
+    assert code in (0, 1), err
+    report = json.loads((place / "pruned" / "report.json").read_text())
+    parameters = [stage["parameters"] for stage in report["stages"]]
+    assert parameters[0] < 0.9 * report["teacher"]["parameters"]
+    (artifact,) = report["targets"][0]["artifacts"]
+    assert artifact["parity"]["verdict"] == "pass"
