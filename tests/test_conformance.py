@@ -10,7 +10,11 @@ from edgekd.registry import SOURCES
 from edgekd.values.recipe import Network
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "conformance"
-SAMPLE = ("transformers:gpt2", "plain:DLRM", "timm:mobilenetv3_small_050")
+SAMPLE = (
+    ("transformers:gpt2", "trained"),
+    ("plain:DLRM", "ptq"),
+    ("timm:mobilenetv3_small_050", "trained"),
+)
 LIBRARIES = {"transformers": "transformers", "timm": "timm"}
 
 
@@ -42,9 +46,8 @@ def test_every_network_is_a_table_of_a_known_source(suite):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", SAMPLE)
-@pytest.mark.parametrize("step", ["ptq", "trained"])
-def test_a_foreign_network_goes_through_every_step(suite, name, step):
+@pytest.mark.parametrize(("name", "step"), SAMPLE)
+def test_a_foreign_network_goes_through_its_steps(suite, name, step):
     networks, steps = suite
     library = LIBRARIES.get(name.partition(":")[0])
     if library and find_spec(library) is None:
