@@ -86,8 +86,9 @@ class Taps:
             if threading.get_ident() != self._thread:
                 return
             weights = isinstance(module, nn.MultiheadAttention) and name.endswith(WEIGHTS)
-            steps = isinstance(module, nn.RNNBase)  # its outputs at every step, then its state
-            self.outputs[name] = output[1] if weights else output[0] if steps else output
+            # What a layer returns besides its output comes after it: states, caches, weights.
+            several = isinstance(output, tuple) and output and isinstance(output[0], Tensor)
+            self.outputs[name] = output[1] if weights else output[0] if several else output
 
         return hook
 

@@ -43,6 +43,12 @@ def blocks_of(module: nn.Module) -> list[str]:
     composite = [n for n, kind in kinds.items() if n in inner and kind not in CONTAINERS]
     counted = Counter(kinds[name] for name in composite)
     repeated = [name for name in composite if counted[kinds[name]] > 1]
+    listed = [name for name in repeated if kinds.get(name.rpartition(".")[0]) in CONTAINERS]
+    repeated = [  # an encoder and a decoder of one class are not blocks if lists in them have some
+        name
+        for name in repeated
+        if name in listed or not any(inner.startswith(f"{name}.") for inner in listed)
+    ]
     if repeated:
         depth = {name: sum(name.startswith(f"{other}.") for other in repeated) for name in repeated}
         return [name for name in repeated if depth[name] == 0]

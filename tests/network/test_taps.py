@@ -185,3 +185,21 @@ def test_a_recurrent_layer_is_tapped_at_its_outputs_of_every_step():
     with Taps(module, ["lstm"]) as taps, torch.no_grad():
         logits = module(x)
         assert torch.equal(module.head(taps.outputs["lstm"]), logits)
+
+
+def test_a_block_that_returns_more_than_its_output_is_tapped_at_its_output():
+    class Block(nn.Linear):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return super().forward(x), None
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Block(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.block(x)[0]
+
+    module = Network()
+    with Taps(module, ["block"]) as taps, torch.no_grad():
+        assert torch.equal(module(torch.ones(2, 3)), taps.outputs["block"])

@@ -106,3 +106,20 @@ def test_a_network_of_recurrent_layers_alone_has_those():
             self.head = nn.Linear(4, 2)
 
     assert blocks_of(Classifier()) == ["gru"]
+
+
+def test_an_encoder_and_a_decoder_of_one_class_are_not_the_blocks_but_what_they_list():
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(Layer() for _ in range(2))
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+    module = nn.ModuleDict({"both": nn.Module()})
+    module["both"].encoder, module["both"].decoder = Stack(), Stack()
+    names = [f"both.{side}.layers.{n}" for side in ("encoder", "decoder") for n in range(2)]
+    assert blocks_of(module) == names

@@ -129,12 +129,17 @@ def to_onnx(graph: nn.Module, example: Tree) -> Any:
         _name_edges(model, inputs, outputs)
     except Exception as error:
         raise ToolError(
-            f"the ONNX exporter failed: {summary_of(error)}", where="backends.onnx"
+            f"the ONNX exporter failed: {summary_of(_root(error))}", where="backends.onnx"
         ) from error
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     _clean(model)
     return model
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an error comes from in the end: the exporter's own says only that it failed."""
+    return _root(error.__cause__) if error.__cause__ is not None else error
 
 
 _EDGE = "edgekd.edge."
