@@ -25,6 +25,7 @@ def test_the_example_runs_as_written(shell):
     (artifact,) = report["targets"][0]["artifacts"]
     assert artifact["parity"]["verdict"] == "pass"
     assert artifact["accuracy"] > 0.8
+    assert "parity verified over 32 samples" in run("edgekd verify runs/photographs 2>&1")
     lines = [line for line in TEXT.splitlines() if line.startswith("data: train is streamed")]
     assert len(lines) == 1
 
@@ -42,3 +43,11 @@ def test_every_reader_stands_in_the_table():
     assert readers
     for name in readers:
         assert f'`"{name}"`' in TEXT
+
+
+def test_the_memory_of_an_epoch_is_the_measured_one():
+    path = max((ROOT / "benchmarks/streaming").glob("rate_and_memory.*.json"))
+    memory = json.loads(path.read_text(encoding="utf-8"))["memory"]
+    assert memory["set_gb"] == 20.0
+    assert memory["growth_second_half_mb"] < 20
+    assert f"stayed below\n{max(memory['during_mb']):.0f} MB" in TEXT
