@@ -29,7 +29,7 @@ def grid_groups(graph: fx.GraphModule, apart: Collection[str] = ()) -> dict[str,
     groups = _Union()
     named: dict[str, str] = {}
     for node in graph.graph.nodes:
-        if GROUP in node.meta and node.op == "call_function":
+        if GROUP in node.meta and node.op in ("call_function", "placeholder"):
             groups.join(named.setdefault(node.meta[GROUP], node.name), node.name)
         for source in _on_one_grid(node, apart):
             groups.join(source.name, node.name)

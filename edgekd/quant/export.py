@@ -14,11 +14,12 @@ from torch import Tensor, fx, nn
 
 from edgekd.errors import InputError, summary_of
 from edgekd.network.plain_weights import with_plain_weights
+from edgekd.network.recurrent import packed_layer
 from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
 from edgekd.quant.merging import merge_branches
 from edgekd.quant.products import products_to_linear
-from edgekd.quant.recurrent import packed_layer, packed_sequence
+from edgekd.quant.recurrent import packed_sequence
 from edgekd.values.tree import Tree, mapped
 
 aten = torch.ops.aten
@@ -33,16 +34,19 @@ _IDENTITIES = {
 }
 
 
-def export_graph(module: nn.Module, example: Tree, where: str = "quantize") -> fx.GraphModule:
+def export_graph(
+    module: nn.Module, example: Tree, where: str = "quantize", *, keep_layers: bool = False
+) -> fx.GraphModule:
     """The graph of `module` in eval mode, with a free batch size.
 
     Batch norms after a convolution or a linear layer are folded into it (Jacob et al. 2018, section
-    3.2), which does not change the function. The module itself is not changed. Raises `InputError`
-    if it can't be exported, or only for one batch size.
+    3.2), which does not change the function. The module itself is not changed. Recurrent layers are
+    unrolled; with `keep_layers`, those that ONNX has an operator for stay whole. Raises
+    `InputError` if it can't be exported, or only for one batch size.
     """
     plain = with_plain_weights(module)
     plain = copy.deepcopy(module) if plain is module else plain
-    graph = functional(_export(plain.eval(), example, where), where)
+    graph = functional(_export(plain.eval(), example, where), where, keep_layers=keep_layers)
     _remove_identities(graph)
     compute_constants(graph)
     products_to_linear(graph)

@@ -20,17 +20,20 @@ _MOST_COPIES = 16
 """Values that are repeated more often stay as they are."""
 
 
-def functional(program: ExportedProgram, where: str) -> fx.GraphModule:
+def functional(
+    program: ExportedProgram, where: str, *, keep_layers: bool = False
+) -> fx.GraphModule:
     """The graph of a program, with in-place operators replaced and regions inlined. Parts under
-    `torch.no_grad` or a disabled `torch.autocast` become plain operators. Raises `InputError` for a
-    network whose output depends on other samples or on earlier calls.
+    `torch.no_grad` or a disabled `torch.autocast` become plain operators. Recurrent layers are
+    unrolled; with `keep_layers`, those that ONNX has an operator for stay whole. Raises
+    `InputError` for a network whose output depends on other samples or on earlier calls.
     """
     _refuse_batch_statistics(program, where)
     if any(_has_effects(node) for node in program.graph.nodes):
         program = program.run_decompositions({})
     graph: Any = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
-    unroll_recurrent(graph, where)
+    unroll_recurrent(graph, where, keep_layers=keep_layers)
     _drop_mutations(graph, where)
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and node.target in _REWRITES:

@@ -8,18 +8,15 @@ would drift.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import fx
 
 from edgekd.errors import InputError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant.recurrent_cells import CELLS, STATES, State, Weights, Writer
-from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
 
@@ -42,45 +39,23 @@ RECURRENT = {*_SEQUENCES, *_SINGLE_STEPS}
 """The operators of recurrent layers and cells."""
 
 
-def unroll_recurrent(graph: fx.GraphModule, where: str) -> None:
+def unroll_recurrent(graph: fx.GraphModule, where: str, *, keep_layers: bool = False) -> None:
     """Replace every recurrent layer and cell of a graph by the operators of its steps.
+
+    With `keep_layers`, LSTM and GRU layers stay that ONNX has an operator for: in float, ONNX
+    Runtime's own kernels are several times as fast as the operators of every step.
 
     Raises `InputError` for packed sequences, whose number of steps depends on the data.
     """
     for node in list(graph.graph.nodes):
         if node.target in _PACKED:
             raise packed_sequence(layer_of(node), where)
-        if node.target in _SEQUENCES:
+        if node.target in _SEQUENCES and not (keep_layers and _is_in_onnx(node)):
             _unroll_layers(graph, node)
         elif node.target in _SINGLE_STEPS:
             _write_step(graph, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-
-
-def packed_layer(module: nn.Module, example: Tree) -> str:
-    """The name of a recurrent layer that reads a packed sequence; "" if there is none."""
-    found: list[str] = []
-
-    def watched(name: str) -> Any:
-        def see(_part: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if isinstance(inputs[0], PackedSequence):
-                found.append(name)
-
-        return see
-
-    handles = [
-        part.register_forward_pre_hook(watched(name))
-        for name, part in module.named_modules()
-        if isinstance(part, nn.RNNBase)
-    ]
-    try:
-        with torch.no_grad(), suppress(Exception):
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else ""
 
 
 def packed_sequence(layer: str, where: str) -> InputError:
@@ -93,14 +68,10 @@ def packed_sequence(layer: str, where: str) -> InputError:
     )
 
 
-def unrolled_steps(graph: fx.GraphModule) -> dict[str, int]:
-    """The number of steps of each recurrent layer in a graph that is not unrolled yet."""
-    steps: dict[str, int] = {}
-    for node in graph.graph.nodes:
-        if node.target in _SEQUENCES:
-            call = _call(node)
-            steps[layer_of(node)] = int(call.x.meta["val"].shape[call.time])
-    return steps
+def _is_in_onnx(node: fx.Node) -> bool:
+    """Whether ONNX has an operator for a layer, and the exporter writes it correctly."""
+    call = _call(node)
+    return call.kind in ("lstm", "gru") and call.cell(0).projection is None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,14 @@ class Writer:
             node.meta["val"] = self._fake_mode().from_tensor(value, static_shapes=True)
         return node.meta["val"]
 
+    def continues(self, state: fx.Node, group: str) -> None:
+        """Put the state that a step reads in the group of those that steps compute: a state that
+        is an input of the network has the grid of that output."""
+        state.meta.setdefault(GROUP, f"{self.name}.{group}")
+        while state.target is aten.clone.default:  # the copy of an input, which is removed later
+            state = state.args[0]  # type: ignore[assignment]
+            state.meta.setdefault(GROUP, f"{self.name}.{group}")
+
     def part(self, x: fx.Node, start: int, end: int, group: str = "") -> fx.Node:
         """x[..., start:end]"""
         return self(aten.slice.Tensor, x, x.meta["val"].dim() - 1, start, end, group=group)
@@ -109,6 +117,8 @@ class Lstm:
         write, size = self.write, self.size
         gates = projected
         if state is not None:
+            write.continues(state[0], "hidden" if self.weights.projection is None else "projected")
+            write.continues(state[1], "cell")
             recurrent = write.linear(state[0], self.hidden, None, "recurrent")
             gates = write(aten.add.Tensor, projected, recurrent, group="gates")
         opened = write(aten.sigmoid.default, write.part(gates, 0, 3 * size))
@@ -158,6 +168,7 @@ class Gru:
         )
         offset: Any = self.new_bias if self.hidden_bias is not None else None
         if state is not None:
+            write.continues(state[0], "hidden")
             recurrent = write.linear(state[0], self.weights.hidden, self.hidden_bias, "recurrent")
             shift = write.part(recurrent, 0, 2 * size)
             gates = write(aten.add.Tensor, gates, shift, group="gates")
@@ -193,6 +204,7 @@ class Plain:
         """The next hidden state, (B, H)."""
         write, total = self.write, projected
         if state is not None:
+            write.continues(state[0], "hidden")
             recurrent = write.linear(state[0], self.weights.hidden, None, "recurrent")
             total = write(aten.add.Tensor, projected, recurrent, group="gates")
         return (write(self.activation, total, group="hidden"),)

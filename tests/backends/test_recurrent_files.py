@@ -1,5 +1,6 @@
 """Files of recurrent networks: within a step of the quantized graph, each cell stored once."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.onnx.tensors import quantized_tensors
 from edgekd.backends.tflite import Tflite
+from edgekd.firmware import hosted
+from edgekd.firmware.generate import generate
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.formats.onnx_steps import fold_steps, unfold_steps
 from edgekd.network.calling import take_one_argument
@@ -125,3 +128,49 @@ def test_a_tflite_file_is_within_a_step_and_wholly_in_integers(quantized, tmp_pa
     scale, zero = exit_["quantization"]
     found = (np.stack(rows) - zero) * scale
     assert np.abs(found - candidate.module(x).numpy()).max() <= 1.01 * scale
+
+
+class Streaming(nn.Module):
+    """One frame and the state in, two logits and the next state out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(4, 8), nn.Linear(8, 2)
+
+    def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.cell(frame, state)
+        return self.head(state), state
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_a_streaming_cell_in_c_gives_the_bytes_of_the_reference_kernels(tmp_path: Path) -> None:
+    """Over 20 frames, each with the state that the frame before it left."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    torch.manual_seed(0)
+    net = Streaming().eval()
+    take_one_argument(net)
+    x = {"frame": torch.randn(64, 4), "state": torch.rand(64, 8) * 2 - 1}
+    example = {name: value[:1] for name, value in x.items()}
+    target = load_target("cortex-m4")
+    candidate = Candidate(calibrate(net, example, x, target.quantization), example, "int8")
+    artifact = Tflite().compile(candidate, target, {}, tmp_path)[0]
+    state_in, state_out = artifact.inputs[1], artifact.outputs[1]
+    assert (state_in.scale, state_in.zero_point) == (state_out.scale, state_out.zero_point)
+    program = hosted.build(generate(artifact.path).write(tmp_path)[1], tmp_path, ("-O1",))
+    kernels = OpResolverType.BUILTIN_REF
+    interpreter = Interpreter(str(artifact.path), experimental_op_resolver_type=kernels)
+    interpreter.allocate_tensors()
+    frames = np.random.default_rng(0).integers(-128, 128, (20, 1, 4), np.int8)
+    state = np.full((1, 8), state_in.zero_point, np.int8)
+    for frame in frames:
+        for entry, value in zip(interpreter.get_input_details(), (frame, state), strict=True):
+            interpreter.set_tensor(entry["index"], value)
+        interpreter.invoke()
+        expected = [
+            interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()
+        ]
+        found = hosted.run(program, np.concatenate([frame, state], axis=1))
+        assert np.array_equal(found, np.concatenate(expected, axis=1))
+        state = found[:, 2:]

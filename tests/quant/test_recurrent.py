@@ -6,9 +6,14 @@ from torch import Tensor, fx, nn
 
 from edgekd.errors import InputError
 from edgekd.network.calling import take_one_argument
+from edgekd.quant.calibration import calibrate
 from edgekd.quant.export import export_graph
+from edgekd.quant.inspection import float_islands
+from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.recurrent import RECURRENT
-from edgekd.values.tree import Tree, leaves
+from edgekd.quant.rewrite import QUANTIZE
+from edgekd.values.target import Scheme
+from edgekd.values.tree import Tree, leaves, rows
 
 X = torch.randn(5, 7, 4, generator=torch.Generator().manual_seed(1))
 
@@ -139,3 +144,55 @@ class Wrapped(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         return self.cell(x, (h, c))
+
+
+class Streaming(nn.Module):
+    """One frame and the state in, two logits and the next state out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(4, 8), nn.Linear(8, 2)
+
+    def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.cell(frame, state)
+        return self.head(state), state
+
+
+@pytest.fixture(scope="module")
+def streaming() -> tuple[fx.GraphModule, Tree]:
+    torch.manual_seed(0)
+    net = Streaming().eval()
+    take_one_argument(net)
+    x = {"frame": torch.randn(64, 4), "state": torch.rand(64, 8) * 2 - 1}
+    return calibrate(net, rows(x, slice(0, 1)), x, Scheme(activations="int8-affine")), x
+
+
+def test_a_state_goes_in_and_comes_out_on_one_grid(streaming: tuple[fx.GraphModule, Tree]) -> None:
+    graph, _ = streaming
+    readers = [node for node in graph.graph.nodes if node.target in QUANTIZE]
+    entry = next(node for node in readers if node.args[0].name.endswith("state"))
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    _, state = leaves(output.args[0])
+    assert entry.args[1:3] == state.args[1:3]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("trained", [False, True])
+def test_all_steps_share_their_grids_and_weights(kind: type[nn.RNNBase], trained: bool) -> None:
+    torch.manual_seed(0)
+    net = Net(kind(4, 8, batch_first=True)).eval()
+    take_one_argument(net)
+    scheme = Scheme(activations="int8-affine")
+    if trained:
+        graph = finish_qat(prepare_qat(net, X[:1], X, scheme), X[:1])
+    else:
+        graph = calibrate(net, X[:1], X, scheme)
+    assert float_islands(graph) == []
+    weights = [
+        value for value in graph.buffers() if value.dtype is torch.int8 and value.numel() > 10
+    ]
+    assert len(weights) == 2
+    sums = [node for node in graph.graph.nodes if node.target is torch.ops.aten.add.Tensor]
+    grids = {user.args[1:3] for node in sums for user in node.users}
+    # An LSTM adds up its gates and its cell, a GRU two kinds of gates and its state.
+    assert len(grids) == (2 if kind is nn.LSTM else 3)

@@ -93,7 +93,12 @@ def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[St
         graph = cast(fx.GraphModule, candidate.module)
         unsigned = target.quantization.activations == "uint8-affine"
         return as_uint8(graph) if unsigned else graph, []
-    graph = export_graph(copy.deepcopy(candidate.module), candidate.example, "backends.onnx")
+    graph = export_graph(
+        copy.deepcopy(candidate.module),
+        candidate.example,
+        "backends.onnx",
+        keep_layers=candidate.form == "float",
+    )
     return _Half(graph) if candidate.form == "fp16" else graph, []
 
 

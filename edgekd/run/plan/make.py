@@ -7,6 +7,7 @@ from edgekd.data.calibration import calibration_samples
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.measure.budgets import check_budgets, check_hard_limits
 from edgekd.measure.diagnostics import diagnostics_of
+from edgekd.network.recurrent import unrolling_notes
 from edgekd.run.log import append_errors, errors_logged
 from edgekd.run.plan.checks import (
     check_device,
@@ -89,7 +90,9 @@ def _make_plan(request: Request) -> Plan:
         for target in request.targets
     ]
     raise_all(_once(collect.faults))
-    return replace(plan, targets=tuple(planned), warnings=(*_warnings(request), *(warnings or ())))
+    notes = unrolling_notes(start.module, start.example)
+    warned = (*_warnings(request), *notes, *(warnings or ()))
+    return replace(plan, targets=tuple(planned), warnings=warned)
 
 
 def _budget_faults(request: Request) -> list[EdgekdError]:
