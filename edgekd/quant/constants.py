@@ -161,15 +161,16 @@ def own_constants(graph: fx.GraphModule) -> None:
 
 
 def merge_equal_weights(graph: fx.GraphModule) -> None:
-    """Merge equal integer weights, as of a layer that is used twice, into one constant."""
+    """Merge equal constants, such as the integer weights, scales and biases of a layer that is used
+    twice, into one."""
     first: dict[tuple[Any, ...], fx.Node] = {}
     for node in list(graph.graph.nodes):
         if not is_constant(node):
             continue
         value = constant_of(graph, node)
-        if value.dtype is not torch.int8 or value.dim() < 2:
+        if value.numel() < 2 or value.dtype is torch.bfloat16:
             continue
-        key = (tuple(value.shape), value.numpy().tobytes())
+        key = (value.dtype, tuple(value.shape), value.detach().numpy().tobytes())
         if key in first and first[key].target != node.target:
             node.target = first[key].target
         first.setdefault(key, node)

@@ -125,20 +125,23 @@ def _unroll_layers(graph: fx.GraphModule, node: fx.Node) -> None:
     call = _call(node)
     write = Writer(graph, node)
     x, ends = call.x, []
+    runs: list[_Run] = []
     with graph.graph.inserting_before(node):
         for layer in range(call.layers):
+            if layer:
+                x = _sequence(write, runs, call.time)
             first = layer * call.directions
             runs = [_run(write, call, x, first + way) for way in range(call.directions)]
             ends += [run.last for run in runs]
-            whole = [write(aten.cat.default, run.sequence, call.time) for run in runs]
-            x = _joined(write, whole, -1)
         for user in list(node.users):
             place: Any = user.args[1]
             if place:
                 user.replace_all_uses_with(_stacked(write, [end[place - 1] for end in ends]))
                 graph.graph.erase_node(user)
+        # Last, because a tap reads the last value that a layer computes.
+        whole = _sequence(write, runs, call.time)
     for user in list(node.users):
-        _replace_sequence(graph, user, write, runs, x, call.time)
+        _replace_sequence(graph, user, write, runs, whole, call.time)
     graph.graph.erase_node(node)
 
 
@@ -150,6 +153,12 @@ class _Run:
     outputs: list[fx.Node]
     sequence: list[fx.Node]
     last: State
+
+
+def _sequence(write: Writer, runs: list[_Run], time: int) -> fx.Node:
+    """The outputs of all steps, of one direction beside the other: (B, T, H * directions)."""
+    whole = [write(aten.cat.default, run.sequence, time) for run in runs]
+    return _joined(write, whole, -1)
 
 
 def _run(write: Writer, call: _Call, x: fx.Node, number: int) -> _Run:

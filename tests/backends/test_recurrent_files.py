@@ -158,7 +158,8 @@ def test_a_streaming_cell_in_c_gives_the_bytes_of_the_reference_kernels(tmp_path
     artifact = Tflite().compile(candidate, target, {}, tmp_path)[0]
     state_in, state_out = artifact.inputs[1], artifact.outputs[1]
     assert (state_in.scale, state_in.zero_point) == (state_out.scale, state_out.zero_point)
-    program = hosted.build(generate(artifact.path).write(tmp_path)[1], tmp_path, ("-O1",))
+    _, source = generate(artifact.path, arithmetic="litert").write(tmp_path)
+    program = hosted.build(source, tmp_path, ("-O1",))
     kernels = OpResolverType.BUILTIN_REF
     interpreter = Interpreter(str(artifact.path), experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
