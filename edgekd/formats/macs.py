@@ -21,7 +21,10 @@ PRODUCTS = {"FULLY_CONNECTED": 0, "BATCH_MATMUL": 0, "MatMul": 0, "Gemm": 0, "Ma
             "QLinearMatMul": 0}  # fmt: skip
 """Operators, with the position of the left factor."""
 
-RECURRENT = ("LSTM", "GRU", "RNN", "UNIDIRECTIONAL_SEQUENCE_LSTM", "WHILE", "Loop", "Scan", "If")
+RECURRENT = ("LSTM", "GRU", "RNN")
+"""ONNX's layers over a sequence (T, B, I) with weights (directions, gates * H, I) and (..., H)."""
+
+LOOPS = ("UNIDIRECTIONAL_SEQUENCE_LSTM", "WHILE", "Loop", "Scan", "If")
 
 
 def count_macs(graph: Graph) -> tuple[int | None, str]:
@@ -29,7 +32,7 @@ def count_macs(graph: Graph) -> tuple[int | None, str]:
     counts as one."""
     total = 0
     for op in graph.ops:
-        if op.op in RECURRENT:
+        if op.op in LOOPS:
             return None, f"{op.op} '{op.name}': the number of loop iterations is unknown"
         counted = _macs(graph, op)
         if counted is None:
@@ -54,6 +57,11 @@ def _macs(graph: Graph, op: Op) -> int | None:
         if op.op == "TRANSPOSE_CONV":  # (out, height, width, in): the input's depth is counted once
             return _times(given, weights[:3] if weights else None)
         return _times(given, weights[1:] if weights else None)
+    if op.op in RECURRENT:
+        x, inputs, hidden = (_shape(graph, op.inputs, place) for place in range(3))
+        if x is None or inputs is None or hidden is None or x[0] < 0:
+            return None
+        return x[0] * max(1, x[1]) * (math.prod(inputs) + math.prod(hidden))
     if op.op in PRODUCTS:
         left = _shape(graph, op.inputs, PRODUCTS[op.op])
         output = _shape(graph, op.outputs, 0)

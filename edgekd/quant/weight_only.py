@@ -29,13 +29,20 @@ WIDEN = aten.to.dtype
 
 
 def weighted_layers(graph: fx.GraphModule) -> dict[str, fx.Node]:
-    """The convolutions and linear layers with constant weights, by the name of their module."""
+    """The convolutions and linear layers with constant weights, by the name of their module; the
+    first of those that read the same weight. A further weight of the module, as a recurrent layer
+    has, is listed below the module's name."""
     found: dict[str, fx.Node] = {}
+    seen: set[fx.Node] = set()
     for node in graph.graph.nodes:
-        if node.target in ops.WEIGHTED and is_constant(node.args[1]):
-            name = layer_of(node)
-            found[name if name not in found else node.name] = node
+        if node.target in ops.WEIGHTED and is_constant(node.args[1]) and node.args[1] not in seen:
+            seen.add(node.args[1])
+            found[_free(layer_of(node), node, found)] = node
     return found
+
+
+def _free(name: str, node: fx.Node, taken: Mapping[str, Any]) -> str:
+    return f"{name}.{node.name}" if name in taken else name
 
 
 def narrowed(
@@ -65,14 +72,13 @@ def narrowed(
 
 def narrow_weights(graph: fx.GraphModule) -> dict[str, NarrowWeight]:
     """The fake quantizers of a prepared graph by their layers' names."""
-    weights = {}
+    weights: dict[str, NarrowWeight] = {}
     for node in graph.graph.nodes:
         source: Any = node.args[1] if node.target in ops.WEIGHTED else None
         if isinstance(source, fx.Node) and source.op == "call_module":
             module = graph.get_submodule(str(source.target))
-            if isinstance(module, NarrowWeight):
-                name = layer_of(node)
-                weights[name if name not in weights else node.name] = module
+            if isinstance(module, NarrowWeight) and module not in weights.values():
+                weights[_free(layer_of(node), node, weights)] = module
     return weights
 
 
@@ -147,13 +153,15 @@ def _weight(layer: fx.Node) -> fx.Node:
 
 
 def _insert(graph: fx.GraphModule, layer: fx.Node, module: nn.Module) -> None:
-    """Pass a layer's weight through a module."""
+    """Pass a layer's weight through a module, also where other layers read it."""
     weight, place = _weight(layer), f"narrow_{layer.name}"
     graph.add_submodule(place, module)
     with graph.graph.inserting_before(layer):
         narrow = graph.graph.call_module(place, (weight,))
     narrow.meta["val"] = weight.meta.get("val")
-    layer.args = (layer.args[0], narrow, *layer.args[2:])
+    for reader in list(weight.users):
+        if reader.target in ops.WEIGHTED and reader.args[1] is weight:
+            reader.args = (reader.args[0], narrow, *reader.args[2:])
 
 
 def _share(graph: fx.GraphModule, node: fx.Node, module: SharedWeight) -> None:

@@ -70,7 +70,14 @@ def test_multiply_accumulates_are_those_of_the_operators_shapes(
 
 
 def test_what_can_not_be_counted_says_why() -> None:
-    loop = graph(Op("l", "LSTM", ("x",), ("y",)), x=(1, 4), y=(1, 4))
-    assert count_macs(loop) == (None, "LSTM 'l': the number of loop iterations is unknown")
+    loop = graph(Op("l", "Loop", ("x",), ("y",)), x=(1, 4), y=(1, 4))
+    assert count_macs(loop) == (None, "Loop 'l': the number of loop iterations is unknown")
     opened = graph(Op("c", "MatMul", ("x", "w"), ("y",)), x=(1, -1), w=(4, 3), y=(1, 3))
     assert count_macs(opened) == (None, "the file does not give the shapes of MatMul 'c'")
+
+
+def test_a_recurrent_layer_costs_its_matrices_at_every_step() -> None:
+    """7 steps of a GRU with 4 inputs and 5 units: 7 * 3 * 5 * (4 + 5) = 945."""
+    layer = Op("l", "GRU", ("x", "w", "r"), ("y",))
+    sizes = {"x": (7, 1, 4), "w": (1, 15, 4), "r": (1, 15, 5), "y": (7, 1, 1, 5)}
+    assert count_macs(graph(layer, **sizes)) == (945, "")

@@ -6,12 +6,14 @@ from torch import Tensor, fx, nn
 
 from edgekd.errors import InputError
 from edgekd.network.calling import take_one_argument
+from edgekd.network.taps import Taps, is_within
 from edgekd.quant.calibration import calibrate
 from edgekd.quant.export import export_graph
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.recurrent import RECURRENT
 from edgekd.quant.rewrite import QUANTIZE
+from edgekd.quant.weight_only import finish_narrow, narrowed, stored_weights, weighted_layers
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, leaves, rows
 
@@ -188,11 +190,36 @@ def test_all_steps_share_their_grids_and_weights(kind: type[nn.RNNBase], trained
     else:
         graph = calibrate(net, X[:1], X, scheme)
     assert float_islands(graph) == []
-    weights = [
-        value for value in graph.buffers() if value.dtype is torch.int8 and value.numel() > 10
-    ]
+    integers = [value for value in graph.buffers() if value.dtype is torch.int8]
+    weights = [value for value in integers if value.dim() == 2 and value.numel() > 10]
     assert len(weights) == 2
     sums = [node for node in graph.graph.nodes if node.target is torch.ops.aten.add.Tensor]
     grids = {user.args[1:3] for node in sums for user in node.users}
     # An LSTM adds up its gates and its cell, a GRU two kinds of gates and its state.
     assert len(grids) == (2 if kind is nn.LSTM else 3)
+
+
+def test_narrow_weights_are_stored_once_for_all_steps() -> None:
+    net = Net(nn.GRU(4, 8, batch_first=True)).eval()
+    take_one_argument(net)
+    graph = export_graph(net, X[:1])
+    layers = weighted_layers(graph)
+    assert len(layers) == 2
+    assert all(is_within(name, ["layer"]) for name in layers)
+    finished = finish_narrow(narrowed(graph, dict.fromkeys(layers, "int4"), 4))
+    assert len(stored_weights(finished)) == 2
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_tap_reads_the_sequence_of_a_layer_before_and_after_unrolling(
+    kind: type[nn.RNNBase],
+) -> None:
+    net = Net(kind(4, 3, 2, batch_first=True, bidirectional=True)).eval()
+    take_one_argument(net)
+    values = []
+    for module in (net, export_graph(net, X[:1])):
+        with Taps(module, ["layer"]) as taps, torch.no_grad():
+            module(X)
+            values.append(taps.outputs["layer"])
+    assert values[0].shape == (5, 7, 6)
+    torch.testing.assert_close(values[1], values[0])
