@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from edgekd.errors import InputError
 from edgekd.values.tree import Tree, count, mapped, named_leaves, rows
 
 FIXED = 0
@@ -49,6 +50,8 @@ class AsSeen:
 
     def _leaf(self, leaf: Tensor) -> Tensor:
         image = leaf.ndim == 4
+        if image:
+            self._check_channels(leaf.shape[1])
         if self.raw and image and leaf.dtype == torch.uint8:
             return leaf.permute(0, 2, 3, 1).contiguous()
         values = _without_bytes(leaf)
@@ -57,6 +60,15 @@ class AsSeen:
         if self.mean:
             values = values - torch.tensor(self.mean).view(1, -1, 1, 1)
         return values / torch.tensor(self.std).view(1, -1, 1, 1) if self.std else values
+
+    def _check_channels(self, channels: int) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, 1, channels):
+                raise InputError(
+                    f"{len(values)} values, but images have {channels} channels",
+                    where=f"data.preprocess.{name}",
+                    hint="channels = 'rgb' or 'gray' makes all images alike",
+                )
 
     def of_raw(self, leaf: Tensor) -> Tensor:
         """What `raw` leaves to the network: an image of bytes (N, H, W, C) becomes what it would

@@ -74,6 +74,14 @@ def test_images_are_resized_as_pillow_does_and_normalized(photographs) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("table", [{}, {"stream": True, "workers": 0}])
+def test_a_mean_for_other_channels_is_refused(photographs, table) -> None:
+    steps = {**SMALL, "channels": "gray", "mean": [0.5, 0.4, 0.3]}
+    with pytest.raises(InputError) as caught:
+        load(photographs, preprocess=steps, **table)
+    assert "data.preprocess.mean: 3 values, but images have 1 channels" in str(caught.value)
+
+
 def test_a_large_folder_is_streamed_with_the_same_values(photographs) -> None:
     held = load(photographs, preprocess=SMALL)
     streamed = load(photographs, preprocess=SMALL, stream=True, workers=0)
