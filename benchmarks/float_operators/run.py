@@ -9,6 +9,8 @@ graph computes the network's function, not how accurate a trained one would be.
 """
 
 import argparse
+import datetime
+import json
 import os
 import sys
 import tempfile
@@ -47,8 +49,17 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     parser.add_argument("--backends", nargs="+", choices=TARGETS, default=[*TARGETS])
     chosen = parser.parse_args()
-    rows = {name: row_of(name, chosen.backends) for name in chosen.networks}
-    write_result(__file__, {"side": SIDE, "samples": SAMPLES, "networks": rows})
+    rows = measured_today()
+    for name in chosen.networks:
+        rows[name] = rows.get(name, {}) | row_of(name, chosen.backends)
+        write_result(__file__, {"side": SIDE, "samples": SAMPLES, "networks": rows})
+
+
+def measured_today() -> dict[str, Any]:
+    """What earlier calls on the same day have found, which is kept."""
+    today = datetime.date.today().isoformat()
+    path = Path(__file__).with_name(f"{Path(__file__).stem}.{today}.json")
+    return json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else {}
 
 
 def row_of(name: str, backends: list[str]) -> dict[str, Any]:
