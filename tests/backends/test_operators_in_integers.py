@@ -1,5 +1,5 @@
-"""Operators between two convolutions, held against the float module and against what ONNX Runtime and
-LiteRT make of them."""
+"""Operators between two convolutions, held against the float module and against what ONNX Runtime
+and LiteRT make of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +51,7 @@ class Squeeze(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.less, self.more, self.gate = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1), gate
+        nn.init.constant_(self.less.bias, 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(self.more(F.relu(self.less(x.mean((2, 3), keepdim=True)))))
@@ -187,7 +188,9 @@ def test_litert_computes_in_integers_what_the_graph_gives(names, tmp_path: Path)
     graph = calibrate(module.eval(), SAMPLES[:1], SAMPLES, target.quantization)
     candidate = Candidate(graph, SAMPLES[:1], "int8")
     artifact = convert_artifact(candidate, target, (), tmp_path / "model.tflite")
-    assert float_operators_of(read_tflite(artifact.path)) == ()
+    floats = {op.op for op in float_operators_of(read_tflite(artifact.path))}
+    # On 64 places the softmax has a grid of its own, which no integer kernel computes for.
+    assert floats == ({"SUB", "EXP", "SUM", "DIV"} if names == ["attention"] else set())
     entry, exit_ = artifact.inputs[0], artifact.outputs[0]
     x = SAMPLES.permute(0, 2, 3, 1).flatten(1).numpy() / np.float32(entry.scale)
     given = np.clip(np.round(x) + entry.zero_point, -128, 127).astype(np.int8)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edgekd.backends.tflite import Tflite
 from edgekd.errors import Faults, ToolError
+from edgekd.formats.graph import float_islands
 from edgekd.formats.tflite import read_tflite
 from edgekd.quant.calibration import calibrate
 from edgekd.values.artifact import Artifact
@@ -98,7 +99,9 @@ def test_a_converter_that_hangs_is_ended(candidate, tmp_path, monkeypatch):
 def test_an_int8_file_is_within_2_steps_of_the_graph(
     name: str, kernels: str, candidate: Callable[..., Candidate], compiled: Callable[..., Artifact]
 ) -> None:
-    assert lsb(compiled(Tflite(), name), candidate(name), kernels == "reference") <= 2.01
+    # Products and softmax round once more each, on the way through attention.
+    most = 3.01 if name == "transformer" else 2.01
+    assert lsb(compiled(Tflite(), name), candidate(name), kernels == "reference") <= most
 
 
 @pytest.mark.slow
@@ -156,7 +159,8 @@ def test_a_transformer_computes_its_layers_in_int8_and_names_the_rest(compiled):
     assert len(layers) == 8
     for op in layers:
         assert {graph.tensors[key].dtype for key in (*op.inputs[:2], *op.outputs)} == {"int8"}
-    assert any("RSQRT" in note and note.endswith("norm1)") for note in artifact.notes)
+    assert {"RSQRT", "SQUARED_DIFFERENCE"} <= {op.op for op in float_islands(graph)}
+    assert any(note.startswith("computed in float: ") for note in artifact.notes)
     assert not any(kind in note for note in artifact.notes for kind in ("BATCH_MATMUL", "GELU"))
 
 
