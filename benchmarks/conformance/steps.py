@@ -29,6 +29,7 @@ from edgekd.run.plan import Plan
 from edgekd.run.plan.keys import start_key
 from edgekd.run.proof.outputs import proof_of
 from edgekd.run.proof.place import place_for
+from edgekd.stages.prune import Prune
 from edgekd.values.recipe import Network
 from edgekd.values.tree import leaves
 
@@ -42,8 +43,8 @@ VALUES = {"name": "regression", "weight": 0.5}
 SHARE = 0.3
 SETTLING = 30
 """Batches after which a batch norm's running statistics are those of its inputs."""
-PRUNED = 0.95
-"""Less than this share of the parameters has to be left where 30 % of the units went."""
+PRUNED = {"channels": 0.95, "heads": 0.99}
+"""At most this share of the parameters is left where 30 % of the units went; heads have few."""
 
 Outcome = dict[str, Any]
 
@@ -266,6 +267,12 @@ def _likeness(plan: Plan, reference: Any) -> Outcome:
     return {"cosine": round(min(cosines), 4)}
 
 
+def _most_left(plan: Plan) -> float:
+    stages = [planned.stage for planned in plan.targets[0].stages]
+    units = [stage.granularity for stage in stages if isinstance(stage, Prune)]
+    return PRUNED[units[0]]
+
+
 def _pruned(plan: Plan) -> Outcome:
     planned = plan.targets[0]
     staged = run_stages(plan, planned, _silent, start_key(plan))
@@ -273,7 +280,7 @@ def _pruned(plan: Plan) -> Outcome:
     after = totals(staged.candidate.module, plan.start.example)
     left = after.parameters / before.parameters
     outcome: Outcome = {"status": "worked", "parameters_left": round(left, 3)}
-    if left > PRUNED:
+    if left > _most_left(plan):
         return outcome | {"status": "wrong", "words": f"{left:.0%} of the parameters are left"}
     return outcome | _finite(plan, staged.candidate.module)
 
@@ -296,7 +303,7 @@ def _trained(plan: Plan) -> Outcome:
     pruned = run_stages(plan, planned, _silent, start_key(plan)).floating  # stored by now
     left = totals(pruned.module, pruned.example).parameters
     share = left / totals(plan.start.module, plan.start.example).parameters
-    if result["status"] == "worked" and share > PRUNED:
+    if result["status"] == "worked" and share > _most_left(plan):
         result |= {"status": "wrong", "words": f"{share:.0%} of the parameters are left"}
     return result | {"parameters_left": round(share, 3)}
 
