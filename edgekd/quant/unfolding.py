@@ -52,6 +52,15 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
     return restored
 
 
+def value_of(node: Any) -> Tensor:
+    """An example of a node's value, for its shape and type. Quantize and dequantize operators that
+    training put in have none, and the shape of what they read."""
+    while "val" not in node.meta:
+        node = node.args[0]
+    value: Tensor = node.meta["val"]
+    return value
+
+
 def _keep_softmax_in_float(graph: fx.GraphModule) -> None:
     """Put a ReLU, which changes nothing, behind each softmax without a fixed grid. TFLite's
     converter would make an integer kernel of it, which computes for the fixed grid alone."""
@@ -71,7 +80,7 @@ def convolve_columns(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target is not aten.linear.default:
             continue
-        shape = node.args[0].meta["val"].shape
+        shape = value_of(node.args[0]).shape
         if len(shape) != 4 or 1 not in (shape[1], shape[2]):
             continue
         with graph.graph.inserting_before(node):
@@ -128,7 +137,7 @@ def _express_regrids(graph: fx.GraphModule) -> None:
 def _one(graph: fx.GraphModule, like: fx.Node) -> fx.Node:
     """The number one as a quantized constant of as many dimensions as `like` has."""
     grid = (1.0, 0, -128, 127, torch.int8)
-    value = torch.ones([1] * like.meta["val"].dim())
+    value = torch.ones([1] * value_of(like).dim())
     constant = add_constant(graph, free_name(graph, f"{like.name}_one"), value)
     integers = graph.graph.call_function(quantized.quantize_per_tensor.default, (constant, *grid))
     return graph.graph.call_function(quantized.dequantize_per_tensor.default, (integers, *grid))
@@ -195,7 +204,7 @@ def _origin(node: fx.Node) -> fx.Node:
 
 
 def _values(node: fx.Node) -> list[fx.Node]:
-    return [source for source in node.all_input_nodes if source.meta["val"].is_floating_point()]
+    return [source for source in node.all_input_nodes if value_of(source).is_floating_point()]
 
 
 def _quantize_again(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
