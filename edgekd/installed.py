@@ -1,11 +1,13 @@
 """What is installed on this machine: Python modules, package versions and programs."""
 
+import importlib
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.version import __version__
@@ -81,3 +83,31 @@ def switch_telemetry_off() -> None:
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("NNCF_CI", "1")  # NNCF's only switch: it takes the run for a CI job
+
+
+_DECLARED: list[Any] = []
+"""Kept for as long as the process lives, because their operators go with them."""
+
+
+def import_torchvision() -> None:
+    """Let torchvision be imported beside a PyTorch that its compiled operators don't load with.
+
+    They are built for one PyTorch: a CUDA build of torchvision beside a CPU build of PyTorch
+    fails with "operator torchvision::nms does not exist", though few networks use any. With their
+    schemas declared it imports, and calling one still fails.
+    """
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+    except ImportError:
+        return  # its absence is reported where it is needed
+    except RuntimeError as error:
+        if "torchvision::" not in str(error) or _DECLARED:
+            raise
+        declared = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            declared.define(schema)  # type: ignore[no-untyped-call]
+        _DECLARED.append(declared)
+        importlib.import_module("torchvision")

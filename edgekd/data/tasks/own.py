@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from edgekd.data.tasks import Task
 from edgekd.errors import EdgekdError, InputError, MissingPackage, summary_of
 from edgekd.factories import find_callable
-from edgekd.installed import has_module
+from edgekd.installed import has_module, import_torchvision
 from edgekd.registry import TASKS
 from edgekd.values.tree import Tree, count, leaves
 
@@ -176,12 +176,19 @@ def own(
     )
 
 
+own.example = {  # type: ignore[attr-defined]
+    "metric": "torch.nn.functional:cosine_similarity",
+    "loss": "torch.nn.functional:mse_loss",
+}
+
+
 def _metric(given: Function) -> Callable[..., Any]:
     if not isinstance(given, str):
         return given
     if ":" not in given:
         if not has_module("torchmetrics"):
             raise MissingPackage("torchmetrics", "metrics", where="data.task: metric")
+        import_torchvision()  # which torchmetrics imports where it is installed
         given = f"torchmetrics:{given}"
     return find_callable(given, Path(), "data.task: metric")
 

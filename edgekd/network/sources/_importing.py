@@ -5,20 +5,17 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from edgekd.errors import InputError, nearest, summary_of
+from edgekd.installed import import_torchvision
 from edgekd.network.sources import ModelRequest
-
-_DECLARED: list[torch.library.Library] = []
-"""Kept for as long as the process lives, because their operators go with them."""
 
 
 def imported(module: str, request: ModelRequest) -> ModuleType:
     """A library's module. One that is installed and does not import is the user's environment."""
     try:
-        _declare_torchvision_operators()
+        import_torchvision()
         return importlib.import_module(module)
     except Exception as error:
         raise InputError(
@@ -26,28 +23,6 @@ def imported(module: str, request: ModelRequest) -> ModuleType:
             where=request.where,
             hint="install the releases of torch and torchvision that belong together",
         ) from error
-
-
-def _declare_torchvision_operators() -> None:
-    """Let torchvision be imported beside a PyTorch that its compiled operators don't load with.
-
-    They are built for one PyTorch: a CUDA build of torchvision beside a CPU build of PyTorch
-    fails with "operator torchvision::nms does not exist", though few networks use any. With their
-    schemas declared it imports, and calling one still fails.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except ImportError:
-        return  # its absence is reported where it is needed
-    except RuntimeError as error:
-        if "torchvision::" not in str(error) or _DECLARED:
-            raise
-        declared = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-        for name in ("nms", "qnms"):
-            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            declared.define(schema)  # type: ignore[no-untyped-call]
-        _DECLARED.append(declared)
-        importlib.import_module("torchvision")
 
 
 def built(make: Callable[..., Any], request: ModelRequest, **arguments: Any) -> nn.Module:

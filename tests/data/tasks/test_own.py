@@ -10,6 +10,7 @@ from edgekd.data.tasks import task_of
 from edgekd.data.tasks.own import own
 from edgekd.errors import InputError
 from edgekd.factories import importable
+from edgekd.installed import has_module
 
 OUTPUTS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [1.0, 0.0]])
 Y = torch.tensor([0, 1, 1, 0])
@@ -123,8 +124,8 @@ def test_networks_agree_by_the_cosine_of_their_outputs():
     assert task.agreement(OUTPUTS, others).tolist() == pytest.approx([1, 0, 0.5**0.5, 0])
 
 
+@pytest.mark.skipif(not has_module("torchmetrics"), reason="torchmetrics is not installed")
 def test_a_metric_may_be_a_class_of_torchmetrics():
-    pytest.importorskip("torchmetrics")
     arguments = {"task": "multiclass", "num_classes": 2, "average": "macro"}
     task = task_of({"metric": "F1Score", "metric_arguments": arguments}, "data.task")
     # class 0: 2 hits, 1 wrong: 4 / 5; class 1: 1 hit, 1 missed: 2 / 3
