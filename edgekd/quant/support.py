@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 from typing import cast
+from weakref import WeakKeyDictionary
 
-from torch import fx
+from torch import fx, nn
 
 from edgekd.errors import EdgekdError, InputError, raise_all
 from edgekd.network.fx_names import layer_of
@@ -15,9 +16,19 @@ from edgekd.values.artifact import OpPlacement, Placement
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import Target
 
+_KNOWN: WeakKeyDictionary[nn.Module, list[tuple[str, str]]] = WeakKeyDictionary()
+"""The operators of networks that were asked for: every backend of a plan asks for the same ones.
+Training changes a network's weights, not its operators; other stages make another network."""
+
 
 def operators(candidate: Candidate, where: str) -> list[tuple[str, str]]:
     """(layer, 'aten.conv2d') for every operator of a candidate, in order."""
+    if candidate.module not in _KNOWN:
+        _KNOWN[candidate.module] = _operators(candidate, where)
+    return list(_KNOWN[candidate.module])
+
+
+def _operators(candidate: Candidate, where: str) -> list[tuple[str, str]]:
     if candidate.form == "float" or candidate.form == "fp16":
         graph = export_graph(candidate.module, candidate.example, where)
     else:
