@@ -5,18 +5,22 @@ compiles the result. That takes seconds, where training may take hours.
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from edgekd.backends import Backend, Follower
+from edgekd.devices.opening import open_device
 from edgekd.errors import Collector, EdgekdError, unexpected_error
+from edgekd.measure.inference import arrays_of
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
 from edgekd.stages import Context, Stage
 from edgekd.values.artifact import Artifact
-from edgekd.values.backend_lookup import backend_info
+from edgekd.values.backend_lookup import backend_info, kind_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.progress import silent
 from edgekd.values.target import Target
@@ -94,13 +98,16 @@ def rehearse_backends(
     """The errors of the backends that can't compile the network, by backend."""
     errors: dict[str, EdgekdError] = {}
     made: list[Artifact] = []
+    arrays = arrays_of(rehearsed.candidate.example)
     with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
         for name, backend in backends.items():
             try:
                 if isinstance(backend, Follower):
                     _check_followed(backend, name, target, made)
                 else:
-                    made += _compiled(backend, name, rehearsed, target, Path(folder) / name)
+                    files = _compiled(backend, name, rehearsed, target, Path(folder) / name)
+                    _run_once(files, arrays)
+                    made += files
             except EdgekdError as error:
                 errors[name] = error
             except Exception as error:
@@ -116,6 +123,15 @@ def _compiled(
     folder.mkdir()
     options = backend.rehearsal_options(target.backends.get(name, {}))
     return backend.compile(candidate, target, options, folder)
+
+
+def _run_once(artifacts: Sequence[Artifact], arrays: Sequence[np.ndarray]) -> None:
+    """Run each file on one sample where this machine can: a kernel may refuse what compiled."""
+    with closing(open_device("host")) as host:
+        for artifact in artifacts:
+            kind = kind_of(artifact.format)
+            if (kind is None or not kind.not_run) and not host.can_run(artifact):
+                host.infer(artifact, arrays, {})
 
 
 def _check_followed(backend: Follower, name: str, target: Target, made: Sequence[Artifact]) -> None:

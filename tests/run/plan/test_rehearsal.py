@@ -1,6 +1,7 @@
 """What would fail after training fails in the plan: stages and backends are tried without it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,6 +123,34 @@ def test_a_backend_that_fails_does_not_stop_the_next_one(start):
         "b": "the backend 'b' fails on this network: KeyError: 'x'",
     }
     assert last.options["hurried"] is True
+
+
+def test_a_file_that_the_runtime_refuses_is_an_error_of_its_backend(start, monkeypatch):
+    class Host:
+        def can_run(self, artifact):
+            return "" if artifact.format == "onnx" else "no such runtime"
+
+        def infer(self, artifact, arrays, options):
+            assert [array.shape for array in arrays] == [(1, 1, 8, 8)]
+            raise ToolError("node 10 failed to prepare")
+
+        def close(self):
+            pass
+
+    class Writes(Compiles):
+        def __init__(self, format: str) -> None:
+            super().__init__()
+            self.format = format
+
+        def compile(self, candidate, target, options, folder):
+            return [SimpleNamespace(format=self.format)]
+
+    monkeypatch.setattr(rehearsal, "open_device", lambda name: Host())
+    backends = {"onnx": Writes("onnx"), "tvm": Writes("tvm-so")}
+    errors = rehearse_backends(Rehearsed(start, start), load_target("x86"), backends)
+    assert {name: error.message for name, error in errors.items()} == {
+        "onnx": "node 10 failed to prepare"
+    }
 
 
 def test_each_stage_of_edgekd_has_a_rehearsal_that_changes_what_the_stage_would(tmp_path):
