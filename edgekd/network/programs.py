@@ -62,8 +62,8 @@ class Program(torch.fx.GraphModule):
 
 
 def load_program(path: Path) -> Program:
-    """The program of a .pt2 file with one input and a free batch size, in eval mode. Raises
-    `InputError` for any other file."""
+    """The program of a .pt2 file with a free batch size, in eval mode. Raises `InputError` for any
+    other file."""
     raw = _read(path)
     _inspect(raw, str(path))
     logger = logging.getLogger("torch.export")
@@ -81,7 +81,7 @@ def load_program(path: Path) -> Program:
         ) from error
     finally:
         logger.setLevel(level)
-    _check_input(program, str(path))
+    _check_inputs(program, str(path))
     return module.eval()
 
 
@@ -184,19 +184,22 @@ def _tree_faults(spec: Any) -> Iterator[str]:
         yield from _tree_faults(child)
 
 
-def _check_input(program: torch.export.ExportedProgram, where: str) -> None:
-    names = program.graph_signature.user_inputs
-    if len(names) != 1 or len(program.graph_signature.user_outputs) != 1:
-        raise InputError(
-            f"{len(names)} inputs and {len(program.graph_signature.user_outputs)} outputs",
-            where=where,
-            allowed="one input and one output",
-        )
-    node = next(node for node in program.graph.nodes if node.name == names[0])
-    batch = node.meta["val"].shape[0]
-    if isinstance(batch, int):
-        raise InputError(
-            f"its batch size is fixed at {batch}",
-            where=where,
-            hint="export with a batch of 2 and dynamic_shapes=({0: torch.export.Dim.AUTO},)",
-        )
+def _check_inputs(program: torch.export.ExportedProgram, where: str) -> None:
+    """Refuse a program without inputs, and one of whose inputs has no free first dimension."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    names = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    if not names:
+        raise InputError("it has no inputs", where=where, allowed="one tensor or several")
+    for name in names:
+        value = nodes[name].meta.get("val")
+        if not isinstance(value, torch.Tensor) or not value.dim():
+            raise InputError(
+                f"its input '{name}' is no tensor with a batch", where=where, allowed="(B, ...)"
+            )
+        if isinstance(value.shape[0], int):
+            one = "" if len(names) == 1 else f" in '{name}'"
+            raise InputError(
+                f"its batch size is fixed at {value.shape[0]}{one}",
+                where=where,
+                hint="export with a batch of 2 and dynamic_shapes=({0: torch.export.Dim.AUTO},)",
+            )

@@ -84,3 +84,9 @@ def test_a_kernel_that_always_rounds_down_is_biased_and_one_that_rounds_either_w
     down = LayerDifference("q", "conv", lsb=1.0, share=0.5, bias=-0.5, count=1000)
     few = LayerDifference("q", "head", lsb=1.0, share=0.5, bias=0.25, count=10)
     assert [each.is_biased for each in (either, down, few)] == [False, True, False]
+
+
+def test_where_no_value_differs_in_a_few_some_may_in_others():
+    assert LayerDifference("q", "conv", 0.0, 0.0, 0.0, count=12).likely_share == 0.25
+    assert LayerDifference("q", "conv", 1.0, 0.3, 0.0, count=1000).likely_share == 0.3
+    assert LayerDifference("q", "conv", 0.0, 0.0, 0.0, count=1).likely_share == 1.0

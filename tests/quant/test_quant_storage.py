@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from edgekd.errors import InputError
+from edgekd.quant.calibration import calibrate
 from edgekd.quant.inspection import float_islands, output_scale
 from edgekd.quant.storage import example_of, load_graph, save_graph
+from edgekd.values.target import Scheme
+from edgekd.values.tree import rows
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +81,25 @@ def test_a_float_program_is_no_quantized_graph(tmp_path):
     torch.export.save(program, tmp_path / "float.pt2")
     with pytest.raises(InputError, match="not a quantized graph"):
         load_graph(tmp_path / "float.pt2")
+
+
+def test_a_graph_with_several_inputs_and_outputs_comes_back(tmp_path):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.inner = nn.Embedding(20, 4), nn.Linear(7, 5)
+
+        def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            both = torch.cat([self.table(inputs["ids"]), inputs["x"]], 1)
+            return {"logits": self.inner(both), "double": inputs["x"] * 2}
+
+    torch.manual_seed(0)
+    x = {"ids": torch.arange(8) % 20, "x": torch.randn(8, 3)}
+    graph = calibrate(Two().eval(), rows(x, slice(0, 1)), x, Scheme(activations="int8-affine"))
+    save_graph(graph, tmp_path / "two.pt2")
+    restored = load_graph(tmp_path / "two.pt2")
+    with torch.no_grad():
+        expected, found = graph(x), restored(x)
+    assert list(found) == ["logits", "double"]
+    assert all(torch.equal(expected[name], found[name]) for name in found)
+    assert example_of(restored)["ids"].dtype == torch.int64

@@ -218,4 +218,4 @@ def test_embeddings_beside_measured_features_keep_their_ids(
         parity = files[format].parity
         assert parity is not None
         assert parity.verdict == "pass", format
-        assert (files[format].accuracy or 0.0) > 0.95
+        assert (files[format].accuracy or 0.0) > 0.9

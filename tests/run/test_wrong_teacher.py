@@ -21,9 +21,9 @@ source = "few.npz"
 """
 
 
-def spoilt(module, example, *rest):
+def spoilt(module, example, *rest, **keys):
     """The graph of the teacher (8, 8, 8) with a bias overwritten; that of others as it is."""
-    graph = export_graph(module, example, *rest)
+    graph = export_graph(module, example, *rest, **keys)
     if module.classifier.in_features == 8:
         layer = next(
             node for node in graph.graph.nodes if str(node.target) == "aten.conv2d.default"

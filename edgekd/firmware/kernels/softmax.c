@@ -52,9 +52,9 @@ static void softmax(const softmax_layer *p, const int8_t *x, int8_t *y)
         }
         const int32_t scale = softmax_reciprocal(sum, &over);
         for (int32_t i = 0; i < p->depth; i++) {
-            const int32_t value = p->exponentials[most - x[i]];
-            const int32_t scaled
-                = rounding_shift(saturating_high_multiply(scale, value), over + 23);
+            const int32_t value = saturating_high_multiply(scale, p->exponentials[most - x[i]]);
+            /* Of 512 and more equal values each is below half a step. */
+            const int32_t scaled = over > 8 ? 0 : rounding_shift(value, over + 23);
             y[i] = clamp_int8(scaled - 128, -128, 127);
         }
         x += p->depth;

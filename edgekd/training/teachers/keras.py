@@ -56,7 +56,7 @@ def _open_keras_file(path: Path, example: Tree, where: str) -> Predictor:
     shapes = [list(each.shape) for each in model.inputs]
     wanted = {name: shape[1:] for name, shape in zip(names, shapes, strict=True)}
     arrange = inputs_for(wanted, example, str(path))
-    results = list(model.output_names)
+    results = [each.name for each in model.outputs]
 
     def predict(x: Tree) -> Tree:
         values = [value.numpy() for value in arrange(x)]

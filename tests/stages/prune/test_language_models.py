@@ -7,13 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekd.installed import has_module, import_torchvision
 from edgekd.stages.factorize.sites import find_sites
 from edgekd.stages.prune.blocks import residual_blocks
 from edgekd.stages.prune.channels import channel_groups, remove_channels
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.weights import kernels
 
-transformers = pytest.importorskip("transformers")
+if not has_module("transformers"):
+    pytest.skip("transformers is not installed", allow_module_level=True)
+import_torchvision()  # which transformers imports where it is installed
+import transformers  # noqa: E402
+
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
 
