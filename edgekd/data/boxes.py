@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.images import damaged, read_image, refuse_damaged
 from edgekd.data.tasks import NO_LABEL
+from edgekd.errors import InputError
 
 Box = tuple[int, float, float, float, float]
 """Class, then x and y of the centre, width and height as shares of the image."""
@@ -45,8 +46,27 @@ class BoxFiles:
         return digest.hexdigest()
 
 
+Place = tuple[Path, Path]
+"""Where a part's images and their boxes lie."""
+
 Listed = list[tuple[Path, list[Box]]]
 """The images of a part with their boxes."""
+
+
+def train_and_test(
+    parts: Mapping[str, Place], root: Path, lacking: str, allowed: str
+) -> dict[str, Place]:
+    """The parts that were found; validation is the test part where that is missing. Raises
+    `InputError` where one of the two is `lacking`; `allowed` has a place for its name."""
+    found = dict(parts)
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    for part in ("train", "test"):
+        if part not in found:
+            where = str(root)
+            message = f"no {lacking} for '{part}'"
+            raise InputError(message, where=where, allowed=allowed.format(part=part))
+    return found
 
 
 def box_parts(root: Path, parts: Mapping[str, Listed], labels: Sequence[str], skip: bool) -> Any:

@@ -117,7 +117,7 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if _quantizes_activation(n):
+        if quantizes_activation(n):
             self.points.append(_Point(n, _number(n.args[1]), tuple(result.shape)))
         return result
 
@@ -129,7 +129,8 @@ def _reference_points(graph: fx.GraphModule, inputs: Tree) -> list[_Point]:
     return recorder.points
 
 
-def _quantizes_activation(node: fx.Node) -> bool:
+def quantizes_activation(node: fx.Node) -> bool:
+    """Whether a node puts an activation, not a constant, on a grid of one scale."""
     if node.op != "call_function" or not str(node.target).startswith(_QUANTIZE):
         return False
     source = node.args[0]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from edgekd.measure.divergence import quantizes_activation
 from edgekd.values.tree import Tree, leaves
 
 DRAWS = 8
@@ -106,18 +107,10 @@ class _Shaken(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if not _is_activation(n):
+        if not quantizes_activation(n):
             return result
         share = max(LEAST_SHARE, self.shares.get(n.name, self.mean))
         drawn = torch.rand(result.shape, generator=self.generator)
         step = (drawn < share / 2).to(torch.int32) - (drawn > 1 - share / 2).to(torch.int32)
         low, high = (int(each) for each in n.args[3:5])  # type: ignore[arg-type]
         return (result.to(torch.int32) + step).clamp(low, high).to(result.dtype)
-
-
-def _is_activation(node: fx.Node) -> bool:
-    if node.op != "call_function" or "quantize_per_tensor" not in str(node.target):
-        return False
-    source = node.args[0]
-    dequantizes = "dequantize" in str(node.target)
-    return not dequantizes and isinstance(source, fx.Node) and source.op != "get_attr"

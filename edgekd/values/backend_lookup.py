@@ -70,6 +70,12 @@ def runners() -> dict[str, Path]:
     }
 
 
+def not_run(format: str) -> str:
+    """Why files of that format are never run, or an empty string."""
+    kind = kind_of(format)
+    return kind.not_run if kind else ""
+
+
 def suffixes() -> tuple[str, ...]:
     """Every file suffix that some runtime on a device can load."""
     kinds = [kind for info in known_backends().values() for kind in info.files]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.data.boxes import Box, Listed, box_parts
+from edgekd.data.boxes import Box, Listed, box_parts, train_and_test
 from edgekd.data.class_folders import PARTS
 from edgekd.data.sets import SETS
 from edgekd.errors import InputError
@@ -21,13 +21,9 @@ def coco(path: Path, skip: bool = False) -> Any:
     under [data.preprocess]. A damaged image is refused by name, or left out and counted with
     `skip`.
     """
-    found = {part: place for part in PARTS if (place := _place(path, part)) is not None}
-    if "test" not in found and "validation" in found:
-        found["test"] = found.pop("validation")
-    for part in ("train", "test"):
-        if part not in found:
-            allowed = f"annotations/*{part}*.json or {part}/_annotations.coco.json"
-            raise InputError(f"no annotations for '{part}'", where=str(path), allowed=allowed)
+    places = {part: place for part in PARTS if (place := _place(path, part)) is not None}
+    allowed = "annotations/*{part}*.json or {part}/_annotations.coco.json"
+    found = train_and_test(places, path, "annotations", allowed)
     tables = {part: _read(file) for part, (file, _) in found.items()}
     names = {row["id"]: str(row["name"]) for row in tables["train"]["categories"]}
     used = {row["category_id"] for row in tables["train"]["annotations"]}

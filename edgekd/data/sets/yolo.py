@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from edgekd.data.boxes import Box, Listed, box_parts
+from edgekd.data.boxes import Box, Listed, box_parts, train_and_test
 from edgekd.data.class_folders import PARTS
 from edgekd.data.images import SUFFIXES
 from edgekd.data.sets import SETS
@@ -20,13 +20,8 @@ def yolo(path: Path, names: list[str] = [], skip: bool = False) -> Any:  # noqa:
     has no boxes. `names` are the classes, or the lines of PATH/classes.txt. Images need
     `resize = [height, width]` under [data.preprocess].
     """
-    parts = {part: folders for part in PARTS if (folders := _folders(path, part)) is not None}
-    if "test" not in parts and "validation" in parts:
-        parts["test"] = parts.pop("validation")
-    for part in ("train", "test"):
-        if part not in parts:
-            allowed = f"images/{part} or {part}/images"
-            raise InputError(f"no images for '{part}'", where=str(path), allowed=allowed)
+    places = {part: folders for part in PARTS if (folders := _folders(path, part)) is not None}
+    parts = train_and_test(places, path, "images", "images/{part} or {part}/images")
     labels = names or _names(path)
     listed = {part: _listed(*folders, len(labels)) for part, folders in parts.items()}
     return box_parts(path, listed, labels, skip)

@@ -20,7 +20,7 @@ from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
 from edgekd.stages import Context, Stage
 from edgekd.values.artifact import Artifact
-from edgekd.values.backend_lookup import backend_info, kind_of
+from edgekd.values.backend_lookup import backend_info, not_run
 from edgekd.values.candidate import Candidate
 from edgekd.values.progress import silent
 from edgekd.values.target import Target
@@ -129,8 +129,7 @@ def _run_once(artifacts: Sequence[Artifact], arrays: Sequence[np.ndarray]) -> No
     """Run each file on one sample where this machine can: a kernel may refuse what compiled."""
     with closing(open_device("host")) as host:
         for artifact in artifacts:
-            kind = kind_of(artifact.format)
-            if (kind is None or not kind.not_run) and not host.can_run(artifact):
+            if not (not_run(artifact.format) or host.can_run(artifact)):
                 host.infer(artifact, arrays, {})
 
 

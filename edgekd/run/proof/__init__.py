@@ -17,11 +17,11 @@ from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan, PlannedTarget, report_key
 from edgekd.run.proof.artifact_report import report_of
 from edgekd.run.proof.costs import costs_of
-from edgekd.run.proof.outputs import TeacherOutputs, inherited, not_run, proof_of
+from edgekd.run.proof.outputs import TeacherOutputs, inherited, proof_of
 from edgekd.run.proof.place import Place, place_for
 from edgekd.stages import Progress
 from edgekd.store import code_key, key_of
-from edgekd.values.backend_lookup import kind_of
+from edgekd.values.backend_lookup import kind_of, not_run
 from edgekd.values.target import Target
 
 __all__ = ["TeacherOutputs", "prove"]

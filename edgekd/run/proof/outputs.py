@@ -29,7 +29,7 @@ from edgekd.run.proof.parity_check import parity_of
 from edgekd.run.proof.place import Place, options_for
 from edgekd.stages import Progress
 from edgekd.values.artifact import Artifact
-from edgekd.values.backend_lookup import kind_of
+from edgekd.values.backend_lookup import not_run
 from edgekd.values.measurement import Measurement, unavailable
 from edgekd.values.target import Target
 from edgekd.values.tree import Tree, leaves
@@ -67,12 +67,6 @@ class Proof:
     reason: str = ""
     further: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
-
-
-def not_run(format: str) -> str:
-    """Why files of that format are never run, or an empty string."""
-    kind = kind_of(format)
-    return kind.not_run if kind else ""
 
 
 def proof_of(
