@@ -52,7 +52,7 @@ def train(epochs: int, seed: int) -> ResNet:
         started, order = time.perf_counter(), torch.randperm(len(data.train), generator=generator)
         model.train()
         for index in order[: steps * BATCH].split(BATCH):
-            batch = data.augmentation(data.train.x[index], generator)
+            batch = data.augmentation.draw(len(index), generator)(data.train.x[index])
             loss = F.cross_entropy(model(batch), data.train.y[index], label_smoothing=0.05)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

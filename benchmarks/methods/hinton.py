@@ -27,7 +27,10 @@ from setting import big_teacher, samples
 
 from edgekd.data.samples import Data, Samples
 from edgekd.network.evaluation import evaluate, predict
-from edgekd.training.distillation import Teaching, teach
+from edgekd.training.context import Context
+from edgekd.training.distillation import teach
+from edgekd.training.teaching import Teaching
+from edgekd.values.target import load_target
 
 COUNT, MISSING, SEEDS = 6000, 3, (0, 1, 2)
 BUDGET: dict[str, Any] = {
@@ -78,8 +81,16 @@ def one_seed(seed: int, data: Data, work: Path) -> dict[str, Any]:
     for name, (given, plan) in plans.items():
         teachers = [big_teacher()] if plan["losses"] else []
         module = student(seed)
-        places = {"work": work / f"{name}-{seed}", "cache": work / "logits", "seed": seed}
-        teach(module, Teaching(**BUDGET, **plan), data=given, teachers=teachers, **places)
+        context = Context(
+            load_target("x86"),
+            given,
+            teachers,
+            work / f"{name}-{seed}",
+            Teaching(**BUDGET, **plan),
+            seed,
+            work / "logits",
+        )
+        teach(module, context)
         found[name] = errors(module, data.test)
         if name == "missing":
             changed, found["bias_raised_by"] = mended(module, data)

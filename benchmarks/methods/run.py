@@ -43,9 +43,10 @@ from edgekd.data.samples import Augmentation, Data, Samples
 from edgekd.errors import EdgekdError
 from edgekd.models.resnet import resnet8
 from edgekd.network.evaluation import evaluate
-from edgekd.training.distillation import Teaching, teach
+from edgekd.training.distillation import teach
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.training.teaching import Teaching
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
@@ -57,15 +58,13 @@ def timed(row: dict[str, Any], data: Data, teacher: ModuleTeacher, work: Path) -
     """The median processor time between two of the optimizer's steps, over two epochs."""
     ends: list[float] = []
     with TemporaryDirectory(dir=work) as folder:
-        teach(
-            student(0),
-            Teaching(**{**BUDGET, **row, "epochs": 2}),
-            data=data,
-            teachers=[teacher],
+        context = replace(
+            context_of(data, teacher, work, 0),
             work=Path(folder),
-            cache=work / "logits",
+            teaching=Teaching(**{**BUDGET, **row, "epochs": 2}),
             on_step=lambda done, total: ends.append(time.process_time()),
         )
+        teach(student(0), context)
     return statistics.median(b - a for a, b in pairwise(ends))
 
 

@@ -18,9 +18,10 @@ from edgekd.data.samples import Data
 from edgekd.models.resnet import resnet8, resnet14
 from edgekd.stages import Context
 from edgekd.stages.distill import Distill
-from edgekd.training.distillation import Teaching, teach
+from edgekd.training.distillation import teach
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
+from edgekd.training.teaching import Teaching
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import DataTable
 from edgekd.values.target import load_target
@@ -62,7 +63,8 @@ def small_teacher(work: Path) -> ModuleTeacher:
     if not path.exists():
         plan = Teaching(epochs=8, batch_size=64, learning_rate=5e-3)
         data, teachers = samples(TRAINED_ON), [big_teacher()]
-        teach(network, plan, data=data, teachers=teachers, work=work / "small_teacher")
+        context = Context(load_target("x86"), data, teachers, work / "small_teacher", plan)
+        teach(network, context)
         save_file(network.state_dict(), path)
     network.load_state_dict(load_file(path))
     frozen = network.eval().requires_grad_(False)
@@ -84,5 +86,5 @@ def distilled(row: dict[str, Any], context: Context, **changes: Any) -> nn.Modul
 
 def context_of(data: Data, teacher: ModuleTeacher, work: Path, seed: int, **keys: Any) -> Context:
     """What a stage is given, with logits shared among the rows."""
-    given = {"cache": work / "logits", **keys}
-    return Context(load_target("x86"), data, [teacher], work / "stage", seed, **given)
+    given = {"cache": work / "logits", "seed": seed, **keys}
+    return Context(load_target("x86"), data, [teacher], work / "stage", **given)

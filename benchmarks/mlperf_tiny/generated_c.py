@@ -19,12 +19,11 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent.parent / "tests"
-sys.path[:0] = [str(HERE), str(HERE.parent), str(TESTS), str(TESTS / "firmware")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(TESTS / "support")]
 
 from dated import write_result  # noqa: E402
-from litert_reference import by_litert  # noqa: E402
+from litert_reference import by_litert, by_micro  # noqa: E402
 from networks import NETWORKS, pictures, write_tflite  # noqa: E402
-from tflite_files import by_micro  # noqa: E402
 
 from edgekd.firmware import emulation, hosted  # noqa: E402
 from edgekd.firmware.arena import measure_arena  # noqa: E402

@@ -22,12 +22,11 @@ import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from edgekd.onnx_files import describe_onnx
-
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.tflite import Tflite
 from edgekd.data.samples import Samples
 from edgekd.devices.opening import open_device
+from edgekd.formats.onnx_file import read_onnx
 from edgekd.measure.accuracy import drop_measurement, evaluate_artifact
 from edgekd.measure.measuring import measure
 from edgekd.measure.meters.latency import ratio
@@ -58,7 +57,7 @@ def by_onnxruntime(model: Path, made: Path, samples: Any) -> None:
 
     prepared = made.with_name("prepared.onnx")
     quant_pre_process(model, prepared)
-    name = describe_onnx(prepared).inputs[0].name
+    name = read_onnx(prepared).inputs[0]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -18,7 +18,10 @@ import torch.nn.functional as F
 
 from edgekd.data.samples import Data, Samples
 from edgekd.models.resnet import resnet8
-from edgekd.training.loop import Training, fit
+from edgekd.training.context import Context
+from edgekd.training.loop import fit
+from edgekd.training.teaching import Teaching
+from edgekd.values.target import load_target
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dated import write_result
@@ -50,18 +53,11 @@ def ours(data: Data) -> float:
     """Seconds of one epoch of `edgekd.training.loop.fit`, checkpoint and validation included."""
     torch.manual_seed(0)
     model = resnet8(channels=1)
-    training = Training(epochs=1, batch_size=BATCH, learning_rate=1e-3)
+    teaching = Teaching(epochs=1, batch_size=BATCH, learning_rate=1e-3)
     with tempfile.TemporaryDirectory() as work:
+        context = Context(load_target("x86"), data, (), Path(work), teaching)
         started = time.perf_counter()
-        fit(
-            model,
-            lambda module, batch: F.cross_entropy(module(batch.x), batch.y),
-            training,
-            data=data,
-            work=Path(work),
-            seed=0,
-            progress=lambda what, done, total: None,
-        )
+        fit(model, lambda module, batch: F.cross_entropy(module(batch.x), batch.y), context)
         return time.perf_counter() - started
 
 
