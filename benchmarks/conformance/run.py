@@ -2,7 +2,7 @@
 
 Each step of each network runs in a process of its own, with a time limit. The table is written
 after every network, as conformance.DATE.json and conformance.DATE.md beside this file; networks
-that a pattern selects replace their own rows.
+that a pattern selects replace their own rows, in the order of the patterns.
 """
 
 import argparse
@@ -24,18 +24,20 @@ from steps import STEPS, run_step
 
 HERE = Path(__file__).resolve().parent
 LIMIT_S = 240.0
+ENDINGS = ("worked", "refused", "failed", "wrong")
 
 
 def main() -> int:
     options = _options()
-    rows = [row for row in ROWS if any(fnmatch.fnmatch(row.name, p) for p in options.pattern)]
+    found = (row for p in options.pattern for row in ROWS if fnmatch.fnmatch(row.name, p))
+    rows = list({row.name: row for row in found}.values())
     place = HERE / f"conformance.{datetime.date.today().isoformat()}.json"
     table = json.loads(place.read_text()) if place.exists() else {"networks": {}}
     for row in rows:
         results = table["networks"].setdefault(row.name, {})
         steps = [
             step for step in options.steps
-            if not (options.missing and results.get(step, {}).get("status") == "worked")
+            if results.get(step, {}).get("status", "none") not in options.skipped
         ]  # fmt: skip
         _run(row, steps, results, options.limit)
         _write(place, table)
@@ -65,7 +67,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("pattern", nargs="*", default=["*"], help="names, with * as in a shell")
     parser.add_argument("--steps", nargs="*", default=list(STEPS), choices=STEPS)
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for each step")
-    parser.add_argument("--missing", action="store_true", help="skip the steps that worked before")
+    skip = parser.add_mutually_exclusive_group()
+    keys: dict[str, Any] = {"action": "store_const", "dest": "skipped", "default": ()}
+    skip.add_argument("--missing", const=("worked",), help="skip what worked before", **keys)
+    skip.add_argument("--resume", const=ENDINGS, help="skip what has any result", **keys)
     return parser.parse_args()
 
 
@@ -102,7 +107,7 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def _write(place: Path, table: dict[str, Any]) -> None:
-    counts = dict.fromkeys(("worked", "refused", "failed", "wrong"), 0)
+    counts = dict.fromkeys(ENDINGS, 0)
     for results in table["networks"].values():
         for step in results.values():
             counts[step["status"]] += 1
