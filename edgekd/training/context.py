@@ -1,8 +1,9 @@
 """The context of stages, schemes and the training loop: one value, passed from one to the next."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from edgekd.data.samples import Data
 from edgekd.training.teachers import Teacher
@@ -38,6 +39,12 @@ class Context:
     progress: Progress = silent
     on_step: OnStep | None = None
     where: str = "distill"
+
+    @property
+    def losses(self) -> Sequence[Mapping[str, Any]]:
+        """The tables of the teaching's losses: those of the task where it has none."""
+        given = self.teaching.losses
+        return self.data.task.soft_losses(self.data.train.y) if given is None else given
 
     def with_teaching(self, **keys: object) -> "Context":
         """A copy with other values for some keys of the teaching."""

@@ -30,10 +30,10 @@ def check_teaching(student: nn.Module, context: Context) -> list[EdgekdError]:
     pass and no training."""
     teaching, data, where = context.teaching, context.data, context.where
     teachers = context.teachers
-    terms, faults = terms_of(teaching.losses, where)
+    terms, faults = terms_of(context.losses, where)
     if not faults and not teaching.label_weight and not any(term.weight for term in terms):
         faults.append(InputError("every weight is zero: there is nothing to learn", where=where))
-    if teaching.losses and not teachers:
+    if context.losses and not teachers:
         hint = "add one under [[teachers]], or set losses = [] to train with labels only"
         faults.append(InputError("there is no teacher", where=where, hint=hint))
     faults += task_faults(terms, teaching.label_smoothing, data, where)
@@ -91,5 +91,5 @@ def identity_of(teachers: Sequence[Teacher]) -> str:
 
 def _terms(student: nn.Module, context: Context) -> list[Term]:
     """The losses with a non-zero weight, each with its layers."""
-    terms = terms_of(context.teaching.losses, context.where)[0]
+    terms = terms_of(context.losses, context.where)[0]
     return paired([term for term in terms if term.weight], student, context.teachers)

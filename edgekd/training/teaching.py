@@ -46,6 +46,8 @@ class Teaching(Training):
     that `network` names. The softened probabilities of several teachers are averaged by their
     weights before a loss on logits sees them.
 
+    Without `losses` it is the loss that the task names: `Context.losses`.
+
     A number in a loss's table, its weight and `label_weight` may be a schedule's table (which is
     kept as `label_schedule`). `sample_weights` gives more weight to samples of rare classes, or to
     those on which teacher and student disagree. With `calibrate_teachers` each teacher's logits
@@ -56,7 +58,7 @@ class Teaching(Training):
     label_schedule: dict[str, Any] | None = None
     sample_weights: SampleWeights = "equal"
     calibrate_teachers: bool = False
-    losses: tuple[dict[str, Any], ...] = ({"name": "kl", "weight": 0.9, "temperature": 4.0},)
+    losses: tuple[dict[str, Any], ...] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from edgekd.data.samples import Data, Samples
 from edgekd.data.tasks import NO_LABEL, Task
 from edgekd.data.tasks.ctc import CTC
+from edgekd.data.tasks.own import own
 from edgekd.data.tasks.regression import Regression
 from edgekd.data.tasks.segmentation import Segmentation
 from edgekd.data.tasks.tokens import Tokens
@@ -128,6 +129,34 @@ def test_a_student_of_another_view_learns_from_what_its_teacher_sees(tmp_path):
 def test_what_has_no_meaning_for_a_task_is_refused(task, y, losses, more, fault):
     found = faults(task, y, Net(0), losses, **more)
     assert any(fault in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("task", "y", "names"),
+    [
+        (Segmentation(), torch.zeros(4, 4, 4).long(), ["kl"]),
+        (Regression(), torch.rand(4, 3, 4, 4), ["regression"]),
+        (own(torch.dist), torch.zeros(4).long(), ["kl"]),
+        (own(torch.dist), torch.rand(4), ["regression"]),
+    ],
+)
+def test_a_stage_without_losses_has_those_of_its_task(task, y, names):
+    found = context(Teaching(), data=data(task, y)).losses
+    assert [table["name"] for table in found] == names
+    assert context(Teaching(losses=()), data=data(task, y)).losses == ()
+
+
+def test_a_network_of_real_numbers_learns_from_its_teacher_by_default(tmp_path):
+    torch.manual_seed(1)
+    big, student = Net(0), Net(9)
+    x = torch.rand(64, 1, 4, 4)
+    given = data(Regression(), big(x).detach(), x)
+    teaching = Teaching(label_weight=0.0, epochs=30, batch_size=16, learning_rate=0.1)
+    learning = context(teaching, data=given, teachers=[teacher(big)], work=tmp_path)
+    assert check_teaching(student, learning) == []
+    before = F.mse_loss(student(x), big(x)).item()
+    teach(student, learning)
+    assert F.mse_loss(student(x), big(x)).item() < before / 10
 
 
 def test_a_loss_that_reads_labels_is_refused_where_rows_have_none():

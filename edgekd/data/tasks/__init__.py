@@ -13,7 +13,7 @@ A network returns a tensor (B, ...) or a tree of them, of which the task reads i
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -28,6 +28,9 @@ from edgekd.values.tree import Tree, as_float, leaf
 
 Run = Callable[[Tensor], Tensor]
 """A deployed file or a module as a function: inputs (B, ...) to outputs (B, ...)."""
+
+VALUES: Sequence[Mapping[str, Any]] = ({"name": "regression", "weight": 0.9},)
+"""The default losses where outputs are not the logits of one class each: their squared error."""
 
 NO_LABEL = -1
 """A missing target: an unlabelled pixel, the padding of a shorter sequence."""
@@ -106,6 +109,10 @@ class Task(ABC):
     def row_labels(self, y: Tensor) -> Tensor | None:
         """(R,) the class of each of `rows`, `NO_LABEL` for none; None if rows have no labels."""
         return None
+
+    def soft_losses(self, y: Tensor) -> Sequence[Mapping[str, Any]]:
+        """The tables of the losses between student and teacher for a stage that names none."""
+        return ({"name": "kl", "weight": 0.9, "temperature": 4.0},) if self.has_rows else VALUES
 
     def agreement(self, outputs: Tensor, others: Tensor) -> Tensor:
         """(B,) how far each sample's outputs agree with another network's, 0 to 1."""

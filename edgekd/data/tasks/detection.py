@@ -1,7 +1,8 @@
 """Boxes with classes, by a grid of cells."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -71,6 +72,11 @@ class Detection(Task):
         )
         classes[image, row, column] = targets[:, 0].long()
         return present, boxes, classes
+
+    def soft_losses(self, y: Tensor) -> Sequence[Mapping[str, Any]]:
+        """The teacher's scores and boxes."""
+        names = ("detection-scores", "detection-localization")
+        return tuple({"name": name, "weight": 0.5} for name in names)
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Each image's F1; 1 where there is nothing and nothing is found."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.data.tasks import Task
+from edgekd.data.tasks import VALUES, Task
 from edgekd.errors import EdgekdError, InputError, MissingPackage, summary_of
 from edgekd.factories import find_callable
 from edgekd.installed import has_module, import_torchvision
@@ -120,6 +120,11 @@ class Own(Task):
         if not isinstance(outputs, Tensor) or outputs.dim() < 2:
             return None
         return outputs.movedim(1, -1).flatten(0, -2)
+
+    def soft_losses(self, y: Tensor) -> Sequence[Mapping[str, Any]]:
+        """`kl` where the targets are integers, which stand for classes; the squared error of the
+        outputs otherwise."""
+        return VALUES if y.is_floating_point() else super().soft_losses(y)
 
     def classes_in(self, y: Tensor) -> int:
         """0: there are none to count."""

@@ -70,7 +70,7 @@ class Distill(TrainingStage):
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         scheme, learning = self._scheme("distill"), self.learning(context, "distill")
         taught = scheme.teach(copy.deepcopy(candidate.module), learning)
-        losses = self.teaching.losses
+        losses = learning.losses
         names = ", ".join(str(table["name"]) for table in losses) or "labels only"
         names = names if scheme.reads_losses else "its own loss"
         how = "" if self.name == "offline" else f" by {self.name}"

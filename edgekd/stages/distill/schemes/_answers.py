@@ -22,7 +22,7 @@ class Comparison(nn.Module):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
-        terms, _ = terms_of(context.teaching.losses, context.where)
+        terms, _ = terms_of(context.losses, context.where)
         self.terms: Sequence[Term] = [term for term in terms if term.weight]
         self.label_schedule = context.teaching.make_label_schedule()
         parts: list[nn.Module] = [term.learned for term in self.terms]

@@ -10,7 +10,7 @@ from edgekd.training.terms import Term, terms_of
 
 def answer_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """Faults for losses that can't be built or that read layers, or for a missing loss."""
-    terms, faults = terms_of(context.teaching.losses, context.where)
+    terms, faults = terms_of(context.losses, context.where)
     faults += weighting_faults(context, scheme)
     faults += [fault for term in terms for fault in _beyond_answers(term, scheme)]
     if not faults and not any(term.weight for term in terms):
@@ -22,7 +22,7 @@ def answer_faults(context: Context, scheme: str) -> list[EdgekdError]:
 
 def layer_faults(context: Context, scheme: str) -> list[EdgekdError]:
     """Faults for losses that read more than logits when the teacher's layers are not available."""
-    terms, _ = terms_of(context.teaching.losses, context.where)
+    terms, _ = terms_of(context.losses, context.where)
     return [fault for term in terms for fault in _beyond_answers(term, scheme)]
 
 

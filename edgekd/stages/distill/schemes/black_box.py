@@ -42,7 +42,7 @@ class BlackBox(Scheme):
             return answer_faults(context, "black-box") or check_teaching(student, context)
         faults = class_faults(context, "black-box with labels")
         faults += weighting_faults(context, "black-box with labels", "label_schedule")
-        if "losses" in context.teaching.model_fields_set and context.teaching.losses:
+        if context.teaching.losses:
             message = (
                 "labels have no logits to compare: the loss is the cross-entropy with the labels"
             )

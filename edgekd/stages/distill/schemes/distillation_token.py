@@ -56,7 +56,7 @@ arguments = { size = 8, channels = 1, patch = 2 }
 
     def _hard_faults(self, context: Context) -> list[EdgekdError]:
         faults = weighting_faults(context, "distillation-token with hard targets", "label_schedule")
-        if "losses" in context.teaching.model_fields_set and context.teaching.losses:
+        if context.teaching.losses:
             message = "hard targets are classes: the loss is the cross-entropy with them"
             hint = 'set losses = [], or scheme.targets = "soft"'
             faults.append(InputError(message, where=f"{context.where}: losses", hint=hint))
