@@ -21,6 +21,7 @@ from edgekd.registry import (
     SCHEDULES,
     SCHEMES,
     SOURCES,
+    SPACES,
     STAGES,
     TASKS,
     Entry,
@@ -38,6 +39,7 @@ KINDS = {
         CRITERIA,
         TASKS,
         DIAGNOSTICS,
+        SPACES,
     )
 }
 

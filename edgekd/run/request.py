@@ -3,6 +3,7 @@
 # code-key: presents
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -143,6 +144,22 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _recipe(model: Model | None, asked: Asked, collect: Collector) -> Recipe:
+    parts = recipe_parts(model, asked, collect)
+    return recipe_from(parts.table, parts.folder, parts.where, parts.objects)
+
+
+@dataclass(frozen=True)
+class RecipeParts:
+    """A recipe's table before it is checked, the folder that its paths start from, what errors
+    call it, and the objects that it was given in Python."""
+
+    table: dict[str, Any]
+    folder: Path
+    where: str
+    objects: dict[str, Any] = field(default_factory=dict)
+
+
+def recipe_parts(model: Model | None, asked: Asked, collect: Collector) -> RecipeParts:
     """The recipe on disk, or one built from the arguments; objects are kept beside its tables."""
     objects: dict[str, Any] = {}
     path = _recipe_path(model)
@@ -164,7 +181,7 @@ def _recipe(model: Model | None, asked: Asked, collect: Collector) -> Recipe:
         table["stages"] = [_stage(stage) for stage in stages]
     for key, value in _settings(asked.get("settings", {}), collect).items():
         override(table, key, value)
-    return recipe_from(table, folder, where, objects)
+    return RecipeParts(table, folder, where, objects)
 
 
 def _recipe_path(model: Model | None) -> Path | None:

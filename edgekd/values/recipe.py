@@ -12,6 +12,7 @@ from edgekd.errors import InputError, nearest
 from edgekd.package import package_folder
 from edgekd.store import key_of, read_errors, write_beside
 from edgekd.values.preprocess import NO_STEPS, Preprocess
+from edgekd.values.ranges import refuse_ranges
 from edgekd.values.tables import Value, parse, read_toml
 
 LARGEST_SEED = 2**32 - 1
@@ -205,6 +206,7 @@ def recipe_from(
 ) -> Recipe:
     """A recipe from its table, checked. Its paths are relative to `folder`; `objects` are
     modules and datasets by their key (`model`, `student`, `teachers.1`, `data`)."""
+    refuse_ranges(table, where)
     recipe = parse(Recipe, table, where)
     recipe._folder = folder
     given = objects or {}
