@@ -3,15 +3,17 @@
 Parity holds a file against the graph that it was made of, so a wrong graph would pass it.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from edgekd.data.samples import Samples
 from edgekd.errors import InputError, ToolError
 from edgekd.network.evaluation import evaluating, predict
 from edgekd.network.fx_names import layer_of, module_paths
-from edgekd.values.tree import Tree, count, leaves, mapped, rows
+from edgekd.values.tree import Tree, chunks, count, leaves, mapped, rows
 
 TOLERANCE = 1e-4
 """Of the largest output: float sums in another order differ by some 1e-6."""
@@ -19,51 +21,82 @@ TOLERANCE = 1e-4
 _SMALLEST = 1e-3
 """The largest output is taken to be at least this large: smaller ones are as good as zero."""
 
+_BATCH = 256
+
 _LOOKED_AT = 4
 """Samples on which the layers are compared."""
 
 
 def check_exported(
-    graph: fx.GraphModule, module: nn.Module, samples: Tree, where: str = "quantize"
+    graph: fx.GraphModule, module: nn.Module, samples: Samples | Tree, where: str = "quantize"
 ) -> None:
-    """Compare an exported float graph with its module on samples (N, ...).
+    """Compare an exported float graph with its module on samples (N, ...), a batch at a time.
 
     Raises `ToolError` with the first layer that differs, and `InputError` for a module whose
     outputs differ each time.
     """
-    if not count(samples):
+    worst = _compared(module, graph, samples)
+    if worst is None or worst.within:
         return
-    expected = leaves(predict(module, samples))
-    output, differences, allowed = _worst(expected, leaves(predict(graph, samples)))
-    if float(differences.max()) <= allowed:
-        return
-    _, again, allowed_again = _worst(expected, leaves(predict(module, samples)))
-    if float(again.max()) > allowed_again:
+    again = _compared(module, module, samples)
+    if again is not None and not again.within:
         raise InputError(
             "the network gives different outputs each time it runs, even in eval mode",
             where=where,
             hint="forward() must not draw random numbers where self.training is False",
         )
-    worst = int(differences.argmax())
-    start = max(0, min(worst, count(samples) - _LOOKED_AT))
-    layer = first_wrong_layer(graph, module, rows(samples, slice(start, start + _LOOKED_AT)))
-    which = "outputs differ" if len(expected) == 1 else f"values of output {output} differ"
+    layer = first_wrong_layer(graph, module, worst.inputs)
+    which = "outputs differ" if worst.alone else f"values of output {worst.output} differ"
     raise ToolError(
         f"the exported graph differs from the network {layer}: the {which} "
-        f"by {float(differences.max()):.3g} where {allowed:.3g} is allowed",
+        f"by {worst.difference:.3g} where {worst.allowed:.3g} is allowed",
         where=where,
         hint="this is a fault of the conversion, not of the training: please report the layer",
     )
 
 
-def _worst(expected: list[Tensor], found: list[Tensor]) -> tuple[int, Tensor, float]:
-    """The output that is furthest beyond what is allowed: its number, its differences (N,) and
-    what is allowed."""
-    compared = [
-        (number, _differences(mine, theirs), _allowed(mine))
-        for number, (mine, theirs) in enumerate(zip(expected, found, strict=True))
-    ]
-    return max(compared, key=lambda entry: float(entry[1].max()) / entry[2])
+@dataclass(eq=False)
+class _Worst:
+    """One output on all samples: its largest difference, its largest value, and the inputs around
+    the sample that differs most. `alone` is whether it is the only output."""
+
+    output: int
+    alone: bool
+    inputs: Tree
+    difference: float = -1.0
+    largest: float = _SMALLEST
+
+    @property
+    def allowed(self) -> float:
+        return TOLERANCE * self.largest
+
+    @property
+    def within(self) -> bool:
+        return self.difference <= self.allowed
+
+    def add(self, expected: Tensor, found: Tensor, x: Tree) -> None:
+        """Take a batch in."""
+        self.largest = max(self.largest, _allowed(expected) / TOLERANCE)
+        differences = _differences(expected, found)
+        if float(differences.max()) <= self.difference:
+            return
+        self.difference = float(differences.max())
+        start = max(0, min(int(differences.argmax()), len(differences) - _LOOKED_AT))
+        self.inputs = rows(x, slice(start, start + _LOOKED_AT))
+
+
+def _compared(module: nn.Module, other: nn.Module, samples: Samples | Tree) -> _Worst | None:
+    """The output that is furthest beyond what is allowed; None without samples."""
+    worst: list[_Worst] = []
+    held = samples.inputs.chunks(_BATCH) if isinstance(samples, Samples) else chunks(samples, _BATCH)
+    for x in held:
+        if not count(x):
+            continue
+        expected, found = leaves(predict(module, x)), leaves(predict(other, x))
+        worst = worst or [_Worst(number, len(expected) == 1, x) for number in range(len(expected))]
+        for each, mine, theirs in zip(worst, expected, found, strict=True):
+            each.add(mine, theirs, x)
+    return max(worst, key=lambda each: each.difference / each.allowed, default=None)
 
 
 def _differences(expected: Tensor, found: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Prints how many networks each check saw, which it refused with which words, and 
 """
 
 import argparse
+import json
 import re
 import sys
 import time
@@ -48,15 +49,15 @@ class Table:
 
     tried: Counter[str] = field(default_factory=Counter)
     refused: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    drift: Counter[str] = field(default_factory=Counter)
+    rounding: Counter[str] = field(default_factory=Counter)
     wrong: list[tuple[str, int, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{'check':<10}{'networks':>9}{'refused':>9}{'drift':>7}{'wrong':>7}"]
+        lines = [f"{'check':<10}{'networks':>9}{'refused':>9}{'rounding':>10}{'wrong':>7}"]
         for name, count in self.tried.items():
             wrong = sum(check == name for check, _, _ in self.wrong)
-            refused, drift = self.refused[name].total(), self.drift[name]
-            lines.append(f"{name:<10}{count:>9}{refused:>9}{drift:>7}{wrong:>7}")
+            refused, rounding = self.refused[name].total(), self.rounding[name]
+            lines.append(f"{name:<10}{count:>9}{refused:>9}{rounding:>10}{wrong:>7}")
         for name, words in self.refused.items():
             lines += [f"{name} refused {count}: {text}" for text, count in words.most_common()]
         lines += [f"{check} wrong, seed {seed}: {text}" for check, seed, text in self.wrong]
@@ -64,13 +65,13 @@ class Table:
 
 
 def outcome(check: Check, case: Case) -> tuple[str, str]:
-    """ "right", "refused", "drift" or "wrong", and the words."""
+    """ "right", "refused", "rounding" or "wrong", and the words."""
     try:
         check(case)
     except InputError as error:
         return "refused", re.sub(r"'[^']*'|\d+", "..", error.message)
-    except checks.Drift as error:
-        return "drift", str(error)
+    except checks.RoundingOnly as error:
+        return "rounding", str(error)
     except checks.Wrong as error:
         return "wrong", str(error)
     except Exception as error:  # whatever goes wrong is what is looked for
@@ -80,27 +81,33 @@ def outcome(check: Check, case: Case) -> tuple[str, str]:
     return "right", ""
 
 
-def run(seeds: Iterable[int], names: Sequence[str], shrink: bool = False) -> Table:
-    """The table of the networks of these seeds."""
+def run(
+    seeds: Iterable[int], names: Sequence[str], shrink: bool = False, log: Path | None = None
+) -> Table:
+    """The table of the networks of these seeds; `log` gets a line of JSON for each."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     table = Table()
     for seed in seeds:
         case = Case(draw(seed))
+        found: dict[str, tuple[str, str]] = {}
         for name in names:
             table.tried[name] += 1
-            kind, words = outcome(CHECKS[name], case)
+            kind, words = found[name] = outcome(CHECKS[name], case)
             if kind == "refused":
                 table.refused[name][words] += 1
                 if name == "export":
                     break
-            table.drift[name] += kind == "drift"
+            table.rounding[name] += kind == "rounding"
             if kind == "wrong":
                 table.wrong.append((name, seed, words))
                 print(f"{name} wrong, seed {seed}: {words}", file=sys.stderr, flush=True)
                 if shrink:
                     small = shrunk(case.program, CHECKS[name])
                     print(small.source(), *small.steps, sep="\n", file=sys.stderr, flush=True)
+        if log:
+            with log.open("a") as file:
+                file.write(json.dumps({"seed": seed, "outcomes": found}) + "\n")
     return table
 
 
@@ -110,9 +117,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checks", nargs="+", choices=CHECKS, default=[*MAIN])
     parser.add_argument("--shrink", action="store_true", help="print each wrong one in small")
+    parser.add_argument("--log", type=Path, help="append each network's outcomes to this file")
     options = parser.parse_args()
     start = time.monotonic()
-    table = run(range(options.seed, options.seed + options.graphs), options.checks, options.shrink)
+    seeds = range(options.seed, options.seed + options.graphs)
+    table = run(seeds, options.checks, options.shrink, options.log)
     print(table)
     print(f"{options.graphs} networks in {time.monotonic() - start:.0f} s")
     sys.exit(bool(table.wrong))

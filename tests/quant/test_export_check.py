@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from edgekd.data.samples import Samples
 from edgekd.errors import InputError, ToolError
 from edgekd.models.resnet import resnet8
 from edgekd.quant.calibration import calibrate
@@ -98,16 +99,18 @@ def test_a_constant_overwritten_behind_the_layers_is_placed_there():
 
 
 def test_only_one_sample_that_differs_is_enough():
-    module, x = nn.Sequential(nn.Linear(2, 2)).eval(), torch.randn(600, 2)
+    module, x = nn.Sequential(nn.Linear(2, 2)).eval(), torch.randn(1500, 2)
     graph = export_graph(module, x[:1])
     with torch.no_grad():
         weight = constant_of(graph, _layer(graph, "0").args[1])
         weight[0, 0] += 1e-3
     x[:, 0] = 0.0
-    check_exported(graph, module, x)
-    x[599, 0] = 1e3
-    with pytest.raises(ToolError, match="at layer '0'"):
-        check_exported(graph, module, x)
+    y = torch.zeros(1500, dtype=torch.int64)
+    check_exported(graph, module, Samples(x, y))
+    x[1400, 0] = 1e3
+    for samples in (x, Samples(x, y)):
+        with pytest.raises(ToolError, match="at layer '0'"):
+            check_exported(graph, module, samples)
 
 
 class Noisy(nn.Module):
