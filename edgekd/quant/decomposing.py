@@ -8,7 +8,8 @@ Each rewrite computes the same function in float, up to the order of sums:
 - a transposed convolution: a convolution to stride^2 times the channels and a pixel shuffle (Shi et
   al. 2016, "Is the deconvolution layer the same as a convolutional layer?");
 - a linear layer of sequences: a layer of rows, which has a bias in integers, between two reshapes;
-- scaled dot-product attention: its products and its softmax.
+- scaled dot-product attention: its products and its softmax;
+- a softmax over one value: x * 0 + 1.
 """
 
 import math
@@ -111,8 +112,15 @@ def _only_clamp(node: fx.Node) -> fx.Node | None:
     return user if user is not None and user.target in ops.FUSED else None
 
 
-def _softmax(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """`_softmax` stands for a softmax on a grid of its own, chosen by `prepare_graph` alone."""
+def _softmax(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """`_softmax` stands for a softmax on a grid of its own, chosen by `prepare_graph` alone. Over
+    one value it is 1, for which ONNX Runtime's integer kernel (1.31) gives 0."""
+    axis: Any = node.args[1]
+    if node.meta["val"].shape[axis] == 1:
+        nothing = insert_call(graph, aten.mul.Tensor, (node.args[0], 0.0), node)
+        return insert_call(graph, aten.add.Tensor, (nothing, 1.0), node)
+    if node.target is aten.softmax.int:
+        return None
     return insert_call(graph, aten.softmax.int, node.args[:2], node)
 
 
@@ -149,6 +157,7 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     turned = insert_call(graph, aten.transpose.int, (k, -2, -1), node)
     scores = insert_call(graph, aten.matmul.default, (scaled, turned), node)
     weights = insert_call(graph, aten.softmax.int, (scores, -1), node)
+    weights = _softmax(graph, weights) or weights
     return insert_call(graph, aten.matmul.default, (weights, v), node)
 
 
@@ -165,5 +174,6 @@ _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.linear.default: _linear,
     aten.index.Tensor: _index,
     aten._softmax.default: _softmax,
+    aten.softmax.int: _softmax,
     aten.scaled_dot_product_attention.default: _attention,
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.data.samples import Samples
-from edgekd.errors import InputError, ToolError
+from edgekd.errors import InputError, ToolError, first_line
 from edgekd.network.evaluation import evaluating, predict
 from edgekd.network.fx_names import layer_of, module_paths
 from edgekd.values.tree import Tree, chunks, count, leaves, mapped, rows
@@ -35,10 +35,10 @@ def check_exported(
     Raises `ToolError` with the first layer that differs, and `InputError` for a module whose
     outputs differ each time.
     """
-    worst = _compared(module, graph, samples)
+    worst = _compared(module, graph, samples, where)
     if worst is None or worst.within:
         return
-    again = _compared(module, module, samples)
+    again = _compared(module, module, samples, where)
     if again is not None and not again.within:
         raise InputError(
             "the network gives different outputs each time it runs, even in eval mode",
@@ -85,14 +85,30 @@ class _Worst:
         self.inputs = rows(x, slice(start, start + _LOOKED_AT))
 
 
-def _compared(module: nn.Module, other: nn.Module, samples: Samples | Tree) -> _Worst | None:
+def _predicted(graph: nn.Module, x: Tree, where: str) -> Tree:
+    try:
+        return predict(graph, x)
+    except Exception as error:  # an operator that the exporter made for one batch size
+        raise InputError(
+            f"the exported graph does not run on {count(x)} samples: {first_line(error)}",
+            where=where,
+            hint="forward() must not fix the batch size, nor work in place on a view of an unusual "
+            "kind, such as unfold()",
+        ) from error
+
+
+def _compared(
+    module: nn.Module, other: nn.Module, samples: Samples | Tree, where: str
+) -> _Worst | None:
     """The output that is furthest beyond what is allowed; None without samples."""
     worst: list[_Worst] = []
-    held = samples.inputs.chunks(_BATCH) if isinstance(samples, Samples) else chunks(samples, _BATCH)
+    held = (
+        samples.inputs.chunks(_BATCH) if isinstance(samples, Samples) else chunks(samples, _BATCH)
+    )
     for x in held:
         if not count(x):
             continue
-        expected, found = leaves(predict(module, x)), leaves(predict(other, x))
+        expected, found = leaves(predict(module, x)), leaves(_predicted(other, x, where))
         worst = worst or [_Worst(number, len(expected) == 1, x) for number in range(len(expected))]
         for each, mine, theirs in zip(worst, expected, found, strict=True):
             each.add(mine, theirs, x)
@@ -117,19 +133,34 @@ def first_wrong_layer(graph: fx.GraphModule, module: nn.Module, x: Tree) -> str:
     """Where a graph leaves its module on samples x (N, ...): 'at layer ...' or 'after layer ...'.
 
     Every layer's last value in the graph must be the output of some layer in the module. It need
-    not be the same layer: a folded norm's output is that of the convolution before it.
+    not be the same layer: a folded norm's output is that of the convolution before it. What is
+    rewritten, such as merged branches, may match none: it is right if a value that is computed from
+    it is.
     """
     leaves = {name: part for name, part in module.named_modules() if not any(part.children())}
     outputs = _outputs_of(module, list(leaves.values()), x)
-    last = ""
+    last, judged = "", []
     for node, value in _values_of(graph, x):
         rivals = [each for each in outputs if each.shape == value.shape]
-        if layer_of(node) not in leaves or not rivals:
-            continue
-        if not any(_equal(each, value) for each in rivals):
+        if layer_of(node) in leaves and rivals:
+            judged.append((node, any(_equal(each, value) for each in rivals)))
+    excused = _sources_of([node for node, right in judged if right])
+    for node, right in judged:
+        if not right and node not in excused:
             return f"at layer '{layer_of(node)}'"
         last = layer_of(node)
     return f"after layer '{last}'" if last else "outside its layers"
+
+
+def _sources_of(nodes: list[fx.Node]) -> set[fx.Node]:
+    """Every node that these are computed from."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        fresh = [each for each in waiting.pop().all_input_nodes if each not in found]
+        found.update(fresh)
+        waiting += fresh
+    return found
 
 
 def _equal(expected: Tensor, found: Tensor) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from programs import Program
+from programs import Source
 from rounding import rounded, snr
 from torch import Tensor, fx, nn
 
@@ -49,9 +49,9 @@ class RoundingOnly(Exception):
 
 @dataclass
 class Case:
-    """A program, and what several checks need of it."""
+    """A network, and what several checks need of it."""
 
-    program: Program
+    program: Source
 
     @cached_property
     def module(self) -> nn.Module:

@@ -6,7 +6,7 @@ The network that is tested is the one whose source is printed, so a failure can 
 import linecache
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,14 @@ LARGEST = 6_000
 """Numbers in one sample of any value."""
 
 _NAMES = {"torch": torch, "nn": nn, "F": F}
+
+
+class Source(Protocol):
+    """Makes the same network and the same samples each time."""
+
+    def network(self) -> nn.Module: ...
+
+    def samples(self, count: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,22 @@
 """What pruning and low rank must leave alone: networks with dead channels, layers at full rank."""
 
+import copy
 from dataclasses import replace
 
+import torch
 from checks import Case, Wrong, outputs, require_equal
 from dead_units import with_dead_units
 from operators import NUMBERS, SMOOTH
-from programs import Program, Step
+from programs import Program, Source, Step
 from torch import nn
 
 from edgekd.network.calling import take_one_argument
 from edgekd.network.cost import parameter_count
+from edgekd.network.plain_weights import with_plain_weights
 from edgekd.stages.factorize.ranks import Option
 from edgekd.stages.factorize.sites import find_sites, replaced, spectrum_of
 from edgekd.stages.prune.channels import channel_groups, remove_channels
+from edgekd.stages.prune.groups import Slice
 
 COUNTING = ("nn.LayerNorm", "nn.GroupNorm", "nn.Softmax", "nn.BatchNorm1d")
 """Layers to which a channel of zeros still counts, or that shift it where it is not theirs."""
@@ -44,7 +48,7 @@ def _with_zeros_kept(step: Step, counting: tuple[str, ...]) -> Step:
     return replace(step, expression=expression, layer=layer)
 
 
-def _loaded(program: Program) -> nn.Module:
+def _loaded(program: Source) -> nn.Module:
     """The network as every stage gets it, which is handed copies of its inputs."""
     module = program.network()
     take_one_argument(module)
@@ -53,6 +57,7 @@ def _loaded(program: Program) -> nn.Module:
 
 def prune(case: Case) -> None:
     """Half of the channels die, and the network without them gives the same."""
+    assert isinstance(case.program, Program)
     module, example = _loaded(with_zeros_kept(case.program)), case.samples[:1]
     groups = channel_groups(module, example)
     dead, gone = with_dead_units(module, groups, 0.5)
@@ -63,6 +68,34 @@ def prune(case: Case) -> None:
         raise Wrong("pruned: nothing became smaller")
     expected = outputs(dead, case.samples)
     require_equal(outputs(smaller, case.samples), expected, "without its dead channels")
+
+
+def silenced(case: Case) -> None:
+    """The network without a third of its channels gives what the whole one does where those
+    channels and all that reads them are zero."""
+    module, example = with_plain_weights(_loaded(case.program)), case.samples[:1]
+    groups = channel_groups(module, example)
+    gone = {group.name: group.units[::3] for group in groups if group.can_go}
+    if not gone:
+        return
+    masked = copy.deepcopy(module)
+    parameters = dict(masked.named_parameters())  # a norm's statistics may stay
+    for group in groups:
+        for part in group.slices:
+            units = {number for number in range(0, len(group.units), 3) if group.name in gone}
+            if part.parameter in parameters:
+                _zero(parameters[part.parameter], part, units)
+    channels = {name: [each for unit in units for each in unit] for name, units in gone.items()}
+    smaller = remove_channels(module, example, channels, groups)
+    expected = outputs(masked, case.samples)
+    require_equal(outputs(smaller, case.samples), expected, f"without channels of {[*gone]}")
+
+
+def _zero(parameter: nn.Parameter, part: Slice, units: set[int]) -> None:
+    pairs = zip(part.indices, part.units, strict=True)
+    places = [index for index, unit in pairs if unit in units]
+    with torch.no_grad():
+        parameter.index_fill_(part.dim, torch.tensor(places, dtype=torch.long), 0.0)
 
 
 def low_rank(case: Case) -> None:

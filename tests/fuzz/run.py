@@ -33,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "onnx": checks.onnx,
     "ptq8": checks.ptq8,
     "prune": restructured.prune,
+    "silenced": restructured.silenced,
     "low rank": restructured.low_rank,
     "qat": checks.qat,
     "tflite": compiled.tflite,

@@ -19,6 +19,14 @@ FOUND = {
         Step("F.avg_pool2d({0}, 2)", (0,)),
         Step("{layer}({0})", (1,), "nn.Conv2d({c}, 4, 3, padding=1)"),
     ),
+    "a softmax over one value": (
+        "onnx",
+        (1, 7),
+        Step("{layer}({0})", (0,), "nn.Linear({n}, 4)"),
+        Step("{layer}({0})", (0,), "nn.Linear({n}, 4)"),
+        Step("torch.softmax({0} @ {1}.transpose(1, 2) / 2.0, -1)", (1, 2)),
+        Step("{0} @ {1}", (3, 0)),
+    ),
     "a linear layer over one column of pixels": (
         "tflite",
         (3, 9, 7),

@@ -113,6 +113,30 @@ def test_only_one_sample_that_differs_is_enough():
             check_exported(graph, module, samples)
 
 
+class Merged(nn.Module):
+    """Two branches that the export makes one convolution, and a layer behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(3, 4, 3, padding=1)
+        self.point, self.act, self.last = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.last(self.act(self.wide(x) + self.point(x)))
+        return output
+
+
+def test_branches_that_were_merged_are_not_blamed_for_a_fault_behind_them():
+    torch.manual_seed(0)
+    module, x = Merged().eval(), torch.randn(4, 3, 6, 6)
+    graph = export_graph(module, x[:1])
+    assert sum("conv" in str(node.target) for node in graph.graph.nodes) == 2
+    with torch.no_grad():
+        constant_of(graph, _layer(graph, "last").args[1])[0] += 0.5
+    with pytest.raises(ToolError, match="at layer 'last'"):
+        check_exported(graph, module, x)
+
+
 class Noisy(nn.Module):
     """Dropout that is always on."""
 

@@ -1,0 +1,73 @@
+"""Networks of every kind that other people write compute what they did, whatever is done to them.
+
+Each is held against the float module: the exported graph, the calibrated one within what its bits
+allow, the ONNX file, the network without a third of its channels, and the one factorized at full
+rank. What is not supported is refused.
+"""
+
+import re
+
+import pytest
+from checks import Case
+from foreign import Foreign
+from foreign_in_place import IN_PLACE, REFUSED
+from foreign_moves import MOVED
+from foreign_operands import OPERANDS
+from foreign_weights import WEIGHTS
+from run import CHECKS, outcome
+
+from edgekd.errors import InputError
+
+NETWORKS: dict[str, Foreign] = {
+    f"{kind}: {name}": network
+    for kind, networks in {
+        "weight": WEIGHTS,
+        "operand": OPERANDS,
+        "in place": IN_PLACE,
+        "moved": MOVED,
+    }.items()
+    for name, network in networks.items()
+}
+
+SHOWN = [*NETWORKS][::8]
+"""Networks that are compiled to TFLite too, which takes some seconds."""
+
+MASKED = {**WEIGHTS, **MOVED}
+
+COUNTING = {
+    "layer norm over channels", "group norm", "local response", "standardized",
+    "standardized and folded",
+}  # fmt: skip
+"""Networks in which a channel of zeros still counts for its neighbours."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_foreign_network_computes_what_it_did(name: str) -> None:
+    case = Case(NETWORKS[name])
+    for check in ("export", "ptq", "onnx"):
+        kind, words = outcome(CHECKS[check], case)
+        assert kind in ("right", "rounding"), f"{check}: {words}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MASKED)
+def test_pruning_and_full_rank_change_nothing_else(name: str) -> None:
+    case = Case(MASKED[name])
+    for check in ("low rank",) if name in COUNTING else ("silenced", "low rank"):
+        kind, words = outcome(CHECKS[check], case)
+        assert kind == "right", f"{check}: {words}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_foreign_network_computes_the_same_in_tflite(name: str) -> None:
+    kind, words = outcome(CHECKS["tflite"], Case(NETWORKS[name]))
+    assert kind in ("right", "rounding"), words
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_not_be_exported_is_refused_with_the_reason(name: str) -> None:
+    network, reason = REFUSED[name]
+    with pytest.raises(InputError, match=re.escape(reason)):
+        CHECKS["ptq"](Case(network))
