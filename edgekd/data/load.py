@@ -130,7 +130,7 @@ def _check_steps(table: DataTable, task: Task) -> None:
         )
 
 
-PLACED = ("detection", "segmentation", "keypoints")
+PLACED = ("detection", "boxes", "segmentation", "keypoints")
 """Tasks whose targets lie somewhere in the image."""
 
 
@@ -177,7 +177,8 @@ def _read(table: DataTable, folder: Path, how: How) -> Source:
     if not isinstance(made, Source):
         return read_parts(made, table.source, "data", asked, how)
     source = _prepared(made, how)
-    if asked is not None and type(asked) is not type(source.task):
+    own = asked is not None and source.task.name in asked.reads_targets_of
+    if asked is not None and type(asked) is not type(source.task) and not own:
         raise InputError(
             f"'{table.source}' has targets for {source.task.name}, not for {asked.name}",
             where="data.task",

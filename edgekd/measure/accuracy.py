@@ -16,7 +16,7 @@ from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.resampling import DRAWS, interval, means
 from edgekd.values.artifact import Artifact
 from edgekd.values.measurement import Kind, Measurement
-from edgekd.values.tree import Tree, leaves, mapped, rows
+from edgekd.values.tree import Tree, leaves, mapped
 
 WHOLE_DRAWS = 200
 """Draws of the bootstrap for a metric that is computed over all samples each time."""
@@ -104,11 +104,9 @@ def scores_of(outputs: Any, y: np.ndarray, place: str, task: Task = CLASSIFICATI
 
 def _resampled(task: Task, outputs: Tree, y: torch.Tensor, value: float) -> WholeScore:
     """The metric over all samples, and over draws of as many with replacement."""
-    random, drawn = np.random.default_rng(0), []
-    for _ in range(WHOLE_DRAWS):
-        index = torch.from_numpy(random.integers(0, len(y), len(y)))
-        drawn.append(float(task.judged(rows(outputs, index), y[index])))
-    return WholeScore(value, len(y), np.array(drawn))
+    random = np.random.default_rng(0)
+    draws = [torch.from_numpy(random.integers(0, len(y), len(y))) for _ in range(WHOLE_DRAWS)]
+    return WholeScore(value, len(y), np.array(task.redrawn(outputs, y, draws)))
 
 
 def evaluate_artifact(

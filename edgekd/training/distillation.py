@@ -22,7 +22,7 @@ from edgekd.training.fusion import Fusion
 from edgekd.training.logits import TeacherLogits
 from edgekd.training.loop import fit
 from edgekd.training.teachers import Teacher
-from edgekd.training.terms import Term, paired, terms_of
+from edgekd.training.terms import Term, paired, spread, terms_of
 
 
 def check_teaching(student: nn.Module, context: Context) -> list[EdgekdError]:
@@ -45,7 +45,7 @@ def check_teaching(student: nn.Module, context: Context) -> list[EdgekdError]:
     broken = broken or logit_faults(student, teachers if terms else (), data, where)
     if broken:
         return faults + broken
-    for term in terms:
+    for term in spread(terms, student, data.example):
         if term.reads_features and teachers:
             faults += feature_faults(term, student, teachers, data)
         elif not term.reads_features:
@@ -92,4 +92,5 @@ def identity_of(teachers: Sequence[Teacher]) -> str:
 def _terms(student: nn.Module, context: Context) -> list[Term]:
     """The losses with a non-zero weight, each with its layers."""
     terms = terms_of(context.losses, context.where)[0]
-    return paired([term for term in terms if term.weight], student, context.teachers)
+    terms = spread([term for term in terms if term.weight], student, context.data.example)
+    return paired(terms, student, context.teachers)

@@ -38,7 +38,10 @@ from edgekd.training.schedules import (
 )
 from edgekd.training.teachers import Teacher
 from edgekd.values.tables import Value, build, parse
-from edgekd.values.tree import OutputName, Tree, leaf, sample_shapes
+from edgekd.values.tree import OutputName, Tree, leaf, named_leaves, sample_shapes
+
+ALL = "all"
+"""As a loss's output: each of them."""
 
 
 class TwoOutputs(Value):
@@ -327,6 +330,35 @@ def _resolved(term: Term, asked: Pairing, student: nn.Module, teacher: nn.Module
             pairing=None,
         )
         for mine, theirs in pairs
+    ]
+
+
+def spread(terms: Sequence[Term], student: nn.Module, example: Tree) -> list[Term]:
+    """The same terms with every `output = "all"` resolved: the loss stands once for each output of
+    real numbers, with its weight divided. Networks with one output each compare that."""
+    if not any(term.output == ALL for term in terms):
+        return list(terms)
+    with evaluating(student), torch.no_grad():
+        outputs = named_leaves(student(example), "output")
+    names: list[OutputName] = [n for n, value in outputs.items() if value.is_floating_point()]
+    names = [None] if len(outputs) == 1 else names
+    return [
+        each
+        for term in terms
+        for each in (_for_each(term, names) if term.output == ALL else [term])
+    ]
+
+
+def _for_each(term: Term, names: Sequence[OutputName]) -> list[Term]:
+    return [
+        replace(
+            term,
+            loss=copy.deepcopy(term.loss),
+            output=name,
+            teacher_output=name,
+            share=term.share / len(names),
+        )
+        for name in names
     ]
 
 

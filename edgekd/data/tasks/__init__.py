@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 from edgekd.values.tables import build
-from edgekd.values.tree import Tree, as_float, leaf
+from edgekd.values.tree import Tree, as_float, leaf, rows
 
 Run = Callable[[Tensor], Tensor]
 """A deployed file or a module as a function: inputs (B, ...) to outputs (B, ...)."""
@@ -43,7 +43,8 @@ class Task(ABC):
     `output` is the output that the task reads, by name or position, if a network has several: by
     default the only one, or that called "logits". A task with `reads_all` gets the whole tree. One
     that `judges_whole` may have a metric that is not a mean over samples; one that `keeps_targets`
-    reads integers and real numbers alike.
+    reads integers and real numbers alike, and one that `reads_targets_of` other tasks has targets
+    of their form.
 
     `integer` targets count classes from 0, with `NO_LABEL` if the task allows gaps; other targets
     are real numbers. `moves` says that mirroring or shifting an image leaves its target correct,
@@ -56,6 +57,7 @@ class Task(ABC):
     reads_all: ClassVar[bool] = False
     judges_whole: ClassVar[bool] = False
     keeps_targets: ClassVar[bool] = False
+    reads_targets_of: ClassVar[tuple[str, ...]] = ()
     integer: ClassVar[bool] = True
     moves: ClassVar[bool] = False
     smooths: ClassVar[bool] = False
@@ -86,6 +88,11 @@ class Task(ABC):
     def judged(self, outputs: Any, y: Tensor) -> Tensor:
         """(B,) the scores, or one number if the metric is not a mean over samples."""
         return self.score(outputs, y)
+
+    def redrawn(self, outputs: Any, y: Tensor, draws: Sequence[Tensor]) -> list[float]:
+        """What `judged` gives for the samples at each of these positions, where it is one
+        number."""
+        return [float(self.judged(rows(outputs, draw), y[draw])) for draw in draws]
 
     @abstractmethod
     def decode(self, outputs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.data.tasks import NO_LABEL, Task, shape_fault
-from edgekd.data.tasks._boxes import overlaps, suppressed
+from edgekd.data.tasks._boxes import f1, suppressed, target_faults
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -81,7 +81,7 @@ class Detection(Task):
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Each image's F1; 1 where there is nothing and nothing is found."""
         predicted = self.decode(outputs)
-        scores = [_f1(mine, theirs) for mine, theirs in zip(predicted, y, strict=True)]
+        scores = [f1(mine, theirs) for mine, theirs in zip(predicted, y, strict=True)]
         return torch.tensor(scores, dtype=torch.float64)
 
     def decode(self, outputs: Tensor) -> Tensor:
@@ -115,22 +115,7 @@ class Detection(Task):
 
     def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
         """Targets that aren't (N, M, 5), classes out of range, boxes outside the image."""
-        if y.ndim != 3 or y.shape[2] != 5 or not y.is_floating_point():
-            message = f"targets of shape {tuple(y.shape)} in {y.dtype}"
-            wanted = "(N, M, 5): class, x, y, width, height"
-            return [InputError(message, where=where, allowed=wanted)]
-        there = y[..., 0] != NO_LABEL
-        names = y[..., 0][there]
-        faults: list[EdgekdError] = []
-        if bool(((names < 0) | (names >= classes) | (names != names.round())).any()):
-            message = "the class of a box is out of range"
-            faults.append(InputError(message, where=where, allowed=f"-1 or 0 to {classes - 1}"))
-        sizes = y[..., 1:][there]
-        if bool(((sizes < 0) | (sizes > 1) | ~sizes.isfinite()).any()):
-            message = "a box lies outside its image"
-            hint = "x, y, width and height are fractions of the image size"
-            faults.append(InputError(message, where=where, allowed="0 to 1", hint=hint))
-        return faults
+        return target_faults(y, classes, where)
 
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
@@ -141,21 +126,3 @@ class Detection(Task):
             return None
         wanted = f"({len(y)}, {5 + classes}, height, width): a box and {classes} classes per cell"
         return shape_fault(outputs, wanted, where)
-
-
-def _f1(predicted: Tensor, truth: Tensor) -> float:
-    """2 matches / (boxes found + targets): each box takes the free target it overlaps most."""
-    predicted, truth = predicted[predicted[:, 0] >= 0], truth[truth[:, 0] >= 0]
-    if not len(predicted) and not len(truth):
-        return 1.0
-    if not len(predicted) or not len(truth):
-        return 0.0
-    shares = overlaps(predicted[:, 1:], truth[:, 1:])
-    shares[predicted[:, :1] != truth[:, 0]] = 0.0
-    matches = 0
-    for row in shares:
-        best = int(row.argmax())
-        if row[best] >= 0.5:
-            matches += 1
-            shares[:, best] = 0.0
-    return 2 * matches / (len(predicted) + len(truth))

@@ -1,6 +1,5 @@
 """A task of the user's own: a loss, a metric and a decoder, each a function that a recipe names."""
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.data.tasks import VALUES, Task
+from edgekd.data.tasks._functions import (
+    Function,
+    form_of,
+    function_identity,
+    function_of,
+    loss_by,
+)
 from edgekd.errors import EdgekdError, InputError, MissingPackage, summary_of
 from edgekd.factories import find_callable
 from edgekd.installed import has_module, import_torchvision
 from edgekd.registry import TASKS
 from edgekd.values.tree import Tree, count, leaves
-
-Function = str | Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +42,7 @@ class Own(Task):
 
     def __repr__(self) -> str:
         """What results depend on: the functions with the content of their files."""
-        functions = [_identity(each) for each in (self.judge, self.teaches, self.decodes)]
+        functions = [function_identity(each) for each in (self.judge, self.teaches, self.decodes)]
         return f"Own({functions}, {sorted(self.arguments.items())}, {self.better}, {self.output})"
 
     def __eq__(self, other: object) -> bool:
@@ -59,14 +63,7 @@ class Own(Task):
 
     def label_loss(self, outputs: Any, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """The user's loss, or zero without one."""
-        if self.teaches is None:
-            return leaves(outputs)[0].sum() * 0.0
-        value = self.teaches(outputs, y)
-        if not isinstance(value, Tensor) or value.dim():
-            raise InputError(
-                f"the loss gives {_form(value)}", where="data.task: loss", allowed="a scalar tensor"
-            )
-        return value
+        return loss_by(self.teaches, outputs, y)
 
     def judged(self, outputs: Any, y: Tensor) -> Tensor:
         """(B,) scores, or one number for all samples, 1 where it is perfect."""
@@ -80,7 +77,7 @@ class Own(Task):
         found = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
         if found.dim() > 1 or (found.dim() == 1 and len(found) != len(y)):
             raise InputError(
-                f"the metric gives {_form(found)} for {len(y)} samples",
+                f"the metric gives {form_of(found)} for {len(y)} samples",
                 where="data.task: metric",
                 allowed="one number, or one for each sample",
             )
@@ -173,8 +170,8 @@ def own(
     return Own(
         judge=_metric(metric),
         title=title.rpartition(":")[2],
-        teaches=_found(loss, "loss"),
-        decodes=_found(decode, "decode"),
+        teaches=function_of(loss, "loss"),
+        decodes=function_of(decode, "decode"),
         arguments=dict(metric_arguments),
         better=better,
         output=output,
@@ -198,29 +195,6 @@ def _metric(given: Function) -> Callable[..., Any]:
     return find_callable(given, Path(), "data.task: metric")
 
 
-def _found(given: Function | None, name: str) -> Callable[..., Any] | None:
-    return find_callable(given, Path(), f"data.task: {name}") if isinstance(given, str) else given
-
-
-def _identity(function: Callable[..., Any] | None) -> str:
-    """A function's name with a hash of the file that it stands in."""
-    if function is None:
-        return "none"
-    name = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
-    try:
-        file = inspect.getsourcefile(function)
-    except TypeError:  # built in, or an object that can be called
-        file = None
-    content = Path(file).read_bytes() if file and Path(file).is_file() else b""
-    return f"{name} {hashlib.sha256(content).hexdigest()[:16]}"
-
-
 def _flat(outputs: Tree) -> Tensor:
     values = [leaf for leaf in leaves(outputs) if leaf.is_floating_point()] or leaves(outputs)
     return torch.cat([leaf.reshape(count(outputs), -1).double() for leaf in values], 1)
-
-
-def _form(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return type(value).__name__

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from edgekd.data.tasks import NO_LABEL, Task, task_of
 from edgekd.data.tasks._boxes import overlaps
+from edgekd.data.tasks.boxes import boxes
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.data.tasks.ctc import CTC, edits
 from edgekd.data.tasks.detection import Detection
@@ -65,6 +66,11 @@ PERFECT: list[tuple[Task, Tensor, Tensor]] = [
         boxes_at({(0, 1): (1, (0.5, 0.5, 0.3, 0.4))}),
         torch.tensor([[[1, 0.75, 0.25, 0.3, 0.4], [-1, 0, 0, 0, 0]]]),
     ),
+    (
+        boxes(decode=torch.clone, loss=lambda outputs, y: (outputs[..., :5] - y).square().mean()),
+        torch.tensor([[[1, 0.75, 0.25, 0.3, 0.4, 0.9]]]),
+        torch.tensor([[[1, 0.75, 0.25, 0.3, 0.4]]]),
+    ),
 ]
 IDS = [task.name for task, _, _ in PERFECT]
 
@@ -73,7 +79,7 @@ IDS = [task.name for task, _, _ in PERFECT]
 def test_right_outputs_score_one_and_agree_with_themselves(task, outputs, y):
     assert task.score(outputs, y).tolist() == [1.0] * len(y)
     assert task.agreement(outputs, outputs).tolist() == [1.0] * len(y)
-    classes = {"keypoints": 0, "regression": 0, "detection": 2, "own": 0}.get(
+    classes = {"keypoints": 0, "regression": 0, "detection": 2, "boxes": 2, "own": 0}.get(
         task.name, task.classes_in(y)
     )
     assert task.target_faults(y, classes, "here") == []

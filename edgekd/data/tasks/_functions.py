@@ -1,0 +1,54 @@
+"""Functions of the user's own that a task is made of."""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgekd.errors import InputError
+from edgekd.factories import find_callable
+from edgekd.values.tree import leaves
+
+Function = str | Callable[..., Any]
+"""`package.module:callable`, looked up beside the recipe, or a callable."""
+
+
+def function_of(given: Function | None, name: str) -> Callable[..., Any] | None:
+    """The callable that a recipe names under `data.task`."""
+    return find_callable(given, Path(), f"data.task: {name}") if isinstance(given, str) else given
+
+
+def function_identity(function: Callable[..., Any] | None) -> str:
+    """A function's name with a hash of the file that it stands in."""
+    if function is None:
+        return "none"
+    name = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:  # built in, or an object that can be called
+        file = None
+    content = Path(file).read_bytes() if file and Path(file).is_file() else b""
+    return f"{name} {hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def loss_by(function: Callable[..., Any] | None, outputs: Any, y: Any) -> Tensor:
+    """What the user's loss gives for a batch; zero without one. `InputError` for anything but a
+    scalar tensor."""
+    if function is None:
+        return leaves(outputs)[0].sum() * 0.0
+    value = function(outputs, y)
+    if not isinstance(value, Tensor) or value.dim():
+        raise InputError(
+            f"the loss gives {form_of(value)}", where="data.task: loss", allowed="a scalar tensor"
+        )
+    return value
+
+
+def form_of(value: object) -> str:
+    """A value as an error names it."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return type(value).__name__
