@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edgekd.errors import InputError
 from edgekd.factories import find_callable
-from edgekd.values.tree import leaves
+from edgekd.values.tree import leaves, mapped
 
 Function = str | Callable[..., Any]
 """`package.module:callable`, looked up beside the recipe, or a callable."""
@@ -45,6 +46,26 @@ def loss_by(function: Callable[..., Any] | None, outputs: Any, y: Any) -> Tensor
             f"the loss gives {form_of(value)}", where="data.task: loss", allowed="a scalar tensor"
         )
     return value
+
+
+def try_loss(function: Callable[..., Any] | None, outputs: Any, y: Any) -> None:
+    """Run the user's loss and its gradient once, so that what they raise is raised before training.
+    `InputError` for one that has no gradient."""
+    if function is None:
+        return
+    with torch.enable_grad():
+        given = mapped(
+            lambda x: x.detach().requires_grad_() if x.is_floating_point() else x, outputs
+        )
+        value = loss_by(function, given, y)
+        if not value.requires_grad:
+            message = "the loss has no gradient: it does not depend on the outputs"
+            hint = (
+                "compute it from the outputs with PyTorch's functions, without .item() or .detach()"
+            )
+            raise InputError(message, where="data.task: loss", hint=hint)
+        floats = [x for x in leaves(given) if x.requires_grad]
+        torch.autograd.grad(value, floats, allow_unused=True)
 
 
 def form_of(value: object) -> str:

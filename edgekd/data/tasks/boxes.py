@@ -16,6 +16,7 @@ from edgekd.data.tasks._functions import (
     function_identity,
     function_of,
     loss_by,
+    try_loss,
 )
 from edgekd.data.tasks._precision import IOUS, Matches, matches_of, mean_average_precision
 from edgekd.errors import EdgekdError, InputError, summary_of
@@ -63,6 +64,9 @@ class Boxes(Task):
     def label_loss(self, outputs: Any, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """The user's loss, or zero without one."""
         return loss_by(self.teaches, outputs, y)
+
+    def _try_loss(self, outputs: Any, y: Tensor) -> None:
+        try_loss(self.teaches, outputs, y)
 
     def soft_losses(self, y: Tensor) -> Sequence[Mapping[str, Any]]:
         """The squared error of each output."""
@@ -123,7 +127,7 @@ class Boxes(Task):
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
         """What the user's functions raise on these outputs."""
-        for name, function in (("loss", self.label_loss), ("decoder", self.judged)):
+        for name, function in (("loss", self._try_loss), ("decoder", self.judged)):
             try:
                 function(outputs, y)
             except InputError as error:

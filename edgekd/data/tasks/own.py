@@ -17,6 +17,7 @@ from edgekd.data.tasks._functions import (
     function_identity,
     function_of,
     loss_by,
+    try_loss,
 )
 from edgekd.errors import EdgekdError, InputError, MissingPackage, summary_of
 from edgekd.factories import find_callable
@@ -64,6 +65,9 @@ class Own(Task):
     def label_loss(self, outputs: Any, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """The user's loss, or zero without one."""
         return loss_by(self.teaches, outputs, y)
+
+    def _try_loss(self, outputs: Any, y: Tensor) -> None:
+        try_loss(self.teaches, outputs, y)
 
     def judged(self, outputs: Any, y: Tensor) -> Tensor:
         """(B,) scores, or one number for all samples, 1 where it is perfect."""
@@ -137,7 +141,7 @@ class Own(Task):
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
         """What the user's functions raise on these outputs."""
-        for name, function in (("loss", self.label_loss), ("metric", self.judged)):
+        for name, function in (("loss", self._try_loss), ("metric", self.judged)):
             try:
                 function(outputs, y)
             except InputError as error:

@@ -89,6 +89,21 @@ def test_the_decoder_has_to_give_boxes_with_scores():
     assert "the loss gives a tensor of shape (2, 3)" in str(fault)
 
 
+def test_a_loss_is_tried_with_its_gradient_before_training():
+    def undefined(outputs: Tensor, y: Tensor) -> Tensor:
+        return torch.nn.functional.binary_cross_entropy(outputs.sigmoid(), outputs, outputs)
+
+    def constant(outputs: Tensor, y: Tensor) -> Tensor:
+        return torch.tensor(outputs.sum().item())
+
+    outputs = torch.zeros(2, 3)
+    fault = boxes(lambda outputs: FOUND, undefined).output_fault(outputs, Y, 1, "model")
+    assert "the loss fails on the network's outputs" in str(fault)
+    assert "not differentiable with respect to argument" in str(fault)
+    fault = boxes(lambda outputs: FOUND, constant).output_fault(outputs, Y, 1, "model")
+    assert "the loss has no gradient" in str(fault)
+
+
 def test_a_recipe_names_the_functions():
     task = task_of({"name": "boxes", "decode": "torch:clone", "iou": 0.5}, "data.task")
     assert task.metric == "mAP at IoU 0.50"
