@@ -44,3 +44,14 @@ def joint_parity(outputs: Mapping[str, Parity], main: str) -> Parity:
         fault = strayed.first_difference or strayed.reason
         changes |= {"verdict": "fail", "first_difference": f"output '{failed[0]}': {fault}"}
     return parity.model_copy(update=changes)
+
+
+def with_sizes(parity: Parity, sizes: Mapping[str, Parity]) -> Parity:
+    """A parity with those at other sizes; it fails if one of them fails, and names that one's
+    fault."""
+    changes: dict[str, object] = {"sizes": dict(sizes)}
+    failed = next((name for name, each in sizes.items() if each.verdict == "fail"), None)
+    if failed and parity.verdict == "pass":
+        fault = sizes[failed].first_difference or sizes[failed].reason
+        changes |= {"verdict": "fail", "first_difference": f"at {failed}: {fault}"}
+    return parity.model_copy(update=changes)

@@ -46,7 +46,7 @@ class Parity(Value):
     sample has only one output. `reason` says why a number is None. `first_difference` names the
     first layer that differs, once `first_difference()` has looked for it. Of an artifact with
     several outputs this is the one that the task reads, `verdict` is that of all, and `outputs` has
-    each by its name.
+    each by its name. `sizes` has the parity at other sizes that the file leaves open ("length 8").
     """
 
     reference: str
@@ -67,6 +67,7 @@ class Parity(Value):
     first_difference: str = ""
     reason: str = ""
     outputs: dict[str, "Parity"] = {}
+    sizes: dict[str, "Parity"] = {}
 
 
 def compare(

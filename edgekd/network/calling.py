@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgekd.errors import InputError, nearest
+from edgekd.values.sizes import OpenSize
 from edgekd.values.tree import Tree, leaf, mapped, named_leaves
 
 Output = str | int | tuple[str, ...] | None
@@ -26,6 +27,10 @@ _OUTPUT = "_edgekd_output"
 
 _BAKED = "_edgekd_baked"
 """Where the arithmetic of preprocessing is kept that the network does by itself."""
+
+
+_OPEN = "_edgekd_open"
+"""Where the sizes of the inputs are kept that exports leave open."""
 
 
 def take_one_argument(module: nn.Module, output: Output = None) -> None:
@@ -56,6 +61,17 @@ def _forward(self: nn.Module, inputs: Tree) -> Tree:
 def bake(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
     """Make `module(inputs)` change each input first, in every copy and export of it too."""
     setattr(module, _BAKED, change)
+
+
+def leave_open(module: nn.Module, sizes: tuple[OpenSize, ...]) -> None:
+    """Have exports of the module, and of its copies, leave these sizes of its inputs open."""
+    setattr(module, _OPEN, sizes)
+
+
+def open_sizes(module: nn.Module) -> tuple[OpenSize, ...]:
+    """The sizes that exports of a module leave open."""
+    found: tuple[OpenSize, ...] = vars(module).get(_OPEN, ())
+    return found
 
 
 def _spread(module: nn.Module, inputs: Tree) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.errors import InputError, summary_of
+from edgekd.network.calling import open_sizes
 from edgekd.network.plain_weights import with_plain_weights
 from edgekd.network.recurrent import packed_layer
 from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
 from edgekd.quant.merging import merge_branches
+from edgekd.quant.open_sizes import open_dimensions
 from edgekd.quant.products import products_to_linear
 from edgekd.quant.recurrent import packed_sequence
-from edgekd.values.tree import Tree, mapped
+from edgekd.values.tree import Tree, leaves, like, mapped
 
 aten = torch.ops.aten
 
@@ -56,13 +58,16 @@ def export_graph(
     return fx.GraphModule(graph, graph.graph)
 
 
-def exported(module: nn.Module, example: Tree) -> torch.export.ExportedProgram:
+def exported(
+    module: nn.Module, example: Tree, *, fixed: bool = False
+) -> torch.export.ExportedProgram:
     """The program of a module in eval mode, for any batch size. Its one argument is the tree of
-    inputs."""
+    inputs. Sizes that the module or the graph leaves open stay so, unless `fixed`."""
     # Two samples, because the exporter takes a size of one for a constant.
     pair = mapped(lambda leaf: torch.cat([leaf[:1], leaf[:1]]), example)
     batch = torch.export.Dim("batch", min=1, max=65_536)
-    free = mapped(lambda _: {0: batch}, example)
+    others = [{}] * len(leaves(example)) if fixed else open_dimensions(module, example)
+    free = like(example, [{0: batch, **more} for more in others])
     with quiet():
         return torch.export.export(module, (pair,), dynamic_shapes=(free,))
 
@@ -107,7 +112,8 @@ def _export(module: nn.Module, example: Tree, where: str) -> torch.export.Export
         raise InputError(
             f"torch.export can't trace this model: {summary_of(error)}",
             where=where,
-            hint="forward() must not branch on tensor values or fix the batch size",
+            hint="forward() must not branch on tensor values or fix the batch size"
+            + (", nor a size under [[dynamic]]" if open_sizes(module) else ""),
         ) from error
 
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from edgekd.errors import InputError, ToolError
 from edgekd.network.programs import load_program
 from edgekd.quant.export import exported
+from edgekd.quant.open_sizes import example_size
 from edgekd.quant.rewrite import QUANTIZE  # importing it registers the operators that are stored
 from edgekd.quant.weight_only import stored_weights
 from edgekd.store import write_beside
@@ -48,7 +49,7 @@ def load_graph(path: Path) -> fx.GraphModule:
 def example_of(graph: fx.GraphModule) -> Tree:
     """Two zero samples in the structure of the graph's inputs."""
     values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
-    zeros = [torch.zeros([2, *map(int, v.shape[1:])], dtype=v.dtype) for v in values]
+    zeros = [torch.zeros([2, *map(example_size, v.shape[1:])], dtype=v.dtype) for v in values]
     codegen: Any = graph.graph._codegen
     arguments, _ = pytree.tree_unflatten(zeros, codegen.pytree_info.in_spec)
     return arguments[0]

@@ -244,7 +244,8 @@ def artifact_remarks(artifact: ArtifactReport) -> list[str]:
     missing = {one.metric: one.reason for one in artifact.budgets if one.value is None}
     missing |= {one.metric: one.reason for one in artifact.measurements if one.value is None}
     lines += _gaps({**artifact.reasons, **missing})
-    return [*lines, *tensor_lines(artifact), *parity_remarks(artifact), *artifact.notes]
+    shapes = [*tensor_lines(artifact), *size_lines(artifact)]
+    return [*lines, *shapes, *parity_remarks(artifact), *artifact.notes]
 
 
 def tensor_lines(artifact: ArtifactReport) -> list[str]:
@@ -259,6 +260,13 @@ def tensor_lines(artifact: ArtifactReport) -> list[str]:
     outputs = artifact.parity.outputs if artifact.parity else {}
     each = [f"{name} {_difference_text(parity)}" for name, parity in outputs.items()]
     return [*lines, f"parity: {', '.join(each)}"] if each else lines
+
+
+def size_lines(artifact: ArtifactReport) -> list[str]:
+    """How far a file differs at other sizes that it leaves open."""
+    sizes = artifact.parity.sizes if artifact.parity else {}
+    each = [f"{name} {_difference_text(parity)}" for name, parity in sizes.items()]
+    return [f"parity at other sizes: {', '.join(each)}"] if each else []
 
 
 def parity_remarks(artifact: ArtifactReport) -> list[str]:

@@ -15,10 +15,10 @@ from torch import fx, nn
 from edgekd.measure.accuracy import accuracy_measurement, scores_of
 from edgekd.network.cost import totals
 from edgekd.network.evaluation import predict
-from edgekd.network.load import load_network
 from edgekd.network.storage import load_module, save_module
 from edgekd.report.values import StageReport
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget
+from edgekd.run.plan.start import start_module
 from edgekd.stages import Progress
 from edgekd.store import disk_errors
 from edgekd.values.candidate import Candidate
@@ -123,7 +123,9 @@ def _load_candidate(plan: Plan, folder: Path) -> Candidate:
             from edgekd.quant.storage import load_graph
 
             return load_graph(folder / "graph.pt2")
-        skeleton = load_network(plan.start_network, plan.request.recipe.folder, "student")
+        skeleton = start_module(plan.start_network, plan.request.recipe, plan.data)
         return load_module(skeleton, folder)
 
-    return Candidate(module, plan.start.example, about["form"], tuple(about["lineage"]))
+    start = plan.start
+    lineage = tuple(about["lineage"])
+    return Candidate(module, start.example, about["form"], lineage, open=start.open)

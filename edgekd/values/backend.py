@@ -81,6 +81,7 @@ class BackendInfo(Value):
         options: what a target's `[backends.NAME]` may set; without it the backend checks the table.
         needs: what has to be installed and what the target has to have.
         stops_at_float: its accelerator maps nothing after the first layer left in float.
+        leaves_open: its files leave the sizes open that a recipe lists under [[dynamic]].
         runner: the file with which the device's agent runs `files`, where the agent itself does not
             know their runtime; `edgekd.devices.agent` says what such a file contains.
     """
@@ -92,6 +93,7 @@ class BackendInfo(Value):
     options: type[Value] | None = None
     needs: Needs = Needs()
     stops_at_float: bool = False
+    leaves_open: bool = False
     runner: Path | None = None
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from edgekd.values.sizes import OpenSize
 from edgekd.values.tree import Tree
 
 
@@ -21,7 +22,7 @@ class Candidate:
     `source` is the module, or a function that loads it when it is first needed. `example` is one
     real sample's tree of inputs with a batch of one, which the module takes as its one argument.
     `lineage` has a line for each stage that was applied. `metadata` describes the model in files
-    that can carry it.
+    that can carry it. `open` are the sizes of inputs that files leave open where they can.
     """
 
     source: nn.Module | Callable[[], nn.Module]
@@ -29,6 +30,7 @@ class Candidate:
     form: Literal["float", "fp16", "int8", "weights"] = "float"
     lineage: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    open: tuple[OpenSize, ...] = ()
 
     @property
     def is_floating(self) -> bool:

@@ -13,6 +13,7 @@ from edgekd.package import package_folder
 from edgekd.store import key_of, read_errors, write_beside
 from edgekd.values.preprocess import NO_STEPS, Preprocess
 from edgekd.values.ranges import refuse_ranges
+from edgekd.values.sizes import OpenSize
 from edgekd.values.tables import Value, parse, read_toml
 
 LARGEST_SEED = 2**32 - 1
@@ -166,13 +167,15 @@ class ReportTable(Value):
 
 
 class Recipe(Value):
-    """A whole recipe. `stages` stay tables here; the plan makes each by its `kind`."""
+    """A whole recipe. `stages` stay tables here; the plan makes each by its `kind`. `dynamic` are
+    sizes of the inputs that compiled files leave open where their runtime can."""
 
     model: Network
     student: Network | None = None
     teachers: tuple[Network, ...] = ()
     data: DataTable = DataTable()
     calibration: Calibration = Calibration()
+    dynamic: tuple[OpenSize, ...] = ()
     stages: tuple[dict[str, Any], ...] = ()
     budgets: dict[str, float] = {}
     metadata: Metadata = Metadata()

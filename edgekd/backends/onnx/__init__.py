@@ -43,6 +43,7 @@ class Onnx(Backend):
             "fp32", "fp16", "int8", "bf16", "int4", "ternary", "binary", "clustered", "mixed",
         ),
         options=OnnxOptions,
+        leaves_open=True,
         needs=Needs(
             packages=(
                 Package(name="onnx", module="onnx", purpose="the ONNX backend", extra="onnx"),

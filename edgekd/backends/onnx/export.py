@@ -29,6 +29,7 @@ from edgekd.values.artifact import (
     sha256_of,
 )
 from edgekd.values.candidate import Candidate
+from edgekd.values.sizes import OpenSize
 from edgekd.values.target import Target
 from edgekd.values.tree import Tree, leaf_names, mapped
 from edgekd.values.tree import as_float as as_float32
@@ -42,7 +43,7 @@ def export_artifact(
 ) -> Artifact:
     """Write the candidate to `path`; the file has a free batch size wherever the model has one."""
     graph, stored = _graph_for(candidate, target)
-    model = to_onnx(graph, candidate.example)
+    model = to_onnx(graph, candidate.example, candidate.open)
     store_narrow(model, stored, "backends.onnx")
     _add_steps(model, candidate)
     inputs, outputs = tensors_of(model)
@@ -111,8 +112,9 @@ def _precision(candidate: Candidate, stored: Sequence[Stored]) -> Precision:
     return cast(Precision, kinds.pop()) if len(kinds) == 1 else "mixed"
 
 
-def to_onnx(graph: nn.Module, example: Tree) -> Any:
-    """The `ModelProto` of a graph, with nothing in it that differs between two runs or machines."""
+def to_onnx(graph: nn.Module, example: Tree, sizes: Sequence[OpenSize] = ()) -> Any:
+    """The `ModelProto` of a graph, with nothing in it that differs between two runs or machines.
+    Its open dimensions are called "batch" and by the names of `sizes`."""
     import logging
 
     level = logging.getLogger("torch.onnx").level
@@ -139,6 +141,7 @@ def to_onnx(graph: nn.Module, example: Tree) -> Any:
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     _clean(model)
+    _name_dimensions(model, sizes)
     return model
 
 
@@ -200,9 +203,22 @@ def _clean(model: Any) -> None:
         tensor.doc_string = ""
     for value in (*model.graph.input, *model.graph.output):
         del value.metadata_props[:]
+
+
+def _name_dimensions(model: Any, sizes: Sequence[OpenSize]) -> None:
+    """Give the exporter's symbols (s0, s77) the names that the recipe has for them."""
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in model.graph.input}
+    names = {
+        shapes[name][place].dim_param: size.name
+        for size in sizes
+        for name, place in size.inputs.items()
+    }
+    for value in (*model.graph.input, *model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
-            if re.fullmatch(r"s\d+", dimension.dim_param):
-                dimension.dim_param = "batch"
+            if dimension.HasField("dim_param"):
+                dimension.dim_param = re.sub(
+                    r"\bs\d+\b", lambda found: names.get(found[0], "batch"), dimension.dim_param
+                )
 
 
 def _add_steps(model: Any, candidate: Candidate) -> None:

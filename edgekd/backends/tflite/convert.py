@@ -95,7 +95,7 @@ def _convert(candidate: Candidate, path: Path) -> None:
         convolve_columns(graph)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tflite-") as folder:
         program, made = Path(folder) / "graph.pt2", Path(folder) / "model.tflite"
-        torch.export.save(exported(graph, candidate.example), program)
+        torch.export.save(exported(graph, candidate.example, fixed=True), program)
         command = [sys.executable, "-m", "edgekd.quant.litert", str(program), str(made)]
         command.append(candidate.form)
         done = run_tool(command, TIME_LIMIT_S, "litert-torch", str(path))

@@ -104,7 +104,27 @@ def check_target(
             collect.faults.extend(error.faults)
     _check_precision(target, stages, collect)
     _check_fit(plan, target, collect)
+    _check_sizes(plan, target, backends, collect)
     return unusable
+
+
+def _check_sizes(
+    plan: Plan, target: Target, backends: Mapping[str, Backend | Follower], collect: Collector
+) -> None:
+    """A backend that builds for one size can't start from a file that leaves it open."""
+    if not plan.start.open:
+        return
+    for name, backend in backends.items():
+        source = backends.get(backend.info.follows)
+        if source is not None and source.info.leaves_open and not backend.info.leaves_open:
+            collect.faults.append(
+                InputError(
+                    f"{backend.info.title} builds for one size, and the files of "
+                    f"'{backend.info.follows}' would leave {plan.start.open[0].name} open",
+                    where=f"target {target.name}: backends.{name}",
+                    hint="leave out [[dynamic]], or choose other backends with --backend",
+                )
+            )
 
 
 def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector) -> None:

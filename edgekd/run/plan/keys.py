@@ -24,6 +24,7 @@ def start_key(plan: Plan) -> str:
         module_key(plan.start.module),  # its source may read files by itself, or draw weights
         [(teacher.key, teacher.weight) for teacher in plan.teachers],
         plan.data.sha256,
+        [size.model_dump(mode="json") for size in plan.start.open],
         sha256_of_tensors(plan.calibration),
     )
 

@@ -23,6 +23,7 @@ from edgekd.store import Store
 from edgekd.training.teachers import Teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
+from edgekd.values.sizes import OpenSize, described_sizes
 from edgekd.values.target import Target
 from edgekd.values.tree import Tree
 
@@ -138,11 +139,23 @@ class Plan:
             compilers = ", ".join(planned.backends)
             steps = f"compile with {compilers}, then measure" if compilers else "measure the file"
             lines.append(f"{name}: {steps}")
+            lines += [f"{name}: {line}" for line in size_lines(planned.backends, self.start.open)]
             for backend, error in planned.unusable.items():
                 lines.append(f"{name}: without {backend}: {error.message} ({error.hint})")
             for metric, limit in planned.budgets.items():
                 lines.append(f"{name}: budget {format_budget(metric, limit)}")
         return [*lines, *(f"note: {warning}" for warning in self.warnings)]
+
+
+def size_lines(backends: Mapping[str, Backend | Follower], sizes: Sequence[OpenSize]) -> list[str]:
+    """Which files leave the sizes open that the recipe lists, and which are for one size."""
+    if not sizes:
+        return []
+    free = [name for name, backend in backends.items() if backend.info.leaves_open]
+    fixed = [name for name in backends if name not in free]
+    whole = ", ".join(f"{size.name} {size.max}" for size in sizes)
+    lines = [f"{', '.join(free)}: sizes left open: {described_sizes(sizes)}"] if free else []
+    return [*lines, *([f"{', '.join(fixed)}: fixed at {whole}"] if fixed else [])]
 
 
 @dataclass(frozen=True)

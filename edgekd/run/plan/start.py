@@ -8,11 +8,12 @@ from torch import nn
 
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
-from edgekd.network.calling import bake, input_fault
+from edgekd.network.calling import bake, input_fault, leave_open, open_sizes
 from edgekd.network.load import load_network
 from edgekd.training.teachers import Teacher, load_teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
+from edgekd.values.sizes import bounded
 from edgekd.values.tree import described, rows
 
 
@@ -41,12 +42,21 @@ def start_candidate(network: Network, recipe: Recipe, data: Data) -> Candidate:
             else "give [student] a network; an ONNX or TFLite file alone is quantized with one "
             "quantize stage, method = 'calibrate'",
         )
+    module = start_module(network, recipe, data)
+    _check_outputs(module, data, where)
+    return Candidate(module, data.example, open=open_sizes(module))
+
+
+def start_module(network: Network, recipe: Recipe, data: Data) -> nn.Module:
+    """The network as the first stage gets it: with its weights, the arithmetic of preprocessing
+    that is baked into it, and the sizes that its files leave open."""
+    where = "student" if recipe.student else "model"
     with _seeded(recipe.seed):  # a student without weights starts from the seed's
         module = load_network(network, recipe.folder, where).eval()
     if data.baked is not None:
         bake(module, data.baked)
-    _check_outputs(module, data, where)
-    return Candidate(module, data.example)
+    leave_open(module, bounded(recipe.dynamic, data.example, "dynamic"))
+    return module
 
 
 def _check_outputs(module: nn.Module, data: Data, where: str) -> None:

@@ -25,6 +25,7 @@ from edgekd.network.evaluation import predict
 from edgekd.run.compiled import Compiled
 from edgekd.run.diagnosing import file_findings
 from edgekd.run.plan import Plan
+from edgekd.run.proof.open_sizes import parity_at_sizes
 from edgekd.run.proof.parity_check import parity_of
 from edgekd.run.proof.place import Place, options_for
 from edgekd.stages import Progress
@@ -95,14 +96,16 @@ def proof_of(
     form = plan.output_form if reference is None else reference
     outputs = task.main(tree_of_outputs(artifact, everything, form))
     scores = scores_of(outputs, original.y, str(artifact.path), task)
+    parity = None
+    if reference is not None:
+        parity = parity_of(target, place, each, test, everything, reference, task)
+        parity = parity_at_sizes(plan, target, place, each, parity)
     progress(f"run {artifact.path.name} on {device.name}", 1, 1)
     return Proof(
         accuracy_measurement(scores, device.name, place.kind, task.metric),
         drop_measurement(original.scores, scores, device.name, place.kind, task.metric),
         _agreement(task, outputs, original.outputs),
-        None
-        if reference is None
-        else parity_of(target, place, each, test, everything, reference, task),
+        parity,
         None if reference is None else tuple(part.numpy() for part in leaves(reference)),
         NO_REFERENCE if reference is None else "",
         (

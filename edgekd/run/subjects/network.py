@@ -8,6 +8,7 @@ from edgekd.backends import Backend
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError
 from edgekd.measure.diagnostics import Diagnostic
+from edgekd.network.calling import leave_open
 from edgekd.network.cost import layer_costs, totals
 from edgekd.report.values import ArtifactReport, LayerCost, Layers, StageReport
 from edgekd.run.compiled import Compiled
@@ -85,7 +86,8 @@ def _baseline(
     module = plan.original.module
     if module is None or plan.data.train.paired is not None or not plan.request.baseline:
         return None
-    candidate = Candidate(module, plan.start.example)
+    leave_open(module, plan.start.open)
+    candidate = Candidate(module, plan.start.example, open=plan.start.open)
     key = key_of("baseline", plan.original.key, start_key(plan))
     for name, backend in planned.backends.items():
         if isinstance(backend, Backend) and name not in failures:
