@@ -22,12 +22,14 @@ from edgekd.errors import (
     EdgekdError,
     InputError,
     MissingRuntime,
+    ToolError,
     nearest,
     raise_all,
 )
 from edgekd.formats.onnx_file import external_files
 from edgekd.formats.tflite import read_tflite
 from edgekd.measure.budgets import judge
+from edgekd.measure.layer_times import LayerTimes, layer_times, reference_of
 from edgekd.measure.measuring import measure
 from edgekd.measure.meters.external import open_meter
 from edgekd.measure.meters.latency import ratio
@@ -44,7 +46,8 @@ from edgekd.values.target import Target, load_target
 class BenchResult(Value):
     """One file's measurements. `ratio` is the baseline's latency over this file's, so 2 means twice
     as fast. `window_starts_s` and `window_medians_ms` describe the windows in which the runs were
-    timed, on the device's clock. `notes` are quality warnings and the assumptions that were made.
+    timed, on the device's clock. `layers` are the times of the operators, if wanted. `notes` are
+    quality warnings and the assumptions that were made.
     """
 
     path: Path
@@ -60,6 +63,7 @@ class BenchResult(Value):
     budgets: tuple[Judgement, ...] = ()
     baseline: bool = False
     quick: bool = False
+    layers: LayerTimes | None = None
     window_starts_s: tuple[float, ...] = ()
     window_medians_ms: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
@@ -71,7 +75,8 @@ class Wanted(Value):
     `options` override the profile's table of each runtime (threads, affinity, provider, delegate,
     scope). `shapes` are for inputs with open sizes and for TVM libraries, which do not record
     shapes, and `ranges` for the random values of inputs. `meter` is an external meter's command
-    line, and `meter_format` what it prints.
+    line, and `meter_format` what it prints. `per_layer` also times each operator, apart from the
+    latencies.
     """
 
     options: Options = {}
@@ -81,6 +86,7 @@ class Wanted(Value):
     accept: tuple[Kind, ...] = ()
     meter: str = ""
     meter_format: str = "watts"
+    per_layer: bool = False
 
 
 def bench_files(
@@ -124,6 +130,11 @@ def bench_files(
     ]
     if baseline is not None:
         results = _compared(results, samples, device)
+    if wanted.per_layer:
+        results = [
+            result.model_copy(update={"layers": _layer_times(result, each, device, baseline)})
+            for result, each in zip(results, loaded, strict=True)
+        ]
     if not wanted.budgets:
         return results
     elsewhere = arch_mismatch(device, target) if target else None
@@ -131,6 +142,19 @@ def bench_files(
         result if result.baseline else _judged(result, len(row), elsewhere, wanted)
         for result, row in zip(results, rows, strict=True)
     ]
+
+
+def _layer_times(
+    result: BenchResult, loaded: "_Loaded", device: Device, baseline: Path | None
+) -> LayerTimes:
+    """The times of a file's operators, or why there are none."""
+    artifact, reference = loaded.artifact, reference_of(loaded.artifact.path, baseline)
+    try:
+        profiled = device.profile(artifact, loaded.options, quick=result.quick)
+    except (MissingRuntime, ToolError) as error:
+        return LayerTimes(kind="unavailable", reason=error.message)
+    whole = next((row.value for row in result.measurements if row.metric == "latency_ms_p50"), None)
+    return layer_times(profiled, artifact, reference, device.kind, whole)
 
 
 def _judged(

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekd.benchmark.files import BenchResult
 from edgekd.errors import InputError
+from edgekd.report.bars import time_bars
 from edgekd.store import write_beside
 
 SUFFIXES = (".svg", ".html")
@@ -29,17 +30,26 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(results: Sequence[BenchResult], path: Path) -> None:
-    """Draw the results that have samples, as SVG or as an HTML page with the SVG inside."""
+    """Draw the results that have samples, as SVG or as an HTML page with the SVG inside.
+
+    The times of operators follow on the page, or lie in files beside the SVG."""
     check_plot(path)
     picture = draw(results)
+    bars = [
+        time_bars(result.path.name, result.layers, page=True)
+        for result in results
+        if result.layers is not None and result.layers.rows
+    ]
     if path.suffix.lower() == ".html":
         title = escape(" and ".join(result.path.name for result in results))
         picture = (
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-            f'<body style="max-width:60em;margin:auto">{picture[picture.index("<svg") :]}</body>'
-            "</html>\n"
+            f'<body style="max-width:60em;margin:auto">{picture[picture.index("<svg") :]}'
+            f"{''.join(bars)}</body></html>\n"
         )
     write_beside(path, picture)
+    for number, bar in enumerate(bars if path.suffix.lower() == ".svg" else (), 1):
+        write_beside(path.with_name(f"{path.stem}-operators-{number}.svg"), bar)
 
 
 def draw(results: Sequence[BenchResult]) -> str:

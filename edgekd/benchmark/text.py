@@ -36,7 +36,39 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
         for one in result.budgets
     ]
     static = [line for result in results for line in (*_tensors(result), _static(result))]
-    return [*lines, *_taken(results), *static, *_missing(results, columns), *notes, *judged]
+    layers = [line for result in results for line in _layers(result)]
+    lines += [*_taken(results), *static, *_missing(results, columns), *notes, *judged]
+    return [*lines, *layers]
+
+
+BAR = 24
+"""The characters of the largest share's bar."""
+
+
+def _layers(result: BenchResult) -> list[str]:
+    """A table of the file's operators in order of execution, with a bar for each share."""
+    times, name = result.layers, result.path.name
+    if times is None:
+        return []
+    if not times.rows:
+        return ["", f"{name}: no times of operators: {times.reason}"]
+    largest = max(row.share for row in times.rows) or 1.0
+    table = [("layer", "operator", times.unit, "share", "")]
+    table += [
+        (row.layer or "-", row.operator, f"{row.value:,.4g}" if times.unit == "us"
+         else f"{row.value:,.0f}", f"{100 * row.share:.1f} %",
+         "#" * round(BAR * row.share / largest))
+        for row in times.rows
+    ]  # fmt: skip
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    lines = [
+        f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
+        f"  {row[4]}".rstrip()
+        for row in table
+    ]
+    total = f"{times.total:,.4g} us" if times.unit == "us" else f"{times.total:,.0f} instructions"
+    head = f"{name} by operator: {total} in all ({times.kind}, {times.statistic} of {times.runs})"
+    return ["", head, *lines, *(f"note: {name}: {note}" for note in times.notes)]
 
 
 def _taken(results: Sequence[BenchResult]) -> list[str]:

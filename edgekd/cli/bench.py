@@ -79,6 +79,9 @@ def bench(
             help="The meter's output: watts, nvidia-smi, tegrastats or tegrastats:RAIL+RAIL."
         ),
     ] = "watts",
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Also list the time of each operator.")
+    ] = False,
     as_json: AsJson = False,
     plot: Annotated[
         Path | None, typer.Option(help="Plot the samples to this .svg or .html file.")
@@ -104,6 +107,7 @@ def bench(
     wanted = _wanted(options, shape or [], budget or [], accept or [], collect)
     ranges = [collect.attempt(parse_range, text) for text in input_range or []]
     wanted = wanted.model_copy(update={"ranges": tuple(ranges)})
+    wanted = wanted.model_copy(update={"per_layer": per_layer})
     collect.attempt(check_meter, meter, meter_format)
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:

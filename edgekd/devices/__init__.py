@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekd.devices.replies import Hello
+from edgekd.devices.replies import Hello, Profiled
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.measurement import Kind
 
@@ -105,6 +105,12 @@ class Device(Protocol):
 
         `options` is one table for all, or one for each; `scope = "end-to-end"` includes the
         conversions.
+        """
+
+    def profile(self, artifact: Artifact, options: Options, *, quick: bool) -> Profiled:
+        """The time of each operator, in order of execution.
+
+        Raises `MissingRuntime` where nothing on the device can tell.
         """
 
     def look(self, patterns: Sequence[str]) -> dict[str, str]:

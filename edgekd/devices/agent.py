@@ -135,6 +135,9 @@ class OnnxRuntime(Model):
         session_options.intra_op_num_threads = options.get("threads", 1)
         session_options.inter_op_num_threads = 1
         session_options.log_severity_level = 3
+        if options.get("profile"):
+            session_options.enable_profiling = True
+            session_options.profile_file_prefix = str(options["profile"])
         # Idle workers of one model must not spin while another model is timed.
         session_options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = ort.InferenceSession(path, session_options, providers=[provider])
@@ -300,8 +303,8 @@ class TVM(Model):
 
         self.tensor = tvm.runtime.tensor
         self.device = tvm.runtime.device(str(options.get("device", "cpu")))
-        machine = VirtualMachine(tvm.runtime.load_module(path), self.device)
-        self.main = machine[str(options.get("entry", "main"))]
+        self.machine = VirtualMachine(tvm.runtime.load_module(path), self.device)
+        self.main = self.machine[str(options.get("entry", "main"))]
         self.inputs = options["inputs"]
         self.outputs = options.get("outputs") or []
         self.notes = {"threads": os.environ["TVM_NUM_THREADS"]}
@@ -460,7 +463,8 @@ def adopt(runners: Table) -> None:
 
     Nothing else imports such a file. It has a class `Runner` with the constructor and
     the methods of `Model`, `MODULES` (names of modules, one of which it needs, may be empty) and
-    `INSTALL` (how to install one).
+    `INSTALL` (how to install one). With `BASE`, the name of a runtime known here, the class is
+    mixed into that runtime's own.
     """
     from importlib.machinery import SourceFileLoader
     from importlib.util import module_from_spec, spec_from_loader
@@ -473,7 +477,8 @@ def adopt(runners: Table) -> None:
             spec = spec_from_loader(loader.name, loader)
             module = module_from_spec(spec)  # type: ignore[arg-type]
             loader.exec_module(module)
-            kind = type("Runner", (module.Runner, Model), {})
+            base = RUNTIMES[module.BASE][0] if hasattr(module, "BASE") else Model
+            kind = type("Runner", (module.Runner, base), {})
             RUNTIMES[name] = (kind, list(module.MODULES), str(module.INSTALL))
         except Exception as error:
             message = f"the runner of {name} can't be loaded: {first_line(error)}"
@@ -494,7 +499,7 @@ def load(request: Table) -> Any:
         raise Fault("bad-model", "no such file")
     if request.get("options", {}).get("affinity"):
         keep_to(request["options"]["affinity"])
-    if name == "tvm":  # read on import of its library: the first model decides for the process
+    if name.startswith("tvm"):  # read on import: the first model decides for the process
         os.environ.setdefault("TVM_NUM_THREADS", str(request.get("options", {}).get("threads", 1)))
     try:
         import_library(name)
@@ -971,6 +976,16 @@ class Agent:
 
         return run
 
+    def profile(self, request: Table) -> Table:
+        """The operators of a model whose runner records them, after a warm-up."""
+        model = self.models[request["model"]]
+        model.feed(random_inputs(model, request.get("seed", 0)))
+        tick = self._sign_of_life(request, 1, 0.0)
+        warm_up(model.run, request["protocol"], tick)
+        whole = window(model.run, request["protocol"]["window_s"], 5)
+        runs = max(min(request["runs"], int(1e9 * request["seconds"] / median(whole))), 5)
+        return {"operators": model.operators(runs), "resolution": model.clock_ns}
+
     def memory(self, request: Table) -> Table:
         """Cold start and peak memory of one model, in a process that has loaded no other."""
         import numpy as np  # noqa: F401  (part of the baseline)
@@ -1066,7 +1081,8 @@ def loads(library: str) -> bool:
     return True
 
 
-COMMANDS = ("hello", "load", "infer", "benchmark", "memory", "look", "record", "recorded", "clock")
+COMMANDS = ("hello", "load", "infer", "benchmark", "profile", "memory", "look", "record",
+            "recorded", "clock")  # fmt: skip
 
 
 def perform(agent: Agent, line: bytes) -> Table:

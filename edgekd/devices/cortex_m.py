@@ -16,9 +16,10 @@ import numpy as np
 from edgekd.devices import Options, Samples
 from edgekd.devices.agent import Fault, from_model, to_model
 from edgekd.devices.host import open_host
-from edgekd.devices.replies import Hello, fault_of
-from edgekd.errors import InputError, ToolError, raise_all
+from edgekd.devices.replies import Hello, Profiled, ProfiledOperator, fault_of
+from edgekd.errors import InputError, MissingRuntime, ToolError, raise_all
 from edgekd.firmware import emulation, hosted
+from edgekd.firmware.call_counts import count_calls
 from edgekd.registry import DEVICES
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.measurement import Kind
@@ -98,6 +99,24 @@ class CortexM:
     ) -> list[Samples]:
         """There are no times, only the reason."""
         return [Samples((), None, None, {}, quick=quick, invalid=NO_TIMES) for _ in artifacts]
+
+    def profile(self, artifact: Artifact, options: Options, *, quick: bool) -> Profiled:
+        """The instructions of each kernel call of the C that is generated from a TFLite file.
+
+        Raises `MissingRuntime` for another file, `InputError` for one that becomes no C.
+        """
+        if artifact.format != "tflite":
+            reason = "instructions are counted for a TFLite file, from which C is generated"
+            raise MissingRuntime(reason, where=str(artifact.path))
+        counted = count_calls(artifact.path, self.cpu)
+        return Profiled(
+            operators=tuple(
+                ProfiledOperator(name=each.about, op=each.about, index=each.place,
+                                 values=each.instructions)
+                for each in counted.calls
+            ),
+            resolution=counted.resolution, unit="instructions",
+        )  # fmt: skip
 
     def close(self) -> None:
         """End this machine's agent."""

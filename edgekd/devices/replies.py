@@ -113,6 +113,25 @@ class Benchmarked(Reply):
     invalid: Words = ""
 
 
+class ProfiledOperator(Reply):
+    """One operator as its runtime names it, its number in the file (-1 where the runtime does not
+    say), and what it cost in each inference."""
+
+    name: Words
+    op: Words
+    index: int = -1
+    values: tuple[Nanoseconds, ...] = Field(min_length=1)
+
+
+class Profiled(Reply):
+    """Operators in order of execution, and the resolution of the clock that timed them. On an
+    emulated processor they are counted in instructions instead."""
+
+    operators: tuple[ProfiledOperator, ...] = Field(max_length=1 << 16)
+    resolution: Nanoseconds
+    unit: Literal["ns", "instructions"] = "ns"
+
+
 class Looked(Reply):
     """Small system files by path, each as one line."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekd.devices import Options, Recording, Samples, Scope
 from edgekd.devices.agent import Fault, rows_per_run
+from edgekd.devices.profilers import profiler_of
 from edgekd.devices.recording import AgentRecording
 from edgekd.devices.replies import (
     Benchmarked,
@@ -23,6 +24,7 @@ from edgekd.devices.replies import (
     Loaded,
     Looked,
     Output,
+    Profiled,
     checked,
     decode,
     fault_of,
@@ -47,6 +49,9 @@ QUICK = {
     "window_s": 0.1, "runs": 200, "seconds": 1.5, "limit_s": 10.0,
 }  # fmt: skip
 """The full measuring protocol, and the short one whose results are marked as quick."""
+
+PROFILED_FOR = {False: {"runs": 500, "seconds": 10.0}, True: {"runs": 100, "seconds": 1.0}}
+"""The number of inferences whose operators are timed, and the time they may take, by `quick`."""
 
 AGENT_OPTIONS = (
     "threads", "provider", "delegate", "delegate_options", "kernels", "device", "entry", "cudart",
@@ -241,6 +246,30 @@ class AgentDevice:
             samples_of(reply, which, loaded[which], colds[which], each[which], quick, scope)
             for which in range(len(artifacts))
         ]
+
+    def profile(self, artifact: Artifact, options: Options, *, quick: bool) -> Profiled:
+        source, place = profiler_of(artifact.runtime), str(artifact.path)
+        reason = self._no_times if source else f"{artifact.runtime} does not time its operators"
+        if reason or source is None:
+            raise MissingRuntime(reason, where=place)
+        self._drop()
+        pin = int(threads_of(options) == 1)
+        name = f"{artifact.runtime}-profile"
+        request = {
+            **self._request_of(artifact, options),
+            "runtime": name,
+            "runners": {name: self._transport.put(source)},
+        }
+        channel = self._transport.open_channel(pin)
+        try:
+            model = self._load(channel, request, place).model
+            asked = {
+                "command": "profile", "model": model, "protocol": QUICK if quick else FULL,
+                **PROFILED_FOR[quick],
+            }  # fmt: skip
+            return checked(Profiled, self._ask(channel, asked, place), place)
+        finally:
+            channel.close()
 
     def look(self, patterns: Sequence[str]) -> dict[str, str]:
         def ask() -> Looked:

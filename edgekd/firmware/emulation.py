@@ -77,6 +77,8 @@ class Run:
     instructions: tuple[int, ...]
     resolution: int
     stack_bytes: int
+    layers: tuple[tuple[int, ...], ...] = ()
+    """The instructions of each inference by kernel call, of an image that counts them."""
 
 
 def missing_tools() -> list[EdgekdError]:
@@ -105,12 +107,14 @@ def build(
     *,
     further: Sequence[Path] = (),
     flags: Sequence[str] = (),
+    calls: int = 0,
 ) -> Image:
     """Compile and link NAME.c (with NAME.h beside it) and its runner for the emulated board.
 
     Warnings are errors; the results are in `folder`. `further` sources and `flags` are those of
-    CMSIS-NN, if it is used. Raises `InputError` for a processor that is not emulated or a model
-    that does not fit the board, `ToolError` if a tool fails.
+    CMSIS-NN, if it is used. With `calls`, the source reports the end of each of that many kernel
+    calls to `edgekd_called`, and they are counted apart. Raises `InputError` for a processor that
+    is not emulated or a model that does not fit the board, `ToolError` if a tool fails.
     """
     board = board_of(cpu)
     model = folder / f"{source.stem}.o"
@@ -119,7 +123,7 @@ def build(
     harness = tuple(folder / f"edgekd_{name}.o" for name in ("start", "run"))
     for made in harness:
         code = BARE / f"{made.stem.removeprefix('edgekd_')}.c"
-        macros = (*_macros(source.stem), f"-I{BARE}")
+        macros = (*_macros(source.stem), f"-I{BARE}", *([f"-DCALLS={calls}"] if calls else []))
         _run((*common, "-std=gnu11", *macros, "-c", str(code), "-o", str(made)), BUILD_SECONDS)
     linked = folder / f"{source.stem}.elf"
     command = (
@@ -179,11 +183,16 @@ def run(image: Image, inputs: np.ndarray) -> Run:
         outputs = np.frombuffer((folder / "outputs").read_bytes(), np.int8)
         ticks = np.frombuffer((folder / "ticks").read_bytes(), "<u8")
         stack = int.from_bytes((folder / "stack").read_bytes(), "little")
+        counted = folder / "calls"
+        calls = np.frombuffer(counted.read_bytes(), "<u8") if counted.exists() else ticks[:0]
     if len(ticks) != len(inputs):
         raise ToolError(f"only {len(ticks)} of {len(inputs)} inferences ran", where=image.path.name)
     per_tick = 1_000_000_000 / board.clock_hz / 2**ICOUNT_SHIFT
     instructions = tuple(round(int(one) * per_tick) for one in ticks)
-    return Run(outputs.reshape(len(inputs), -1), instructions, int(np.ceil(per_tick)), stack)
+    by_call = np.rint(calls.reshape(len(inputs), -1) * per_tick).astype(int)
+    layers = tuple(tuple(row) for row in by_call.tolist()) if by_call.size else ()
+    rows = outputs.reshape(len(inputs), -1)
+    return Run(rows, instructions, int(np.ceil(per_tick)), stack, layers)
 
 
 def _run(command: Sequence[str], limit_s: float, folder: Path | None = None) -> str:

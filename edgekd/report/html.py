@@ -8,6 +8,7 @@ from typing import Any
 from edgekd.measure.parity import Parity
 from edgekd.package import package_folder
 from edgekd.report import numbers, plots
+from edgekd.report.bars import time_bars
 from edgekd.report.findings import shown
 from edgekd.report.terminal import (
     artifact_remarks,
@@ -25,7 +26,8 @@ SHOWN_LAYERS = 40
 
 @dataclass(frozen=True)
 class Figure:
-    """One plot with its caption, and the names of what could not be shown in it."""
+    """One plot with its caption, and the names of what could not be shown in it or, in a list of
+    plots that fold, of what it shows."""
 
     svg: str
     caption: str
@@ -51,6 +53,7 @@ def html(report: Report) -> str:
         most_macs=most,
         remarks=remarks(report),
         findings=list(shown(report)),
+        times=list(_times(report)),
     )
 
 
@@ -217,6 +220,16 @@ def _latencies(report: Report) -> Iterator[Figure]:
             svg = plots.latency_curves(curves, f"latency-{number}", title)
             kinds = sorted({one.kind for one in _latency_values(target)})
             yield Figure(svg, f"{target.title or target.name} ({', '.join(kinds)}).")
+
+
+def _times(report: Report) -> Iterator[Figure]:
+    """Where the time of each file goes, by operator."""
+    for target in report.targets:
+        for artifact in target.artifacts:
+            times = artifact.layer_times
+            if times is not None and times.rows:
+                name = f"{target.name}: {Path(artifact.path).name}"
+                yield Figure(time_bars(name, times, page=True), " ".join(times.notes), name)
 
 
 def _samples(artifact: ArtifactReport) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from edgekd.errors import nearest
 from edgekd.measure.diagnostics import Finding
+from edgekd.measure.layer_times import LayerTimes
 from edgekd.measure.parity import Parity
 from edgekd.values.artifact import OpPlacement, Precision, TensorInfo
 from edgekd.values.measurement import Judgement, Kind, Measurement, Verdict
@@ -190,6 +191,7 @@ class ArtifactReport(Measured):
     outputs: tuple[TensorInfo, ...] = ()
     notes: tuple[str, ...] = ()
     diagnostics: tuple[Finding, ...] = ()
+    layer_times: LayerTimes | None = None
 
 
 class BackendFailure(Value):

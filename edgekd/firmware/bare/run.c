@@ -1,6 +1,7 @@
 /* Reads inputs from the file `inputs` until it ends, writes outputs to the file `outputs`, the
    ticks of each inference to the file `ticks`, 64 bits each, and to `stack` the number of bytes of
-   stack that the inferences used: those no longer painted. */
+   stack that the inferences used: those no longer painted. With CALLS, the model reports the end of
+   each kernel call, and the ticks between them are written to the file `calls`. */
 
 #include <stdint.h>
 
@@ -63,24 +64,49 @@ static int move_all(int operation, int file, int count, const uint32_t *offsets,
     return 0;
 }
 
+#ifdef CALLS
+static uint64_t call_ticks[CALLS], last_ticks;
+
+void edgekd_called(int call)
+{
+    const uint64_t now = ticks();
+    call_ticks[call] = now - last_ticks;
+    last_ticks = ticks();
+}
+#endif
+
 int main(void)
 {
     const int inputs = open_file("inputs", 1, 6);
     const int outputs = open_file("outputs", 5, 7);
     const int times = open_file("ticks", 5, 5);
     const int stack = open_file("stack", 5, 5);
+#ifdef CALLS
+    const int calls = open_file("calls", 5, 5);
+    if (calls < 0) {
+        return 2;
+    }
+#endif
     if (inputs < 0 || outputs < 0 || times < 0 || stack < 0) {
         return 2;
     }
     paint();
     while (move_all(0x06, inputs, INPUT_COUNT, input_offsets, input_sizes) == 0) {
         const uint64_t before = ticks();
+#ifdef CALLS
+        last_ticks = before;
+#endif
         MODEL_INVOKE(arena);
         uint64_t passed = ticks() - before;
         if (move_all(0x05, outputs, OUTPUT_COUNT, output_offsets, output_sizes) != 0
             || move(0x05, times, &passed, sizeof passed) != 0) {
             return 3;
         }
+#ifdef CALLS
+        if (move(0x05, calls, call_ticks, sizeof call_ticks) != 0) {
+            return 3;
+        }
+#endif
     }
     uint32_t used = stack_bytes();
     return move(0x05, stack, &used, sizeof used);

@@ -46,6 +46,7 @@ def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
         outputs=artifact.outputs,
         notes=(*artifact.notes, *costs.notes),
         diagnostics=proof.findings,
+        layer_times=costs.layers,
         reasons=_reasons(proof),
     )
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.devices import Samples
+from edgekd.devices import Options, Samples
+from edgekd.errors import MissingRuntime, ToolError
+from edgekd.measure.layer_times import LayerTimes, layer_times, reference_of
 from edgekd.measure.measuring import measure
 from edgekd.measure.meters.latency import ratio
 from edgekd.measure.meters.quality import quality_warnings
@@ -26,6 +28,7 @@ class Costs:
 
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...] = ()
+    layers: LayerTimes | None = None
 
 
 def costs_of(
@@ -49,12 +52,13 @@ def costs_of(
         teacher = samples[0] if runnable[0].is_baseline else None
         measured = [
             Costs(
-                (*row, _times_faster(teacher, each, place)),
-                quality_warnings(each, after_work=device.name == "host")
+                (*row, _times_faster(teacher, taken, place)),
+                quality_warnings(taken, after_work=device.name == "host")
                 if device.kind == "measured"
                 else (),
+                _layers(place, artifact, table, row),
             )
-            for row, each in zip(rows, samples, strict=True)
+            for artifact, table, row, taken in zip(artifacts, options, rows, samples, strict=True)
         ]
         progress(what, 1, 1)
     taken = iter(measured)
@@ -64,6 +68,20 @@ def costs_of(
         else next(taken)
         for why in reasons
     ]
+
+
+def _layers(
+    place: Place, artifact: Artifact, options: Options, row: Sequence[Measurement]
+) -> LayerTimes | None:
+    """The times of the file's operators, briefly measured; None where nothing can tell them."""
+    device = place.device
+    try:
+        profiled = device.profile(artifact, options, quick=True)
+    except (MissingRuntime, ToolError):
+        return None
+    whole = next((each.value for each in row if each.metric == "latency_ms_p50"), None)
+    reference = reference_of(artifact.path, None)
+    return layer_times(profiled, artifact, reference, device.kind, whole)
 
 
 SEEN = 64
