@@ -8,6 +8,7 @@ import torch
 
 from edgekd.data.samples import Samples as Tensors
 from edgekd.devices import Samples
+from edgekd.errors import MissingRuntime
 from edgekd.run.proof import costs
 from edgekd.run.proof.place import Place
 from edgekd.values.measurement import Measurement
@@ -31,8 +32,15 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
         ),
     )
     why = {"m.so": "host has no tvm"}
+
+    def profile(*_: Any, **__: Any) -> Any:
+        raise MissingRuntime("nothing here times operators")
+
     return SimpleNamespace(
-        name="host", kind="measured", can_run=lambda each: why.get(each.path, "")
+        name="host",
+        kind="measured",
+        can_run=lambda each: why.get(each.path, ""),
+        profile=profile,
     )
 
 
