@@ -18,6 +18,7 @@ from edgekd.cli.inspect import inspect
 from edgekd.cli.methods import methods
 from edgekd.cli.output import print_error
 from edgekd.cli.report import report
+from edgekd.cli.search import search
 from edgekd.cli.targets import targets
 from edgekd.cli.unpack import unpack
 from edgekd.cli.verify import verify
@@ -52,7 +53,7 @@ def _options(
 
 
 for command in (
-    compress, targets, methods, doctor, init, inspect, bench, report, unpack, verify,
+    compress, search, targets, methods, doctor, init, inspect, bench, report, unpack, verify,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data, name="data")

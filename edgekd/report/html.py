@@ -40,7 +40,7 @@ def html(report: Report) -> str:
     changes = numbers.layer_changes(report.layers.before, report.layers.after)
     changes = [change for change in changes if change.macs_before or change.macs_after]
     most = max((c.macs_before or c.macs_after or 0 for c in changes), default=0)
-    return _rendered(
+    return rendered(
         TEMPLATE,
         report=report,
         artifacts=artifacts,
@@ -70,15 +70,16 @@ def compare_html(reports: Sequence[tuple[str, Report]]) -> str:
         for metric, label in (("latency", "p50 latency (ms)"), ("size", "file size (kB)"))
     ]
     best = _pareto(rows)
-    return _rendered(COMPARISON, reports=reports, rows=rows, figures=figures, best=best)
+    return rendered(COMPARISON, reports=reports, rows=rows, figures=figures, best=best)
 
 
-def _rendered(template: str, **values: Any) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """A template of this folder, or of the room that presents something else in the same style."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(package_folder() / "report"),
+        loader=FileSystemLoader([package_folder() / "report", package_folder() / "search"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -295,7 +296,7 @@ def _compared(rows: Sequence[Row], metric: str, axis: str, names: dict[int, str]
         axis,
         f"runs-{metric}",
         f"Runs: accuracy against {metric}",
-        fronts=[_front(place) for place in places.values()],
+        fronts=[front_line(place) for place in places.values()],
     )
     caption = (
         f"Accuracy against {metric}. Up and to the left is better; the lines are the Pareto "
@@ -304,7 +305,7 @@ def _compared(rows: Sequence[Row], metric: str, axis: str, names: dict[int, str]
     return Figure(svg, caption, "; ".join(missing))
 
 
-def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def front_line(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The (cost, accuracy) points that no other point beats in both, in order of cost."""
     front: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda one: (one[0], -one[1])):

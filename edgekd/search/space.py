@@ -26,9 +26,14 @@ class SearchSpace:
     family: str = ""
     first: Mapping[str, Any] = field(default_factory=dict)
 
+    def table(self, choose: Choose) -> dict[str, Any]:
+        """The recipe's table with the chosen values, not checked."""
+        table: dict[str, Any] = without_ranges(self.parts.table, choose)
+        return table
+
     def recipe(self, choose: Choose) -> Recipe:
         """The recipe with the chosen values. Raises `InputError` if it refuses them together."""
-        table = without_ranges(self.parts.table, choose)
+        table = self.table(choose)
         return recipe_from(table, self.parts.folder, self.parts.where, self.parts.objects)
 
     def recipe_of(self, parameters: Mapping[str, Scalar]) -> Recipe:

@@ -45,7 +45,7 @@ def _make_plan(request: Request) -> Plan:
         collect.attempt(typed_stage, number, table) for number, table in enumerate(recipe.stages, 1)
     ]
     check_order([stage for stage in stages if stage], collect)
-    collect.faults.extend(_budget_faults(request))
+    collect.faults.extend(budget_faults(request))
     collect.attempt(licence_text, recipe)
     collect.attempt(report_key, recipe)
     if data:
@@ -95,7 +95,7 @@ def _make_plan(request: Request) -> Plan:
     return replace(plan, targets=tuple(planned), warnings=warned)
 
 
-def _budget_faults(request: Request) -> list[EdgekdError]:
+def budget_faults(request: Request) -> list[EdgekdError]:
     """Faults in each budget table by itself, since merging lets a later budget hide an earlier
     one, and in the merged budgets of each target."""
     faults = [

@@ -24,6 +24,7 @@ from edgekd.training.teachers import Teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
 from edgekd.values.sizes import OpenSize, described_sizes
+from edgekd.values.tables import Value
 from edgekd.values.target import Target
 from edgekd.values.tree import Tree
 
@@ -66,10 +67,20 @@ class PlannedStage:
     cached: bool
 
 
+class ExpectedFile(Value):
+    """A file as the plan compiled it before any training: its format and size, and the bytes that
+    its tensors take at least while it runs (None if nothing tells)."""
+
+    format: str
+    bytes: int
+    planned_bytes: int | None = None
+
+
 @dataclass(frozen=True)
 class PlannedTarget:
     """The plan for one target. `key` covers everything that its checks depend on. `unusable` are
-    the target's backends that can't be used here, with the reasons."""
+    the target's backends that can't be used here, with the reasons; `expected` are the files of
+    the others, before training."""
 
     target: Target
     stages: tuple[PlannedStage, ...]
@@ -77,6 +88,7 @@ class PlannedTarget:
     budgets: dict[str, float]
     key: str = ""
     unusable: dict[str, EdgekdError] = field(default_factory=dict)
+    expected: tuple[ExpectedFile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ compiles the result. That takes seconds, where training may take hours.
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,14 @@ from torch import Tensor
 
 from edgekd.backends import Backend, Follower
 from edgekd.devices.opening import open_device
-from edgekd.errors import Collector, EdgekdError, unexpected_error
+from edgekd.errors import Collector, EdgekdError, InputError, unexpected_error
+from edgekd.formats.arena import planned_arena
+from edgekd.formats.onnx_file import read_onnx
+from edgekd.formats.tflite import read_tflite
 from edgekd.measure.inference import arrays_of
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
+from edgekd.run.plan.planned import ExpectedFile
 from edgekd.stages import Context, Stage
 from edgekd.values.artifact import Artifact
 from edgekd.values.backend_lookup import backend_info, not_run
@@ -94,8 +98,9 @@ def _few_samples(context: Context, work: Path) -> Context:
 
 def rehearse_backends(
     rehearsed: Rehearsed, target: Target, backends: Mapping[str, Backend | Follower]
-) -> dict[str, EdgekdError]:
-    """The errors of the backends that can't compile the network, by backend."""
+) -> tuple[dict[str, EdgekdError], tuple[ExpectedFile, ...]]:
+    """The errors of the backends that can't compile the network, by backend, and the files that
+    the others compiled."""
     errors: dict[str, EdgekdError] = {}
     made: list[Artifact] = []
     arrays = arrays_of(rehearsed.candidate.example)
@@ -112,7 +117,17 @@ def rehearse_backends(
                 errors[name] = error
             except Exception as error:
                 errors[name] = unexpected_error(error, f"backends.{name}", f"the backend '{name}'")
-    return errors
+        return errors, tuple(_expected(artifact) for artifact in made)
+
+
+def _expected(artifact: Artifact) -> ExpectedFile:
+    """A file's size, and the memory that its tensors take at least."""
+    planned = None
+    if artifact.format in ("onnx", "tflite"):
+        with suppress(InputError):
+            read = read_onnx if artifact.format == "onnx" else read_tflite
+            planned = planned_arena(read(artifact.path))[0]
+    return ExpectedFile(format=artifact.format, bytes=artifact.bytes, planned_bytes=planned)
 
 
 def _compiled(

@@ -1,6 +1,9 @@
 """Plans one target: its stages, backends and budgets."""
 
+import json
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from edgekd.backends import Backend, Follower
 from edgekd.errors import Collector, EdgekdError, MissingTool
@@ -10,7 +13,7 @@ from edgekd.network.identity import structure_key
 from edgekd.registry import BACKENDS
 from edgekd.run.plan.checks import check_target
 from edgekd.run.plan.keys import stage_key, start_key
-from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, Request
+from edgekd.run.plan.planned import ExpectedFile, Plan, PlannedStage, PlannedTarget, Request
 from edgekd.run.plan.rehearsal import rehearse_backends, rehearse_stages
 from edgekd.stages import Context, Stage
 from edgekd.store import Store, code_key, key_of
@@ -24,6 +27,9 @@ REHEARSED = "rehearsal"
 PASSED = "plan"
 """The store's entry for passed checks, which are slow because they export the network."""
 
+
+EXPECTED = "expected.json"
+"""The file in both entries with what was compiled."""
 
 Backends = dict[str, Backend | Follower]
 
@@ -43,11 +49,16 @@ def planned_target(
     unusable = _missing(made)
     backends = _usable(made, unusable)
     key = key_of(key, target.model_dump(mode="json"), list(backends), tool_versions())
-    if plan.store.find(PASSED, key) is None:
+    expected: tuple[ExpectedFile, ...] = ()
+    passed = plan.store.find(PASSED, key)
+    if passed is not None:
+        expected = _read_expected(passed)
+    else:
         refused = check_target(plan, target, context, stages, backends, collect)
         if not collect.faults:
             left = {name: each for name, each in backends.items() if name not in refused}
-            refused |= _rehearsed(plan, target, context, stages, left, collect)
+            errors, expected = _rehearsed(plan, target, context, stages, left, collect)
+            refused |= errors
         if refused:
             key = ""  # what is not installed now may be next time
         unusable |= refused
@@ -55,7 +66,7 @@ def planned_target(
     if not backends:
         collect.faults.extend(unusable.values())
     budgets = budgets_of(plan.request, target)
-    return PlannedTarget(target, tuple(planned), backends, budgets, key, unusable)
+    return PlannedTarget(target, tuple(planned), backends, budgets, key, unusable, expected)
 
 
 def _rehearsed(
@@ -65,8 +76,9 @@ def _rehearsed(
     stages: Sequence[Stage],
     backends: Backends,
     collect: Collector,
-) -> dict[str, EdgekdError]:
-    """The errors of backends that fail on the untrained network; errors of stages go to `collect`.
+) -> tuple[dict[str, EdgekdError], tuple[ExpectedFile, ...]]:
+    """The errors of backends that fail on the untrained network, and the files of the others;
+    errors of stages go to `collect`.
     A network of the same structure is not tried again, whatever the output folder.
     """
     key = key_of(
@@ -78,13 +90,30 @@ def _rehearsed(
         [target.model_dump(mode="json", exclude={"budgets"}), list(backends)],
     )
     store = Store(plan.request.cache or plan.request.out / "stages", plan.request.resume)
-    if store.find(REHEARSED, key) is not None:
-        return {}
+    known = store.find(REHEARSED, key)
+    if known is not None:
+        return {}, _read_expected(known)
     rehearsed = rehearse_stages(plan.start, stages, context, collect)
-    errors = {} if rehearsed is None else rehearse_backends(rehearsed, target, backends)
-    if rehearsed is not None and not errors:
-        store.publish(REHEARSED, key, lambda folder: None)
-    return errors
+    if rehearsed is None:
+        return {}, ()
+    errors, expected = rehearse_backends(rehearsed, target, backends)
+    if not errors:
+        store.publish(REHEARSED, key, partial(_write_expected, expected))
+    return errors, expected
+
+
+def _write_expected(expected: Sequence[ExpectedFile], folder: Path) -> None:
+    tables = [file.model_dump(mode="json") for file in expected]
+    (folder / EXPECTED).write_text(json.dumps(tables) + "\n")
+
+
+def _read_expected(folder: Path) -> tuple[ExpectedFile, ...]:
+    """The files of an earlier rehearsal; none if it was kept by an older edgekd."""
+    try:
+        tables = json.loads((folder / EXPECTED).read_text())
+    except (OSError, ValueError):
+        return ()
+    return tuple(ExpectedFile.model_validate(table) for table in tables)
 
 
 def _backends(target: Target, stages: Sequence[Stage], collect: Collector) -> Backends:
@@ -133,4 +162,5 @@ def keep_plan(plan: Plan) -> None:
     """Record that each target's checks passed, so that a run of the same plan can skip them."""
     for planned in plan.targets:
         if planned.key and plan.store.find(PASSED, planned.key) is None:
-            plan.store.publish(PASSED, planned.key, lambda folder: None)
+            write = partial(_write_expected, planned.expected)
+            plan.store.publish(PASSED, planned.key, write)

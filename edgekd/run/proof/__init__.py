@@ -64,7 +64,7 @@ def prove(
 
 def _no_baseline(plan: Plan) -> str:
     if not plan.request.baseline:
-        return "a build of sources compiles no teacher"
+        return "this run compiles no teacher"
     if plan.data.train.paired is not None:
         return "the model sees another view of the samples than what is deployed"
     return "the model is a black box: nothing to compile"

@@ -113,7 +113,7 @@ def test_an_error_of_edgekds_own_is_kept_as_it_is(context, start):
 def test_a_backend_that_fails_does_not_stop_the_next_one(start):
     target = load_target("x86")
     last = Compiles()
-    errors = rehearse_backends(
+    errors, _ = rehearse_backends(
         Rehearsed(start, start),
         target,
         {"a": Compiles(ToolError("no kernel")), "b": Compiles(KeyError("x")), "c": last},
@@ -143,11 +143,11 @@ def test_a_file_that_the_runtime_refuses_is_an_error_of_its_backend(start, monke
             self.format = format
 
         def compile(self, candidate, target, options, folder):
-            return [SimpleNamespace(format=self.format)]
+            return [SimpleNamespace(format=self.format, bytes=10, path=folder / "none")]
 
     monkeypatch.setattr(rehearsal, "open_device", lambda name: Host())
     backends = {"onnx": Writes("onnx"), "tvm": Writes("tvm-so")}
-    errors = rehearse_backends(Rehearsed(start, start), load_target("x86"), backends)
+    errors, _ = rehearse_backends(Rehearsed(start, start), load_target("x86"), backends)
     assert {name: error.message for name, error in errors.items()} == {
         "onnx": "node 10 failed to prepare"
     }

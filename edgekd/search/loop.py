@@ -1,0 +1,143 @@
+"""Runs trials until the number or the time is used up, and stops where going on makes no sense."""
+
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from edgekd.errors import InputError, ToolError
+from edgekd.search.outcome import Trial
+from edgekd.search.request import Search
+from edgekd.search.study import Proposal, Study
+from edgekd.search.trial import run_trial
+from edgekd.stages import Progress
+
+REPEATS_IN_A_ROW = 20
+"""Proposals of known recipes after which they are drawn at random."""
+
+MOST_REPEATS = 100
+"""Proposals of known recipes in a row after which the space counts as tried out."""
+
+SAME_FAILURES = 3
+"""Trials that fail for one reason, with none that did not, after which the search stops."""
+
+Say = Callable[[str], None]
+"""Is called with a line about each trial."""
+
+
+@dataclass
+class Loop:
+    """A search that runs: its study, and whether a finite space has been tried out."""
+
+    search: Search
+    study: Study
+    say: Say
+    on_trials: Callable[[Sequence[Trial]], None]
+    trials: dict[str, Trial] = field(default_factory=dict)
+    tried_out: bool = False
+
+    def run(self, progress: Progress) -> list[Trial]:
+        """Run what is missing, and return every trial by number.
+
+        Raises `InputError` or `ToolError`, as the trials did, if all fail for one reason.
+        """
+        self._learn()
+        self._stop_if_all_fail()
+        self.on_trials(self._in_order())
+        while not self._done():
+            proposal = self._new_proposal()
+            if proposal is None:
+                self.tried_out = True
+                break
+            self.say(f"trial {proposal.number}: {parameters_text(proposal)}")
+            trial = run_trial(
+                self.search, proposal.number, proposal.parameters, proposal.key, progress
+            )
+            self.study.tell(proposal.asked, trial)
+            self._learn()
+            self.on_trials(self._in_order())
+            self.say(f"trial {proposal.number}: {outcome_text(trial)}")
+            self._stop_if_all_fail()
+        return self._in_order()
+
+    @property
+    def notes(self) -> list[str]:
+        """Why the search ended before its number and time were used up."""
+        return ["every recipe of the space that was proposed has been tried"] * self.tried_out
+
+    def _in_order(self) -> list[Trial]:
+        return sorted(self.trials.values(), key=lambda trial: trial.number)
+
+    def _learn(self) -> None:
+        """Every trial that there is by now, of other workers and machines too."""
+        self.trials = {trial.key: trial for trial in self.study.trials()}
+
+    def _done(self) -> bool:
+        most, size = self.search.options.most_trials, self.search.space.size
+        if most is not None and len(self.trials) >= most:
+            return True
+        if size is not None and len(self.trials) >= size:
+            self.tried_out = True
+            return True
+        return seconds_left(self.search, list(self.trials.values())) <= 0.0
+
+    def _new_proposal(self) -> Proposal | None:
+        """A proposal whose recipe is not known; known ones are answered from what is there."""
+        for attempt in range(MOST_REPEATS):
+            proposal = self.study.ask(random=attempt >= REPEATS_IN_A_ROW)
+            known = self.trials.get(proposal.key)
+            if known is None:
+                return proposal
+            self.study.tell(proposal.asked, known, repeated=True)
+        return None
+
+    def _stop_if_all_fail(self) -> None:
+        trials = list(self.trials.values())
+        errors = [trial for trial in trials if trial.state == "failed"]
+        if len(errors) < SAME_FAILURES or len(errors) < len(trials):
+            return
+        if len({reason_of(trial) for trial in errors}) == 1:
+            last = errors[-1]
+            kind = InputError if last.exit_code == InputError.exit_code else ToolError
+            raise kind(
+                f"every trial fails ({len(errors)} of {len(errors)}): {last.message}",
+                where=last.where,
+                hint=last.hint or f"see log.txt in {self.search.out / last.folder}",
+            )
+
+
+def seconds_left(search: Search, trials: Sequence[Trial]) -> float:
+    """The time that `--hours` leaves after the trials so far and one more of a middling length;
+    infinite without it."""
+    if search.options.hours is None:
+        return float("inf")
+    lengths = [trial.seconds for trial in trials]
+    usual = statistics.median(lengths) if lengths else 0.0
+    return search.options.hours * 3600.0 - sum(lengths) - usual
+
+
+def reason_of(trial: Trial) -> str:
+    """Why a trial failed, without the numbers in it."""
+    return re.sub(r"[\d.]+", "#", trial.message)
+
+
+def parameters_text(proposal: Proposal) -> str:
+    """The parameters of a trial on one line."""
+    return ", ".join(
+        f"{place.removeprefix('stages.')} {value:.4g}"
+        if isinstance(value, float)
+        else f"{place.removeprefix('stages.')} {value!s:.30}"
+        for place, value in proposal.parameters.items()
+    )
+
+
+def outcome_text(trial: Trial) -> str:
+    """What became of a trial, on one line."""
+    if trial.state != "finished":
+        return f"{trial.state}: {trial.message}"
+    files = [
+        f"{file.target} {file.name} {file.score:.4f}"
+        for file in trial.files
+        if file.score is not None and not file.only_size
+    ]
+    return f"accuracy {', '.join(files) or 'unknown'} ({trial.seconds:.0f} s)"

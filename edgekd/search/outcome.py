@@ -1,0 +1,146 @@
+"""What is kept of a trial: its parameters, its files' numbers, or why it has none."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from edgekd.errors import EdgekdError
+from edgekd.report.values import ArtifactReport, Report
+from edgekd.run.proof import only_size_counts
+from edgekd.store import write_beside
+from edgekd.values.measurement import Measurement
+from edgekd.values.tables import Value
+
+NAME = "trial.json"
+
+State = Literal["finished", "refused", "failed"]
+"""refused: its plan already breaks a budget, so nothing was trained; failed: an error ended it."""
+
+
+class FileOutcome(Value):
+    """One file of a trial. `accuracy` is that on the test set, `validation` that on the validation
+    samples, by which the search chooses. `path` is relative to the trial's folder."""
+
+    target: str
+    path: str
+    format: str
+    runtime: str
+    precision: str
+    sha256: str
+    bytes: int
+    accuracy: float | None
+    accuracy_ci: tuple[float, float] | None = None
+    validation: float | None = None
+    parity: Literal["pass", "fail"] | None = None
+    only_size: bool = False
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def score(self) -> float | None:
+        """The accuracy that the search chooses by."""
+        return self.accuracy if self.validation is None else self.validation
+
+    @property
+    def name(self) -> str:
+        """The file's name and type."""
+        return f"{self.path.rpartition('/')[2]} ({self.precision})"
+
+
+class Trial(Value):
+    """One trial of a search. `key` identifies its recipe, whatever the values were called.
+    `refused_by` has the budgets of each target that its plan breaks, and by which share of the
+    limit."""
+
+    number: int
+    state: State
+    key: str
+    parameters: dict[str, str | int | float | bool]
+    seconds: float
+    files: tuple[FileOutcome, ...] = ()
+    message: str = ""
+    where: str = ""
+    hint: str = ""
+    exit_code: int = 0
+    refused_by: dict[str, dict[str, float]] = {}
+
+    @property
+    def folder(self) -> str:
+        """The trial's folder below that of the search."""
+        return folder_of(self.number)
+
+
+def folder_of(number: int) -> str:
+    """The folder of a trial: `trials/0007`."""
+    return f"trials/{number:04d}"
+
+
+def file_outcomes(report: Report, validation: Mapping[str, float]) -> tuple[FileOutcome, ...]:
+    """Every file of a run; `validation` has the accuracies on the validation samples by hash."""
+    return tuple(
+        _outcome(target.name, artifact, target.artifacts, validation)
+        for target in report.targets
+        for artifact in target.artifacts
+    )
+
+
+def _outcome(
+    target: str,
+    artifact: ArtifactReport,
+    others: Sequence[ArtifactReport],
+    validation: Mapping[str, float],
+) -> FileOutcome:
+    return FileOutcome(
+        target=target,
+        path=artifact.path,
+        format=artifact.format,
+        runtime=artifact.runtime,
+        precision=artifact.precision,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        accuracy=artifact.accuracy,
+        accuracy_ci=artifact.accuracy_ci,
+        validation=validation.get(artifact.sha256),
+        parity=artifact.parity.verdict if artifact.parity else None,
+        only_size=only_size_counts(artifact, others),
+        measurements=tuple(_short(one) for one in artifact.measurements),
+    )
+
+
+def _short(measurement: Measurement) -> Measurement:
+    """Without samples and conditions, which the trial's own report has."""
+    return measurement.model_copy(update={"samples": (), "conditions": {}})
+
+
+def failed(
+    number: int, key: str, parameters: Mapping[str, str | int | float | bool], error: EdgekdError
+) -> Trial:
+    """A trial that an error ended; the first fault says why."""
+    fault = error.faults[0]
+    return Trial(
+        number=number,
+        state="failed",
+        key=key,
+        parameters=dict(parameters),
+        seconds=0.0,
+        message=fault.message,
+        where=fault.where,
+        hint=fault.hint,
+        exit_code=error.exit_code,
+    )
+
+
+def keep_trial(trial: Trial, out: Path) -> None:
+    """Write a finished trial into its folder."""
+    write_beside(out / trial.folder / NAME, trial.model_dump_json(indent=1) + "\n")
+
+
+def kept_trials(out: Path) -> list[Trial]:
+    """The finished trials in a search's folder, by number; files of another form are left out."""
+    trials = []
+    for path in sorted((out / "trials").glob(f"*/{NAME}")):
+        try:
+            trials.append(Trial.model_validate(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    return trials

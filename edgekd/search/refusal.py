@@ -1,0 +1,100 @@
+"""Budgets that a plan already breaks: the files it compiled before any training are too large.
+
+Training changes numbers, not the network's structure, so a file is as large afterwards as in the
+plan, apart from a few bytes. Where a stage chooses how much it takes from each layer only when it
+runs, the structure may differ; then a budget has to be broken by more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgekd.measure.budgets import KNOWN, format_budget
+from edgekd.run.plan import Plan, PlannedTarget
+from edgekd.run.plan.planned import ExpectedFile
+from edgekd.search.judging import Limits
+from edgekd.values.backend_lookup import kind_of
+
+SAME_STRUCTURE = 1.02
+OTHER_STRUCTURE = 1.5
+"""How many times its limit an expected value has to be to break it for certain."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a trial need not be trained: `excesses` has the budgets of each target that it breaks,
+    and by which share of the limit."""
+
+    message: str
+    where: str
+    excesses: dict[str, dict[str, float]]
+
+
+def refusal_of(plan: Plan, limits: Limits) -> Refusal | None:
+    """The refusal of a plan, or None if its budgets may hold: every file of a target has to break
+    one, since any of them may be deployed."""
+    slack = OTHER_STRUCTURE if _chooses_late(plan) else SAME_STRUCTURE
+    lines, broken = [], {}
+    for planned in plan.targets:
+        name = planned.target.name
+        found = _least_broken(planned, limits[name], slack)
+        if found:
+            broken[name] = {metric: excess for metric, (excess, _) in found.items()}
+            lines += [f"{name}: {line}" for _, line in found.values()]
+    if not broken:
+        return None
+    return Refusal("; ".join(lines), "plan", broken)
+
+
+def _least_broken(
+    planned: PlannedTarget, limits: Mapping[str, float], slack: float
+) -> dict[str, tuple[float, str]]:
+    """The budgets that every file breaks, as the file breaks them that does so least."""
+    run = [file for file in planned.expected if not _is_stored(file)]
+    each = [_broken(file, limits, slack) for file in run]
+    if not each or not all(each):
+        return {}
+    return min(each, key=lambda found: sum(excess for excess, _ in found.values()))
+
+
+def _is_stored(file: ExpectedFile) -> bool:
+    kind = kind_of(file.format)
+    return kind is not None and bool(kind.not_run)
+
+
+def _broken(
+    file: ExpectedFile, limits: Mapping[str, float], slack: float
+) -> dict[str, tuple[float, str]]:
+    found = {}
+    for name, limit in limits.items():
+        value = _expected(file, name)
+        if value is not None and value > slack * limit:
+            unit = name.partition("_")[2]
+            line = (
+                f"{file.format} of {value:.4g} {unit} before training, {format_budget(name, limit)}"
+            )
+            found[name] = (value / limit - 1.0, line)
+    return found
+
+
+def _expected(file: ExpectedFile, budget: str) -> float | None:
+    """What a file takes at least, in the budget's unit; None if nothing tells."""
+    family = budget.partition("_")[0]
+    known: Mapping[str, Any] = {"size": file.bytes, "memory": file.planned_bytes}
+    value = known.get(family)
+    return None if value is None else value / KNOWN[budget].factor
+
+
+def _chooses_late(plan: Plan) -> bool:
+    """Whether a stage decides only when it runs how much it takes from each layer."""
+    return any(_by_layer(table) for table in plan.request.recipe.stages)
+
+
+def _by_layer(table: Mapping[str, Any]) -> bool:
+    if table.get("kind") == "prune":
+        uniform = table.get("allocation", "uniform") == "uniform"
+        return not uniform or table.get("granularity") == "blocks"
+    if table.get("kind") == "factorize":
+        rank = table.get("rank", {})
+        return not isinstance(rank, dict) or "rank" not in rank
+    return bool(table.get("mixed"))

@@ -1,0 +1,138 @@
+"""One trial: a normal run in a folder of its own, with the store of stages that all share."""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from edgekd.errors import EdgekdError, unexpected_error
+from edgekd.measure.accuracy import WholeScore, scores_of
+from edgekd.measure.inference import infer_samples
+from edgekd.measure.outputs import tree_of_outputs
+from edgekd.report.values import ArtifactReport, Report
+from edgekd.run.compress import run_plan
+from edgekd.run.log import append_errors
+from edgekd.run.plan import Plan, PlannedTarget
+from edgekd.run.plan.make import make_plan
+from edgekd.run.plan.planned import Request
+from edgekd.run.proof.place import Place, options_for, place_for
+from edgekd.run.reporting import resolved_recipe
+from edgekd.search.outcome import Trial, failed, file_outcomes, folder_of, keep_trial
+from edgekd.search.refusal import Refusal, refusal_of
+from edgekd.search.request import Search
+from edgekd.search.space import Parameters
+from edgekd.stages import Progress
+from edgekd.store import write_beside
+from edgekd.values.artifact import Artifact
+from edgekd.values.backend_lookup import not_run
+from edgekd.values.recipe import Recipe
+
+STAGES = "stages"
+
+
+def run_trial(
+    search: Search, number: int, parameters: Parameters, key: str, progress: Progress
+) -> Trial:
+    """Run a trial to its end, whatever that is, and keep the outcome in its folder."""
+    started = time.perf_counter()
+    folder = search.out / folder_of(number)
+    try:
+        share_stages(folder, search.out)
+        trial = _run(search, number, parameters, key, progress)
+    except EdgekdError as error:
+        trial = failed(number, key, parameters, error)
+        append_errors(folder, [error])
+    except Exception as error:
+        wrapped = unexpected_error(error, f"trial {number}", "the trial")
+        trial = failed(number, key, parameters, wrapped)
+        append_errors(folder, [wrapped])
+    trial = trial.model_copy(update={"seconds": round(time.perf_counter() - started, 2)})
+    keep_trial(trial, search.out)
+    return trial
+
+
+def share_stages(folder: Path, out: Path) -> None:
+    """Make a run's folder, whose finished stages lie in the search's own store."""
+    (out / STAGES).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (folder / STAGES).symlink_to(os.path.relpath(out / STAGES, folder))
+
+
+def _run(
+    search: Search, number: int, parameters: Parameters, key: str, progress: Progress
+) -> Trial:
+    recipe = search.space.recipe_of(parameters)
+    request = request_for(search, recipe, folder_of(number))
+    write_beside(request.out / "recipe.toml", resolved_recipe(request))
+    plan = make_plan(request)
+    trial = Trial(number=number, state="finished", key=key, parameters=parameters, seconds=0.0)
+    refusal = refusal_of(plan, search.limits)
+    if refusal is not None:
+        return trial.model_copy(update=_refused(refusal))
+    report = run_plan(plan, progress)
+    files = file_outcomes(report, _validation(plan, report))
+    return trial.model_copy(update={"files": files})
+
+
+def _refused(refusal: Refusal) -> dict[str, object]:
+    return {
+        "state": "refused",
+        "message": refusal.message,
+        "where": refusal.where,
+        "refused_by": refusal.excesses,
+    }
+
+
+def request_for(search: Search, recipe: Recipe, folder: str) -> Request:
+    """The request of a run of the search, in a folder below its own."""
+    return replace(search.request, recipe=recipe, out=search.out / folder)
+
+
+def _validation(plan: Plan, report: Report) -> dict[str, float]:
+    """Each file's accuracy on the validation samples, by its hash, where it can run."""
+    found: dict[str, float] = {}
+    if not len(plan.data.validation):
+        return found
+    for planned, target in zip(plan.targets, report.targets, strict=True):
+        place = place_for(plan, planned.target)
+        try:
+            for listed in target.artifacts:
+                accuracy = _accuracy(plan, planned, place, listed)
+                if accuracy is not None:
+                    found[listed.sha256] = accuracy
+        finally:
+            place.device.close()
+    return found
+
+
+def _accuracy(
+    plan: Plan, planned: PlannedTarget, place: Place, listed: ArtifactReport
+) -> float | None:
+    artifact = artifact_of(plan.request.out, planned.target.name, listed)
+    if not_run(artifact.format) or place.device.can_run(artifact):
+        return None
+    samples, task = plan.data.validation, plan.data.task
+    arrays = infer_samples(place.device, artifact, samples, options_for(planned.target, artifact))
+    outputs = task.main(tree_of_outputs(artifact, arrays, plan.output_form))
+    scores = scores_of(outputs, samples.y.numpy(), str(artifact.path), task)
+    return scores.value if isinstance(scores, WholeScore) else float(scores.mean())
+
+
+def artifact_of(folder: Path, target: str, listed: ArtifactReport) -> Artifact:
+    """The file that a report lists, as an artifact on disk."""
+    return Artifact(
+        path=folder / listed.path,
+        format=listed.format,
+        runtime=listed.runtime,
+        precision=listed.precision,
+        target=target,
+        sha256=listed.sha256,
+        bytes=listed.bytes,
+        inputs=listed.inputs,
+        outputs=listed.outputs,
+        lineage=listed.lineage,
+        facts=listed.facts,
+        companions=listed.companions,
+    )
