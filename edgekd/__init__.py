@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from edgekd.version import __version__
 
 if TYPE_CHECKING:
-    from edgekd.api import bench, compress, inspect, loss, plan
+    from edgekd.api import bench, compress, inspect, loss, plan, search
     from edgekd.errors import EdgekdError, InputError, ToolError
     from edgekd.report.files import load_report
     from edgekd.report.values import Report
+    from edgekd.search.request import SearchOptions
     from edgekd.stages.cluster import Cluster
     from edgekd.stages.distill import Distill
     from edgekd.stages.factorize import Factorize
@@ -31,6 +32,7 @@ __all__ = [
     "Prune",
     "Quantize",
     "Report",
+    "SearchOptions",
     "Target",
     "ToolError",
     "__version__",
@@ -41,13 +43,15 @@ __all__ = [
     "load_target",
     "loss",
     "plan",
+    "search",
 ]
 
 _HOMES = {
-    "edgekd.api": ("bench", "compress", "inspect", "loss", "plan"),
+    "edgekd.api": ("bench", "compress", "inspect", "loss", "plan", "search"),
     "edgekd.errors": ("EdgekdError", "InputError", "ToolError"),
     "edgekd.report.files": ("load_report",),
     "edgekd.report.values": ("Report",),
+    "edgekd.search.request": ("SearchOptions",),
     "edgekd.stages.cluster": ("Cluster",),
     "edgekd.stages.distill": ("Distill",),
     "edgekd.stages.factorize": ("Factorize",),

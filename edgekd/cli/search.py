@@ -34,6 +34,9 @@ def search(
     space: Annotated[
         str, typer.Option(help="A default space instead of the recipe's own stages.")
     ] = "",
+    sampler: Annotated[
+        str, typer.Option(help="tpe learns from the trials before; random does not.")
+    ] = "tpe",
     storage: Annotated[
         str | None,
         typer.Option(help="Optuna's storage, shared by several machines: journal:FILE or a URL."),
@@ -69,10 +72,11 @@ def search(
     """Search for the best network that meets budgets on one or more targets."""
     import shlex
     import sys
+    from typing import cast
 
     from edgekd.run.offline import forbid_network
     from edgekd.run.progress import progress_bars
-    from edgekd.search.request import SearchOptions, make_search
+    from edgekd.search.request import Sampler, SearchOptions, make_search
     from edgekd.search.run import run_search
     from edgekd.search.text import exit_code
 
@@ -95,7 +99,7 @@ def search(
             "seed": seed,
             "command": shlex.join(["edgekd", *sys.argv[1:]]),
         },
-        SearchOptions(trials, hours, storage, space),
+        SearchOptions(trials, hours, storage, space, cast(Sampler, sampler)),
     )
     for line in made.lines():
         typer.echo(line, err=True)

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 
 from edgekd.data import load_data
 from edgekd.data.samples import Data
-from edgekd.errors import Collector, InputError, raise_all
+from edgekd.errors import Collector, InputError, nearest, raise_all
 from edgekd.network.cost import layer_costs
 from edgekd.network.load import content_hash
 from edgekd.run.plan.checks import check_device
@@ -39,6 +39,8 @@ from edgekd.values.target import Target
 UNDECISIVE = ("budgets", "metadata", "report", "seed")
 """What of a recipe has no part in a trial's numbers, or has its part in the key by itself."""
 
+Sampler = Literal["tpe", "random"]
+
 TRIALS = 20
 """Trials of a search that is given neither a number nor a time."""
 
@@ -46,13 +48,15 @@ TRIALS = 20
 @dataclass(frozen=True)
 class SearchOptions:
     """How long a search goes on and how. `trials` and `hours` are those of the whole search, over
-    all calls in its folder. `space` names a default space; `storage` is Optuna's URL."""
+    all calls in its folder. `space` names a default space; `storage` is Optuna's URL. `sampler`
+    proposes trials: "tpe" learns from those before (Optuna's TPESampler), "random" is what it is to
+    be compared with."""
 
     trials: int | None = None
     hours: float | None = None
     storage: str | None = None
     space: str = ""
-    workers: int = 1
+    sampler: Sampler = "tpe"
 
     @property
     def most_trials(self) -> int | None:
@@ -130,8 +134,11 @@ def _check_length(options: SearchOptions) -> None:
     for name, value in (("--trials", options.trials), ("--hours", options.hours)):
         if value is not None and value <= 0:
             raise InputError(f"{value:g} is not above 0", where=name)
-    if options.workers < 1:
-        raise InputError(f"{options.workers} workers", where="--workers", allowed="1 or more")
+    if options.sampler not in get_args(Sampler):
+        allowed, hint = ", ".join(get_args(Sampler)), nearest(options.sampler, get_args(Sampler))
+        raise InputError(
+            f"unknown sampler '{options.sampler}'", where="--sampler", allowed=allowed, hint=hint
+        )
 
 
 def _request(space: SearchSpace, asked: Asked) -> Request:

@@ -154,7 +154,7 @@ class Study:
         have gone."""
         samplers = self._optuna.samplers
         seed = derive_seed(self.search.request.recipe.seed, "search", number) % 2**32
-        if random:
+        if random or self.search.options.sampler == "random":
             return samplers.RandomSampler(seed=seed)
         most = self.search.options.most_trials or 4 * STARTUP
         return samplers.TPESampler(
@@ -162,7 +162,6 @@ class Study:
             n_startup_trials=max(2, min(STARTUP, most // 3)),
             multivariate=True,
             group=True,
-            constant_liar=self.search.options.workers > 1,
             constraints_func=_constraints_of,
         )
 
