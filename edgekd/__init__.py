@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgekd.errors import EdgekdError, InputError, ToolError
     from edgekd.report.files import load_report
     from edgekd.report.values import Report
-    from edgekd.search.request import SearchOptions
+    from edgekd.searching.request import SearchOptions
     from edgekd.stages.cluster import Cluster
     from edgekd.stages.distill import Distill
     from edgekd.stages.factorize import Factorize
@@ -51,7 +51,7 @@ _HOMES = {
     "edgekd.errors": ("EdgekdError", "InputError", "ToolError"),
     "edgekd.report.files": ("load_report",),
     "edgekd.report.values": ("Report",),
-    "edgekd.search.request": ("SearchOptions",),
+    "edgekd.searching.request": ("SearchOptions",),
     "edgekd.stages.cluster": ("Cluster",),
     "edgekd.stages.distill": ("Distill",),
     "edgekd.stages.factorize": ("Factorize",),

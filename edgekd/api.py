@@ -19,9 +19,9 @@ from edgekd.run.plan import Plan
 from edgekd.run.plan.make import make_plan
 from edgekd.run.progress import progress_bars
 from edgekd.run.request import Asked, Model, Options, TargetName, make_request
-from edgekd.search.request import SearchOptions, make_search
-from edgekd.search.result import SearchResult
-from edgekd.search.run import run_search
+from edgekd.searching.request import SearchOptions, make_search
+from edgekd.searching.result import SearchResult
+from edgekd.searching.run import run_search
 from edgekd.stages import Stage
 from edgekd.values.inspection import Inspection
 from edgekd.values.target import Target, load_target

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import edgekd
-from edgekd.search.judging import best_of, points_of
-from edgekd.search.outcome import Trial
-from edgekd.search.result import SearchResult
+from edgekd.searching.judging import best_of, points_of
+from edgekd.searching.outcome import Trial
+from edgekd.searching.result import SearchResult
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))

@@ -76,9 +76,9 @@ def search(
 
     from edgekd.run.offline import forbid_network
     from edgekd.run.progress import progress_bars
-    from edgekd.search.request import Sampler, SearchOptions, make_search
-    from edgekd.search.run import run_search
-    from edgekd.search.text import exit_code
+    from edgekd.searching.request import Sampler, SearchOptions, make_search
+    from edgekd.searching.run import run_search
+    from edgekd.searching.text import exit_code
 
     recipe = _recipe(words or [])
     if words and words[0] in SHOWING:
@@ -126,9 +126,9 @@ def _recipe(words: list[str]) -> Path | None:
 
 def _show(what: str, folder: Path, as_json: bool) -> None:
     """`search status` and `search report`."""
-    from edgekd.search.page import write_page
-    from edgekd.search.result import load_search
-    from edgekd.search.text import status_lines
+    from edgekd.searching.page import write_page
+    from edgekd.searching.result import load_search
+    from edgekd.searching.text import status_lines
     from edgekd.store import locked
 
     result = load_search(folder)
@@ -149,9 +149,9 @@ def _show(what: str, folder: Path, as_json: bool) -> None:
 
 
 def _print(result: object, folder: Path, as_json: bool) -> None:
-    from edgekd.search.page import NAME
-    from edgekd.search.result import SearchResult, result_text
-    from edgekd.search.text import broken_lines, result_lines
+    from edgekd.searching.page import NAME
+    from edgekd.searching.result import SearchResult, result_text
+    from edgekd.searching.text import broken_lines, result_lines
 
     assert isinstance(result, SearchResult)
     if as_json:

@@ -79,7 +79,7 @@ def rendered(template: str, **values: Any) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader([package_folder() / "report", package_folder() / "search"]),
+        loader=FileSystemLoader([package_folder() / "report", package_folder() / "searching"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,7 +1,7 @@
 """An ONNX or TFLite file alone, which can only be quantized without training."""
 
 from edgekd.registry import SPACES
-from edgekd.search.spaces import Facts, Space, Stages
+from edgekd.searching.spaces import Facts, Space, Stages
 
 
 @SPACES.register(paper="https://arxiv.org/abs/1712.05877")

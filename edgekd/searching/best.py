@@ -8,11 +8,11 @@ from edgekd.measure.budgets import run_verdict
 from edgekd.report.values import Report
 from edgekd.run.compress import run_plan
 from edgekd.run.plan.make import make_plan
-from edgekd.search.judging import Point, best_of
-from edgekd.search.outcome import Trial
-from edgekd.search.request import Search
-from edgekd.search.result import Proven
-from edgekd.search.trial import request_for, share_stages
+from edgekd.searching.judging import Point, best_of
+from edgekd.searching.outcome import Trial
+from edgekd.searching.request import Search
+from edgekd.searching.result import Proven
+from edgekd.searching.trial import request_for, share_stages
 from edgekd.stages import Progress
 
 CANDIDATES = 3

@@ -1,7 +1,7 @@
 """Networks of linear layers."""
 
 from edgekd.registry import SPACES
-from edgekd.search.spaces import Facts, Space, Stages, narrowing, optional, recovery
+from edgekd.searching.spaces import Facts, Space, Stages, narrowing, optional, recovery
 
 
 @SPACES.register(paper="https://arxiv.org/abs/1608.08710")

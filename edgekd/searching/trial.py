@@ -18,10 +18,10 @@ from edgekd.run.plan.make import make_plan
 from edgekd.run.plan.planned import Request
 from edgekd.run.proof.place import Place, options_for, place_for
 from edgekd.run.reporting import resolved_recipe
-from edgekd.search.outcome import Trial, failed, file_outcomes, folder_of, keep_trial
-from edgekd.search.refusal import Refusal, refusal_of
-from edgekd.search.request import Search
-from edgekd.search.space import Parameters
+from edgekd.searching.outcome import Trial, failed, file_outcomes, folder_of, keep_trial
+from edgekd.searching.refusal import Refusal, refusal_of
+from edgekd.searching.request import Search
+from edgekd.searching.space import Parameters
 from edgekd.stages import Progress
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact

@@ -8,9 +8,9 @@ from edgekd.errors import InputError
 from edgekd.registry import SPACES
 from edgekd.run.plan.checks import typed_stage
 from edgekd.run.request import RecipeParts
-from edgekd.search.space import check_space, describe, space_of
-from edgekd.search.spaces import Facts, space_for
-from edgekd.search.widening import widened
+from edgekd.searching.space import check_space, describe, space_of
+from edgekd.searching.spaces import Facts, space_for
+from edgekd.searching.widening import widened
 from edgekd.values.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]

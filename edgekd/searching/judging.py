@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekd.measure.budgets import KNOWN, judge, run_verdict
-from edgekd.search.outcome import FileOutcome, Trial
+from edgekd.searching.outcome import FileOutcome, Trial
 from edgekd.values.measurement import Judgement, Kind, Verdict
 
 Limits = Mapping[str, Mapping[str, float]]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgekd.errors import InputError, ToolError
-from edgekd.search.outcome import Trial
-from edgekd.search.request import Search
-from edgekd.search.study import Proposal, Study
-from edgekd.search.trial import run_trial
+from edgekd.searching.outcome import Trial
+from edgekd.searching.request import Search
+from edgekd.searching.study import Proposal, Study
+from edgekd.searching.trial import run_trial
 from edgekd.stages import Progress
 
 REPEATS_IN_A_ROW = 20

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from edgekd.measure.budgets import EXIT_CODES, format_budget
 from edgekd.report import numbers
-from edgekd.search.outcome import folder_of
-from edgekd.search.page import costs_of, states_text
-from edgekd.search.result import FrontPoint, SearchResult, TargetResult
+from edgekd.searching.outcome import folder_of
+from edgekd.searching.page import costs_of, states_text
+from edgekd.searching.result import FrontPoint, SearchResult, TargetResult
 
 Row = tuple[str, ...]
 

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from edgekd.errors import InputError
 from edgekd.report.files import rounded
-from edgekd.search.judging import Point
-from edgekd.search.outcome import FileOutcome, Trial
+from edgekd.searching.judging import Point
+from edgekd.searching.outcome import FileOutcome, Trial
 from edgekd.store import read_errors, write_beside
 from edgekd.values.measurement import Judgement, Verdict
 from edgekd.values.tables import Value, parse

@@ -7,22 +7,22 @@ from pathlib import Path
 from edgekd.errors import InputError
 from edgekd.installed import tool_versions, versions_of
 from edgekd.run.reporting import resolved_recipe
-from edgekd.search.best import Best, prove_best
-from edgekd.search.judging import Point, best_of, front_of, nearest_of, points_of, reachable
-from edgekd.search.loop import Loop
-from edgekd.search.outcome import Trial, kept_trials
-from edgekd.search.page import write_page
-from edgekd.search.request import Search
-from edgekd.search.result import (
+from edgekd.searching.best import Best, prove_best
+from edgekd.searching.judging import Point, best_of, front_of, nearest_of, points_of, reachable
+from edgekd.searching.loop import Loop
+from edgekd.searching.outcome import Trial, kept_trials
+from edgekd.searching.page import write_page
+from edgekd.searching.request import Search
+from edgekd.searching.result import (
     SearchResult,
     TargetResult,
     front_point,
     verdict_of_all,
     write_result,
 )
-from edgekd.search.space import describe
-from edgekd.search.study import Study
-from edgekd.search.trial import request_for
+from edgekd.searching.space import describe
+from edgekd.searching.study import Study
+from edgekd.searching.trial import request_for
 from edgekd.stages import Progress
 from edgekd.store import exclusive, folder_beside
 from edgekd.values.measurement import Verdict

@@ -12,7 +12,7 @@ from typing import Any
 from edgekd.measure.budgets import KNOWN, format_budget
 from edgekd.run.plan import Plan, PlannedTarget
 from edgekd.run.plan.planned import ExpectedFile
-from edgekd.search.judging import Limits
+from edgekd.searching.judging import Limits
 from edgekd.values.backend_lookup import kind_of
 
 SAME_STRUCTURE = 1.02

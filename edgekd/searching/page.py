@@ -6,8 +6,8 @@ from pathlib import Path
 from edgekd.measure.budgets import KNOWN, format_budget
 from edgekd.report import plots
 from edgekd.report.html import Figure, front_line, rendered
-from edgekd.search.judging import QUALITY
-from edgekd.search.result import FrontPoint, SearchResult, TargetResult
+from edgekd.searching.judging import QUALITY
+from edgekd.searching.result import FrontPoint, SearchResult, TargetResult
 from edgekd.store import write_beside
 from edgekd.values.backend_lookup import plot_mark
 

@@ -18,16 +18,16 @@ from edgekd.run.plan.planned import Request
 from edgekd.run.plan.start import start_candidate, teacher_for, teacher_networks
 from edgekd.run.plan.targets import budgets_of
 from edgekd.run.request import Asked, Model, make_request, recipe_parts
-from edgekd.search.space import (
+from edgekd.searching.space import (
     SearchSpace,
     check_space,
     describe,
     space_of,
     with_stages,
 )
-from edgekd.search.spaces import Facts, space_for
-from edgekd.search.storage import check_storage, import_optuna
-from edgekd.search.widening import widened
+from edgekd.searching.spaces import Facts, space_for
+from edgekd.searching.storage import check_storage, import_optuna
+from edgekd.searching.widening import widened
 from edgekd.store import check_writable, code_key, key_of
 from edgekd.values.backend_lookup import backend_info
 from edgekd.values.candidate import Candidate

@@ -8,11 +8,11 @@ from typing import Any
 
 from edgekd.data.seeds import derive_seed
 from edgekd.errors import ToolError
-from edgekd.search.judging import QUALITY, STRAYED, Limits, excess, lead, points_of
-from edgekd.search.outcome import Trial, keep_trial
-from edgekd.search.request import Search, first_value
-from edgekd.search.space import Parameters, Scalar, position_of
-from edgekd.search.storage import DATABASE, import_optuna, open_storage, storage_errors
+from edgekd.searching.judging import QUALITY, STRAYED, Limits, excess, lead, points_of
+from edgekd.searching.outcome import Trial, keep_trial
+from edgekd.searching.request import Search, first_value
+from edgekd.searching.space import Parameters, Scalar, position_of
+from edgekd.searching.storage import DATABASE, import_optuna, open_storage, storage_errors
 from edgekd.store import key_of
 from edgekd.values.measurement import Kind
 from edgekd.values.ranges import OneOf, Range
