@@ -70,9 +70,8 @@ def _broken(
         value = _expected(file, name)
         if value is not None and value > slack * limit:
             unit = name.partition("_")[2]
-            line = (
-                f"{file.format} of {value:.4g} {unit} before training, {format_budget(name, limit)}"
-            )
+            taken = f"the {file.format} file takes {value:.4g} {unit}"
+            line = f"{taken}, {format_budget(name, limit)}"
             found[name] = (value / limit - 1.0, line)
     return found
 

@@ -1,0 +1,199 @@
+"""`edgekd search` from the command line, on a network that trains in a second."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_target import SMALL_TARGET
+
+import edgekd
+from edgekd.cli import app
+from edgekd.errors import InputError
+
+RECIPE = """
+[model]
+factory = "edgekd.models.resnet:resnet8"
+arguments = { channels = 1, widths = [8, 16, 16] }
+
+[data]
+source = "few.npz"
+
+[calibration]
+samples = 16
+
+[[stages]]
+kind = "distill"
+epochs = 1
+
+[[stages]]
+kind = "prune"
+amount = { from = 0.2, to = 0.7 }
+epochs = 1
+
+[[stages]]
+kind = "quantize"
+"""
+
+COMMAND = ("search", "r.toml", "--target", "small.toml", "--budget", "size_kb=30", "--quick")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    y = np.arange(200) % 10
+    x = random.random((200, 1, 8, 8), dtype=np.float32) + y[:, None, None, None] / 10
+    np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "small.toml").write_text(SMALL_TARGET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def environment(place: Path) -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": root, "EDGEKD_CACHE": str(place / "cache")}
+
+
+def start(place: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "edgekd", *words],
+        cwd=place,
+        env=environment(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def called(*words: str) -> int:
+    return int(app(list(words), standalone_mode=False) or 0)
+
+
+def refused(*words: str) -> InputError:
+    with pytest.raises(InputError) as caught:
+        app(list(words), standalone_mode=False)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("search", "r.toml"), "no target"),
+        (("search", "none.toml", "--target", "small.toml"), "no such file"),
+        ((*COMMAND, "--trials", "0"), "0 is not above 0"),
+        ((*COMMAND, "--hours", "-1"), "-1 is not above 0"),
+        ((*COMMAND, "--sampler", "tpee"), "unknown sampler 'tpee'"),
+        ((*COMMAND, "--space", "convolution"), "unknown space 'convolution'"),
+        ((*COMMAND, "--budget", "size=3"), "'size' without its unit"),
+        ((*COMMAND, "--set", "stage.prune.amount={from=0.7, to=0.2}"), "ends of the range"),
+        ((*COMMAND, "--set", "stage.prune.amount={from=0.2, to=1.5}"), "leaves no channel"),
+        (("search", "status"), "'status' is not a search"),
+        (("search", "a.toml", "b.toml"), "'a.toml b.toml' is not a search"),
+        (("search", "status", "."), "no such file"),
+        (("compress", "r.toml", "--target", "small.toml"), "a range where a run needs one value"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(place, words, message):
+    assert message in str(refused(*words))
+
+
+def test_a_missing_optuna_is_refused_with_the_command_that_installs_it(place, monkeypatch):
+    monkeypatch.setattr("edgekd.searching.storage.has_module", lambda name: False)
+    error = refused(*COMMAND)
+    assert error.message == "optuna is not installed"
+    assert error.hint == "pip install 'edgekd[search]'"
+
+
+def test_the_dry_run_prints_the_space_and_trains_nothing(place, capsys):
+    called(*COMMAND, "--dry-run", "--trials", "3", "--out", "s")
+    assert "space: stages.2.amount: 0.2 to 0.7" in capsys.readouterr().err
+    assert not (place / "s/trials").exists()
+
+
+def test_a_recipe_without_ranges_is_searched_around_its_values(place, capsys):
+    called(*COMMAND, "--dry-run", "--set", "stage.prune.amount=0.4")
+    assert "space: stages.2.amount: 0.05 to 0.85" in capsys.readouterr().err
+
+
+def test_a_recipe_without_stages_gets_the_space_of_its_family(place, capsys):
+    called(*COMMAND, "--dry-run", "--set", "stages=[]")
+    said = capsys.readouterr().err
+    assert "(the default space 'convolutional')" in said
+    assert "space: stages.1: prune, (left out)" in said
+
+
+@pytest.mark.slow
+def test_a_search_finds_a_point_that_compress_repeats_to_the_same_bytes(place):
+    words = (*COMMAND, "--trials", "2", "--out", "s")
+    search = start(place, *words)
+    out, err = search.communicate()
+    assert search.returncode == 0, err
+    assert "verdict: pass" in out
+    result = json.loads((place / "s/search.json").read_text())
+    target = result["targets"][0]
+    best = target["front"][target["chosen"]]
+    assert target["proven"]["same_bytes"]
+    report = edgekd.compress(
+        place / "s" / best["recipe"], target=place / "small.toml", out=place / "again", quick=True
+    )
+    assert report.targets[0].artifacts[0].sha256 == best["sha256"]
+    assert report.stages[0].cached is False
+
+    moved = start(place, *words, "--budget", "size_kb=1")
+    out, err = moved.communicate()
+    assert moved.returncode == 1, err
+    assert "trial 2" not in err
+    assert "no point meets every budget; the nearest is front/" in out
+    assert "reached at best, each by itself: accuracy" in out or "size_kb" in out
+
+    status = start(place, "search", "status", "s")
+    assert status.communicate()[0].startswith("finished: 2 of 2 trials")
+
+
+@pytest.mark.slow
+def test_a_killed_search_loses_nothing_finished_and_a_second_one_waits_its_turn(place):
+    words = (*COMMAND, "--trials", "3", "--out", "s")
+    search = start(place, *words)
+    until(lambda: (place / "s/trials/0000/trial.json").is_file(), search)
+    other = start(place, *words)
+    _, err = other.communicate()
+    assert other.returncode == 2
+    assert "another edgekd run is using this folder" in err
+    first = (place / "s/trials/0000/trial.json").read_bytes()
+    search.send_signal(signal.SIGKILL)
+    search.communicate()
+    status = start(place, "search", "status", "s").communicate()[0]
+    assert status.startswith("stopped: 1 of 3 trials")
+    again = start(place, *words)
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert "trial 0:" not in err
+    assert (place / "s/trials/0000/trial.json").read_bytes() == first
+    assert len(json.loads((place / "s/search.json").read_text())["trials"]) == 3
+
+
+@pytest.mark.slow
+def test_a_size_that_the_plan_exceeds_is_refused_before_training(place):
+    search = start(place, *COMMAND, "--budget", "size_kb=2", "--trials", "2", "--out", "s")
+    out, err = search.communicate()
+    assert search.returncode == 1, err
+    trials = json.loads((place / "s/search.json").read_text())["trials"]
+    assert [trial["state"] for trial in trials] == ["refused", "refused"]
+    assert "the onnx file takes" in trials[0]["message"]
+    assert not list((place / "s/stages").glob("prune-*"))
+    assert "no trial gave a file" in out or "nearest" in out
+
+
+def until(true, process: subprocess.Popen[str], seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)

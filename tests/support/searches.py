@@ -1,0 +1,73 @@
+"""A small search whose trials are made up, so that a test of what decides needs no training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgekd.run.plan.planned import Request
+from edgekd.run.request import RecipeParts
+from edgekd.searching.outcome import FileOutcome, Trial, folder_of, keep_trial
+from edgekd.searching.request import Search, SearchOptions, first_value
+from edgekd.searching.space import space_of
+from edgekd.values.measurement import Measurement
+from edgekd.values.target import load_target
+
+LIMITS = {"size_kb": 50.0, "accuracy_drop": 2.0}
+STAGES = [
+    {"kind": "prune", "amount": {"from": 0.1, "to": 0.8}},
+    {"kind": "quantize", "method": {"one_of": ["calibrate", "qat"]}},
+]
+
+
+def made_search(
+    out: Path,
+    stages: list[dict[str, Any]] = STAGES,
+    limits: dict[str, float] = LIMITS,
+    **options: Any,
+) -> Search:
+    options = {"storage": f"journal:{out}/trials.log", **options}  # faster than a database
+    table = {"model": {"factory": "edgekd.models.resnet:resnet8"}, "stages": stages}
+    space = space_of(RecipeParts(table, out, "recipe.toml"))
+    out.mkdir(parents=True, exist_ok=True)
+    request = Request(
+        recipe=space.recipe(first_value), targets=(load_target("x86"),), out=out, budgets=limits
+    )
+    return Search(space, request, {"x86": limits}, SearchOptions(**options), "base")
+
+
+def file_of(
+    size_kb: float = 40.0, accuracy: float = 0.95, drop: float = 1.0, **keys: Any
+) -> FileOutcome:
+    values = {"size_bytes": size_kb * 1e3, "accuracy": accuracy, "accuracy_drop": drop}
+    kind = keys.pop("kind", "measured")
+    measurements = tuple(
+        Measurement(metric=name, value=value, kind=kind, device="host")
+        for name, value in values.items()
+    )
+    keys = {"validation": accuracy, "path": "artifacts/x86/model.onnx", "format": "onnx", **keys}
+    return FileOutcome(
+        target="x86", runtime="onnxruntime", precision="int8", sha256=f"{size_kb}-{accuracy}",
+        bytes=int(size_kb * 1e3), accuracy=accuracy, measurements=measurements, **keys,
+    )  # fmt: skip
+
+
+def trial_of(number: int, *files: FileOutcome, **keys: Any) -> Trial:
+    keys = {"state": "finished", "key": f"key-{number}", "parameters": {}, "seconds": 1.0, **keys}
+    return Trial(number=number, files=files, **keys)
+
+
+def made_up(outcome: Callable[[dict[str, Any]], FileOutcome | str]) -> Callable[..., Trial]:
+    """In place of `run_trial`: a file, or an error's message, from a trial's parameters."""
+
+    def run(search: Search, number: int, parameters: Any, key: str, progress: Any) -> Trial:
+        found = outcome(parameters)
+        keys = {"key": key, "parameters": parameters}
+        if isinstance(found, str):
+            trial = trial_of(number, state="failed", message=found, exit_code=3, **keys)
+        else:
+            trial = trial_of(number, found, **keys)
+        (search.out / folder_of(number)).mkdir(parents=True, exist_ok=True)
+        keep_trial(trial, search.out)
+        return trial
+
+    return run
