@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from edgekd.version import __version__
 
 if TYPE_CHECKING:
-    from edgekd.api import bench, compress, inspect, loss, plan, search
+    from edgekd.api import bench, compress, inspect, loss, plan
     from edgekd.errors import EdgekdError, InputError, ToolError
     from edgekd.report.files import load_report
     from edgekd.report.values import Report
+    from edgekd.searching.call import search
     from edgekd.searching.request import SearchOptions
     from edgekd.stages.cluster import Cluster
     from edgekd.stages.distill import Distill
@@ -47,10 +48,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "edgekd.api": ("bench", "compress", "inspect", "loss", "plan", "search"),
+    "edgekd.api": ("bench", "compress", "inspect", "loss", "plan"),
     "edgekd.errors": ("EdgekdError", "InputError", "ToolError"),
     "edgekd.report.files": ("load_report",),
     "edgekd.report.values": ("Report",),
+    "edgekd.searching.call": ("search",),
     "edgekd.searching.request": ("SearchOptions",),
     "edgekd.stages.cluster": ("Cluster",),
     "edgekd.stages.distill": ("Distill",),

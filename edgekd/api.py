@@ -1,4 +1,4 @@
-"""The Python API: what `edgekd compress`, `search`, `bench` and `inspect` do, as functions.
+"""The Python API: what `edgekd compress`, `bench` and `inspect` do, as functions.
 
 `import edgekd` imports nothing heavy; each name is loaded when it is first used.
 """
@@ -19,9 +19,6 @@ from edgekd.run.plan import Plan
 from edgekd.run.plan.make import make_plan
 from edgekd.run.progress import progress_bars
 from edgekd.run.request import Asked, Model, Options, TargetName, make_request
-from edgekd.searching.request import SearchOptions, make_search
-from edgekd.searching.result import SearchResult
-from edgekd.searching.run import run_search
 from edgekd.stages import Stage
 from edgekd.values.inspection import Inspection
 from edgekd.values.target import Target, load_target
@@ -84,51 +81,6 @@ def plan(model: Model | None, **asked: Unpack[Asked]) -> Plan:
     return make_plan(make_request(model, asked))
 
 
-def search(
-    model: Model | None,
-    *,
-    target: TargetName | Sequence[TargetName],
-    data: Any = None,
-    stages: Sequence[Stage | Mapping[str, Any]] | None = None,
-    budgets: Mapping[str, float] | Iterable[str] = {},
-    out: str | Path = "searches/latest",
-    progress: bool = True,
-    limits: SearchOptions | None = None,
-    **options: Unpack[Options],
-) -> SearchResult:
-    """Search for the best network that meets budgets: `compress` run for many recipes.
-
-    Args:
-        model: as in `compress`; also a recipe with ranges where it would have values.
-        target: a target's name, its .toml file or its profile; or several.
-        data: as in `compress`.
-        stages: tables of stages with ranges: `{"kind": "prune", "amount": {"from": 0.1, "to":
-            0.7}}`, `{"one_of": [...]}`. Without any range, the values of the recipe's own stages
-            are varied; without stages, those of the default space of the network's family.
-        budgets: limits by metric, as in `{"latency_ms": 5, "accuracy_drop": 1.0}`.
-        out: the search's folder. A second call goes on with what is there, also where budgets
-            have moved.
-        progress: whether to draw progress bars in a terminal or a notebook.
-        limits: how long to search and how: `edgekd.SearchOptions(trials=20)`, or `hours=2`,
-            `storage`, `space`, `sampler`.
-        **options: as in `compress`. `quick` measures the chosen points briefly too.
-
-    Returns:
-        The result: `targets` with their fronts and chosen points, `verdict`, `recipe()`.
-
-    Raises:
-        InputError: something that was given is wrong, or every trial is refused for one reason.
-        ToolError: every trial fails for one reason, or the storage can't be used.
-    """
-    switch_telemetry_off()
-    asked: Asked = {
-        **options, "target": target, "data": data, "stages": stages, "budgets": budgets, "out": out,
-    }  # fmt: skip
-    made = make_search(model, asked, limits or SearchOptions())
-    with progress_bars(progress) as shown:
-        return run_search(made, shown, silent_line, options.get("quick", False))
-
-
 def bench(
     files: str | Path | Sequence[str | Path],
     *,
@@ -189,10 +141,6 @@ def loss(name: str, weight: float | Mapping[str, Any] = 1.0, **parameters: Any) 
     which the plan checks.
     """
     return {"name": name, "weight": weight, **parameters}
-
-
-def silent_line(line: str) -> None:
-    """Say nothing about a trial."""
 
 
 def _profile(target: str | Path | Target | None) -> Target | None:
