@@ -82,7 +82,11 @@ def test_the_decoder_has_to_give_boxes_with_scores():
     fault = task.output_fault(torch.zeros(2, 3, 5), Y, 1, "model")
     assert fault is not None
     assert "the decoder gives a tensor of shape (3, 5) for 2 images" in str(fault)
-    broken = boxes(decode=lambda outputs: outputs["scores"])
+
+    def broken_decoder(outputs: Tensor) -> Tensor:
+        raise KeyError("scores")
+
+    broken = boxes(decode=broken_decoder)
     assert "the decoder fails" in str(broken.output_fault(torch.zeros(2, 3), Y, 1, "model"))
     bad_loss = boxes(decode=lambda outputs: FOUND, loss=lambda outputs, y: outputs)
     fault = bad_loss.output_fault(torch.zeros(2, 3), Y, 1, "model")
