@@ -50,7 +50,10 @@ def samples_from(dataset: Any, where: str, task: Task, how: How = AS_FITS) -> Sa
     count = len(dataset)
     if not count:
         raise InputError("no samples", where=where)
-    stream = _streamed(SampleReader(dataset, where, prepare=how.prepare), how)
+    reader = SampleReader(dataset, where, prepare=how.prepare)
+    form = reader.target_form()
+    task = task if form is None else task.with_form(form, where)
+    stream = _streamed(replace(reader, targets=form), how)
     fits = stream.stored_bytes * count <= how.memory_gb * 1e9
     if how.stream is False or (fits and not stream.random and how.stream is None):
         x, y = stream.held()

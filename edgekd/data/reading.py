@@ -13,6 +13,7 @@ from edgekd.data.draws import callers_randomness, generators_of, seed_draw
 from edgekd.data.inputs import FIXED
 from edgekd.data.prepare import Prepare
 from edgekd.data.structure import batch_of, split_sample, target_of, tree_of
+from edgekd.data.target_trees import TargetForm, is_tree
 from edgekd.errors import EdgekdError, InputError, first_line
 from edgekd.values.tree import Tree, concatenated, named_leaves
 
@@ -42,7 +43,8 @@ class SampleReader(Dataset[Any]):
     Every sample must have the `form`; None while it is unknown.
     `prepare` makes of a raw input what networks take; before it, `transform` is applied to the
     inputs of drawn samples, not of those read with seed `FIXED`.
-    `targets_only` leaves the inputs behind once they are checked.
+    `targets_only` leaves the inputs behind once they are checked; `targets` is the form of targets
+    that are several tensors.
     """
 
     dataset: Any
@@ -51,6 +53,7 @@ class SampleReader(Dataset[Any]):
     transform: Transform | None = None
     prepare: Prepare | None = None
     targets_only: bool = False
+    targets: TargetForm | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -79,6 +82,7 @@ class SampleReader(Dataset[Any]):
             raw, label = split_sample(self.dataset[row], place)
             drawn = self.transform is not None and seed != FIXED
             x = self._transformed(raw, row) if drawn else self._prepared(raw, row)
+            self._check_target(label, row)
             y = target_of(label, f"{place}: y")
         except EdgekdError:
             raise
@@ -88,6 +92,30 @@ class SampleReader(Dataset[Any]):
             raise InputError(message, where=self.where) from error
         self._check(x, row)
         return x, y
+
+    def target_form(self) -> TargetForm | None:
+        """The form of the first sample's targets if they are several tensors."""
+        with callers_randomness():
+            seed_draw(FIXED, 0, self.generators)
+            try:
+                _, label = split_sample(self.dataset[0], self.where)
+            except Exception:  # which reading it as a sample reports by name
+                return None
+        if not is_tree(label):
+            return None
+        return TargetForm.of(tree_of(label, f"{self.where}: sample 0: y"))
+
+    def _check_target(self, label: Any, row: int) -> None:
+        if self.targets is None:
+            return
+        tree = tree_of(label, f"{self.where}: sample {row}: y") if is_tree(label) else None
+        if tree is None or TargetForm.of(tree) != self.targets:
+            raise InputError(
+                f"{self._name(row)} has {'one target' if tree is None else TargetForm.of(tree)}",
+                where=self.where,
+                allowed=f"{self.targets}, as sample 0 has",
+                hint="pad targets of differing sizes to one shape",
+            )
 
     def _name(self, row: int) -> str:
         name_of = getattr(self.dataset, "name_of", None)

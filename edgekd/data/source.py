@@ -10,10 +10,11 @@ from torch import Tensor
 from edgekd.data.inputs import CHUNK
 from edgekd.data.samples import Samples
 from edgekd.data.structure import tensor_of, tree_of
+from edgekd.data.target_trees import TargetForm, is_tree, packed
 from edgekd.data.tasks import NO_LABEL, Task
 from edgekd.data.tasks.classification import CLASSIFICATION, Classification
 from edgekd.errors import EdgekdError, InputError
-from edgekd.values.tree import described, named_leaves, same_form
+from edgekd.values.tree import described, mapped, named_leaves, same_form
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,10 @@ def samples_of(x: Any, y: Any, where: str, task: Task = CLASSIFICATION) -> Sampl
     infinity, labels that aren't integers, wrong ranks and counts that differ raise InputError.
     """
     inputs = tree_of(x, f"{where}: x")
+    if is_tree(y):
+        whole = tree_of(y, f"{where}: y")
+        first = mapped(lambda leaf: leaf[0] if len(leaf) else leaf, whole)
+        task, y = task.with_form(TargetForm.of(first), where), packed(whole, where, rows=True)
     targets = targets_of(tensor_of(y, f"{where}: y"), task, where)
     for name, leaf in named_leaves(inputs, "x").items():
         lone = leaf is inputs

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgekd.data.target_trees import is_tree, packed
 from edgekd.data.tasks import NO_LABEL
 from edgekd.errors import InputError
 from edgekd.values.tree import Tree, mapped
@@ -94,9 +95,11 @@ def split_sample(sample: Any, where: str) -> tuple[Any, Any]:
 
 def target_of(label: Any, where: str) -> Tensor:
     """A target as a tensor; a whole number is an integer, whatever its type. None is
-    `NO_LABEL`."""
+    `NO_LABEL`; a dict or tuple of arrays is one row of numbers."""
     if label is None:
         return torch.tensor(NO_LABEL)
+    if is_tree(label):
+        return packed(tree_of(label, where), where)
     target = tensor_of(label, where)
     if not target.ndim and target.is_floating_point() and float(target) == int(target):
         return target.long()

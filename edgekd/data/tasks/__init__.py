@@ -69,6 +69,15 @@ class Task(ABC):
         """Its name in a recipe, which is the name of its file."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
 
+    def with_form(self, form: Any, where: str) -> "Task":
+        """The task for targets that are several tensors of that `TargetForm`; most read one."""
+        raise InputError(
+            f"a sample has several targets: {', '.join(form.names)}",
+            where=where,
+            allowed=f"one tensor, which {self.name} reads",
+            hint="a task of your own gets them all: task = { metric = 'mine:metric' }",
+        )
+
     def main(self, outputs: Tree) -> Any:
         """The output that the task reads, or all of them."""
         return outputs if self.reads_all else leaf(outputs, self.output, f"task {self.name}")

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +37,7 @@ class Own(Task):
     decodes: Callable[..., Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     better: Literal["higher", "lower"] = "higher"
+    form: Any = None
     judges_whole: ClassVar[bool] = True
     has_rows: ClassVar[bool] = True
     keeps_targets: ClassVar[bool] = True
@@ -44,13 +45,23 @@ class Own(Task):
     def __repr__(self) -> str:
         """What results depend on: the functions with the content of their files."""
         functions = [function_identity(each) for each in (self.judge, self.teaches, self.decodes)]
-        return f"Own({functions}, {sorted(self.arguments.items())}, {self.better}, {self.output})"
+        form = "" if self.form is None else f", {self.form}"
+        own = f"{sorted(self.arguments.items())}, {self.better}, {self.output}"
+        return f"Own({functions}, {own}{form})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Own) and repr(self) == repr(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+    def with_form(self, form: Any, where: str) -> "Own":
+        """The same task, whose functions get the tree of targets."""
+        return replace(self, form=form)
+
+    def targets(self, y: Tensor) -> Tree:
+        """The targets as the user's functions get them."""
+        return y if self.form is None else self.form.unpacked(y)
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -64,20 +75,20 @@ class Own(Task):
 
     def label_loss(self, outputs: Any, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """The user's loss, or zero without one."""
-        return loss_by(self.teaches, outputs, y)
+        return loss_by(self.teaches, outputs, self.targets(y))
 
     def _try_loss(self, outputs: Any, y: Tensor) -> None:
-        try_loss(self.teaches, outputs, y)
+        try_loss(self.teaches, outputs, self.targets(y))
 
     def judged(self, outputs: Any, y: Tensor) -> Tensor:
         """(B,) scores, or one number for all samples, 1 where it is perfect."""
         decoded = outputs if self.decodes is None else self.decodes(outputs)
         if inspect.isclass(self.judge):
             metric: Any = self.judge(**self.arguments)
-            metric.update(decoded, y)
+            metric.update(decoded, self.targets(y))
             value = metric.compute()
         else:
-            value = self.judge(decoded, y, **self.arguments)
+            value = self.judge(decoded, self.targets(y), **self.arguments)
         found = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
         if found.dim() > 1 or (found.dim() == 1 and len(found) != len(y)):
             raise InputError(
@@ -167,7 +178,8 @@ def own(
     output that is named, or all of them. `metric(outputs, y)` gives one score for each sample (B,),
     or one number for all of them; it may also be the name of a torchmetrics class, such as
     "F1Score", made with `metric_arguments`. With `better = "lower"` the report's accuracy is 1
-    minus it, as for an error rate. `loss(outputs, y)` is a scalar; without it only teachers teach.
+    minus it, as for an error rate. `y` is a sample's target as the data set has it, also a dict or
+    a tuple of several. `loss(outputs, y)` is a scalar; without it only teachers teach.
     `decode(outputs)` gives what the metric compares with the targets.
     """
     title = metric if isinstance(metric, str) else metric.__name__
