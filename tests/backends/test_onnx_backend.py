@@ -214,6 +214,39 @@ def test_every_operator_is_placed_on_the_unit_of_the_provider(provider, unit, ca
     assert [one.op for one in placed].count("aten.conv1d") == 2
 
 
+class Fields(nn.Module):
+    """Categories numbered through by offsets, in floats or integers, beside a measured number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.first, self.last = (
+            nn.Embedding(30_522, 8),
+            nn.Linear(17, 16),
+            nn.Linear(16, 4),
+        )
+        self.register_buffer("offsets", torch.tensor([0.0, 15_001.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        ids = (x[:, :2] + self.offsets).long()
+        known = x[:, 2:].float() * (ids[:, :1] > 4000.0).to(torch.float32)
+        joined = torch.cat([self.table(ids).flatten(1), known], 1)
+        output: Tensor = self.last(torch.relu(self.first(joined)))
+        return output
+
+
+def test_ids_are_whole_numbers_in_half_precision_too(tmp_path):
+    import onnx
+
+    torch.manual_seed(0)
+    ids = torch.randint(0, 15_000, (64, 2)).float()
+    module, x = Fields().eval(), torch.cat([ids, torch.rand(64, 1)], 1)
+    (artifact,) = Onnx().compile(Candidate(module, x[:1], "fp16"), load_target("x86"), {}, tmp_path)
+    with torch.no_grad():
+        assert np.abs(run(artifact, x) - module(x).numpy()).max() <= 5e-3
+    weights = [t for t in onnx.load(artifact.path).graph.initializer if len(t.dims) == 2]
+    assert {t.data_type for t in weights} == {onnx.TensorProto.FLOAT16}
+
+
 class MeanOfASequence(nn.Module):
     """Scales values by their mean over two dimensions."""
 

@@ -126,19 +126,33 @@ def ptq8(case: Case) -> None:
 
 def onnx(case: Case) -> None:
     """ONNX Runtime computes from the file what the quantized graph gives."""
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Candidate(case.x86, case.samples[:1], "int8")
+        artifact = export_artifact(candidate, load_target(X86), (), Path(folder) / "model.onnx")
+        require_parity(case, case.x86, _by_onnxruntime(artifact, case.samples), artifact)
+
+
+def half(case: Case) -> None:
+    """An ONNX file in half precision computes what the module does."""
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Candidate(case.module, case.samples[:1], "fp16")
+        artifact = export_artifact(candidate, load_target(X86), (), Path(folder) / "model.onnx")
+        found = torch.tensor(_by_onnxruntime(artifact, case.samples))
+    difference = float((found - case.expected).abs().max() / case.expected.abs().max())
+    if found.dtype != torch.float32 or not difference <= TOLERANCE["fp16"]:
+        raise Wrong(f"in half precision: {difference:.1e} of the largest output apart")
+
+
+def _by_onnxruntime(artifact: Artifact, samples: Tensor) -> np.ndarray:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        candidate = Candidate(case.x86, case.samples[:1], "int8")
-        artifact = export_artifact(candidate, load_target(X86), (), Path(folder) / "model.onnx")
-        session = onnxruntime.InferenceSession(
-            str(artifact.path), options, ["CPUExecutionProvider"]
-        )
-        (found,) = session.run(None, {"input": case.samples.numpy()})
-        require_parity(case, case.x86, found, artifact)
+    session = onnxruntime.InferenceSession(str(artifact.path), options, ["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input": samples.numpy()})
+    outputs: np.ndarray = found
+    return outputs
 
 
 def require_parity(

@@ -34,7 +34,11 @@ def with_zeros_kept(program: Program) -> Program:
     tanh, and linear layers, which may lie across the channels, lose their biases."""
     turned = any("transpose(1, -1)" in step.expression for step in program.steps)
     counting = (*COUNTING, "nn.BatchNorm") if turned else COUNTING
-    return replace(program, steps=tuple(_with_zeros_kept(each, counting) for each in program.steps))
+    steps = [_with_zeros_kept(each, counting) for each in program.steps]
+    for number, step in enumerate(steps):  # one that uses the layer of a step that has none now
+        if step.shared is not None and not steps[step.shared].layer:
+            steps[number] = replace(step, expression="torch.tanh({0})", shared=None)
+    return replace(program, steps=tuple(steps))
 
 
 def _with_zeros_kept(step: Step, counting: tuple[str, ...]) -> Step:

@@ -31,6 +31,7 @@ CHECKS: dict[str, Check] = {
     "export": checks.export,
     "ptq": checks.ptq,
     "onnx": checks.onnx,
+    "half": checks.half,
     "ptq8": checks.ptq8,
     "prune": restructured.prune,
     "silenced": restructured.silenced,

@@ -66,6 +66,13 @@ def test_a_foreign_network_computes_the_same_in_tflite(name: str) -> None:
     assert kind in ("right", "rounding"), words
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_foreign_network_computes_the_same_in_half_precision(name: str) -> None:
+    kind, words = outcome(CHECKS["half"], Case(NETWORKS[name]))
+    assert kind == "right", words
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_can_not_be_exported_is_refused_with_the_reason(name: str) -> None:
     network, reason = REFUSED[name]

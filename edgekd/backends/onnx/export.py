@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
+from edgekd.backends.onnx.half import half_precision
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
 from edgekd.formats.onnx_steps import fold_steps
@@ -31,8 +32,7 @@ from edgekd.values.artifact import (
 from edgekd.values.candidate import Candidate
 from edgekd.values.sizes import OpenSize
 from edgekd.values.target import Target
-from edgekd.values.tree import Tree, leaf_names, mapped
-from edgekd.values.tree import as_float as as_float32
+from edgekd.values.tree import Tree, leaf_names
 from edgekd.version import __version__
 
 OPSET = 21
@@ -74,18 +74,6 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-class _Half(nn.Module):
-    """A module in half precision with float32 inputs and outputs."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = copy.deepcopy(module).half()
-
-    def forward(self, x: Tree) -> Tree:
-        half = mapped(lambda leaf: leaf.half() if leaf.is_floating_point() else leaf, x)
-        return as_float32(self.module(half))
-
-
 def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[Stored]]:
     """The module to export, and the weights that the file stores narrower than float."""
     if candidate.form == "weights":
@@ -100,7 +88,7 @@ def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[St
         "backends.onnx",
         keep_layers=candidate.form == "float",
     )
-    return _Half(graph) if candidate.form == "fp16" else graph, []
+    return half_precision(graph) if candidate.form == "fp16" else graph, []
 
 
 def _precision(candidate: Candidate, stored: Sequence[Stored]) -> Precision:
