@@ -154,3 +154,31 @@ def test_a_weight_just_above_seven_tenths_of_the_mean_is_no_ternary_zero() -> No
     codes, scale = ternary(torch.tensor([[[0.72, -1.28], [0.68, -1.32]]]))
     assert codes.tolist() == [[[1.0, -1.0], [0.0, -1.0]]]
     assert scale.flatten().tolist() == pytest.approx([1.0, 1.32])
+
+
+class Conv1D(nn.Module):
+    """A linear layer with its weight as (in, out), as transformers' GPT-2 has it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.nf, self.nx = outputs, inputs
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+        self.bias = nn.Parameter(torch.randn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = torch.addmm(self.bias, x.view(-1, self.nx), self.weight)
+        return flat.view(*x.shape[:-1], self.nf)
+
+
+def test_linear_layers_by_columns_are_packed_like_others():
+    torch.manual_seed(0)
+    module = nn.Sequential(Conv1D(16, 48), nn.ReLU(), Conv1D(48, 16), nn.Linear(16, 8)).eval()
+    x = torch.randn(32, 5, 16)
+    graph = export_graph(module, x[:1])
+    layers = weighted_layers(graph)
+    assert list(layers) == ["0", "2", "3"]
+    finished = finish_narrow(narrowed(graph, dict.fromkeys(layers, "int4"), 0))
+    assert len(stored_weights(finished)) == 3
+    with torch.no_grad():
+        noise = (finished(x) - module(x)).square().sum() / module(x).square().sum()
+        assert 1e-4 < float(noise) < 0.03  # between 15 and 40 decibels
