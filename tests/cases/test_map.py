@@ -20,7 +20,7 @@ def rows() -> list[list[str]]:
 
 
 @cache
-def tests_in(file: str) -> dict[str, str]:
+def defined_in(file: str) -> dict[str, str]:
     """The tests of a file, each with the text of its decorators."""
     tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     return {
@@ -44,5 +44,5 @@ def test_every_case_is_one_row_with_a_right_result_and_a_test() -> None:
 
 @pytest.mark.parametrize(("file", "name"), NAMES)
 def test_a_named_test_is_there_and_runs(file: str, name: str) -> None:
-    assert name in tests_in(file)
-    assert not any(word in tests_in(file)[name] for word in SKIPPED)
+    assert name in defined_in(file)
+    assert not any(word in defined_in(file)[name] for word in SKIPPED)
