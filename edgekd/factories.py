@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from edgekd.errors import InputError, nearest, summary_of
+from edgekd.installed import import_torchvision
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def _check_arguments(
 
 def _import(name: str, where: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        return _imported(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == name or name.startswith(missing + "."):
@@ -103,6 +104,16 @@ def _import(name: str, where: str) -> ModuleType:
         raise InputError(message, where=where) from error
     except Exception as error:
         raise InputError(f"importing '{name}' failed: {summary_of(error)}", where=where) from error
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        import_torchvision()  # the module imports one that is built for another PyTorch
+        return importlib.import_module(name)
 
 
 def _kind(value: Any) -> str:

@@ -81,7 +81,8 @@ def _shape_fault(name: str, leaf: Tensor, where: str) -> InputError:
 
 
 def targets_of(y: Tensor, task: Task, where: str) -> Tensor:
-    """Targets (N, ...) in the type that the task reads. `InputError` for another rank or kind."""
+    """Targets (N, ...) in the type that the task reads; one real number a sample is (N, 1).
+    `InputError` for another rank or kind."""
     if isinstance(task, Classification):
         if y.ndim != 1:
             hint = "for one-hot labels, store y.argmax(1)" if y.ndim == 2 else ""
@@ -95,7 +96,7 @@ def targets_of(y: Tensor, task: Task, where: str) -> Tensor:
         return y.float() if y.is_floating_point() else y.long()
     if not task.integer:
         check_finite(y, f"{where}: y")
-        return y.float()
+        return (y.unsqueeze(1) if y.ndim == 1 else y).float()
     if _not_integer(y):
         raise InputError(f"targets are {_not_integer(y)}", where=where, allowed="integers")
     return y.long()

@@ -15,11 +15,12 @@ from edgekd.values.candidate import Candidate
 @dataclass(frozen=True)
 class Compiled:
     """A file and the candidate whose outputs it must reproduce, if any. The baseline is the
-    uncompressed teacher."""
+    uncompressed teacher. `original` is the file that this one was made of, without a candidate."""
 
     artifact: Artifact
     reference: Candidate | None
     is_baseline: bool = False
+    original: Artifact | None = None
 
 
 def cached(

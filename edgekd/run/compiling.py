@@ -162,4 +162,4 @@ def _checked(each: Compiled, name: str, placements: Any, facts: dict[str, Any]) 
             "notes": (*each.artifact.notes, note),
         }
     )
-    return Compiled(artifact, each.reference)
+    return replace(each, artifact=artifact)

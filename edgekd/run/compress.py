@@ -3,6 +3,7 @@
 # code-key: presents
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def _proved(
 
 def _published(file: Compiled, folder: Path, name: str = "") -> Compiled:
     artifact = publish_artifact(file.artifact, folder, name)
-    return Compiled(artifact, file.reference, is_baseline=bool(name))
+    return replace(file, artifact=artifact, is_baseline=bool(name))
 
 
 def _original(plan: Plan) -> TeacherOutputs:

@@ -93,7 +93,6 @@ def test_a_recipe_says_what_the_targets_of_a_file_are(tmp_path):
         ("segmentation", np.full((12, 4, 4), 0.5), "targets are floating-point numbers"),
         ("segmentation", np.full((12, 4, 4), -2), "label -2 of sample 0"),
         ("regression", np.full((12, 1), np.nan), "NaN or infinity"),
-        ("regression", np.zeros(12), "give single targets as (N, 1)"),
         ("keypoints", np.zeros((12, 4)), "(N, K, 2)"),
         ("segmantation", np.zeros(12, int), "unknown task 'segmantation'"),
     ],
@@ -104,6 +103,12 @@ def test_targets_that_do_not_fit_are_refused(tmp_path, task, y, fault):
         load_data(table, tmp_path)
     faults = getattr(raised.value, "faults", [raised.value])
     assert any(fault in f"{each} {each.hint}" for each in faults), str(raised.value)
+
+
+def test_one_real_number_a_sample_is_a_vector_of_one(tmp_path):
+    table = npz(tmp_path, y_train=np.zeros(12), y_test=np.zeros(4))
+    data = load_data(table.model_copy(update={"task": "regression"}), tmp_path)
+    assert data.train.y.shape[1:] == (1,)
 
 
 def test_a_named_set_keeps_its_task_but_takes_other_parameters():

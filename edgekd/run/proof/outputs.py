@@ -26,7 +26,7 @@ from edgekd.run.compiled import Compiled
 from edgekd.run.diagnosing import file_findings
 from edgekd.run.plan import Plan
 from edgekd.run.proof.open_sizes import parity_at_sizes
-from edgekd.run.proof.parity_check import parity_of
+from edgekd.run.proof.parity_check import parity_of, parity_with_original
 from edgekd.run.proof.place import Place, options_for
 from edgekd.stages import Progress
 from edgekd.values.artifact import Artifact
@@ -96,7 +96,10 @@ def proof_of(
     form = plan.output_form if reference is None else reference
     outputs = task.main(tree_of_outputs(artifact, everything, form))
     scores = scores_of(outputs, original.y, str(artifact.path), task)
-    parity = None
+    parity, originals = None, None
+    if each.original is not None:
+        originals = infer_samples(device, each.original, test, options_for(target, each.original))
+        parity = parity_with_original(each, everything, originals, task)
     if reference is not None:
         parity = parity_of(target, place, each, test, everything, reference, task)
         parity = parity_at_sizes(plan, target, place, each, parity)
@@ -106,8 +109,8 @@ def proof_of(
         drop_measurement(original.scores, scores, device.name, place.kind, task.metric),
         _agreement(task, outputs, original.outputs),
         parity,
-        None if reference is None else tuple(part.numpy() for part in leaves(reference)),
-        NO_REFERENCE if reference is None else "",
+        originals if reference is None else tuple(part.numpy() for part in leaves(reference)),
+        "" if parity else NO_REFERENCE,
         (
             *_further(place, task, outputs, original.y),
             *_played(plan, target, place, artifact),

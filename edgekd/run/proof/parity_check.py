@@ -74,6 +74,27 @@ def parity_of(
     return joint_parity(found, main)
 
 
+CHANGED = {"fp16": 1e-2, "int8": 0.25, "int4": 0.5}
+"""How far a quantized file may lie from the file that it was made of, relative to the largest
+output: what quantization changes is in it, so this finds a file that computes something else."""
+
+
+def parity_with_original(
+    each: Compiled, outputs: Sequence[np.ndarray], originals: Sequence[np.ndarray], task: Task
+) -> Parity:
+    """Compare every output (N, ...) of a file with those of the file that it was made of."""
+    names = [info.name for info in each.artifact.outputs]
+    tolerance = CHANGED.get(each.artifact.precision, max(CHANGED.values()))
+    found = {
+        name: compare(expected, values, None, tolerance, ORIGINAL)
+        for name, values, expected in zip(names, outputs, originals, strict=True)
+    }
+    return joint_parity(found, names[main_output(names, task.output)])
+
+
+ORIGINAL = "the original file, which was not quantized"
+
+
 @dataclass(frozen=True, eq=False)
 class _Output:
     """One output of a file, at that position, and the reference's."""

@@ -113,7 +113,8 @@ class OnnxFileSubject:
             key,
             lambda folder: _calibrated(path, target, samples, corrected, folder),
         )
-        return TargetFiles(tuple(Compiled(artifact, None) for artifact in after), baseline)
+        files = (Compiled(artifact, None, original=baseline.artifact) for artifact in after)
+        return TargetFiles(tuple(files), baseline)
 
     def stage_reports(
         self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float

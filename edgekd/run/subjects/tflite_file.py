@@ -103,7 +103,8 @@ class TfliteFileSubject:
 
         key = key_of("quantized", *parts, dtype, plan.data.sha256, sha256_of_tensors(samples))
         made = cached(plan.store, "tflite", key, quantized)
-        return TargetFiles(tuple(Compiled(artifact, None) for artifact in made), baseline)
+        files = (Compiled(artifact, None, original=baseline.artifact) for artifact in made)
+        return TargetFiles(tuple(files), baseline)
 
     def stage_reports(
         self, made: TargetFiles, reports: Sequence[ArtifactReport], seconds: float
