@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.backends.tvm.constants import array_of, is_constant, rearranged
+from edgekd.backends.tvm.integers.schedule import INTEGER, schedule_integer
 from edgekd.backends.tvm.isa import Isa
 from edgekd.backends.tvm.layers import Layer, expression, linear_expression, pack
 from edgekd.backends.tvm.leftovers import schedule_leftover
@@ -225,6 +226,8 @@ def schedule_kernel(function: Any, isa: Isa) -> tuple[Any | None, bool]:
     """A scheduled PrimFunc, or None if no schedule applies, and whether it is tiled."""
     from tvm.s_tir import Schedule, ScheduleError
 
+    if INTEGER in (function.attrs or {}):
+        return schedule_integer(function, isa.lanes), True
     schedule = Schedule(function)
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     sums = [i for i, b in enumerate(blocks) if schedule.get(b).name_hint.startswith(SUM)]
