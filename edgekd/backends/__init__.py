@@ -73,7 +73,11 @@ class Described(ABC):
 class Backend(Described):
     """A backend that starts from the candidate. `options` is the target's own table for it
     (`[backends.onnx]`), already checked against `info.options` as plain TOML values. It gets the
-    last candidate whose form is in `info.forms`."""
+    last candidate whose form is in `forms`."""
+
+    def forms(self, options: dict[str, Any]) -> frozenset[str]:
+        """The forms of candidate that it compiles with these options."""
+        return self.info.forms
 
     @abstractmethod
     def check(

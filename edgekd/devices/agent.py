@@ -290,6 +290,28 @@ class EdgeTPU(LiteRT):
         super().__init__(path, dict({"delegate": EDGETPU_LIBRARY}, **options))
 
 
+LIBRARY_FACTS = re.compile(rb"edgekd-facts:(\{[^\0]*)\0")
+ARM_NAMES = {"neon": "asimd", "fp16": "asimdhp", "fullfp16": "asimdhp", "dotprod": "asimddp"}
+
+
+def refuse_processor(path: str) -> None:
+    """Refuse a TVM library whose code needs features that this processor lacks. It would end this
+    process with an illegal instruction. A library of another origin says nothing."""
+    with open(path, "rb") as stream:
+        found = LIBRARY_FACTS.search(stream.read())
+    flags = processor_features("")
+    if not (found and flags):
+        return
+    needed = json.loads(found[1])["features"]
+    missing = [name for name in needed if name not in flags and ARM_NAMES.get(name) not in flags]
+    if missing:
+        raise Fault(
+            "bad-model",
+            f"it was compiled for processors with {', '.join(missing)}, which this one lacks",
+            "compile it for a target without it",
+        )
+
+
 class TVM(Model):
     """A library exported from Relax. It does not record its shapes, so `options` has to give
     them."""
@@ -298,6 +320,7 @@ class TVM(Model):
         if not options.get("inputs"):
             raise Fault("bad-request", "a TVM library does not record its inputs: their shapes and "
                         "dtypes have to be given")  # fmt: skip
+        refuse_processor(path)
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
@@ -723,12 +746,17 @@ def system_path(path: str) -> str:
     return path
 
 
+def processor_features(root: str) -> list[str]:
+    """What Linux lists of the first processor; empty where it lists none."""
+    flags = [line for line in read(root + "/proc/cpuinfo").splitlines()
+             if line.split(":")[0].strip() in ("flags", "Features")]  # fmt: skip
+    return flags[0].split(":")[1].split() if flags else []
+
+
 def facts(root: str) -> Table:
     """Further facts for `edgekd doctor`: processor features, memory, disk space, sensors."""
     from importlib import metadata
 
-    flags = [line for line in read(root + "/proc/cpuinfo").splitlines()
-             if line.split(":")[0].strip() in ("flags", "Features")]  # fmt: skip
     memory = dict(line.split(":", 1) for line in read(root + "/proc/meminfo").splitlines())
     total, free = (
         int(memory[key].split()[0]) * 1024 if key in memory else None
@@ -741,7 +769,7 @@ def facts(root: str) -> Table:
     except metadata.PackageNotFoundError:
         numpy_version = ""
     return {
-        "features": flags[0].split(":")[1].split() if flags else [],
+        "features": processor_features(root),
         "memory_bytes": total,
         "memory_free_bytes": free,
         "storage_free_bytes": disk.f_bavail * disk.f_frsize,

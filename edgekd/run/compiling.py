@@ -69,7 +69,7 @@ def _compile_staged(
 ) -> list[Compiled]:
     """One backend's files, from the last candidate or, if it doesn't accept that one, from the
     last candidate with float weights."""
-    if staged.candidate.form in backend.info.forms:
+    if staged.candidate.form in backend.forms(target.backends.get(name, {})):
         accuracy = staged.reports[-1].accuracy if staged.reports else None
         candidate = replace(staged.candidate, metadata=metadata_of(plan, accuracy))
         return compiled(plan, target, name, backend, candidate, staged.key)

@@ -6,6 +6,8 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from torch import nn
 
 from edgekd.backends.tvm import Tvm, cuda
 from edgekd.backends.tvm.job import Job, run_worker
+from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, ToolError
 from edgekd.models.resnet import resnet8
-from edgekd.values.artifact import Artifact
+from edgekd.quant.inspection import output_scale
+from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.values.candidate import Candidate
-from edgekd.values.target import Target
+from edgekd.values.target import Target, load_target
 
 pytest.importorskip("tvm")
 
@@ -47,7 +51,7 @@ def target(hardware: dict[str, Any], **others: Any) -> Target:
     )
 
 
-def candidate(form: str = "float") -> Candidate:
+def small(form: str = "float") -> Candidate:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = resnet8(1, 10, widths=(8, 16, 24)).eval()
@@ -63,7 +67,7 @@ def compiled(
     board: Target, folder: Path, cache: Path, form: str = "float", **options: Any
 ) -> Artifact:
     table = {"cache": str(cache), "grid_seconds": 0.0, **options}
-    return Tvm().compile(candidate(form), board, table, folder)[0]
+    return Tvm().compile(small(form), board, table, folder)[0]
 
 
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs what it compiles")
@@ -76,7 +80,7 @@ def test_a_library_runs_with_numpy_and_the_runtime_alone(
     tmp_path: Path, shared: Path, threads: str
 ) -> None:
     artifact = compiled(target(X86), tmp_path, shared)
-    model = candidate()
+    model = small()
     np.save(tmp_path / "x.npy", model.example.numpy())
     command = [sys.executable, "-c", RUN, str(artifact.path), "x.npy", "y.npy"]
     environment = os.environ | {"TVM_NUM_THREADS": threads}
@@ -99,7 +103,7 @@ def test_half_precision_stays_near_the_float_model_and_says_what_it_costs(
     from tvm import relax
 
     artifact = compiled(target(X86), tmp_path, shared, "fp16")
-    model = candidate()
+    model = small()
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(artifact.path)), tvm.cpu())
     output = machine["main"](tvm.runtime.tensor(model.example.numpy())).numpy()
     with torch.no_grad():
@@ -183,7 +187,7 @@ def test_a_missing_cross_compiler_is_named_with_its_package(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError) as caught:
-        Tvm().check(candidate(), target(ARM), {})
+        Tvm().check(small(), target(ARM), {})
     assert "aarch64-linux-gnu-g++ is not installed" in str(caught.value)
     assert caught.value.hint == "apt install g++-aarch64-linux-gnu"
 
@@ -193,24 +197,86 @@ def test_a_missing_nvcc_is_refused_before_the_work(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shutil, "which", lambda name: found.get(name, name))
     board = target(ARM, accelerators=(JETSON,))
     with pytest.raises(InputError, match="nvcc is not installed") as caught:
-        Tvm().check(candidate(), board, {"kind": "cuda", "arch": "sm_87"})
+        Tvm().check(small(), board, {"kind": "cuda", "arch": "sm_87"})
     assert "CUDA toolkit" in caught.value.hint
 
 
-def test_an_int8_graph_is_refused() -> None:
-    with pytest.raises(InputError, match="compiles no int8 graph"):
-        Tvm().check(candidate("int8"), target(X86), {})
+@on_x86
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet", "ds-cnn", "sensor", "transformer"])
+def test_a_quantized_network_is_within_a_step_of_its_graph(
+    tmp_path: Path, shared: Path, name: str, candidate: Callable[..., Candidate]
+) -> None:
+    quantized, options = candidate(name), {"cache": str(shared), "grid_seconds": 0.0}
+    artifact = Tvm().compile(quantized, load_target("x86"), options, tmp_path)[0]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(16, *quantized.example.shape[1:], generator=generator)
+    with closing(open_device("host")) as host:
+        (outputs,) = host.infer(artifact, [x.numpy()], {"threads": 1})
+    with torch.no_grad():
+        expected = quantized.module(x).numpy()
+    scale = output_scale(quantized.module)
+    assert scale is not None
+    assert np.abs(outputs - expected).max() <= 1.01 * scale
+    assert artifact.precision == "int8"
+    assert artifact.bytes < 100_000 + sum(
+        each.numel() for each in quantized.module.state_dict().values()
+    )
+    in_float = [note for note in artifact.notes if note.startswith("computed in float")]
+    left = {each.op for each in artifact.placements if each.reason}
+    if name == "transformer":
+        assert left == {"aten.layer_norm", "aten.softmax"}
+        assert "3 x aten.layer_norm (blocks.0.norm1, blocks.0.norm2, norm)" in in_float[0]
+    else:
+        assert not left
+        assert in_float == []
+
+
+def test_a_strict_target_refuses_what_would_compute_in_float(
+    candidate: Callable[..., Candidate],
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Tvm().check(candidate("transformer"), load_target("x86"), {"strict": True})
+    assert "without an integer kernel: 3 x aten.layer_norm (blocks.0.norm1" in str(caught.value)
+    assert caught.value.hint.startswith("strict = false computes these in float")
+    Tvm().check(candidate("ds-cnn"), load_target("x86"), {"strict": True})
+
+
+def test_a_gpu_takes_the_float_small() -> None:
+    assert Tvm().forms({"kind": "cuda"}) == {"float", "fp16"}
+    assert Tvm().forms({}) == {"float", "fp16", "int8"}
+    with pytest.raises(InputError, match="compute in float alone"):
+        Tvm().check(small("int8"), target(ARM), {"kind": "cuda", "arch": "sm_87"})
+
+
+@on_x86
+def test_a_library_for_another_processor_is_refused_by_the_features_name(tmp_path: Path) -> None:
+    """Before the code runs: an illegal instruction would end the agent."""
+    library = tmp_path / "model.so"
+    facts = b'edgekd-facts:{"features":["avx2","avx1024_vnni"],"kernels":[]}'
+    library.write_bytes(b"\x7fELF" + bytes(60) + facts + b"\0")
+    with closing(open_device("host")) as host, pytest.raises(InputError) as caught:
+        host.infer(make_artifact(library), [np.zeros((1, 4), np.float32)], {"threads": 1})
+    assert "compiled for processors with avx1024_vnni, which this one lacks" in str(caught.value)
+
+
+def make_artifact(path: Path) -> Artifact:
+    info = TensorInfo(name="input", shape=(1, 4), dtype="float32")
+    return Artifact(
+        path=path, format="tvm-so", runtime="tvm", precision="int8", target="x86",
+        sha256=sha256_of(path), bytes=path.stat().st_size, inputs=(info,), outputs=(info,),
+    )  # fmt: skip
 
 
 def test_a_microcontroller_is_refused() -> None:
     hardware = {"architecture": "thumb", "cpu": "cortex-m4"}
     with pytest.raises(InputError, match="does not fit a thumb core"):
-        Tvm().check(candidate(), target(hardware), {})
+        Tvm().check(small(), target(hardware), {})
 
 
 def test_an_unknown_option_is_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown key 'grid_secnds'") as caught:
-        Tvm().check(candidate(), target(X86), {"grid_secnds": 1})
+        Tvm().check(small(), target(X86), {"grid_secnds": 1})
     assert caught.value.hint == "did you mean 'grid_seconds'?"
 
 

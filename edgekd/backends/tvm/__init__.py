@@ -41,7 +41,7 @@ class Tvm(Backend):
                 plot_mark="^",
             ),
         ),
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8"),
         options=TvmOptions,
         needs=Needs(
             packages=(
@@ -67,6 +67,11 @@ class Tvm(Backend):
         from edgekd.backends.tvm.compile import check
 
         return check(candidate, target, options)
+
+    def forms(self, options: dict[str, Any]) -> frozenset[str]:
+        """No quantized candidates on a GPU, whose integer kernels it does not write."""
+        forms = super().forms(options)
+        return forms - {"int8"} if options.get("kind") == "cuda" else forms
 
     def rehearsal_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Without measuring tiles or tuning."""

@@ -4,18 +4,29 @@ import copy
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from edgekd.backends.tvm import cache, cuda
-from edgekd.backends.tvm.isa import cuda_target, has_half, host_runs, isa_of, llvm_target
+from edgekd.backends.tvm.integers.reading import in_float
+from edgekd.backends.tvm.isa import (
+    cuda_target,
+    dot_of,
+    has_half,
+    host_runs,
+    isa_of,
+    llvm_target,
+    needed_features,
+)
 from edgekd.backends.tvm.job import Job
 from edgekd.backends.tvm.options import TvmOptions
 from edgekd.backends.tvm.tools import linker_of
 from edgekd.errors import InputError
+from edgekd.formats.operator_notes import by_kind
 from edgekd.quant.export import export_graph, quiet
+from edgekd.quant.rewrite import as_uint8
 from edgekd.quant.support import place
 from edgekd.store import file_beside
 from edgekd.values.artifact import (
@@ -38,6 +49,9 @@ UNCOVERED = "no schedule covers the kernel {name}, which makes it about 100 time
 GENERAL = "the layer kernel {name} has only the general schedule, without a register tile"
 
 
+IN_FLOAT = "computed in float: it has no integer kernel here"
+
+
 def check(candidate: Candidate, target: Target, options: dict[str, Any]) -> tuple[OpPlacement, ...]:
     """Every operator on one unit, once the tools that build for it are found.
 
@@ -45,11 +59,18 @@ def check(candidate: Candidate, target: Target, options: dict[str, Any]) -> tupl
     """
     chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
     _job(candidate, target, chosen)
+    if chosen.strict:
+        _refuse_float(candidate, target)
     linker_of(target.hardware.architecture)
     if chosen.kind == "cuda":
         cuda.refuse_without_tools()
     unit: Placement = "gpu" if chosen.kind == "cuda" else "cpu"
-    return place(candidate, target, unit, WHERE)
+    placements = place(candidate, target, unit, WHERE)
+    left = {(layer, op) for op, layer in _in_float(candidate)}
+    return tuple(
+        each.model_copy(update={"reason": IN_FLOAT}) if (each.name, each.op) in left else each
+        for each in placements
+    )
 
 
 def compile_artifact(
@@ -59,7 +80,7 @@ def compile_artifact(
     placements = check(candidate, target, options)
     chosen = parse(TvmOptions, options, f"target {target.name}: {WHERE}")
     built, _ = cache.library(
-        _program(candidate),
+        _program(candidate, target),
         _job(candidate, target, chosen),
         chosen.time_limit_seconds,
         Path(chosen.cache) if chosen.cache else cache.default_folder(),
@@ -92,9 +113,10 @@ def compile_artifact(
 
 def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
     hardware = target.hardware
-    if candidate.form == "int8":
+    integer = candidate.form == "int8"
+    if integer and options.kind == "cuda":
         raise InputError(
-            "TVM compiles no int8 graph: convolutions would run in float, slower than fp32",
+            "TVM's GPU kernels here compute in float alone",
             where=f"target {target.name}: {WHERE}",
             allowed="float and fp16 candidates",
             hint="leave tvm out of the backends, or quantize after compiling with it",
@@ -107,13 +129,37 @@ def _job(candidate: Candidate, target: Target, options: TvmOptions) -> Job:
         precision=candidate.form,
         grid_seconds=options.grid_seconds if timed else 0.0,
         tune_seconds=options.tune_seconds if timed else 0.0,
+        dot=dot_of(hardware) if integer else "",
+        features=needed_features(hardware),
     )
 
 
-def _program(candidate: Candidate) -> torch.export.ExportedProgram:
-    """The model for one sample, batch norms folded."""
-    module: nn.Module = copy.deepcopy(candidate.module)
-    graph = export_graph(module, candidate.example, WHERE)
+def _in_float(candidate: Candidate) -> list[tuple[str, str]]:
+    """(kind, layer) of the operators of a quantized graph that stay in float."""
+    return in_float(cast(fx.GraphModule, candidate.module)) if candidate.form == "int8" else []
+
+
+def _refuse_float(candidate: Candidate, target: Target) -> None:
+    left = _in_float(candidate)
+    if left:
+        raise InputError(
+            f"without an integer kernel: {', '.join(by_kind(left))}",
+            where=f"target {target.name}: {WHERE}.strict",
+            hint="strict = false computes these in float and names them in the notes",
+        )
+
+
+def _program(candidate: Candidate, target: Target) -> torch.export.ExportedProgram:
+    """The model for one sample, batch norms folded; a quantized one with the type of activations
+    that the processor's dot product takes."""
+    graph: nn.Module
+    if candidate.form == "int8":
+        quantized = cast(fx.GraphModule, candidate.module)
+        unsigned = target.hardware.architecture == "x86_64"
+        graph = as_uint8(quantized) if unsigned else quantized
+    else:
+        module: nn.Module = copy.deepcopy(candidate.module)
+        graph = export_graph(module, candidate.example, WHERE)
     with quiet():
         return torch.export.export(graph, (rows(candidate.example, slice(0, 1)),))
 
@@ -128,7 +174,8 @@ def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
 def _notes(
     candidate: Candidate, target: Target, options: TvmOptions, result: dict[str, Any]
 ) -> list[str]:
-    notes = [UNCOVERED.format(name=name) for name in result["uncovered"]]
+    notes = [f"computed in float: {listed}" for listed in by_kind(_in_float(candidate))]
+    notes += [UNCOVERED.format(name=name) for name in result["uncovered"]]
     notes += [GENERAL.format(name=name) for name in result["general"]]
     if options.kind == "cuda":
         notes.append("GPU kernels use TVM's default schedules without tuning")

@@ -32,6 +32,29 @@ def isa_of(hardware: Hardware) -> Isa:
     return Isa(lanes=4, registers=16)
 
 
+UNUSED = frozenset({"crc", "crypto"})
+"""Features of profiles that compiled networks make no use of."""
+
+
+def needed_features(hardware: Hardware) -> tuple[str, ...]:
+    """What code for the profile needs of a processor; a library carries it, and is not loaded where
+    one is missing."""
+    return tuple(name for name in hardware.isa if name not in UNUSED)
+
+
+def dot_of(hardware: Hardware) -> str:
+    """The name of the widest 8-bit dot product that the profile's `isa` names (see `integers.dot`);
+    empty for a processor without one."""
+    names = set(hardware.isa)
+    if {"avx512_vnni", "avx512vl"} <= names:
+        return "vpdpbusd512"
+    if "avx_vnni" in names:
+        return "vpdpbusd256"
+    if "avx2" in names:
+        return "pmaddubsw"
+    return "sdot" if names & {"dotprod", "asimddp"} else ""
+
+
 TRIPLES = {
     "x86_64": "x86_64-linux-gnu",
     "aarch64": "aarch64-linux-gnu",

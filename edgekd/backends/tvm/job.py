@@ -25,8 +25,9 @@ WHERE = "backends.tvm"
 class Job:
     """What the library's bytes depend on, beside the program.
 
-    `target` is TVM's target table, `isa` the processor's vectors, `grid_seconds` 0 where this
-    machine can't time the target's code. `known_tiles` are an earlier grid's results by layer.
+    `target` is TVM's target table, `isa` the processor's vectors, `dot` its 8-bit dot product, by
+    name, and `features` what the code needs of a processor. `grid_seconds` is 0 where this machine
+    can't time the target's code. `known_tiles` are an earlier grid's results by layer.
     """
 
     target: dict[str, Any]
@@ -35,6 +36,8 @@ class Job:
     precision: str
     grid_seconds: float = 0.0
     tune_seconds: float = 0.0
+    dot: str = ""
+    features: tuple[str, ...] = ()
     known_tiles: dict[str, list[int]] = field(default_factory=dict)
 
 

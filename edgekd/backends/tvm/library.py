@@ -1,8 +1,18 @@
 """Builds scheduled kernels into a shared library: plans memory, links for the host or a board."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+MARK = "edgekd-facts:"
+"""What stands before the facts in a library: the features that its code needs of a processor, and
+its integer kernels in order, each with its layer."""
+
+SOURCE = (
+    'extern "C" __attribute__((used, visibility("default"))) '
+    'const char edgekd_facts[] = "{mark}{text};\n'
+)
 
 
 def built(module: Any, target: Any) -> tuple[Any, int]:
@@ -67,12 +77,21 @@ def _calls(module: Any, name: str) -> Iterator[Any]:
     yield from found
 
 
-def exported(executable: Any, path: Path, linker: str) -> None:
-    """Link the executable into `path`; the same executable gives the same bytes."""
+def exported(
+    executable: Any, path: Path, linker: str, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Link the executable into `path`; the same executable gives the same bytes.
+
+    The library carries `facts` behind MARK, as JSON that ends with a null byte.
+    """
     from tvm.support import cc
 
+    source = path.with_suffix(".cc")
+    text = json.dumps(json.dumps(facts or {}, separators=(",", ":")))
+    source.write_text(SOURCE.format(mark=MARK, text=text.removeprefix('"')))
     executable.export_library(
         str(path),
         fcompile=cc.cross_compiler(linker),
-        options=["-Wl,--build-id=none", "-Wl,-s"],
+        options=["-Wl,--build-id=none", "-Wl,-s", str(source)],
     )
+    source.unlink()

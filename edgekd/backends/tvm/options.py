@@ -12,7 +12,8 @@ class TvmOptions(Value):
 
     `host` is the processor that drives a CUDA device. `grid_seconds` bounds the search of the
     built-in schedule's parameters for each layer and `tune_seconds` MetaSchedule; 0 turns either
-    off. `cache` is the folder of compiled libraries, by default `tvm` in edgekd's cache.
+    off. `cache` is the folder of compiled libraries, by default `tvm` in edgekd's cache. With
+    `strict`, a quantized model of which an operator would compute in float is refused.
     """
 
     kind: Literal["llvm", "cuda"] = "llvm"
@@ -29,3 +30,4 @@ class TvmOptions(Value):
     entry: str = "main"
     time_limit_seconds: PositiveFloat = 900.0
     cache: str = ""
+    strict: bool = False

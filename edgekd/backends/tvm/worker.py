@@ -26,6 +26,7 @@ def main(folder: Path) -> None:
     from edgekd.backends.tvm.grid import Grid
     from edgekd.backends.tvm.library import built, exported
     from edgekd.backends.tvm.tools import linker_of
+    from edgekd.quant import rewrite  # noqa: F401 - declares the operators of quantized programs
 
     job = json.loads((folder / "job.json").read_text())
     program = torch.export.load(folder / "program.pt2")
@@ -34,10 +35,11 @@ def main(folder: Path) -> None:
     grid = Grid(Isa(**job["isa"]), target, job["grid_seconds"], job["known_tiles"])
     on_gpu = job["target"]["kind"] == "cuda"
     with target:
-        module, left = _lowered(program, job, grid, target)
+        module, left, kernels = _lowered(program, job, grid, target)
     executable, planned = built(module, target)
     linker = linker_of(job["architecture"])
-    exported(executable, folder / "library.so", linker)
+    facts = {"features": job["features"], "kernels": kernels}
+    exported(executable, folder / "library.so", linker, facts)
     if on_gpu:
         cuda.check_machine_code(folder / "library.so", job["target"]["arch"])
     result = {
@@ -52,10 +54,17 @@ def main(folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def _lowered(program: Any, job: dict[str, Any], grid: Any, target: Any) -> tuple[Any, Any]:
-    """The program as scheduled kernels, and the kernels without a good schedule."""
+def _lowered(
+    program: Any, job: dict[str, Any], grid: Any, target: Any
+) -> tuple[Any, Any, list[tuple[str, str]]]:
+    """The program as scheduled kernels, those without a good schedule, and the integer kernels in
+    the order in which they run, each with its layer."""
     from edgekd.backends.tvm import cuda, lower
 
+    if job["precision"] == "int8":
+        module, kernels = _in_integers(program, job, grid)
+        module = lower.legalized(module, grid.choose)
+        return *_scheduled(module, grid.isa, target, job["tune_seconds"]), kernels
     on_gpu = job["target"]["kind"] == "cuda"
     module = lower.imported(program, channels_last=not on_gpu)
     if job["precision"] == "fp16":
@@ -65,8 +74,19 @@ def _lowered(program: Any, job: dict[str, Any], grid: Any, target: Any) -> tuple
     module = lower.legalized(module, None if on_gpu else grid.choose)
     if on_gpu:
         module, unbound = cuda.scheduled(module)
-        return module, lower.Left(uncovered=unbound, general=[])
-    return _scheduled(module, grid.isa, target, job["tune_seconds"])
+        return module, lower.Left(uncovered=unbound, general=[]), []
+    return *_scheduled(module, grid.isa, target, job["tune_seconds"]), []
+
+
+def _in_integers(program: Any, job: dict[str, Any], grid: Any) -> tuple[Any, list[tuple[str, str]]]:
+    """A quantized program as a Relax module of integer kernels, and these in order."""
+    from edgekd.backends.tvm.integers import choice, dot, intrinsics, lower, reading
+
+    signed = job["architecture"] != "x86_64"
+    chosen = dot.dot_named(job["dot"], grid.isa.lanes, signed)
+    intrinsics.register(chosen)
+    graph = reading.as_graph(program)
+    return lower.written(graph, chosen, lambda form: choice.by_rule(form, grid.isa))
 
 
 def _scheduled(module: Any, isa: Isa, target: Any, seconds: float) -> tuple[Any, Any]:

@@ -133,10 +133,10 @@ def _expected(artifact: Artifact) -> ExpectedFile:
 def _compiled(
     backend: Backend, name: str, rehearsed: Rehearsed, target: Target, folder: Path
 ) -> list[Artifact]:
-    takes_last = rehearsed.candidate.form in backend.info.forms
+    options = backend.rehearsal_options(target.backends.get(name, {}))
+    takes_last = rehearsed.candidate.form in backend.forms(options)
     candidate = rehearsed.candidate if takes_last else rehearsed.floating
     folder.mkdir()
-    options = backend.rehearsal_options(target.backends.get(name, {}))
     return backend.compile(candidate, target, options, folder)
 
 

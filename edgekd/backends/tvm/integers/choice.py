@@ -17,8 +17,6 @@ def ranked(form: Form, isa: Isa) -> list[Tile]:
     if form.layer.kind != "grouped":
         return candidates(height, width, channels, isa, lanes)
     each = channels // form.layer.groups
-    if form.dot.name and each % lanes:
-        lanes = each  # refused by the intrinsic: see `form_of`
     while each % lanes:
         lanes //= 2
     tiles = candidates(height, width, each, isa, lanes)

@@ -18,3 +18,21 @@ class Dot:
     lanes: int
     signed: bool
     most: int = 256
+
+
+DOTS = {
+    dot.name: dot
+    for dot in (
+        Dot("vpdpbusd512", quad=4, lanes=16, signed=False),
+        Dot("vpdpbusd256", quad=4, lanes=8, signed=False),
+        Dot("pmaddubsw", quad=4, lanes=8, signed=False, most=128),
+        Dot("sdot", quad=4, lanes=4, signed=True),
+    )
+}
+"""The dot products with a tensor intrinsic, by name: AVX-512 VNNI, AVX-VNNI (or AVX-512 VNNI on
+half-width vectors), AVX2 and Armv8.2."""
+
+
+def dot_named(name: str, lanes: int, signed: bool) -> Dot:
+    """The dot product of that name, or plain products in vectors of `lanes` int32 values."""
+    return DOTS[name] if name else Dot("", 1, lanes, signed)

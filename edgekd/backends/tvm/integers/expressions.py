@@ -183,7 +183,9 @@ def pooled(step: steps.Pooled, result: Held, tensor: Any) -> Any:
 
     def inside(b: Any, y: Any, x: Any, k: Any) -> Any:
         within = tirx.all(y >= top, y < top + h, x >= left, x < left + w)
-        return tirx.if_then_else(within, tensor[b, y - top, x - left, k], tirx.const(fill, grid.dtype))
+        return tirx.if_then_else(
+            within, tensor[b, y - top, x - left, k], tirx.const(fill, grid.dtype)
+        )
 
     source = tensor
     if top or left:

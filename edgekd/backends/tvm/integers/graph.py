@@ -54,7 +54,7 @@ def value_of(graph: fx.GraphModule, node: Any) -> Value | None:
 
 def array_of(graph: fx.GraphModule, node: Any) -> np.ndarray:
     """The values of a constant."""
-    return constant_of(graph, node).detach().numpy()  # type: ignore[no-any-return]
+    return constant_of(graph, node).detach().numpy()
 
 
 def argument(node: fx.Node, place: int, name: str, default: Any = None) -> Any:

@@ -23,12 +23,14 @@ class Grid:
     def integers(self, values: np.ndarray) -> np.ndarray:
         """Real values on this grid, rounded half to even as the quantized graph rounds."""
         steps = np.rint(values.astype(np.float32) * np.float32(1.0 / self.scale)) + self.zero_point
-        return np.clip(steps, self.low, self.high).astype(self.dtype)
+        clipped: np.ndarray = np.clip(steps, self.low, self.high).astype(self.dtype)
+        return clipped
 
     def values(self, integers: np.ndarray) -> np.ndarray:
         """The real values of integers on this grid."""
         steps = (integers.astype(np.int64) - self.zero_point).astype(np.float32)
-        return steps * np.float32(self.scale)
+        values: np.ndarray = steps * np.float32(self.scale)
+        return values
 
     def clamped(self, least: float | None, most: float | None) -> "Grid":
         """The grid with what a clamp to real values leaves of its range. Rounding keeps the order

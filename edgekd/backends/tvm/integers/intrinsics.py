@@ -57,11 +57,6 @@ _LLVM = {
     "sdot": "llvm.aarch64.neon.sdot.v4i32.v16i8",
 }
 
-VPDPBUSD_512 = Dot("vpdpbusd512", quad=4, lanes=16, signed=False)
-VPDPBUSD_256 = Dot("vpdpbusd256", quad=4, lanes=8, signed=False)
-PMADDUBSW = Dot("pmaddubsw", quad=4, lanes=8, signed=False, most=128)
-SDOT = Dot("sdot", quad=4, lanes=4, signed=True)
-
 
 def register(dot: Dot) -> None:
     """Make the intrinsic known to TVM under the dot product's name."""

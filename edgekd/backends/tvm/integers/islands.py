@@ -76,6 +76,7 @@ def _sources(part: InFloat) -> list[fx.Node]:
 def _constant(graph: fx.GraphModule, node: fx.Node) -> torch.Tensor:
     if is_constant(node):
         return constant_of(graph, node).detach()
-    arguments = [constant_of(graph, a) if is_constant(a) else a for a in node.args]
+    given: tuple[Any, ...] = node.args
+    arguments = [constant_of(graph, each) if is_constant(each) else each for each in given]
     target: Any = node.target
     return target(*arguments)  # type: ignore[no-any-return]

@@ -41,11 +41,12 @@ class Form:
 
 
 def form_of(layer: Layer, dot: Dot, weight: np.ndarray) -> Form:
-    """The form for a layer: plain products for depthwise layers, narrow groups, and weights with
-    which the dot product would saturate."""
+    """The form for a layer: plain products for depthwise layers, groups that don't fill dot
+    products, and weights with which these would saturate."""
     each = layer.input[3] // layer.groups
+    filled = each % dot.quad == 0 and layer.channels // layer.groups % dot.lanes == 0
     saturates = 2 * int(np.abs(weight.astype(np.int16)).max(initial=0)) > dot.most
-    if layer.kind == "depthwise" or saturates or (layer.groups > 1 and each % dot.quad):
+    if layer.kind == "depthwise" or saturates or (layer.groups > 1 and not filled):
         return Form(layer, plain(dot), flat=False)
     return Form(layer, dot, flat=bool(each % dot.quad) and layer.dilation[1] == 1)
 
@@ -67,8 +68,10 @@ def packed_weight(form: Form, weight: np.ndarray, tile: Tile) -> np.ndarray:
     missing = form.quads * quad - parts.shape[2]
     parts = np.pad(parts, [(0, 0)] * 2 + [(0, missing), (0, 0), (0, blocks * tile.block - each)])
     parts = parts.reshape(*parts.shape[:2], form.quads, quad, groups * blocks, tile.block)
-    packed = np.ascontiguousarray(parts.transpose(4, 0, 1, 2, 5, 3))
-    return packed[:, :, :, 0, :, 0] if layer.kind == "depthwise" else packed
+    packed: np.ndarray = np.ascontiguousarray(parts.transpose(4, 0, 1, 2, 5, 3))
+    if layer.kind == "depthwise":
+        packed = packed[:, :, :, 0, :, 0]
+    return packed
 
 
 def folded_bias(step: Weighted) -> np.ndarray:
@@ -134,9 +137,7 @@ def _source(form: Form, tile: Tile, data: Any, zero: int) -> Any:
     needed = (layer.padded(tile)[1] - 1) * step * c + form.quads * form.dot.quad
     length = max(width * c, needed)
     width = -(-length // c)
-    rows = te.compute(
-        (n, height, length), lambda b, y, j: inside(b, y, j // c, j % c), name=PAD
-    )
+    rows = te.compute((n, height, length), lambda b, y, j: inside(b, y, j // c, j % c), name=PAD)
     return lambda b, y, x, k: rows[b, y, x * c + k]
 
 

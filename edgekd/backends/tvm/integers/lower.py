@@ -137,12 +137,16 @@ def written(graph: fx.GraphModule, dot: Dot, choose: Choice) -> tuple[Any, list[
                     _write_island(writer, island_of(graph, part))
                 else:
                     writer.quantized[part.result.name] = WRITERS[type(part)](writer, part)
-            results = [writer.real(node) for node in leaves(nodes[-1].args)]
+            results = [writer.real(node) for node in _outputs(nodes[-1])]
             returned = results[0] if len(results) == 1 else relax.Tuple(results)
             output = builder.emit_output(returned)
         builder.emit_func_output(output)
     module = relax.transform.InlinePrivateFunctions()(builder.get())
     return module, writer.calls
+
+
+def _outputs(node: fx.Node) -> list[Any]:
+    return leaves(node.args)
 
 
 def _type(node: fx.Node) -> Any:
@@ -193,7 +197,6 @@ def _weighted(writer: Writer, step: steps.Weighted) -> Kept:
     tile = writer.choose(form)
     packed = packed_weight(form, step.weight, tile)
     held = Held(step.result.shape, last=not linear)
-    row = len(step.source.shape) == 3 and not linear
 
     def expression(data: Any, weight: Any, bias: Any, factor: Any) -> Any:
         return weighted(form, tile, step, data, weight, bias, factor)

@@ -31,7 +31,9 @@ def _moved(graph: fx.GraphModule, node: fx.Node, result: Value) -> Value | None:
 
 def _reshaped(graph: fx.GraphModule, node: fx.Node, result: Value) -> Step | None:
     source = _moved(graph, node, result)
-    return source and Reshaped(result, layer_of(node), ops.name_of(node), source)
+    if source is None:
+        return None
+    return Reshaped(result, layer_of(node), ops.name_of(node), source)
 
 
 def _permuted(graph: fx.GraphModule, node: fx.Node, result: Value) -> Step | None:
@@ -86,9 +88,7 @@ def _padded(graph: fx.GraphModule, node: fx.Node, result: Value) -> Step | None:
         widths[-1 - place] = (given[2 * place], given[2 * place + 1])
     grid = source.grid
     integer = min(max(round(fill / grid.scale) + grid.zero_point, grid.low), grid.high)
-    return Padded(
-        result, layer_of(node), ops.name_of(node), source, tuple(widths), integer
-    )
+    return Padded(result, layer_of(node), ops.name_of(node), source, tuple(widths), integer)
 
 
 def _multiplied(graph: fx.GraphModule, node: fx.Node, result: Value) -> Step | None:

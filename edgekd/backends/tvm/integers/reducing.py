@@ -72,9 +72,7 @@ def _extreme(graph: fx.GraphModule, node: fx.Node, result: Value) -> Step | None
     return step if step is not None and step.source.grid == result.grid else None
 
 
-def _over_axes(
-    graph: fx.GraphModule, node: fx.Node, result: Value, kind: Any
-) -> Reduced | None:
+def _over_axes(graph: fx.GraphModule, node: fx.Node, result: Value, kind: Any) -> Reduced | None:
     source = value_of(graph, node.args[0])
     axes = argument(node, 1, "dim")
     if source is None or source.constant is not None or not axes:

@@ -9,9 +9,8 @@ from typing import Any
 from edgekd.backends.tvm.integers.grid import Grid
 
 ROUND = "llvm.lrint"
-"""LLVM's rounding half to even to an integer, one instruction on most processors. TVM's own function
-for it is not vectorized, and its simplifier drops the addition of a large number and its
-subtraction."""
+"""LLVM's rounding half to even to an integer, one instruction on most processors. TVM does not
+vectorize its own, and its simplifier drops a large number that is added and subtracted again."""
 
 
 def requantized(total: Any, factor: Any, grid: Grid) -> Any:

@@ -66,9 +66,7 @@ def _in_plane(sizes: Any, source: Value, along: int) -> tuple[int, int]:
     return (first, last) if len(source.shape) == 4 else (along, last)
 
 
-def _padding(
-    node: fx.Node, source: Value, kernel: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _padding(node: fx.Node, source: Value, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
     given = argument(node, 4, "padding", 0)
     if given == "valid":
         given = 0
