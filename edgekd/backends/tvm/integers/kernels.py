@@ -64,14 +64,14 @@ def packed_weight(form: Form, weight: np.ndarray, tile: Tile) -> np.ndarray:
     groups = layer.groups if layer.kind == "grouped" else 1
     each = channels // groups
     blocks = -(-each // tile.block)
-    parts = weight.reshape(kh, 1 if form.flat else kw, -1, groups, each)
+    parts: np.ndarray = weight.reshape(kh, 1 if form.flat else kw, -1, groups, each)
     missing = form.quads * quad - parts.shape[2]
     parts = np.pad(parts, [(0, 0)] * 2 + [(0, missing), (0, 0), (0, blocks * tile.block - each)])
     parts = parts.reshape(*parts.shape[:2], form.quads, quad, groups * blocks, tile.block)
     packed: np.ndarray = np.ascontiguousarray(parts.transpose(4, 0, 1, 2, 5, 3))
-    if layer.kind == "depthwise":
-        packed = packed[:, :, :, 0, :, 0]
-    return packed
+    if layer.kind != "depthwise":
+        return packed
+    return packed.reshape(*packed.shape[:3], tile.block)
 
 
 def folded_bias(step: Weighted) -> np.ndarray:
@@ -79,7 +79,8 @@ def folded_bias(step: Weighted) -> np.ndarray:
     zero = step.source.grid.zero_point
     bias = step.bias - zero * step.weight.astype(np.int64).sum((0, 1, 2))
     limit = np.iinfo(np.int32)
-    return np.clip(bias, limit.min, limit.max).astype(np.int32)
+    clipped: np.ndarray = np.clip(bias, limit.min, limit.max).astype(np.int32)
+    return clipped
 
 
 def factors(step: Weighted) -> np.ndarray:
