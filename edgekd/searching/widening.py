@@ -41,7 +41,7 @@ def _openings(stage: Table, place: str) -> Iterator[Opening]:
     if kind == "quantize" and stage.get("method", "calibrate") != "calibrate":
         methods = {"one_of": [stage["method"], "calibrate"]}
         yield Opening(stage, "method", f"{place}.method", methods)
-    for number, loss in enumerate(stage.get("losses", ()), 1):
+    for number, loss in enumerate(stage.get("losses") or (), 1):
         if isinstance(loss, dict):
             yield from _of_loss(loss, f"{place}.losses.{number}")
 

@@ -60,10 +60,10 @@ EPOCHS = 5
 
 def recovery(facts: Facts, epochs: int = EPOCHS) -> dict[str, Any]:
     """How a network recovers after a change: with the teacher's logits where the task is to
-    classify, otherwise with the labels alone."""
+    classify, otherwise with the loss that the task itself names."""
     learning: dict[str, Any] = {"epochs": epochs}
     if facts.task != "classification":
-        return {**learning, "label_weight": 1.0, "losses": []}
+        return learning
     temperature = {"from": 1.0, "to": 8.0, "log": True}
     loss = {"name": "kl", "weight": {"from": 0.3, "to": 1.0}, "temperature": temperature}
     return {**learning, "losses": [loss]}
