@@ -1,10 +1,13 @@
 """The command line of `edgekd compress`."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgekd.cli.auto import check_auto, search_first
 from edgekd.cli.options import AsJson, Device, TargetNames
 
 
@@ -50,12 +53,15 @@ def compress(
             help="Write a dependency file for make or ninja, with OUT/edgekd.lock as the target."
         ),
     ] = None,
+    auto: Annotated[
+        bool,
+        typer.Option("--auto", help="Search for the stages first, as 'edgekd search' does."),
+    ] = False,
+    trials: Annotated[int | None, typer.Option(help="With --auto: trials of the search.")] = None,
+    hours: Annotated[float | None, typer.Option(help="With --auto: hours of the search.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress a model for one or more targets and check the files against budgets."""
-    import shlex
-    import sys
-
     from edgekd.api import plan as make_plan
     from edgekd.report.overruns import exit_code, failure_lines, overrun_lines
     from edgekd.report.terminal import print_report
@@ -64,25 +70,32 @@ def compress(
     from edgekd.run.lock.inputs import watched_files
     from edgekd.run.offline import forbid_network
     from edgekd.run.progress import progress_bars
+    from edgekd.run.request import Asked
     from edgekd.store import write_beside
     from edgekd.values.recipe import default_recipe
 
     if offline:
         forbid_network()
-    plan = make_plan(
-        recipe,
-        target=target,
-        backends=backend or [],
-        budgets=budget or [],
-        settings=set_ or [],
-        out=out,
-        device=device,
-        accept=accept or [],
-        seed=seed,
-        quick=quick,
-        resume=resume,
-        command=shlex.join(["edgekd", *sys.argv[1:]]),
-    )
+    asked: Asked = {
+        "target": target,
+        "backends": backend or [],
+        "budgets": budget or [],
+        "settings": set_ or [],
+        "out": out,
+        "device": device,
+        "accept": accept or [],
+        "seed": seed,
+        "quick": quick,
+        "resume": resume,
+        "command": shlex.join(["edgekd", *sys.argv[1:]]),
+    }
+    check_auto(auto, len(target), trials, hours)
+    if auto:
+        recipe = search_first(recipe, asked, trials, hours, progress, dry_run)
+        if recipe is None:
+            return
+        asked["settings"] = []  # which the recipe that was found has already
+    plan = make_plan(recipe, **asked)
     for line in plan.lines():
         typer.echo(line, err=True)
     if depfile:

@@ -42,15 +42,18 @@ def test_an_option_that_does_not_exist_would_be_noticed():
 def shortened(line: str, folder: Path) -> str:
     """The command with one epoch for each stage and a brief measurement."""
     words = words_of(line)
-    measures = words[1] in ("compress", "bench") or words[1:3] == ["firmware", "build"]
-    if not measures or "--dry-run" in words:
+    measures = words[1] in ("compress", "bench", "search") or words[1:3] == ["firmware", "build"]
+    if not measures or "--dry-run" in words or words[2:3] in (["status"], ["report"]):
         return line
     extra = [] if "--quick" in words else ["--quick"]
     if words[1] != "bench":
         named = [word for word in words if word.endswith(".toml")]
         recipe = folder / named[0] if named else ROOT / "edgekd/recipes/digits.toml"
-        for number, stage in enumerate(tomllib.loads(recipe.read_text())["stages"], 1):
+        stages = tomllib.loads(recipe.read_text())["stages"]
+        for number, stage in enumerate([] if "stages=[]" in words else stages, 1):
             extra += ["--set", f"stage.{number}.epochs={stage.get('steps', 1)}"]
+    if words[1] == "search" or "--auto" in words:
+        extra += ["--trials", "2", "--backend", "onnx"]
     return shlex.join([*words, *extra])
 
 

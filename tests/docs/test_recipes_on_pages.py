@@ -6,6 +6,8 @@ import pytest
 from pages import PAGES, ROOT, blocks_of
 
 from edgekd.run.plan import typed_stage
+from edgekd.searching.request import first_value
+from edgekd.values.ranges import without_ranges
 from edgekd.values.recipe import Recipe
 from edgekd.values.tables import parse
 
@@ -28,7 +30,8 @@ def tables() -> list[tuple[str, dict]]:
 
 @pytest.mark.parametrize("table", [t for _, t in tables()], ids=[name for name, _ in tables()])
 def test_a_block_is_a_recipe(table):
-    recipe = parse(Recipe, {"model": ANY_MODEL, **table}, "the page")
+    plain = without_ranges(table, first_value)
+    recipe = parse(Recipe, {"model": ANY_MODEL, **plain}, "the page")
     kinds = [typed_stage(number, stage).kind for number, stage in enumerate(recipe.stages, 1)]
     assert kinds == [stage["kind"] for stage in recipe.stages]
 
