@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgekd.errors import InputError, ToolError
 from edgekd.searching.outcome import Trial
 from edgekd.searching.request import Search
+from edgekd.searching.space import short_value
 from edgekd.searching.study import Proposal, Study
 from edgekd.searching.trial import run_trial
 from edgekd.stages import Progress
@@ -58,6 +59,7 @@ class Loop:
             self.on_trials(self._in_order())
             self.say(f"trial {proposal.number}: {outcome_text(trial)}")
             self._stop_if_all_fail()
+        self._stop_if_all_fail(least=1)
         return self._in_order()
 
     @property
@@ -91,10 +93,10 @@ class Loop:
             self.study.tell(proposal.asked, known, repeated=True)
         return None
 
-    def _stop_if_all_fail(self) -> None:
+    def _stop_if_all_fail(self, least: int = SAME_FAILURES) -> None:
         trials = list(self.trials.values())
         errors = [trial for trial in trials if trial.state == "failed"]
-        if len(errors) < SAME_FAILURES or len(errors) < len(trials):
+        if len(errors) < least or len(errors) < len(trials):
             return
         if len({reason_of(trial) for trial in errors}) == 1:
             last = errors[-1]
@@ -124,9 +126,7 @@ def reason_of(trial: Trial) -> str:
 def parameters_text(proposal: Proposal) -> str:
     """The parameters of a trial on one line."""
     return ", ".join(
-        f"{place.removeprefix('stages.')} {value:.4g}"
-        if isinstance(value, float)
-        else f"{place.removeprefix('stages.')} {value!s:.30}"
+        f"{place.removeprefix('stages.')} = {short_value(value)}"
         for place, value in proposal.parameters.items()
     )
 

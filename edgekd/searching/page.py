@@ -8,6 +8,7 @@ from edgekd.report import plots
 from edgekd.report.html import Figure, front_line, rendered
 from edgekd.searching.judging import QUALITY
 from edgekd.searching.result import FrontPoint, SearchResult, TargetResult
+from edgekd.searching.space import short_value
 from edgekd.store import write_beside
 from edgekd.values.backend_lookup import plot_mark
 
@@ -37,6 +38,7 @@ def page_of(result: SearchResult) -> str:
         targets=[shown(target, result, number) for number, target in enumerate(result.targets)],
         format_budget=format_budget,
         states=states_text(result),
+        short_value=short_value,
     )
 
 

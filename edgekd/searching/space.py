@@ -1,5 +1,6 @@
 """The space of a search: a recipe with ranges, every end of which the recipe's schema accepts."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -121,14 +122,22 @@ def _with_range(fault: EdgekdError, dimension: Dimension, value: Any) -> EdgekdE
 def describe(dimension: Dimension) -> str:
     """A range in words: `stages.2.amount: 0.1 to 0.7`."""
     among = dimension.range
-    text = str(among) if isinstance(among, Span) else ", ".join(map(_short, among.labels))
+    text = str(among) if isinstance(among, Span) else ", ".join(map(short_label, among.labels))
     return f"{dimension.place}: {text}"
 
 
-def _short(label: Scalar) -> str:
-    """A label; of a stage's table only what kind it is."""
+def short_label(label: Scalar) -> str:
+    """A choice's label for reading: of a stage only its kind and what tells it from others."""
     text = str(label)
     if text == "{}":
         return "(left out)"
-    kind = re.match(r'\{"kind": "(\w+)"', text)
-    return kind[1] if kind else text
+    if not text.startswith('{"kind"'):
+        return text
+    stage = json.loads(text)
+    named = [stage.get(key) for key in ("kind", "granularity", "dtype", "method")]
+    return " ".join(name for name in named if isinstance(name, str))
+
+
+def short_value(value: Scalar) -> str:
+    """A trial's value for reading."""
+    return f"{value:.4g}" if isinstance(value, float) else short_label(value)
