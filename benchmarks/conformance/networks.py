@@ -55,8 +55,6 @@ def vision(name: str, side: int = 64, task: str = "classes", **arguments: Any) -
 def hugging(name: str, inputs: dict[str, Input], prune: str = "heads", **keys: Any) -> Row:
     """A model of transformers by the config in this folder's `configs`."""
     model: dict[str, Any] = {"source": f"transformers:{HERE / 'configs' / name}.json"}
-    if name == "t5":  # the ONNX exporter fails on fused attention with a position bias
-        model["arguments"] = {"attn_implementation": "eager"}
     return Row(f"transformers:{name}", model, inputs, prune=prune, **keys)
 
 

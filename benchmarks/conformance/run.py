@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from networks import ROWS, Row
 from steps import STEPS, run_step
 
+from edgekd.store import code_key
+
 HERE = Path(__file__).resolve().parent
 LIMIT_S = 240.0
 PATIENCE = 6
@@ -114,7 +116,7 @@ def _child(pipe: Connection, row: Row, step: str, limit: float) -> None:
     result = run_step(row, step)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = time.process_time() + spent.ru_utime + spent.ru_stime
-    pipe.send({**result, "processor_seconds": round(seconds, 1)})
+    pipe.send({**result, "processor_seconds": round(seconds, 1), "code": code_key()[:12]})
     pipe.close()
     os._exit(0)
 
@@ -129,20 +131,40 @@ def _write(place: Path, table: dict[str, Any]) -> None:
         for step in results.values():
             counts[step["status"]] += 1
     through = [n for n, r in table["networks"].items() if _through(r)]
-    table = {"networks": table["networks"], "steps": counts, "through_all_steps": len(through)}
+    missing = {
+        step: [row.name for row in ROWS if step not in table["networks"].get(row.name, {})]
+        for step in STEPS
+    }
+    table = {
+        "networks": table["networks"],
+        "steps": counts,
+        "through_all_steps": len(through),
+        "not_run": missing,
+    }
     place.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     lines = [
         f"# Conformance, {place.name.split('.')[1]}",
         "",
-        f"{len(through)} of {len(table['networks'])} networks go through every step.",
+        f"{len(through)} of {len(ROWS)} networks are known to go through every step. An empty cell "
+        "was not run; `unfinished` was stopped by the limit on its time.",
+        "",
+        "| step | " + " | ".join(ENDINGS) + " | not run |",
+        "|---|" + "---|" * (len(ENDINGS) + 1),
+        *(_totals(step, table["networks"], len(missing[step])) for step in STEPS),
         "",
         "| network | " + " | ".join(STEPS) + " |",
         "|---|" + "---|" * len(STEPS),
     ]
-    for name, results in table["networks"].items():
+    for name in [row.name for row in ROWS]:
+        results = table["networks"].get(name, {})
         cells = [results.get(step, {"status": ""}) for step in STEPS]
         lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in cells) + " |")
     place.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _totals(step: str, networks: dict[str, Any], missing: int) -> str:
+    endings = [results[step]["status"] for results in networks.values() if step in results]
+    return f"| {step} | " + " | ".join(str(endings.count(e)) for e in ENDINGS) + f" | {missing} |"
 
 
 def _through(results: dict[str, Any]) -> bool:

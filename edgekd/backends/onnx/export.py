@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
+from edgekd.backends.onnx.attention import with_settled_attention
 from edgekd.backends.onnx.half import half_precision
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
@@ -108,7 +109,7 @@ def to_onnx(graph: nn.Module, example: Tree, sizes: Sequence[OpenSize] = ()) -> 
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        program = exported(graph, example)
+        program = exported(with_settled_attention(graph), example)
         inputs, outputs = edge_names(graph, example)
         converted = torch.onnx.export(
             program,
