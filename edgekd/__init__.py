@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.version import __version__
 
 if TYPE_CHECKING:
-    from edgekd.api import bench, compress, inspect, loss, plan
+    from edgekd.api import bench, compress, diagnose, inspect, loss, plan
     from edgekd.errors import EdgekdError, InputError, ToolError
     from edgekd.report.files import load_report
     from edgekd.report.values import Report
@@ -39,6 +39,7 @@ __all__ = [
     "__version__",
     "bench",
     "compress",
+    "diagnose",
     "inspect",
     "load_report",
     "load_target",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "edgekd.api": ("bench", "compress", "inspect", "loss", "plan"),
+    "edgekd.api": ("bench", "compress", "diagnose", "inspect", "loss", "plan"),
     "edgekd.errors": ("EdgekdError", "InputError", "ToolError"),
     "edgekd.report.files": ("load_report",),
     "edgekd.report.values": ("Report",),

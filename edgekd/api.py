@@ -12,9 +12,12 @@ from typing import Any, Unpack
 from edgekd.backends.inspection import inspect_artifact
 from edgekd.benchmark.files import BenchResult, Wanted, bench_files
 from edgekd.devices.opening import open_device
+from edgekd.errors import InputError
 from edgekd.installed import switch_telemetry_off
+from edgekd.measure.diagnosis import Diagnosis
 from edgekd.report.values import Report
 from edgekd.run.compress import run_plan
+from edgekd.run.diagnose import diagnose_files, diagnose_run
 from edgekd.run.plan import Plan
 from edgekd.run.plan.make import make_plan
 from edgekd.run.progress import progress_bars
@@ -132,6 +135,41 @@ def inspect(file: str | Path, *, target: str | Path | Target | None = None) -> I
     """
     switch_telemetry_off()
     return inspect_artifact(Path(file), _profile(target))
+
+
+def diagnose(
+    model: str | Path | Report,
+    quantized: str | Path | None = None,
+    *,
+    data: Any = None,
+    target: str | Path | Target | None = None,
+) -> Diagnosis:
+    """Which layers of a quantized model cost accuracy, the worst first, and what would help.
+
+    Args:
+        model: a finished run (its folder or report), or the float ONNX or TFLite file.
+        quantized: the quantized file, which edgekd need not have made; without one, a float ONNX
+            file is calibrated first.
+        data: samples for files: an .npz, a .npy, a folder of .npy files, or arrays.
+        target: which target of the run, or whose scheme to calibrate for.
+
+    Returns:
+        The diagnosis; `layers` has a row for each layer with weights.
+
+    Raises:
+        InputError: a file is no model, the two have no layer in common, or the data does not fit.
+        ToolError: a runtime failed.
+    """
+    switch_telemetry_off()
+    path = model.folder if isinstance(model, Report) else Path(model)
+    if path is None:
+        raise InputError("the report is not on disk", where="diagnose")
+    if path.is_dir():
+        name = _profile(target)
+        return diagnose_run(path, name.name if name else None)
+    second = Path(quantized) if quantized is not None else None
+    given = Path(data) if isinstance(data, str) else data
+    return diagnose_files(path, second, given, _profile(target))
 
 
 def loss(name: str, weight: float | Mapping[str, Any] = 1.0, **parameters: Any) -> dict[str, Any]:

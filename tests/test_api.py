@@ -18,8 +18,8 @@ from edgekd.run.request import make_request
 
 PUBLIC = [
     "Cluster", "Distill", "EdgekdError", "Factorize", "InputError", "Prune", "Quantize", "Report",
-    "SearchOptions", "Target", "ToolError", "__version__", "bench", "compress", "inspect",
-    "load_report", "load_target", "loss", "plan", "search",
+    "SearchOptions", "Target", "ToolError", "__version__", "bench", "compress", "diagnose",
+    "inspect", "load_report", "load_target", "loss", "plan", "search",
 ]  # fmt: skip
 
 

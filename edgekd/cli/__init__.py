@@ -11,6 +11,7 @@ from edgekd.cli.bench import bench
 from edgekd.cli.board import board
 from edgekd.cli.compress import compress
 from edgekd.cli.data import data
+from edgekd.cli.diagnose import diagnose
 from edgekd.cli.doctor import doctor
 from edgekd.cli.firmware import firmware
 from edgekd.cli.init import init
@@ -53,7 +54,8 @@ def _options(
 
 
 for command in (
-    compress, search, targets, methods, doctor, init, inspect, bench, report, unpack, verify,
+    compress, search, targets, methods, doctor, init, inspect, bench, diagnose, report, unpack,
+    verify,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data, name="data")

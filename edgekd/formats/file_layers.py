@@ -61,8 +61,10 @@ def _layer(graph: Graph, producers: Mapping[str, Op], place: int, op: Op) -> Fil
     if op.op in _TFLITE:
         slots = (1, 2, 2) if op.op != "TRANSPOSE_CONV" else (1, 3, 2)
         return _made(graph, producers, place, op, slots)
-    if op.op == "QLinearConv" or op.op == "QLinearMatMul":
+    if op.op in ("QLinearConv", "QLinearMatMul"):
         return _made(graph, producers, place, op, (3, 8, 0))
+    if op.op == "com.microsoft.QGemm":
+        return _made(graph, producers, place, op, (3, 6, 0))
     if op.op in _ONNX_CONVOLUTIONS or op.op in _ONNX_PRODUCTS:
         return _made(graph, producers, place, op, (1, 2, 0))
     return None
@@ -76,14 +78,14 @@ def _made(
     slots: tuple[int, int, int],
 ) -> FileLayer | None:
     at, bias_at, source_at = slots
-    if op.op not in ("TRANSPOSE_CONV",):
+    if op.op != "TRANSPOSE_CONV":
         source_at = 0
     key = op.inputs[at] if at < len(op.inputs) else ""
     tensor = _constant(graph, producers, key)
     if tensor is None or tensor.values is None or tensor.shape is None:
         return None
     scales = tensor.scales
-    if op.op.startswith("QLinear"):
+    if op.op.startswith(("QLinear", "com.microsoft.QGemm")):
         tensor = _with_grid(graph, tensor, op.inputs[4], op.inputs[5])
         scales = tensor.scales
     weight = _oriented(op, dequantized(tensor))
@@ -155,7 +157,7 @@ def _oriented(op: Op, weight: np.ndarray) -> np.ndarray | None:
     if op.op == "ConvTranspose":
         return weight.swapaxes(0, 1)
     if op.op in ("MatMul", "QLinearMatMul", "MatMulInteger") or (
-        op.op == "Gemm" and not op.attributes.get("transB", 0)
+        op.op in ("Gemm", "com.microsoft.QGemm") and not op.attributes.get("transB", 0)
     ):
         return weight.T if weight.ndim == 2 else None
     return weight if weight.ndim >= 2 else None

@@ -57,7 +57,7 @@ def run_stage(
     """One stage: loaded from the store if it was run before, otherwise run and published."""
     stored = plan.store.find(planned.kind, planned.key)
     if stored:
-        restored = _load_candidate(plan, stored)
+        restored = load_candidate(plan, stored)
         report = StageReport.model_validate_json((stored / "report.json").read_text())
         return restored, report.model_copy(update={"cached": True})
     work = plan.store.work(planned.kind, planned.key)
@@ -113,7 +113,7 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
     (folder / "candidate.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _load_candidate(plan: Plan, folder: Path) -> Candidate:
+def load_candidate(plan: Plan, folder: Path) -> Candidate:
     """A stage's stored result; its module is loaded only when something needs it."""
     about = json.loads((folder / "candidate.json").read_text())
 
