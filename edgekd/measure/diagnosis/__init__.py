@@ -23,8 +23,8 @@ class LayerDiagnosis(Value):
     error of the final output if this layer alone is left in float. `saturated` is the share of
     float outputs beyond the grid, and `used` the part of the grid's range that they reach.
     `outlier` is the largest weight over the root mean square of its grid's weights, at worst.
-    `bias_load` is the largest bias as a share of an int32 accumulator. `cost` is the layer's time (or
-    instructions) in the quantized file, `float_cost` that in the float one.
+    `bias_load` is the largest bias as a share of an int32 accumulator. `cost` is the layer's time
+    (or instructions) in the quantized file, `float_cost` that in the float one.
     """
 
     layer: str

@@ -44,12 +44,18 @@ def diagnose_pair(
     """Every layer of the quantized file, the worst first.
 
     `inputs` are samples (N, ...), channels first, one array for each input. `times` are those of
-    the quantized file, `float_times` those of the float one. Raises `InputError` if a file does not run on them.
+    the quantized file, `float_times` those of the float one. Raises `InputError` if a file does not
+    run on them.
     """
     keys = [[layer.floating_output for layer in pair.layers],
             [layer.quantized_output for layer in pair.layers]]  # fmt: skip
+    sources = [
+        layer.floating.source
+        for layer in pair.layers
+        if layer.owns_input and layer.input_grid is not None
+    ]
     floats = inner_values(pair.floating_path, pair.floating, inputs,
-                          [*keys[0], *pair.floating.outputs])  # fmt: skip
+                          [*keys[0], *sources, *pair.floating.outputs])  # fmt: skip
     integers = inner_values(pair.quantized_path, pair.quantized, inputs,
                             [*keys[1], *pair.quantized.outputs], _linear_grids(pair))  # fmt: skip
     final = [_joined(found, graph.outputs)

@@ -52,7 +52,9 @@ class Grid:
 @dataclass(frozen=True, eq=False)
 class PairedLayer:
     """One layer in both files. `floating_output` and `quantized_output` are the tensors behind its
-    activation; the grids are those of the quantized file, None where it stays in float."""
+    activation; the grids are those of the quantized file, None where it stays in float. A layer
+    `owns_input` if its input's grid is no other layer's: that of the file's input, a sum, a pool.
+    """
 
     name: str
     floating: FileLayer
@@ -61,6 +63,8 @@ class PairedLayer:
     quantized_output: str
     output_grid: Grid | None
     input_grid: Grid | None
+    input_key: str = ""
+    owns_input: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +99,14 @@ def read_pair(floating: Path, quantized: Path) -> Pair:
         raise InputError(f"no layer of {floating.name} ({counts[0]}) is in it ({counts[1]})",
                          where=str(quantized))  # fmt: skip
     readers = [_readers(graph) for graph in graphs]
-    layers = tuple(_paired(graphs, readers, first, second) for first, second in pairs)
+    layers = [_paired(graphs, readers, first, second) for first, second in pairs]
+    owned: set[str] = {layer.quantized_output for layer in layers}
+    for place, layer in enumerate(layers):
+        layers[place] = replace(layer, owns_input=layer.input_key not in owned)
+        owned.add(layer.input_key)
     known = {id(first) for first, _ in pairs}
     unmatched = tuple(layer.name for layer in found[0] if id(layer) not in known)
-    return Pair(floating, quantized, graphs[0], graphs[1], layers, unmatched)
+    return Pair(floating, quantized, graphs[0], graphs[1], tuple(layers), unmatched)
 
 
 def _read(path: Path) -> Graph:
@@ -141,6 +149,7 @@ def _paired(
         quantized_output=output,
         output_grid=grid,
         input_grid=_grid(graphs[1], _quantized_source(graphs[1], second)),
+        input_key=_quantized_source(graphs[1], second),
     )
 
 

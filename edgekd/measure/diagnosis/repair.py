@@ -44,6 +44,7 @@ def _advice(
     values, grid = floats[layer.floating_output], layer.output_grid
     if grid is not None:
         _range(row, values, grid, causes, repairs)
+    _input_range(layer, floats, causes, repairs)
     _weights(row, layer, causes, repairs)
     if row.bias_load is not None and row.bias_load > LOAD:
         causes.append(f"a bias reaches {100 * row.bias_load:.0f} % of an int32 accumulator")
@@ -85,6 +86,30 @@ def _range(
         causes.append(f"one channel's outputs are {spread:.0f} times those of the median channel")
         repairs.append(Repair(what="equalize its channels with the next layer, or split the range",
                               cost="none at run time"))  # fmt: skip
+
+
+def _input_range(
+    layer: PairedLayer,
+    floats: Mapping[str, np.ndarray],
+    causes: list[str],
+    repairs: list[Repair],
+) -> None:
+    """Saturation and dead range of an input that no other layer writes, such as a sum."""
+    values, grid = floats.get(layer.floating.source), layer.input_grid
+    if values is None or grid is None or not layer.owns_input:
+        return
+    beyond = (values < grid.low - grid.scale / 2) | (values > grid.high + grid.scale / 2)
+    low, high = float(values.min()), float(values.max())
+    used = (high - low) / (grid.high - grid.low)
+    if beyond.mean() > SATURATED:
+        words = f"{100 * beyond.mean():.1f} % of its input is beyond"
+    elif used < USED:
+        words = f"its input reaches {100 * used:.1f} % of"
+    else:
+        return
+    causes.append(f"{words} the input's grid [{grid.low:.3g}, {grid.high:.3g}]")
+    repairs.append(Repair(what=f"set that range to [{min(low, 0.0):.3g}, {max(high, 0.0):.3g}]",
+                          cost="none at run time"))  # fmt: skip
 
 
 def channel_spread(values: np.ndarray) -> float | None:

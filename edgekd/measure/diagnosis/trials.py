@@ -19,11 +19,12 @@ def final_outputs(model: Any, inputs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def quantized_alone(model: Any, layers: Sequence[PairedLayer]) -> Any:
-    """The float model with these layers quantized: their weights, inputs and outputs."""
+    """The float model with these layers quantized: their weights and outputs, and inputs that are
+    no other layer's output."""
     changed = copy.deepcopy(model)
     for layer in layers:
         _set_weight(changed, layer.floating.place, 1, layer.quantized.weight)
-        if layer.input_grid is not None:
+        if layer.input_grid is not None and layer.owns_input:
             node = _node(changed, layer.floating.place)
             node.input[0] = _on_grid(changed, node.input[0], layer.input_grid, layer.name)
         if layer.output_grid is not None:
