@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import shell_in
 from pages import PAGES, README, ROOT, commands_of, words_of
@@ -73,10 +74,12 @@ def made(tmp_path_factory) -> Path:
         ("student.tflite", "model.tflite"), ("teacher.tflite", "model.tflite"),
     ):  # fmt: skip
         shutil.copy(artifacts / source, folder / name)
+    shutil.copy(artifacts / "teacher.onnx", folder / "teacher.onnx")
+    np.savez(folder / "samples.npz", x=np.random.default_rng(0).normal(size=(8, 1, 8, 8)))
     (folder / "read_my_meter.py").write_text(METER)
     for name in ("edgekd", "examples"):
         (folder / name).symlink_to(ROOT / name)
-    shutil.rmtree(folder / "run")
+    (folder / "run").rename(folder / "finished")
     return folder
 
 

@@ -34,7 +34,8 @@ def quantized_alone(model: Any, layers: Sequence[PairedLayer]) -> Any:
 
 def restored(model: Any, pair: Pair, layers: Sequence[PairedLayer]) -> Any:
     """The quantized model (quantize and dequantize operators around float ones) with these layers
-    in float: their weights, and neither their input nor their output on a grid."""
+    in float: their weights, and no grid for their output, nor for an input that is no other layer's
+    output."""
     changed = copy.deepcopy(model)
     for layer in layers:
         place = layer.quantized.place
@@ -43,14 +44,33 @@ def restored(model: Any, pair: Pair, layers: Sequence[PairedLayer]) -> Any:
         node = _node(changed, place)
         if bias is not None and len(node.input) > 2:
             node.input[2] = _constant(changed, bias)
-        node.input[0] = _before_grid(changed, node.input[0])
+        if layer.owns_input:
+            node.input[0] = _before_grid(changed, node.input[0])
         behind = layer.quantized_output
         writer = next((n for n in changed.graph.node if behind in n.output), None)
         if writer is not None and writer.op_type == "QuantizeLinear":
+            source = writer.input[0]
+            if source in node.output:
+                source = _activated(changed, pair, layer, source)
             for reader in list(changed.graph.node):
                 if reader.op_type == "DequantizeLinear" and reader.input[0] == behind:
-                    _replace(changed, reader.output[0], writer.input[0])
+                    _replace(changed, reader.output[0], source)
     return _sorted(changed)
+
+
+def _activated(model: Any, pair: Pair, layer: PairedLayer, key: str) -> str:
+    """A layer's output behind the activation that the quantized file leaves to the grid's ends."""
+    import onnx
+
+    kinds = {op.op for op in pair.floating.ops if layer.floating_output in op.outputs}
+    if not kinds & {"Relu", "Clip"} or layer.output_grid is None:
+        return key
+    name = f"edgekd_{len(model.graph.node)}"
+    high = layer.output_grid.high if "Clip" in kinds else float(np.finfo(np.float32).max)
+    ends = [_scalar(model, 0.0), _scalar(model, high)]
+    model.graph.node.append(onnx.helper.make_node("Max", [key, ends[0]], [f"{name}_low"]))
+    model.graph.node.append(onnx.helper.make_node("Min", [f"{name}_low", ends[1]], [name]))
+    return name
 
 
 def is_editable(pair: Pair) -> bool:
