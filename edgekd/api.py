@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from edgekd.backends.inspection import inspect_artifact
+from edgekd.benchmark.diagnose import diagnose_files
 from edgekd.benchmark.files import BenchResult, Wanted, bench_files
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError
@@ -17,7 +18,7 @@ from edgekd.installed import switch_telemetry_off
 from edgekd.measure.diagnosis import Diagnosis
 from edgekd.report.values import Report
 from edgekd.run.compress import run_plan
-from edgekd.run.diagnose import diagnose_files, diagnose_run
+from edgekd.run.diagnose import diagnose_run
 from edgekd.run.plan import Plan
 from edgekd.run.plan.make import make_plan
 from edgekd.run.progress import progress_bars

@@ -27,7 +27,7 @@ from onnx import numpy_helper
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dated import write_result
 
-from edgekd.run.diagnose import diagnose_files
+from edgekd.benchmark.diagnose import diagnose_files
 
 FAULTS = ("outlier channel", "dead range", "wrong calibration")
 LOUDER, WIDER, NARROWER = 40.0, 32.0, 8.0

@@ -20,7 +20,7 @@ from edgekd.measure.diagnosis.trials import (
     restored,
 )
 from edgekd.measure.layer_times import LayerTimes
-from edgekd.values.progress import Progress
+from edgekd.values.progress import Progress, silent
 
 ACCUMULATOR = 2.0**31
 
@@ -39,7 +39,7 @@ def diagnose_pair(
     inputs: Sequence[np.ndarray],
     times: LayerTimes | None = None,
     float_times: LayerTimes | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Diagnosis:
     """Every layer of the quantized file, the worst first.
 
@@ -72,7 +72,7 @@ def diagnose_pair(
                      "error of their own weights and grids")  # fmt: skip
     return Diagnosis(
         reference=pair.floating_path.name, file=pair.quantized_path.name, samples=len(inputs[0]),
-        final_sqnr=whole, layers=tuple(sorted(rows, key=badness, reverse=True)),
+        final_sqnr=whole, layers=tuple(sorted(rows, key=lambda row: badness(row, len(rows)), reverse=True)),
         unit=times.unit if times and times.rows else "",
         cost_kind=times.kind if times and times.rows else "unavailable", notes=tuple(notes),
     )  # fmt: skip
@@ -88,13 +88,15 @@ def _linear_grids(pair: Pair) -> dict[str, tuple[float, int]]:
     }  # fmt: skip
 
 
-def badness(row: LayerDiagnosis) -> float:
-    """How much a layer contributes: its share of the final noise, or the noise of its own weights
-    and grid relative to its signal where that is not known."""
-    if row.error_share is not None:
-        return row.error_share
+def badness(row: LayerDiagnosis, count: int) -> tuple[bool, float]:
+    """How bad a layer is among `count`: first those with a cause that makes more than an equal part
+    of the final noise, which a repair takes away, then the others, whose error is rounding; by
+    their share of the noise, or by the noise of their own weights and grid where that is not known.
+    """
     own = [value for value in (row.weight_sqnr, row.grid_sqnr) if value is not None]
-    return float(sum(10 ** (-value / 10) for value in own))
+    if row.error_share is None:
+        return bool(row.causes), float(sum(10 ** (-value / 10) for value in own))
+    return bool(row.causes) and row.error_share >= 1 / count, row.error_share
 
 
 def _joined(found: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
