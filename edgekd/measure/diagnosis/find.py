@@ -70,9 +70,10 @@ def diagnose_pair(
     if not trials:
         notes.append("the final error by layer needs two ONNX files: layers are ranked by the "
                      "error of their own weights and grids")  # fmt: skip
+    ranked = sorted(rows, key=lambda row: badness(row, len(rows)), reverse=True)
     return Diagnosis(
         reference=pair.floating_path.name, file=pair.quantized_path.name, samples=len(inputs[0]),
-        final_sqnr=whole, layers=tuple(sorted(rows, key=lambda row: badness(row, len(rows)), reverse=True)),
+        final_sqnr=whole, layers=tuple(ranked),
         unit=times.unit if times and times.rows else "",
         cost_kind=times.kind if times and times.rows else "unavailable", notes=tuple(notes),
     )  # fmt: skip
