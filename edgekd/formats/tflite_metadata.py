@@ -30,7 +30,7 @@ def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    model = _unpacked(content)
+    model = unpacked(content)
     text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     data = np.frombuffer(text.encode(), np.uint8)
     entries = {_text(one.name): one for one in model.metadata or []}
@@ -39,17 +39,17 @@ def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
         entry = schema.MetadataT()
         entry.name, entry.buffer = ENTRY, len(model.buffers)
         buffer = schema.BufferT()
-        buffer.Pack = _aligned(schema, buffer)
+        buffer.Pack = aligned(schema, buffer)
         model.buffers = [*model.buffers, buffer]
         model.metadata = [*(model.metadata or []), entry]
     model.buffers[entry.buffer].data = data
-    return _packed(model, len(content) + len(data))
+    return packed(model, len(content) + len(data))
 
 
 def with_names(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """The same model with these names of the main subgraph's inputs and outputs, in order; its
     signature has them too. Raises `ValueError` for another number of names."""
-    model = _unpacked(content)
+    model = unpacked(content)
     graph = model.subgraphs[0]
     for places, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
         for place, name in zip(places, names, strict=True):
@@ -58,21 +58,23 @@ def with_names(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) ->
         if signature.subgraphIndex == 0:
             for entry in (*signature.inputs, *signature.outputs):
                 entry.name = graph.tensors[entry.tensorIndex].name
-    return _packed(model, len(content))
+    return packed(model, len(content))
 
 
-def _unpacked(content: bytes) -> Any:
+def unpacked(content: bytes) -> Any:
+    """The model as the schema's own classes, to be changed."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     if any(buffer.offset > 1 for buffer in model.buffers):
         raise ValueError("its constants are stored after the flatbuffer")
     for buffer in model.buffers:
-        buffer.Pack = _aligned(schema, buffer)
+        buffer.Pack = aligned(schema, buffer)
     return model
 
 
-def _packed(model: Any, size: int) -> bytes:
+def packed(model: Any, size: int) -> bytes:
+    """The bytes of an unpacked model, which are about `size`."""
     import flatbuffers
 
     builder = flatbuffers.Builder(size + 1024)
@@ -80,7 +82,7 @@ def _packed(model: Any, size: int) -> bytes:
     return bytes(builder.Output())
 
 
-def _aligned(schema: Any, buffer: Any) -> Any:
+def aligned(schema: Any, buffer: Any) -> Any:
     """How a buffer writes itself: like the generated code, but aligned as the schema requires."""
 
     def pack(builder: Any) -> int:

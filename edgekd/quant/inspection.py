@@ -7,6 +7,7 @@ from torch import fx, nn
 
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.chains import Chain, chains_of
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 from edgekd.values.tree import leaves
 
@@ -19,10 +20,23 @@ _QUIET = {torch.ops.aten.sym_size.int, torch.ops.aten._assert_tensor_metadata.de
 def float_islands(module: nn.Module) -> list[str]:
     """Each operator that reads or writes floats, as 'aten.softmax (softmax)', in order."""
     graph = cast(fx.GraphModule, module)
+    inside = {node for chain in integer_chains(graph) for node in chain.nodes}
     return [
         f"{ops.name_of(node)} ({layer_of(node)})"
         for node in graph.graph.nodes
-        if computes(node) and not _is_integer(node)
+        if computes(node) and node not in inside and not _is_integer(node)
+    ]
+
+
+def integer_chains(graph: fx.GraphModule) -> list[Chain]:
+    """The functions of one value between two grids of a quantized graph, in order."""
+    found = chains_of(graph)
+    return [
+        found[node]
+        for node in graph.graph.nodes
+        if node in found
+        if found[node].source.target in DEQUANTIZE
+        if node.users and all(user.target in QUANTIZE for user in node.users)
     ]
 
 
@@ -30,10 +44,11 @@ def functions_of_one_value(module: nn.Module) -> list[str]:
     """The functions between two grids that not every runtime has an integer kernel for, as
     'aten.gelu (gelu)', in order."""
     graph = cast(fx.GraphModule, module)
+    inside = {node for chain in integer_chains(graph) for node in chain.nodes}
     return [
         f"{ops.name_of(node)} ({layer_of(node)})"
         for node in graph.graph.nodes
-        if node.target in ops.FUNCTIONS and _is_integer(node)
+        if node in inside or (node.target in ops.FUNCTIONS and _is_integer(node))
     ]
 
 

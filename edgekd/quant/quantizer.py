@@ -26,6 +26,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.chains import Chain, chains_of
 from edgekd.quant.fixed_grids import FixedGrid, fixed_grid, has_fixed_grids
 from edgekd.quant.regions import integer_nodes, is_float
 from edgekd.values.target import Scheme
@@ -161,10 +162,13 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Write a `QuantizationAnnotation` on every node that computes in int8."""
         integer = integer_nodes(model, self.floats)
+        chains = chains_of(model)
         for node in model.graph.nodes:
             if node not in integer or ANNOTATION in node.meta or self._is_float(node):
                 continue
-            if node.target in ops.WEIGHTED:
+            if node in chains:
+                self._annotate_chain(chains[node])
+            elif node.target in ops.WEIGHTED:
                 self._annotate_weighted(node)
             elif node.target in ops.REGRIDDED or node.target in ops.FUSED:
                 self._annotate_regridded(node)
@@ -195,6 +199,16 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
     def _annotate_regridded(self, node: fx.Node) -> None:
         inputs = {value: self._activation(value) for value in node.args if is_float(value)}
         self._annotate_output(node, inputs)
+
+    def _annotate_chain(self, chain: Chain) -> None:
+        """The source and the last value are on grids, and what is between them is not."""
+        for node in chain.nodes:
+            inputs = {value: self._activation(value) for value in node.args if value is chain.source}
+            output = self._activation(node) if node is chain.tail else None
+            if inputs or output is not None:
+                node.meta[ANNOTATION] = QuantizationAnnotation(
+                    input_qspec_map=inputs, output_qspec=output, _annotated=True
+                )
 
     def _annotate_output(self, node: fx.Node, inputs: dict[Any, Any]) -> None:
         """The output is quantized after the clamp, if a clamp is its only user."""

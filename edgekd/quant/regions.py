@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.chains import IN_INTEGERS, chains_of, inner_nodes
 from edgekd.quant.constants import is_constant
 
 aten = torch.ops.aten
@@ -79,8 +80,14 @@ def data_inputs(node: fx.Node) -> list[fx.Node]:
 
 
 class _Regions:
+    """Chains count as one operator: their inner nodes are left out."""
+
     def __init__(self, graph: fx.GraphModule, floats: Collection[str]) -> None:
-        self.nodes = [node for node in graph.graph.nodes if node.op != "get_attr"]
+        self.chains = chains_of(graph)
+        self.tails = inner_nodes(self.chains)
+        self.nodes = [
+            node for node in graph.graph.nodes if node.op != "get_attr" and node not in self.tails
+        ]
         self.exact = exact_nodes(graph)
         self.layers = {
             node for node in self.nodes if is_weighted(node) and layer_of(node) not in floats
@@ -89,7 +96,8 @@ class _Regions:
         self.chosen = {
             node
             for node in self.nodes
-            if _may_be_integer(node) and node not in self.exact and node.name not in floats
+            if node in self.chains or _may_be_integer(node)
+            if node not in self.exact and node.name not in floats
         }
 
     def decided(self) -> set[fx.Node]:
@@ -107,31 +115,41 @@ class _Regions:
         logarithm alone, up to the next layer or to a product with another value."""
         tainted: set[fx.Node] = set()
         for node in self.nodes:
-            inputs = data_inputs(node)
-            inner = node.target in _STEPS and inputs and all(each in tainted for each in inputs)
-            if inner or node.target in ops.SENSITIVE:
+            inputs = self._inputs(node)
+            steps = node in self.chains or node.target in _STEPS
+            inner = steps and inputs and all(each in tainted for each in inputs)
+            if inner or (node not in self.chains and _is_sensitive(node)):
                 tainted.add(node)
         return tainted
 
+    def _inputs(self, node: fx.Node) -> list[fx.Node]:
+        """The float tensors that a node or a chain reads."""
+        return [self.chains[node].source] if node in self.chains else data_inputs(node)
+
+    def _users(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes and chains that read a node."""
+        return list(dict.fromkeys(self.tails.get(user, user) for user in node.users))
+
     def _stays(self, node: fx.Node, tainted: set[fx.Node]) -> bool:
-        inputs = data_inputs(node)
+        inputs, users = self._inputs(node), self._users(node)
         if not inputs or any(each in tainted for each in inputs):
             return False
-        if node.users and all(user.target in ops.SENSITIVE for user in node.users):
+        if users and all(each in tainted and _is_sensitive(each) for each in users):
             return False
-        if node.target in ops.SHARED | ops.FUSED | ops.JOINED:
+        if node not in self.chains and node.target in ops.SHARED | ops.FUSED | ops.JOINED:
             return self._moves(node, inputs)
-        return any(self._welcomes(user, False) for user in node.users)
+        return any(self._welcomes(user, False) for user in users)
 
     def _moves(self, node: fx.Node, inputs: list[fx.Node]) -> bool:
         """Whether a node that keeps its input's grid saves a conversion: its input is on a grid and
         somebody reads it on one, or an integer operator is all that reads it."""
         moves = node.target in _MOVING
         if any(self._on_a_grid(each) for each in inputs):
-            return any(self._welcomes(user, moves) for user in node.users)
+            return any(self._welcomes(user, moves) for user in self._users(node))
         if node.target in _PICKING or any(each in self.exact for each in inputs):
             return False  # the grid would span what is left out, too
-        return moves and all(user in self.chosen or user in self.layers for user in node.users)
+        users = self._users(node)
+        return moves and all(user in self.chosen or user in self.layers for user in users)
 
     def _on_a_grid(self, node: fx.Node) -> bool:
         if node.op == "placeholder":
@@ -145,6 +163,10 @@ class _Regions:
         if user not in self.leading:
             return True
         return not moved and user.target not in _MOVING
+
+
+def _is_sensitive(node: fx.Node) -> bool:
+    return node.target in ops.SENSITIVE and IN_INTEGERS not in node.meta
 
 
 def _may_be_integer(node: fx.Node) -> bool:

@@ -110,6 +110,7 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
     else:
         save_module(candidate.module, folder)
     about = {"form": candidate.form, "lineage": candidate.lineage}
+    about["integers_only"] = candidate.integers_only
     (folder / "candidate.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
@@ -126,6 +127,12 @@ def load_candidate(plan: Plan, folder: Path) -> Candidate:
         skeleton = start_module(plan.start_network, plan.request.recipe, plan.data)
         return load_module(skeleton, folder)
 
-    start = plan.start
-    lineage = tuple(about["lineage"])
-    return Candidate(module, start.example, about["form"], lineage, open=start.open)
+    start, lineage = plan.start, tuple(about["lineage"])
+    return Candidate(
+        module,
+        start.example,
+        about["form"],
+        lineage,
+        open=start.open,
+        integers_only=about.get("integers_only", False),
+    )

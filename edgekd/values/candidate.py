@@ -23,6 +23,7 @@ class Candidate:
     real sample's tree of inputs with a batch of one, which the module takes as its one argument.
     `lineage` has a line for each stage that was applied. `metadata` describes the model in files
     that can carry it. `open` are the sizes of inputs that files leave open where they can.
+    With `integers_only` files must have no operator in float, even where that takes longer.
     """
 
     source: nn.Module | Callable[[], nn.Module]
@@ -31,6 +32,7 @@ class Candidate:
     lineage: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     open: tuple[OpenSize, ...] = ()
+    integers_only: bool = False
 
     @property
     def is_floating(self) -> bool:

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from edgekd.backends.onnx.attention import with_settled_attention
 from edgekd.backends.onnx.half import half_precision
+from edgekd.backends.onnx.lookups import insert_tables, tanh_by_sigmoid
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
 from edgekd.formats.onnx_steps import fold_steps
@@ -21,6 +22,7 @@ from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import float_islands, functions_of_one_value
 from edgekd.quant.onnx_weights import opset_for, store_narrow
 from edgekd.quant.rewrite import as_uint8
+from edgekd.quant.tables import Table, leaky_relu, with_tables
 from edgekd.quant.weight_only import Stored, as_float
 from edgekd.store import write_beside
 from edgekd.values.artifact import (
@@ -44,7 +46,13 @@ def export_artifact(
 ) -> Artifact:
     """Write the candidate to `path`; the file has a free batch size wherever the model has one."""
     graph, stored = _graph_for(candidate, target)
+    tables: list[Table] = []
+    if candidate.integers_only:
+        graph, tables = with_tables(cast(fx.GraphModule, graph), lambda chain: True, leaky_relu)
     model = to_onnx(graph, candidate.example, candidate.open)
+    if candidate.form == "int8":
+        insert_tables(model, tables)
+        tanh_by_sigmoid(model)
     store_narrow(model, stored, "backends.onnx")
     _add_steps(model, candidate)
     inputs, outputs = tensors_of(model)

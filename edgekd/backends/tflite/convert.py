@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import fx
 
+from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, float_islands, info_of
@@ -21,6 +22,7 @@ from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata, with_names
 from edgekd.processes import run_tool
 from edgekd.quant.export import export_graph, exported
+from edgekd.quant.tables import Table, product, with_tables
 from edgekd.quant.unfolding import convolve_columns, unfolded
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
@@ -88,8 +90,11 @@ def _versions() -> dict[str, str]:
 
 def _convert(candidate: Candidate, path: Path) -> None:
     """Hand the graph to the converter's process as a .pt2 file, and take the file it made."""
+    tables: list[Table] = []
     if candidate.form == "int8":
-        graph = unfolded(cast(fx.GraphModule, candidate.module))
+        whole = cast(fx.GraphModule, candidate.module)
+        marked, tables = with_tables(whole, has_no_kernel, product)
+        graph = unfolded(marked)
     else:
         graph = export_graph(candidate.module, candidate.example, "backends.tflite")
         convolve_columns(graph)
@@ -102,6 +107,8 @@ def _convert(candidate: Candidate, path: Path) -> None:
         done.require_success("litert-torch", str(path))
         if not made.exists():
             raise ToolError("litert-torch ended without writing a file", where=str(path))
+        if tables:
+            write_beside(made, insert_tables(made.read_bytes(), tables))
         made.replace(path)
 
 
