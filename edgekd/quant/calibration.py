@@ -35,15 +35,16 @@ def calibrate(
     smooth_quant: bool = False,
     ranges: Ranges = "minmax",
     floats: Collection[str] = (),
+    strict: bool = False,
     where: str = "quantize",
 ) -> fx.GraphModule:
     """An int8 graph of a float module, calibrated on `samples` (N, ...); the layers in `floats`
-    stay in float. NNCF sets the ranges; `smooth_quant` first moves part of the activations' range
+    stay in float, and if `strict` nothing does. NNCF sets the ranges; `smooth_quant` first moves part of the activations' range
     into the weights (Xiao et al. 2023). The float module is not changed. Raises `ToolError` with
     the names of layers that add far more noise than their bits explain; coarse ones become notes.
     """
     nncf = import_nncf(where)
-    start = prepare_graph(module, example, samples, scheme, where)
+    start = prepare_graph(module, example, samples, scheme, where, strict)
     graph = start.graph
     prepared = copy.deepcopy(graph)
     own_constants(prepared)

@@ -22,14 +22,19 @@ from torch import fx, nn
 from edgekd.quant import ops
 from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.inserting import insert_call, insert_constant, replace_by
+from edgekd.quant.masks import masked
+from edgekd.quant.norm_steps import write_out_norms
 from edgekd.quant.norms import norm_constants
 from edgekd.quant.transposed import as_convolution, can_be_convolution
 
 aten = torch.ops.aten
 
 
-def decompose(graph: fx.GraphModule) -> None:
-    """Rewrite every operator of a float graph that has an exact form with integer kernels."""
+def decompose(graph: fx.GraphModule, strict: bool = False) -> None:
+    """Rewrite every operator of a float graph that has an exact form with integer kernels; if
+    `strict`, also those whose integer form costs accuracy."""
+    if strict:
+        write_out_norms(graph)
     for node in list(graph.graph.nodes):
         rewrite = _REWRITES.get(node.target) if node.op == "call_function" else None
         if rewrite is None:
@@ -144,18 +149,24 @@ def _drop_clamp(node: fx.Node, clamp: fx.Node | None) -> None:
 
 
 def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Attention without a mask: (q * scale) k^T, softmax, times v."""
-    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
-    masked = mask is not None or any(bool(each) for each in node.args[4:])
-    if masked or node.kwargs.get("is_causal") or node.kwargs.get("enable_gqa"):
-        return None
+    """(q * scale) k^T, the mask, softmax, times v."""
     q, k, v = node.args[:3]
-    scale: Any = node.kwargs.get("scale")
+    given = dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
+    given = {**given, **node.kwargs}
+    if given.get("dropout_p") or given.get("enable_gqa"):
+        return None
+    scale: Any = given.get("scale")
     width = q.meta["val"].shape[-1]  # type: ignore[union-attr]
     factor = 1.0 / math.sqrt(width) if scale is None else float(scale)
     scaled = insert_call(graph, aten.mul.Tensor, (q, factor), node)
     turned = insert_call(graph, aten.transpose.int, (k, -2, -1), node)
-    scores = insert_call(graph, aten.matmul.default, (scaled, turned), node)
+    scores: fx.Node | None = insert_call(graph, aten.matmul.default, (scaled, turned), node)
+    if given.get("attn_mask") is not None or given.get("is_causal"):
+        assert scores is not None
+        mask, causal = given.get("attn_mask"), bool(given.get("is_causal"))
+        scores = masked(graph, node, scores, mask, causal)
+    if scores is None:
+        return None
     weights = insert_call(graph, aten.softmax.int, (scores, -1), node)
     weights = _softmax(graph, weights) or weights
     return insert_call(graph, aten.matmul.default, (weights, v), node)

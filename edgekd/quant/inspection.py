@@ -90,8 +90,10 @@ def _is_integer(node: fx.Node) -> bool:
 
 
 def _is_tensor(node: fx.Node) -> bool:
-    """Whether a node is neither a constant nor the size of a tensor."""
-    return node.op != "get_attr" and isinstance(node.meta.get("val"), torch.Tensor)
+    """Whether a node is neither a constant, nor a condition, nor the size of a tensor."""
+    value = node.meta.get("val")
+    tensor = isinstance(value, torch.Tensor) and value.dtype is not torch.bool
+    return node.op != "get_attr" and tensor
 
 
 def output_scale(module: nn.Module, index: int = 0) -> float | None:

@@ -119,7 +119,7 @@ SHARED = {
 """Operators whose output is on the input's grid: they compute nothing, or kernels require it
 (pooling)."""
 
-CHOOSING = {aten.maximum.default, aten.minimum.default}
+CHOOSING = {aten.maximum.default, aten.minimum.default, aten.where.self}
 """Operators whose result is one of the two inputs, number by number."""
 
 JOINED = {aten.cat.default} | CHOOSING
@@ -128,6 +128,8 @@ JOINED = {aten.cat.default} | CHOOSING
 
 def joined_by(node: fx.Node) -> list[Any]:
     """The values that an operator of `JOINED` reads."""
+    if node.target is aten.where.self:
+        return list(node.args[1:3])
     return list(node.args[:2]) if node.target in CHOOSING else list(node.args[0])  # type: ignore[arg-type]
 
 

@@ -22,6 +22,7 @@ from edgekd.quant.fixed_grids import (
     pad_value,
 )
 from edgekd.quant.functional import slice_splits
+from edgekd.quant.masks import fit_masks
 from edgekd.quant.operands import make_operands_tensors
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 from edgekd.quant.residual_sums import coarse_sums
@@ -51,22 +52,30 @@ class Prepared:
 
 
 def prepare_graph(
-    module: nn.Module, example: Tree, samples: Tree, scheme: Scheme, where: str
+    module: nn.Module,
+    example: Tree,
+    samples: Tree,
+    scheme: Scheme,
+    where: str,
+    strict: bool = False,
 ) -> Prepared:
-    """Export a module and make the choices that depend on `samples` (N, ...) and the scheme.
+    """Export a module and make the choices that depend on `samples` (N, ...) and the scheme. If
+    `strict`, nothing stays in float for the sake of accuracy; the notes say what it costs.
 
     Raises `ToolError` if the graph computes something else than the module on the samples.
     """
     graph = export_graph(module, example, where)
     slice_splits(graph)
-    decompose(graph)
+    decompose(graph, strict)
     make_operands_tensors(graph)
-    prepared = _prepared(graph, samples, scheme)
-    check_exported(prepared.graph, module, samples, where)
-    return prepared
+    check_exported(graph, module, samples, where)
+    fit_masks(graph, rows(samples, slice(0, _MEASURED)))
+    return _prepared(graph, samples, scheme, strict)
 
 
-def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme) -> Prepared:
+def _prepared(
+    graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool
+) -> Prepared:
     pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
     joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
     wanted: list[Any] = [node.args[0] for node in pads]
@@ -76,16 +85,18 @@ def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme) -> Prepared:
     for node in pads:
         _fit_pad(node, ranges[node.args[0]][0])
     graph.recompile()
-    apart, notes = _uneven(joins, ranges)
+    apart, notes = _uneven(joins, ranges, strict)
     joins = [node for node in joins if node.name not in apart]
     for node in joins:
         _keep_small_levels(graph, node, ranges)
         _keep_clamps_fused(graph, node)
     if has_fixed_grids(scheme):
-        notes += free_softmax(graph, rows(samples, slice(0, _MEASURED)))
+        if not strict:
+            notes += free_softmax(graph, rows(samples, slice(0, _MEASURED)))
         free_from_fixed_grids(graph, joins)
-    sums, note = coarse_sums(graph, rows(samples, slice(0, _MEASURED)))
-    apart, notes = (*apart, *sums), (*notes, *note)
+    if not strict:
+        sums, note = coarse_sums(graph, rows(samples, slice(0, _MEASURED)))
+        apart, notes = (*apart, *sums), (*notes, *note)
     return Prepared(graph, apart, notes)
 
 
@@ -127,7 +138,7 @@ def _ranges(
 
 
 def _uneven(
-    joins: list[fx.Node], ranges: dict[Any, tuple[float, float]]
+    joins: list[fx.Node], ranges: dict[Any, tuple[float, float]], strict: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Concatenations of values whose sizes differ too much for one grid, and the notes about
     them."""
@@ -141,7 +152,7 @@ def _uneven(
         ratio = (
             f"'{node.name}' joins values that differ in size by a factor of {largest / least:.0f}"
         )
-        if _reaches_layer(node):
+        if strict or _reaches_layer(node):
             notes.append(f"{ratio}: on one int8 grid the small ones have few levels left")
         else:
             apart.append(node.name)

@@ -27,13 +27,14 @@ def prepare_qat(
     scheme: Scheme,
     where: str = "quantize",
     floats: Collection[str] = (),
+    strict: bool = False,
 ) -> fx.GraphModule:
     """A graph that can be trained like any module, with ranges set from `samples` (N, ...).
-    `floats` are the layers that stay in float. Layers keep their names in the nodes' metadata, so
+    `floats` are the layers that stay in float; if `strict`, nothing does. Layers keep their names in the nodes' metadata, so
     losses can read features. Ranges follow the data in `train()` mode and are fixed in `eval()`
     mode.
     """
-    start = prepare_graph(module, example, samples, scheme, where)
+    start = prepare_graph(module, example, samples, scheme, where, strict)
     graph = start.graph
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -12,6 +12,7 @@ from edgekd.network.cost import LayerCost, layer_costs
 from edgekd.network.fx_names import layer_of
 from edgekd.network.taps import is_within
 from edgekd.quant import ops
+from edgekd.quant.chains import chains_of, inner_nodes
 from edgekd.quant.decomposing import decompose
 from edgekd.quant.functional import slice_splits
 from edgekd.quant.inspection import computes
@@ -55,15 +56,20 @@ class Reach:
         ]
 
 
-def reach_of_int8(graph: fx.GraphModule, example: Tree) -> Reach:
+def reach_of_int8(graph: fx.GraphModule, example: Tree, strict: bool = False) -> Reach:
     """What int8 reaches in an exported float graph, which is rewritten on the way."""
     costs = tuple(layer_costs(graph, example))
     slice_splits(graph)
-    decompose(graph)
+    decompose(graph, strict)
     make_operands_tensors(graph)
     chosen = integer_nodes(graph)
     layers = {layer_of(node) for node in chosen if node.target in _PRODUCTS}
-    floats = [node for node in graph.graph.nodes if computes(node) and node not in chosen]
+    inside = inner_nodes(chains_of(graph))
+    floats = [
+        node
+        for node in graph.graph.nodes
+        if computes(node) and node not in chosen and inside.get(node) not in chosen
+    ]
     named = tuple(f"{ops.name_of(node)} ({layer_of(node)})" for node in floats if _is_float(node))
     return Reach(costs, frozenset(layers), named)
 

@@ -18,6 +18,7 @@ from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.chains import IN_INTEGERS, chains_of, inner_nodes
 from edgekd.quant.constants import is_constant
+from edgekd.quant.masks import hides
 
 aten = torch.ops.aten
 
@@ -174,6 +175,8 @@ def _may_be_integer(node: fx.Node) -> bool:
         return False
     if node.kwargs.get("alpha", 1) != 1:
         return False
+    if node.target is aten.where.self:
+        return hides(node)
     if node.target in ops.CHOOSING and any(is_constant(each) for each in node.args):
         return False
     return node.target in _BETWEEN or divides_by_constant(node)

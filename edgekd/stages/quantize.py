@@ -127,8 +127,9 @@ class Quantize(TrainingStage):
         return faults + self._missing(where)
 
     def _reach(self, graph: GraphModule, candidate: Candidate) -> Reach:
-        reach = reach_of_int8 if self.dtype == "int8" else reach_of_weights
-        return reach(graph, candidate.example)
+        if self.dtype == "int8":
+            return reach_of_int8(graph, candidate.example, self.strict)
+        return reach_of_weights(graph, candidate.example)
 
     def _strict_faults(self, reach: Reach, where: str) -> list[EdgekdError]:
         if self.dtype != "int8":
@@ -196,6 +197,7 @@ class Quantize(TrainingStage):
                 smooth_quant=self.smooth_quant,
                 ranges=self.ranges,
                 floats=floats,
+                strict=self.strict,
             )
         else:
             graph = self._trained_int8(candidate, context, floats)
@@ -207,8 +209,8 @@ class Quantize(TrainingStage):
         if islands:
             line += f", {_counted(islands)} in float"
         line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
-        line += _left(reach_of_int8(whole, example), floats)
-        return candidate.after(graph, line, "int8")
+        line += _left(reach_of_int8(whole, example, self.strict), floats)
+        return replace(candidate.after(graph, line, "int8"), integers_only=self.strict)
 
     def _trained_int8(
         self, candidate: Candidate, context: Context, floats: Sequence[str]
@@ -218,7 +220,7 @@ class Quantize(TrainingStage):
         from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
 
         samples, scheme = calibration_of(context), context.target.quantization
-        graph = prepare_qat(candidate.module, candidate.example, samples, scheme, floats=floats)
+        graph = prepare_qat(candidate.module, candidate.example, samples, scheme, floats=floats, strict=self.strict)
         if self.method in ("lsq", "pact"):
             learn_grids(graph, "lsq" if self.method == "lsq" else "pact")
 

@@ -1,0 +1,90 @@
+"""Masked attention in integers.
+
+Where attention is masked, scores are -inf, which no integer grid holds. Scores so far below those
+of the same row that the softmax rounds them to nothing do the same. How low that is depends on the
+scores, so masks are written with -inf first, and fitted to samples later.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgekd.quant.constants import constant_of, is_constant
+from edgekd.quant.inserting import insert_call, insert_constant
+from edgekd.values.tree import Tree
+
+aten = torch.ops.aten
+
+MARGIN = 10.0
+"""How far masked scores lie under the largest of their row: e^-10 is an eightieth of the softmax's
+steps of 1/256."""
+
+_LOWEST = -1e4
+"""Numbers in masks that are meant as -inf."""
+
+
+def masked(
+    graph: fx.GraphModule, node: fx.Node, scores: fx.Node, mask: Any, causal: bool
+) -> fx.Node | None:
+    """The scores (N, heads, L, S) of an attention with -inf where they are masked, inserted at the
+    graph's insertion point; None for a mask of unknown size."""
+    if causal:
+        sizes = scores.meta["val"].shape[-2:]
+        if not all(isinstance(size, int) for size in sizes):
+            return None
+        seen = torch.ones(sizes, dtype=torch.bool).tril()
+        mask = insert_constant(graph, f"{node.name}_causal", seen[None, None], node)
+    if mask.meta["val"].dtype is torch.bool:
+        hidden = torch.full([1] * scores.meta["val"].dim(), -torch.inf)
+        fill = insert_constant(graph, f"{node.name}_hidden", hidden, node)
+        return insert_call(graph, aten.where.self, (mask, scores, fill), node)
+    if is_constant(mask):
+        value = constant_of(graph, mask)
+        if bool(((value == 0) | (value <= _LOWEST)).all()):
+            seen = insert_constant(graph, f"{node.name}_seen", value == 0, node)
+            return masked(graph, node, scores, seen, False)
+    return insert_call(graph, aten.add.Tensor, (scores, mask), node)
+
+
+def hides(node: fx.Node) -> bool:
+    """Whether a node replaces values by a constant where a condition does not hold."""
+    return (
+        node.target is aten.where.self
+        and isinstance(node.args[1], fx.Node)
+        and not is_constant(node.args[1])
+        and is_constant(node.args[2])
+    )
+
+
+def fit_masks(graph: fx.GraphModule, samples: Tree) -> None:
+    """Replace -inf by a number `MARGIN` below the least of the rows' largest scores, or by the
+    least score if that is lower."""
+    nodes = [node for node in graph.graph.nodes if hides(node) and _is_infinite(graph, node)]
+    fits: dict[fx.Node, float] = {}
+
+    class Watched(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if n in nodes:
+                fits[n] = _fit(self.env[n.args[1]], result)  # type: ignore[index]
+            return result
+
+    if nodes:
+        with torch.no_grad():
+            Watched(graph).run(samples)
+    for node, least in fits.items():
+        fill: Any = node.args[2]
+        constant_of(graph, fill).fill_(least)
+
+
+def _is_infinite(graph: fx.GraphModule, node: fx.Node) -> bool:
+    value = constant_of(graph, node.args[2])  # type: ignore[arg-type]
+    return value.numel() == 1 and float(value) <= _LOWEST
+
+
+def _fit(scores: Tensor, hidden: Tensor) -> float:
+    largest = hidden.amax(-1)
+    largest = largest[largest > _LOWEST]
+    least = float(scores.min())
+    return min(least, float(largest.min()) - MARGIN) if len(largest) else least
