@@ -39,9 +39,10 @@ def calibrate(
     where: str = "quantize",
 ) -> fx.GraphModule:
     """An int8 graph of a float module, calibrated on `samples` (N, ...); the layers in `floats`
-    stay in float, and if `strict` nothing does. NNCF sets the ranges; `smooth_quant` first moves part of the activations' range
-    into the weights (Xiao et al. 2023). The float module is not changed. Raises `ToolError` with
-    the names of layers that add far more noise than their bits explain; coarse ones become notes.
+    stay in float, and if `strict` nothing does. NNCF sets the ranges; `smooth_quant` first moves
+    part of the activations' range into the weights (Xiao et al. 2023). The float module is not
+    changed. Raises `ToolError` with the names of layers that add far more noise than their bits
+    explain; coarse ones become notes.
     """
     nncf = import_nncf(where)
     start = prepare_graph(module, example, samples, scheme, where, strict)

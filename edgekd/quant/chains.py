@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from edgekd.quant import ops
 from edgekd.quant.constants import constant_of, is_constant
-from edgekd.quant.rewrite import DEQUANTIZE, dequantized, quantized
+from edgekd.quant.rewrite import DEQUANTIZE, dequantized, integers_of, quantized
 
 aten = torch.ops.aten
 
@@ -87,7 +87,7 @@ def _chain_to(graph: fx.GraphModule, tail: fx.Node) -> Chain | None:
         source
         for node in members
         for source in node.all_input_nodes
-        if source not in members and not is_constant(_undone(source))
+        if source not in members and not is_constant(integers_of(source))
     }
     origins = {_origin(source) for source in sources}
     if len(origins) != 1 or not any(node.target in _UNARY for node in members):
@@ -106,8 +106,8 @@ def _joins(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.target not in _UNARY | _EASY:
         return False
     for source in node.all_input_nodes:
-        if is_constant(_undone(source)):
-            if constant_of(graph, _undone(source)).numel() != 1:
+        if is_constant(integers_of(source)):
+            if constant_of(graph, integers_of(source)).numel() != 1:
                 return False
         elif not _has_shape(source, value):
             return False
@@ -123,11 +123,6 @@ def _has_shape(node: fx.Node, value: Tensor) -> bool:
     )
 
 
-def _undone(node: fx.Node) -> fx.Node:
-    """The integers that a dequantize node reads; any other node itself."""
-    return node.args[0] if node.target in DEQUANTIZE else node  # type: ignore[return-value]
-
-
 def _origin(node: fx.Node) -> Any:
     """What is the same for all dequantize nodes of one value."""
     return node.args if node.target in DEQUANTIZE else node
@@ -137,15 +132,15 @@ def _is_inside_a_norm(chain: Chain) -> bool:
     """Whether a chain has a root or a power next to a mean: such steps of a normalization that is
     written out amplify the rounding of their input."""
     sensitive = [
-        node for node in chain.nodes if node.target in ops.SENSITIVE and IN_INTEGERS not in node.meta
+        node
+        for node in chain.nodes
+        if node.target in ops.SENSITIVE and IN_INTEGERS not in node.meta
     ]
     if not sensitive:
         return False
-    reduced = _undone(chain.source).target in REDUCTIONS | ops.SENSITIVE
+    reduced = integers_of(chain.source).target in REDUCTIONS | ops.SENSITIVE
     tail = chain.tail
-    return reduced or (
-        tail in sensitive and any(user.target in REDUCTIONS for user in tail.users)
-    )
+    return reduced or (tail in sensitive and any(user.target in REDUCTIONS for user in tail.users))
 
 
 def inner_nodes(chains: Mapping[fx.Node, Chain]) -> dict[fx.Node, fx.Node]:
@@ -183,8 +178,8 @@ def computed(graph: fx.GraphModule, chain: Chain, x: Tensor) -> Tensor:
 
 def table_of(graph: fx.GraphModule, chain: Chain, grids: Iterable[tuple[Any, ...]]) -> Tensor:
     """The integers (channels, 256) that a chain of a quantized graph gives for all integers that it
-    reads, from the lowest on. `grids` are (scale, zero point, lowest, highest, type) before and behind.
-    """
+    reads, from the lowest on. `grids` are (scale, zero point, lowest, highest, type) before and
+    behind."""
     before, behind = grids
     integers = torch.arange(before[2], before[3] + 1).to(before[4])
     x = quantized.dequantize_per_tensor.default(integers, *before)

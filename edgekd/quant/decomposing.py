@@ -7,6 +7,7 @@ Each rewrite computes the same function in float, up to the order of sums:
   which a per-channel grid stores exactly;
 - a transposed convolution: a convolution to stride^2 times the channels and a pixel shuffle (Shi et
   al. 2016, "Is the deconvolution layer the same as a convolutional layer?");
+- a mean over height and width that drops both: one that keeps them, and a reshape;
 - a linear layer of sequences: a layer of rows, which has a bias in integers, between two reshapes;
 - scaled dot-product attention: its products and its softmax;
 - a softmax over one value: x * 0 + 1.
@@ -172,6 +173,19 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return insert_call(graph, aten.matmul.default, (weights, v), node)
 
 
+def _spatial_mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A mean over height and width that drops both, as one that keeps them: the global average
+    pooling of integer kernels."""
+    x: Any = node.args[0]
+    dims: Any = node.args[1] or ()
+    keeps = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim"))
+    images = x.meta["val"].dim() == 4 and sorted(dim % 4 for dim in dims) == [2, 3]
+    if keeps or not images or node.kwargs.get("dtype"):
+        return None
+    pooled = insert_call(graph, aten.mean.dim, (x, [2, 3], True), node)
+    return insert_call(graph, aten.reshape.default, (pooled, [-1, x.meta["val"].shape[1]]), node)
+
+
 _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.silu.default: _silu,
     aten.silu_.default: _silu,
@@ -184,6 +198,7 @@ _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.conv_transpose2d.input: _transposed,
     aten.linear.default: _linear,
     aten.index.Tensor: _index,
+    aten.mean.dim: _spatial_mean,
     aten._softmax.default: _softmax,
     aten.softmax.int: _softmax,
     aten.scaled_dot_product_attention.default: _attention,

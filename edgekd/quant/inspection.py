@@ -11,7 +11,7 @@ from edgekd.quant.chains import Chain, chains_of
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 from edgekd.values.tree import leaves
 
-_INTEGER = ops.WEIGHTED | ops.FUSED | ops.REGRIDDED | ops.SHARED | ops.JOINED
+_INTEGER = ops.WEIGHTED | ops.FUSED | ops.REGRIDDED | ops.SHARED | ops.JOINED | ops.LOOKUPS
 """Operators for which runtimes have integer kernels; all others compute in float."""
 
 _QUIET = {torch.ops.aten.sym_size.int, torch.ops.aten._assert_tensor_metadata.default}
@@ -90,10 +90,9 @@ def _is_integer(node: fx.Node) -> bool:
 
 
 def _is_tensor(node: fx.Node) -> bool:
-    """Whether a node is neither a constant, nor a condition, nor the size of a tensor."""
+    """Whether a node is a tensor of floats, but not a constant."""
     value = node.meta.get("val")
-    tensor = isinstance(value, torch.Tensor) and value.dtype is not torch.bool
-    return node.op != "get_attr" and tensor
+    return node.op != "get_attr" and isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def output_scale(module: nn.Module, index: int = 0) -> float | None:

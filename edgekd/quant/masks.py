@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.inserting import insert_call, insert_constant
+from edgekd.quant.rewrite import integers_of
 from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
@@ -33,9 +34,13 @@ def masked(
         sizes = scores.meta["val"].shape[-2:]
         if not all(isinstance(size, int) for size in sizes):
             return None
-        seen = torch.ones(sizes, dtype=torch.bool).tril()
-        mask = insert_constant(graph, f"{node.name}_causal", seen[None, None], node)
+        past = torch.ones(sizes, dtype=torch.bool).tril()
+        mask = insert_constant(graph, f"{node.name}_causal", past[None, None], node)
+    while mask.target is aten.expand.default and mask.args[0].meta["val"].dim() == 4:
+        mask = mask.args[0]  # which is expanded where it is used
     if mask.meta["val"].dtype is torch.bool:
+        if is_constant(mask) and bool(constant_of(graph, mask).all()):
+            return scores
         hidden = torch.full([1] * scores.meta["val"].dim(), -torch.inf)
         fill = insert_constant(graph, f"{node.name}_hidden", hidden, node)
         return insert_call(graph, aten.where.self, (mask, scores, fill), node)
@@ -49,12 +54,10 @@ def masked(
 
 def hides(node: fx.Node) -> bool:
     """Whether a node replaces values by a constant where a condition does not hold."""
-    return (
-        node.target is aten.where.self
-        and isinstance(node.args[1], fx.Node)
-        and not is_constant(node.args[1])
-        and is_constant(node.args[2])
-    )
+    if node.target is not aten.where.self:
+        return False
+    shown, hidden = (integers_of(each) for each in node.args[1:3])
+    return isinstance(shown, fx.Node) and not is_constant(shown) and is_constant(hidden)
 
 
 def fit_masks(graph: fx.GraphModule, samples: Tree) -> None:

@@ -193,6 +193,24 @@ def _log_softmax(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return steps.back(result)
 
 
+def _mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A mean over other dimensions than height and width: rows times a constant row."""
+    x: Any = node.args[0]
+    value, result = x.meta["val"], node.meta["val"]
+    rank = value.dim()
+    dims = sorted(dim % rank for dim in node.args[1] or ())  # type: ignore[union-attr]
+    images = rank == 4 and dims == [2, 3]
+    size = _fixed_size([value.shape[dim] for dim in dims])
+    if images or not dims or 0 in dims or size is None or not _after_batch(node):
+        return None
+    steps = _Steps(graph, node)
+    order = [dim for dim in range(rank) if dim not in dims] + dims
+    if order != list(range(rank)):
+        x = steps(aten.permute.default, x, order)
+    rows = steps.row(steps.rows(x, size), 1.0 / size)
+    return steps(aten.reshape.default, rows, [-1, *result.shape[1:]])
+
+
 def _division(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """x / y as x times 1 / y, where y is a value."""
     x, divisor = node.args
@@ -220,5 +238,6 @@ _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.group_norm.default: _group_norm,
     aten.instance_norm.default: _instance_norm,
     aten.log_softmax.int: _log_softmax,
+    aten.mean.dim: _mean,
     aten.div.Tensor: _division,
 }

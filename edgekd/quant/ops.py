@@ -86,6 +86,8 @@ SHARED = {
     aten.reshape.default,
     aten.permute.default,
     aten.transpose.int,
+    aten.movedim.int,
+    aten.movedim.intlist,
     aten.squeeze.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
@@ -118,6 +120,9 @@ SHARED = {
 }
 """Operators whose output is on the input's grid: they compute nothing, or kernels require it
 (pooling)."""
+
+LOOKUPS = {aten.embedding.default}
+"""Operators that pick rows of a constant, which are on its grid."""
 
 CHOOSING = {aten.maximum.default, aten.minimum.default, aten.where.self}
 """Operators whose result is one of the two inputs, number by number."""

@@ -27,6 +27,7 @@ from edgekd.quant.layer_noise import (
     ideal_weight,
     signal_to_noise,
 )
+from edgekd.quant.masks import hides
 from edgekd.quant.regions import is_weighted
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE, is_weight
 from edgekd.values.target import Scheme
@@ -157,6 +158,8 @@ class _Forced(fx.Interpreter):
 
     def _note(self, node: fx.Node, value: Tensor) -> None:
         if node.op != "placeholder":
+            if hides(node):
+                return  # masked scores are far from the others; the softmax says what is lost
             self.noises[node.name] = signal_to_noise(self.values[node.name], value)
             self.layers[node.name] = _layer(node)
 

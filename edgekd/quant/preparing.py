@@ -73,9 +73,7 @@ def prepare_graph(
     return _prepared(graph, samples, scheme, strict)
 
 
-def _prepared(
-    graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool
-) -> Prepared:
+def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool) -> Prepared:
     pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
     joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
     wanted: list[Any] = [node.args[0] for node in pads]

@@ -30,9 +30,9 @@ def prepare_qat(
     strict: bool = False,
 ) -> fx.GraphModule:
     """A graph that can be trained like any module, with ranges set from `samples` (N, ...).
-    `floats` are the layers that stay in float; if `strict`, nothing does. Layers keep their names in the nodes' metadata, so
-    losses can read features. Ranges follow the data in `train()` mode and are fixed in `eval()`
-    mode.
+    `floats` are the layers that stay in float; if `strict`, nothing does. Layers keep their names
+    in the nodes' metadata, so losses can read features. Ranges follow the data in `train()` mode
+    and are fixed in `eval()` mode.
     """
     start = prepare_graph(module, example, samples, scheme, where, strict)
     graph = start.graph

@@ -172,7 +172,7 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
                 self._annotate_weighted(node)
             elif node.target in ops.REGRIDDED or node.target in ops.FUSED:
                 self._annotate_regridded(node)
-            elif node.target in ops.SHARED:
+            elif node.target in ops.SHARED or node.target in ops.LOOKUPS:
                 self._annotate_shared(node, [node.args[0]])
             elif node.target in ops.JOINED:
                 self._annotate_shared(node, ops.joined_by(node))
@@ -203,7 +203,9 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
     def _annotate_chain(self, chain: Chain) -> None:
         """The source and the last value are on grids, and what is between them is not."""
         for node in chain.nodes:
-            inputs = {value: self._activation(value) for value in node.args if value is chain.source}
+            inputs = {
+                value: self._activation(value) for value in node.args if value is chain.source
+            }
             output = self._activation(node) if node is chain.tail else None
             if inputs or output is not None:
                 node.meta[ANNOTATION] = QuantizationAnnotation(

@@ -133,6 +133,8 @@ class _Regions:
 
     def _stays(self, node: fx.Node, tainted: set[fx.Node]) -> bool:
         inputs, users = self._inputs(node), self._users(node)
+        if node.target in ops.LOOKUPS:
+            return any(self._welcomes(user, False) for user in users)
         if not inputs or any(each in tainted for each in inputs):
             return False
         if users and all(each in tainted and _is_sensitive(each) for each in users):
@@ -177,6 +179,8 @@ def _may_be_integer(node: fx.Node) -> bool:
         return False
     if node.target is aten.where.self:
         return hides(node)
+    if node.target in ops.LOOKUPS:
+        return is_constant(node.args[0])
     if node.target in ops.CHOOSING and any(is_constant(each) for each in node.args):
         return False
     return node.target in _BETWEEN or divides_by_constant(node)

@@ -67,6 +67,12 @@ def is_weight(node: fx.Node) -> bool:
     return node.target in DEQUANTIZE and is_constant(source)
 
 
+def integers_of(node: Any) -> Any:
+    """What a dequantize node reads; any other value itself."""
+    dequantizes = isinstance(node, fx.Node) and node.target in DEQUANTIZE
+    return node.args[0] if dequantizes else node
+
+
 def is_layer_weight(node: fx.Node) -> bool:
     """Whether a node quantizes or dequantizes the weight of a convolution or a linear layer.
 

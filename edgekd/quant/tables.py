@@ -15,8 +15,8 @@ from torch import fx
 
 from edgekd.quant.chains import Chain, table_of
 from edgekd.quant.constants import add_constant, free_name
-from edgekd.quant.inspection import integer_chains
 from edgekd.quant.inserting import replace_by
+from edgekd.quant.inspection import integer_chains
 from edgekd.quant.rewrite import QUANTIZE, quantized
 from edgekd.quant.unfolding import value_of
 

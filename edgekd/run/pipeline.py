@@ -109,8 +109,11 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
         save_graph(candidate.module, folder / "graph.pt2")
     else:
         save_module(candidate.module, folder)
-    about = {"form": candidate.form, "lineage": candidate.lineage}
-    about["integers_only"] = candidate.integers_only
+    about = {
+        "form": candidate.form,
+        "lineage": candidate.lineage,
+        "integers_only": candidate.integers_only,
+    }
     (folder / "candidate.json").write_text(json.dumps(about, indent=1) + "\n")
 
 

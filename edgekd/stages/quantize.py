@@ -220,7 +220,9 @@ class Quantize(TrainingStage):
         from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
 
         samples, scheme = calibration_of(context), context.target.quantization
-        graph = prepare_qat(candidate.module, candidate.example, samples, scheme, floats=floats, strict=self.strict)
+        graph = prepare_qat(
+            candidate.module, candidate.example, samples, scheme, floats=floats, strict=self.strict
+        )
         if self.method in ("lsq", "pact"):
             learn_grids(graph, "lsq" if self.method == "lsq" else "pact")
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from edgekd.backends.onnx.export import export_artifact
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.backends.tflite.convert import convert_artifact
+from edgekd.errors import ToolError
 from edgekd.formats.graph import float_islands as float_operators_of
 from edgekd.formats.tflite import read_tflite
 from edgekd.quant.calibration import calibrate
@@ -103,6 +104,7 @@ WHOLE: dict[str, tuple[Function, int]] = {
     "attention": (Attention(), 8),
     "divided": (lambda x: x / 1.7, 8),
     "softmax": (lambda x: x.softmax(1), 8),
+    "tanh": (torch.tanh, 8),
 }  # fmt: skip
 """What both runtimes compute in integers."""
 
@@ -113,13 +115,31 @@ IN_ONE_RUNTIME: dict[str, tuple[Function, str]] = {
     "exp": (lambda x: (0.3 * x).exp(), "Exp"),
     "square root": (lambda x: x.relu().add(0.1).sqrt(), "Sqrt"),
     "prelu": (nn.PReLU(8), "PRelu"),
-}
+    "mish": (F.mish, "Softplus"),
+    "logarithm": (lambda x: (x.relu() + 0.1).log(), "Log"),
+    "inverse root": (lambda x: (x.relu() + 0.1).rsqrt(), "Sqrt"),
+    "softsign": (F.softsign, "Abs"),
+    "gelu written out": (lambda x: 0.5 * x * (1 + (0.7978846 * (x + 0.044715 * x**3)).tanh()),
+                         "Pow"),
+}  # fmt: skip
 """What ONNX Runtime computes in float between two grids, and says so."""
+
+NORMS: dict[str, Function] = {
+    "group norm": nn.GroupNorm(2, 8),
+    "instance norm": nn.InstanceNorm2d(8, affine=True),
+    "layer norm": lambda x: F.layer_norm(x.movedim(1, -1), (8,)).movedim(-1, 1),
+    "RMS norm": lambda x: F.rms_norm(x.movedim(1, -1), (8,)).movedim(-1, 1),
+    "log-softmax": lambda x: F.log_softmax(x.movedim(1, -1), -1).movedim(-1, 1),
+    "division": lambda x: x / (x.abs().mean(1, keepdim=True) + 1),
+}
+"""What stays in float unless the recipe is strict."""
 
 
 def network(name: str) -> nn.Module:
     if name in IN_ONE_RUNTIME:
         return Between(IN_ONE_RUNTIME[name][0]).eval()
+    if name in NORMS:
+        return Between(NORMS[name]).eval()
     return Between(*WHOLE[name]).eval()
 
 
@@ -151,7 +171,32 @@ def test_onnx_runtime_computes_in_integers_what_the_graph_gives(name, tmp_path: 
     assert np.abs(found - expected).max() / scale < 1.5
 
 
-@pytest.mark.parametrize("name", ["silu", "norm before", "transposed", "attention", "gelu"])
+@pytest.mark.parametrize("name", [*IN_ONE_RUNTIME, *NORMS])
+def test_strict_leaves_no_operator_of_onnx_runtime_in_float(name, tmp_path: Path):
+    module, target = network(name), load_target("x86")
+    graph = calibrate(module, SAMPLES[:1], SAMPLES, target.quantization, strict=True)
+    assert from_module(module, graph) > ENOUGH_DB - (5 if name in NORMS else 1)
+    candidate = Candidate(graph, SAMPLES[:1], "int8", integers_only=True)
+    artifact = export_artifact(candidate, target, (), tmp_path / "model.onnx")
+    assert float_operators(artifact.path) == []
+    session = onnxruntime.InferenceSession(str(artifact.path), None, ["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: SAMPLES.numpy()})
+    scale = output_scale(graph)
+    assert scale is not None
+    with torch.no_grad():
+        assert np.abs(found - graph(SAMPLES).numpy()).max() / scale < 1.5
+
+
+def test_a_strict_file_with_an_operator_in_float_is_refused_by_name(tmp_path: Path):
+    module, target = network("layer norm"), load_target("x86")
+    graph = calibrate(module, SAMPLES[:1], SAMPLES, target.quantization)
+    candidate = Candidate(graph, SAMPLES[:1], "int8", integers_only=True)
+    with pytest.raises(ToolError, match="LayerNormalization") as caught:
+        export_artifact(candidate, target, (), tmp_path / "model.onnx")
+    assert "remove 'strict'" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["silu", "norm before", "transposed", "attention", "gelu", "mish"])
 def test_training_with_fake_quantization_reaches_the_operator_too(name):
     module, scheme = network(name), load_target("raspberry-pi-4").quantization
     graph = prepare_qat(module, SAMPLES[:1], SAMPLES, scheme)
@@ -169,12 +214,13 @@ def test_training_with_fake_quantization_reaches_the_operator_too(name):
 
 
 CHAIN = ["silu", "squeeze and excite, hard", "norm before", "gather", "hard sigmoid", "gelu"]
+TABLES = ["mish", "prelu", "softsign", "elu"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [CHAIN, ["attention"], ["transposed"]], ids=str)
+@pytest.mark.parametrize("names", [CHAIN, ["attention"], ["transposed"], TABLES], ids=str)
 def test_litert_computes_in_integers_what_the_graph_gives(names, tmp_path: Path):
-    functions = {**{key: each for key, (each, _) in WHOLE.items()}, "gelu": F.gelu}
+    functions = {key: each for key, (each, _) in {**WHOLE, **IN_ONE_RUNTIME}.items()}
 
     def chained(x: Tensor) -> Tensor:
         for name in names:

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from edgekd.backends.onnx.attention import with_settled_attention
 from edgekd.backends.onnx.half import half_precision
+from edgekd.backends.integers_only import refuse_floats
 from edgekd.backends.onnx.lookups import insert_tables, tanh_by_sigmoid
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
@@ -58,6 +59,8 @@ def export_artifact(
     inputs, outputs = tensors_of(model)
     fold_steps(model)
     write_onnx(model, path)
+    if candidate.integers_only:
+        refuse_floats(float_operators(path), path)
     return Artifact(
         path=path,
         format="onnx",

@@ -26,9 +26,7 @@ def tanh_by_sigmoid(model: Any) -> None:
     """Let ONNX Runtime compute each tanh between two grids with its sigmoid."""
     from onnx import numpy_helper
 
-    constants = {
-        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
-    }
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for number, node in enumerate([each for each in model.graph.node if each.op_type == "Tanh"]):
         grids = _around(model.graph, node)
         if grids is None or any(np.ndim(constants.get(name, [])) for name in _parameters(grids)):

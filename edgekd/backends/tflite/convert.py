@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import fx
 
+from edgekd.backends.integers_only import refuse_floats
 from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
@@ -43,6 +44,8 @@ def convert_artifact(
     if candidate.metadata:
         write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
     graph = read_tflite(path)
+    if candidate.integers_only:
+        refuse_floats(_islands(graph), path)
     precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
     floats = [leaf for leaf in leaves(candidate.example) if leaf.dtype != torch.uint8]
     images = any(leaf.dim() == 4 for leaf in floats)  # images of bytes have channels last already
@@ -116,8 +119,7 @@ def leftovers(graph: Graph, candidate: Candidate) -> list[str]:
     """What the user should know about the file: float islands, transposes, where fp16 ends."""
     notes = []
     if candidate.form == "int8":
-        islands = [(op.op, converted_layer(op.name)) for op in float_islands(graph)]
-        notes += [f"computed in float: {listed}" for listed in by_layer(islands)]
+        notes += [f"computed in float: {listed}" for listed in by_layer(_islands(graph))]
         edges = [*graph.inputs, *graph.outputs]
         notes += [f"float at the edge: {key}" for key in edges if _is_float(graph, key)]
     transposes = [converted_layer(op.name) for op in graph.ops if op.op == "TRANSPOSE"]
@@ -132,6 +134,11 @@ def leftovers(graph: Graph, candidate: Candidate) -> list[str]:
     if candidate.form == "fp16":
         notes.append("weights are stored in fp16; LiteRT on a CPU computes in float32")
     return notes
+
+
+def _islands(graph: Graph) -> list[tuple[str, str]]:
+    """The kind and the layer of each operator in float."""
+    return [(op.op, converted_layer(op.name)) for op in float_islands(graph)]
 
 
 def _is_float(graph: Graph, key: str) -> bool:
