@@ -40,8 +40,11 @@ def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTen
     names = [node.output[0] for node in quantizers]
     named = [value.name for value in session.get_inputs()]
     tensors = session.run(names, dict(zip(named, inputs, strict=True)))
+    readers = {
+        node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
     return [
-        _dequantized(node, tensor, constants)
+        _dequantized(node, readers.get(node.output[0], node), tensor, constants)
         for node, tensor in zip(quantizers, tensors, strict=True)
     ]
 
@@ -57,9 +60,13 @@ def _constants(model: Any) -> dict[str, np.ndarray]:
     return constants
 
 
-def _dequantized(node: Any, tensor: np.ndarray, constants: dict[str, np.ndarray]) -> InnerTensor:
-    scale = float(np.asarray(constants[node.input[1]]).reshape(-1)[0])
-    zero_point = int(_zero_point(node, constants).reshape(-1)[0])
+def _dequantized(
+    node: Any, reader: Any, tensor: np.ndarray, constants: dict[str, np.ndarray]
+) -> InnerTensor:
+    """The output of a QuantizeLinear on the grid of the operator that reads it: the integers of a
+    tanh are made by a sigmoid on another grid."""
+    scale = float(np.asarray(constants[reader.input[1]]).reshape(-1)[0])
+    zero_point = int(_zero_point(reader, constants).reshape(-1)[0])
     return InnerTensor(node.output[0], (tensor.astype(np.float64) - zero_point) * scale, scale)
 
 
