@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
-from edgekd.backends.integers_only import refuse_floats
 from edgekd.backends.onnx.attention import with_settled_attention
 from edgekd.backends.onnx.half import half_precision
 from edgekd.backends.onnx.lookups import insert_tables, tanh_by_sigmoid
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.errors import ToolError, summary_of
+from edgekd.formats.integers_only import refuse_floats
 from edgekd.formats.onnx_steps import fold_steps
 from edgekd.formats.operator_notes import by_kind
 from edgekd.quant.export import export_graph, exported

@@ -13,11 +13,11 @@ from typing import cast
 import torch
 from torch import fx
 
-from edgekd.backends.integers_only import refuse_floats
 from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, float_islands, info_of
+from edgekd.formats.integers_only import refuse_floats
 from edgekd.formats.operator_notes import by_layer, converted_layer
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata, with_names
