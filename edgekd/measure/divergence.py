@@ -79,7 +79,9 @@ BIAS_LSB = 0.1
 @dataclass(frozen=True)
 class LayerDifference:
     """One layer's values against the reference's on the same input: the largest difference, the
-    share that differs and the mean difference, over `count` values."""
+    share that differs and the mean difference, over `count` values. `ties` is the share of them
+    that differ and lie in the middle between two steps, as averages of two or four values often do:
+    kernels may round those to either side."""
 
     node: str
     layer: str
@@ -87,6 +89,7 @@ class LayerDifference:
     share: float
     bias: float
     count: int
+    ties: float = 0.0
 
     @property
     def likely_share(self) -> float:
@@ -96,9 +99,9 @@ class LayerDifference:
 
     @property
     def is_biased(self) -> bool:
-        """Whether the mean is further from 0 than chance and a few ties explain."""
+        """Whether the mean is further from 0 than chance and ties explain."""
         chance: float = 4 * (self.share / self.count) ** 0.5
-        return abs(self.bias) > max(BIAS_LSB, chance)
+        return abs(self.bias) > max(BIAS_LSB, chance) + self.ties
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,12 +195,19 @@ class _Forced(fx.Interpreter):
         if not readings:  # of the same sizes in another order
             return result
         found = min(readings, key=lambda each: float((each - values).abs().max()))
-        self.differences.append(_difference(n, (found - values) / scale))
+        exact = self.env[n.args[0]].double() / scale
+        self.differences.append(_difference(n, (found - values) / scale, exact))
         steps = torch.clamp(torch.round(found / scale) + zero_point, low, high)
         return steps.to(result.dtype)
 
 
-def _difference(node: fx.Node, steps: Tensor) -> LayerDifference:
+_TIE = 1e-3
+"""How near to the middle between two steps a float32 value is that lies there."""
+
+
+def _difference(node: fx.Node, steps: Tensor, exact: Tensor) -> LayerDifference:
+    """The difference in steps, where `exact` are the reference's values before they are rounded."""
+    ties = ((exact - exact.floor() - 0.5).abs() < _TIE) & (steps.abs() > 0.5)
     return LayerDifference(
         node=node.name,
         layer=_layer(node),
@@ -205,6 +215,7 @@ def _difference(node: fx.Node, steps: Tensor) -> LayerDifference:
         share=float((steps.abs() > 0.5).double().mean()),
         bias=float(steps.mean()),
         count=steps.numel(),
+        ties=float(ties.double().mean()),
     )
 
 

@@ -86,6 +86,13 @@ def test_a_kernel_that_always_rounds_down_is_biased_and_one_that_rounds_either_w
     assert [each.is_biased for each in (either, down, few)] == [False, True, False]
 
 
+def test_values_between_two_steps_may_all_be_rounded_to_one_side():
+    """Of averages of two, a half lies there; half up and half to even differ in half of those."""
+    ties = LayerDifference("q", "pool", lsb=1.0, share=0.25, bias=0.25, count=1000, ties=0.25)
+    none = LayerDifference("q", "pool", lsb=1.0, share=0.25, bias=0.25, count=1000)
+    assert [each.is_biased for each in (ties, none)] == [False, True]
+
+
 def test_where_no_value_differs_in_a_few_some_may_in_others():
     assert LayerDifference("q", "conv", 0.0, 0.0, 0.0, count=12).likely_share == 0.25
     assert LayerDifference("q", "conv", 1.0, 0.3, 0.0, count=1000).likely_share == 0.3
