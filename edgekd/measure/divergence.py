@@ -195,7 +195,8 @@ class _Forced(fx.Interpreter):
         if not readings:  # of the same sizes in another order
             return result
         found = min(readings, key=lambda each: float((each - values).abs().max()))
-        exact = self.env[n.args[0]].double() / scale
+        source: Any = n.args[0]
+        exact = self.env[source].double() / scale
         self.differences.append(_difference(n, (found - values) / scale, exact))
         steps = torch.clamp(torch.round(found / scale) + zero_point, low, high)
         return steps.to(result.dtype)

@@ -11,7 +11,9 @@ from torch.export import ExportedProgram
 
 from edgekd.errors import InputError
 from edgekd.network.fx_names import layer_of
+from edgekd.quant.adaptive_max import rewrite_adaptive_max
 from edgekd.quant.constants import is_constant
+from edgekd.quant.masked_put import rewrite_masked_put
 from edgekd.quant.recurrent import unroll_recurrent
 
 aten = torch.ops.aten
@@ -241,32 +243,6 @@ def _rewrite_like(graph: fx.GraphModule, node: fx.Node) -> None:
         graph.graph.erase_node(node)
 
 
-def _rewrite_adaptive_max(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Replace a maximum over equal windows by max pooling, which every runtime has."""
-    x: Any = node.args[0]
-    wanted: Any = node.args[1]
-    rank = 2 if node.target is aten.adaptive_max_pool2d.default else 1
-    sizes = x.meta["val"].shape[-rank:]
-    for user in [user for user in node.users if not user.users]:
-        graph.graph.erase_node(user)
-    values = list(node.users)
-    if any(user.args[1] != 0 for user in values) or not all(
-        isinstance(size, int) for size in sizes
-    ):
-        return
-    if any(size % count for size, count in zip(sizes, wanted, strict=True)):
-        return
-    window = [size // count for size, count in zip(sizes, wanted, strict=True)]
-    pool: Any = aten.max_pool2d.default if rank == 2 else aten.max_pool1d.default
-    for user in values:
-        with graph.graph.inserting_before(user):
-            pooled = graph.graph.call_function(pool, (x, window, window))
-        pooled.meta.update(user.meta)
-        user.replace_all_uses_with(pooled)
-        graph.graph.erase_node(user)
-    graph.graph.erase_node(node)
-
-
 def _rewrite_stack(graph: fx.GraphModule, node: fx.Node) -> None:
     """Replace `stack` by a concatenation of values with one more dimension."""
     parts: Any = node.args[0]
@@ -390,8 +366,9 @@ _REWRITES = {
     aten.slice.Tensor: _rewrite_slice,
     aten.slice_scatter.default: _rewrite_scatter,
     aten.copy.default: _rewrite_copy,
-    aten.adaptive_max_pool1d.default: _rewrite_adaptive_max,
-    aten.adaptive_max_pool2d.default: _rewrite_adaptive_max,
+    aten.adaptive_max_pool1d.default: rewrite_adaptive_max,
+    aten.adaptive_max_pool2d.default: rewrite_adaptive_max,
+    aten.index_put.default: rewrite_masked_put,
     aten.stack.default: _rewrite_stack,
     aten.repeat.default: _rewrite_repeat,
     aten.tile.default: _rewrite_repeat,

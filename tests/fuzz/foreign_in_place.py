@@ -25,6 +25,10 @@ def below_zero(x: Tensor) -> None:
     x[x < 0] = 0.0
 
 
+def where_all_are_low(x: Tensor) -> None:
+    x[x.amax((2, 3)) < 0.6] = -0.5
+
+
 def a_window(x: Tensor) -> None:
     x[:, :, 2:5, 2:5] = torch.ones(3, 3)
 
@@ -34,6 +38,7 @@ CHANGES: dict[str, Callable[[Tensor], Any]] = {
     "every second channel": strided,
     "the last column": last_column,
     "what is below zero": below_zero,
+    "channels that are low": where_all_are_low,
     "a window": a_window,
     "one channel": lambda x: x[:, 1].add_(1.0),
     "a flat view": lambda x: x.view(x.shape[0], -1)[:, ::3].mul_(2),
