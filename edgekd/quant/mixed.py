@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import fx, nn
 
+from edgekd.errors import InputError
 from edgekd.network.evaluation import predict
 from edgekd.values.progress import Progress
 from edgekd.values.tables import Value
@@ -70,18 +71,63 @@ def widened(
     mixed: Mixed,
     score: Callable[[nn.Module], float],
     before: float,
+    costs: Mapping[str, float] = {},
 ) -> tuple[str, ...]:
-    """The layers that stay wide: the first of `errors`, as few as the recipe allows."""
+    """The layers that stay wide, the most sensitive first: as few as the recipe allows.
+
+    The shortest beginning of `errors` that keeps within the drop is found by halving; then each of
+    its layers is made narrow again, the most expensive by `costs` first, where the drop still
+    holds without it.
+    """
     order = list(errors)
     if mixed.layers is not None:
         return tuple(order[: mixed.layers])
     assert mixed.accuracy_drop is not None
+    limit = mixed.accuracy_drop
+
+    def holds(wide: Collection[str]) -> bool:
+        trial.narrow([name for name in order if name not in wide])
+        return (before - score(trial.graph)) * 100 <= limit + 1e-9
+
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
-        trial.narrow(order[middle:])
-        if (before - score(trial.graph)) * 100 <= mixed.accuracy_drop + 1e-9:
+        if holds(order[:middle]):
             high = middle
         else:
             low = middle + 1
-    return tuple(order[:high])
+    kept = order[:high]
+    for name in sorted(kept[:-1], key=lambda each: -costs.get(each, 0.0)):
+        rest = [each for each in kept if each != name]
+        if holds(rest):
+            kept = rest
+    return tuple(kept)
+
+
+def check_reached(
+    trial: Trial,
+    wide: Collection[str],
+    mixed: Mixed,
+    score: Callable[[nn.Module], float],
+    before: float,
+    kind: Wide,
+) -> None:
+    """Raise `InputError` with the nearest that there is, if the drop holds for no set of layers, or
+    in float alone."""
+    if mixed.accuracy_drop is None or len(wide) < len(trial.layers):
+        return
+    trial.narrow(trial.layers[:0])
+    nothing = (before - score(trial.graph)) * 100
+    if kind != "float" and nothing <= mixed.accuracy_drop + 1e-9:
+        return
+    drops = []
+    for name in trial.layers:
+        trial.narrow([name])
+        drops.append(((before - score(trial.graph)) * 100, name))
+    drop, nearest = min(drops)
+    raise InputError(
+        f"no layer can be narrow within {mixed.accuracy_drop:g} points",
+        where="quantize.mixed.accuracy_drop",
+        allowed=f"{drop:.2f} or more, which '{nearest}' alone loses",
+        hint="method = 'qat' trains what rounding loses; edgekd diagnose shows where it is lost",
+    )

@@ -1,7 +1,9 @@
 """What to try where a budget is broken, by what broke it."""
 
+from collections.abc import Sequence
+
 from edgekd.measure.parity import Parity
-from edgekd.report.values import ArtifactReport, Report
+from edgekd.report.values import ArtifactReport, Report, StageReport
 
 # By prefix of the budget's name; the first match counts.
 _ADVICE = (
@@ -51,6 +53,42 @@ def advice_for(report: Report, artifact: ArtifactReport, metric: str) -> str:
         )
     words = _AFTER_STAGE.get(kind, _ANY_STAGE)
     return f"{100 * lost:.1f} points are lost in the {kind} stage: {words}"
+
+
+def warnings_for(
+    artifact: ArtifactReport, stages: Sequence[StageReport], teacher_bytes: int | None
+) -> tuple[str, ...]:
+    """Where compressing a file has not paid: it is not smaller than the float weights that it was
+    quantized from, or slower than the teacher's own file."""
+    found = []
+    floats = _float_bytes(artifact, stages, teacher_bytes)
+    narrow = artifact.precision not in ("fp32", "fp16")
+    if narrow and floats and artifact.bytes >= floats:
+        found.append(
+            f"labelled {artifact.precision}, but its {artifact.bytes:,} bytes are not fewer than "
+            f"the {floats:,} of the float weights: most of it stays in float, or its format costs "
+            "more than it saves"
+        )
+    ratio = artifact.measurement("latency_ratio")
+    if ratio is not None and ratio.value is not None and (ratio.ci or (0.0, ratio.value))[1] < 1:
+        found.append(
+            f"slower than the teacher's own file: {ratio.value:.3g} times its speed; "
+            "'Where the time goes' in report.html shows the operators that take it"
+        )
+    return tuple(found)
+
+
+def _float_bytes(
+    artifact: ArtifactReport, stages: Sequence[StageReport], teacher_bytes: int | None
+) -> int | None:
+    """The bytes of the last float candidate before the file was quantized."""
+    size = teacher_bytes
+    for stage in stages:
+        if stage.kind in ("quantize", "cluster"):
+            break
+        if stage.line in artifact.lineage and stage.bytes is not None:
+            size = stage.bytes
+    return size
 
 
 def fault_of(parity: Parity) -> str:

@@ -142,6 +142,7 @@ def _artifacts(report: Report, target: TargetReport, width: int) -> "Table":
         assert artifact is not None
         cells = _cells(report, target, artifact)
         style = "dim" if artifact is target.baseline else ""
+        name += " (!)" if artifact.warnings else ""
         _row(table, name, *(cells[column] for column in columns), style=style)
     return table
 
@@ -245,7 +246,8 @@ def artifact_remarks(artifact: ArtifactReport) -> list[str]:
     missing |= {one.metric: one.reason for one in artifact.measurements if one.value is None}
     lines += _gaps({**artifact.reasons, **missing})
     shapes = [*tensor_lines(artifact), *size_lines(artifact)]
-    return [*lines, *shapes, *parity_remarks(artifact), *artifact.notes]
+    warnings = [f"warning: {warning}" for warning in artifact.warnings]
+    return [*warnings, *lines, *shapes, *parity_remarks(artifact), *artifact.notes]
 
 
 def tensor_lines(artifact: ArtifactReport) -> list[str]:

@@ -166,7 +166,7 @@ class StageReport(Measured):
 class ArtifactReport(Measured):
     """One file: what it is, what it computes, and what it costs. `path` is relative to the run's
     folder. `accuracy_drop` is in percentage points against the teacher (below 0 is better), with
-    its paired bootstrap interval."""
+    its paired bootstrap interval. `warnings` say where compressing it has not paid."""
 
     numbers = ("accuracy", "accuracy_drop", "agreement_with_teacher", "parity")
     path: str
@@ -192,6 +192,7 @@ class ArtifactReport(Measured):
     notes: tuple[str, ...] = ()
     diagnostics: tuple[Finding, ...] = ()
     layer_times: LayerTimes | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class BackendFailure(Value):

@@ -12,6 +12,7 @@ from edgekd.errors import EdgekdError
 from edgekd.installed import tool_versions
 from edgekd.measure.accuracy import accuracy_measurement
 from edgekd.network.cost import totals
+from edgekd.report.advice import warnings_for
 from edgekd.report.files import write_report
 from edgekd.report.numbers import verdict_of
 from edgekd.report.values import Dataset, Layers, Report, StageReport, TargetReport, TeacherReport
@@ -31,7 +32,8 @@ def make_report(
     layers: Layers,
 ) -> Report:
     """The report of a run whose steps have all finished."""
-    request = plan.request
+    request, teacher = plan.request, _teacher(plan, original)
+    targets = [_warned(target, stages, teacher.bytes) for target in targets]
     return Report(
         verdict=_verdict(targets),
         seed=request.recipe.seed,
@@ -42,12 +44,23 @@ def make_report(
         accepted=request.accept,
         plan=tuple(plan.lines()),
         data=_dataset(plan),
-        teacher=_teacher(plan, original),
+        teacher=teacher,
         stages=tuple(stages),
         layers=layers,
         targets=tuple(targets),
         notes=plan.warnings,
     )
+
+
+def _warned(
+    target: TargetReport, stages: Sequence[StageReport], teacher_bytes: int | None
+) -> TargetReport:
+    """The target's files with what speaks against each."""
+    artifacts = tuple(
+        artifact.model_copy(update={"warnings": warnings_for(artifact, stages, teacher_bytes)})
+        for artifact in target.artifacts
+    )
+    return target.model_copy(update={"artifacts": artifacts})
 
 
 def write_results(

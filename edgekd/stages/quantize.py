@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.installed import has_module
+from edgekd.network.cost import layer_costs
 from edgekd.network.evaluation import evaluate
 from edgekd.network.taps import is_within
 from edgekd.quant import ops
@@ -27,7 +28,7 @@ from edgekd.quant.faults import (
     target_faults,
 )
 from edgekd.quant.inspection import float_islands
-from edgekd.quant.mixed import Mixed, Trial, Wide, sensitivities, widened
+from edgekd.quant.mixed import Mixed, Trial, Wide, check_reached, sensitivities, widened
 from edgekd.quant.narrow import Narrow
 from edgekd.quant.preparing import NOTES
 from edgekd.quant.ranges import Ranges
@@ -297,7 +298,9 @@ class Quantize(TrainingStage):
         errors = sensitivities(trial, module, samples, context.progress)
         score = partial(evaluate, samples=context.data.validation)
         before = 0.0 if self.mixed.accuracy_drop is None else score(module)
-        wide = widened(trial, errors, self.mixed, score, before)
+        costs = {row.name: float(row.macs) for row in layer_costs(module, candidate.example)}
+        wide = widened(trial, errors, self.mixed, score, before, costs)
+        check_reached(trial, wide, self.mixed, score, before, self._wide)
         shown = ", ".join(f"{name} {errors[name]:.2g}" for name in wide) or "none"
         rest = max((error for name, error in errors.items() if name not in wide), default=0.0)
         note = f"; kept in {self._wide} (output error): {shown}; at most {rest:.2g} for the others"

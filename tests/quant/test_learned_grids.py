@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.errors import InputError
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.learned_grids import LearnedEnds, LearnedGrid, learn_grids, settle_grids
-from edgekd.quant.mixed import Mixed, sensitivities, widened
+from edgekd.quant.mixed import Mixed, check_reached, sensitivities, widened
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.quant.trials import Int8Trial
 from edgekd.values.target import Scheme
@@ -121,6 +122,48 @@ def test_as_few_layers_stay_wide_as_the_drop_allows() -> None:
     assert widened(trial, errors, mixed, score, 0.9) == ("c", "a")  # type: ignore[arg-type]
     assert widened(trial, errors, Mixed(accuracy_drop=50), score, 0.9) == ()  # type: ignore[arg-type]
     assert len(widened(trial, errors, Mixed(accuracy_drop=0), score, 0.9)) == 4  # type: ignore[arg-type]
+
+
+class Scripted:
+    """A trial whose score falls by a number of points for each narrow layer."""
+
+    graph = nn.Identity()
+    narrowed: tuple[str, ...] = ()
+
+    def __init__(self, **losses: float) -> None:
+        self.losses = losses
+        self.layers = list(losses)
+
+    def narrow(self, names) -> None:
+        self.narrowed = tuple(names)
+
+    def score(self, _) -> float:
+        return 0.9 - sum(self.losses[name] for name in self.narrowed) / 100
+
+
+def test_a_layer_of_the_most_sensitive_that_need_not_stay_wide_is_made_narrow() -> None:
+    """The outputs suffer most from a, the score from b: the prefix (a, b) needs b alone."""
+    trial = Scripted(a=0.1, b=3.0, c=0.2)
+    errors = {"a": 0.5, "b": 0.4, "c": 0.1}
+    found = widened(trial, errors, Mixed(accuracy_drop=0.5), trial.score, 0.9)  # type: ignore[arg-type]
+    assert found == ("b",)
+
+
+def test_the_most_expensive_layers_are_made_narrow_first() -> None:
+    trial = Scripted(a=0.4, b=0.4, c=3.0)
+    errors = {"a": 0.5, "b": 0.4, "c": 0.3}
+    for costs, kept in (({"a": 9.0, "b": 1.0}, ("b", "c")), ({"a": 1.0, "b": 9.0}, ("a", "c"))):
+        found = widened(trial, errors, Mixed(accuracy_drop=0.5), trial.score, 0.9, costs)  # type: ignore[arg-type]
+        assert found == kept
+
+
+def test_a_drop_that_no_layer_keeps_within_is_refused_with_the_nearest() -> None:
+    trial, mixed = Scripted(a=2.0, b=1.5), Mixed(accuracy_drop=0.5)
+    wide = widened(trial, {"a": 0.5, "b": 0.4}, mixed, trial.score, 0.9)  # type: ignore[arg-type]
+    with pytest.raises(InputError) as caught:
+        check_reached(trial, wide, mixed, trial.score, 0.9, "float")  # type: ignore[arg-type]
+    assert caught.value.message == "no layer can be narrow within 0.5 points"
+    assert caught.value.allowed == "1.50 or more, which 'b' alone loses"
 
 
 @pytest.mark.parametrize("keys", [{}, {"layers": 1, "accuracy_drop": 1.0}])
