@@ -14,8 +14,12 @@ import numpy as np
 from edgekd.backends.tvm.integers import steps
 from edgekd.backends.tvm.integers.grid import Grid
 from edgekd.backends.tvm.integers.rounding import requantized, rounded
+from edgekd.backends.tvm.integers.schedule import TURNED
 
 Index = Sequence[Any]
+
+FEW_CHANNELS = 4
+"""An image of at most this many planes is interleaved a vector of each plane at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ def quantized(result: Held, grid: Grid, source: Any) -> Any:
     from tvm import tirx
 
     inverse = tirx.const(float(np.float32(1.0 / grid.scale)), "float32")
-    return computed(result, lambda *at: rounded(source(*at) * inverse, grid))
+    turned = result.last and len(result.shape) == 4 and 1 < result.shape[1] <= FEW_CHANNELS
+    name = TURNED if turned else "edgekd_result"
+    return computed(result, lambda *at: rounded(source(*at) * inverse, grid), name)
 
 
 def dequantized(source: Held, grid: Grid, tensor: Any) -> Any:
@@ -94,23 +100,24 @@ def looked_up(result: Held, source: Held, dtype: str, tensor: Any, entries: Any)
 def arithmetic(
     step: steps.Arithmetic, result: Held, left: Callable[..., Any], right: Callable[..., Any]
 ) -> Any:
-    """Sum, difference or product, in float32 between integers."""
+    """Sum, difference or product of two tensors."""
+    return computed(result, lambda *at: combined(step, left(*at), right(*at)))
+
+
+def combined(step: steps.Arithmetic, left: Any, right: Any) -> Any:
+    """Sum, difference or product of two integers, in float32 between their grids."""
     from tvm import tirx
 
     grids = (step.left.grid, step.right.grid)
+    one, other = centred(left, grids[0]), centred(right, grids[1])
+    if step.kind == "mul":
+        scale = grids[0].scale * grids[1].scale / step.result.grid.scale
+        factor = tirx.const(float(np.float32(scale)), "float32")
+        return requantized(one * other, factor, step.result.grid)
     ratio = [float(np.float32(grid.scale / step.result.grid.scale)) for grid in grids]
-
-    def value(*at: Any) -> Any:
-        one, other = centred(left(*at), grids[0]), centred(right(*at), grids[1])
-        if step.kind == "mul":
-            scale = grids[0].scale * grids[1].scale / step.result.grid.scale
-            factor = tirx.const(float(np.float32(scale)), "float32")
-            return requantized(one * other, factor, step.result.grid)
-        one = one.astype("float32") * tirx.const(ratio[0], "float32")
-        other = other.astype("float32") * tirx.const(ratio[1], "float32")
-        return rounded(one + other if step.kind == "add" else one - other, step.result.grid)
-
-    return computed(result, value)
+    one = one.astype("float32") * tirx.const(ratio[0], "float32")
+    other = other.astype("float32") * tirx.const(ratio[1], "float32")
+    return rounded(one + other if step.kind == "add" else one - other, step.result.grid)
 
 
 def joined(step: steps.Joined, result: Held, readers: Sequence[Callable[..., Any]]) -> Any:

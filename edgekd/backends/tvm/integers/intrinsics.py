@@ -29,26 +29,28 @@ _MEANING = """
                     C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 """
 
-_OPERANDS = """
-        word = T.reinterpret(A.vload([0], "{data}x{quad}"), dtype="{word}")
-        inputs = T.reinterpret(T.broadcast(word, {lanes}), dtype="int8x{bytes}")
-        weights = B.vload([0, 0], dtype="int8x{bytes}")
-        sums = C.vload([0], dtype="int32x{lanes}")
+_INPUTS = """T.reinterpret(T.broadcast(
+            T.reinterpret(A.vload([0], "{data}x{quad}"), dtype="int32"), {lanes}),
+            dtype="int8x{bytes}")"""
+
+_WEIGHTS = 'B.vload([0, 0], dtype="int8x{bytes}")'
+
+_SUMS = 'C.vload([0], dtype="int32x{lanes}")'
+
+# In one expression each: a name would be a buffer in memory.
+_CALL = f"""
+        C[T.ramp(T.int32(0), 1, {{lanes}})] = T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id("{{llvm}}"), {_SUMS}, {_INPUTS}, {_WEIGHTS},
+            dtype="int32x{{lanes}}")
 """
 
-_CALL = """
-        C[T.ramp(T.int32(0), 1, {lanes})] = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id("{llvm}"), sums, inputs, weights, dtype="int32x{lanes}")
-"""
-
-_MULTIPLY_TWICE = """
-        pairs = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id("llvm.x86.avx2.pmadd.ub.sw"), inputs, weights,
-            dtype="int16x16")
-        quads = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id("llvm.x86.avx2.pmadd.wd"), pairs,
+_MULTIPLY_TWICE = f"""
+        C[T.ramp(T.int32(0), 1, {{lanes}})] = {_SUMS} + T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id("llvm.x86.avx2.pmadd.wd"),
+            T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.x86.avx2.pmadd.ub.sw"), {_INPUTS}, {_WEIGHTS},
+                dtype="int16x16"),
             T.broadcast(T.int16(1), 16), dtype="int32x8")
-        C[T.ramp(T.int32(0), 1, {lanes})] = sums + quads
 """
 
 _LLVM = {
@@ -63,7 +65,7 @@ def register(dot: Dot) -> None:
     from tvm.s_tir import TensorIntrin
 
     if dot.name and TensorIntrin.get(dot.name, allow_missing=True) is None:
-        body = _OPERANDS + (_MULTIPLY_TWICE if dot.name == "pmaddubsw" else _CALL)
+        body = _MULTIPLY_TWICE if dot.name == "pmaddubsw" else _CALL
         TensorIntrin.register(dot.name, _function(dot, _MEANING), _function(dot, body))
 
 
@@ -72,7 +74,7 @@ def _function(dot: Dot, body: str) -> Any:
     from tvm.script import tirx
 
     facts = {
-        "lanes": dot.lanes, "quad": dot.quad, "bytes": dot.lanes * dot.quad, "word": "int32",
+        "lanes": dot.lanes, "quad": dot.quad, "bytes": dot.lanes * dot.quad,
         "data": "int8" if dot.signed else "uint8", "llvm": _LLVM.get(dot.name, ""),
     }  # fmt: skip
     source = _FORM.replace("{body}", body).format(**facts)

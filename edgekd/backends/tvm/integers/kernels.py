@@ -5,18 +5,21 @@ that one dot product takes. The input's zero point is folded into the bias, so b
 with it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgekd.backends.tvm.integers.dot import Dot
-from edgekd.backends.tvm.integers.grid import Grid
 from edgekd.backends.tvm.integers.rounding import requantized
 from edgekd.backends.tvm.integers.steps import Weighted
 from edgekd.backends.tvm.layers import Layer
 from edgekd.backends.tvm.tile import Tile
 from edgekd.backends.tvm.tiled_sum import CROP, PAD, SUM, note
+
+After = Callable[[Any, tuple[Any, ...]], Any]
+"""What is computed from an integer of a layer's result and its index in memory."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,24 @@ def factors(step: Weighted) -> np.ndarray:
 
 
 def weighted(
-    form: Form, tile: Tile, step: Weighted, data: Any, packed: Any, bias: Any, factor: Any
+    form: Form, tile: Tile, step: Weighted, tensors: Sequence[Any], after: After | None = None
 ) -> Any:
-    """The layer on `data` (n, h, w, c), or (rows, c) and (n, rows, c) for a linear one."""
+    """The layer on data (n, h, w, c), or (rows, c) and (n, rows, c) for a linear one; `tensors` are
+    these, the packed weight, the bias and the factors. `after` is computed from each result at its
+    index in memory."""
+    data, packed, bias, factor = tensors
+    rank = len(data.shape)
     sums = _sums(form, tile, _source(form, tile, data, step.source.grid.zero_point), packed)
-    return _result(form.layer, tile, sums, bias, factor, step.result.grid, len(data.shape))
+
+    def value(b: Any, y: Any, x: Any, c: Any) -> Any:
+        """A grouped layer's block divides its group, so o = c / block."""
+        total = sums[b, y, x, c // tile.block, c % tile.block] + bias[c]
+        result = requantized(total, factor[c], step.result.grid)
+        if after is None:
+            return result
+        return after(result, (b, y, x, c) if rank == 4 else (b, x, c)[3 - rank :])
+
+    return _result(form.layer, value, rank)
 
 
 def _source(form: Form, tile: Tile, data: Any, zero: int) -> Any:
@@ -175,19 +191,11 @@ def _sums(form: Form, tile: Tile, source: Any, packed: Any) -> Any:
     )
 
 
-def _result(
-    layer: Layer, tile: Tile, sums: Any, bias: Any, factor: Any, grid: Grid, rank: int
-) -> Any:
-    """Back to one channel axis, with the bias, on the result's grid. A grouped layer's block
-    divides its group, so o = c / block."""
+def _result(layer: Layer, value: Callable[..., Any], rank: int) -> Any:
+    """The results with one channel axis, in as many dimensions as the data has."""
     from tvm import te
 
     n, (height, width), channels = layer.input[0], layer.output, layer.channels
-
-    def value(b: Any, y: Any, x: Any, c: Any) -> Any:
-        total = sums[b, y, x, c // tile.block, c % tile.block] + bias[c]
-        return requantized(total, factor[c], grid)
-
     if rank == 2:
         return te.compute((width, channels), lambda x, c: value(0, 0, x, c), name=CROP)
     if rank == 3:

@@ -12,6 +12,7 @@ from edgekd.backends.tvm.integers import expressions as te_of
 from edgekd.backends.tvm.integers import steps
 from edgekd.backends.tvm.integers.dot import Dot
 from edgekd.backends.tvm.integers.expressions import Held
+from edgekd.backends.tvm.integers.fusing import awaited_layers
 from edgekd.backends.tvm.integers.graph import shape_of, value_of
 from edgekd.backends.tvm.integers.islands import Island, island_of
 from edgekd.backends.tvm.integers.kernels import (
@@ -46,7 +47,8 @@ class Kept:
 class Writer:
     """The module being written: a Relax builder, and what has been computed so far.
 
-    `calls` are the kernels in the order in which they run, each with its layer.
+    `calls` are the kernels in the order in which they run, each with its layer. Layers that are
+    `awaited` by a sum are written with it, and `waiting` until then.
     """
 
     builder: Any
@@ -54,6 +56,8 @@ class Writer:
     dot: Dot
     choose: Choice
     images: frozenset[str]
+    awaited: frozenset[str]
+    waiting: dict[str, steps.Weighted] = field(default_factory=dict)
     quantized: dict[str, Kept] = field(default_factory=dict)
     floats: dict[str, Any] = field(default_factory=dict)
     restored: dict[str, Any] = field(default_factory=dict)
@@ -125,7 +129,9 @@ def written(graph: fx.GraphModule, dot: Dot, choose: Choice) -> tuple[Any, list[
     parts = list(read(graph))
     nodes = list(graph.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
-    writer = Writer(relax.BlockBuilder(), graph, dot, choose, _images(parts))
+    writer = Writer(
+        relax.BlockBuilder(), graph, dot, choose, _images(parts), awaited_layers(graph, parts)
+    )
     variables = [relax.Var(node.name, _type(node)) for node in inputs]
     builder = writer.builder
     with builder.function("main", variables):
@@ -136,7 +142,9 @@ def written(graph: fx.GraphModule, dot: Dot, choose: Choice) -> tuple[Any, list[
                 if isinstance(part, InFloat):
                     _write_island(writer, island_of(graph, part))
                 else:
-                    writer.quantized[part.result.name] = WRITERS[type(part)](writer, part)
+                    kept = WRITERS[type(part)](writer, part)
+                    if kept is not None:
+                        writer.quantized[part.result.name] = kept
             results = [writer.real(node) for node in _outputs(nodes[-1])]
             returned = results[0] if len(results) == 1 else relax.Tuple(results)
             output = builder.emit_output(returned)
@@ -190,24 +198,39 @@ def _quantized(writer: Writer, step: steps.Quantized) -> Kept:
     return Kept(writer.call(step.layer, "quantize", expression, writer.real(node)), held)
 
 
-def _weighted(writer: Writer, step: steps.Weighted) -> Kept:
-    linear = step.geometry.kind == "linear"
-    source = writer.kept(step.source, last=not linear)
+def _weighted(writer: Writer, step: steps.Weighted) -> Kept | None:
+    if step.result.name in writer.awaited:
+        writer.waiting[step.result.name] = step
+        return None
+    return _layer(writer, step)
+
+
+def _layer(
+    writer: Writer, step: steps.Weighted, then: tuple[steps.Arithmetic, steps.Value] | None = None
+) -> Kept:
+    """A layer's kernel, and in it the sum of its result and another tensor."""
+    last = step.geometry.kind != "linear"
+    source = writer.kept(step.source, last)
     form = form_of(step.geometry, writer.dot, step.weight)
     tile = writer.choose(form)
-    packed = packed_weight(form, step.weight, tile)
-    held = Held(step.result.shape, last=not linear)
+    constants = (packed_weight(form, step.weight, tile), folded_bias(step), factors(step))
+    others = [] if then is None else [writer.kept(then[1], last).variable]
 
-    def expression(data: Any, weight: Any, bias: Any, factor: Any) -> Any:
-        return weighted(form, tile, step, data, weight, bias, factor)
+    def expression(*tensors: Any) -> Any:
+        if then is None:
+            return weighted(form, tile, step, tensors)
+        sum_of, other = then[0], tensors[-1]
 
-    kind = step.geometry.kind
-    return Kept(
-        writer.call(
-            step.layer, kind, expression, source.variable, packed, folded_bias(step), factors(step)
-        ),
-        held,
-    )
+        def after(value: Any, at: tuple[Any, ...]) -> Any:
+            added = other(*at)
+            pair = (value, added) if sum_of.right == then[1] else (added, value)
+            return te_of.combined(sum_of, *pair)
+
+        return weighted(form, tile, step, tensors[:-1], after)
+
+    kind = step.geometry.kind if then is None else f"{step.geometry.kind}_{then[0].kind}"
+    variable = writer.call(step.layer, kind, expression, source.variable, *constants, *others)
+    return Kept(variable, Held(step.result.shape, last))
 
 
 def _table(writer: Writer, step: steps.Table) -> Kept:
@@ -222,6 +245,9 @@ def _table(writer: Writer, step: steps.Table) -> Kept:
 
 
 def _arithmetic(writer: Writer, step: steps.Arithmetic) -> Kept:
+    for own, other in ((step.left, step.right), (step.right, step.left)):
+        if own.name in writer.waiting:
+            return _layer(writer, writer.waiting.pop(own.name), (step, other))
     sides = [writer.kept(each) for each in (step.left, step.right)]
     last = any(each.held.last and each.held.shape == step.result.shape for each in sides)
     held = Held(step.result.shape, last)
@@ -335,7 +361,7 @@ def _multiplied(writer: Writer, step: steps.Multiplied) -> Kept:
     return Kept(writer.call(step.layer, "product", expression, *[s.variable for s in sides]), held)
 
 
-WRITERS: dict[Any, Callable[[Writer, Any], Kept]] = {
+WRITERS: dict[Any, Callable[[Writer, Any], Kept | None]] = {
     steps.Quantized: _quantized,
     steps.Weighted: _weighted,
     steps.Table: _table,

@@ -14,6 +14,9 @@ from edgekd.backends.tvm.tiled_sum import SUM, extent
 INTEGER = "edgekd_integer"
 """The attribute of the kernels that this package writes."""
 
+TURNED = "edgekd_turned"
+"""The block that writes planes (n, c, h, w) as an image with its channels last."""
+
 BYTES = 64
 """Most neighbouring bytes that a copy moves at once."""
 
@@ -34,7 +37,9 @@ def schedule_integer(function: Any, lanes: int) -> Any:
         _weighted(schedule, blocks, names.index(SUM))
     else:
         for block in blocks:
-            if is_reduction(schedule, block):
+            if schedule.get(block).name_hint == TURNED:
+                _interleaved(schedule, block, lanes)
+            elif is_reduction(schedule, block):
                 _reduction(schedule, block, lanes)
             else:
                 _elementwise(schedule, block, lanes)
@@ -103,6 +108,18 @@ def _elementwise(schedule: Any, block: Any, lanes: int) -> None:
         schedule.vectorize(vector)
     if size >= NUMBERS_FOR_A_THREAD:
         schedule.parallel(fused)
+
+
+def _interleaved(schedule: Any, block: Any, lanes: int) -> None:
+    """Vectors along the width, which is how planes lie in memory."""
+    n, y, x, channel = schedule.get_loops(block)
+    size = math.prod(extent(schedule, loop) for loop in (n, y, x, channel))
+    outer, vector = schedule.split(x, [None, vector_of(extent(schedule, x), lanes)])
+    schedule.reorder(n, y, outer, channel, vector)
+    schedule.vectorize(vector)
+    schedule.unroll(channel)
+    if size >= NUMBERS_FOR_A_THREAD:
+        schedule.parallel(schedule.fuse(n, y))
 
 
 def _rows(schedule: Any, block: Any, lanes: int) -> None:
