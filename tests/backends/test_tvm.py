@@ -18,6 +18,8 @@ from torch import nn
 
 from edgekd.backends.tvm import Tvm, cuda
 from edgekd.backends.tvm.job import Job, run_worker
+from edgekd.devices.emulated.root import missing_tools
+from edgekd.devices.emulated.user_mode import open_user_mode
 from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, ToolError
 from edgekd.models.resnet import resnet8
@@ -230,6 +232,28 @@ def test_a_quantized_network_is_within_a_step_of_its_graph(
     else:
         assert not left
         assert in_float == []
+
+
+@pytest.mark.emulator
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("board", ["raspberry-pi-4", "raspberry-pi-5", "cortex-a53"])
+def test_a_quantized_network_for_arm_is_within_a_step_of_its_graph(
+    tmp_path: Path, shared: Path, board: str, candidate: Callable[..., Candidate]
+) -> None:
+    if missing_tools() or not shutil.which("aarch64-linux-gnu-g++"):
+        pytest.skip("no emulator or no cross compiler")
+    quantized, profile = candidate("resnet"), load_target(board)
+    options = profile.backends["tvm"] | {"cache": str(shared)}
+    artifact = Tvm().compile(quantized, profile, options, tmp_path)[0]
+    x = torch.rand(4, *quantized.example.shape[1:], generator=torch.Generator().manual_seed(0))
+    with closing(open_user_mode(board)) as device:
+        (outputs,) = device.infer(artifact, [x.numpy()], {"threads": 1})
+    with torch.no_grad():
+        expected = quantized.module(x).numpy()
+    scale = output_scale(quantized.module)
+    assert scale is not None
+    assert np.abs(outputs - expected).max() <= 1.01 * scale
 
 
 def test_a_strict_target_refuses_what_would_compute_in_float(
