@@ -105,8 +105,9 @@ def _plan(row: Row, step: str, out: Path, ignored: list[str]) -> Plan:
         every["prune"]["ignore"] = ignored
     stages = [{**every[each], **row.settings.get(each, {})} for each in chosen]
     backends = EVERY if step == "ptq" else ("onnx",)
-    task = {
-        "classes": "classification", "map": "segmentation", "tokens": "tokens", "same": "regression"
+    task: str | dict[str, Any] = {
+        "classes": "classification", "map": "segmentation", "tokens": "tokens",
+        "same": {"name": "regression", "output": 0},
     }[row.task]  # fmt: skip
     plan = edgekd.plan(
         model_of(row, out),
