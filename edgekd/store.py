@@ -159,6 +159,16 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @contextmanager
+    def taken(self, name: str, key: str) -> Iterator[None]:
+        """Wait until no other process works on a step, and keep others waiting while the block
+        lasts. The processes that `torchrun` starts work on it together."""
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            yield
+            return
+        with locked(self.work(name, key), wait=True):
+            yield
+
     def publish(self, name: str, key: str, write: Callable[[Path], None]) -> Path:
         """Have `write` fill a temporary folder, then give it its name in one rename."""
         final = self.root / f"{name}-{key}"

@@ -41,6 +41,9 @@ def search(
         str | None,
         typer.Option(help="Optuna's storage, shared by several machines: journal:FILE or a URL."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that run trials side by side, each on its own cores.")
+    ] = 1,
     backend: Annotated[
         list[str] | None,
         typer.Option(help="Use only this backend of the targets; repeatable."),
@@ -99,7 +102,7 @@ def search(
             "seed": seed,
             "command": shlex.join(["edgekd", *sys.argv[1:]]),
         },
-        SearchOptions(trials, hours, storage, space, cast(Sampler, sampler)),
+        SearchOptions(trials, hours, storage, space, cast(Sampler, sampler), workers),
     )
     for line in made.lines():
         typer.echo(line, err=True)

@@ -54,12 +54,21 @@ def run_stages(plan: Plan, planned: PlannedTarget, progress: Progress, key: str)
 def run_stage(
     plan: Plan, target: Target, planned: PlannedStage, candidate: Candidate, progress: Progress
 ) -> tuple[Candidate, StageReport]:
-    """One stage: loaded from the store if it was run before, otherwise run and published."""
+    """One stage: loaded from the store if it was run before, otherwise run and published. Of
+    several processes that share a store, one runs it and the others wait."""
     stored = plan.store.find(planned.kind, planned.key)
-    if stored:
-        restored = load_candidate(plan, stored)
-        report = StageReport.model_validate_json((stored / "report.json").read_text())
-        return restored, report.model_copy(update={"cached": True})
+    if stored is None:
+        with plan.store.taken(planned.kind, planned.key):
+            stored = plan.store.find(planned.kind, planned.key)
+            if stored is None:
+                return _run_stage(plan, target, planned, candidate, progress)
+    report = StageReport.model_validate_json((stored / "report.json").read_text())
+    return load_candidate(plan, stored), report.model_copy(update={"cached": True})
+
+
+def _run_stage(
+    plan: Plan, target: Target, planned: PlannedStage, candidate: Candidate, progress: Progress
+) -> tuple[Candidate, StageReport]:
     work = plan.store.work(planned.kind, planned.key)
     started = time.perf_counter()
     with disk_errors(work):

@@ -12,12 +12,16 @@ from edgekd.searching.space import short_value
 from edgekd.searching.study import Proposal, Study
 from edgekd.searching.trial import run_trial
 from edgekd.stages import Progress
+from edgekd.store import locked
 
 REPEATS_IN_A_ROW = 20
 """Proposals of known recipes after which they are drawn at random."""
 
 MOST_REPEATS = 100
 """Proposals of known recipes in a row after which the space counts as tried out."""
+
+ASKING = "asking.lock"
+"""The file in a search's folder that a worker locks while it asks for its next trial."""
 
 SAME_FAILURES = 3
 """Trials that fail for one reason, with none that did not, after which the search stops."""
@@ -45,11 +49,7 @@ class Loop:
         self._learn()
         self._stop_if_all_fail()
         self.on_trials(self._in_order())
-        while not self._done():
-            proposal = self._new_proposal()
-            if proposal is None:
-                self.tried_out = True
-                break
+        while (proposal := self._next()) is not None:
             self.say(f"trial {proposal.number}: {parameters_text(proposal)}")
             trial = run_trial(
                 self.search, proposal.number, proposal.parameters, proposal.key, progress
@@ -61,6 +61,16 @@ class Loop:
             self._stop_if_all_fail()
         self._stop_if_all_fail(least=1)
         return self._in_order()
+
+    def _next(self) -> Proposal | None:
+        """The next proposal, or None at the end; one worker asks at a time."""
+        with locked(self.search.out / ASKING, wait=True):
+            self._learn()
+            if self._done():
+                return None
+            proposal = self._new_proposal()
+            self.tried_out = self.tried_out or proposal is None
+            return proposal
 
     @property
     def notes(self) -> list[str]:
@@ -75,22 +85,27 @@ class Loop:
         self.trials = {trial.key: trial for trial in self.study.trials()}
 
     def _done(self) -> bool:
+        begun = len(self.trials) + len(self.study.running())
         most, size = self.search.options.most_trials, self.search.space.size
-        if most is not None and len(self.trials) >= most:
+        if most is not None and begun >= most:
             return True
-        if size is not None and len(self.trials) >= size:
+        if size is not None and begun >= size:
             self.tried_out = True
             return True
         return seconds_left(self.search, list(self.trials.values())) <= 0.0
 
     def _new_proposal(self) -> Proposal | None:
         """A proposal whose recipe is not known; known ones are answered from what is there."""
+        running = self.study.running()
         for attempt in range(MOST_REPEATS):
             proposal = self.study.ask(random=attempt >= REPEATS_IN_A_ROW)
             known = self.trials.get(proposal.key)
-            if known is None:
+            if known is not None:
+                self.study.tell(proposal.asked, known, repeated=True)
+            elif proposal.key in running:
+                self.study.drop(proposal.asked)
+            else:
                 return proposal
-            self.study.tell(proposal.asked, known, repeated=True)
         return None
 
     def _stop_if_all_fail(self, least: int = SAME_FAILURES) -> None:
@@ -115,7 +130,8 @@ def seconds_left(search: Search, trials: Sequence[Trial]) -> float:
         return float("inf")
     lengths = [trial.seconds for trial in trials]
     usual = statistics.median(lengths) if lengths else 0.0
-    return search.options.hours * 3600.0 - sum(lengths) - usual
+    together = search.options.hours * 3600.0 * search.options.workers
+    return together - sum(lengths) - usual
 
 
 def reason_of(trial: Trial) -> str:

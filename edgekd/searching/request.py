@@ -50,13 +50,15 @@ class SearchOptions:
     """How long a search goes on and how. `trials` and `hours` are those of the whole search, over
     all calls in its folder. `space` names a default space; `storage` is Optuna's URL. `sampler`
     proposes trials: "tpe" learns from those before (Optuna's TPESampler), "random" is what it is to
-    be compared with."""
+    be compared with. `workers` processes run trials side by side, each with its share of the cores.
+    """
 
     trials: int | None = None
     hours: float | None = None
     storage: str | None = None
     space: str = ""
     sampler: Sampler = "tpe"
+    workers: int = 1
 
     @property
     def most_trials(self) -> int | None:
@@ -134,6 +136,8 @@ def _check_length(options: SearchOptions) -> None:
     for name, value in (("--trials", options.trials), ("--hours", options.hours)):
         if value is not None and value <= 0:
             raise InputError(f"{value:g} is not above 0", where=name)
+    if options.workers < 1:
+        raise InputError(f"{options.workers} workers", where="--workers", allowed="1 or more")
     if options.sampler not in get_args(Sampler):
         allowed, hint = ", ".join(get_args(Sampler)), nearest(options.sampler, get_args(Sampler))
         raise InputError(

@@ -23,6 +23,7 @@ from edgekd.searching.result import (
 from edgekd.searching.space import describe
 from edgekd.searching.study import Study
 from edgekd.searching.trial import request_for
+from edgekd.searching.workers import run_workers
 from edgekd.stages import Progress
 from edgekd.store import exclusive, folder_beside
 from edgekd.values.measurement import Verdict
@@ -39,6 +40,8 @@ def run_search(search: Search, progress: Progress, say: Say, quick: bool = False
     with exclusive(search.out):
         study = Study(search)
         study.start_from(kept_trials(search.out))
+        if search.options.workers > 1:
+            run_workers(search, study, say, lambda trials: _keep_state(search, trials))
         loop = Loop(search, study, say, on_trials=lambda trials: _keep_state(search, trials))
         trials = loop.run(progress)
         best = {}

@@ -45,10 +45,11 @@ class Study:
     """The trials of a search in an Optuna storage. A search with other budgets or ranges is
     another study in the same storage, which starts from the trials that are there."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, worker: int = 0) -> None:
         self.search = search
         self.place = search.options.storage or str(search.out / DATABASE)
-        self.owner = f"{platform.node()}:{search.out}"
+        self.place_here = f"{platform.node()}:{search.out}#"
+        self.owner = f"{self.place_here}{worker}"
         self._optuna = import_optuna()
         directions = ["maximize", *("minimize" for _ in objectives(search.limits))]
         storage = open_storage(search.options.storage, search.out)
@@ -74,12 +75,16 @@ class Study:
                 self._study.set_user_attr(OFFSET, max(0, last + 1 - len(entries)))
                 if not self._all() and self.search.space.first:
                     self._study.enqueue_trial(dict(self.search.space.first))
-            self._retry_unfinished()
+            self.retry_unfinished()
 
-    def _retry_unfinished(self) -> None:
+    def retry_unfinished(self, worker: int | None = None) -> None:
+        """Propose again what a process of this folder, or one of its workers, left unfinished."""
         states = self._optuna.trial.TrialState
+        mine = self.place_here + ("" if worker is None else f"{worker}")
         for trial in self._all():
-            if trial.state == states.RUNNING and trial.user_attrs.get(OWNER) == self.owner:
+            owner = str(trial.user_attrs.get(OWNER, ""))
+            ours = owner.startswith(mine) if worker is None else owner == mine
+            if trial.state == states.RUNNING and ours:
                 attempts = trial.user_attrs.get(ATTEMPTS, 1)
                 if attempts >= MOST_ATTEMPTS:
                     lost = self._lost(trial)
@@ -106,6 +111,17 @@ class Study:
         """Every finished trial, those of other machines too."""
         kept = [trial.user_attrs.get(TRIAL) for trial in self._all()]
         return [Trial.model_validate_json(text) for text in kept if text]
+
+    def running(self) -> list[str]:
+        """The keys of the trials that are running, those of other workers and machines too."""
+        running = self._optuna.trial.TrialState.RUNNING
+        found = [trial for trial in self._all() if trial.state == running]
+        return [str(trial.user_attrs.get(KEY, "")) for trial in found]
+
+    def drop(self, number: int) -> None:
+        """Give up a proposal of a recipe that is running elsewhere."""
+        with storage_errors(self.place):
+            self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
 
     def ask(self, random: bool = False) -> Proposal:
         """A new trial. `random` ignores what is known of others."""
@@ -162,6 +178,7 @@ class Study:
             n_startup_trials=max(2, min(STARTUP, most // 3)),
             multivariate=True,
             group=True,
+            constant_liar=self.search.options.workers > 1,
             constraints_func=_constraints_of,
         )
 

@@ -1,75 +1,22 @@
 """`edgekd search` from the command line, on a network that trains in a second."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
-from small_target import SMALL_TARGET
+from searches import COMMAND, start, until, write_case
 
 import edgekd
 from edgekd.cli import app
 from edgekd.errors import InputError
 
-RECIPE = """
-[model]
-factory = "edgekd.models.resnet:resnet8"
-arguments = { channels = 1, widths = [8, 16, 16] }
-
-[data]
-source = "few.npz"
-
-[calibration]
-samples = 16
-
-[[stages]]
-kind = "distill"
-epochs = 1
-
-[[stages]]
-kind = "prune"
-amount = { from = 0.2, to = 0.7 }
-epochs = 1
-
-[[stages]]
-kind = "quantize"
-"""
-
-COMMAND = ("search", "r.toml", "--target", "small.toml", "--budget", "size_kb=30", "--quick")
-
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    random = np.random.default_rng(0)
-    y = np.arange(200) % 10
-    x = random.random((200, 1, 8, 8), dtype=np.float32) + y[:, None, None, None] / 10
-    np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
-    (tmp_path / "r.toml").write_text(RECIPE)
-    (tmp_path / "small.toml").write_text(SMALL_TARGET)
+    write_case(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
     return tmp_path
-
-
-def environment(place: Path) -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": root, "EDGEKD_CACHE": str(place / "cache")}
-
-
-def start(place: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "edgekd", *words],
-        cwd=place,
-        env=environment(place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def called(*words: str) -> int:
@@ -189,11 +136,3 @@ def test_a_size_that_the_plan_exceeds_is_refused_before_training(place):
     assert "the onnx file takes" in trials[0]["message"]
     assert not list((place / "s/stages").glob("prune-*"))
     assert "no trial gave a file" in out or "nearest" in out
-
-
-def until(true, process: subprocess.Popen[str], seconds: float = 300.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.1)

@@ -1,8 +1,16 @@
-"""A small search whose trials are made up, so that a test of what decides needs no training."""
+"""A search whose trials are made up, so that what decides needs no training; and one on a network
+that trains in a second, run as a command."""
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from small_target import SMALL_TARGET
 
 from edgekd.run.plan.planned import Request
 from edgekd.run.request import RecipeParts
@@ -71,3 +79,63 @@ def made_up(outcome: Callable[[dict[str, Any]], FileOutcome | str]) -> Callable[
         return trial
 
     return run
+
+
+RECIPE = """
+[model]
+factory = "edgekd.models.resnet:resnet8"
+arguments = { channels = 1, widths = [8, 16, 16] }
+
+[data]
+source = "few.npz"
+
+[calibration]
+samples = 16
+
+[[stages]]
+kind = "distill"
+epochs = 1
+
+[[stages]]
+kind = "prune"
+amount = { from = 0.2, to = 0.7 }
+epochs = 1
+
+[[stages]]
+kind = "quantize"
+"""
+
+COMMAND = ("search", "r.toml", "--target", "small.toml", "--budget", "size_kb=30", "--quick")
+
+
+def write_case(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    y = np.arange(200) % 10
+    x = random.random((200, 1, 8, 8), dtype=np.float32) + y[:, None, None, None] / 10
+    np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "small.toml").write_text(SMALL_TARGET)
+
+
+def environment(place: Path) -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": root, "EDGEKD_CACHE": str(place / "cache")}
+
+
+def start(place: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "edgekd", *words],
+        cwd=place,
+        env=environment(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(true, process: subprocess.Popen[str], seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)

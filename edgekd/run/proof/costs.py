@@ -1,10 +1,12 @@
 """What compiled files cost where they run: latency, memory and energy, beside the teacher's."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from edgekd.devices import Options, Samples
+from edgekd.devices.lease import leased
 from edgekd.errors import MissingRuntime, ToolError
 from edgekd.measure.layer_times import LayerTimes, layer_times, reference_of
 from edgekd.measure.measuring import measure
@@ -48,7 +50,10 @@ def costs_of(
         what = f"measure {len(runnable)} files on {device.name}"
         progress(what, 0, 1)
         quick = plan.request.quick
-        samples, rows = measure(device, artifacts, options, target.sensors, quick=quick)
+        with ExitStack() as stack:
+            if device.kind == "measured":
+                stack.enter_context(leased(device.name, plan.request.cache or plan.request.out))
+            samples, rows = measure(device, artifacts, options, target.sensors, quick=quick)
         teacher = samples[0] if runnable[0].is_baseline else None
         measured = [
             Costs(
