@@ -32,13 +32,15 @@ Say = Callable[[str], None]
 
 @dataclass
 class Loop:
-    """A search that runs: its study, and whether a finite space has been tried out."""
+    """A search that runs: its study, the trials by their keys, the numbers of those that are tried
+    again, and whether a finite space has been tried out."""
 
     search: Search
     study: Study
     say: Say
     on_trials: Callable[[Sequence[Trial]], None]
     trials: dict[str, Trial] = field(default_factory=dict)
+    forgotten: frozenset[int] = frozenset()
     tried_out: bool = False
 
     def run(self, progress: Progress) -> list[Trial]:
@@ -46,8 +48,7 @@ class Loop:
 
         Raises `InputError` or `ToolError`, as the trials did, if all fail for one reason.
         """
-        self._learn()
-        self._stop_if_all_fail()
+        self._forget_failures()
         self.on_trials(self._in_order())
         while (proposal := self._next()) is not None:
             self.say(f"trial {proposal.number}: {parameters_text(proposal)}")
@@ -80,9 +81,17 @@ class Loop:
     def _in_order(self) -> list[Trial]:
         return sorted(self.trials.values(), key=lambda trial: trial.number)
 
+    def _forget_failures(self) -> None:
+        """Try again where every trial of earlier calls failed: what they lacked may be there."""
+        self._learn()
+        if all(trial.state == "failed" and not trial.killed for trial in self.trials.values()):
+            self.forgotten = frozenset(trial.number for trial in self.trials.values())
+            self._learn()
+
     def _learn(self) -> None:
         """Every trial that there is by now, of other workers and machines too."""
-        self.trials = {trial.key: trial for trial in self.study.trials()}
+        trials = [one for one in self.study.trials() if one.number not in self.forgotten]
+        self.trials = {trial.key: trial for trial in trials}
 
     def _done(self) -> bool:
         begun = len(self.trials) + len(self.study.running())

@@ -49,8 +49,8 @@ class FileOutcome(Value):
 
 class Trial(Value):
     """One trial of a search. `key` identifies its recipe, whatever the values were called.
-    `refused_by` has the budgets of each target that its plan breaks, and by which share of the
-    limit."""
+    `killed` says that the process ended whenever it ran. `refused_by` has the budgets of each
+    target that its plan breaks, and by which share of the limit."""
 
     number: int
     state: State
@@ -62,6 +62,7 @@ class Trial(Value):
     where: str = ""
     hint: str = ""
     exit_code: int = 0
+    killed: bool = False
     refused_by: dict[str, dict[str, float]] = {}
 
     @property

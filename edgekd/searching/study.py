@@ -105,6 +105,7 @@ class Study:
             message=f"the process ended {MOST_ATTEMPTS} times while this trial ran",
             hint="is there enough memory? The trial's recipe is in its folder",
             exit_code=ToolError.exit_code,
+            killed=True,
         )
 
     def trials(self) -> list[Trial]:
@@ -183,27 +184,40 @@ class Study:
         )
 
     def _entry(self, trial: Trial) -> Any:
-        """A finished trial of another study as one of this; None if its values have no place."""
-        distributions = {}
-        for dimension in self.search.space.dimensions:
-            if dimension.place in trial.parameters:
-                distributions[dimension.place] = _distribution(self._optuna, dimension.range)
-        fits = set(trial.parameters) == set(distributions) and all(
-            _contains(distributions[place], value) for place, value in trial.parameters.items()
-        )
-        values = self._values(trial)
-        states = self._optuna.trial.TrialState
-        if not fits or (trial.state == "finished" and values is None):
+        """A finished trial of another study as one of this; None if this recipe would not be the
+        same with its values."""
+        distributions = self._distributions(trial)
+        if distributions is None:
             return None
+        values, states = self._values(trial), self._optuna.trial.TrialState
+        state = states.PRUNED if trial.state == "refused" else states.FAIL
         constraints = self._constraints(trial)
         return self._optuna.trial.create_trial(
-            state=states.COMPLETE if values is not None else states.PRUNED,
+            state=state if values is None else states.COMPLETE,
             values=values,
             params=trial.parameters,
             distributions=distributions,
             user_attrs={KEY: trial.key, TRIAL: trial.model_dump_json(), CONSTRAINTS: constraints},
             system_attrs={"constraints": constraints},
         )
+
+    def _distributions(self, trial: Trial) -> dict[str, Any] | None:
+        """The distributions of a trial's values; None if they don't make the recipe that was run,
+        or lie outside the ranges."""
+        found = {}
+
+        def choose(place: str, among: Range) -> Any:
+            value, found[place] = trial.parameters[place], _distribution(self._optuna, among)
+            if not _contains(found[place], value):
+                raise KeyError(place)
+            return position_of(value, among)
+
+        try:
+            table = self.search.space.table(choose)
+        except (KeyError, ValueError):
+            return None
+        same = self.search.key_of_table(table) == trial.key
+        return found if same and set(found) == set(trial.parameters) else None
 
     def _values(self, trial: Trial) -> list[float] | None:
         return values_of(trial, self.search.limits, self.search.accept)

@@ -92,6 +92,21 @@ def test_a_search_stops_if_every_trial_fails_for_one_reason(tmp_path, monkeypatc
         run(made_search(tmp_path, trials=9), monkeypatch, fail)
 
 
+def test_a_second_call_tries_again_where_every_trial_failed(tmp_path, monkeypatch):
+    with pytest.raises(ToolError, match="the board is gone"):
+        run(made_search(tmp_path, trials=3), monkeypatch, lambda p: "the board is gone")
+    trials = run(made_search(tmp_path, trials=3), monkeypatch)
+    assert [trial.state for trial in trials] == ["finished"] * 3
+    assert [trial.number for trial in trials] == [3, 4, 5]
+
+
+def test_another_recipe_in_the_same_folder_takes_nothing_from_the_first(tmp_path, monkeypatch):
+    run(made_search(tmp_path, trials=2), monkeypatch)
+    stages = [{"kind": "prune", "amount": {"from": 0.1, "to": 0.8}, "epochs": 3}]
+    trials = run(made_search(tmp_path, stages, trials=2), monkeypatch)
+    assert [trial.number for trial in trials] == [2, 3]
+
+
 def test_trials_that_fail_for_several_reasons_do_not_stop_it(tmp_path, monkeypatch):
     reasons = iter(["one", "two", "one", "two"])
     trials = run(made_search(tmp_path, trials=4), monkeypatch, lambda p: next(reasons))
