@@ -133,7 +133,7 @@ def start(place: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def until(true, process: subprocess.Popen[str], seconds: float = 300.0) -> None:
+def until(true, process: subprocess.Popen[str], seconds: float = 800.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert process.poll() is None, process.communicate()
