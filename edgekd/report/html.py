@@ -9,6 +9,7 @@ from edgekd.measure.parity import Parity
 from edgekd.package import package_folder
 from edgekd.report import numbers, plots
 from edgekd.report.bars import time_bars
+from edgekd.report.delivery import delivered
 from edgekd.report.findings import shown
 from edgekd.report.terminal import (
     artifact_remarks,
@@ -114,7 +115,7 @@ class Card:
 
 def _card(report: Report, target: TargetReport) -> Card:
     artifact = numbers.lead(report, target)
-    verdict = numbers.verdict_of([*target.artifacts, *filter(None, [target.baseline])])
+    verdict = numbers.verdict_of(delivered(target))
     if artifact is None:
         return Card(target, None, verdict, "", "", "", "", "")
     gain = numbers.gains(report, target, artifact)

@@ -114,17 +114,23 @@ def verdict_of(artifacts: Sequence[ArtifactReport]) -> Verdict:
     return run_verdict(judgements, parities)
 
 
+RANKS: Mapping[Verdict, int] = {"pass": 0, "unverified": 1, "fail": 2}
+
+
 def lead(report: Report, target: TargetReport) -> ArtifactReport | None:
-    """The artifact to show first: the fastest that does not fail, or the most accurate if all fail;
-    ties go to the smallest."""
+    """The recommended artifact, shown first: the fastest that holds every budget, else the fastest
+    that breaks none, or the most accurate if all fail; ties go to the smallest. Of those that the
+    verdict is about, if the report says which."""
+    shown = [each for each in target.artifacts if each.delivered] or target.artifacts
 
-    def rank(artifact: ArtifactReport) -> tuple[bool, float, float]:
-        if verdict_of([artifact]) == "fail":
-            return True, -(artifact.accuracy or 0.0), float(artifact.bytes)
+    def rank(artifact: ArtifactReport) -> tuple[int, float, float]:
+        verdict = verdict_of([artifact])
+        if verdict == "fail":
+            return RANKS[verdict], -(artifact.accuracy or 0.0), float(artifact.bytes)
         gain = gains(report, target, artifact)
-        return False, -(gain.faster or 0.0), float(artifact.bytes)
+        return RANKS[verdict], -(gain.faster or 0.0), float(artifact.bytes)
 
-    return min(target.artifacts, key=rank, default=None)
+    return min(shown, key=rank, default=None)
 
 
 def budget_relation(judgement: Judgement) -> str:

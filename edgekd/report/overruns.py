@@ -30,9 +30,9 @@ def failure_text(failure: BackendFailure) -> str:
 
 
 def overrun_lines(report: Report) -> list[str]:
-    """A line for each broken budget, naming the file that breaks it most, and for each failed
-    parity check, the teacher's own file included. If nothing is broken, a line for each unverified
-    budget."""
+    """A line for each broken budget of the delivered files, naming the file that breaks it most,
+    and for each failed parity check, the teacher's own file included. If nothing is broken, a line
+    for each unverified budget."""
     worst: dict[tuple[str, str, str], tuple[float, str]] = {}
     strays = []
     for target in report.targets:
@@ -42,7 +42,7 @@ def overrun_lines(report: Report) -> list[str]:
                 f"{where}: the teacher's own file is wrong, so nothing can be compared with it: "
                 f"{_strayed(target.baseline.parity)}"
             )
-        for artifact in target.artifacts:
+        for artifact in (each for each in target.artifacts if each.delivered):
             where = _place(target, artifact)
             for one in artifact.budgets:
                 key = (one.verdict, target.name, one.metric)

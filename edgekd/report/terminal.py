@@ -182,9 +182,10 @@ def _budgets(report: Report) -> "Table":
 
     table = _table("budgets", "artifact", "budget", "found", "verdict")
     for target, artifact in _pairs(report):
+        beside = "" if artifact.delivered else " (not delivered)"
         for judgement in artifact.budgets:
             table.add_row(
-                Text(f"{target.name}: {Path(artifact.path).name}"),
+                Text(f"{target.name}: {Path(artifact.path).name}{beside}"),
                 Text(limit_text(judgement)),
                 Text(found_text(judgement)),
                 Text(judgement.verdict, STYLES[judgement.verdict]),

@@ -166,7 +166,8 @@ class StageReport(Measured):
 class ArtifactReport(Measured):
     """One file: what it is, what it computes, and what it costs. `path` is relative to the run's
     folder. `accuracy_drop` is in percentage points against the teacher (below 0 is better), with
-    its paired bootstrap interval. `warnings` say where compressing it has not paid."""
+    its paired bootstrap interval. `warnings` say where compressing it has not paid. The run's
+    verdict is about the files that are `delivered`."""
 
     numbers = ("accuracy", "accuracy_drop", "agreement_with_teacher", "parity")
     path: str
@@ -193,6 +194,7 @@ class ArtifactReport(Measured):
     diagnostics: tuple[Finding, ...] = ()
     layer_times: LayerTimes | None = None
     warnings: tuple[str, ...] = ()
+    delivered: bool = True
 
 
 class BackendFailure(Value):

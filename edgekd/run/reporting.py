@@ -13,6 +13,7 @@ from edgekd.installed import tool_versions
 from edgekd.measure.accuracy import accuracy_measurement
 from edgekd.network.cost import totals
 from edgekd.report.advice import warnings_for
+from edgekd.report.delivery import ALL, delivered, with_delivery
 from edgekd.report.files import write_report
 from edgekd.report.numbers import verdict_of
 from edgekd.report.values import Dataset, Layers, Report, StageReport, TargetReport, TeacherReport
@@ -34,8 +35,8 @@ def make_report(
     """The report of a run whose steps have all finished."""
     request, teacher = plan.request, _teacher(plan, original)
     targets = [_warned(target, stages, teacher.bytes) for target in targets]
-    return Report(
-        verdict=_verdict(targets),
+    report = Report(
+        verdict="unverified",
         seed=request.recipe.seed,
         versions=tool_versions(),
         name=request.recipe.metadata.name or plan.original.name,
@@ -50,6 +51,9 @@ def make_report(
         targets=tuple(targets),
         notes=plan.warnings,
     )
+    deliver = ALL if request.product else request.recipe.deliver
+    marked = with_delivery(report, deliver)
+    return marked.model_copy(update={"verdict": _verdict(marked.targets)})
 
 
 def _warned(
@@ -75,13 +79,8 @@ def write_results(
 
 
 def _verdict(targets: Sequence[TargetReport]) -> Verdict:
-    """Of every file's budgets and parity, the teacher's own file included."""
-    artifacts = [
-        artifact
-        for target in targets
-        for artifact in (*target.artifacts, *([target.baseline] if target.baseline else []))
-    ]
-    return verdict_of(artifacts)
+    """Of the delivered files' budgets and parity, the teacher's own file included."""
+    return verdict_of([artifact for target in targets for artifact in delivered(target)])
 
 
 def _dataset(plan: Plan) -> Dataset:

@@ -168,7 +168,9 @@ class ReportTable(Value):
 
 class Recipe(Value):
     """A whole recipe. `stages` stay tables here; the plan makes each by its `kind`. `dynamic` are
-    sizes of the inputs that compiled files leave open where their runtime can."""
+    sizes of the inputs that compiled files leave open where their runtime can. `deliver` says whose
+    budgets and parity the verdict is about: the recommended file of each target (the fastest that
+    holds every budget), "all", or the files of these backends."""
 
     model: Network
     student: Network | None = None
@@ -180,6 +182,7 @@ class Recipe(Value):
     budgets: dict[str, float] = {}
     metadata: Metadata = Metadata()
     report: ReportTable = ReportTable()
+    deliver: Literal["recommended", "all"] | tuple[str, ...] = "recommended"
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     _folder: Path = PrivateAttr(default=Path())
 

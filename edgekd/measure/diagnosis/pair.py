@@ -2,6 +2,7 @@
 output is in either."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,6 +105,13 @@ def read_pair(floating: Path, quantized: Path) -> Pair:
     for place, layer in enumerate(layers):
         layers[place] = replace(layer, owns_input=layer.input_key not in owned)
         owned.add(layer.input_key)
+    repeats = Counter(layer.name for layer in layers)
+    layers = [
+        replace(layer, name=f"{layer.quantized.op.lower()} {layer.quantized.place}")
+        if repeats[layer.name] > 1 or layer.name.startswith(("__main__", "serving_default"))
+        else layer
+        for layer in layers
+    ]
     known = {id(first) for first, _ in pairs}
     unmatched = tuple(layer.name for layer in found[0] if id(layer) not in known)
     return Pair(floating, quantized, graphs[0], graphs[1], tuple(layers), unmatched)

@@ -53,6 +53,19 @@ def check_order(stages: Sequence[Stage], collect: Collector) -> None:
             return
 
 
+def check_delivery(recipe: Recipe, targets: Sequence[Target]) -> None:
+    """Reject a delivery that a target has no backend for."""
+    if isinstance(recipe.deliver, str):
+        return
+    for target in targets:
+        if not set(recipe.deliver) & set(target.backends):
+            raise InputError(
+                f"{target.name} has none of these backends: {', '.join(recipe.deliver)}",
+                where="deliver",
+                allowed=f"'recommended', 'all', or a list of {', '.join(target.backends)}",
+            )
+
+
 def check_labels(recipe: Recipe, data: Data) -> None:
     """Reject labels whose number differs from the data's number of classes."""
     labels = recipe.metadata.labels

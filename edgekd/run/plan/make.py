@@ -10,6 +10,7 @@ from edgekd.measure.diagnostics import diagnostics_of
 from edgekd.network.recurrent import unrolling_notes
 from edgekd.run.log import append_errors, errors_logged
 from edgekd.run.plan.checks import (
+    check_delivery,
     check_device,
     check_labels,
     check_order,
@@ -50,6 +51,7 @@ def _make_plan(request: Request) -> Plan:
     collect.attempt(report_key, recipe)
     if data:
         collect.attempt(check_labels, recipe, data)
+    collect.attempt(check_delivery, recipe, request.targets)
     subject = subject_of(recipe)
     original, *teachers = [
         collect.attempt(teacher_for, network, recipe, data, where) if data else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgekd.installed import tool_versions
 from edgekd.measure.budgets import judge
+from edgekd.report.delivery import only_size_counts
 from edgekd.report.values import ArtifactReport, TargetReport
 from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan, PlannedTarget, report_key
@@ -21,7 +22,6 @@ from edgekd.run.proof.outputs import TeacherOutputs, inherited, proof_of
 from edgekd.run.proof.place import Place, place_for
 from edgekd.stages import Progress
 from edgekd.store import code_key, key_of
-from edgekd.values.backend_lookup import kind_of, not_run
 from edgekd.values.target import Target
 
 __all__ = ["TeacherOutputs", "prove"]
@@ -111,17 +111,6 @@ def _proved(
 
 FOOTPRINT = ("size", "memory")
 """Budgets of what is deployed, not of what it was made of."""
-
-
-def only_size_counts(report: ArtifactReport, reports: Sequence[ArtifactReport]) -> bool:
-    """Whether only budgets of size apply to a file: it is stored, or another file is run in its
-    place, as an engine is instead of the ONNX file that it is built from."""
-    kind = kind_of(report.format)
-    if kind is None or not kind.not_run:
-        return False
-    return kind.stored or any(
-        other.runtime == report.runtime and not not_run(other.format) for other in reports
-    )
 
 
 def _judged(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.report.delivery import only_size_counts
 from edgekd.report.values import ArtifactReport
-from edgekd.run.proof import only_size_counts
 from edgekd.run.proof.place import options_for
 from edgekd.values.artifact import Artifact
 from edgekd.values.target import load_target
