@@ -116,6 +116,12 @@ def x86() -> TargetReport:
         accuracy_drop_ci=(0.22, 0.83), measurements=latencies(0.151, over=1.361),
         parity=float_parity(),
         notes=("2 kernels without a schedule of ours: mean, softmax",),
+        budgets=(
+            judged(
+                "energy_mj", 1.0, None, "unverified", kind="unavailable",
+                reason="no energy sensor: RAPL needs root",
+            ),
+        ),
     )  # fmt: skip
     return TargetReport(
         name="x86", title="x86-64 with VNNI", device="host", baseline=baseline,
