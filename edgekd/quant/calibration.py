@@ -4,8 +4,10 @@ import copy
 import io
 from collections.abc import Collection
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from edgekd.errors import MissingPackage
@@ -16,7 +18,8 @@ from edgekd.quant.export import quiet
 from edgekd.quant.fixed_grids import has_fixed_grids, set_fixed_grids
 from edgekd.quant.layer_noise import check_layers
 from edgekd.quant.own_noise import check_noises, own_noises
-from edgekd.quant.preparing import NOTES, prepare_graph
+from edgekd.quant.preparing import NOTES, Prepared, prepare_graph
+from edgekd.quant.qat import observed
 from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.ranges import Ranges
 from edgekd.quant.rewrite import finish, fold_weights
@@ -49,10 +52,13 @@ def calibrate(
     graph = start.graph
     prepared = copy.deepcopy(graph)
     own_constants(prepared)
-    # Its progress bars go to stdout, where results belong.
-    with redirect_stdout(io.StringIO()), quiet():
-        quantizer = TargetQuantizer(scheme, (*floats, *start.apart))
-        calibrated = _run(nncf, prepared, samples, quantizer, smooth_quant, ranges)
+    if scheme.activations == "int16-symmetric":
+        calibrated = _wide(replace(start, graph=prepared), example, samples, scheme, floats)
+    else:
+        # Its progress bars go to stdout, where results belong.
+        with redirect_stdout(io.StringIO()), quiet():
+            quantizer = TargetQuantizer(scheme, (*floats, *start.apart))
+            calibrated = _run(nncf, prepared, samples, quantizer, smooth_quant, ranges)
     fold_weights(calibrated)
     if bias_correction:
         correct_biases(graph, calibrated, samples)
@@ -64,6 +70,19 @@ def calibrate(
     coarse = check_noises(noises, scheme, where)
     finished.meta[NOTES] = (*start.notes, *coarse)
     return finished
+
+
+def _wide(
+    start: Prepared, example: Tree, samples: Tree, scheme: Scheme, floats: Collection[str]
+) -> fx.GraphModule:
+    """Activations of 16 bits, for which NNCF has no type: the ranges are those of training."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    graph = observed(start, samples, scheme, floats)
+    with torch.no_grad(), quiet():
+        graph(example)
+        converted: fx.GraphModule = convert_pt2e(graph, fold_quantize=False)
+    return converted
 
 
 def import_nncf(where: str = "quantize") -> Any:

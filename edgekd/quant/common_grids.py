@@ -8,7 +8,6 @@ or only moved are on the grid of what they hold, so they belong to the group too
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import torch
 from torch import fx
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 
@@ -131,7 +130,7 @@ def _watching_extremes(part: ActivationFakeQuantize) -> ActivationFakeQuantize:
         observer=ExtremesObserver,
         quant_min=observer.quant_min,
         quant_max=observer.quant_max,
-        dtype=torch.int8,
+        dtype=observer.dtype,
         qscheme=observer.qscheme,
     )
     fresh.train(part.training)

@@ -35,6 +35,10 @@ class FixedGrid:
         return (127 - self.zero_point) * self.scale
 
 
+WIDE_GRID = FixedGrid(1 / 32768, 0)
+"""That of every such value where activations have 16 bits (TFLite's specification of int16)."""
+
+
 def has_fixed_grids(scheme: Scheme) -> bool:
     """Whether a scheme has the zero points that fixed grids need; no TFLite file is symmetric."""
     return scheme.activations != "int8-symmetric"

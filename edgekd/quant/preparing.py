@@ -83,16 +83,16 @@ def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool
     for node in pads:
         _fit_pad(node, ranges[node.args[0]][0])
     graph.recompile()
-    apart, notes = _uneven(joins, ranges, strict)
+    apart, notes = _uneven(joins, ranges, strict or scheme.activations == "int16-symmetric")
     joins = [node for node in joins if node.name not in apart]
     for node in joins:
         _keep_small_levels(graph, node, ranges)
         _keep_clamps_fused(graph, node)
     if has_fixed_grids(scheme):
-        if not strict:
+        if not strict and scheme.activations != "int16-symmetric":
             notes += free_softmax(graph, rows(samples, slice(0, _MEASURED)))
         free_from_fixed_grids(graph, joins)
-    if not strict:
+    if not strict and scheme.activations != "int16-symmetric":
         sums, note = coarse_sums(graph, rows(samples, slice(0, _MEASURED)))
         apart, notes = (*apart, *sums), (*notes, *note)
     return Prepared(graph, apart, notes)

@@ -11,7 +11,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt
 
 from edgekd.quant.common_grids import share_observed
 from edgekd.quant.export import quiet, switchable
-from edgekd.quant.preparing import NOTES, prepare_graph
+from edgekd.quant.preparing import NOTES, Prepared, prepare_graph
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer, count_uses
 from edgekd.quant.rewrite import finish
 from edgekd.values.target import Scheme
@@ -35,6 +35,13 @@ def prepare_qat(
     and are fixed in `eval()` mode.
     """
     start = prepare_graph(module, example, samples, scheme, where, strict)
+    return observed(start, samples, scheme, floats)
+
+
+def observed(
+    start: Prepared, samples: Tree, scheme: Scheme, floats: Collection[str] = ()
+) -> fx.GraphModule:
+    """A prepared graph, which is changed, with fake quantization in the ranges of `samples`."""
     graph = start.graph
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -1,8 +1,9 @@
 """The quantizer: it annotates every node of an exported graph with the target's scheme.
 
-The graph is always quantized to int8. Eight bits from -128 with zero point z and eight bits from 0
-with zero point z + 128 are the same grid, so `uint8-affine` is a rendering of the same graph
-(`rewrite.as_uint8`), and TFLite and ONNX Runtime carry the same scales.
+The graph is quantized to int8, unless the user asks for activations of 16 bits. Eight bits from
+-128 with zero point z and eight bits from 0 with zero point z + 128 are the same grid, so
+`uint8-affine` is a rendering of the same graph (`rewrite.as_uint8`), and TFLite and ONNX Runtime
+carry the same scales.
 """
 
 from collections import Counter
@@ -27,7 +28,7 @@ from torchao.quantization.pt2e.quantizer import (
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.chains import Chain, chains_of
-from edgekd.quant.fixed_grids import FixedGrid, fixed_grid, has_fixed_grids
+from edgekd.quant.fixed_grids import WIDE_GRID, FixedGrid, fixed_grid, has_fixed_grids
 from edgekd.quant.regions import integer_nodes, is_float
 from edgekd.values.target import Scheme
 
@@ -114,16 +115,17 @@ def weight_limit(scheme: Scheme) -> int:
 
 
 def activation_spec(scheme: Scheme, grid: FixedGrid | None = None) -> QuantizationSpec:
-    """Per tensor, with all 256 values; symmetric ones have the zero point 0. `grid` is a fixed
-    one."""
-    symmetric = scheme.activations == "int8-symmetric"
+    """Per tensor, with all 256 values; symmetric ones have the zero point 0, and those of 16 bits
+    have no -32768. `grid` is a fixed one."""
+    wide = scheme.activations == "int16-symmetric"
+    symmetric = wide or scheme.activations == "int8-symmetric"
     observer = RangeObserver if grid is None else FixedObserver.with_args(grid=grid)
     fake_quantize = ActivationFakeQuantize.with_args(observer=observer, averaging_constant=0.01)
     return QuantizationSpec(
-        dtype=torch.int8,
+        dtype=torch.int16 if wide else torch.int8,
         observer_or_fake_quant_ctr=fake_quantize,
-        quant_min=-128,
-        quant_max=127,
+        quant_min=-32767 if wide else -128,
+        quant_max=32767 if wide else 127,
         qscheme=torch.per_tensor_symmetric if symmetric else torch.per_tensor_affine,
     )
 
@@ -190,6 +192,8 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
     def _activation(self, value: Any) -> QuantizationSpec:
         """The grid of a value, the same for all that write or read it."""
         grid = fixed_grid(value) if has_fixed_grids(self.scheme) else None
+        if grid is not None and self.scheme.activations == "int16-symmetric":
+            grid = WIDE_GRID
         return activation_spec(self.scheme, grid)
 
     def _annotate_weighted(self, node: fx.Node) -> None:

@@ -65,9 +65,9 @@ def with_tables(
     tables: list[Table] = []
     for chain in integer_chains(marked):
         grids = {user.args[1:] for user in chain.tail.users if user.target in QUANTIZE}
-        if len(grids) != 1 or not wanted(chain):
-            continue
         before: Any = chain.source.args[1:]
+        if len(grids) != 1 or before[-1] is torch.int16 or not wanted(chain):
+            continue
         values = table_of(marked, chain, (before, grids.pop()))
         table = Table(_MARK * (len(tables) + 1), values.numpy(), value_of(chain.source).dim())
         with marked.graph.inserting_before(chain.tail):

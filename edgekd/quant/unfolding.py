@@ -136,7 +136,7 @@ def _express_regrids(graph: fx.GraphModule) -> None:
 
 def _one(graph: fx.GraphModule, like: fx.Node) -> fx.Node:
     """The number one as a quantized constant of as many dimensions as `like` has."""
-    grid = (1.0, 0, -128, 127, torch.int8)
+    grid = (1.0, 0, *like.args[-3:])
     value = torch.ones([1] * value_of(like).dim())
     constant = add_constant(graph, free_name(graph, f"{like.name}_one"), value)
     integers = graph.graph.call_function(quantized.quantize_per_tensor.default, (constant, *grid))
@@ -218,6 +218,8 @@ def _quantize_again(graph: fx.GraphModule, node: fx.Node, name: str, value: Tens
     # among the activations keep their grid: TFLite has no narrow one with a zero point.
     low, high = (-127, 127) if is_layer_weight(node) else (-128, 127)
     arguments = (*node.args[1:-3], low, high, torch.int8)
+    if node.args[-1] is torch.int16:
+        arguments = node.args[1:]
     with graph.graph.inserting_before(node):
         constant = add_constant(graph, free_name(graph, name), value)
         integers = graph.graph.call_function(target, (constant, *arguments))

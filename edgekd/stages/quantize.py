@@ -26,6 +26,7 @@ from edgekd.quant.faults import (
     number_faults,
     storing,
     target_faults,
+    wide_faults,
 )
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.mixed import Mixed, Trial, Wide, check_reached, sensitivities, widened
@@ -54,6 +55,7 @@ from edgekd.stages._coverage import untouched_of
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
+from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, count
 
 SAMPLES = 256
@@ -79,6 +81,8 @@ class Quantize(TrainingStage):
 
     `least` is the share of the multiply-accumulates of layers with weights, without ignored ones,
     that must be quantized: the plan refuses less. With `strict`, int8 leaves no operator in float.
+    `activations = 16` keeps int8 weights and rounds activations to 16 bits, for what eight are too
+    few for: TFLite computes that in integers, ONNX Runtime in float.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -93,6 +97,7 @@ class Quantize(TrainingStage):
     frozen: float = Field(default=0.3, ge=0.0, le=1.0)
     least: float = Field(default=0.9, ge=0.0, le=1.0)
     strict: bool = False
+    activations: Literal[8, 16] = 8
 
     target_facts: ClassVar[tuple[str, ...]] = ("quantization", "unsupported_ops")
 
@@ -104,6 +109,10 @@ class Quantize(TrainingStage):
         faults += method_faults(self.dtype, self.method, where)
         narrows = self.mixed is not None or bool(self.ignore)
         faults += target_faults(self.dtype, narrows, context.target, where)
+        if self.activations == 16:
+            faults += wide_faults(
+                self.dtype, self.method, self.strict, context.target, f"{where}.activations"
+            )
         if self.dtype == "fp16":
             return faults + mixed_faults(self.dtype, self.mixed, 0, 1, where)
         graph = export_graph(candidate.module, candidate.example, where)
@@ -148,7 +157,8 @@ class Quantize(TrainingStage):
         start = self._name(context)
         if self.dtype == "int8":
             samples = count(calibration_of(context))
-            start = f"int8 ({_scheme_name(context)}), ranges calibrated on {samples} samples"
+            scheme = _scheme_name(self._scheme(context))
+            start = f"int8 ({scheme}), ranges calibrated on {samples} samples"
         if self.mixed is not None:
             start += f", with the most sensitive layers in {self._wide}"
         if self.method != "calibrate":
@@ -179,7 +189,7 @@ class Quantize(TrainingStage):
         from edgekd.quant.qat import prepare_qat
         from edgekd.quant.trials import Int8Trial
 
-        samples, scheme = calibration_of(context), context.target.quantization
+        samples, scheme = calibration_of(context), self._scheme(context)
         module, example = candidate.module, candidate.example
         context.progress("calibrating", 0, 1)
         whole = _exported(candidate, context)
@@ -220,7 +230,7 @@ class Quantize(TrainingStage):
         from edgekd.quant.own_noise import check_noises, own_noises
         from edgekd.quant.qat import finish_qat, freeze_ranges, prepare_qat
 
-        samples, scheme = calibration_of(context), context.target.quantization
+        samples, scheme = calibration_of(context), self._scheme(context)
         graph = prepare_qat(
             candidate.module, candidate.example, samples, scheme, floats=floats, strict=self.strict
         )
@@ -315,6 +325,13 @@ class Quantize(TrainingStage):
             return self.mixed.wide
         return "float" if self.dtype == "int8" else "int8"
 
+    def _scheme(self, context: Context) -> Scheme:
+        """The target's scheme, or int8 weights and int16 activations."""
+        scheme = context.target.quantization
+        if self.activations == 8:
+            return scheme
+        return scheme.model_copy(update={"activations": "int16-symmetric", "weight_bits": 8})
+
     def _kept(self, layers: Iterable[str]) -> list[str]:
         return [layer for layer in layers if not is_within(layer, self.ignore)]
 
@@ -324,13 +341,13 @@ class Quantize(TrainingStage):
 
     def _name(self, context: Context) -> str:
         if self.dtype == "int8":
-            return f"int8 {_scheme_name(context)}"
+            return f"int8 {_scheme_name(self._scheme(context))}"
         groups = "channel" if not self.group else f"{self.group} weights"
         scales = "" if self.dtype == "bf16" else f", one scale per {groups}"
         return f"{self.dtype} weights{scales}"
 
     def _missing(self, where: str) -> list[EdgekdError]:
-        needed = self.dtype == "int8" and self.method == "calibrate"
+        needed = self.dtype == "int8" and self.method == "calibrate" and self.activations == 8
         if needed and not has_module("nncf"):
             return [MissingPackage("nncf", "nncf", where=where)]
         return []
@@ -357,8 +374,7 @@ def calibration_of(context: Context) -> Tree:
     return context.data.train.first(SAMPLES).x
 
 
-def _scheme_name(context: Context) -> str:
-    scheme = context.target.quantization
+def _scheme_name(scheme: Scheme) -> str:
     channels = "per channel" if scheme.per_channel else "per tensor"
     return f"{scheme.activations}, {scheme.weight_bits}-bit weights {channels}"
 

@@ -82,6 +82,7 @@ class BackendInfo(Value):
         needs: what has to be installed and what the target has to have.
         stops_at_float: its accelerator maps nothing after the first layer left in float.
         leaves_open: its files leave the sizes open that a recipe lists under [[dynamic]].
+        wide_activations: its files may have activations of 16 bits.
         runner: the file with which the device's agent runs `files`, where the agent itself does not
             know their runtime; `edgekd.devices.agent` says what such a file contains.
     """
@@ -94,6 +95,7 @@ class BackendInfo(Value):
     needs: Needs = Needs()
     stops_at_float: bool = False
     leaves_open: bool = False
+    wide_activations: bool = False
     runner: Path | None = None
 
     @property

@@ -44,6 +44,7 @@ class Onnx(Backend):
         ),
         options=OnnxOptions,
         leaves_open=True,
+        wide_activations=True,
         needs=Needs(
             packages=(
                 Package(name="onnx", module="onnx", purpose="the ONNX backend", extra="onnx"),

@@ -41,6 +41,7 @@ class Tflite(Backend):
         files=(FileKind(format="tflite", runtime="litert", suffixes=(".tflite",), plot_mark="s"),),
         precisions=("fp32", "fp16", "int8"),
         options=TfliteOptions,
+        wide_activations=True,
         needs=Needs(
             packages=(
                 Package(

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
+from edgekd.backends.tflite.wide import with_wide_biases
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, float_islands, info_of
@@ -110,6 +111,7 @@ def _convert(candidate: Candidate, path: Path) -> None:
         done.require_success("litert-torch", str(path))
         if not made.exists():
             raise ToolError("litert-torch ended without writing a file", where=str(path))
+        write_beside(made, with_wide_biases(made.read_bytes()))
         if tables:
             write_beside(made, insert_tables(made.read_bytes(), tables))
         made.replace(path)

@@ -30,7 +30,7 @@ def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTen
     seen = []
     for index in dict.fromkeys(order):
         scale, zero_point = details[index]["quantization"]
-        if scale and details[index]["dtype"] in (np.int8, np.uint8):
+        if scale and details[index]["dtype"] in (np.int8, np.uint8, np.int16):
             tensor = interpreter.get_tensor(index).astype(np.float64)
             seen.append(
                 InnerTensor(details[index]["name"], (tensor - zero_point) * scale, float(scale))

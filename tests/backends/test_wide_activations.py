@@ -1,0 +1,118 @@
+"""int8 weights with int16 activations: more accurate than int8, and the same in every runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from litert_reference import by_litert
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from edgekd.backends.onnx.export import export_artifact
+from edgekd.backends.tflite.convert import convert_artifact
+from edgekd.formats.graph import float_islands
+from edgekd.formats.tflite import read_tflite
+from edgekd.quant.calibration import calibrate
+from edgekd.quant.faults import wide_faults
+from edgekd.quant.inspection import output_scale
+from edgekd.quant.layer_noise import signal_to_noise
+from edgekd.quant.qat import finish_qat, prepare_qat
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Scheme, load_target
+
+SAMPLES = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+WIDE = Scheme(activations="int16-symmetric")
+
+
+class Gated(nn.Module):
+    """Plain, depthwise and pointwise convolutions, a sigmoid, a residual sum and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.deep = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.point, self.last = nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        x = x + self.point(F.relu(self.deep(x))) * torch.sigmoid(x)
+        output: Tensor = self.last(x.mean([2, 3]))
+        return output
+
+
+@pytest.fixture(scope="module")
+def module() -> nn.Module:
+    return Gated().eval()
+
+
+@pytest.fixture(scope="module")
+def wide(module: nn.Module) -> fx.GraphModule:
+    return calibrate(module, SAMPLES[:1], SAMPLES, WIDE)
+
+
+def noise_of(module: nn.Module, graph: nn.Module) -> float:
+    with torch.no_grad():
+        return signal_to_noise(module(SAMPLES), graph(SAMPLES))
+
+
+def test_it_is_at_least_12_db_closer_to_the_float_network_than_int8(module, wide):
+    narrow = calibrate(module, SAMPLES[:1], SAMPLES, Scheme(activations="int8-affine"))
+    assert noise_of(module, wide) > 55
+    assert noise_of(module, wide) > noise_of(module, narrow) + 12
+
+
+def test_fake_quantization_in_training_has_16_bits_too(module):
+    graph = prepare_qat(module, SAMPLES[:1], SAMPLES, WIDE)
+    assert noise_of(module, graph) > 50
+    assert noise_of(module, finish_qat(graph, SAMPLES[:1])) > 50
+
+
+def test_onnx_runtime_gives_the_graph_s_values(wide, tmp_path: Path):
+    candidate, target = Candidate(wide, SAMPLES[:1], "int8"), load_target("x86")
+    artifact = export_artifact(candidate, target, (), tmp_path / "model.onnx")
+    assert any("computes in float" in note for note in artifact.notes)
+    session = onnxruntime.InferenceSession(str(artifact.path), None, ["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: SAMPLES.numpy()})
+    with torch.no_grad():
+        assert np.abs(found - wide(SAMPLES).numpy()).max() <= 2.1 * (output_scale(wide) or 0)
+
+
+@pytest.mark.slow
+def test_litert_computes_it_in_integers_with_biases_of_64_bits(wide, tmp_path: Path):
+    candidate, target = Candidate(wide, SAMPLES[:1], "int8"), load_target("raspberry-pi-4")
+    artifact = convert_artifact(candidate, target, (), tmp_path / "model.tflite")
+    file = read_tflite(artifact.path)
+    assert float_islands(file) == ()
+    biases = [op.inputs[2] for op in file.ops if "CONV" in op.op or op.op == "FULLY_CONNECTED"]
+    assert {file.tensors[key].dtype for key in biases} == {"int64"}
+    entry, exit_ = artifact.inputs[0], artifact.outputs[0]
+    assert (entry.dtype, exit_.dtype, entry.zero_point) == ("int16", "int16", 0)
+    given = np.round(SAMPLES.permute(0, 2, 3, 1).flatten(1).numpy() / np.float32(entry.scale))
+    given = np.clip(given, -32768, 32767).astype(np.int16)
+    found = by_litert(artifact.path.read_bytes(), given).astype(np.float64) * exit_.scale
+    with torch.no_grad():
+        assert np.abs(found - wide(SAMPLES).numpy()).max() <= 4.1 * (exit_.scale or 0)
+
+
+def test_the_plan_refuses_backends_without_kernels_for_it():
+    (fault,) = wide_faults("int8", "calibrate", False, load_target("cortex-m4"), "stages.0")
+    assert "has no kernels for 16-bit activations" in fault.message
+    assert fault.allowed == "tflite"
+    assert "activations = 8" in fault.hint
+    (vela,) = wide_faults("int8", "qat", False, load_target("ethos-u55"), "stages.0")
+    assert vela.hint.endswith("without backends.vela")
+
+
+def test_the_plan_refuses_types_and_methods_of_eight_bits():
+    whole = load_target("x86-vnni")
+    target = whole.model_copy(update={"backends": {"onnx": whole.backends["onnx"]}})
+    assert wide_faults("int8", "qat", False, target, "stages.0") == []
+    (fault,) = wide_faults("int8", "lsq", False, target, "stages.0")
+    assert "eight bits" in fault.message
+    (fault,) = wide_faults("int4", "calibrate", False, target, "stages.0")
+    assert "leaves activations in float" in fault.message
+    (fault,) = wide_faults("int8", "calibrate", True, target, "stages.0")
+    assert "in float" in fault.message
+    assert "strict" in fault.hint
