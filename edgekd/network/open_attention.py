@@ -49,9 +49,10 @@ class OpenAttention(nn.Module):
             query, key, value = (each.transpose(0, 1) for each in (query, key, value))
         q, k = self._split(self.query(query)), self._split(self.key(key))
         scores = q @ k.transpose(2, 3) / math.sqrt(self.head_size)
-        for mask, shape in ((attn_mask, None), (key_padding_mask, (len(query), 1, 1, -1))):
-            if mask is not None:
-                scores = _masked(scores, mask, shape)
+        if attn_mask is not None:
+            scores = _masked(scores, attn_mask, whole=attn_mask.dim() != 3)
+        if key_padding_mask is not None:
+            scores = _masked(scores, key_padding_mask[:, None, None, :], whole=True)
         weights = F.dropout(self.softmax(scores), self.drop, self.training)
         mixed = (weights @ self._split(self.value(value))).transpose(1, 2).flatten(2)
         output = self.output(mixed)
@@ -66,11 +67,11 @@ class OpenAttention(nn.Module):
         return torch.unflatten(x, 2, (self.num_heads, self.head_size)).transpose(1, 2)
 
 
-def _masked(scores: Tensor, mask: Tensor, shape: tuple[int, ...] | None) -> Tensor:
-    if shape is not None:
-        mask = mask.view(shape)
-    elif mask.dim() == 3:
-        mask = mask.view(len(scores), -1, *mask.shape[1:])
+def _masked(scores: Tensor, mask: Tensor, *, whole: bool) -> Tensor:
+    """Scores (B, heads, L, S) with a mask that fits them, unless it is (B * heads, L, S)."""
+    if not whole:
+        # Not by `len`, which would fix the batch size of an export.
+        mask = mask.view(scores.shape[0], -1, *mask.shape[1:])
     if mask.dtype == torch.bool:
         return scores.masked_fill(mask, -math.inf)
     return scores + mask

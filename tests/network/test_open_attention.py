@@ -67,3 +67,14 @@ def test_attention_that_can_not_be_opened_stays():
     module = nn.MultiheadAttention(WIDTH, HEADS, kdim=8, vdim=8)
     assert with_open_attention(module) is module
     assert with_open_attention(nn.Linear(2, 2)) is not None
+
+
+def test_opened_attention_is_exported_for_any_batch():
+    from edgekd.quant.export import exported
+
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()
+    opened, x = with_open_attention(layer).eval(), torch.randn(3, 5, 16)
+    assert opened is not layer
+    program = exported(opened, x[:1])
+    torch.testing.assert_close(program.module()(x), layer(x))
