@@ -229,6 +229,13 @@ def test_a_yolo_by_its_configuration(yolo):
     assert "can't read 'yolo11q.yaml'" in str(refused(source="ultralytics:yolo11q.yaml"))
 
 
+def test_the_head_of_a_yolo_does_not_fix_the_size(yolo):
+    module = load(source="ultralytics:yolo11n.yaml")
+    heads = [part for part in module.modules() if hasattr(part, "anchors")]
+    assert heads
+    assert all(part.dynamic for part in heads)
+
+
 class Explodes:
     def __reduce__(self):
         return os.mkdir, (os.environ["EXPLODES"],)

@@ -44,11 +44,20 @@ class Ultralytics(Source):
         tasks = imported("ultralytics.nn.tasks", request)
         with _restricted(tasks):
             if request.name.endswith(".pt"):
-                return _from_checkpoint(tasks, request)
-            return _from_configuration(tasks, request)
+                return _for_any_size(_from_checkpoint(tasks, request))
+            return _for_any_size(_from_configuration(tasks, request))
 
     def files(self, request: ModelRequest) -> Iterable[Path]:
         return [request.path] if "/" in request.name else []
+
+
+def _for_any_size(module: nn.Module) -> nn.Module:
+    """The network, whose head makes its anchors anew for every batch. It would keep those of the
+    last one and compare the sizes, which fixes an export to one batch size."""
+    for part in module.modules():
+        if getattr(part, "dynamic", None) is False:
+            part.dynamic = True  # type: ignore[assignment]
+    return module
 
 
 @contextmanager
