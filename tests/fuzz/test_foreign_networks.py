@@ -29,8 +29,14 @@ NETWORKS: dict[str, Foreign] = {
     for name, network in networks.items()
 }
 
-SHOWN = [*NETWORKS][::8]
-"""Networks that are compiled to TFLite too, which takes some seconds."""
+MARKED = [
+    pytest.param(name, marks=pytest.mark.long if number % 3 else pytest.mark.slow)
+    for number, name in enumerate(NETWORKS)
+]
+"""One in three is tried in CI: together they take some minutes."""
+
+SHOWN = [*NETWORKS][:96:8]
+"""Networks that are also made TFLite files and files in half precision, which takes seconds."""
 
 MASKED = {**WEIGHTS, **MOVED}
 
@@ -41,8 +47,7 @@ COUNTING = {
 """Networks in which a channel of zeros still counts for its neighbours."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", MARKED)
 def test_a_foreign_network_computes_what_it_did(name: str) -> None:
     case = Case(NETWORKS[name])
     for check in ("export", "ptq", "onnx"):
