@@ -18,6 +18,7 @@ from edgekd.network.plain_weights import with_plain_weights
 from edgekd.network.recurrent import packed_layer
 from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
+from edgekd.quant.gathers import gathers_to_selects
 from edgekd.quant.merging import merge_branches
 from edgekd.quant.open_sizes import open_dimensions
 from edgekd.quant.products import products_to_linear
@@ -51,6 +52,7 @@ def export_graph(
     graph = functional(_export(plain.eval(), example, where), where, keep_layers=keep_layers)
     _remove_identities(graph)
     compute_constants(graph)
+    gathers_to_selects(graph)
     products_to_linear(graph)
     fold_batch_norms(graph)
     merge_branches(graph)
