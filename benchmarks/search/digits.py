@@ -92,15 +92,16 @@ def answers(result: SearchResult, everything: list[Trial], seed: int) -> dict[st
     return {"feasible": feasible, "met": met, "none exists and none claimed": said_no}
 
 
-def one_seed(seed: int, trials: int, work: Path) -> dict[str, Any]:
-    found = {name: searched(name, seed, trials, work) for name in ("tpe", "random")}
+def one_seed(seed: int, trials: int, samplers: list[str], work: Path) -> dict[str, Any]:
+    found = {name: searched(name, seed, trials, work) for name in samplers}
     accuracy, size = by_hand(seed, work)
-    shifted = [
-        trial.model_copy(update={"number": trial.number + 1000}) for trial in found["random"].trials
-    ]
-    everything = [*found["tpe"].trials, *shifted]
     row: dict[str, Any] = {"seed": seed, "hand": {"accuracy": accuracy, "size_kb": size}}
     row["hand"]["area"] = area([(accuracy, size)])
+    everything = [
+        trial.model_copy(update={"number": trial.number + 1000 * number})
+        for number, result in enumerate(found.values())
+        for trial in result.trials
+    ]
     for name, result in found.items():
         best = result.targets[0].best
         row[name] = {
@@ -110,8 +111,9 @@ def one_seed(seed: int, trials: int, work: Path) -> dict[str, Any]:
             "failed": sum(trial.state == "failed" for trial in result.trials),
             "minutes": sum(trial.seconds for trial in result.trials) / 60,
             "chosen": None if best is None else chosen_point(best),
-            "draws": answers(result, everything, seed),
         }
+        if len(found) > 1:  # otherwise no other run says what is feasible
+            row[name]["draws"] = answers(result, everything, seed)
     return row
 
 
@@ -128,10 +130,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp(prefix="edgekd-search-"))
-    rows = [one_seed(seed, given.trials, work) for seed in range(given.seeds)]
+    rows = [one_seed(seed, given.trials, given.samplers, work) for seed in range(given.seeds)]
     settings = {"trials": given.trials, "budgets": BUDGETS, "reference": REFERENCE}
     write_result(__file__, {"settings": settings, "seeds": rows})
 

@@ -11,6 +11,7 @@ from edgekd.data import load_data
 from edgekd.data.samples import Data
 from edgekd.errors import Collector, InputError, nearest, raise_all
 from edgekd.network.cost import layer_costs
+from edgekd.network.identity import module_key
 from edgekd.network.load import content_hash
 from edgekd.run.plan.checks import check_device
 from edgekd.run.plan.make import budget_faults
@@ -189,6 +190,7 @@ def _loaded(request: Request) -> tuple[Data, Candidate | None, str]:
         torch.__version__,
         data.sha256,
         [teacher.key for teacher in teachers if teacher],
+        module_key(start.module) if start else "",  # it may have been given as an object
         files,
         [target.model_dump(mode="json", exclude={"budgets"}) for target in request.targets],
         request.device,

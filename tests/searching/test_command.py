@@ -4,11 +4,14 @@ import json
 import signal
 
 import pytest
+import torch
 from searches import COMMAND, start, until, write_case
+from torch import nn
 
 import edgekd
 from edgekd.cli import app
 from edgekd.errors import InputError
+from edgekd.searching.request import SearchOptions, make_search
 
 
 @pytest.fixture
@@ -136,3 +139,15 @@ def test_a_size_that_the_plan_exceeds_is_refused_before_training(place):
     assert "the onnx file takes" in trials[0]["message"]
     assert not list((place / "s/stages").glob("prune-*"))
     assert "no trial gave a file" in out or "nearest" in out
+
+
+def test_objects_are_searched_as_files_are_and_another_network_is_another_search(place):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    x, y = torch.rand(80, 1, 8, 8), torch.arange(80) % 10
+    asked = {"target": place / "small.toml", "data": ((x, y), (x, y)), "out": place / "s"}
+    made = make_search(network, asked, SearchOptions(trials=2))
+    assert made.space.family == "dense"
+    assert make_search(network, asked, SearchOptions(trials=2)).base == made.base
+    with torch.no_grad():
+        network[1].weight += 1
+    assert make_search(network, asked, SearchOptions(trials=2)).base != made.base
