@@ -343,3 +343,22 @@ def test_the_grid_is_measured_once_for_a_layer(tmp_path: Path) -> None:
     assert not reused
     assert later.result["tiles"] == tiles
     assert later.result["grid_seconds"] == 0
+
+
+@on_x86
+@pytest.mark.slow
+def test_the_grid_measures_integer_layers_too(
+    tmp_path: Path, candidate: Callable[..., Candidate]
+) -> None:
+    from edgekd.backends.tvm import cache
+    from edgekd.quant.rewrite import as_uint8
+
+    quantized = candidate("ds-cnn")
+    graph = as_uint8(quantized.module)  # type: ignore[arg-type]
+    network = torch.export.export(graph, (quantized.example,))
+    measured = job(grid_seconds=60, precision="int8", dot="pmaddubsw")
+    built, _ = cache.library(network, measured, 300, tmp_path)
+    assert built.result["grid_seconds"] > 0
+    layers = " ".join(built.result["tiles"])
+    assert all(f"kind={kind}" in layers for kind in ("convolution", "depthwise", "linear"))
+    assert all(key.startswith("int8 ") for key in built.result["tiles"])

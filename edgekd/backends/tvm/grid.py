@@ -106,10 +106,12 @@ def _timed_kernel(layer: Layer, tile: Tile, target: Any) -> Any:
         tvm.runtime.tensor(weight),
         tvm.runtime.tensor(np.zeros([int(size) for size in result.shape], layer.dtype)),
     ]
-    return _timer(function, arguments)
+    return timer(function, arguments)
 
 
-def _timer(function: Any, arguments: list[Any]) -> Any:
+def timer(function: Any, arguments: list[Any]) -> Any:
+    """A function that runs a kernel for about half a millisecond and returns the seconds of one
+    run."""
     function(*arguments)
     begin = time.perf_counter()
     function(*arguments)

@@ -92,6 +92,6 @@ def exported(
     executable.export_library(
         str(path),
         fcompile=cc.cross_compiler(linker),
-        options=["-Wl,--build-id=none", "-Wl,-s", str(source)],
+        options=["-Wl,--build-id=none", "-Wl,-s", "-Wl,-z,noseparate-code", str(source)],
     )
     source.unlink()

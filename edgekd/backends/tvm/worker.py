@@ -85,8 +85,10 @@ def _in_integers(program: Any, job: dict[str, Any], grid: Any) -> tuple[Any, lis
     signed = job["architecture"] != "x86_64"
     chosen = dot.dot_named(job["dot"], grid.isa.lanes, signed)
     intrinsics.register(chosen)
-    graph = reading.as_graph(program)
-    return lower.written(graph, chosen, lambda form: choice.by_rule(form, grid.isa))
+    tiles = choice.IntegerGrid(grid.isa, grid.target, grid.seconds, grid.known)
+    written = lower.written(reading.as_graph(program), chosen, tiles.choose)
+    grid.used += tiles.used
+    return written
 
 
 def _scheduled(module: Any, isa: Isa, target: Any, seconds: float) -> tuple[Any, Any]:

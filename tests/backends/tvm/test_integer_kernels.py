@@ -68,7 +68,7 @@ def compiled(graph: fx.GraphModule, x: Tensor, dot: str = "") -> tuple[Callable[
     program = torch.export.export(as_uint8(graph), (x[:1],))
     with target:
         module, _ = integers.written(
-            as_graph(program), chosen, lambda form: choice.by_rule(form, isa)
+            as_graph(program), chosen, lambda form, _: choice.by_rule(form, isa)
         )
         module, left = lower.scheduled(lower.legalized(module, None), isa)
     executable, _ = built(module, target)

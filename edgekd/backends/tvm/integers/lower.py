@@ -28,7 +28,7 @@ from edgekd.backends.tvm.integers.schedule import INTEGER
 from edgekd.backends.tvm.tile import Tile
 from edgekd.values.tree import leaves
 
-Choice = Callable[[Form], Tile]
+Choice = Callable[[Form, steps.Weighted], Tile]
 """Chooses a layer's tile."""
 
 OPAQUE = 8
@@ -212,7 +212,7 @@ def _layer(
     last = step.geometry.kind != "linear"
     source = writer.kept(step.source, last)
     form = form_of(step.geometry, writer.dot, step.weight)
-    tile = writer.choose(form)
+    tile = writer.choose(form, step)
     constants = (packed_weight(form, step.weight, tile), folded_bias(step), factors(step))
     others = [] if then is None else [writer.kept(then[1], last).variable]
 
