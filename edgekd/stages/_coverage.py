@@ -1,15 +1,19 @@
 """The parts of a network that a stage left unchanged, as shares of the whole, for the report."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
+from edgekd.errors import EdgekdError, InputError
 from edgekd.network.cost import LayerCost, layer_costs, parameter_count
 from edgekd.network.taps import is_within
 from edgekd.values.tree import Tree
 
 LEAST = 0.005
 """Smaller shares are not reported."""
+
+_SHOWN = 6
 
 
 def untouched(module: nn.Module, example: Tree, touched: Collection[str]) -> str:
@@ -40,6 +44,46 @@ def untouched_of(costs: Sequence[LayerCost], parameters: int, touched: Collectio
     if not parts:
         return ""
     return f"untouched: {size:.0%} of the parameters, {work:.0%} of the MACs ({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a stage could touch: the layers `reached` of all `costs`, and why others stay as they
+    are (`reasons`, by layer). Layers within `ignored` count neither way."""
+
+    costs: tuple[LayerCost, ...]
+    reached: Collection[str]
+    reasons: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
+
+    def faults(self, verb: str, least: float, where: str) -> list[EdgekdError]:
+        """A fault if less than the share `least` of the MACs of layers with weights is reached,
+        with the largest layers that stay and the reasons."""
+        costs = [
+            cost
+            for cost in self.costs
+            if cost.parameters and cost.macs and not is_within(cost.name, self.ignored)
+        ]
+        total = sum(cost.macs for cost in costs)
+        share = sum(cost.macs for cost in costs if cost.name in self.reached) / max(1, total)
+        if not costs or share >= least:
+            return []
+        left = sorted((c for c in costs if c.name not in self.reached), key=lambda c: -c.macs)
+        listed = [
+            f"{cost.name} ({self.reasons.get(cost.name, cost.kind)}, {cost.macs / total:.0%})"
+            for cost in left
+        ]
+        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+        return [
+            InputError(
+                f"{verb} could touch {share:.0%} of the multiply-accumulates of layers with "
+                f"weights; these would stay: {', '.join(listed[:_SHOWN])}{more}",
+                where=f"{where}.least",
+                allowed=f"at least {least:.0%}",
+                hint=f"set least = {int(share * 100) / 100:g} to accept that, or list what may "
+                "stay under 'ignore'",
+            )
+        ]
 
 
 def changed_layers(before: nn.Module, after: nn.Module) -> set[str]:

@@ -128,3 +128,14 @@ def test_sensitivity_without_samples_to_measure_on_is_refused(
     (fault,) = stage.check(Candidate(trained, data.example), context, "stages.1")
     assert "sensitivity is measured on validation samples" in str(fault)
     assert fault.where == "stages.1.rank.sensitivity"
+
+
+def test_the_plan_refuses_to_split_less_than_the_least_share(
+    data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    context = Context(load_target("x86"), data, [teacher(trained)], tmp_path)
+    stage = Factorize(convolution="none", least=0.5, epochs=0)
+    faults = stage.check(Candidate(trained, data.example), context, "stages.1")
+    (fault,) = [each for each in faults if each.where == "stages.1.least"]
+    assert "these would stay: " in fault.message
+    assert "%)" in fault.message

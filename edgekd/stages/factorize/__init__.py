@@ -11,12 +11,12 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.network.cost import totals
+from edgekd.network.cost import layer_costs, totals
 from edgekd.network.evaluation import evaluate
 from edgekd.network.taps import is_within
 from edgekd.registry import STAGES
 from edgekd.stages import Context, TrainingStage
-from edgekd.stages._coverage import untouched
+from edgekd.stages._coverage import Share, untouched
 from edgekd.stages._replacing import float_faults, ignore_faults, kept_structure, plain, step_folder
 from edgekd.stages.factorize.covariance import Moments, input_moments
 from edgekd.stages.factorize.ranks import Method, Option, cheapest_within
@@ -73,7 +73,8 @@ class Factorize(TrainingStage):
     for each convolution. `rank` is a table with `energy`, `budget`, `sensitivity` or `rank`. With
     `weighted` the error of a layer's output on the calibration samples counts instead of the error
     of its weights. Ranks are rounded up to the target's channel multiple, and a layer is split only
-    if that saves MACs. `epochs` of recovery may be 0.
+    if that saves MACs. `epochs` of recovery may be 0. `least` is the share of the MACs of layers
+    with weights, without ignored ones, that could be split: the plan refuses less.
     """
 
     target_facts: ClassVar[tuple[str, ...]] = ("channel_multiple",)
@@ -84,6 +85,7 @@ class Factorize(TrainingStage):
     rank: Rank = Rank(energy=0.95)
     weighted: bool = True
     ignore: tuple[str, ...] = ()
+    least: float = Field(default=0.0, ge=0.0, le=1.0)
     teaching: Recovery = Recovery()
 
     def check(self, candidate: Candidate, context: Context, where: str) -> list[EdgekdError]:
@@ -95,9 +97,19 @@ class Factorize(TrainingStage):
         faults = ignore_faults(candidate.module, self.ignore, where)
         if not faults:
             faults += self._rank_faults(candidate, context, where)
+            faults += self._share_faults(candidate, where)
         if self.teaching.epochs:
             faults += check_teaching(candidate.module, self.learning(context, where))
         return faults
+
+    def _share_faults(self, candidate: Candidate, where: str) -> list[EdgekdError]:
+        if not self.least:
+            return []
+        sites, left = self._sites(candidate)
+        costs = layer_costs(candidate.module, candidate.example)
+        reached = {site.name for site in sites}
+        share = Share(tuple(costs), reached, left, tuple(self.ignore))
+        return share.faults("factorize", self.least, where)
 
     def cost(self, context: Context) -> str:
         """How the ranks are chosen, and the recovery."""
