@@ -135,7 +135,10 @@ def main() -> None:
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp(prefix="edgekd-search-"))
     rows = [one_seed(seed, given.trials, given.samplers, work) for seed in range(given.seeds)]
-    settings = {"trials": given.trials, "budgets": BUDGETS, "reference": REFERENCE}
+    settings = {
+        "trials": given.trials, "samplers": given.samplers, "budgets": BUDGETS,
+        "reference": REFERENCE,
+    }  # fmt: skip
     write_result(__file__, {"settings": settings, "seeds": rows})
 
 
