@@ -40,7 +40,11 @@ def bar_table(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across:.0f} {down}" role="img" '
         f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="11.5" '
         f'fill="{"currentColor" if page else "#1b1b1b"}"'
-        + ("" if page else f' width="{across:.0f}" height="{down}"')
+        + (
+            f' style="max-width:{across:.0f}px"'
+            if page
+            else f' width="{across:.0f}" height="{down}"'
+        )
         + ">"
     ]
     if not page:

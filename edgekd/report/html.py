@@ -10,6 +10,7 @@ from edgekd.package import package_folder
 from edgekd.report import numbers, plots
 from edgekd.report.bars import time_bars
 from edgekd.report.delivery import delivered
+from edgekd.report.diagnosis import diagnosis_picture
 from edgekd.report.findings import shown
 from edgekd.report.terminal import (
     artifact_remarks,
@@ -55,6 +56,11 @@ def html(report: Report) -> str:
         remarks=remarks(report),
         findings=list(shown(report)),
         times=list(_times(report)),
+        diagnoses=[
+            Figure(diagnosis_picture(each.diagnosis, page=True), each.title or each.name)
+            for each in report.targets
+            if each.diagnosis is not None
+        ],
     )
 
 

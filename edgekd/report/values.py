@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from edgekd.errors import nearest
+from edgekd.measure.diagnosis import Diagnosis
 from edgekd.measure.diagnostics import Finding
 from edgekd.measure.layer_times import LayerTimes
 from edgekd.measure.parity import Parity
@@ -208,7 +209,7 @@ class BackendFailure(Value):
 class TargetReport(Reasoned):
     """One target's files. `baseline` is the uncompressed teacher, compiled for this target and
     measured in the same process; "x times faster" refers to it. `failures` are backends that made
-    no file."""
+    no file. `edgekd diagnose` adds the `diagnosis`."""
 
     numbers = ("baseline",)
     name: str
@@ -219,6 +220,7 @@ class TargetReport(Reasoned):
     failures: tuple[BackendFailure, ...] = ()
     notes: tuple[str, ...] = ()
     diagnostics: tuple[Finding, ...] = ()
+    diagnosis: Diagnosis | None = None
 
 
 def _summary(artifact: ArtifactReport) -> str:

@@ -6,7 +6,7 @@ from edgekd.errors import InputError
 from edgekd.measure.diagnosis import Diagnosis
 from edgekd.measure.diagnosis.find import diagnose_pair
 from edgekd.measure.diagnosis.pair import Pair, read_pair, renamed
-from edgekd.report.files import load_report
+from edgekd.report.files import load_report, write_report
 from edgekd.report.values import ArtifactReport, Report
 from edgekd.run.pipeline import load_candidate
 from edgekd.run.plan import Plan
@@ -23,7 +23,8 @@ SAMPLES = 64
 
 def diagnose_run(folder: Path, target: str | None = None, progress: Progress = silent) -> Diagnosis:
     """The int8 model of a finished run against the float candidate that it was made of, on
-    validation data, or test data where there is none. Times are those of the run's report."""
+    validation data, or test data where there is none. Times are those of the run's report, which
+    gets the diagnosis."""
     report = load_report(folder)
     name, artifact = _int8_file(report, folder, target)
     recipe = load_recipe(folder / "recipe.toml")
@@ -37,7 +38,13 @@ def diagnose_run(folder: Path, target: str | None = None, progress: Progress = s
     for path, candidate in zip(paths, (floating, quantized), strict=True):
         _export(candidate, path)
     pair = renamed(read_pair(*paths), _module_names(read_pair(*paths), report))
-    return diagnose_pair(pair, inputs, artifact.layer_times, None, progress)
+    found = diagnose_pair(pair, inputs, artifact.layer_times, None, progress)
+    targets = tuple(
+        each.model_copy(update={"diagnosis": found}) if each.name == name else each
+        for each in report.targets
+    )
+    write_report(report.model_copy(update={"targets": targets}), folder)
+    return found
 
 
 def _int8_file(report: Report, folder: Path, target: str | None) -> tuple[str, ArtifactReport]:
