@@ -166,8 +166,7 @@ def diagnose(
     if path is None:
         raise InputError("the report is not on disk", where="diagnose")
     if path.is_dir():
-        name = _profile(target)
-        return diagnose_run(path, name.name if name else None)
+        return diagnose_run(path, _profile(target))
     second = Path(quantized) if quantized is not None else None
     given = Path(data) if isinstance(data, str) else data
     return diagnose_files(path, second, given, _profile(target))

@@ -16,19 +16,24 @@ from edgekd.store import write_beside
 from edgekd.values.candidate import Candidate
 from edgekd.values.progress import Progress, silent
 from edgekd.values.recipe import load_recipe
+from edgekd.values.target import Target, load_target, target_files
 from edgekd.values.tree import leaves
 
 SAMPLES = 64
 
 
-def diagnose_run(folder: Path, target: str | None = None, progress: Progress = silent) -> Diagnosis:
+def diagnose_run(
+    folder: Path, target: Target | None = None, progress: Progress = silent
+) -> Diagnosis:
     """The int8 model of a finished run against the float candidate that it was made of, on
     validation data, or test data where there is none. Times are those of the run's report, which
     gets the diagnosis."""
     report = load_report(folder)
-    name, artifact = _int8_file(report, folder, target)
+    name, artifact = _int8_file(report, folder, target.name if target else None)
     recipe = load_recipe(folder / "recipe.toml")
-    plan = make_plan(make_request(recipe, {"target": name, "out": folder}))
+    # The candidates don't depend on the target, whose file may lie elsewhere.
+    profile = target or load_target(name if name in target_files() else "x86")
+    plan = make_plan(make_request(recipe, {"target": profile, "out": folder}))
     floating, quantized = _candidates(plan, report, artifact, folder)
     part = plan.data.validation if len(plan.data.validation) else plan.data.test
     inputs = [leaf.numpy() for leaf in leaves(part.some(SAMPLES).x)]

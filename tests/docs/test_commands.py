@@ -58,6 +58,20 @@ def shortened(line: str, folder: Path) -> str:
     return shlex.join([*words, *extra])
 
 
+def quantize(floating: Path, made: Path, samples: np.ndarray) -> None:
+    """An int8 file by ONNX Runtime's own quantizer."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rows = iter([{"input": samples}])
+
+        def get_next(self) -> Any:
+            return next(self.rows, None)
+
+    quantize_static(floating, made, Reader())
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """What the pages' commands name: a recipe, and files of a run of it."""
@@ -75,7 +89,9 @@ def made(tmp_path_factory) -> Path:
     ):  # fmt: skip
         shutil.copy(artifacts / source, folder / name)
     shutil.copy(artifacts / "teacher.onnx", folder / "teacher.onnx")
-    np.savez(folder / "samples.npz", x=np.random.default_rng(0).normal(size=(8, 1, 8, 8)))
+    samples = np.random.default_rng(0).normal(size=(8, 1, 8, 8)).astype(np.float32)
+    np.savez(folder / "samples.npz", x=samples)
+    quantize(folder / "teacher.onnx", folder / "int8.onnx", samples)
     (folder / "read_my_meter.py").write_text(METER)
     for name in ("edgekd", "examples"):
         (folder / name).symlink_to(ROOT / name)
