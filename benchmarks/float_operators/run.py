@@ -6,6 +6,7 @@ networks have random weights: counts don't depend on them, and the signal to noi
 graph computes the network's function, not how accurate a trained one would be.
 
     python benchmarks/float_operators/run.py --networks resnet18 unet
+    python benchmarks/float_operators/run.py --networks convnext_atto --strict
 """
 
 import argparse
@@ -48,10 +49,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     parser.add_argument("--backends", nargs="+", choices=TARGETS, default=[*TARGETS])
+    parser.add_argument("--strict", action="store_true", help="let nothing stay in float")
     chosen = parser.parse_args()
     rows = measured_today()
     for name in chosen.networks:
-        rows[name] = rows.get(name, {}) | row_of(name, chosen.backends)
+        rows[name] = rows.get(name, {}) | row_of(name, chosen.backends, chosen.strict)
         write_result(__file__, {"side": SIDE, "samples": SAMPLES, "networks": rows})
 
 
@@ -62,7 +64,7 @@ def measured_today() -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else {}
 
 
-def row_of(name: str, backends: list[str]) -> dict[str, Any]:
+def row_of(name: str, backends: list[str], strict: bool = False) -> dict[str, Any]:
     """The counts of one network, or what each backend refused."""
     torch.manual_seed(0)
     module = trained_looking(NETWORKS[name]())
@@ -70,12 +72,13 @@ def row_of(name: str, backends: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for backend in backends:
         start = time.perf_counter()
+        key = f"{backend}, strict" if strict else backend
         try:
-            row[backend] = counted(backend, module, samples)
+            row[key] = counted(backend, module, samples, strict)
         except EdgekdError as error:
-            row[backend] = {"error": str(error)}
-        row[backend]["seconds"] = round(time.perf_counter() - start, 1)
-        print(name, backend, row[backend], file=sys.stderr, flush=True)
+            row[key] = {"error": str(error)}
+        row[key]["seconds"] = round(time.perf_counter() - start, 1)
+        print(name, key, row[key], file=sys.stderr, flush=True)
     return row
 
 
@@ -93,15 +96,15 @@ def trained_looking(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def counted(backend: str, module: nn.Module, samples: Tensor) -> dict[str, Any]:
+def counted(backend: str, module: nn.Module, samples: Tensor, strict: bool) -> dict[str, Any]:
     """The operators of one file, those in float, and how close the graph is to the network."""
     target = load_target(TARGETS[backend])
-    graph = calibrate(module, samples[:1], samples, target.quantization)
+    graph = calibrate(module, samples[:1], samples, target.quantization, strict=strict)
     with torch.no_grad():
         expected, found = module(samples).double(), graph(samples).double()
     noise = (expected - found).square().sum().clamp_min(1e-30)
     decibels = float(10 * torch.log10(expected.square().sum() / noise))
-    candidate = Candidate(graph, samples[:1], "int8")
+    candidate = Candidate(graph, samples[:1], "int8", integers_only=strict)
     with tempfile.TemporaryDirectory() as folder:
         if backend == "onnx":
             (artifact,) = Onnx().compile(candidate, target, {}, Path(folder))

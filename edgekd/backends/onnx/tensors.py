@@ -40,8 +40,12 @@ def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTen
     names = [node.output[0] for node in quantizers]
     named = [value.name for value in session.get_inputs()]
     tensors = session.run(names, dict(zip(named, inputs, strict=True)))
+    sigmoids = {node.output[0] for node in model.graph.node if node.op_type == "Sigmoid"}
+    made = {node.output[0] for node in quantizers if node.input[0] in sigmoids}
     readers = {
-        node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"
+        node.input[0]: node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in made
     }
     return [
         _dequantized(node, readers.get(node.output[0], node), tensor, constants)
