@@ -1,4 +1,4 @@
-"""Integer kernels, compiled for this machine, against the same arithmetic in NumPy."""
+"""Integer kernels, compiled for this machine, against the quantized graph they were made of."""
 
 import platform
 from collections.abc import Callable
@@ -94,6 +94,16 @@ def largest_step(graph: fx.GraphModule, x: Tensor, run: Callable[..., Any]) -> f
     return float(np.abs(outputs - expected).max() / scale)
 
 
+def share_of_steps(graph: fx.GraphModule, x: Tensor, run: Callable[..., Any]) -> float:
+    """The share of values that differ. The graph adds and rounds in float32, so a sum next to the
+    middle between two steps may go to the other one."""
+    with torch.no_grad():
+        expected = graph(x).numpy()
+    outputs = np.concatenate([run(x[i : i + 1]) for i in range(len(x))])
+    return float((np.abs(outputs - expected) > 1e-6).mean())
+
+
+torch.manual_seed(0)
 LAYERS = {
     "3x3": (nn.Conv2d(16, 32, 3, padding=1), (16, 14, 14)),
     "one input channel": (nn.Conv2d(1, 16, 3, padding=1), (1, 13, 12)),
@@ -129,7 +139,8 @@ def test_a_layer_is_the_quantized_graph(name: str, dot: str) -> None:
     graph, x = quantized(nn.Sequential(layer, nn.ReLU()), *shape)
     run, left = compiled(graph, x, dot)
     assert left.uncovered == []
-    assert largest_step(graph, x, run) < 0.01
+    assert largest_step(graph, x, run) <= 1.01
+    assert share_of_steps(graph, x, run) < 2e-3
 
 
 class Branches(nn.Module):
