@@ -83,6 +83,7 @@ MODULES = {
 COME_ALONG = {
     "markupsafe": "jinja2", "click": "typer", "flatbuffers": "ai-edge-litert",
     "ai_edge_quantizer": "litert-torch", "ml_dtypes": "onnx", "google": "onnx",
+    "sqlalchemy": "optuna",
 }  # fmt: skip
 """Modules that a package we ask for cannot do without."""
 

@@ -3,22 +3,12 @@
 from collections.abc import Sequence
 
 from edgekd.report.numbers import lead
+from edgekd.report.only_size import only_size_counts
 from edgekd.report.values import ArtifactReport, Report, TargetReport
-from edgekd.values.backend_lookup import backend_of, kind_of, not_run
+from edgekd.values.backend_lookup import backend_of
 
 RECOMMENDED, ALL = "recommended", "all"
 Deliver = str | Sequence[str]
-
-
-def only_size_counts(report: ArtifactReport, reports: Sequence[ArtifactReport]) -> bool:
-    """Whether only budgets of size apply to a file: it is stored, or another file is run in its
-    place, as an engine is instead of the ONNX file that it is built from."""
-    kind = kind_of(report.format)
-    if kind is None or not kind.not_run:
-        return False
-    return kind.stored or any(
-        other.runtime == report.runtime and not not_run(other.format) for other in reports
-    )
 
 
 def with_delivery(report: Report, deliver: Deliver) -> Report:

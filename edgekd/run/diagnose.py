@@ -1,5 +1,7 @@
 """The diagnosis of a finished run: its int8 model against the float candidate it was made of."""
 
+# code-key: presents
+
 from pathlib import Path
 
 from edgekd.errors import InputError

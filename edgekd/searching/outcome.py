@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.errors import EdgekdError
-from edgekd.report.delivery import only_size_counts
+from edgekd.report.only_size import only_size_counts
 from edgekd.report.values import ArtifactReport, Report
 from edgekd.store import write_beside
 from edgekd.values.measurement import Measurement

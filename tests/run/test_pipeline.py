@@ -42,7 +42,7 @@ def plan(tmp_path):
         store=Store(tmp_path / "store"),
         request=SimpleNamespace(device=None),
         context=lambda *given: None,
-        start=SimpleNamespace(example=x[:1]),
+        start=SimpleNamespace(example=x[:1], open=()),
     )
 
 

@@ -36,7 +36,7 @@ def test_a_follower_follows_a_backend_that_starts_from_the_model() -> None:
 
 
 def test_forms_come_from_precisions() -> None:
-    assert backend_info("tvm").forms == {"float", "fp16"}
+    assert backend_info("tvm").forms == {"float", "fp16", "int8"}
     assert backend_info("tflite").forms == {"float", "fp16", "int8"}
     assert backend_info("onnx").forms == {"float", "fp16", "int8", "weights"}
     assert backend_info("vela").int8_only

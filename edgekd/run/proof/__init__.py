@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekd.installed import tool_versions
 from edgekd.measure.budgets import judge
-from edgekd.report.delivery import only_size_counts
+from edgekd.report.only_size import only_size_counts
 from edgekd.report.values import ArtifactReport, TargetReport
 from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan, PlannedTarget, report_key

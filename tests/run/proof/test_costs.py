@@ -1,5 +1,6 @@
 """What files cost where they run, and what speaks against how it was measured."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,11 +45,11 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
-def plan_of() -> Any:
+def plan_of(cache: Path) -> Any:
     """A quick run whose samples have a float input and one of ids from 3 to 8."""
     x = {"x": torch.zeros(2, 4), "ids": torch.tensor([[3, 8], [5, 4]])}
     data = SimpleNamespace(test=Tensors(x, torch.zeros(2, dtype=torch.int64)))
-    return SimpleNamespace(request=SimpleNamespace(quick=True), data=data)
+    return SimpleNamespace(request=SimpleNamespace(quick=True, cache=cache), data=data)
 
 
 def compiled(name: str, is_baseline: bool = False) -> Any:
@@ -57,9 +58,11 @@ def compiled(name: str, is_baseline: bool = False) -> Any:
     return SimpleNamespace(artifact=artifact, is_baseline=is_baseline)
 
 
-def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(busy: Any) -> None:
+def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(
+    busy: Any, tmp_path: Path
+) -> None:
     """The load is not: training has just ended on the same machine."""
-    plan = plan_of()
+    plan = plan_of(tmp_path)
     files = [compiled("teacher.onnx", True), compiled("m.so")]
     steps: list[str] = []
     measured, missing = costs.costs_of(
@@ -73,7 +76,7 @@ def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(b
 
 
 def test_ids_are_drawn_from_those_that_the_samples_hold(
-    busy: Any, monkeypatch: pytest.MonkeyPatch
+    busy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A random id beyond the table would end the run."""
     options: list[Any] = []
@@ -85,16 +88,16 @@ def test_ids_are_drawn_from_those_that_the_samples_hold(
 
     monkeypatch.setattr(costs, "measure", noted)
     costs.costs_of(
-        plan_of(), load_target("x86"), Place(busy), [compiled("m.onnx")], lambda *_: None
+        plan_of(tmp_path), load_target("x86"), Place(busy), [compiled("m.onnx")], lambda *_: None
     )
     assert options[0]["ranges"] == {"ids": (3, 8)}
 
 
 @pytest.mark.parametrize("teacher", [None, "m.so"], ids=["there is none", "it does not run there"])
 def test_nothing_is_faster_than_a_teacher_that_was_not_measured(
-    busy: Any, teacher: str | None
+    busy: Any, teacher: str | None, tmp_path: Path
 ) -> None:
-    plan = plan_of()
+    plan = plan_of(tmp_path)
     files = [compiled(teacher, True)] if teacher else []
     *_, measured = costs.costs_of(
         plan, load_target("x86"), Place(busy), [*files, compiled("m.onnx")], lambda *_: None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.report.delivery import only_size_counts
+from edgekd.report.only_size import only_size_counts
 from edgekd.report.values import ArtifactReport
 from edgekd.run.proof.place import options_for
 from edgekd.values.artifact import Artifact
