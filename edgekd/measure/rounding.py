@@ -21,6 +21,9 @@ from edgekd.values.tree import Tree, leaves
 DRAWS = 8
 """Runs with other random steps."""
 
+FACTOR_BITS = 15
+"""Of the factor by which kernels of 16-bit activations scale 64-bit sums."""
+
 LEAST_SHARE = 1e-3
 """The share of steps where none was seen in the few values of one sample."""
 
@@ -60,18 +63,21 @@ def spread_of(
     )
 
 
-def is_rounding(spread: Spread, reference: np.ndarray, outputs: np.ndarray) -> bool:
+def is_rounding(
+    spread: Spread, reference: np.ndarray, outputs: np.ndarray, step: float = 0.0
+) -> bool:
     """Whether outputs (N, ...) differ from the reference's no more than rounding explains.
 
     The largest of many values grows as sqrt(2 ln n) (of a normal distribution, Gumbel 1958), so
     that of the file may be larger than that of the few values that were simulated by that ratio;
     the mean difference may be twice the simulated one. As many decisions may change as changed
-    there, and three standard deviations more.
+    there, and three standard deviations more. `step` is what one output may differ besides: of a
+    fine grid one step, because file and reference are each rounded to it.
     """
     difference = np.abs(np.asarray(outputs, np.float64) - np.asarray(reference, np.float64))
     seen, asked = max(spread.values, 3), max(difference.size, 3)
     growth = max(1.0, math.sqrt(math.log(asked) / math.log(seen)))
-    if difference.max() > growth * spread.largest or difference.mean() > 2 * spread.mean:
+    if difference.max() > growth * spread.largest + step or difference.mean() > 2 * spread.mean:
         return False
     if difference.ndim < 2:
         return True
@@ -113,4 +119,13 @@ class _Shaken(fx.Interpreter):
         drawn = torch.rand(result.shape, generator=self.generator)
         step = (drawn < share / 2).to(torch.int32) - (drawn > 1 - share / 2).to(torch.int32)
         low, high = (int(each) for each in n.args[3:5])  # type: ignore[arg-type]
-        return (result.to(torch.int32) + step).clamp(low, high).to(result.dtype)
+        moved = result.to(torch.int32) + step
+        if result.dtype == torch.int16:
+            moved += self._factor_error(result)
+        return moved.clamp(low, high).to(result.dtype)
+
+    def _factor_error(self, result: Tensor) -> Tensor:
+        """What a rounded factor, drawn for the whole layer, adds to its values."""
+        drawn = float(torch.rand((), generator=self.generator)) * 2 - 1
+        error = result.double() * drawn * 2.0 ** -(FACTOR_BITS + 1)
+        return error.round().to(torch.int32)

@@ -281,8 +281,8 @@ def parity_remarks(artifact: ArtifactReport) -> list[str]:
         return [f"parity fails: {parity.first_difference or parity.reason}"]
     if parity.max_lsb is not None and parity.max_lsb > parity.tolerance:
         return [
-            f"{parity.max_lsb:g} LSB, {parity.tolerance:g} allowed, in at most one output of a "
-            f"thousand, and every decision is the same: {parity.first_difference}"
+            f"{parity.max_lsb:g} LSB, {parity.tolerance:g} allowed; rounding explains the "
+            f"difference: {parity.first_difference}"
         ]
     return []
 

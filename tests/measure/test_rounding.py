@@ -58,6 +58,15 @@ def test_a_difference_beyond_it_is_none():
     assert not is_rounding(SPREAD, *differing(0.5, share=0.004))  # a 1.15th more is allowed at most
 
 
+def test_on_a_fine_grid_one_step_more_is_rounding_too():
+    spread = Spread(largest=7.0, mean=1.0, changed=0.0, values=1000)
+    reference = np.zeros((100, 10))
+    outputs = reference.copy()
+    outputs[0, 0] = 8.0
+    assert not is_rounding(spread, reference, outputs)
+    assert is_rounding(spread, reference, outputs, step=1.0)
+
+
 def test_a_difference_everywhere_is_none():
     assert not is_rounding(SPREAD, *differing(0.2, share=1.0))  # mean 0.2, where 0.1 is allowed
 

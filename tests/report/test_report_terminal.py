@@ -87,8 +87,7 @@ def test_rounding_beyond_the_tolerance_that_was_accepted_is_a_remark() -> None:
     rounded = lsb_parity((9000, 900, 90, 1, *[0] * 9), "pass", "no single layer: each is within")
     (line,) = parity_remarks(first.model_copy(update={"parity": rounded}))
     assert line == (
-        "3 LSB, 2 allowed, in at most one output of a thousand, and every decision is the same: "
-        "no single layer: each is within"
+        "3 LSB, 2 allowed; rounding explains the difference: no single layer: each is within"
     )
     assert parity_remarks(first.model_copy(update={"parity": float_parity()})) == []
 

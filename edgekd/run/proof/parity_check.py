@@ -135,7 +135,7 @@ def _explained(
         found["first_difference"] = divergence.sentence
         if divergence.clean and (
             rounding_adds_up(parity, output.expected, output.found)
-            or _is_explained(module, divergence, samples, output, parity)
+            or _is_explained(each, divergence, samples, output, parity)
         ):
             found["verdict"] = "pass"
     elif not isinstance(module, fx.GraphModule):
@@ -151,20 +151,24 @@ _SIMULATED = 16
 
 
 def _is_explained(
-    graph: nn.Module,
+    each: Compiled,
     divergence: Divergence,
     samples: Samples,
     output: "_Output",
     parity: Parity,
 ) -> bool:
     """Whether steps of one in the layers, as often as they were seen, move the output as far."""
+    assert each.reference is not None
+    graph, infos = each.reference.module, each.artifact.outputs
     if not isinstance(graph, fx.GraphModule):
         return False
+    is_fine = output.index < len(infos) and infos[output.index].dtype == "int16"
     some = samples.some(_SIMULATED).x
     worst = samples.take(torch.tensor([parity.worst_sample])).x
     inputs = concatenated([some, worst])
     spread = spread_of(graph, divergence.shares, inputs, output.index)
-    return is_rounding(spread, output.expected.numpy(), output.found)
+    step = parity.scale if is_fine and parity.scale else 0.0
+    return is_rounding(spread, output.expected.numpy(), output.found, step)
 
 
 TOLERANCE_OF_LAYERS = 2.0
