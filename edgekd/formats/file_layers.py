@@ -124,10 +124,12 @@ def _with_grid(graph: Graph, tensor: Tensor, scale_key: str, zero_key: str) -> T
     if scales is None or scales.values is None:
         return tensor
     points = () if zeros is None or zeros.values is None else zeros.values.reshape(-1)
+    count, shape = scales.values.size, tensor.shape or (1,)
+    axis = 0 if count in (1, shape[0]) else len(shape) - 1
     return Tensor(
         tensor.name, tensor.shape, tensor.dtype, tensor.constant_bytes, tensor.values,
         tuple(float(one) for one in scales.values.reshape(-1)),
-        tuple(int(one) for one in points), 0,
+        tuple(int(one) for one in points), axis,
     )  # fmt: skip
 
 
@@ -140,12 +142,23 @@ def dequantized(tensor: Tensor) -> np.ndarray:
         return values
     scales, zeros = np.asarray(tensor.scales), np.asarray(tensor.zero_points or (0,), np.float64)
     if len(scales) > 1:
-        shape = [1] * values.ndim
-        shape[tensor.axis] = len(scales)
-        scales = scales.reshape(shape)
-        zeros = zeros.reshape(shape) if zeros.size > 1 else zeros
+        scales = _spread(scales, values.shape, tensor.axis)
+        zeros = _spread(zeros, values.shape, tensor.axis) if zeros.size > 1 else zeros
     result: np.ndarray = (values - zeros) * scales
     return result
+
+
+def _spread(numbers: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """One number for each slice along an axis, or for each block of values along it (as ONNX's
+    `block_size` has them), in a form that combines with the tensor."""
+    if len(numbers) == shape[axis]:
+        return numbers.reshape(
+            [-1 if place == axis % len(shape) else 1 for place in range(len(shape))]
+        )
+    size = shape[axis]
+    blocks = len(numbers) * size // int(np.prod(shape))
+    form = [blocks if place == axis % len(shape) else each for place, each in enumerate(shape)]
+    return numbers.reshape(form).repeat(-(-size // blocks), axis).take(range(size), axis)
 
 
 def _oriented(op: Op, weight: np.ndarray) -> np.ndarray | None:

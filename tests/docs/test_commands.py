@@ -15,7 +15,7 @@ from pages import PAGES, README, ROOT, commands_of, words_of
 
 from edgekd.cli import app
 
-RUN_BY_ANOTHER_TEST = ("your-own-model", "index", "data")
+RUN_BY_ANOTHER_TEST = ("your-own-model", "index", "data", "detection")
 LONG = ("compression", "firmware", "firmware-c")
 ELSEWHERE = re.compile(
     r"^(pip|apt|make|ssh|ssh-copy-id) |ssh://|emulated://|nvidia-smi"

@@ -33,6 +33,13 @@ def test_a_weight_is_turned_to_out_in_height_width(op, stored):
     np.testing.assert_array_equal(layer.weight, weight)
 
 
+def test_a_weight_with_a_scale_for_each_block_is_dequantized_by_block():
+    values = np.array([[1, 2, 3, 4, 5], [1, 1, 1, 1, 1]], np.int8)
+    kept = constant("w", values, scales=(1.0, 2.0, 0.5, 4.0), axis=1)  # blocks of 3 and 2
+    (layer,) = file_layers(graph_of(Op("n", "FULLY_CONNECTED", ("x", "w"), ("y",)), kept))
+    np.testing.assert_array_equal(layer.weight, [[1, 2, 3, 8, 10], [0.5, 0.5, 0.5, 4, 4]])
+
+
 def test_a_quantized_weight_is_dequantized_by_channel():
     kept = constant("w", np.array([[2, -4], [6, 8]], np.int8), scales=(0.5, 0.25),
                     zero_points=(0, 2), axis=0)  # fmt: skip

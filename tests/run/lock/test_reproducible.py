@@ -194,5 +194,5 @@ def test_a_budget_that_is_broken_fails_the_build_with_its_numbers(builds):
     assert done.returncode == 1
     assert "size_kib" in done.stdout
     (line,) = [one for one in done.stderr.splitlines() if ": size_kib" in one]
-    assert line.startswith("error: npu: model.tflite: size_kib = ")
+    assert line.startswith("error: npu: model_vela.tflite: size_kib = ")
     assert "over its limit of 4; try a smaller student" in line
