@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli.auto import check_auto, search_first
-from edgekd.cli.options import AsJson, Device, TargetNames
+from edgekd.cli.options import Accept, AsJson, Device, Offline, Seed, TargetNames
 
 
 def compress(
@@ -25,12 +25,7 @@ def compress(
         list[str] | None, typer.Option(help="A budget, such as latency_ms=5; repeatable.")
     ] = None,
     device: Device = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A weaker kind of value that may satisfy a budget: simulated or estimated."
-        ),
-    ] = None,
+    accept: Accept = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,14 +34,10 @@ def compress(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Reuse finished steps of earlier runs.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    seed: Annotated[
-        int | None, typer.Option(help="The random seed, instead of the recipe's.")
-    ] = None,
+    seed: Seed = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
     progress: Annotated[bool, typer.Option(help="Draw progress bars on a terminal.")] = True,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Fail instead of using the network.")
-    ] = False,
+    offline: Offline = False,
     depfile: Annotated[
         Path | None,
         typer.Option(

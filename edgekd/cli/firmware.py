@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgekd.cli.options import Accept, Seed
 from edgekd.package import package_folder
 
 firmware = typer.Typer(help="Generate sources for a firmware build.")
@@ -114,20 +115,13 @@ def build(
     budget: Annotated[
         list[str] | None, typer.Option(help="A budget, such as size_kib=64; repeatable.")
     ] = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A weaker kind of value that may satisfy a budget: simulated or estimated."
-        ),
-    ] = None,
+    accept: Accept = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key of the recipe, as KEY=VALUE; repeatable."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="The device to measure on.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The random seed, instead of the recipe's.")
-    ] = None,
+    seed: Seed = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure briefly.")] = False,
     depfile: Annotated[
         Path | None,

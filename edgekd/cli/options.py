@@ -9,3 +9,9 @@ TargetNames = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str | None, typer.Option(help="host, ssh://USER@BOARD, or emulated://NAME.")]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(help="A weaker kind of value that may satisfy a budget: simulated or estimated."),
+]
+Seed = Annotated[int | None, typer.Option(help="The random seed, instead of the recipe's.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Fail instead of using the network.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.options import AsJson, Device, TargetNames
+from edgekd.cli.options import Accept, AsJson, Device, Offline, Seed, TargetNames
 from edgekd.errors import InputError
 
 SHOWING = ("status", "report")
@@ -49,27 +49,18 @@ def search(
         typer.Option(help="Use only this backend of the targets; repeatable."),
     ] = None,
     device: Device = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A weaker kind of value that may satisfy a budget: simulated or estimated."
-        ),
-    ] = None,
+    accept: Accept = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key of the recipe, also with a range; repeatable."),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The random seed, instead of the recipe's.")
-    ] = None,
+    seed: Seed = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Measure the chosen point briefly too.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the space only.")] = False,
     progress: Annotated[bool, typer.Option(help="Draw progress bars on a terminal.")] = True,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Fail instead of using the network.")
-    ] = False,
+    offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for the best network that meets budgets on one or more targets."""

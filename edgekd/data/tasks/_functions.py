@@ -2,14 +2,14 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from edgekd.errors import InputError
+from edgekd.errors import InputError, summary_of
 from edgekd.factories import find_callable
 from edgekd.values.tree import leaves, mapped
 
@@ -73,3 +73,18 @@ def form_of(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return type(value).__name__
+
+
+def fault_of(
+    functions: Mapping[str, Callable[..., Any]], outputs: object, y: Tensor, where: str
+) -> InputError | None:
+    """What the first of the user's functions that fails on (outputs, y) raises, by its name."""
+    for name, function in functions.items():
+        try:
+            function(outputs, y)
+        except InputError as error:
+            return error
+        except Exception as error:
+            message = f"the {name} fails on the network's outputs: {summary_of(error)}"
+            return InputError(message, where=f"{where}: data.task")
+    return None

@@ -12,6 +12,7 @@ from edgekd.data.tasks import NO_LABEL, VALUES, Task
 from edgekd.data.tasks._boxes import f1, overlaps, suppressed, target_faults
 from edgekd.data.tasks._functions import (
     Function,
+    fault_of,
     form_of,
     function_identity,
     function_of,
@@ -19,7 +20,7 @@ from edgekd.data.tasks._functions import (
     try_loss,
 )
 from edgekd.data.tasks._precision import IOUS, Matches, matches_of, mean_average_precision
-from edgekd.errors import EdgekdError, InputError, summary_of
+from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 from edgekd.values import tree
 
@@ -127,15 +128,8 @@ class Boxes(Task):
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
         """What the user's functions raise on these outputs."""
-        for name, function in (("loss", self._try_loss), ("decoder", self.judged)):
-            try:
-                function(outputs, y)
-            except InputError as error:
-                return error
-            except Exception as error:
-                message = f"the {name} fails on the network's outputs: {summary_of(error)}"
-                return InputError(message, where=f"{where}: data.task")
-        return None
+        tried = {"loss": self._try_loss, "decoder": self.judged}
+        return fault_of(tried, outputs, y, where)
 
 
 @TASKS.register(paper="https://arxiv.org/abs/1405.0312")

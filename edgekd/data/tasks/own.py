@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from edgekd.data.tasks import VALUES, Task
 from edgekd.data.tasks._functions import (
     Function,
+    fault_of,
     form_of,
     function_identity,
     function_of,
     loss_by,
     try_loss,
 )
-from edgekd.errors import EdgekdError, InputError, MissingPackage, summary_of
+from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.factories import find_callable
 from edgekd.installed import has_module, import_torchvision
 from edgekd.registry import TASKS
@@ -152,15 +153,8 @@ class Own(Task):
         self, outputs: object, y: Tensor, classes: int, where: str
     ) -> InputError | None:
         """What the user's functions raise on these outputs."""
-        for name, function in (("loss", self._try_loss), ("metric", self.judged)):
-            try:
-                function(outputs, y)
-            except InputError as error:
-                return error
-            except Exception as error:
-                message = f"the {name} fails on the network's outputs: {summary_of(error)}"
-                return InputError(message, where=f"{where}: data.task")
-        return None
+        tried = {"loss": self._try_loss, "metric": self.judged}
+        return fault_of(tried, outputs, y, where)
 
 
 @TASKS.register(paper="the user's own")
