@@ -150,9 +150,13 @@ class Store:
         shutil.rmtree(self.root / "unfinished" / f"{name}-{key}", ignore_errors=True)
         return folder
 
+    def unfinished(self, name: str, key: str) -> Path:
+        """The path of `work`, whether or not it exists."""
+        return self.root / "unfinished" / f"{name}-{key}"
+
     def work(self, name: str, key: str) -> Path:
         """The folder where an unfinished step keeps what it needs to continue after a kill."""
-        folder = self.root / "unfinished" / f"{name}-{key}"
+        folder = self.unfinished(name, key)
         if not self.resume:
             shutil.rmtree(folder, ignore_errors=True)
         with disk_errors(folder):

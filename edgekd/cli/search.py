@@ -44,6 +44,12 @@ def search(
     workers: Annotated[
         int, typer.Option(help="Processes that run trials side by side, each on its own cores.")
     ] = 1,
+    early_stopping: Annotated[
+        str,
+        typer.Option(
+            help="halving or median: end the training of trials that are clearly worse than others."
+        ),
+    ] = "none",
     backend: Annotated[
         list[str] | None,
         typer.Option(help="Use only this backend of the targets; repeatable."),
@@ -70,7 +76,7 @@ def search(
 
     from edgekd.run.offline import forbid_network
     from edgekd.run.progress import progress_bars
-    from edgekd.searching.request import Sampler, SearchOptions, make_search
+    from edgekd.searching.request import EarlyStopping, Sampler, SearchOptions, make_search
     from edgekd.searching.run import run_search
     from edgekd.searching.text import exit_code
 
@@ -93,7 +99,15 @@ def search(
             "seed": seed,
             "command": shlex.join(["edgekd", *sys.argv[1:]]),
         },
-        SearchOptions(trials, hours, storage, space, cast(Sampler, sampler), workers),
+        SearchOptions(
+            trials,
+            hours,
+            storage,
+            space,
+            sampler=cast(Sampler, sampler),
+            workers=workers,
+            early_stopping=cast(EarlyStopping, early_stopping),
+        ),
     )
     for line in made.lines():
         typer.echo(line, err=True)

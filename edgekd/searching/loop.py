@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgekd.errors import InputError, ToolError
-from edgekd.searching.outcome import Trial
+from edgekd.searching.outcome import Course, Trial
 from edgekd.searching.request import Search
 from edgekd.searching.space import short_value
+from edgekd.searching.stopping import Watch
 from edgekd.searching.study import Proposal, Study
 from edgekd.searching.trial import run_trial
 from edgekd.stages import Progress
@@ -52,9 +53,7 @@ class Loop:
         self.on_trials(self._in_order())
         while (proposal := self._next()) is not None:
             self.say(f"trial {proposal.number}: {parameters_text(proposal)}")
-            trial = run_trial(
-                self.search, proposal.number, proposal.parameters, proposal.key, progress
-            )
+            trial = self._run(proposal, progress)
             self.study.tell(proposal.asked, trial)
             self._learn()
             self.on_trials(self._in_order())
@@ -62,6 +61,21 @@ class Loop:
             self._stop_if_all_fail()
         self._stop_if_all_fail(least=1)
         return self._in_order()
+
+    def _run(self, proposal: Proposal, progress: Progress) -> Trial:
+        """Run a trial, which is stopped early if it is clearly worse than others."""
+        watch = Watch(
+            rule=self.search.options.early_stopping,
+            others=lambda: self._others(proposal.key),
+            note=lambda course: self.study.note(proposal.asked, course),
+            course=self.study.courses().get(proposal.key, Course()),
+        )
+        number, parameters = proposal.number, proposal.parameters
+        return run_trial(self.search, number, parameters, proposal.key, watch, progress)
+
+    def _others(self, key: str) -> list[Course]:
+        """What is known of all trials but one."""
+        return [course for other, course in self.study.courses().items() if other != key]
 
     def _next(self) -> Proposal | None:
         """The next proposal, or None at the end; one worker asks at a time."""

@@ -14,8 +14,9 @@ from edgekd.values.tables import Value
 
 NAME = "trial.json"
 
-State = Literal["finished", "refused", "failed"]
-"""refused: its plan already breaks a budget, so nothing was trained; failed: an error ended it."""
+State = Literal["finished", "refused", "stopped", "failed"]
+"""refused: its plan already breaks a budget, so nothing was trained; stopped: its training was
+ended early, since others were better by then; failed: an error ended it."""
 
 
 class FileOutcome(Value):
@@ -47,6 +48,25 @@ class FileOutcome(Value):
         return f"{self.path.rpartition('/')[2]} ({self.precision})"
 
 
+class RungScore(Value):
+    """The accuracy on the validation samples after `epoch` of `epochs` of a training, where its
+    first quarter (`quarters` = 1) or half (2) is over. `training` names the stage and phase."""
+
+    training: str
+    quarters: int
+    epoch: int
+    epochs: int
+    accuracy: float
+
+
+class Course(Value):
+    """What is known of a trial while it trains: what its plan expects of its files' sizes, and its
+    accuracies at the rungs where trials are compared."""
+
+    sizes: dict[str, int] = {}
+    scores: tuple[RungScore, ...] = ()
+
+
 class Trial(Value):
     """One trial of a search. `key` identifies its recipe, whatever the values were called.
     `killed` says that the process ended whenever it ran. `refused_by` has the budgets of each
@@ -64,6 +84,7 @@ class Trial(Value):
     exit_code: int = 0
     killed: bool = False
     refused_by: dict[str, dict[str, float]] = {}
+    course: Course = Course()
 
     @property
     def folder(self) -> str:

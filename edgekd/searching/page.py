@@ -111,6 +111,6 @@ def states_text(result: SearchResult) -> str:
     """How many trials ended how: "12 finished, 1 refused"."""
     return ", ".join(
         f"{count} {state}"
-        for state in ("finished", "refused", "failed")
+        for state in ("finished", "refused", "stopped", "failed")
         if (count := sum(trial.state == state for trial in result.trials))
     )

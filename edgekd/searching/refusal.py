@@ -50,11 +50,15 @@ def _least_broken(
     planned: PlannedTarget, limits: Mapping[str, float], slack: float
 ) -> dict[str, tuple[float, str]]:
     """The budgets that every file breaks, as the file breaks them that does so least."""
-    run = [file for file in planned.expected if not _is_stored(file)]
-    each = [_broken(file, limits, slack) for file in run]
+    each = [_broken(file, limits, slack) for file in run_files(planned)]
     if not each or not all(each):
         return {}
     return min(each, key=lambda found: sum(excess for excess, _ in found.values()))
+
+
+def run_files(planned: PlannedTarget) -> list[ExpectedFile]:
+    """The files of a target that a runtime runs as they are, not those that are only stored."""
+    return [file for file in planned.expected if not _is_stored(file)]
 
 
 def _is_stored(file: ExpectedFile) -> bool:

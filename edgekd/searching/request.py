@@ -42,6 +42,8 @@ UNDECISIVE = ("budgets", "metadata", "report", "seed")
 
 Sampler = Literal["tpe", "random"]
 
+EarlyStopping = Literal["none", "halving", "median"]
+
 TRIALS = 20
 """Trials of a search that is given neither a number nor a time."""
 
@@ -52,6 +54,8 @@ class SearchOptions:
     all calls in its folder. `space` names a default space; `storage` is Optuna's URL. `sampler`
     proposes trials: "tpe" learns from those before (Optuna's TPESampler), "random" is what it is to
     be compared with. `workers` processes run trials side by side, each with its share of the cores.
+    `early_stopping` ends trials that are clearly worse than others whose networks are no larger:
+    "halving" (ASHA, Li et al. 2020) or "median" (Google Vizier, Golovin et al. 2017).
     """
 
     trials: int | None = None
@@ -60,6 +64,7 @@ class SearchOptions:
     space: str = ""
     sampler: Sampler = "tpe"
     workers: int = 1
+    early_stopping: EarlyStopping = "none"
 
     @property
     def most_trials(self) -> int | None:
@@ -102,8 +107,10 @@ class Search:
         ends += [f"{options.hours:g} hours"] if options.hours else []
         family = f" (the default space '{self.space.family}')" if self.space.family else ""
         size = f", {self.space.size} recipes" if self.space.size else ""
+        rule = options.early_stopping
+        stopping = f", early stopping by {rule}" if rule != "none" else ""
         return [
-            f"search: {' or '.join(ends)} for {names}, seed {self.request.recipe.seed}",
+            f"search: {' or '.join(ends)} for {names}, seed {self.request.recipe.seed}{stopping}",
             f"space: {len(self.space.dimensions)} ranges{size}{family}",
             *(f"space: {describe(dimension)}" for dimension in self.space.dimensions),
         ]
@@ -125,6 +132,7 @@ def make_search(model: Model | None, asked: Asked, options: SearchOptions) -> Se
     check_space(space)
     request = _request(space, asked)
     data, start, base = _loaded(request)
+    check_early_stopping(options, data)
     if not space.dimensions or options.space:
         space = _default_space(space, request, data, start, options.space)
         check_space(space)
@@ -139,10 +147,24 @@ def _check_length(options: SearchOptions) -> None:
             raise InputError(f"{value:g} is not above 0", where=name)
     if options.workers < 1:
         raise InputError(f"{options.workers} workers", where="--workers", allowed="1 or more")
-    if options.sampler not in get_args(Sampler):
-        allowed, hint = ", ".join(get_args(Sampler)), nearest(options.sampler, get_args(Sampler))
+    _check_choice("sampler", options.sampler, get_args(Sampler))
+    _check_choice("early stopping", options.early_stopping, get_args(EarlyStopping))
+
+
+def _check_choice(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        where, hint = f"--{what.replace(' ', '-')}", nearest(value, allowed)
+        message = f"unknown {what} '{value}'"
+        raise InputError(message, where=where, allowed=", ".join(allowed), hint=hint)
+
+
+def check_early_stopping(options: SearchOptions, data: Data) -> None:
+    """Refuse to stop trials early where nothing tells how well they do."""
+    if options.early_stopping != "none" and not len(data.validation):
         raise InputError(
-            f"unknown sampler '{options.sampler}'", where="--sampler", allowed=allowed, hint=hint
+            "early stopping compares accuracies on validation samples, but there are none",
+            where="--early-stopping",
+            hint="set data.validation = 0.2 to hold some back",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from edgekd.data.seeds import derive_seed
 from edgekd.errors import ToolError
 from edgekd.searching.judging import QUALITY, STRAYED, Limits, excess, lead, points_of
-from edgekd.searching.outcome import Trial, keep_trial
+from edgekd.searching.outcome import Course, Trial, keep_trial
 from edgekd.searching.request import Search, first_value
 from edgekd.searching.space import Parameters, Scalar, position_of
 from edgekd.searching.storage import DATABASE, import_optuna, open_storage, storage_errors
@@ -20,6 +20,9 @@ from edgekd.values.ranges import OneOf, Range
 TRIAL, KEY, OWNER, ATTEMPTS = "edgekd trial", "edgekd key", "edgekd owner", "edgekd attempts"
 """The attributes of an Optuna trial: ours as JSON, its recipe's key, the machine and folder where
 it runs, and how often it was begun."""
+
+COURSE = "edgekd course"
+"""The attribute with what is known of a trial that trains: it belongs to trials that run too."""
 
 OFFSET = "edgekd offset"
 """The attribute of a study: what our numbers of its trials are above Optuna's."""
@@ -113,6 +116,20 @@ class Study:
         kept = [trial.user_attrs.get(TRIAL) for trial in self._all()]
         return [Trial.model_validate_json(text) for text in kept if text]
 
+    def note(self, number: int, course: Course) -> None:
+        """Keep what is known of the running trial with Optuna's `number`."""
+        with storage_errors(self.place):
+            live = self._optuna.trial.Trial(self._study, self._all()[number]._trial_id)
+            live.set_user_attr(COURSE, course.model_dump_json())
+
+    def courses(self) -> dict[str, Course]:
+        """What is known of every trial by its key, those of other workers and machines too."""
+        return {
+            str(trial.user_attrs[KEY]): Course.model_validate_json(trial.user_attrs[COURSE])
+            for trial in self._all()
+            if COURSE in trial.user_attrs
+        }
+
     def running(self) -> list[str]:
         """The keys of the trials that are running, those of other workers and machines too."""
         running = self._optuna.trial.TrialState.RUNNING
@@ -159,8 +176,7 @@ class Study:
             if values is not None:
                 self._study.tell(number, values)
             else:
-                state = states.PRUNED if trial.state == "refused" else states.FAIL
-                self._study.tell(number, state=state)
+                self._study.tell(number, state=getattr(states, _state(trial)))
 
     def _all(self) -> list[Any]:
         with storage_errors(self.place):
@@ -190,14 +206,18 @@ class Study:
         if distributions is None:
             return None
         values, states = self._values(trial), self._optuna.trial.TrialState
-        state = states.PRUNED if trial.state == "refused" else states.FAIL
-        constraints = self._constraints(trial)
+        constraints, course = self._constraints(trial), trial.course.model_dump_json()
         return self._optuna.trial.create_trial(
-            state=state if values is None else states.COMPLETE,
+            state=getattr(states, _state(trial)) if values is None else states.COMPLETE,
             values=values,
             params=trial.parameters,
             distributions=distributions,
-            user_attrs={KEY: trial.key, TRIAL: trial.model_dump_json(), CONSTRAINTS: constraints},
+            user_attrs={
+                KEY: trial.key,
+                TRIAL: trial.model_dump_json(),
+                CONSTRAINTS: constraints,
+                COURSE: course,
+            },
             system_attrs={"constraints": constraints},
         )
 
@@ -235,6 +255,11 @@ CONSTRAINTS = "edgekd constraints"
 def _constraints_of(trial: Any) -> Sequence[float]:
     constraints: Sequence[float] = trial.user_attrs.get(CONSTRAINTS, ())
     return constraints
+
+
+def _state(trial: Trial) -> str:
+    """Optuna's state of a trial without values."""
+    return "PRUNED" if trial.state in ("refused", "stopped") else "FAIL"
 
 
 def objectives(limits: Limits) -> list[tuple[str, str]]:

@@ -22,7 +22,9 @@ def result_lines(result: SearchResult) -> list[str]:
         for trial in result.trials
         if trial.state == "failed"
     )
-    return [*lines, *([""] if failures else []), *failures, *result.notes]
+    stopped = [str(trial.number) for trial in result.trials if trial.state == "stopped"]
+    early = [f"stopped early: trials {', '.join(stopped)}"] if stopped else []
+    return [*lines, *([""] if failures or early else []), *early, *failures, *result.notes]
 
 
 def _target_lines(target: TargetResult) -> list[str]:

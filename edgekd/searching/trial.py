@@ -22,6 +22,7 @@ from edgekd.searching.outcome import Trial, failed, file_outcomes, folder_of, ke
 from edgekd.searching.refusal import Refusal, refusal_of
 from edgekd.searching.request import Search
 from edgekd.searching.space import Parameters
+from edgekd.searching.stopping import TrialStopped, Watch
 from edgekd.stages import Progress
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact
@@ -32,14 +33,22 @@ STAGES = "stages"
 
 
 def run_trial(
-    search: Search, number: int, parameters: Parameters, key: str, progress: Progress
+    search: Search,
+    number: int,
+    parameters: Parameters,
+    key: str,
+    watch: Watch,
+    progress: Progress,
 ) -> Trial:
     """Run a trial to its end, whatever that is, and keep the outcome in its folder."""
     started = time.perf_counter()
     folder = search.out / folder_of(number)
+    trial = Trial(number=number, state="finished", key=key, parameters=parameters, seconds=0.0)
     try:
         share_stages(folder, search.out)
-        trial = _run(search, number, parameters, key, progress)
+        trial = trial.model_copy(update=_run(search, number, parameters, watch, progress))
+    except TrialStopped as stopped:
+        trial = trial.model_copy(update={"state": "stopped", "message": str(stopped)})
     except EdgekdError as error:
         trial = failed(number, key, parameters, error)
         append_errors(folder, [error])
@@ -47,7 +56,8 @@ def run_trial(
         wrapped = unexpected_error(error, f"trial {number}", "the trial")
         trial = failed(number, key, parameters, wrapped)
         append_errors(folder, [wrapped])
-    trial = trial.model_copy(update={"seconds": round(time.perf_counter() - started, 2)})
+    seconds = round(time.perf_counter() - started, 2)
+    trial = trial.model_copy(update={"seconds": seconds, "course": watch.course})
     keep_trial(trial, search.out)
     return trial
 
@@ -61,19 +71,18 @@ def share_stages(folder: Path, out: Path) -> None:
 
 
 def _run(
-    search: Search, number: int, parameters: Parameters, key: str, progress: Progress
-) -> Trial:
+    search: Search, number: int, parameters: Parameters, watch: Watch, progress: Progress
+) -> dict[str, object]:
+    """Run a trial's recipe; the fields of its outcome."""
     recipe = search.space.recipe_of(parameters)
     request = request_for(search, recipe, folder_of(number))
     write_beside(request.out / "recipe.toml", resolved_recipe(request))
     plan = make_plan(request)
-    trial = Trial(number=number, state="finished", key=key, parameters=parameters, seconds=0.0)
     refusal = refusal_of(plan, search.limits)
     if refusal is not None:
-        return trial.model_copy(update=_refused(refusal))
-    report = run_plan(plan, progress)
-    files = file_outcomes(report, _validation(plan, report))
-    return trial.model_copy(update={"files": files})
+        return _refused(refusal)
+    report = run_plan(watch.begin(plan), progress)
+    return {"files": file_outcomes(report, _validation(plan, report))}
 
 
 def _refused(refusal: Refusal) -> dict[str, object]:

@@ -17,6 +17,21 @@ OnStep = Callable[[int, int], None]
 it accumulates survives a kill only in buffers or parameters of the module or its companions."""
 
 
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A finished epoch, number `done` of `epochs`, of the training whose checkpoint is in `work`.
+    `validation` is the accuracy on the validation samples, None if there are none."""
+
+    work: Path
+    done: int
+    epochs: int
+    validation: float | None
+
+
+OnEpoch = Callable[[Epoch], None]
+"""Called once an epoch's checkpoint is on disk; an exception ends the training there."""
+
+
 @dataclass(frozen=True)
 class Context:
     """Everything besides the network that training, and a stage as a whole, may use. `teaching`
@@ -24,7 +39,7 @@ class Context:
     checkpoints, from which an interrupted run resumes. `cache` is shared by runs and holds
     teachers' logits by content; without it they are stored under `work`. The recipe's paths are
     relative to `folder`. `calibration` (N, ...) are the samples for calibrating ranges. `on_step`
-    is called in every phase. `where` names the stage in errors.
+    and `on_epoch` are called in every phase. `where` names the stage in errors.
     """
 
     target: Target
@@ -38,6 +53,7 @@ class Context:
     calibration: Tree | None = None
     progress: Progress = silent
     on_step: OnStep | None = None
+    on_epoch: OnEpoch | None = None
     where: str = "distill"
 
     @property

@@ -9,7 +9,7 @@ an unbroken one.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from edgekd.training.checkpoint import (
     under,
     write_tensors,
 )
-from edgekd.training.context import Context
+from edgekd.training.context import Context, Epoch
 from edgekd.training.optimizer import make_fabric, make_optimizer, rate_share
 from edgekd.values.tree import Tree, leaves, moved
 
@@ -103,7 +103,8 @@ def fit(
     unchanged. `companions` are trained too (a loss's own regressor) and discarded. `context.work`
     holds the epoch checkpoint, which is ignored if it belongs to another module, data, seed,
     teaching or `identity`: anything else that the loss depends on, such as a frozen network,
-    belongs in `identity`.
+    belongs in `identity`. `context.on_epoch` is called for the checkpoint's epochs too, so that a
+    resumed training is judged as an unbroken one.
     Raises `InputError` naming epoch and step if the loss is no longer a number.
     """
     extra = companions if companions is not None else nn.ModuleList()
@@ -115,12 +116,14 @@ def fit(
         stack.enter_context(_own_randomness(fabric.device))
         run = _Run(fabric, _Step(module, extra, step_loss), context, turns)
         run.restore(path, fingerprint)
+        run.announce(run.state.history)
         while not run.finished:
             run.epoch()
             run.validate()
             if fabric.is_global_zero:
                 run.save(path, fingerprint)
             fabric.barrier()
+            run.announce(run.state.history[-1:])
         if teaching.keep == "best" and run.state.best_weights:
             module.load_state_dict(run.state.best_weights)
     module.to("cpu")
@@ -264,6 +267,14 @@ class _Run:
         entry = {"epoch": self.state.done, "loss": loss, "validation": accuracy}
         self.state.history.append(entry)
         self._report(self.state.done * self.steps)
+
+    def announce(self, history: Sequence[Mapping[str, float | None]]) -> None:
+        """Call `on_epoch` for finished epochs."""
+        if self.context.on_epoch is None:
+            return
+        for entry in history:
+            done, epochs = int(entry["epoch"] or 0), self.training.epochs
+            self.context.on_epoch(Epoch(self.context.work, done, epochs, entry["validation"]))
 
     def _report(self, step: int) -> None:
         self.context.progress("training", step, self.total)

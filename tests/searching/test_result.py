@@ -80,6 +80,17 @@ def test_the_table_marks_the_chosen_point_and_lists_failures(tmp_path):
     assert "trial 2 failed: no <memory> (buy some)" in lines
 
 
+def test_trials_that_were_stopped_early_are_counted_and_the_page_says_why(tmp_path):
+    reason = "stopped at epoch 2 of 8 (prune): validation accuracy 50.00 %"
+    stopped = trial_of(1, state="stopped", message=reason, parameters=GOOD)
+    result = result_of(tmp_path, [trials()[0], stopped])
+    lines = result_lines(result)
+    assert lines[0] == "2 trials: 1 finished, 1 stopped"
+    assert "stopped early: trials 1" in lines
+    assert reason in page_of(result)
+    assert [point.trial for point in result.targets[0].front] == [0]
+
+
 def test_without_a_feasible_point_the_nearest_and_the_reachable_values_are_told(tmp_path):
     result = result_of(tmp_path, [trial_of(0, file_of(size_kb=70), parameters=GOOD)])
     lines = result_lines(result)

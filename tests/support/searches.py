@@ -14,9 +14,11 @@ from small_target import SMALL_TARGET
 
 from edgekd.run.plan.planned import Request
 from edgekd.run.request import RecipeParts
-from edgekd.searching.outcome import FileOutcome, Trial, folder_of, keep_trial
+from edgekd.searching.outcome import Course, FileOutcome, Trial, folder_of, keep_trial
 from edgekd.searching.request import Search, SearchOptions, first_value
 from edgekd.searching.space import space_of
+from edgekd.searching.stopping import TrialStopped
+from edgekd.training.context import Epoch
 from edgekd.values.measurement import Measurement
 from edgekd.values.target import load_target
 
@@ -64,13 +66,30 @@ def trial_of(number: int, *files: FileOutcome, **keys: Any) -> Trial:
     return Trial(number=number, files=files, **keys)
 
 
-def made_up(outcome: Callable[[dict[str, Any]], FileOutcome | str]) -> Callable[..., Trial]:
-    """In place of `run_trial`: a file, or an error's message, from a trial's parameters."""
+def made_up(
+    outcome: Callable[[dict[str, Any]], FileOutcome | str],
+    curve: Callable[[dict[str, Any]], list[float]] = lambda parameters: [],
+) -> Callable[..., Trial]:
+    """In place of `run_trial`: a file, or an error's message, from a trial's parameters; `curve`
+    gives the validation accuracy after each epoch of the trial's training."""
 
-    def run(search: Search, number: int, parameters: Any, key: str, progress: Any) -> Trial:
+    def run(
+        search: Search, number: int, parameters: Any, key: str, watch: Any, progress: Any
+    ) -> Trial:
         found = outcome(parameters)
         keys = {"key": key, "parameters": parameters}
-        if isinstance(found, str):
+        accuracies = curve(parameters)
+        try:
+            if isinstance(found, FileOutcome):
+                watch.course = Course(sizes={"x86: bytes": found.bytes})
+            for epoch, accuracy in enumerate(accuracies, 1):
+                watch.on_epoch(Epoch(Path("prune"), epoch, len(accuracies), accuracy))
+        except TrialStopped as stopped:
+            found, keys = "", {**keys, "state": "stopped", "message": str(stopped)}
+        keys["course"] = watch.course
+        if found == "":
+            trial = trial_of(number, **keys)
+        elif isinstance(found, str):
             trial = trial_of(number, state="failed", message=found, exit_code=3, **keys)
         else:
             trial = trial_of(number, found, **keys)

@@ -120,6 +120,31 @@ def test_a_finished_training_is_not_repeated(tmp_path):
     assert same(first, again)
 
 
+def test_a_training_that_is_stopped_after_an_epoch_goes_on_from_it(tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def taught(on_epoch):
+        training = Teaching(epochs=3, batch_size=16, learning_rate=0.01)
+        on = context(training, data=data(), work=tmp_path / "broken", seed=5, on_epoch=on_epoch)
+        return fit_labels(network(), on)
+
+    def stop(epoch):
+        assert done_epochs(epoch.work) == epoch.done
+        if epoch.done == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        taught(stop)
+    seen = []
+    again = taught(seen.append)
+    whole = train(tmp_path / "whole")
+    assert same(again, whole)
+    # The epochs of the checkpoint are announced again, with the accuracies that they had.
+    assert [(epoch.done, epoch.epochs) for epoch in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert max(epoch.validation for epoch in seen) == evaluate(whole, data().validation)
+
+
 def test_a_checkpoint_of_another_start_or_recipe_is_not_taken_up(tmp_path):
     train(tmp_path)
     assert same(train(tmp_path, network(1)), train(tmp_path / "fresh", network(1)))

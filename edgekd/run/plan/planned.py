@@ -20,6 +20,7 @@ from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled
 from edgekd.stages import Context, Progress, Stage
 from edgekd.store import Store
+from edgekd.training.context import OnEpoch
 from edgekd.training.teachers import Teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
@@ -95,7 +96,7 @@ class PlannedTarget:
 class Plan:
     """A request that passed all checks. `start` is the first stage's input; `original` is the
     trained model that everything is compared with, and the teacher unless the recipe names
-    others."""
+    others. `on_epoch` is called after each epoch of each stage's training."""
 
     request: Request
     subject: "Subject"
@@ -108,6 +109,7 @@ class Plan:
     targets: tuple[PlannedTarget, ...]
     warnings: tuple[str, ...]
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)
+    on_epoch: OnEpoch | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -132,6 +134,7 @@ class Plan:
             calibration=self.calibration,
             folder=self.request.recipe.folder,
             progress=progress,
+            on_epoch=self.on_epoch,
         )
 
     def lines(self) -> list[str]:
