@@ -169,7 +169,7 @@ PLAIN = (
     plain("DLRM", {"dense": Input((13,)), "sparse": Input((4,), "ids", 20)}, classes=2),
     plain("PointNet", {"x": Input((3, 32))}),
     plain("CRNN", image(32, 1), task="tokens"),
-    plain("VoiceActivity", {"x": Input((1, 128)), "state": Input((2, 16))}, classes=2),
+    plain("VoiceActivity", {"x": Input((1, 128)), "state": Input((2, 32))}, classes=2),
 )
 
 CARRIED = (

@@ -96,9 +96,9 @@ class BiLSTMTagger(nn.Module):
 
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(50, 16)
-        self.lstm = nn.LSTM(16, 16, batch_first=True, bidirectional=True)
-        self.head = nn.Linear(32, classes)
+        self.embedding = nn.Embedding(50, 32)
+        self.lstm = nn.LSTM(32, 32, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs, _ = self.lstm(self.embedding(x))
@@ -142,9 +142,9 @@ class TCN(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.blocks = nn.Sequential(
-            TemporalBlock(8, 16, 1), TemporalBlock(16, 16, 2), TemporalBlock(16, 16, 4)
+            TemporalBlock(8, 32, 1), TemporalBlock(32, 32, 2), TemporalBlock(32, 32, 4)
         )
-        self.head = nn.Linear(16, classes)
+        self.head = nn.Linear(32, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(x)[:, :, -1])
@@ -231,11 +231,11 @@ class VoiceActivity(nn.Module):
     def __init__(self, classes: int = 2) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv1d(1, 16, 16, stride=8, padding=4), nn.ReLU(),
-            nn.Conv1d(16, 16, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv1d(1, 32, 16, stride=8, padding=4), nn.ReLU(),
+            nn.Conv1d(32, 32, 3, stride=2, padding=1), nn.ReLU(),
         )  # fmt: skip
-        self.cell = nn.LSTMCell(16, 16)
-        self.head = nn.Linear(16, classes)
+        self.cell = nn.LSTMCell(32, 32)
+        self.head = nn.Linear(32, classes)
 
     def forward(self, x: Tensor, state: Tensor) -> dict[str, Tensor]:
         features = self.encoder(x).mean(2)

@@ -264,7 +264,7 @@ FAULTS = {
     "so sensitivity can't be measured": {
         "amount": 0.5, "criterion": "soft-movement", "allocation": "sensitivity"},
     "amount of 0.99 leaves no channel in 'stem.0'": {"amount": 0.99},
-    "removes nothing: channels are removed in multiples of 4": {"amount": 0.01},
+    "amount = 0.04 is the least that removes something": {"amount": 0.01},
     "no layer 'stem.O'": {"amount": 0.5, "ignore": ("stem.O",)},
     "did you mean 'taylor'?": {"amount": 0.5, "criterion": "tailor"},
     "unknown key 'speed'": {"amount": 0.5, "criterion": {"name": "movement", "speed": 1}},
@@ -283,6 +283,18 @@ FAULTS = {
 def test_what_cannot_work_is_said_before_anything_is_trained(message: str, data: Data) -> None:
     found = faults(stage(**FAULTS[message]), resnet8(channels=1).eval(), data)
     assert any(message in fault for fault in found), found
+
+
+def test_an_amount_too_small_for_the_targets_multiple_is_refused(data: Data) -> None:
+    module = resnet8(channels=1).eval()
+    context = context_of(data, module, Path("unused"), multiple=64)
+    candidate = Candidate(module, data.example)
+    (fault,) = stage(amount=0.3).check(candidate, context, "stages.1")
+    assert fault.message == (
+        "an amount of 0.3 removes nothing: each layer has at most 64, and channels are removed in "
+        "multiples of 64, as the target requires"
+    )
+    assert fault.hint == "a target file with a smaller channel_multiple removes fewer at a time"
 
 
 def test_a_quantized_or_exported_model_is_refused(data: Data) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.cost import totals
 from edgekd.stages._replacing import GIVE_FACTORY
+from edgekd.stages.prune.allocation import Pool
 from edgekd.stages.prune.blocks import (
     Block,
     block_pools,
@@ -148,15 +149,26 @@ def _amount_faults(
             for pool in empty
         ]
     if share_out(pools, spec, amount, {}) == dict(first):
-        return [
-            InputError(
-                f"an amount of {amount} removes nothing: channels are removed in multiples of "
-                f"{spec.multiple}, as the target requires",
-                where=f"{where}.amount",
-                hint="raise the amount",
-            )
-        ]
+        text, hint = _nothing_removed(pools, spec, first)
+        message = f"an amount of {amount} removes nothing: {text}"
+        return [InputError(message, where=f"{where}.amount", hint=hint)]
     return []
+
+
+def _nothing_removed(
+    pools: Sequence[Pool], spec: PruneSpec, first: Mapping[str, int]
+) -> tuple[str, str]:
+    """Why an amount removes nothing, and what would remove something: the least amount in
+    hundredths, or a finer target."""
+    step = min(pool.step for pool in pools)
+    text = f"each layer has at most {max(first.values())}"
+    if step > 1:
+        text += f", and {spec.kind} are removed in multiples of {step}, as the target requires"
+    hundredths = (number / 100 for number in range(1, 100))
+    enough = next((each for each in hundredths if share_out(pools, spec, each, {}) != first), None)
+    if enough is not None:
+        return text, f"amount = {enough} is the least that removes something"
+    return text, "a target file with a smaller channel_multiple removes fewer at a time"
 
 
 def block_faults(
