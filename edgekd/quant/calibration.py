@@ -60,13 +60,12 @@ def calibrate(
             quantizer = TargetQuantizer(scheme, (*floats, *start.apart))
             calibrated = _run(nncf, prepared, samples, quantizer, smooth_quant, ranges)
     fold_weights(calibrated)
-    if bias_correction:
-        correct_biases(graph, calibrated, samples)
+    shifts = correct_biases(graph, calibrated, samples) if bias_correction else {}
     finished = finish(calibrated)
     if not smooth_quant:  # which moves ranges from the activations into the weights
         check_layers(graph, finished, samples, scheme, where)
     clips = ranges != "minmax"
-    noises = own_noises(graph, finished, samples, scheme, clips=clips)
+    noises = own_noises(graph, finished, samples, scheme, clips=clips, shifts=shifts)
     coarse = check_noises(noises, scheme, where)
     finished.meta[NOTES] = (*start.notes, *coarse)
     return finished

@@ -8,7 +8,7 @@ hence needs no model of its inputs, unlike 6.02 b + 1.76 dB (Bennett 1948), whic
 full-scale sine alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from edgekd.errors import ToolError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
+from edgekd.quant.bias_correction import shifted
 from edgekd.quant.common_grids import grid_groups
 from edgekd.quant.fixed_grids import fixed_grid, has_fixed_grids
 from edgekd.quant.layer_noise import (
@@ -53,17 +54,19 @@ def own_noises(
     scheme: Scheme,
     *,
     clips: bool = False,
+    shifts: Mapping[str, Tensor] = {},
 ) -> list[LayerNoise]:
     """The noise of each value that a quantized graph puts on a grid, and of its output.
 
     `reference` is the float graph or the fake-quantized one, whose nodes have the same names;
     `samples` are (N, ...), of which the first 16 count. Where the grids clip on purpose, which
-    `clips` says, they count as ideal.
+    `clips` says, they count as ideal. `shifts` (C,) by node name are what bias correction added to
+    make up for the layers before: they are no noise.
     """
     x = rows(samples, slice(0, _SAMPLES))
     values = _values(reference, quantized, x)
     possible = _Ideal(reference, quantized, values, scheme, clips)
-    found = _Forced(quantized, values)
+    found = _Forced(quantized, values, shifts)
     with torch.no_grad():
         possible.run(mapped(torch.clone, x))
         found.run(mapped(torch.clone, x))
@@ -137,11 +140,15 @@ def _values(reference: fx.GraphModule, quantized: fx.GraphModule, x: Tree) -> di
 
 
 class _Forced(fx.Interpreter):
-    """Runs the quantized graph, each grid filled with the reference's value."""
+    """Runs the quantized graph, each grid filled with the reference's value, without the shifts of
+    its biases."""
 
-    def __init__(self, graph: fx.GraphModule, values: dict[str, Tensor]) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, values: dict[str, Tensor], shifts: Mapping[str, Tensor]
+    ) -> None:
         super().__init__(graph)
         self.values, self.ends, self.written = values, _ends(graph), _written(graph)
+        self.shifts = shifts
         self.noises: dict[str, float] = {}
         self.layers: dict[str, str] = {}
 
@@ -149,6 +156,8 @@ class _Forced(fx.Interpreter):
         source: Any = n.args[0] if n.target in QUANTIZE else None
         if source is None or source.name not in self.values:
             result = super().run_node(n)
+            if n.name in self.shifts:
+                result = shifted(n, result, -self.shifts[n.name])
             if n.name in self.ends and n.name in self.values:
                 self._note(n, result)
             return result

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from edgekd.errors import ToolError
 from edgekd.models.resnet import resnet8
+from edgekd.network.fx_names import layer_of
 from edgekd.quant import calibration
 from edgekd.quant.calibration import calibrate
 from edgekd.quant.constants import constant_of
@@ -15,6 +16,7 @@ from edgekd.quant.layer_noise import LayerNoise
 from edgekd.quant.own_noise import FLOOR_DB, check_noises, own_noises
 from edgekd.quant.preparing import NOTES, prepare_graph
 from edgekd.quant.qat import finish_qat, prepare_qat
+from edgekd.quant.rewrite import dequantized
 from edgekd.values.target import Scheme
 
 SEVEN = Scheme(activations="uint8-affine", weight_bits=7)
@@ -68,17 +70,20 @@ def test_no_layer_of_a_right_graph_lies_far_under_what_its_bits_give(parts: Part
     assert check_noises(noises, SEVEN) == ()
 
 
-def _constants(graph: fx.GraphModule, layer: str) -> tuple[Tensor, Tensor]:
-    """The integer weight and bias of a layer, its node found by its recorded module."""
-    from edgekd.network.fx_names import layer_of
-
-    node = next(
+def _node(graph: fx.GraphModule, layer: str) -> fx.Node:
+    """A layer's node, found by its recorded module."""
+    return next(
         node
         for node in graph.graph.nodes
         if node.op == "call_function"
         and layer_of(node) == layer
         and str(node.target).startswith(("aten.conv2d", "aten.linear"))
     )
+
+
+def _constants(graph: fx.GraphModule, layer: str) -> tuple[Tensor, Tensor]:
+    """The integer weight and bias of a layer."""
+    node = _node(graph, layer)
     return constant_of(graph, node.args[1].args[0]), constant_of(graph, node.args[2].args[0])
 
 
@@ -111,6 +116,19 @@ def test_a_planted_fault_is_found_with_its_layer_alone(parts: Parts, layer: str,
     assert [each.layer for each in noises if each.found < FLOOR_DB] == [layer]
     assert caught.value.message.startswith(f"the quantized graph is wrong in {layer} ")
     assert "not of the training" in caught.value.hint
+
+
+def test_what_bias_correction_added_for_the_layers_before_is_no_fault(parts: Parts) -> None:
+    _, x, floating, right = parts
+    quantized = copy.deepcopy(right)
+    node = _node(quantized, "body.stages.0.0.conv1")
+    before = dequantized(quantized, node.args[2])
+    with torch.no_grad():
+        _other_bias(*_constants(quantized, "body.stages.0.0.conv1"))
+    shifts = {node.name: dequantized(quantized, node.args[2]) - before}
+    assert check_noises(own_noises(floating, quantized, x, SEVEN, shifts=shifts), SEVEN) == ()
+    with pytest.raises(ToolError, match=r"wrong in body\.stages\.0\.0\.conv1 "):
+        check_noises(own_noises(floating, quantized, x, SEVEN), SEVEN)
 
 
 def test_a_constant_that_was_overwritten_is_found(parts: Parts) -> None:
