@@ -1,4 +1,4 @@
-"""The constants of an exported graph: reading, adding, folding and merging them. A constant is a
+"""The constants of an exported graph: reading, adding and merging them. A constant is a
 parameter or buffer that a `get_attr` node reads. Names are unique, so one layer's weight can't
 overwrite another's.
 """
@@ -8,11 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-
-_MOST_GROWTH = 2**20
-"""The most elements that folding may add: an expanded constant is better left to the runtime."""
-
-_NOT_COMPUTED = ("aten::rand", "aten::randn", "aten::bernoulli", "aten::dropout", "aten::empty")
 
 
 def constant_of(graph: fx.GraphModule, node: fx.Node) -> Tensor:
@@ -71,67 +66,6 @@ def _without_data(user: fx.Node, value: Tensor) -> Tensor:
         example = example[0]
     fake: Tensor = example.fake_mode.from_tensor(value, static_shapes=True)  # type: ignore[union-attr]
     return fake
-
-
-def compute_constants(graph: fx.GraphModule) -> None:
-    """Fold every operator that reads only constants into its result. A weight that `forward`
-    computes (masked, normalized, transposed, or built by `torch.arange` and the like) becomes a
-    plain weight.
-    """
-    for node in list(graph.graph.nodes):
-        if _computable(node):
-            _compute(graph, node)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _computable(node: fx.Node) -> bool:
-    target = node.target
-    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
-        return False
-    if target._schema.is_mutable or target._schema.name.startswith(_NOT_COMPUTED):
-        return False
-    if target.namespace not in ("aten", "prims"):
-        return False
-    return all(is_constant(each) for each in node.all_input_nodes) and _static(node)
-
-
-def _static(node: fx.Node) -> bool:
-    """Whether a node's result is one tensor of known size."""
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and all(isinstance(size, int) for size in value.shape)
-
-
-def _compute(graph: fx.GraphModule, node: fx.Node) -> None:
-    inputs = [constant_of(graph, each) for each in node.all_input_nodes]
-    size = node.meta["val"].numel()
-    if size > _MOST_GROWTH + sum(each.numel() for each in inputs):
-        return
-
-    def value_of(argument: Any) -> Any:
-        return constant_of(graph, argument) if is_constant(argument) else argument
-
-    arguments, keywords = fx.map_arg((node.args, node.kwargs), value_of)
-    with torch.no_grad():
-        value = node.target(*arguments, **keywords).clone()  # type: ignore[operator]
-    node.replace_all_uses_with(_computed(graph, node, value.contiguous()))
-    graph.graph.erase_node(node)
-
-
-def _computed(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
-    """The constant that replaces `node`: a parameter if it was computed from one."""
-    trained = any(
-        isinstance(constant_of(graph, each), nn.Parameter) for each in node.all_input_nodes
-    )
-    stem = next((str(each.target) for each in node.all_input_nodes), node.name)
-    with graph.graph.inserting_before(node):
-        constant = add_constant(
-            graph,
-            free_name(graph, f"{stem}_{node.name}"),
-            nn.Parameter(value) if trained and value.is_floating_point() else value,
-        )
-    constant.meta["val"] = node.meta["val"]
-    return constant
 
 
 def own_constants(graph: fx.GraphModule) -> None:

@@ -16,7 +16,8 @@ from edgekd.errors import InputError, summary_of
 from edgekd.network.calling import open_sizes
 from edgekd.network.plain_weights import with_plain_weights
 from edgekd.network.recurrent import packed_layer
-from edgekd.quant.constants import compute_constants, constant_of, is_constant, replace_constant
+from edgekd.quant.constant_folding import compute_constants
+from edgekd.quant.constants import constant_of, is_constant, replace_constant
 from edgekd.quant.functional import functional
 from edgekd.quant.gathers import gathers_to_selects
 from edgekd.quant.merging import merge_branches
