@@ -109,11 +109,14 @@ def _plan(row: Row, step: str, out: Path, ignored: list[str]) -> Plan:
         "classes": "classification", "map": "segmentation", "tokens": "tokens",
         "same": {"name": "regression", "output": 0},
     }[row.task]  # fmt: skip
+    source = {**parts_of(row), "task": task}
+    if row.task == "classes":
+        source["classes"] = row.classes  # more than there are samples
     plan = edgekd.plan(
         model_of(row, out),
         target="x86",
         backends=backends,
-        data={"source": {**parts_of(row), "task": task}, "validation": 0.3},
+        data={"source": source, "validation": 0.3},
         stages=stages,
         out=out,
         settings={"calibration.samples": 8},
