@@ -86,7 +86,7 @@ def _inputs(node: fx.Node) -> list[fx.Node]:
         return node.all_input_nodes
     read: dict[fx.Node, None] = {}
     others = (node.args[:number], node.args[number + 1 :], node.kwargs)
-    fx.map_arg(others, read.setdefault)  # type: ignore[arg-type]
+    fx.map_arg(others, read.setdefault)
     return list(read)
 
 
