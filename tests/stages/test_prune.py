@@ -337,6 +337,24 @@ def test_a_layer_that_cannot_be_cut_is_refused_by_name(data: Data) -> None:
     assert "ignore = ['conv']" in fault
 
 
+def test_layers_that_cannot_be_cut_are_refused_together_with_the_line_to_copy(data: Data) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(1, 8, 1) for _ in range(5))
+            self.classifier = nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = [conv(x).reshape(-1, 8, 64).mean(2) for conv in self.convs]
+            out: Tensor = self.classifier(parts[0] * parts[1]) + parts[2].amax(1, keepdim=True)
+            return out + parts[3].amax(1, keepdim=True) + parts[4].amax(1, keepdim=True)
+
+    (fault,) = faults(stage(amount=0.5), Fixed().eval(), data)
+    assert "the channels of 4 layers can't be removed: 'convs.0': " in fault
+    names = ", ".join(f"'convs.{number}'" for number in (0, 2, 3, 4))
+    assert f"ignore = [{names}]" in fault
+
+
 def test_a_result_that_violates_the_pattern_is_an_internal_error() -> None:
     with pytest.raises(InputError, match="unknown criterion"):
         stage(amount=0.5, criterion="random")._criterion("here")

@@ -34,6 +34,9 @@ from edgekd.stages.prune.structured import (
 from edgekd.stages.prune.weights import kernels
 from edgekd.values.tree import Tree
 
+_SHOWN = 4
+"""The most layers that one fault lists with their reasons."""
+
 
 def moving_faults(
     module: nn.Module, name: str, epochs: int, allocation: str, where: str
@@ -100,17 +103,18 @@ def channel_faults(
 
 
 def _stuck_faults(groups: Sequence[Group], where: str) -> list[EdgekdError]:
-    """Faults for groups that can't be cut, each with its reason and how to ignore it."""
+    """A fault for the groups that can't be cut, each with its reason, and how to ignore them."""
     stuck = [group for group in groups if group.reason]
-    names = ", ".join(repr(name) for name in dict.fromkeys(group.root for group in stuck))
-    return [
-        InputError(
-            f"the channels of '{group.name}' can't be removed: {group.reason}",
-            where=where,
-            hint=f"ignore = [{names}]",
-        )
-        for group in stuck
-    ]
+    if not stuck:
+        return []
+    roots = ", ".join(repr(name) for name in dict.fromkeys(group.root for group in stuck))
+    if len(stuck) == 1:
+        message = f"the channels of '{stuck[0].name}' can't be removed: {stuck[0].reason}"
+    else:
+        listed = "; ".join(f"'{group.name}': {group.reason}" for group in stuck[:_SHOWN])
+        more = f"; and {len(stuck) - _SHOWN} more" if len(stuck) > _SHOWN else ""
+        message = f"the channels of {len(stuck)} layers can't be removed: {listed}{more}"
+    return [InputError(message, where=where, hint=f"ignore = [{roots}]")]
 
 
 def _unseen_faults(
