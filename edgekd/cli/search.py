@@ -50,6 +50,10 @@ def search(
             help="halving or median: end the training of trials that are clearly worse than others."
         ),
     ] = "none",
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Try first what the search in this folder found."),
+    ] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(help="Use only this backend of the targets; repeatable."),
@@ -107,6 +111,7 @@ def search(
             sampler=cast(Sampler, sampler),
             workers=workers,
             early_stopping=cast(EarlyStopping, early_stopping),
+            warm_start=warm_start,
         ),
     )
     for line in made.lines():

@@ -20,6 +20,7 @@ from edgekd.run.plan.start import start_candidate, teacher_for, teacher_networks
 from edgekd.run.plan.targets import budgets_of
 from edgekd.run.request import Asked, Model, make_request, recipe_parts
 from edgekd.searching.space import (
+    Parameters,
     SearchSpace,
     check_space,
     describe,
@@ -28,6 +29,7 @@ from edgekd.searching.space import (
 )
 from edgekd.searching.spaces import Facts, space_for
 from edgekd.searching.storage import check_storage, import_optuna
+from edgekd.searching.warm import warm_starts
 from edgekd.searching.widening import widened
 from edgekd.store import check_writable, code_key, key_of
 from edgekd.values.backend_lookup import backend_info
@@ -55,7 +57,8 @@ class SearchOptions:
     proposes trials: "tpe" learns from those before (Optuna's TPESampler), "random" is what it is to
     be compared with. `workers` processes run trials side by side, each with its share of the cores.
     `early_stopping` ends trials that are clearly worse than others whose networks are no larger:
-    "halving" (ASHA, Li et al. 2020) or "median" (Google Vizier, Golovin et al. 2017).
+    "halving" (ASHA, Li et al. 2020) or "median" (Google Vizier, Golovin et al. 2017). `warm_start`
+    is the folder of another search, whose front is tried first.
     """
 
     trials: int | None = None
@@ -65,6 +68,7 @@ class SearchOptions:
     sampler: Sampler = "tpe"
     workers: int = 1
     early_stopping: EarlyStopping = "none"
+    warm_start: str | Path | None = None
 
     @property
     def most_trials(self) -> int | None:
@@ -76,13 +80,14 @@ class SearchOptions:
 class Search:
     """A search that passed all checks. `request` is a trial's request, whose recipe has the first
     value of each range; `limits` are each target's budgets. `base` identifies everything that a
-    trial's numbers depend on besides its recipe."""
+    trial's numbers depend on besides its recipe. `starts` are values that are tried first."""
 
     space: SearchSpace
     request: Request
     limits: dict[str, dict[str, float]]
     options: SearchOptions
     base: str
+    starts: tuple[Parameters, ...] = ()
 
     @property
     def accept(self) -> tuple[Kind, ...]:
@@ -113,6 +118,7 @@ class Search:
             f"search: {' or '.join(ends)} for {names}, seed {self.request.recipe.seed}{stopping}",
             f"space: {len(self.space.dimensions)} ranges{size}{family}",
             *(f"space: {describe(dimension)}" for dimension in self.space.dimensions),
+            *([f"warm start: {len(self.starts)} of {options.warm_start}"] if self.starts else []),
         ]
 
 
@@ -138,7 +144,8 @@ def make_search(model: Model | None, asked: Asked, options: SearchOptions) -> Se
         check_space(space)
         request = _request(space, asked)
     limits = {target.name: budgets_of(request, target) for target in request.targets}
-    return Search(space, request, limits, options, base)
+    starts = () if options.warm_start is None else warm_starts(options.warm_start, space)
+    return Search(space, request, limits, options, base, starts)
 
 
 def _check_length(options: SearchOptions) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 from edgekd.data.seeds import derive_seed
 from edgekd.errors import ToolError
+from edgekd.searching.distributions import contains, distribution, suggest
 from edgekd.searching.judging import QUALITY, STRAYED, Limits, excess, lead, points_of
 from edgekd.searching.outcome import Course, Trial, keep_trial
 from edgekd.searching.request import Search, first_value
-from edgekd.searching.space import Parameters, Scalar, position_of
+from edgekd.searching.space import Parameters, position_of
 from edgekd.searching.storage import DATABASE, import_optuna, open_storage, storage_errors
 from edgekd.store import key_of
 from edgekd.values.measurement import Kind
-from edgekd.values.ranges import OneOf, Range
+from edgekd.values.ranges import Range
 
 TRIAL, KEY, OWNER, ATTEMPTS = "edgekd trial", "edgekd key", "edgekd owner", "edgekd attempts"
 """The attributes of an Optuna trial: ours as JSON, its recipe's key, the machine and folder where
@@ -26,6 +27,9 @@ COURSE = "edgekd course"
 
 OFFSET = "edgekd offset"
 """The attribute of a study: what our numbers of its trials are above Optuna's."""
+
+STARTS = "edgekd starts"
+"""The attribute of a study with the values that were given to be tried first."""
 
 MOST_ATTEMPTS = 3
 """A trial during which the process ended as often as this is not begun again."""
@@ -66,19 +70,30 @@ class Study:
             )
 
     def start_from(self, trials: Sequence[Trial]) -> None:
-        """Enter finished trials that the study lacks, let the recipe as it was be the first, and
-        try again what this folder's last call left unfinished."""
+        """Enter trials that the study lacks, let the recipe as it was and what another search found
+        be the first, and try again what this folder's last call left unfinished. Trials that a plan
+        refused are left to be planned again: these budgets may be others."""
         known = {trial.user_attrs.get(KEY) for trial in self._all()}
         with storage_errors(self.place):
             if OFFSET not in self._study.user_attrs:
-                lacking = [one for one in trials if one.key not in known]
+                lacking = [one for one in trials if one.key not in known and one.state != "refused"]
                 entries = [entry for one in lacking if (entry := self._entry(one)) is not None]
                 self._study.add_trials(entries)
                 last = max((one.number for one in trials), default=-1)
                 self._study.set_user_attr(OFFSET, max(0, last + 1 - len(entries)))
                 if not self._all() and self.search.space.first:
                     self._study.enqueue_trial(dict(self.search.space.first))
+            self._enqueue_starts()
             self.retry_unfinished()
+
+    def _enqueue_starts(self) -> None:
+        """Propose the values that were given to be tried first, unless that was done."""
+        entered = list(self._study.user_attrs.get(STARTS, []))
+        new = [start for start in self.search.starts if start not in entered]
+        for start in new:
+            self._study.enqueue_trial(dict(start))
+        if new:
+            self._study.set_user_attr(STARTS, [*entered, *new])
 
     def retry_unfinished(self, worker: int | None = None) -> None:
         """Propose again what a process of this folder, or one of its workers, left unfinished."""
@@ -149,7 +164,7 @@ class Study:
             trial = self._study.ask()
 
             def choose(place: str, among: Range) -> Any:
-                parameters[place] = _suggest(trial, place, among)
+                parameters[place] = suggest(trial, place, among)
                 return position_of(parameters[place], among)
 
             trial.set_user_attr(OWNER, self.owner)
@@ -227,8 +242,8 @@ class Study:
         found = {}
 
         def choose(place: str, among: Range) -> Any:
-            value, found[place] = trial.parameters[place], _distribution(self._optuna, among)
-            if not _contains(found[place], value):
+            value, found[place] = trial.parameters[place], distribution(among)
+            if not contains(among, value):
                 raise KeyError(place)
             return position_of(value, among)
 
@@ -308,37 +323,3 @@ def study_name(search: Search) -> str:
     ranges = [(one.place, str(one.range)) for one in search.space.dimensions]
     first = search.key_of_table(search.space.table(first_value))
     return f"edgekd-{key_of(first, ranges, search.limits, search.request.accept)}"
-
-
-def _suggest(trial: Any, place: str, among: Range) -> Scalar:
-    if isinstance(among, OneOf):
-        label: Scalar = trial.suggest_categorical(place, list(among.labels))
-        return label
-    if among.whole:
-        step = int(among.step or 1)
-        whole: int = trial.suggest_int(
-            place, int(among.low), int(among.high), step=step, log=among.log
-        )
-        return whole
-    number: float = trial.suggest_float(
-        place, among.low, among.high, step=among.step, log=among.log
-    )
-    return number
-
-
-def _distribution(optuna: Any, among: Range) -> Any:
-    made = optuna.distributions
-    if isinstance(among, OneOf):
-        return made.CategoricalDistribution(list(among.labels))
-    if among.whole:
-        return made.IntDistribution(
-            int(among.low), int(among.high), among.log, int(among.step or 1)
-        )
-    return made.FloatDistribution(among.low, among.high, among.log, among.step)
-
-
-def _contains(distribution: Any, value: Scalar) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):
-        return False

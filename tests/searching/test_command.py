@@ -41,6 +41,7 @@ def refused(*words: str) -> InputError:
         ((*COMMAND, "--hours", "-1"), "-1 is not above 0"),
         ((*COMMAND, "--sampler", "tpee"), "unknown sampler 'tpee'"),
         ((*COMMAND, "--early-stopping", "halvin"), "unknown early stopping 'halvin'"),
+        ((*COMMAND, "--warm-start", "none"), "no such file"),
         ((*COMMAND, "--space", "convolution"), "unknown space 'convolution'"),
         ((*COMMAND, "--budget", "size=3"), "'size' without its unit"),
         ((*COMMAND, "--set", "stage.prune.amount={from=0.7, to=0.2}"), "ends of the range"),

@@ -63,3 +63,14 @@ def test_trials_of_another_recipe_or_outside_the_ranges_are_not_entered(tmp_path
     )
     assert [trial.number for trial in study.trials()] == [0]
     assert study.ask().number == 4  # the folders of the others are not written over
+
+
+def test_a_trial_that_a_plan_refused_for_other_budgets_is_planned_again(tmp_path):
+    search = made_search(tmp_path, trials=3)
+    values = {"stages.1.amount": 0.5, "stages.2.method": "qat"}
+    key = search.key_of_table(search.space.table(lambda p, among: position_of(values[p], among)))
+    refused = trial_of(7, state="refused", parameters=values, key=key)
+    study = Study(search)
+    study.start_from([refused])
+    assert study.trials() == []
+    assert study.ask().number == 8
