@@ -39,7 +39,7 @@ def search(
             have moved.
         progress: whether to draw progress bars in a terminal or a notebook.
         limits: how long to search and how: `edgekd.SearchOptions(trials=20)`, or `hours=2`,
-            `storage`, `space`, `sampler`.
+            `storage`, `space`, `sampler`, `early_stopping="halving"`, `warm_start`.
         **options: as in `compress`. `quick` measures the chosen points briefly too.
 
     Returns:

@@ -19,23 +19,19 @@ State = Literal["finished", "refused", "stopped", "failed"]
 ended early, since others were better by then; failed: an error ended it."""
 
 
-class FileOutcome(Value):
-    """One file of a trial. `accuracy` is that on the test set, `validation` that on the validation
-    samples, by which the search chooses. `path` is relative to the trial's folder."""
+class TrialFile(Value):
+    """A file of a trial and how good it is. `accuracy` is that on the test set, `validation` that
+    on the validation samples, by which the search chooses. `path` is relative to the trial's
+    folder."""
 
-    target: str
     path: str
     format: str
-    runtime: str
     precision: str
     sha256: str
     bytes: int
     accuracy: float | None
     accuracy_ci: tuple[float, float] | None = None
     validation: float | None = None
-    parity: Literal["pass", "fail"] | None = None
-    only_size: bool = False
-    measurements: tuple[Measurement, ...] = ()
 
     @property
     def score(self) -> float | None:
@@ -46,6 +42,17 @@ class FileOutcome(Value):
     def name(self) -> str:
         """The file's name and type."""
         return f"{self.path.rpartition('/')[2]} ({self.precision})"
+
+
+class FileOutcome(TrialFile):
+    """A file for one target with what was measured of it. `parity` says whether it computes what
+    its reference does; `only_size` that another file is run in its place."""
+
+    target: str
+    runtime: str
+    parity: Literal["pass", "fail"] | None = None
+    only_size: bool = False
+    measurements: tuple[Measurement, ...] = ()
 
 
 class RungScore(Value):

@@ -82,7 +82,7 @@ def _figure(target: TargetResult, result: SearchResult, cost: str, name: str) ->
 
 def _others(target: TargetResult, result: SearchResult, cost: str) -> list[plots.Point]:
     """The files of all trials that are not on the front."""
-    known = {(point.trial, point.file) for point in target.front}
+    known = {(point.trial, point.path) for point in target.front}
     factor, metrics = KNOWN[cost].factor, KNOWN[cost].measured_as
     found = []
     for trial in result.trials:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from edgekd.errors import InputError
 from edgekd.report.files import rounded
 from edgekd.searching.judging import Point
-from edgekd.searching.outcome import FileOutcome, Trial
+from edgekd.searching.outcome import Trial, TrialFile
 from edgekd.store import read_errors, write_beside
 from edgekd.values.measurement import Judgement, Verdict
 from edgekd.values.tables import Value, parse
@@ -18,34 +18,16 @@ from edgekd.values.tables import Value, parse
 NAME = "search.json"
 
 
-class FrontPoint(Value):
-    """One file of one trial. `recipe` repeats it with `edgekd compress`; `accuracy` is on the test
-    set, `validation` on the samples that the search chose by; `costs` are in the budgets' units."""
+class FrontPoint(TrialFile):
+    """One file of one trial, judged. `recipe` repeats it with `edgekd compress`; `costs` are in the
+    budgets' units."""
 
     trial: int
     recipe: str
-    file: str
-    format: str
-    precision: str
-    sha256: str
-    bytes: int
-    accuracy: float | None
-    accuracy_ci: tuple[float, float] | None = None
-    validation: float | None = None
     costs: dict[str, float | None]
     budgets: tuple[Judgement, ...]
     verdict: Verdict
     violation: float = 0.0
-
-    @property
-    def score(self) -> float | None:
-        """The accuracy that the search chose by."""
-        return self.accuracy if self.validation is None else self.validation
-
-    @property
-    def name(self) -> str:
-        """The file's name and type."""
-        return f"{self.file.rpartition('/')[2]} ({self.precision})"
 
 
 class Proven(Value):
@@ -128,18 +110,10 @@ class SearchResult(Value):
 
 def front_point(point: Point, recipe: str) -> FrontPoint:
     """A judged file as the result has it."""
-    file: FileOutcome = point.file
     return FrontPoint(
+        **{name: getattr(point.file, name) for name in TrialFile.model_fields},
         trial=point.trial,
         recipe=recipe,
-        file=file.path,
-        format=file.format,
-        precision=file.precision,
-        sha256=file.sha256,
-        bytes=file.bytes,
-        accuracy=file.accuracy,
-        accuracy_ci=file.accuracy_ci,
-        validation=file.validation,
         costs=point.costs,
         budgets=point.judgements,
         verdict=point.verdict,

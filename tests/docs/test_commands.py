@@ -54,7 +54,9 @@ def shortened(line: str, folder: Path) -> str:
         for number, stage in enumerate([] if "stages=[]" in words else stages, 1):
             extra += ["--set", f"stage.{number}.epochs={stage.get('steps', 1)}"]
     if words[1] == "search" or "--auto" in words:
-        extra += ["--trials", "2", "--backend", "onnx"]
+        extra += ["--trials", "1" if "--auto" in words else "2"]
+    if "--trials" in extra or "/front/" in line:
+        extra += ["--backend", "onnx"]
     return shlex.join([*words, *extra])
 
 

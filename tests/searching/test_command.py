@@ -2,6 +2,10 @@
 
 import json
 import signal
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from typing import Any
 
 import pytest
 import torch
@@ -81,54 +85,87 @@ def test_a_recipe_without_stages_gets_the_space_of_its_family(place, capsys):
     assert "space: stages.1: prune, (left out)" in said
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A search that was killed after its first trial and run again, and what was said meanwhile."""
+
+    place: Path
+    first_trial: bytes
+    meanwhile: tuple[int, str]
+    status: str
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.place / "s/search.json").read_text())
+
+
+WORDS = (*COMMAND, "--trials", "2", "--out", "s")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Finished:
+    place = tmp_path_factory.mktemp("finished")
+    write_case(place)
+    kept = place / "s/trials/0000/trial.json"
+    search = start(place, *WORDS)
+    until(kept.is_file, search)
+    other = start(place, *WORDS)
+    _, meanwhile = other.communicate()
+    search.send_signal(signal.SIGKILL)
+    search.communicate()
+    first = kept.read_bytes()
+    status = start(place, "search", "status", "s").communicate()[0]
+    again = start(place, *WORDS)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    return Finished(place, first, (other.returncode, meanwhile), status, out, err)
+
+
 @pytest.mark.slow
-def test_a_search_finds_a_point_that_compress_repeats_to_the_same_bytes(place):
-    words = (*COMMAND, "--trials", "2", "--out", "s")
-    search = start(place, *words)
-    out, err = search.communicate()
-    assert search.returncode == 0, err
-    assert "verdict: pass" in out
-    result = json.loads((place / "s/search.json").read_text())
-    target = result["targets"][0]
-    best = target["front"][target["chosen"]]
-    assert target["proven"]["same_bytes"]
-    report = edgekd.compress(
-        place / "s" / best["recipe"], target=place / "small.toml", out=place / "again", quick=True
-    )
-    assert report.targets[0].artifacts[0].sha256 == best["sha256"]
-    assert report.stages[0].cached is False
-
-    moved = start(place, *words, "--budget", "size_kb=1")
-    out, err = moved.communicate()
-    assert moved.returncode == 1, err
-    assert "trial 2" not in err
-    assert "no point meets every budget; the nearest is front/" in out
-    assert "reached at best, each by itself: accuracy" in out or "size_kb" in out
-
-    status = start(place, "search", "status", "s")
+def test_a_killed_search_loses_nothing_finished(finished):
+    assert finished.status.startswith("stopped: 1 of 2 trials")
+    assert "trial 0:" not in finished.err
+    assert (finished.place / "s/trials/0000/trial.json").read_bytes() == finished.first_trial
+    assert len(finished.result["trials"]) == 2
+    status = start(finished.place, "search", "status", "s")
     assert status.communicate()[0].startswith("finished: 2 of 2 trials")
 
 
 @pytest.mark.slow
-def test_a_killed_search_loses_nothing_finished_and_a_second_one_waits_its_turn(place):
-    words = (*COMMAND, "--trials", "3", "--out", "s")
-    search = start(place, *words)
-    until(lambda: (place / "s/trials/0000/trial.json").is_file(), search)
-    other = start(place, *words)
-    _, err = other.communicate()
-    assert other.returncode == 2
-    assert "another edgekd run is using this folder" in err
-    first = (place / "s/trials/0000/trial.json").read_bytes()
-    search.send_signal(signal.SIGKILL)
-    search.communicate()
-    status = start(place, "search", "status", "s").communicate()[0]
-    assert status.startswith("stopped: 1 of 3 trials")
-    again = start(place, *words)
-    _, err = again.communicate()
-    assert again.returncode == 0, err
-    assert "trial 0:" not in err
-    assert (place / "s/trials/0000/trial.json").read_bytes() == first
-    assert len(json.loads((place / "s/search.json").read_text())["trials"]) == 3
+def test_a_second_search_in_the_same_folder_is_refused(finished):
+    code, said = finished.meanwhile
+    assert code == 2
+    assert "another edgekd run is using this folder" in said
+
+
+@pytest.mark.slow
+def test_a_search_finds_a_point_that_compress_repeats_to_the_same_bytes(finished):
+    assert "verdict: pass" in finished.out
+    target = finished.result["targets"][0]
+    best = target["front"][target["chosen"]]
+    assert target["proven"]["same_bytes"]
+    place = finished.place
+    report = edgekd.compress(
+        place / "s" / best["recipe"], target=place / "small.toml", out=place / "again", quick=True,
+        cache=place / "cache",
+    )  # fmt: skip
+    assert report.targets[0].artifacts[0].sha256 == best["sha256"]
+    assert report.stages[0].cached is False
+
+
+@pytest.mark.slow
+def test_budgets_that_moved_are_answered_without_another_trial(finished):
+    copy = finished.place / "moved"
+    copytree(finished.place / "s", copy / "s", symlinks=True)
+    write_case(copy)
+    moved = start(copy, *WORDS, "--budget", "size_kb=1")
+    out, err = moved.communicate()
+    assert moved.returncode == 1, err
+    assert "trial 2" not in err
+    assert "no point meets every budget; the nearest is front/" in out
+    assert "reached at best, each by itself: size_kb" in out
 
 
 @pytest.mark.slow

@@ -44,11 +44,10 @@ def test_a_second_call_runs_nothing_and_a_larger_one_only_what_is_missing(tmp_pa
     assert len(more) == 5
 
 
-@pytest.mark.slow
 def test_a_search_in_two_calls_tries_what_one_call_tries(tmp_path, monkeypatch):
     run(made_search(tmp_path / "a", trials=2), monkeypatch)
-    halves = run(made_search(tmp_path / "a", trials=12), monkeypatch)
-    whole = run(made_search(tmp_path / "b", trials=12), monkeypatch)
+    halves = run(made_search(tmp_path / "a", trials=3), monkeypatch)
+    whole = run(made_search(tmp_path / "b", trials=3), monkeypatch)
     assert [one.parameters for one in halves[:3]] == [one.parameters for one in whole[:3]]
 
 

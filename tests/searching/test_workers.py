@@ -59,14 +59,14 @@ def test_a_step_that_another_thread_is_at_is_waited_for(tmp_path):
 @pytest.mark.slow
 def test_two_workers_share_a_search_and_a_killed_one_is_replaced(tmp_path: Path):
     write_case(tmp_path)
-    search = start(tmp_path, *COMMAND, "--trials", "4", "--workers", "2", "--out", "s")
+    search = start(tmp_path, *COMMAND, "--trials", "3", "--workers", "2", "--out", "s")
     until(lambda: kept_trials(tmp_path / "s"), search)
     os.kill(children(search.pid)[0], signal.SIGKILL)
     _, err = search.communicate()
     assert search.returncode == 0, err
     assert "ended with -9" in err
     trials = json.loads((tmp_path / "s/search.json").read_text())["trials"]
-    assert len(trials) == 4
+    assert len(trials) == 3
     assert {trial["state"] for trial in trials} == {"finished"}
     # The distillation that all trials begin with was trained once.
     assert len(list((tmp_path / "s/stages").glob("distill-*"))) == 1

@@ -102,8 +102,8 @@ def made_up(
 
 RECIPE = """
 [model]
-factory = "edgekd.models.resnet:resnet8"
-arguments = { channels = 1, widths = [8, 16, 16] }
+factory = "edgekd.models.mlp:mlp"
+arguments = { features = 64, outputs = 10, hidden = [32] }
 
 [data]
 source = "few.npz"
@@ -130,7 +130,7 @@ COMMAND = ("search", "r.toml", "--target", "small.toml", "--budget", "size_kb=30
 def write_case(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     y = np.arange(200) % 10
-    x = random.random((200, 1, 8, 8), dtype=np.float32) + y[:, None, None, None] / 10
+    x = random.random((200, 64), dtype=np.float32) + y[:, None] / 10
     np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
     (tmp_path / "r.toml").write_text(RECIPE)
     (tmp_path / "small.toml").write_text(SMALL_TARGET)
