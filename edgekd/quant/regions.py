@@ -148,7 +148,8 @@ class _Regions:
         somebody reads it on one, or an integer operator is all that reads it."""
         moves = node.target in _MOVING
         if any(self._on_a_grid(each) for each in inputs):
-            return any(self._welcomes(user, moves) for user in self._users(node))
+            opaque = moves and not self._computed(node)
+            return any(self._welcomes(user, opaque) for user in self._users(node))
         if node.target in _PICKING or any(each in self.exact for each in inputs):
             return False  # the grid would span what is left out, too
         users = self._users(node)
@@ -166,6 +167,20 @@ class _Regions:
         if user not in self.leading:
             return True
         return not moved and user.target not in _MOVING
+
+    def _computed(self, node: fx.Node) -> bool:
+        """Whether all that a node moves was computed in integers, so that it has a grid anyway.
+        The network's inputs have one only where somebody reads it."""
+        waiting, seen = list(self._inputs(node)), set()
+        while waiting:
+            source = waiting.pop()
+            if source.target not in _MOVING:
+                if source not in self.chosen and source not in self.layers:
+                    return False
+            elif source not in seen:
+                seen.add(source)
+                waiting.extend(self._inputs(source))
+        return True
 
 
 def _is_sensitive(node: fx.Node) -> bool:

@@ -103,6 +103,16 @@ WHOLE: dict[str, tuple[Function, int]] = {
     "nearest": (lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), 8),
     "attention": (Attention(), 8),
     "divided": (lambda x: x / 1.7, 8),
+    "padded": (lambda x: F.pad(x, (1, 0, 2, 1)), 8),
+    "padded with a number": (lambda x: F.pad(x, (1, 1), value=0.3), 8),
+    "padded twice, and read unpadded": (
+        lambda x: torch.cat([F.pad(x, (1, 1, 1, 1)), F.pad(F.pad(x, (1, 0)), (0, 1, 1, 1))], 1)
+        + F.pad(x, (1, 1, 1, 1)).repeat(1, 2, 1, 1), 16),
+    "reflected": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 8),
+    "replicated": (lambda x: F.pad(x, (1, 1, 1, 1), mode="replicate"), 8),
+    "pooled to one place in any layout": (
+        lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        * F.adaptive_avg_pool2d(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), 1), 8),
     "softmax": (lambda x: x.softmax(1), 8),
     "tanh": (torch.tanh, 8),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from edgekd.backends.onnx.attention import with_settled_attention
 from edgekd.backends.onnx.half import half_precision
 from edgekd.backends.onnx.lookups import insert_tables, tanh_by_sigmoid
 from edgekd.backends.onnx.optimized import float_operators
+from edgekd.backends.onnx.pads import pad_integers
 from edgekd.errors import ToolError, summary_of
 from edgekd.formats.integers_only import refuse_floats
 from edgekd.formats.onnx_steps import fold_steps
@@ -54,6 +55,8 @@ def export_artifact(
     if candidate.form == "int8":
         insert_tables(model, tables)
         tanh_by_sigmoid(model)
+        if target.quantization.activations != "int8-symmetric":  # TensorRT's, which pads QDQ pairs
+            pad_integers(model)
     store_narrow(model, stored, "backends.onnx")
     _add_steps(model, candidate)
     inputs, outputs = tensors_of(model)

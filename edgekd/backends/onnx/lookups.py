@@ -19,7 +19,7 @@ def insert_tables(model: Any, tables: Sequence[Table]) -> None:
     for number, table in enumerate(tables):
         node = next(each for each in model.graph.node if _slope(each) == table.mark)
         _insert(model, node, table, f"table{number}")
-    _drop_unused(model)
+    drop_unused(model)
 
 
 def tanh_by_sigmoid(model: Any) -> None:
@@ -34,7 +34,7 @@ def tanh_by_sigmoid(model: Any) -> None:
         before, behind = grids
         if float(constants[behind.input[1]]) == 1 / 128:
             _halve(model, node, before, behind, constants, f"tanh{number}")
-    _drop_unused(model)
+    drop_unused(model)
 
 
 def _halve(
@@ -47,9 +47,9 @@ def _halve(
     lower = int(zero) - 128
     if lower not in (-128, 0):
         return
-    double = _constant(model, f"{name}_scale", constants[before.input[1]] * np.float32(2))
-    scale = _constant(model, f"{name}_step", np.array(1 / 256, np.float32))
-    point = _constant(model, f"{name}_zero", np.array(lower, zero.dtype))
+    double = add_constant(model, f"{name}_scale", constants[before.input[1]] * np.float32(2))
+    scale = add_constant(model, f"{name}_step", np.array(1 / 256, np.float32))
+    point = add_constant(model, f"{name}_zero", np.array(lower, zero.dtype))
     wide = onnx.helper.make_node(
         "DequantizeLinear", [before.input[0], double, before.input[2]], [f"{name}_doubled"]
     )
@@ -87,11 +87,11 @@ def _insert(model: Any, node: Any, table: Table, name: str) -> None:
     values = table.values.reshape(-1)
     if channels > 1:
         offsets = np.arange(channels, dtype=np.int32) * 256 + 128 * signed
-        first = _constant(model, f"{name}_first", offsets.reshape(-1, *[1] * (rank - 2)))
+        first = add_constant(model, f"{name}_first", offsets.reshape(-1, *[1] * (rank - 2)))
         lookup.append(onnx.helper.make_node("Add", [wide, first], [index]))
     else:  # Negative integers index from the end.
         values, index = np.roll(values, -128) if signed else values, wide
-    constant = _constant(model, name, values)
+    constant = add_constant(model, name, values)
     lookup.append(onnx.helper.make_node("Gather", [constant, index], [found]))
     place = list(graph.node).index(node)
     for each in (node, *readers):
@@ -103,7 +103,8 @@ def _insert(model: Any, node: Any, table: Table, name: str) -> None:
         each.input[:] = [others.get(key, key) for key in each.input]
 
 
-def _constant(model: Any, name: str, value: np.ndarray) -> str:
+def add_constant(model: Any, name: str, value: np.ndarray) -> str:
+    """Store a constant of the file under `name`, or a longer one that is free, and return that."""
     from onnx import numpy_helper
 
     taken = {tensor.name for tensor in model.graph.initializer}
@@ -119,7 +120,7 @@ def _slope(node: Any) -> float | None:
     return next((float(each.f) for each in node.attribute if each.name == "alpha"), None)
 
 
-def _drop_unused(model: Any) -> None:
+def drop_unused(model: Any) -> None:
     """Remove dequantize operators that nothing reads any more, and unread constants."""
     graph = model.graph
     kept = {value.name for value in graph.output}
