@@ -52,8 +52,8 @@ def prove_best(
         else:
             if proven.verdict == point.verdict or proven.verdict == "pass":
                 return Best(point, proven, tuple(notes))
-            broken = [one for one in proven.budgets if one.verdict != "pass"]
-            reasons = "; ".join(f"{one.metric}: {one.reason}" for one in broken)
+            broken = [judgement for judgement in proven.budgets if judgement.verdict != "pass"]
+            reasons = "; ".join(f"{judgement.metric}: {judgement.reason}" for judgement in broken)
             notes.append(f"trial {point.trial}, {point.file.name}, measured in full: {reasons}")
         rest = [other for other in rest if other is not point]
     return Best(None, None, tuple(notes))
@@ -67,10 +67,10 @@ def _proven(
     progress: Progress,
     quick: bool,
 ) -> Proven:
-    trial = next(one for one in trials if one.number == point.trial)
+    trial = next(trial for trial in trials if trial.number == point.trial)
     folder = f"best/{target}"
     request = request_for(search, search.space.recipe_of(trial.parameters), folder)
-    targets = tuple(one for one in request.targets if one.name == target)
+    targets = tuple(kept for kept in request.targets if kept.name == target)
     request = replace(request, targets=targets, quick=quick, baseline=True)
     share_stages(request.out, search.out)
     report = run_plan(make_plan(request), progress)
@@ -81,9 +81,9 @@ def _proof_of(report: Report, point: Point, folder: str) -> Proven:
     """The proof from the report of a run of the same recipe."""
     (target,) = report.targets
     (artifact,) = [
-        one
-        for one in target.artifacts
-        if one.format == point.file.format and one.path == point.file.path
+        artifact
+        for artifact in target.artifacts
+        if artifact.format == point.file.format and artifact.path == point.file.path
     ]
     strayed = artifact.parity is not None and artifact.parity.verdict == "fail"
     return Proven(

@@ -38,8 +38,8 @@ def distribution(among: Range) -> Any:
 
 def contains(among: Range, value: Scalar) -> bool:
     """Whether a range has a value."""
-    found = distribution(among)
+    accepted = distribution(among)
     try:
-        return bool(found._contains(found.to_internal_repr(value)))
+        return bool(accepted._contains(accepted.to_internal_repr(value)))
     except (ValueError, TypeError):
         return False

@@ -64,8 +64,8 @@ def _point(
         limits = {name: limit for name, limit in limits.items() if name.startswith("size")}
     judged = dict(zip(limits, judge(limits, file.measurements, accept), strict=True))
     verdict = "fail" if file.parity == "fail" else run_verdict(judged.values())
-    violation = sum(excess(one) for one in judged.values()) + STRAYED * (file.parity == "fail")
-    costs = {name: one.value for name, one in judged.items() if name not in QUALITY}
+    violation = sum(map(excess, judged.values())) + STRAYED * (file.parity == "fail")
+    costs = {name: judgement.value for name, judgement in judged.items() if name not in QUALITY}
     return Point(trial, file, judged, verdict, costs, violation)
 
 
@@ -125,9 +125,9 @@ def best_of(points: Sequence[Point]) -> Point | None:
 def _cost_shares(point: Point) -> float:
     """The costs as shares of their limits, summed."""
     return sum(
-        one.value / one.limit
-        for one in point.judgements
-        if one.metric not in QUALITY and one.value is not None
+        judgement.value / judgement.limit
+        for judgement in point.judgements
+        if judgement.metric not in QUALITY and judgement.value is not None
     )
 
 
@@ -143,11 +143,12 @@ def reachable(points: Sequence[Point]) -> dict[str, float]:
     for point in points:
         if point.file.parity == "fail":
             continue
-        for name, one in point.by_budget.items():
-            if one.value is None:
+        for name, judgement in point.by_budget.items():
+            value = judgement.value
+            if value is None:
                 continue
             choose = max if KNOWN[name].at_least else min
-            best[name] = choose(best.get(name, one.value), one.value)
+            best[name] = choose(best.get(name, value), value)
     return best
 
 

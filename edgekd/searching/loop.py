@@ -104,7 +104,7 @@ class Loop:
 
     def _learn(self) -> None:
         """Every trial that there is by now, of other workers and machines too."""
-        trials = [one for one in self.study.trials() if one.number not in self.forgotten]
+        trials = [trial for trial in self.study.trials() if trial.number not in self.forgotten]
         self.trials = {trial.key: trial for trial in trials}
 
     def _done(self) -> bool:

@@ -132,7 +132,7 @@ def _outcome(
         validation=validation.get(artifact.sha256),
         parity=artifact.parity.verdict if artifact.parity else None,
         only_size=only_size_counts(artifact, others),
-        measurements=tuple(_short(one) for one in artifact.measurements),
+        measurements=tuple(map(_short, artifact.measurements)),
     )
 
 

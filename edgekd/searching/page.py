@@ -84,15 +84,19 @@ def _others(target: TargetResult, result: SearchResult, cost: str) -> list[plots
     """The files of all trials that are not on the front."""
     known = {(point.trial, point.path) for point in target.front}
     factor, metrics = KNOWN[cost].factor, KNOWN[cost].measured_as
-    found = []
+    points = []
     for trial in result.trials:
         for file in trial.files:
             beside = file.target != target.name or (trial.number, file.path) in known
-            values = [one.value for one in file.measurements if one.metric in metrics and one.value]
+            values = [
+                measurement.value
+                for measurement in file.measurements
+                if measurement.metric in metrics and measurement.value
+            ]
             if not beside and not file.only_size and values and file.score is not None:
                 mark = plot_mark(file.format)
-                found.append(plots.Point(values[0] / factor, file.score, "", -1, mark))
-    return found
+                points.append(plots.Point(values[0] / factor, file.score, "", -1, mark))
+    return points
 
 
 def cost_of(point: FrontPoint, cost: str) -> float | None:

@@ -37,10 +37,10 @@ def refusal_of(plan: Plan, limits: Limits) -> Refusal | None:
     lines, broken = [], {}
     for planned in plan.targets:
         name = planned.target.name
-        found = _least_broken(planned, limits[name], slack)
-        if found:
-            broken[name] = {metric: excess for metric, (excess, _) in found.items()}
-            lines += [f"{name}: {line}" for _, line in found.values()]
+        budgets = _least_broken(planned, limits[name], slack)
+        if budgets:
+            broken[name] = {budget: excess for budget, (excess, _) in budgets.items()}
+            lines += [f"{name}: {line}" for _, line in budgets.values()]
     if not broken:
         return None
     return Refusal("; ".join(lines), "plan", broken)
@@ -50,10 +50,10 @@ def _least_broken(
     planned: PlannedTarget, limits: Mapping[str, float], slack: float
 ) -> dict[str, tuple[float, str]]:
     """The budgets that every file breaks, as the file breaks them that does so least."""
-    each = [_broken(file, limits, slack) for file in run_files(planned)]
-    if not each or not all(each):
+    by_file = [_broken(file, limits, slack) for file in run_files(planned)]
+    if not by_file or not all(by_file):
         return {}
-    return min(each, key=lambda found: sum(excess for excess, _ in found.values()))
+    return min(by_file, key=lambda broken: sum(excess for excess, _ in broken.values()))
 
 
 def run_files(planned: PlannedTarget) -> list[ExpectedFile]:
@@ -69,15 +69,15 @@ def _is_stored(file: ExpectedFile) -> bool:
 def _broken(
     file: ExpectedFile, limits: Mapping[str, float], slack: float
 ) -> dict[str, tuple[float, str]]:
-    found = {}
+    broken = {}
     for name, limit in limits.items():
         value = _expected(file, name)
         if value is not None and value > slack * limit:
             unit = name.partition("_")[2]
             taken = f"the {file.format} file takes {value:.4g} {unit}"
             line = f"{taken}, {format_budget(name, limit)}"
-            found[name] = (value / limit - 1.0, line)
-    return found
+            broken[name] = (value / limit - 1.0, line)
+    return broken
 
 
 def _expected(file: ExpectedFile, budget: str) -> float | None:

@@ -109,7 +109,7 @@ def _recipes(search: Search, trials: Sequence[Trial], best: Mapping[str, Best]) 
     for name in search.limits:
         points = points_of(trials, name, search.limits, search.accept)
         others = (nearest_of(points), best[name].point if name in best else None)
-        for point in [*_shown(points), *(one for one in others if one)]:
+        for point in [*_shown(points), *filter(None, others)]:
             numbers.setdefault(point.trial, f"{FRONT}/{len(numbers) + 1}.toml")
     return numbers
 

@@ -78,13 +78,13 @@ def check_space(space: SearchSpace) -> None:
     """Try each end of each range and each choice in the recipe's own schema, the other ranges at
     their first values. Raises every fault at once, with the range it comes from."""
     faults: list[EdgekdError] = []
-    said: set[str] = set()
+    seen: set[str] = set()
     for dimension in space.dimensions:
         for value in _edges(dimension.range):
             for fault in _faults_with(space, dimension, value):
-                if fault.message in said:
+                if fault.message in seen:
                     continue
-                said.add(fault.message)
+                seen.add(fault.message)
                 faults.append(_with_range(fault, dimension, value))
     raise_all(faults)
 
@@ -114,8 +114,8 @@ def _faults_with(space: SearchSpace, dimension: Dimension, value: Any) -> list[E
 def _with_range(fault: EdgekdError, dimension: Dimension, value: Any) -> EdgekdError:
     among = dimension.range
     shown = among.labels[value] if isinstance(among, OneOf) else value
-    told = f"the range at {dimension.place} includes {shown!s:.80}"
-    hint = f"{told}; {fault.hint}" if fault.hint else told
+    source = f"the range at {dimension.place} includes {shown!s:.80}"
+    hint = f"{source}; {fault.hint}" if fault.hint else source
     return InputError(fault.message, where=fault.where, allowed=fault.allowed, hint=hint)
 
 

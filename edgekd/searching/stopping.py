@@ -135,7 +135,7 @@ def reason_to_stop(rule: EarlyStopping, course: Course, others: Sequence[Course]
     ]
     if len(rivals) < LEAST_RIVALS or not _pruned(rule, course, rivals):
         return None
-    middle = statistics.median(score for one in rivals if (score := _at(one, last)) is not None)
+    middle = statistics.median(score for rival in rivals if (score := _at(rival, last)) is not None)
     return (
         f"stopped at epoch {last.epoch} of {last.epochs} ({last.training}): validation accuracy "
         f"{numbers.percent(last.accuracy)}, where the median of {len(rivals)} trials whose network "

@@ -76,10 +76,12 @@ class Study:
         known = {trial.user_attrs.get(KEY) for trial in self._all()}
         with storage_errors(self.place):
             if OFFSET not in self._study.user_attrs:
-                lacking = [one for one in trials if one.key not in known and one.state != "refused"]
-                entries = [entry for one in lacking if (entry := self._entry(one)) is not None]
+                new = [
+                    trial for trial in trials if trial.key not in known and trial.state != "refused"
+                ]
+                entries = [entry for trial in new if (entry := self._entry(trial)) is not None]
                 self._study.add_trials(entries)
-                last = max((one.number for one in trials), default=-1)
+                last = max((trial.number for trial in trials), default=-1)
                 self._study.set_user_attr(OFFSET, max(0, last + 1 - len(entries)))
                 if not self._all() and self.search.space.first:
                     self._study.enqueue_trial(dict(self.search.space.first))
@@ -87,7 +89,7 @@ class Study:
             self.retry_unfinished()
 
     def _enqueue_starts(self) -> None:
-        """Propose the values that were given to be tried first, unless that was done."""
+        """Propose the values that were given to be tried first, unless they have been."""
         entered = list(self._study.user_attrs.get(STARTS, []))
         new = [start for start in self.search.starts if start not in entered]
         for start in new:
@@ -320,6 +322,6 @@ def constraints_of(trial: Trial, limits: Limits, accept: Sequence[Kind]) -> list
 def study_name(search: Search) -> str:
     """The study of a search: its space, targets and budgets, with everything else that a trial
     depends on."""
-    ranges = [(one.place, str(one.range)) for one in search.space.dimensions]
+    ranges = [(dimension.place, str(dimension.range)) for dimension in search.space.dimensions]
     first = search.key_of_table(search.space.table(first_value))
     return f"edgekd-{key_of(first, ranges, search.limits, search.request.accept)}"

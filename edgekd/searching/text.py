@@ -65,11 +65,11 @@ def _chosen_lines(target: TargetResult) -> list[str]:
         return [f"{target.name}: best so far {best.recipe}, {best.name}, {best.verdict}"]
     if target.nearest is None:
         return [f"{target.name}: no trial gave a file whose accuracy is known"]
-    missed = [one for one in target.nearest.budgets if one.verdict != "pass"]
+    missed = [budget for budget in target.nearest.budgets if budget.verdict != "pass"]
     gaps = ", ".join(
-        f"{one.metric} = {'unknown' if one.value is None else f'{one.value:.4g}'}, "
-        f"limit {one.limit:g}"
-        for one in missed
+        f"{budget.metric} = {'unknown' if budget.value is None else f'{budget.value:.4g}'}, "
+        f"limit {budget.limit:g}"
+        for budget in missed
     )
     reached = ", ".join(f"{name} {value:.4g}" for name, value in target.reachable.items())
     return [

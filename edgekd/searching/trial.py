@@ -101,19 +101,19 @@ def request_for(search: Search, recipe: Recipe, folder: str) -> Request:
 
 def _validation(plan: Plan, report: Report) -> dict[str, float]:
     """Each file's accuracy on the validation samples, by its hash, where it can run."""
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     if not len(plan.data.validation):
-        return found
+        return accuracies
     for planned, target in zip(plan.targets, report.targets, strict=True):
         place = place_for(plan, planned.target)
         try:
             for listed in target.artifacts:
                 accuracy = _accuracy(plan, planned, place, listed)
                 if accuracy is not None:
-                    found[listed.sha256] = accuracy
+                    accuracies[listed.sha256] = accuracy
         finally:
             place.device.close()
-    return found
+    return accuracies
 
 
 def _accuracy(

@@ -81,7 +81,7 @@ def test_a_recipe_without_ranges_is_searched_around_its_values(place, capsys):
 def test_a_recipe_without_stages_gets_the_space_of_its_family(place, capsys):
     called(*COMMAND, "--dry-run", "--set", "stages=[]")
     said = capsys.readouterr().err
-    assert "(the default space 'convolutional')" in said
+    assert "(the default space 'dense')" in said
     assert "space: stages.1: prune, (left out)" in said
 
 

@@ -91,7 +91,7 @@ def test_trials_that_were_stopped_early_are_counted_and_the_page_says_why(tmp_pa
     assert [point.trial for point in result.targets[0].front] == [0]
 
 
-def test_without_a_feasible_point_the_nearest_and_the_reachable_values_are_told(tmp_path):
+def test_without_a_feasible_point_the_nearest_and_the_reachable_values_are_shown(tmp_path):
     result = result_of(tmp_path, [trial_of(0, file_of(size_kb=70), parameters=GOOD)])
     lines = result_lines(result)
     assert (
@@ -102,12 +102,12 @@ def test_without_a_feasible_point_the_nearest_and_the_reachable_values_are_told(
     assert exit_code(result) == 1
 
 
-def test_nothing_that_is_known_is_told_too(tmp_path):
+def test_a_search_without_any_accuracy_says_so(tmp_path):
     result = result_of(tmp_path, [trial_of(0, state="failed", message="no", parameters=GOOD)])
     assert "x86: no trial gave a file whose accuracy is known" in result_lines(result)
 
 
-def test_the_status_tells_what_runs_and_the_time_left(tmp_path):
+def test_the_status_shows_what_runs_and_the_time_left(tmp_path):
     result = result_of(tmp_path, trials(), trials=10)
     (tmp_path / "trials/0004").mkdir(parents=True)
     lines = status_lines(result.model_copy(update={"state": "running"}), tmp_path, busy=True)
