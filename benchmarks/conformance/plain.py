@@ -106,7 +106,7 @@ class BiLSTMTagger(nn.Module):
 
 
 class Chomp(nn.Module):
-    """What a causal convolution has too many at the end goes."""
+    """Drops the surplus steps at the end of a padded convolution, which makes it causal."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -48,6 +48,8 @@ def main() -> int:
         ]  # fmt: skip
         _run(row, steps, results, options.limit)
         _write(place, table)
+    if not rows:  # the table alone
+        _write(place, table)
     return int(any(s["status"] in ("wrong", "failed") for r in rows
                    for s in table["networks"][r.name].values()))  # fmt: skip
 
@@ -145,6 +147,7 @@ def _write(place: Path, table: dict[str, Any]) -> None:
     lines = [
         f"# Conformance, {place.name.split('.')[1]}",
         "",
+        f"{sum(counts.values())} of {len(ROWS) * len(STEPS)} rows were run. "
         f"{len(through)} of {len(ROWS)} networks are known to go through every step. An empty cell "
         "was not run; `unfinished` was stopped by the limit on its time.",
         "",
