@@ -1,5 +1,6 @@
 """Networks from the libraries that recipes can name. Each test skips without its library."""
 
+import copy
 import importlib.metadata
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgekd.network.load import load_network, network_key
 from edgekd.network.sources import Source
 from edgekd.registry import SOURCES, Entry
 from edgekd.values.recipe import Network, named_files, recipe_from
+from edgekd.values.tree import named_leaves
 
 
 def needs(module: str) -> pytest.MarkDecorator:
@@ -239,6 +241,17 @@ def test_the_head_of_a_yolo_does_not_fix_the_size(yolo):
 class Explodes:
     def __reduce__(self):
         return os.mkdir, (os.environ["EXPLODES"],)
+
+
+def test_a_yolo_has_the_same_outputs_in_training(yolo):
+    module = load(source="ultralytics:yolo11n.yaml", arguments={"nc": 3})
+    x = torch.zeros(2, 3, 64, 64)
+    trained = copy.deepcopy(module).train()
+    head = trained.model[-1]
+    assert head.cv2[0][0].bn.training
+    before = {name: leaf.shape for name, leaf in named_leaves(module.eval()(x)).items()}
+    assert {name: leaf.shape for name, leaf in named_leaves(trained(x)).items()} == before
+    assert not head.eval().cv2[0][0].bn.training
 
 
 def test_a_yolos_checkpoint_is_read_without_unpickling(yolo, monkeypatch):

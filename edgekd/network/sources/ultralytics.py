@@ -1,6 +1,7 @@
 """YOLO networks of ultralytics."""
 
 import os
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,20 +45,33 @@ class Ultralytics(Source):
         tasks = imported("ultralytics.nn.tasks", request)
         with _restricted(tasks):
             if request.name.endswith(".pt"):
-                return _for_any_size(_from_checkpoint(tasks, request))
-            return _for_any_size(_from_configuration(tasks, request))
+                return _with_plain_head(_from_checkpoint(tasks, request))
+            return _with_plain_head(_from_configuration(tasks, request))
 
     def files(self, request: ModelRequest) -> Iterable[Path]:
         return [request.path] if "/" in request.name else []
 
 
-def _for_any_size(module: nn.Module) -> nn.Module:
-    """The network, whose head makes its anchors anew for every batch. It would keep those of the
-    last one and compare the sizes, which fixes an export to one batch size."""
+def _with_plain_head(module: nn.Module) -> nn.Module:
+    """The network, with a head that computes the same in training and afterwards, for any size.
+
+    Ultralytics' heads return the raw maps alone while they train, and decoded boxes beside them
+    later, so a loss would read other outputs than the deployed file has. They also keep the anchors
+    of the last batch and compare its size, which fixes an export to one batch size.
+    """
     for part in module.modules():
         if getattr(part, "dynamic", None) is False:
             part.dynamic = True  # type: ignore[assignment]
+            part.train = types.MethodType(_train_layers, part)  # type: ignore[method-assign]
+            part.training = False
     return module
+
+
+def _train_layers(self: nn.Module, mode: bool = True) -> nn.Module:
+    """Train or freeze the layers of a head, whose own `forward` stays that of inference."""
+    nn.Module.train(self, mode)
+    self.training = False
+    return self
 
 
 @contextmanager
