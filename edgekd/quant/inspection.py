@@ -95,6 +95,14 @@ def _is_tensor(node: fx.Node) -> bool:
     return node.op != "get_attr" and isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
+def has_wide_activations(module: nn.Module) -> bool:
+    """Whether a quantized graph has activations of 16 bits."""
+    graph = cast(fx.GraphModule, module)
+    return any(
+        node.args[-1] is torch.int16 for node in graph.graph.nodes if node.target in QUANTIZE
+    )
+
+
 def output_scale(module: nn.Module, index: int = 0) -> float | None:
     """The scale of a quantized graph's output, the first or another; None for a float output."""
     if not isinstance(module, fx.GraphModule):

@@ -5,6 +5,7 @@ from edgekd.measure.budgets import EXIT_CODES, format_budget
 from edgekd.measure.parity import Parity
 from edgekd.report.advice import advice_for, fault_of
 from edgekd.report.values import ArtifactReport, BackendFailure, Report, TargetReport
+from edgekd.values.artifact import IN_INTEGERS
 from edgekd.values.measurement import Judgement
 
 
@@ -92,6 +93,6 @@ def best_micro_file(artifacts: tuple[ArtifactReport, ...], wanted: str) -> Artif
     formats = ("tflite",) if wanted == "c" else ("vela", "tflite")
     for name in formats:
         for artifact in artifacts:
-            if artifact.format == name and artifact.precision == "int8":
+            if artifact.format == name and artifact.precision in IN_INTEGERS:
                 return artifact
     return None

@@ -15,6 +15,7 @@ from edgekd.run.plan import Plan
 from edgekd.run.plan.make import make_plan
 from edgekd.run.request import make_request
 from edgekd.store import write_beside
+from edgekd.values.artifact import IN_INTEGERS
 from edgekd.values.candidate import Candidate
 from edgekd.values.progress import Progress, silent
 from edgekd.values.recipe import load_recipe
@@ -64,7 +65,7 @@ def _int8_file(report: Report, folder: Path, target: str | None) -> tuple[str, A
         for each in report.targets
         if target in (None, each.name)
         for artifact in each.artifacts
-        if artifact.precision == "int8"
+        if artifact.precision in IN_INTEGERS
     ]
     if not found:
         raise InputError("the run made no int8 file", where=str(folder),

@@ -72,6 +72,7 @@ def test_fake_quantization_in_training_has_16_bits_too(module):
 def test_onnx_runtime_gives_the_graph_s_values(wide, tmp_path: Path):
     candidate, target = Candidate(wide, SAMPLES[:1], "int8"), load_target("x86")
     artifact = export_artifact(candidate, target, (), tmp_path / "model.onnx")
+    assert artifact.precision == "int16x8"
     assert any("computes in float" in note for note in artifact.notes)
     session = onnxruntime.InferenceSession(str(artifact.path), None, ["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: SAMPLES.numpy()})
@@ -83,6 +84,7 @@ def test_onnx_runtime_gives_the_graph_s_values(wide, tmp_path: Path):
 def test_litert_computes_it_in_integers_with_biases_of_64_bits(wide, tmp_path: Path):
     candidate, target = Candidate(wide, SAMPLES[:1], "int8"), load_target("raspberry-pi-4")
     artifact = convert_artifact(candidate, target, (), tmp_path / "model.tflite")
+    assert artifact.precision == "int16x8"
     file = read_tflite(artifact.path)
     assert float_islands(file) == ()
     biases = [op.inputs[2] for op in file.ops if "CONV" in op.op or op.op == "FULLY_CONNECTED"]

@@ -21,7 +21,11 @@ from edgekd.formats.integers_only import refuse_floats
 from edgekd.formats.onnx_steps import fold_steps
 from edgekd.formats.operator_notes import by_kind
 from edgekd.quant.export import export_graph, exported
-from edgekd.quant.inspection import float_islands, functions_of_one_value
+from edgekd.quant.inspection import (
+    float_islands,
+    functions_of_one_value,
+    has_wide_activations,
+)
 from edgekd.quant.onnx_weights import opset_for, store_narrow
 from edgekd.quant.rewrite import as_uint8
 from edgekd.quant.tables import Table, leaky_relu, with_tables
@@ -109,6 +113,8 @@ def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[St
 def _precision(candidate: Candidate, stored: Sequence[Stored]) -> Precision:
     if candidate.form == "float":
         return "fp32"
+    if candidate.form == "int8" and has_wide_activations(candidate.module):
+        return "int16x8"
     if candidate.form != "weights":
         return candidate.form
     kinds = {each.dtype for each in stored}

@@ -24,6 +24,7 @@ from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata, with_names
 from edgekd.processes import run_tool
 from edgekd.quant.export import export_graph, exported
+from edgekd.quant.inspection import has_wide_activations
 from edgekd.quant.tables import Table, product, with_tables
 from edgekd.quant.unfolding import convolve_columns, unfolded
 from edgekd.store import write_beside
@@ -47,7 +48,7 @@ def convert_artifact(
     graph = read_tflite(path)
     if candidate.integers_only:
         refuse_floats(_islands(graph), path)
-    precision: Precision = candidate.form if candidate.form in ("fp16", "int8") else "fp32"
+    precision = _precision(candidate)
     floats = [leaf for leaf in leaves(candidate.example) if leaf.dtype != torch.uint8]
     images = any(leaf.dim() == 4 for leaf in floats)  # images of bytes have channels last already
     return Artifact(
@@ -67,6 +68,12 @@ def convert_artifact(
         facts={"input_layout": "NHWC" if images else "NCHW"},
         measurements=_micro_arena(path, target, precision),
     )
+
+
+def _precision(candidate: Candidate) -> Precision:
+    if candidate.form == "int8":
+        return "int16x8" if has_wide_activations(candidate.module) else "int8"
+    return "fp16" if candidate.form == "fp16" else "fp32"
 
 
 def _name_ends(candidate: Candidate, path: Path) -> None:

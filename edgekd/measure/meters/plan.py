@@ -109,7 +109,7 @@ def _energy(artifact: Artifact, graph: Graph | None, reason: str) -> Measurement
     moved = sum(graph.tensors[key].bytes or 0 for key in ends if key in graph.tensors)
     # A file with float inputs may still compute in int8, as its activations show.
     quantized = any(op.op == "QuantizeLinear" for op in graph.ops)
-    precision = "int8" if quantized else artifact.precision
+    precision = "int8" if quantized and artifact.precision == "fp32" else artifact.precision
     return estimated_energy(macs, graph.parameter_bytes + moved, precision)
 
 

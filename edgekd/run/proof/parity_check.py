@@ -23,11 +23,12 @@ from edgekd.quant.export_check import check_exported
 from edgekd.quant.inspection import output_scale
 from edgekd.run.compiled import Compiled
 from edgekd.run.proof.place import Place, options_for
+from edgekd.values.artifact import IN_INTEGERS
 from edgekd.values.target import Target
 from edgekd.values.tree import Tree, concatenated, like, named_leaves
 
 TOLERANCE = {
-    "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2,
+    "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2, "int16x8": 5e-2,
     "bf16": 1e-3, "int4": 5e-2, "ternary": 5e-2, "binary": 5e-2, "mixed": 5e-2,
     "clustered": 1e-3,
 }  # fmt: skip
@@ -74,7 +75,7 @@ def parity_of(
     return joint_parity(found, main)
 
 
-CHANGED = {"fp16": 1e-2, "int8": 0.25, "int4": 0.5}
+CHANGED = {"fp16": 1e-2, "int8": 0.25, "int16x8": 0.25, "int4": 0.5}
 """How far a quantized file may lie from the file that it was made of, relative to the largest
 output: what quantization changes is in it, so this finds a file that computes something else."""
 
@@ -109,7 +110,7 @@ def _compared(
 ) -> Parity:
     """One output compared with the reference's, in steps of its grid if it has one."""
     precision = each.artifact.precision
-    quantized = precision == "int8"
+    quantized = precision in IN_INTEGERS
     scale = _output_step(each, index) if quantized else None
     tolerance = float(target.quantization.tolerance_lsb) if scale else TOLERANCE[precision]
     name = "the fake-quantized graph in PyTorch" if quantized else "the float module in PyTorch"
@@ -130,7 +131,7 @@ def _explained(
     worst = samples.take(torch.tensor([parity.worst_sample])).x
     module = each.reference.module
     found: dict[str, Any] = {}
-    if artifact.precision == "int8":
+    if artifact.precision in IN_INTEGERS:
         divergence = divergence_of(module, artifact, worst, TOLERANCE_OF_LAYERS)  # type: ignore[arg-type]
         found["first_difference"] = divergence.sentence
         if divergence.clean and (
