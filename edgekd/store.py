@@ -104,13 +104,27 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 hint="free some space and run the same command again to continue from there",
             ) from None
         if error.errno in NOT_WRITABLE:
-            raise InputError(
-                f"not writable: {error.strerror}",
-                where=str(error.filename or folder),
-                allowed="a folder that you can write to",
-                hint="choose another folder",
-            ) from None
+            raise _not_writable(error, folder) from None
         raise
+
+
+def _not_writable(error: OSError, folder: Path) -> InputError:
+    return InputError(
+        f"not writable: {error.strerror}",
+        where=str(error.filename or folder),
+        allowed="a folder that you can write to",
+        hint="choose another folder",
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents. Raises `InputError` if the system refuses
+    (in /proc by claiming that the new folder does not exist), `ToolError` if the disk is full."""
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            raise _not_writable(error, folder) from None
 
 
 @contextmanager
@@ -160,7 +174,7 @@ class Store:
         if not self.resume:
             shutil.rmtree(folder, ignore_errors=True)
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         return folder
 
     @contextmanager
@@ -181,7 +195,7 @@ class Store:
             for left in beside.parent.glob(f"{name}-{key}.*.writing"):
                 if not _runs(int(left.name.split(".")[-2])):  # left by a killed process
                     shutil.rmtree(left, ignore_errors=True)
-            beside.mkdir(parents=True)
+            make_folder(beside)
             try:
                 write(beside)
                 shutil.rmtree(final, ignore_errors=True)
@@ -241,7 +255,7 @@ def file_beside(path: Path) -> Iterator[Path]:
     beside = _beside(path)
     with disk_errors(path.parent):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             beside.unlink(missing_ok=True)
             yield beside
             beside.replace(path)
@@ -257,7 +271,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
     with disk_errors(path.parent):
         try:
             shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
+            make_folder(beside)
             yield beside
             if path.exists():
                 shutil.rmtree(path)
@@ -278,7 +292,7 @@ def write_beside(path: Path, content: str | bytes) -> None:
 
 def check_writable(folder: Path) -> None:
     """Refuse an output folder that can't be written to, before any work is done for it."""
+    make_folder(folder)
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"a folder of edgekd")

@@ -9,7 +9,7 @@ from typing import Any
 from edgekd.benchmark.files import BenchResult
 from edgekd.errors import InputError
 from edgekd.report.bars import time_bars
-from edgekd.store import write_beside
+from edgekd.store import check_writable, write_beside
 
 SUFFIXES = (".svg", ".html")
 STYLE: Any = {
@@ -20,13 +20,15 @@ STYLE: Any = {
 
 
 def check_plot(path: Path) -> None:
-    """Refuse a file type that can't hold a plot, before anything is measured."""
+    """Refuse a file type that can't hold a plot and a folder that can't be written to, before
+    anything is measured."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"'{path.suffix}' is not a supported plot format",
             where=f"--plot {path}",
             allowed=", ".join(SUFFIXES),
         )
+    check_writable(path.parent)
 
 
 def write_plot(results: Sequence[BenchResult], path: Path) -> None:

@@ -95,7 +95,6 @@ def bench(
     from edgekd.devices.opening import open_device
     from edgekd.measure.budgets import EXIT_CODES, run_verdict
     from edgekd.measure.meters.external import check_meter
-    from edgekd.store import check_writable
     from edgekd.values.target import load_target
 
     options = {
@@ -112,7 +111,6 @@ def bench(
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
         collect.attempt(check_plot, plot)
-        collect.attempt(check_writable, plot.parent)
     profile = collect.attempt(load_target, target) if target else None
     raise_all(collect.faults)
     files = len({*artifact, *([baseline] if baseline else [])})

@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from edgekd.errors import InputError, ToolError, nearest
-from edgekd.store import cache_folder
+from edgekd.store import cache_folder, make_folder
 from edgekd.values.progress import Progress, silent
 
 """Called as progress(what, done, total)."""
@@ -66,10 +66,7 @@ def fetch(
     folder = folder or downloaded_folder(name)
     other = url or os.environ.get("EDGEKD_DATA_URL")
     urls = (other,) if other else download.urls
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"can't be created: {error.strerror}", where=str(folder)) from None
+    make_folder(folder)
     paths = []
     for done, (file, digest) in enumerate(download.sha256.items()):
         progress(file, done, len(download.sha256))

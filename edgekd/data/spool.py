@@ -17,7 +17,7 @@ from edgekd.data.inputs import FIXED
 from edgekd.data.prepare import Prepare
 from edgekd.data.reading import SampleReader, form_of, joined
 from edgekd.errors import InputError, first_line
-from edgekd.store import cache_folder, disk_errors
+from edgekd.store import cache_folder, disk_errors, make_folder
 from edgekd.values.tree import Tree, leaves, like
 
 
@@ -51,7 +51,7 @@ def spooled(dataset: Any, where: str, prepare: Prepare | None) -> Spooled:
     count = len(dataset)
     place = cache_folder() / "iterables"
     with disk_errors(place):
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         work = Path(tempfile.mkdtemp(dir=place, prefix=".reading-"))
         try:
             example, targets, digest = _written(dataset, count, work, where, prepare)

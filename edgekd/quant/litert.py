@@ -2,6 +2,7 @@
 Only the TFLite backend starts it, and only this module imports litert-torch.
 """
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,9 @@ def _convert(module: nn.Module, inputs: tuple[Tensor, ...], form: str) -> bytes:
     return half_weights(content) if form == "fp16" else content
 
 
+@functools.cache
 def _keep_layouts() -> None:
-    """Mend litert-torch 0.10, which forgets the shape and the layout of a dequantize op as soon as
+    """Mend litert-torch 0.10 (once), which forgets the shape and the layout of a dequantize op as soon as
     one of its readers gets a transpose, so that the other readers are handed the wrong layout."""
     from litert_torch._convert.fx_passes import OptimizeLayoutTransposesPass
 

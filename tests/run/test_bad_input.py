@@ -348,6 +348,29 @@ def test_an_output_that_can_not_be_written_is_refused(refused, tmp_path):
     assert "choose another folder" in told
 
 
+IN_PROC = Path("/proc/edgekd")
+"""A folder that Linux refuses to create by claiming that it does not exist."""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc of Linux")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("compress", "--target", "x86", "--out", IN_PROC),
+        ("search", "--target", "x86", "--out", IN_PROC),
+        ("init", IN_PROC),
+        ("bench", "gone.onnx", "--plot", IN_PROC / "x.svg"),
+        ("diagnose", "gone.onnx", "--plot", IN_PROC / "x.svg"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_folder_that_the_system_claims_does_not_exist_is_refused(edgekd, command):
+    code, _, told = edgekd(*command)
+    assert (code, told.count("not writable: No such file or directory")) == (2, 1), told
+    assert str(IN_PROC) in told
+    assert "hint: choose another folder" in told
+
+
 def test_an_unwritable_output_of_bench_is_reported_before_measuring(edgekd, tmp_path):
     (tmp_path / "file").write_text("a file")
     plot = tmp_path / "file" / "x.svg"

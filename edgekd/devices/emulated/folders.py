@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgekd.processes import run_tool
-from edgekd.store import cache_folder, disk_errors, locked
+from edgekd.store import cache_folder, disk_errors, locked, make_folder
 
 BUILD_SECONDS = 1800.0
 WHERE = "emulated board"
@@ -30,7 +30,7 @@ def alone(folder: Path) -> Iterator[None]:
     leftovers of a killed process are removed."""
     with contextlib.ExitStack() as stack:
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             stack.enter_context(locked(folder / ".lock", wait=True))
         for half in folder.glob(".*.writing"):
             shutil.rmtree(half, ignore_errors=True)
