@@ -129,6 +129,22 @@ def _rewrite_alpha(graph: fx.GraphModule, node: fx.Node) -> None:
     node.kwargs = {key: each for key, each in node.kwargs.items() if key != "alpha"}
 
 
+def _rewrite_reversed(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `rsub(x, y, alpha=a)` by y less a * x; converters don't take its `alpha`."""
+    x, y, *rest = node.args
+    alpha = rest[0] if rest else node.kwargs.get("alpha", 1)
+    if node.target is aten.rsub.Scalar and alpha == 1:
+        return  # `operands` decides what becomes of the number
+    with graph.graph.inserting_before(node):
+        if isinstance(y, fx.Node):
+            node.target, node.args, node.kwargs = aten.sub.Tensor, (y, x), {"alpha": alpha}
+            _rewrite_alpha(graph, node)
+        else:
+            scaled = graph.graph.call_function(aten.mul.Tensor, (x, alpha))
+            scaled.meta.update({**node.meta, "val": x.meta["val"]})  # type: ignore[union-attr]
+            node.args, node.kwargs = (scaled, y), {}
+
+
 def _rewrite_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
     """Replace an overwritten slice by a concatenation of the part before, the new values and the
     rest."""
@@ -361,6 +377,8 @@ _REWRITES = {
     aten._native_batch_norm_legit_no_training.default: _rewrite_batch_norm,
     aten.add.Tensor: _rewrite_alpha,
     aten.sub.Tensor: _rewrite_alpha,
+    aten.rsub.Tensor: _rewrite_reversed,
+    aten.rsub.Scalar: _rewrite_reversed,
     aten.view.default: _rewrite_view,
     aten.reshape.default: _rewrite_view,
     aten.slice.Tensor: _rewrite_slice,

@@ -224,6 +224,10 @@ REWRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "tile": (lambda x: x.tile(1, 2, 1, 1), "aten.tile.default"),
     "expand": (lambda x: x * x.mean(1, keepdim=True).expand(-1, 6, -1, -1), "aten.expand.default"),
     "normalize": (lambda x: F.normalize(x, dim=1), "aten.expand_as.default"),
+    "reversed with a factor": (
+        lambda x: torch.rsub(x, x.mean(1, keepdim=True), alpha=2),
+        "aten.rsub.Tensor",
+    ),
 }
 
 
