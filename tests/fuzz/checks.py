@@ -92,7 +92,8 @@ def outputs(module: nn.Module, samples: Tensor) -> Tensor:
 def require_equal(found: Tensor, expected: Tensor, what: str) -> None:
     if found.shape != expected.shape:
         raise Wrong(f"{what}: {tuple(found.shape)} instead of {tuple(expected.shape)}")
-    difference = float((found - expected).abs().max() / expected.abs().max())
+    largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    difference = float((found - expected).abs().max() / largest)
     if not difference <= EXACT:
         raise Wrong(f"{what}: {difference:.1e} of the largest output apart")
 

@@ -16,9 +16,16 @@ def snr(expected: Tensor, found: Tensor) -> float:
     return float(10 * torch.log10(expected.double().square().sum() / noise))
 
 
+AVERAGES = {torch.ops.aten.avg_pool1d.default, torch.ops.aten.avg_pool2d.default}
+"""Operators that round on the grid of their input: kernels require it. Averaging zeros of the
+padding makes values smaller, and the grid no finer."""
+
+
 def rounded(graph: fx.GraphModule, samples: Tensor, weight_bits: int) -> Tensor:
     """The graph's output for (N, ...), each value rounded to 256 levels between its extremes and
     each weight to `weight_bits` for each output channel."""
+
+    steps: dict[fx.Node, float] = {}
 
     class Rounding(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
@@ -27,17 +34,20 @@ def rounded(graph: fx.GraphModule, samples: Tensor, weight_bits: int) -> Tensor:
                 return value
             if n.op == "get_attr":
                 return _symmetric(value, weight_bits) if value.dim() > 1 else value
-            return _affine(value)
+            steps[n] = _step(value)
+            if n.target in AVERAGES:
+                steps[n] = steps[n.args[0]]
+            return (value / steps[n]).round() * steps[n]
 
     with torch.no_grad():
         output: Tensor = Rounding(graph).run(samples)
     return output
 
 
-def _affine(value: Tensor) -> Tensor:
+def _step(value: Tensor) -> float:
+    """The step of 256 levels between the extremes of a value and zero."""
     low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
-    step = (high - low) / 255 or 1.0
-    return (value / step).round() * step
+    return (high - low) / 255 or 1.0
 
 
 def _symmetric(weight: Tensor, bits: int) -> Tensor:
