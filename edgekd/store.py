@@ -293,6 +293,5 @@ def write_beside(path: Path, content: str | bytes) -> None:
 def check_writable(folder: Path) -> None:
     """Refuse an output folder that can't be written to, before any work is done for it."""
     make_folder(folder)
-    with disk_errors(folder):
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"a folder of edgekd")
+    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"a folder of edgekd")

@@ -65,8 +65,8 @@ def _convert(module: nn.Module, inputs: tuple[Tensor, ...], form: str) -> bytes:
 
 @functools.cache
 def _keep_layouts() -> None:
-    """Mend litert-torch 0.10 (once), which forgets the shape and the layout of a dequantize op as soon as
-    one of its readers gets a transpose, so that the other readers are handed the wrong layout."""
+    """Mend litert-torch 0.10, once: it forgets the shape and the layout of a dequantize op as soon
+    as one of its readers gets a transpose, so that the others are handed the wrong layout."""
     from litert_torch._convert.fx_passes import OptimizeLayoutTransposesPass
 
     insert = OptimizeLayoutTransposesPass.insert_t_q_dq
