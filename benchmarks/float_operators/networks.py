@@ -79,6 +79,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convnext_atto": _timm("convnext_atto"),
     "mobilevit_xxs": _timm("mobilevit_xxs"),
     "deit_tiny": _timm("deit_tiny_patch16_224", img_size=64),
+    "swin_tiny": _timm("swin_tiny_patch4_window7_224", img_size=64, window_size=4),
     "unet": UNet,
 }
 SIDE = 64

@@ -195,7 +195,8 @@ def _path_name(op: Op) -> str:
                 steps.pop()
             steps.append(step)
         return ".".join(steps)
-    return converted_layer(op.name) if "torch." in op.name else ""
+    converted = "torch." in op.name or "named_layers." in op.name
+    return converted_layer(op.name) if converted else ""
 
 
 def _name(op: Op) -> str:

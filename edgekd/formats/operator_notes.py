@@ -43,8 +43,9 @@ def _times(number: int, kind: str) -> str:
 
 def converted_layer(name: str) -> str:
     """'net.0' from the name that TFLite's converter gives an operator, such as
-    'model.Net/torch.nn.modules.container.Sequential_net/torch.nn.modules.conv.Conv2d_0;3'; '' for
-    one outside the layers."""
+    'model.Net/torch.nn.modules.container.Sequential_net/torch.nn.modules.conv.Conv2d_0;3', or from
+    that of a file of edgekd's, '__main__._ByPosition/edgekd.quant.named_layers.Layer_net|0;3'; ''
+    for one outside the layers."""
     path = name.split(";")[0].split("/")[1:]
     steps = [re.match(r"[A-Za-z0-9]+_(.+)", step.rpartition(".")[2]) for step in path]
-    return ".".join(step.group(1) for step in steps if step)
+    return ".".join(step.group(1) for step in steps if step).replace("|", ".")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.quant import rewrite  # registers the operators that the file has
+from edgekd.quant.named_layers import NamedLayers
 from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.storage import example_of
 from edgekd.values.target import Scheme
@@ -28,7 +29,8 @@ class _ByPosition(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         planes = [x.permute(0, 3, 1, 2) if is_image(x) else x for x in inputs]
-        return tuple(leaves(self.module(like(self.example, planes))))
+        # `forward` itself, so that the converter puts no module between this one and the layers.
+        return tuple(leaves(self.module.forward(like(self.example, planes))))
 
 
 def is_image(x: Tensor) -> bool:
@@ -42,7 +44,7 @@ def main(program: str, made: str, form: str) -> None:
     # The backend wrote this file a moment ago; it is not one from outside.
     module = torch.export.load(program).module(check_guards=False)
     example = mapped(lambda leaf: leaf[:1], example_of(module))
-    whole = _ByPosition(module, example)
+    whole = _ByPosition(NamedLayers(module), example)
     inputs = [x.permute(0, 2, 3, 1).contiguous() if is_image(x) else x for x in leaves(example)]
     Path(made).write_bytes(_convert(whole, tuple(inputs), form))
 

@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from edgekd.errors import InputError, ToolError
+from edgekd.network.fx_names import module_paths
 from edgekd.network.programs import load_program
 from edgekd.quant.export import exported
 from edgekd.quant.open_sizes import example_size
@@ -26,10 +27,13 @@ def save_graph(module: nn.Module, path: Path) -> None:
     """
     graph = cast(fx.GraphModule, module)
     program = exported(graph, example_of(graph))
-    # Traces name the files of whoever exported; they are of no use to who loads.
+    # Traces name the files of whoever exported; of no use to who loads but the layer's name.
     for node in program.graph.nodes:
+        layers = module_paths(node)
         for key in ("stack_trace", "from_node", "source_fn_stack", "nn_module_stack"):
             node.meta.pop(key, None)
+        if layers:
+            node.meta["nn_module_stack"] = {"layer": (layers[-1], "torch.nn.Module")}
     whole = io.BytesIO()
     try:
         torch.export.save(program, whole)

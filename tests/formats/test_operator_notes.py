@@ -14,6 +14,7 @@ from edgekd.formats.operator_notes import by_kind, by_layer, converted_layer
             "net.0",
         ),
         ("model.Net/model.Temporal_block_one;1", "block_one"),
+        ("__main__._ByPosition/edgekd.quant.named_layers.Layer_net|0|conv_1;3", "net.0.conv_1"),
         ("model.Net;;model.Net/torch.nn.modules.conv.Conv1d_c;1", ""),
         ("__main__._ByPosition;7", ""),
         ("serving_default_output_0_output", ""),
