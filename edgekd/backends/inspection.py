@@ -11,6 +11,7 @@ from edgekd.formats.graph import Graph, Op, float_islands, info_of, live_peak
 from edgekd.formats.macs import count_macs
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.formats.onnx_shapes import with_shapes
+from edgekd.formats.operator_notes import shown_name
 from edgekd.formats.program import read_program
 from edgekd.formats.tflite import read_tflite
 from edgekd.registry import BACKENDS
@@ -105,7 +106,7 @@ def _shape_notes(graph: Graph, suffix: str) -> list[str]:
 
 
 def _listed(ops: tuple[Op, ...]) -> str:
-    shown = ", ".join(f"{op.op} '{op.name}'" for op in ops[:SHOWN])
+    shown = ", ".join(f"{op.op} '{shown_name(op.name)}'" for op in ops[:SHOWN])
     more = len(ops) - SHOWN
     return shown + (f" and {more} more" if more > 0 else "")
 

@@ -21,6 +21,7 @@ from pydantic import PositiveFloat, PositiveInt
 from edgekd.backends import Board, Follower
 from edgekd.errors import EdgekdError, InputError, ToolError
 from edgekd.formats.graph import Graph, Op
+from edgekd.formats.operator_notes import shown_name
 from edgekd.formats.tflite import read_tflite
 from edgekd.processes import Finished, how_it_ended, run_tool
 from edgekd.registry import BACKENDS
@@ -339,7 +340,7 @@ def _placed(
     op: Op, kept: list[tuple[str, str]], reasons: Mapping[tuple[str, str], str]
 ) -> OpPlacement:
     if (op.op, op.name) not in kept:
-        return OpPlacement(name=op.name, op=op.op, placement="npu")
+        return OpPlacement(name=shown_name(op.name), op=op.op, placement="npu")
     kept.remove((op.op, op.name))
     reason = reasons.get((op.op, op.name), "Vela left it on the CPU without giving a reason")
-    return OpPlacement(name=op.name, op=op.op, placement="cpu", reason=reason)
+    return OpPlacement(name=shown_name(op.name), op=op.op, placement="cpu", reason=reason)

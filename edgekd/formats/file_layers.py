@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from edgekd.formats.graph import Graph, Op, Tensor
-from edgekd.formats.operator_notes import converted_layer
+from edgekd.formats.operator_notes import converted_layer, names_layers
 
 SAME_WEIGHT = 0.5
 """Two weights are the same layer's if the norm of their difference is below this share of the
@@ -195,8 +195,7 @@ def _path_name(op: Op) -> str:
                 steps.pop()
             steps.append(step)
         return ".".join(steps)
-    converted = "torch." in op.name or "named_layers." in op.name
-    return converted_layer(op.name) if converted else ""
+    return converted_layer(op.name) if names_layers(op.name) else ""
 
 
 def _name(op: Op) -> str:

@@ -41,6 +41,17 @@ def _times(number: int, kind: str) -> str:
     return kind if number == 1 else f"{number} x {kind}"
 
 
+def shown_name(name: str) -> str:
+    """The layer of an operator where TFLite's converter named it after PyTorch's modules, else the
+    name itself."""
+    return (converted_layer(name) if names_layers(name) else "") or name
+
+
+def names_layers(name: str) -> bool:
+    """Whether the name of an operator is one that TFLite's converter made of PyTorch's modules."""
+    return "torch." in name or "named_layers." in name
+
+
 def converted_layer(name: str) -> str:
     """'net.0' from the name that TFLite's converter gives an operator, such as
     'model.Net/torch.nn.modules.container.Sequential_net/torch.nn.modules.conv.Conv2d_0;3', or from

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgekd.formats.operator_notes import by_kind, by_layer, converted_layer
+from edgekd.formats.operator_notes import by_kind, by_layer, converted_layer, shown_name
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,8 @@ def test_a_kind_in_many_layers_is_one_note():
         "5 x aten.gelu (mlp.0, mlp.1, mlp.2, ...)",
         "aten.softmax (head)",
     ]
+
+
+def test_a_name_that_tells_no_layer_is_shown_as_it_is():
+    assert shown_name("main._ByPosition/edgekd.quant.named_layers.Layer_net|0;3") == "net.0"
+    assert shown_name("model/re_lu_1/Relu;0") == "model/re_lu_1/Relu;0"

@@ -18,6 +18,7 @@ from edgekd.backends import Board, Follower
 from edgekd.backends.edgetpu.placement import edgetpu_placements
 from edgekd.errors import InputError, ToolError
 from edgekd.formats.graph import Graph
+from edgekd.formats.operator_notes import shown_name
 from edgekd.formats.tflite import read_tflite
 from edgekd.processes import Finished, how_it_ended, run_tool
 from edgekd.registry import BACKENDS
@@ -218,7 +219,7 @@ def read_log(
         status = statuses.pop(0)
         mapped = status == MAPPED
         placements[index] = OpPlacement(
-            name=op.name,
+            name=shown_name(op.name),
             op=op.op,
             placement="edgetpu" if mapped else "cpu",
             reason="" if mapped else status[:1].lower() + status[1:],

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.formats.graph import Graph, Op, Tensor
+from edgekd.formats.operator_notes import shown_name
 from edgekd.values.artifact import OpPlacement
 
 Condition = Callable[[Op, Graph], str]
@@ -327,9 +328,12 @@ def _placement(
 ) -> OpPlacement:
     if begin <= index < end:
         doubt = MAY_STAY.get(op.op, "")
-        return OpPlacement(name=op.name, op=op.op, placement="edgetpu", reason=doubt)
-    reason = reasons[index] or f"{SECOND_SUBGRAPH} {graph.ops[end].op} '{graph.ops[end].name}'"
-    return OpPlacement(name=op.name, op=op.op, placement="cpu", reason=reason)
+        return OpPlacement(name=shown_name(op.name), op=op.op, placement="edgetpu", reason=doubt)
+    reason = reasons[index]
+    if not reason:
+        first = graph.ops[end]
+        reason = f"{SECOND_SUBGRAPH} {first.op} '{shown_name(first.name)}'"
+    return OpPlacement(name=shown_name(op.name), op=op.op, placement="cpu", reason=reason)
 
 
 def _parameter_bytes(graph: Graph, ops: tuple[Op, ...]) -> int:
