@@ -6,6 +6,8 @@ rank. What is not supported is refused.
 """
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from checks import Case
@@ -29,11 +31,14 @@ NETWORKS: dict[str, Foreign] = {
     for name, network in networks.items()
 }
 
-MARKED = [
-    pytest.param(name, marks=pytest.mark.long if number % 3 else pytest.mark.slow)
-    for number, name in enumerate(NETWORKS)
-]
-"""One in three is tried in CI: together they take some minutes."""
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """One in three is tried in CI: together they take some minutes."""
+    return [
+        pytest.param(name, marks=pytest.mark.long if number % 3 else pytest.mark.slow)
+        for number, name in enumerate(names)
+    ]
+
 
 SHOWN = [*NETWORKS][:96:8]
 """Networks that are also made TFLite files and files in half precision, which takes seconds."""
@@ -50,7 +55,7 @@ COUNTING = {
 """Networks in which a channel of zeros still counts for its neighbours."""
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", marked(NETWORKS))
 def test_a_foreign_network_computes_what_it_did(name: str) -> None:
     case = Case(NETWORKS[name])
     for check in ("export", "ptq", "onnx"):
@@ -61,8 +66,7 @@ def test_a_foreign_network_computes_what_it_did(name: str) -> None:
             assert kind in ("right", "rounding"), f"{check}: {words}"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize("name", marked(MASKED))
 def test_pruning_and_full_rank_change_nothing_else(name: str) -> None:
     case = Case(MASKED[name])
     for check in ("low rank",) if name in COUNTING else ("silenced", "low rank"):
