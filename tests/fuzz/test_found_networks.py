@@ -19,6 +19,20 @@ FOUND = {
         Step("F.avg_pool2d({0}, 2)", (0,)),
         Step("{layer}({0})", (1,), "nn.Conv2d({c}, 4, 3, padding=1)"),
     ),
+    "an average of one value and the zeros around it": (
+        "ptq",
+        (4, 8, 8),
+        Step("F.adaptive_max_pool2d({0}, 1)", (0,)),
+        Step("F.avg_pool2d({0}, 3, 1, 1)", (1,)),
+        Step("F.avg_pool2d({0}, 3, 1, 1)", (2,)),
+    ),
+    "a network that answers nothing but zeros": (
+        "prune",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), CONVOLUTION),
+        Step("F.relu(-F.relu({0}))", (1,)),
+        Step("{layer}({0})", (2,), "nn.Conv2d({c}, 4, 3, bias=False)"),
+    ),
     "a softmax over one value": (
         "onnx",
         (1, 7),
