@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reads it on import
 
 if TYPE_CHECKING:  # Python 3.8 can't subscript these
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Table = dict[str, Any]
     Arrays = list[Any]
@@ -312,6 +312,21 @@ def refuse_processor(path: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def without_torch() -> Iterator[None]:
+    """Hides PyTorch from an import unless it is loaded. TVM imports it where it is installed, which
+    takes most of the time to load a library and hundreds of megabytes, and needs it for nothing
+    here."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
 class TVM(Model):
     """A library exported from Relax. It does not record its shapes, so `options` has to give
     them."""
@@ -321,8 +336,9 @@ class TVM(Model):
             raise Fault("bad-request", "a TVM library does not record its inputs: their shapes and "
                         "dtypes have to be given")  # fmt: skip
         refuse_processor(path)
-        import tvm
-        from tvm.runtime.vm import VirtualMachine
+        with without_torch():
+            import tvm
+            from tvm.runtime.vm import VirtualMachine
 
         self.tensor = tvm.runtime.tensor
         self.device = tvm.runtime.device(str(options.get("device", "cpu")))

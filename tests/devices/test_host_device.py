@@ -147,6 +147,18 @@ def test_a_missing_runtime_is_named_with_the_way_to_install_it(
     assert host.can_run(there).startswith("host has no tensorrt")
 
 
+def test_tvm_is_imported_without_the_torch_that_is_installed() -> None:
+    lines = """
+import sys
+from edgekd.devices import agent
+with agent.without_torch():
+    import tvm
+print([name for name in ("tvm", "torch") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert done.stdout == "['tvm']\n", done.stderr
+
+
 def test_a_library_for_another_processor_is_refused_before_it_is_loaded(
     host: AgentDevice, artifact: Artifact, tmp_path: Path
 ) -> None:
