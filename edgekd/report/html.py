@@ -210,7 +210,7 @@ def _stage_points(report: Report, metric: str) -> tuple[list[plots.Point], list[
 
 
 def _label(artifact: ArtifactReport) -> str:
-    return f"{artifact.precision} {artifact.format}"
+    return f"{artifact.label} {artifact.format}"
 
 
 def _latencies(report: Report) -> Iterator[Figure]:

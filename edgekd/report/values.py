@@ -25,7 +25,7 @@ from edgekd.measure.diagnosis import Diagnosis
 from edgekd.measure.diagnostics import Finding
 from edgekd.measure.layer_times import LayerTimes
 from edgekd.measure.parity import Parity
-from edgekd.values.artifact import OpPlacement, Precision, TensorInfo
+from edgekd.values.artifact import IN_FLOAT, OpPlacement, Precision, TensorInfo
 from edgekd.values.measurement import Judgement, Kind, Measurement, Verdict
 from edgekd.values.tables import Value
 
@@ -197,6 +197,12 @@ class ArtifactReport(Measured):
     warnings: tuple[str, ...] = ()
     delivered: bool = True
 
+    @property
+    def label(self) -> str:
+        """Its precision, and how many operators of an integer file compute in float."""
+        count = self.facts.get(IN_FLOAT)
+        return f"{self.precision} with {count:g} in float" if count else self.precision
+
 
 class BackendFailure(Value):
     """A backend that made no file, why, and what to do about it."""
@@ -225,7 +231,7 @@ class TargetReport(Reasoned):
 
 def _summary(artifact: ArtifactReport) -> str:
     """A file in one line, without what was not measured."""
-    parts = [f"{artifact.path} {artifact.precision}, {artifact.bytes:,} bytes"]
+    parts = [f"{artifact.path} {artifact.label}, {artifact.bytes:,} bytes"]
     if artifact.accuracy is not None:
         parts.append(f"accuracy {artifact.accuracy:.4f}")
     latency = next((m for m in artifact.measurements if m.metric == "latency_ms_p50"), None)

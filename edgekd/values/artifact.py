@@ -80,6 +80,14 @@ class Artifact(Value):
         return Artifact.model_validate({**dict(self), **own, "lineage": lineage, **changes})
 
 
+IN_FLOAT = "operators_in_float"
+
+
+def in_float_fact(count: int) -> dict[str, float | str]:
+    """The fact that an integer file computes that many operators in float; none if it is 0."""
+    return {IN_FLOAT: count} if count else {}
+
+
 def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()

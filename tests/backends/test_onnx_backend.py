@@ -1,6 +1,7 @@
 """ONNX files against the graph they were made of, run by ONNX Runtime."""
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,8 @@ def test_a_transformer_names_what_stays_float(compiled):
     notes = compiled(Onnx(), "transformer").notes
     assert any("3 x aten.layer_norm (blocks.0.norm1, " in note for note in notes)
     assert any("ONNX Runtime computes in float: 3 LayerNormalization" in note for note in notes)
+    counted = sum(int(count) for note in notes for count in re.findall(r"(\d+) [A-Z]", note))
+    assert compiled(Onnx(), "transformer").facts["operators_in_float"] == counted
     assert not any("softmax" in note or "matmul" in note for note in notes)
     assert not any("aten.linear" in note or "aten.conv2d" in note for note in notes)
 

@@ -161,6 +161,7 @@ def test_a_transformer_computes_its_layers_in_int8_and_names_the_rest(compiled):
         assert {graph.tensors[key].dtype for key in (*op.inputs[:2], *op.outputs)} == {"int8"}
     assert {"RSQRT", "SQUARED_DIFFERENCE"} <= {op.op for op in float_islands(graph)}
     assert any(note.startswith("computed in float: ") for note in artifact.notes)
+    assert artifact.facts["operators_in_float"] == len(float_islands(graph))
     assert not any(kind in note for note in artifact.notes for kind in ("BATCH_MATMUL", "GELU"))
 
 

@@ -30,6 +30,12 @@ def test_an_accuracy_in_percent_is_refused() -> None:
         TeacherReport(**{**TEACHER, "accuracy": 94.1})
 
 
+def test_an_integer_file_that_computes_in_float_says_so_in_its_label() -> None:
+    assert artifact("a/model.tflite", 100).label == "int8"
+    partly = artifact("a/model.tflite", 100, facts={"operators_in_float": 7})
+    assert partly.label == "int8 with 7 in float"
+
+
 def test_a_target_without_a_baseline_says_why() -> None:
     with pytest.raises(ValidationError, match="'baseline' is missing"):
         TargetReport(name="coral", baseline=None, artifacts=())

@@ -36,6 +36,7 @@ from edgekd.values.artifact import (
     OpPlacement,
     Precision,
     TensorInfo,
+    in_float_fact,
     sha256_of,
 )
 from edgekd.values.candidate import Candidate
@@ -66,8 +67,10 @@ def export_artifact(
     inputs, outputs = tensors_of(model)
     fold_steps(model)
     write_onnx(model, path)
+    islands = float_operators(path) if candidate.form == "int8" else []
     if candidate.integers_only:
-        refuse_floats(float_operators(path), path)
+        refuse_floats(islands, path)
+    facts = {"opset": opset_for(stored, OPSET), "input_layout": "NCHW"}
     return Artifact(
         path=path,
         format="onnx",
@@ -81,8 +84,8 @@ def export_artifact(
         placements=tuple(placements),
         versions=_versions(),
         lineage=candidate.lineage,
-        notes=tuple(_notes(candidate, target, stored, path)),
-        facts={"opset": opset_for(stored, OPSET), "input_layout": "NCHW"},
+        notes=tuple(_notes(candidate, target, stored, islands)),
+        facts=facts | in_float_fact(len(islands)),
     )
 
 
@@ -306,10 +309,15 @@ def _info(value: Any, model: Any, side: str) -> TensorInfo:
     return TensorInfo(name=value.name, shape=shape, dtype=name, scale=scale, zero_point=zero_point)
 
 
-def _notes(candidate: Candidate, target: Target, stored: Sequence[Stored], path: Path) -> list[str]:
+def _notes(
+    candidate: Candidate,
+    target: Target,
+    stored: Sequence[Stored],
+    islands: Sequence[tuple[str, str]],
+) -> list[str]:
     notes = [_narrow_note(stored)] if stored else []
     if candidate.form == "int8":
-        notes += _float_notes(candidate.module, path)
+        notes += _float_notes(candidate.module, islands)
     if candidate.form == "fp16" and target.hardware.architecture == "x86_64":
         notes.append(
             "ONNX Runtime computes fp16 in float32 on x86: the file is smaller, not faster"
@@ -317,15 +325,15 @@ def _notes(candidate: Candidate, target: Target, stored: Sequence[Stored], path:
     return notes
 
 
-def _float_notes(module: nn.Module, path: Path) -> list[str]:
+def _float_notes(module: nn.Module, islands: Sequence[tuple[str, str]]) -> list[str]:
     """What the graph leaves in float and what ONNX Runtime has no integer kernel for, by layer, and
-    what its optimized graph computes in float, by operator."""
+    the `islands` that its optimized graph computes in float, by operator."""
     names = [*float_islands(module), *functions_of_one_value(module)]
     pairs = [
         (kind, layer.strip("()")) for kind, _, layer in (name.partition(" ") for name in names)
     ]
     notes = [f"computed in float: {listed}" for listed in by_kind(pairs)]
-    counts = Counter(op for op, _ in float_operators(path))
+    counts = Counter(op for op, _ in islands)
     if counts:
         listed = ", ".join(f"{number} {op}" for op, number in counts.most_common())
         notes.append(f"ONNX Runtime computes in float: {listed}")

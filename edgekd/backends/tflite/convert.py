@@ -28,7 +28,7 @@ from edgekd.quant.inspection import has_wide_activations
 from edgekd.quant.tables import Table, product, with_tables
 from edgekd.quant.unfolding import convolve_columns, unfolded
 from edgekd.store import write_beside
-from edgekd.values.artifact import Artifact, OpPlacement, Precision, sha256_of
+from edgekd.values.artifact import Artifact, OpPlacement, Precision, in_float_fact, sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.measurement import Measurement
 from edgekd.values.target import Target
@@ -49,6 +49,7 @@ def convert_artifact(
     if candidate.integers_only:
         refuse_floats(_islands(graph), path)
     precision = _precision(candidate)
+    floating = len(_islands(graph)) if candidate.form == "int8" else 0
     floats = [leaf for leaf in leaves(candidate.example) if leaf.dtype != torch.uint8]
     images = any(leaf.dim() == 4 for leaf in floats)  # images of bytes have channels last already
     return Artifact(
@@ -65,7 +66,7 @@ def convert_artifact(
         versions=_versions(),
         lineage=candidate.lineage,
         notes=tuple(leftovers(graph, candidate)),
-        facts={"input_layout": "NHWC" if images else "NCHW"},
+        facts={"input_layout": "NHWC" if images else "NCHW"} | in_float_fact(floating),
         measurements=_micro_arena(path, target, precision),
     )
 

@@ -35,6 +35,7 @@ from edgekd.values.artifact import (
     Placement,
     Precision,
     TensorInfo,
+    in_float_fact,
     sha256_of,
 )
 from edgekd.values.candidate import Candidate
@@ -107,7 +108,8 @@ def compile_artifact(
             "input_layout": "NCHW",
             "planned_memory_bytes": built.result["planned_bytes"],
             "planned_memory_kind": "estimated",
-        },
+        }
+        | in_float_fact(len(_in_float(candidate))),
     )
 
 
