@@ -7,9 +7,8 @@ Each rewrite computes the same function in float, up to the order of sums:
   which a per-channel grid stores exactly;
 - a transposed convolution: a convolution to stride^2 times the channels and a pixel shuffle (Shi et
   al. 2016, "Is the deconvolution layer the same as a convolutional layer?");
-- a mean over all places of images or sequences: one over the height and width of images, which
-  keeps both, and a reshape; an adaptive pooling to one place is such a mean, too;
-- a roll: a constant list of places for each dimension;
+- a mean over height and width that drops both: one that keeps them, and a reshape; an adaptive
+  pooling to one place is such a mean, too;
 - a class token that is joined or picked: see `tokens`;
 - a linear layer of sequences: a layer of rows, which has a bias in integers, between two reshapes;
 - scaled dot-product attention: its products and its softmax;
@@ -179,39 +178,16 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def _spatial_mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A mean over all dimensions but samples and channels, which it drops, as one over height and
-    width that keeps them: the global average pooling of integer kernels."""
+    """A mean over height and width that drops both, as one that keeps them: the global average
+    pooling of integer kernels."""
     x: Any = node.args[0]
-    rank = x.meta["val"].dim()
-    dims: Any = sorted(dim % rank for dim in node.args[1] or ())  # type: ignore[union-attr]
+    dims: Any = node.args[1] or ()
     keeps = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim"))
-    left = [dim for dim in range(1, rank) if dim not in dims]
-    sizes = x.meta["val"].shape[1:]
-    if rank not in (3, 4) or keeps or 0 in dims or len(left) != 1 or node.kwargs.get("dtype"):
+    images = x.meta["val"].dim() == 4 and sorted(dim % 4 for dim in dims) == [2, 3]
+    if keeps or not images or node.kwargs.get("dtype"):
         return None
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    if left != [1]:
-        x = insert_call(graph, aten.permute.default, (x, [0, *left, *dims]), node)
-    if rank == 3:
-        x = insert_call(graph, aten.unsqueeze.default, (x, 3), node)
     pooled = insert_call(graph, aten.mean.dim, (x, [2, 3], True), node)
-    return insert_call(graph, aten.reshape.default, (pooled, [-1, sizes[left[0] - 1]]), node)
-
-
-def _roll(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A list of places for each dimension that is rolled."""
-    x: Any = node.args[0]
-    shape = x.meta["val"].shape
-    shifts, given = (list(each) for each in (*node.args[1:], ())[:2])  # type: ignore[arg-type]
-    dims = [dim % len(shape) for dim in given]
-    if not dims or not all(isinstance(shape[dim], int) for dim in dims):
-        return None
-    for shift, dim in zip(shifts, dims, strict=True):
-        places = torch.arange(shape[dim]).roll(shift)
-        constant = insert_constant(graph, f"{node.name}_places", places, node)
-        x = insert_call(graph, aten.index_select.default, (x, dim, constant), node)
-    return x  # type: ignore[no-any-return]
+    return insert_call(graph, aten.reshape.default, (pooled, [-1, x.meta["val"].shape[1]]), node)
 
 
 def _pool_to_one(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -236,7 +212,6 @@ _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.index.Tensor: _index,
     aten.mean.dim: _spatial_mean,
     aten.adaptive_avg_pool2d.default: _pool_to_one,
-    aten.roll.default: _roll,
     aten._softmax.default: _softmax,
     aten.softmax.int: _softmax,
     aten.scaled_dot_product_attention.default: _attention,

@@ -150,7 +150,7 @@ class _Regions:
         if any(self._on_a_grid(each) for each in inputs):
             opaque = moves and not self._computed(node)
             return any(self._welcomes(user, opaque) for user in self._users(node))
-        if _leaves_out(node) or any(each in self.exact for each in inputs):
+        if node.target in _PICKING or any(each in self.exact for each in inputs):
             return False  # the grid would span what is left out, too
         users = self._users(node)
         return moves and all(user in self.chosen or user in self.layers for user in users)
@@ -181,12 +181,6 @@ class _Regions:
                 seen.add(source)
                 waiting.extend(self._inputs(source))
         return True
-
-
-def _leaves_out(node: fx.Node) -> bool:
-    """Whether a node moves a part of its input; a roll by a list of places moves all of it."""
-    source: Any = node.args[0]
-    return node.target in _PICKING and source.meta["val"].shape != node.meta["val"].shape
 
 
 def _is_sensitive(node: fx.Node) -> bool:

@@ -108,9 +108,6 @@ WHOLE: dict[str, tuple[Function, int]] = {
     "padded twice, and read unpadded": (
         lambda x: torch.cat([F.pad(x, (1, 1, 1, 1)), F.pad(F.pad(x, (1, 0)), (0, 1, 1, 1))], 1)
         + F.pad(x, (1, 1, 1, 1)).repeat(1, 2, 1, 1), 16),
-    "rolled": (lambda x: x.roll((2, -1), (2, 3)), 8),
-    "mean of the last": (lambda x: x.permute(0, 2, 3, 1).mean((1, 2))[..., None, None], 8),
-    "mean of tokens": (lambda x: x.flatten(2).transpose(1, 2).mean(1)[..., None, None], 8),
     "reflected": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 8),
     "replicated": (lambda x: F.pad(x, (1, 1, 1, 1), mode="replicate"), 8),
     "pooled to one place in any layout": (
