@@ -173,8 +173,7 @@ class Store:
         folder = self.unfinished(name, key)
         if not self.resume:
             shutil.rmtree(folder, ignore_errors=True)
-        with disk_errors(folder):
-            make_folder(folder)
+        make_folder(folder)
         return folder
 
     @contextmanager

@@ -55,8 +55,8 @@ def names_layers(name: str) -> bool:
 def converted_layer(name: str) -> str:
     """'net.0' from the name that TFLite's converter gives an operator, such as
     'model.Net/torch.nn.modules.container.Sequential_net/torch.nn.modules.conv.Conv2d_0;3', or from
-    that of a file of edgekd's, '__main__._ByPosition/edgekd.quant.named_layers.Layer_net|0;3'; ''
+    that of a file of edgekd's, '__main__._ByPosition/edgekd.quant.named_layers.Layer_|net|0;3'; ''
     for one outside the layers."""
     path = name.split(";")[0].split("/")[1:]
     steps = [re.match(r"[A-Za-z0-9]+_(.+)", step.rpartition(".")[2]) for step in path]
-    return ".".join(step.group(1) for step in steps if step).replace("|", ".")
+    return ".".join(step.group(1) for step in steps if step).replace("|", ".").lstrip(".")

@@ -12,8 +12,9 @@ from edgekd.quant import ops
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 
 _DOT = "|"
-"""What stands for a dot in the names of layers, which modules can't have in theirs;
-`formats.operator_notes.converted_layer` puts it back."""
+"""What stands for a dot in the names of layers, which modules can't have in theirs. One before each
+name keeps it apart from a module's own attributes, such as `to`, which a layer may be called;
+`formats.operator_notes.converted_layer` puts the names back."""
 
 
 class Layer(nn.Module):
@@ -30,7 +31,7 @@ class NamedLayers(nn.Module):
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
         self.graph, self.layers = graph, nn.Module()
-        self.names = layer_names(graph)
+        self.names = {node: _DOT + layer for node, layer in layer_names(graph).items()}
         for name in set(self.names.values()):
             self.layers.add_module(name, Layer())
 

@@ -15,6 +15,7 @@ from edgekd.formats.operator_notes import by_kind, by_layer, converted_layer, sh
         ),
         ("model.Net/model.Temporal_block_one;1", "block_one"),
         ("__main__._ByPosition/edgekd.quant.named_layers.Layer_net|0|conv_1;3", "net.0.conv_1"),
+        ("__main__._ByPosition/edgekd.quant.named_layers.Layer_|net|0|to;3", "net.0.to"),
         ("model.Net;;model.Net/torch.nn.modules.conv.Conv1d_c;1", ""),
         ("__main__._ByPosition;7", ""),
         ("serving_default_output_0_output", ""),

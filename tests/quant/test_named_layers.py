@@ -10,6 +10,7 @@ from edgekd.backends.tflite.convert import convert_artifact
 from edgekd.formats.operator_notes import converted_layer
 from edgekd.formats.tflite import read_tflite
 from edgekd.quant.calibration import calibrate
+from edgekd.quant.export import export_graph
 from edgekd.quant.named_layers import NamedLayers, layer_names
 from edgekd.quant.storage import load_graph, save_graph
 from edgekd.values.candidate import Candidate
@@ -51,6 +52,16 @@ def test_a_stored_graph_keeps_the_names_of_layers_and_a_clamp_is_its_layer_s(sto
 def test_naming_changes_no_value(stored):
     with torch.no_grad():
         assert torch.equal(NamedLayers(stored)(X), stored(X))
+
+
+def test_a_layer_may_be_called_like_an_attribute_of_modules():
+    class Typed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x > 0).float() * x
+
+    graph = export_graph(Typed(), X[:1])
+    assert any(hasattr(nn.Module(), layer) for layer in layer_names(graph).values())
+    assert torch.equal(NamedLayers(graph)(X), X.relu())
 
 
 @pytest.mark.slow

@@ -82,7 +82,6 @@ def test_a_size_beyond_the_samples_is_refused_by_the_plan(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="a known fault: the plan refuses this TFLite file", strict=True)
 def test_files_of_an_open_length_are_run_at_other_lengths(tmp_path):
     planned = plan(tmp_path)
     assert "x86: onnx: sizes left open: batch, length 2 to 12" in planned.lines()
