@@ -82,7 +82,7 @@ def _insert(model: Any, node: Any, table: Table, name: str) -> None:
     source = next(each for each in graph.node if node.input[0] in each.output).input[0]
     readers = [each for each in graph.node if node.output[0] in each.input]
     signed, channels = table.values.dtype == np.int8, len(table.values)
-    wide, index, found = f"{name}_wide", f"{name}_index", readers[0].output[0]
+    wide, index, found = f"{name}_wide", f"{name}_index", merge_quantizes(graph, readers)
     lookup = [onnx.helper.make_node("Cast", [source], [wide], to=onnx.TensorProto.INT32)]
     values = table.values.reshape(-1)
     if channels > 1:
@@ -94,13 +94,21 @@ def _insert(model: Any, node: Any, table: Table, name: str) -> None:
     constant = add_constant(model, name, values)
     lookup.append(onnx.helper.make_node("Gather", [constant, index], [found]))
     place = list(graph.node).index(node)
-    for each in (node, *readers):
-        graph.node.remove(each)
+    graph.node.remove(node)
     for each in reversed(lookup):
         graph.node.insert(place, each)
-    others = {each.output[0]: found for each in readers[1:]}
+
+
+def merge_quantizes(graph: Any, quantizes: Sequence[Any]) -> str:
+    """Remove quantize operators that give the same; all that read them read the first one's result,
+    whose name is returned, for another operator to write."""
+    written: str = quantizes[0].output[0]
+    others = {each.output[0]: written for each in quantizes[1:]}
+    for each in quantizes:
+        graph.node.remove(each)
     for each in graph.node:
         each.input[:] = [others.get(key, key) for key in each.input]
+    return written
 
 
 def add_constant(model: Any, name: str, value: np.ndarray) -> str:

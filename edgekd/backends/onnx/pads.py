@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.backends.onnx.lookups import add_constant, drop_unused
+from edgekd.backends.onnx.lookups import add_constant, drop_unused, merge_quantizes
 
 
 def pad_integers(model: Any) -> None:
@@ -31,21 +31,9 @@ def pad_integers(model: Any) -> None:
         integer = int(np.rint(value / scale)) + int(zero)
         filled = np.array(np.clip(integer, limits.min, limits.max), zero.dtype)
         constant = add_constant(model, f"pad{number}", filled)
-        rest = list(node.input[3:])
-        node.input[:] = [before.input[0], node.input[1], constant, *rest]
-        _replace(model.graph, node, readers)
+        node.input[:] = [before.input[0], node.input[1], constant, *node.input[3:]]
+        node.output[0] = merge_quantizes(model.graph, readers)
     drop_unused(model)
-
-
-def _replace(graph: Any, node: Any, readers: list[Any]) -> None:
-    """Let the Pad write what its quantize operators did."""
-    written = readers[0].output[0]
-    others = {each.output[0]: written for each in readers[1:]}
-    node.output[0] = written
-    for each in readers:
-        graph.node.remove(each)
-    for each in graph.node:
-        each.input[:] = [others.get(key, key) for key in each.input]
 
 
 def _value(node: Any, constants: dict[str, Any]) -> float | None:
