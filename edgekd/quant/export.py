@@ -18,6 +18,7 @@ from edgekd.network.plain_weights import with_plain_weights
 from edgekd.network.recurrent import packed_layer
 from edgekd.quant.constant_folding import compute_constants
 from edgekd.quant.constants import constant_of, is_constant, replace_constant
+from edgekd.quant.exports_kept import kept_or_made
 from edgekd.quant.functional import functional
 from edgekd.quant.gathers import gathers_to_selects
 from edgekd.quant.merging import merge_branches
@@ -48,6 +49,14 @@ def export_graph(
     unrolled; with `keep_layers`, those that ONNX has an operator for stay whole. Raises
     `InputError` if it can't be exported, or only for one batch size.
     """
+
+    def made() -> fx.GraphModule:
+        return _made(module, example, where, keep_layers)
+
+    return kept_or_made(module, example, (keep_layers,), made)
+
+
+def _made(module: nn.Module, example: Tree, where: str, keep_layers: bool) -> fx.GraphModule:
     plain = with_plain_weights(module)
     plain = copy.deepcopy(module) if plain is module else plain
     graph = functional(_export(plain.eval(), example, where), where, keep_layers=keep_layers)

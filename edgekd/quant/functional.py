@@ -3,7 +3,7 @@ inserts operators between others, so an in-place operator would change a copy of
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -13,6 +13,7 @@ from edgekd.errors import InputError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant.adaptive_max import rewrite_adaptive_max
 from edgekd.quant.constants import is_constant
+from edgekd.quant.in_place import without_in_place
 from edgekd.quant.masked_put import rewrite_masked_put
 from edgekd.quant.recurrent import unroll_recurrent
 
@@ -31,10 +32,7 @@ def functional(
     `InputError` for a network whose output depends on other samples or on earlier calls.
     """
     _refuse_batch_statistics(program, where)
-    if any(_has_effects(node) for node in program.graph.nodes):
-        program = program.run_decompositions({})
-    graph: Any = program.module(check_guards=False)
-    assert isinstance(graph, fx.GraphModule)
+    graph = _without_effects(program)
     unroll_recurrent(graph, where, keep_layers=keep_layers)
     _drop_mutations(graph, where)
     for node in list(graph.graph.nodes):
@@ -45,12 +43,17 @@ def functional(
     return graph
 
 
-def _has_effects(node: fx.Node) -> bool:
-    if node.op != "call_function":
-        return False
-    if isinstance(node.target, torch._ops.HigherOrderOperator):
-        return True
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _without_effects(program: ExportedProgram) -> fx.GraphModule:
+    """The program's graph without nested regions and in-place operators."""
+    if not any(_is_region(node) for node in program.graph.nodes):
+        graph: Any = program.module(check_guards=False)
+        if without_in_place(graph.graph):
+            return cast(fx.GraphModule, graph)
+    return cast(fx.GraphModule, program.run_decompositions({}).module(check_guards=False))
+
+
+def _is_region(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.HigherOrderOperator)
 
 
 def _refuse_batch_statistics(program: ExportedProgram, where: str) -> None:
