@@ -88,6 +88,32 @@ def test_a_plan_of_objects_says_what_would_run(target, tmp_path):
     assert "small: 1. quantize" in text
 
 
+class Fixed(nn.Module):
+    """Two convolutions; a maximum over the channels fixes those of the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.fixed, self.last = (
+            nn.Conv2d(1, 16, 3),
+            nn.Conv2d(16, 8, 3),
+            nn.Linear(16, 4),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.fixed(self.free(x)).amax(1).flatten(1))
+
+
+def test_the_plan_and_the_report_say_what_pruning_leaves_alone(target, tmp_path):
+    keys = {"data": DATA, "target": target, "out": tmp_path / "run"}
+    stages = [edgekd.Prune(amount=0.5, epochs=0)]
+    report = edgekd.compress(Fixed(), stages=stages, quick=True, **keys)
+    # 16 * 9 * 8 + 8 of 16 * 10 + 16 * 9 * 8 + 8 + 17 * 4 parameters.
+    note = "1 layer (84% of the parameters) is not pruned: 'fixed': their max is taken"
+    assert report.stages[0].notes == (note,)
+    plan = edgekd.plan(Fixed(), stages=stages, **keys)
+    assert f"small: 1. prune: {note}" in plan.lines()
+
+
 def test_a_module_and_data_sets_go_through_a_whole_run(target, tmp_path):
     model = network()
     before = [parameter.clone() for parameter in model.parameters()]

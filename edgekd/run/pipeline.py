@@ -90,6 +90,7 @@ def _run_stage(
         bytes=weight_bytes(result),
         line=result.lineage[-1] if result.lineage else "",
         key=planned.key,
+        notes=result.notes,
     )
 
     def write(folder: Path) -> None:

@@ -23,6 +23,7 @@ class Candidate:
     real sample's tree of inputs with a batch of one, which the module takes as its one argument.
     `lineage` has a line for each stage that was applied. `metadata` describes the model in files
     that can carry it. `open` are the sizes of inputs that files leave open where they can.
+    `notes` say what its last stage left as it was, for the plan and the report.
     With `integers_only` files must have no operator in float, even where that takes longer.
     """
 
@@ -33,6 +34,7 @@ class Candidate:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     open: tuple[OpenSize, ...] = ()
     integers_only: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def is_floating(self) -> bool:
@@ -44,11 +46,15 @@ class Candidate:
         """The network itself."""
         return self.source if isinstance(self.source, nn.Module) else self.source()
 
-    def after(self, module: nn.Module, line: str, form: str | None = None) -> "Candidate":
-        """The candidate that a stage returns: the new module, and one more line of lineage."""
+    def after(
+        self, module: nn.Module, line: str, form: str | None = None, notes: tuple[str, ...] = ()
+    ) -> "Candidate":
+        """The candidate that a stage returns: the new module, one more line of lineage, and what
+        there is to note about it."""
         return replace(
             self,
             source=module,
             lineage=(*self.lineage, line),
             form=form or self.form,  # type: ignore[arg-type]
+            notes=notes,
         )

@@ -150,7 +150,9 @@ def test_every_criterion_prunes_a_transformer_where_it_makes_sense(
         candidate = Candidate(module, data.example)
         found = pruning.check(candidate, context, "stages.1")
         if criterion == "bn-scale":
-            assert "is not followed by a normalization layer" in str(found[0])
+            assert f"no {granularity} can be pruned: " in str(found[0])
+            assert "it is not followed by a normalization layer whose scale" in str(found[0])
+            assert found[0].hint == "'edgekd methods criterion' lists other criteria"
             continue
         assert found == []
         result = pruning.run(candidate, context)
@@ -256,8 +258,8 @@ FAULTS = {
     "removes none of 1 blocks": {"amount": 0.3, "granularity": "blocks"},
     "without any of its 1 removable blocks it still has": {"budget": 0.1, "granularity": "blocks"},
     "there are no neurons to remove": {"amount": 0.5, "granularity": "neurons"},
-    "'stem.0' has 16 outputs and 1 inputs, which blocks of 4x4 don't divide": {
-        "amount": 0.5, "granularity": "4x4"},
+    "'stem.0': it has 16 outputs and 1 inputs, which blocks of 4x4 don't divide": {
+        "amount": 0.5, "granularity": "4x4", "ignore": ("stages", "classifier")},
     "1x1 is not a block": {"amount": 0.5, "granularity": "1x1"},
     "'movement' prunes during training": {
         "amount": 0.5, "criterion": "movement", "epochs": 0},
@@ -270,7 +272,8 @@ FAULTS = {
     "unknown key 'speed'": {"amount": 0.5, "criterion": {"name": "movement", "speed": 1}},
     "out of reach": {"budget": 0.001},
     "no heads to remove": {"amount": 0.5, "granularity": "heads"},
-    "'stem.0' has 1 input channels per filter, which is not divisible by 4": {"granularity": "2:4"},
+    "'stem.0': it has 1 input channels per filter, which is not divisible by 4": {
+        "granularity": "2:4", "ignore": ("stages", "classifier")},
     "prunes nothing or everything": {"granularity": "4:4"},
     "scores channels, not single weights": {
         "amount": 0.5, "granularity": "weights", "criterion": "bn-scale"},
@@ -322,37 +325,86 @@ def test_goals_that_contradict_each_other_are_refused(keys: dict, message: str) 
         stage(**keys)
 
 
-def test_a_layer_that_cannot_be_cut_is_refused_by_name(data: Data) -> None:
-    class Fixed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.classifier = nn.Conv2d(1, 8, 1), nn.Linear(8, 10)
+class Fixed(nn.Module):
+    """Its reshapes fix the width of every layer but those of `free`."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.classifier(self.conv(x).reshape(-1, 8, 64).mean(2))
-            return out
+    def __init__(self, fixed: int, free: bool) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(1, 8, 1) for _ in range(fixed))
+        self.free = nn.Sequential(nn.Conv2d(1, 16, 1), nn.Conv2d(16, 8, 1)) if free else None
+        self.classifier = nn.Linear(8, 10)
 
-    (fault,) = faults(stage(amount=0.5), Fixed().eval(), data)
-    assert "the channels of 'conv' can't be removed" in fault
-    assert "ignore = ['conv']" in fault
+    def forward(self, x: Tensor) -> Tensor:
+        whole = sum(conv(x).reshape(-1, 8, 64).mean(2).amax(1, keepdim=True) for conv in self.convs)
+        first = self.convs[0](x) if self.free is None else self.free(x)
+        out: Tensor = self.classifier(first.reshape(-1, 8, 64).mean(2)) + whole
+        return out
 
 
-def test_layers_that_cannot_be_cut_are_refused_together_with_the_line_to_copy(data: Data) -> None:
-    class Fixed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.convs = nn.ModuleList(nn.Conv2d(1, 8, 1) for _ in range(5))
-            self.classifier = nn.Linear(8, 10)
+def test_a_network_of_which_nothing_can_be_cut_is_refused_with_the_reasons(data: Data) -> None:
+    (fault,) = faults(stage(amount=0.5), Fixed(1, free=False).eval(), data)
+    assert "no channels can be pruned: 'convs.0': their max is taken" in fault
+    assert "[granularity = 'weights' sets single weights to zero]" in fault
 
-        def forward(self, x: Tensor) -> Tensor:
-            parts = [conv(x).reshape(-1, 8, 64).mean(2) for conv in self.convs]
-            out: Tensor = self.classifier(parts[0] * parts[1]) + parts[2].amax(1, keepdim=True)
-            return out + parts[3].amax(1, keepdim=True) + parts[4].amax(1, keepdim=True)
 
-    (fault,) = faults(stage(amount=0.5), Fixed().eval(), data)
-    assert "the channels of 4 layers can't be removed: 'convs.0': " in fault
-    names = ", ".join(f"'convs.{number}'" for number in (0, 2, 3, 4))
-    assert f"ignore = [{names}]" in fault
+def test_layers_that_cannot_be_cut_stay_and_are_named_by_reason(data: Data, tmp_path: Path) -> None:
+    module = Fixed(6, free=True).eval()
+    context, candidate = context_of(data, module, tmp_path), Candidate(module, data.example)
+    pruning = stage(amount=0.5, epochs=0)
+    assert pruning.check(candidate, context, "stages.1") == []
+    result = pruning.run(candidate, context)
+    assert pruning.rehearse(candidate, context).notes == result.notes
+    (note,) = result.notes
+    # Six layers of 16 parameters and one of 136, of 96 + 32 + 136 + 90 in all.
+    assert note == (
+        "7 layers (66% of the parameters) are not pruned: 'convs.0', 'convs.1', 'convs.2', "
+        "'convs.3' and 2 more: their max is taken; 'free.1': the network does not run without "
+        "these channels: shape '[-1, 8, 64]' is invalid for input of size 256"
+    )
+    assert result.module.get_parameter("free.0.weight").shape == (8, 1, 1, 1)
+    assert result.module.get_parameter("convs.0.weight").shape == (8, 1, 1, 1)
+
+
+def test_pruning_that_reaches_less_than_the_recipes_share_is_refused(data: Data) -> None:
+    module = Fixed(6, free=True).eval()
+    (fault,) = faults(stage(amount=0.5, least=0.9), module, data)
+    assert "prune could touch " in fault
+    assert "convs.0 (their max is taken, 4%)" in fault
+    assert "'ignore'" in fault
+    assert faults(stage(amount=0.5, least=0.2), module, data) == []
+
+
+def test_layers_that_a_pattern_does_not_fit_stay_and_are_named(
+    data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    pruning = stage(criterion="magnitude-l1", granularity="2:4", epochs=0)
+    context, candidate = context_of(data, trained, tmp_path), Candidate(trained, data.example)
+    assert pruning.check(candidate, context, "stages.1") == []
+    result = pruning.run(candidate, context)
+    assert result.notes == (
+        "1 layer (0% of the parameters) is not pruned: 'stem.0': it has 1 input channels per "
+        "filter, which is not divisible by 4",
+    )
+    assert torch.equal(
+        result.module.get_parameter("stem.0.weight"), trained.get_parameter("stem.0.weight")
+    )
+
+
+def test_channels_without_a_norm_stay_where_the_criterion_reads_norms(
+    data: Data, tmp_path: Path
+) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 10)
+    ).eval()
+    pruning = stage(criterion="bn-scale", amount=0.5, epochs=0)
+    context, candidate = context_of(data, module, tmp_path), Candidate(module, data.example)
+    assert pruning.check(candidate, context, "stages.1") == []
+    result = pruning.run(candidate, context)
+    assert pruning.rehearse(candidate, context).notes == result.notes
+    assert "1 layer (30% of the parameters) is not pruned: '2': it is not followed by" in str(
+        result.notes
+    )
+    assert [result.module.get_submodule(name).out_channels for name in "02"] == [4, 8]
 
 
 def test_a_result_that_violates_the_pattern_is_an_internal_error() -> None:

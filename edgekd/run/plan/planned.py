@@ -81,7 +81,7 @@ class ExpectedFile(Value):
 class PlannedTarget:
     """The plan for one target. `key` covers everything that its checks depend on. `unusable` are
     the target's backends that can't be used here, with the reasons; `expected` are the files of
-    the others, before training."""
+    the others, before training. `notes` say what stages will leave as it is."""
 
     target: Target
     stages: tuple[PlannedStage, ...]
@@ -90,6 +90,7 @@ class PlannedTarget:
     key: str = ""
     unusable: dict[str, EdgekdError] = field(default_factory=dict)
     expected: tuple[ExpectedFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ class Plan:
             for number, stage in enumerate(planned.stages, 1):
                 state = " (cached)" if stage.cached else ""
                 lines.append(f"{name}: {number}. {stage.kind}: {stage.cost}{state}")
+            lines += [f"{name}: {note}" for note in planned.notes]
             compilers = ", ".join(planned.backends)
             steps = f"compile with {compilers}, then measure" if compilers else "measure the file"
             lines.append(f"{name}: {steps}")

@@ -36,10 +36,12 @@ SAMPLES = 32
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """The stages' result without training, and the last candidate with float weights."""
+    """The stages' result without training, the last candidate with float weights, and what each
+    stage left as it was."""
 
     candidate: Candidate
     floating: Candidate
+    notes: tuple[str, ...] = ()
 
 
 def rehearse_stages(
@@ -47,6 +49,7 @@ def rehearse_stages(
 ) -> Rehearsed | None:
     """The candidate after all stages; None if a stage fails, with its error in `collect`."""
     candidate = floating = start
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
         for number, stage in enumerate(stages, 1):
             where = f"stages.{number} ({stage.kind})"
@@ -59,6 +62,8 @@ def rehearse_stages(
             except Exception as error:
                 collect.faults.append(unexpected_error(error, where, f"'{stage.kind}'"))
                 return None
+            notes += [f"{number}. {stage.kind}: {note}" for note in candidate.notes]
+            candidate = replace(candidate, notes=())
             if candidate.is_floating:
                 floating = candidate
     if candidate.is_floating:  # a stage that quantizes checks it by itself
@@ -66,7 +71,7 @@ def rehearse_stages(
         collect.faults.extend(faults)
         if faults:
             return None
-    return Rehearsed(candidate, floating)
+    return Rehearsed(candidate, floating, tuple(notes))
 
 
 def _export_faults(candidate: Candidate, x: Tensor) -> list[EdgekdError]:

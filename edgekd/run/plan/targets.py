@@ -29,7 +29,10 @@ PASSED = "plan"
 
 
 EXPECTED = "expected.json"
-"""The file in both entries with what was compiled."""
+"""The file in both entries with what was compiled, and the stages' notes."""
+
+Expected = tuple[tuple[ExpectedFile, ...], tuple[str, ...]]
+"""The files that a rehearsal compiled, and what stages will leave as it is."""
 
 Backends = dict[str, Backend | Follower]
 
@@ -49,7 +52,7 @@ def planned_target(
     unusable = _missing(made)
     backends = _usable(made, unusable)
     key = key_of(key, target.model_dump(mode="json"), list(backends), tool_versions())
-    expected: tuple[ExpectedFile, ...] = ()
+    expected: Expected = ((), ())
     passed = plan.store.find(PASSED, key)
     if passed is not None:
         expected = _read_expected(passed)
@@ -66,7 +69,7 @@ def planned_target(
     if not backends:
         collect.faults.extend(unusable.values())
     budgets = budgets_of(plan.request, target)
-    return PlannedTarget(target, tuple(planned), backends, budgets, key, unusable, expected)
+    return PlannedTarget(target, tuple(planned), backends, budgets, key, unusable, *expected)
 
 
 def _rehearsed(
@@ -76,9 +79,9 @@ def _rehearsed(
     stages: Sequence[Stage],
     backends: Backends,
     collect: Collector,
-) -> tuple[dict[str, EdgekdError], tuple[ExpectedFile, ...]]:
-    """The errors of backends that fail on the untrained network, and the files of the others;
-    errors of stages go to `collect`.
+) -> tuple[dict[str, EdgekdError], Expected]:
+    """The errors of backends that fail on the untrained network, the files of the others, and the
+    stages' notes; errors of stages go to `collect`.
     A network of the same structure is not tried again, whatever the output folder.
     """
     key = key_of(
@@ -95,25 +98,28 @@ def _rehearsed(
         return {}, _read_expected(known)
     rehearsed = rehearse_stages(plan.start, stages, context, collect)
     if rehearsed is None:
-        return {}, ()
-    errors, expected = rehearse_backends(rehearsed, target, backends)
+        return {}, ((), ())
+    errors, files = rehearse_backends(rehearsed, target, backends)
+    expected = (files, rehearsed.notes)
     if not errors:
         store.publish(REHEARSED, key, partial(_write_expected, expected))
     return errors, expected
 
 
-def _write_expected(expected: Sequence[ExpectedFile], folder: Path) -> None:
-    tables = [file.model_dump(mode="json") for file in expected]
+def _write_expected(expected: Expected, folder: Path) -> None:
+    files, notes = expected
+    tables = {"files": [file.model_dump(mode="json") for file in files], "notes": notes}
     (folder / EXPECTED).write_text(json.dumps(tables) + "\n")
 
 
-def _read_expected(folder: Path) -> tuple[ExpectedFile, ...]:
-    """The files of an earlier rehearsal; none if it was kept by an older edgekd."""
+def _read_expected(folder: Path) -> Expected:
+    """What an earlier rehearsal found."""
     try:
         tables = json.loads((folder / EXPECTED).read_text())
     except (OSError, ValueError):
-        return ()
-    return tuple(ExpectedFile.model_validate(table) for table in tables)
+        return (), ()
+    files = tuple(ExpectedFile.model_validate(table) for table in tables["files"])
+    return files, tuple(tables["notes"])
 
 
 def _backends(target: Target, stages: Sequence[Stage], collect: Collector) -> Backends:
@@ -162,5 +168,5 @@ def keep_plan(plan: Plan) -> None:
     """Record that each target's checks passed, so that a run of the same plan can skip them."""
     for planned in plan.targets:
         if planned.key and plan.store.find(PASSED, planned.key) is None:
-            write = partial(_write_expected, planned.expected)
+            write = partial(_write_expected, (planned.expected, planned.notes))
             plan.store.publish(PASSED, planned.key, write)

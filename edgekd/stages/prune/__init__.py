@@ -1,5 +1,6 @@
 """The stage that removes channels, heads, blocks or single weights, then trains to recover."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,13 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.network.cost import totals
+from edgekd.network.cost import layer_costs, totals
+from edgekd.network.taps import is_within
 from edgekd.registry import CRITERIA, STAGES
 from edgekd.stages import Context, TrainingStage
-from edgekd.stages._coverage import changed_layers, untouched
+from edgekd.stages._coverage import Share, changed_layers, untouched
 from edgekd.stages._replacing import (
+    GIVE_FACTORY,
     float_faults,
     ignore_faults,
     kept_structure,
@@ -28,7 +31,7 @@ from edgekd.stages.prune.blocks import (
     cut_blocks,
     first_blocks,
     residual_blocks,
-    wanted_blocks,
+    selected_blocks,
 )
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.faults import (
@@ -38,8 +41,10 @@ from edgekd.stages.prune.faults import (
     weight_faults,
 )
 from edgekd.stages.prune.granularity import PATTERN, pattern_of, removed
+from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.moving import scored_by_moving
 from edgekd.stages.prune.recovery import recovered, scored
+from edgekd.stages.prune.selection import Selection, left_note
 from edgekd.stages.prune.sparse import COOL_DOWN, Sparsity, moved, stepwise, zeros_line
 from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.stages.prune.steps import (
@@ -49,11 +54,11 @@ from edgekd.stages.prune.steps import (
 from edgekd.stages.prune.structured import (
     channel_counts,
     cut,
+    selected_groups,
     share_for,
     units_of,
-    wanted_groups,
 )
-from edgekd.stages.prune.weights import Masks, kernels
+from edgekd.stages.prune.weights import Masks, kernels, layer_of, unfit_kernels
 from edgekd.training.distillation import check_teaching
 from edgekd.training.teaching import Recovery
 from edgekd.values.candidate import Candidate
@@ -71,11 +76,13 @@ class Prune(TrainingStage):
     as "2:4", and blocks of weights such as "4x4" (outputs x inputs). `allocation` distributes the
     amount over layers ("uniform", "global" by score, "sensitivity" by measured accuracy), `ramp`
     and `steps` over time ("one-shot", "iterative", "cubic"). Layers in `ignore`, and layers inside
-    modules named there, are left alone. `samples` is the number of training samples on which
-    gradients are scored, `score_epochs` how long a criterion that watches training trains before
-    each cut. `movement` and `soft-movement` choose during training, over seven tenths of `epochs`
-    and on a cubic ramp whatever `ramp` says (except for blocks); with the other criteria `epochs`
-    of recovery may be 0. Channel counts stay multiples of the target's.
+    modules named there, are left alone, as are layers that can't be pruned; the plan names those
+    with the reasons. `least` is the share of the MACs of layers with weights, without ignored ones,
+    that pruning must reach; otherwise the plan refuses it. `samples` is the number of training
+    samples on which gradients are scored, `score_epochs` how long a criterion that watches training
+    trains before each cut. `movement` and `soft-movement` choose during training, over seven tenths
+    of `epochs` and on a cubic ramp whatever `ramp` says (except for blocks); with the other
+    criteria `epochs` of recovery may be 0. Channel counts stay multiples of the target's.
     """
 
     target_facts: ClassVar[tuple[str, ...]] = ("channel_multiple",)
@@ -89,6 +96,7 @@ class Prune(TrainingStage):
     ramp: Literal["one-shot", "iterative", "cubic"] = "one-shot"
     steps: PositiveInt = 3
     ignore: tuple[str, ...] = ()
+    least: float = Field(default=0.0, ge=0.0, le=1.0)
     samples: PositiveInt = 512
     score_epochs: PositiveInt = 1
     teaching: Recovery = Recovery()
@@ -133,6 +141,8 @@ class Prune(TrainingStage):
             find = block_faults if self.granularity == "blocks" else channel_faults
             facts = (candidate.example, self._spec(context), criterion, self.amount, self.budget)
             faults += find(module, *facts, where)
+        if not faults and self.least:
+            faults += self._share_faults(candidate, context, where)
         if self.teaching.epochs or criterion.needs == "training":
             faults += check_teaching(module, self.learning(context, where))
         return faults
@@ -160,13 +170,17 @@ class Prune(TrainingStage):
         return opened(plain(candidate)) if heads else plain(candidate)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """One cut by magnitude, which results in the same structure, without recovery training."""
-        keys = self.untrained(criterion="magnitude-l2", allocation="uniform", ramp="one-shot")
+        """One cut without recovery training, by magnitude if the criterion scores weights, which
+        results in the same structure."""
+        keys = self.untrained(allocation="uniform", ramp="one-shot")
+        if self._criterion("prune").reads == "weights":
+            keys["criterion"] = "magnitude-l2"
         return self.model_copy(update=keys).run(candidate, context)
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with fewer channels, or with zeros among its weights."""
         candidate = self._prepared(candidate)
+        left: Mapping[str, str]
         learning = self.learning(context, "prune")
         learning = replace(learning, work=self._root(candidate, context))
         context = replace(learning, cache=context.logits_folder)
@@ -177,20 +191,26 @@ class Prune(TrainingStage):
                 layers = [name.rpartition(".")[0] for name in masks]
                 rest = untouched(candidate.module, candidate.example, layers)
                 line += f"; {rest}" if rest else ""
+            left = unfit_kernels(candidate.module, self._spec(context).ignores, self.granularity)
         else:
-            module = self._structured(candidate, context)
+            selection = self._selection(candidate.module, candidate, context)
+            module, left = self._structured(candidate, context, selection), selection.left
             line = self._changes(candidate, module)
-        return candidate.after(module, line)
+        note = left_note(candidate.module, left, self.granularity)
+        return candidate.after(module, line, notes=(note,) if note else ())
 
     # Channels, heads, neurons and blocks.
 
-    def _structured(self, candidate: Candidate, context: Context) -> nn.Module:
+    def _structured(
+        self, candidate: Candidate, context: Context, selection: Selection[Any]
+    ) -> nn.Module:
         start = candidate.module
         criterion = self._criterion("prune")
         if criterion.moves and self.granularity != "blocks":
-            return self._moved_channels(candidate, context, criterion)
+            return self._moved_channels(candidate, context, criterion, selection.chosen)
         whole = totals(start, candidate.example).macs
-        first = self._units(candidate, context)
+        counted: Any = first_blocks if self.granularity == "blocks" else units_of
+        first = counted(selection.chosen)
         parts = shares(self.ramp, self.steps)
         module = start
         for number, (part, epochs) in enumerate(
@@ -206,11 +226,15 @@ class Prune(TrainingStage):
             module = kept_structure(step.work / "recovered", start, again)
         return module.eval()
 
-    def _units(self, candidate: Candidate, context: Context) -> Any:
-        spec = self._spec(context)
-        if self.granularity == "blocks":
-            return first_blocks(wanted_blocks(candidate.module, candidate.example, spec))
-        return units_of(wanted_groups(candidate.module, candidate.example, spec))
+    def _selection(
+        self, module: nn.Module, candidate: Candidate, context: Context
+    ) -> Selection[Any]:
+        """The groups or blocks that are cut, and what is left alone."""
+        select: Any = selected_blocks if self.granularity == "blocks" else selected_groups
+        selection: Selection[Any] = select(
+            module, candidate.example, self._spec(context), self._criterion("prune")
+        )
+        return selection
 
     def _cut(
         self, module: nn.Module, candidate: Candidate, context: Context, goal: Goal
@@ -218,7 +242,7 @@ class Prune(TrainingStage):
         criterion, spec = self._criterion("prune"), self._spec(context)
         if self.granularity == "blocks" and criterion.reads == "outputs":
             x = context.data.train.some(self.samples).x
-            blocks = wanted_blocks(module, candidate.example, spec)
+            blocks = self._selection(module, candidate, context).chosen
             judged, scores = module, branch_energy(module, blocks, x)
         else:
             judged, scores = scored(module, criterion, spec, context)
@@ -226,12 +250,15 @@ class Prune(TrainingStage):
         return remove(judged, candidate.example, spec, scores, criterion, goal, context)
 
     def _moved_channels(
-        self, candidate: Candidate, context: Context, criterion: Criterion
+        self,
+        candidate: Candidate,
+        context: Context,
+        criterion: Criterion,
+        groups: Sequence[Group],
     ) -> nn.Module:
         """Masks move for most of the epochs; then the masked channels are removed and the rest
         recovers."""
         start, example, spec = candidate.module, candidate.example, self._spec(context)
-        groups = wanted_groups(start, example, spec)
         macs = None if self.budget is None else self.budget * totals(start, example).macs
         moving = max(1, round(self.teaching.epochs * (1 - COOL_DOWN)))
 
@@ -292,6 +319,31 @@ class Prune(TrainingStage):
         return module, {name: module.get_parameter(name) != 0 for name in names}
 
     # What both need.
+
+    def _share_faults(
+        self, candidate: Candidate, context: Context, where: str
+    ) -> list[EdgekdError]:
+        """A fault if pruning reaches less than the share `least` of the MACs."""
+        if isinstance(candidate.module, torch.fx.GraphModule):
+            text = "the share that pruning reaches is not known of an exported program"
+            return [InputError(text, where=f"{where}.least", hint=GIVE_FACTORY)]
+        costs = layer_costs(candidate.module, candidate.example)
+        reached, left = self._reached(candidate, context)
+        names = {cost.name for cost in costs if is_within(cost.name, reached)}
+        return Share(tuple(costs), names, left, self.ignore).faults("prune", self.least, where)
+
+    def _reached(
+        self, candidate: Candidate, context: Context
+    ) -> tuple[set[str], Mapping[str, str]]:
+        """The layers (or blocks) of which something can be removed or zeroed, and the others."""
+        if self._zeroes:
+            facts = (candidate.module, self._spec(context).ignores, self.granularity)
+            return {layer_of(name) for name in kernels(*facts)}, unfit_kernels(*facts)
+        selection = self._selection(candidate.module, candidate, context)
+        if self.granularity == "blocks":
+            return {block.name for block in selection.chosen}, selection.left
+        members = (member for group in selection.chosen for member in group.members)
+        return {member.layer for member in members}, selection.left
 
     def _spec(self, context: Context) -> PruneSpec:
         return PruneSpec(

@@ -20,6 +20,7 @@ from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.cutting import output_shapes
 from edgekd.stages.prune.kinds import KERNELS, NORMS
 from edgekd.stages.prune.scoring import Scores
+from edgekd.stages.prune.selection import NO_NORM_INSIDE, Selection
 from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.stages.prune.structured import within
 from edgekd.training.context import Context
@@ -136,9 +137,22 @@ def block_scores_of(
     return found
 
 
-def wanted_blocks(module: nn.Module, example: Tree, spec: PruneSpec) -> list[Block]:
-    """The residual blocks that the recipe does not ignore."""
-    return [each for each in residual_blocks(module, example) if not spec.ignores(each.name)]
+def selected_blocks(
+    module: nn.Module, example: Tree, spec: PruneSpec, criterion: Criterion
+) -> Selection[Block]:
+    """The residual blocks that are removed if their scores are low, and those that the recipe does
+    not ignore but that the criterion can't score."""
+    wanted = [each for each in residual_blocks(module, example) if not spec.ignores(each.name)]
+    left = {
+        block.name: NO_NORM_INSIDE
+        for block in wanted
+        if criterion.reads == "norms" and not _has_norm(module.get_submodule(block.name))
+    }
+    return Selection([block for block in wanted if block.name not in left], left)
+
+
+def _has_norm(part: nn.Module) -> bool:
+    return any(isinstance(each, NORMS) for each in part.modules())
 
 
 def block_pools(
@@ -173,7 +187,7 @@ def cut_blocks(
     "sensitivity" a block's score is the accuracy lost on the validation samples when only that
     block is removed; the criterion breaks ties.
     """
-    blocks = wanted_blocks(module, example, spec)
+    blocks = selected_blocks(module, example, spec, criterion).chosen
     if not blocks:
         return module
     worth = block_scores_of(module, blocks, scores, criterion)

@@ -1,9 +1,9 @@
 """Checks of a pruning against the model, made before any training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.network.cost import totals
@@ -14,28 +14,24 @@ from edgekd.stages.prune.blocks import (
     block_pools,
     first_blocks,
     remove_blocks,
-    wanted_blocks,
+    selected_blocks,
 )
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import block_of, pattern_of
 from edgekd.stages.prune.groups import Group
-from edgekd.stages.prune.kinds import NORMS
-from edgekd.stages.prune.scoring import scored_members
+from edgekd.stages.prune.selection import UNSCORED, listed_reasons
 from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import (
     headless,
     make_pools,
+    selected_groups,
     share_out,
     smallest,
     units_of,
     unreachable,
-    wanted_groups,
 )
-from edgekd.stages.prune.weights import kernels
+from edgekd.stages.prune.weights import kernels, unfit_kernels
 from edgekd.values.tree import Tree
-
-_SHOWN = 4
-"""The most layers that one fault lists with their reasons."""
 
 
 def moving_faults(
@@ -77,20 +73,18 @@ def channel_faults(
 ) -> list[EdgekdError]:
     """Faults of removing channels, by layer name."""
     try:
-        groups = wanted_groups(module, example, spec)
+        selection = selected_groups(module, example, spec, criterion)
     except InputError as error:
         return [error]
+    groups = selection.chosen
+    if not groups and selection.left:
+        return [_nothing_left(selection.left, spec.kind, where)]
     if not groups:
         text, hint = f"there are no {spec.kind} to remove except the ignored ones", ""
         if spec.kind == "heads":
             text += "".join(f"; '{name}': {why}" for name, why in headless(module, example))
             hint = "granularity = 'channels' or 'neurons' removes other units"
         return [InputError(text, where=where, hint=hint)]
-    faults = _stuck_faults(groups, where)
-    if not faults:
-        faults += _unseen_faults(module, groups, criterion, where)
-    if faults:
-        return faults
     if budget is not None:
         whole = totals(module, example).macs
         least = smallest(module, example, groups, spec.multiple)
@@ -102,36 +96,15 @@ def channel_faults(
     return _amount_faults(groups, spec, amount, where)
 
 
-def _stuck_faults(groups: Sequence[Group], where: str) -> list[EdgekdError]:
-    """A fault for the groups that can't be cut, each with its reason, and how to ignore them."""
-    stuck = [group for group in groups if group.reason]
-    if not stuck:
-        return []
-    roots = ", ".join(repr(name) for name in dict.fromkeys(group.root for group in stuck))
-    if len(stuck) == 1:
-        message = f"the channels of '{stuck[0].name}' can't be removed: {stuck[0].reason}"
-    else:
-        listed = "; ".join(f"'{group.name}': {group.reason}" for group in stuck[:_SHOWN])
-        more = f"; and {len(stuck) - _SHOWN} more" if len(stuck) > _SHOWN else ""
-        message = f"the channels of {len(stuck)} layers can't be removed: {listed}{more}"
-    return [InputError(message, where=where, hint=f"ignore = [{roots}]")]
-
-
-def _unseen_faults(
-    module: nn.Module, groups: Sequence[Group], criterion: Criterion, where: str
-) -> list[EdgekdError]:
-    """Faults for groups that the criterion can't score."""
-    unseen = [group.name for group in groups if not scored_members(module, group, criterion)]
-    if criterion.reads == "norms":
-        return [_no_norm(name, unseen, where) for name in unseen]
-    return [
-        InputError(
-            f"'{name}' has no weights or outputs that this criterion can read",
-            where=f"{where}.criterion",
-            hint=f"ignore = [{', '.join(map(repr, unseen))}], or another criterion",
-        )
-        for name in unseen
-    ]
+def _nothing_left(left: Mapping[str, str], what: str, where: str) -> InputError:
+    """The fault where nothing can be pruned, with the reasons."""
+    unread = all(reason in UNSCORED for reason in left.values())
+    hint = "granularity = 'weights' sets single weights to zero"
+    return InputError(
+        f"no {what} can be pruned: {listed_reasons(left)}",
+        where=f"{where}.criterion" if unread else where,
+        hint="'edgekd methods criterion' lists other criteria" if unread else hint,
+    )
 
 
 def _amount_faults(
@@ -185,18 +158,13 @@ def block_faults(
     where: str,
 ) -> list[EdgekdError]:
     """Faults of removing whole residual blocks."""
-    blocks = wanted_blocks(module, example, spec)
+    selection = selected_blocks(module, example, spec, criterion)
+    blocks = selection.chosen
+    if not blocks and selection.left:
+        return [_nothing_left(selection.left, "blocks", where)]
     if not blocks:
         text = "there is no residual block with a plain shortcut except the ignored ones"
         return [InputError(text, where=where, hint="granularity = 'channels' needs none")]
-    if criterion.reads == "norms":
-        bare = [
-            block.name
-            for block in blocks
-            if not any(isinstance(p, NORMS) for p in module.get_submodule(block.name).modules())
-        ]
-        if bare:
-            return [_no_norm(bare[0], bare, where)]
     if budget is not None:
         return _block_budget_faults(module, example, blocks, budget, where)
     assert amount is not None
@@ -236,73 +204,27 @@ def _blocks_gone(blocks: Sequence[Block], spec: PruneSpec, amount: float) -> int
     return len(blocks) - sum(share_out(pools, spec, amount, {}).values())
 
 
-def _no_norm(name: str, bare: Sequence[str], where: str) -> InputError:
-    return InputError(
-        f"'{name}' is not followed by a normalization layer whose scale can be read",
-        where=f"{where}.criterion",
-        hint=f"ignore = [{', '.join(map(repr, bare))}], or another criterion",
-    )
-
-
 def weight_faults(
     module: nn.Module, spec: PruneSpec, granularity: str, where: str
 ) -> list[EdgekdError]:
-    """Faults of zeroing weights, by layer name for N:M patterns and blocks."""
-    found = kernels(module, spec.ignores, granularity)
-    if not found:
-        return [InputError("there are no weights to prune except the ignored ones", where=where)]
+    """Faults of setting weights to zero."""
+    faults = _pattern_faults(granularity, where)
+    if faults or kernels(module, spec.ignores, granularity):
+        return faults
+    left = unfit_kernels(module, spec.ignores, granularity)
+    if left:
+        return [_nothing_left(left, "layers", where)]
+    return [InputError("there are no weights to prune except the ignored ones", where=where)]
+
+
+def _pattern_faults(granularity: str, where: str) -> list[EdgekdError]:
+    """A fault for a pattern or a block that makes no sense."""
     pattern, block = pattern_of(granularity), block_of(granularity)
-    if block:
-        return _weight_block_faults(found, block, where)
-    if pattern is None:
-        return []
-    keep, among = pattern
-    if not 0 < keep < among:
-        return [
-            InputError(
-                f"the pattern {keep}:{among} prunes nothing or everything",
-                where=f"{where}.granularity",
-                allowed="N:M with 0 < N < M, such as 2:4",
-            )
-        ]
-    odd = {name: value.shape[1] for name, value in found.items() if value.shape[1] % among}
-    return [
-        InputError(
-            f"'{layer}' has {count} input channels per filter, which is not divisible by {among}",
-            where=f"{where}.granularity",
-            hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",
-        )
-        for layer, count in zip(_layers(odd), odd.values(), strict=True)
-    ]
-
-
-def _layers(names: Iterable[str]) -> list[str]:
-    return [name.rpartition(".")[0] or name for name in names]
-
-
-def _weight_block_faults(
-    found: Mapping[str, Tensor], block: tuple[int, int], where: str
-) -> list[EdgekdError]:
-    rows, columns = block
-    if rows * columns < 2:
-        return [
-            InputError(
-                f"{rows}x{columns} is not a block",
-                where=f"{where}.granularity",
-                allowed="ROWSxCOLUMNS such as 4x4; 'weights' for single ones",
-            )
-        ]
-    odd = {
-        name: tuple(value.shape[:2])
-        for name, value in found.items()
-        if value.shape[0] % rows or value.shape[1] % columns
-    }
-    return [
-        InputError(
-            f"'{layer}' has {shape[0]} outputs and {shape[1]} inputs, which blocks of "
-            f"{rows}x{columns} don't divide",
-            where=f"{where}.granularity",
-            hint=f"ignore = [{', '.join(map(repr, _layers(odd)))}]",
-        )
-        for layer, shape in zip(_layers(odd), odd.values(), strict=True)
-    ]
+    text = allowed = ""
+    if pattern and not 0 < pattern[0] < pattern[1]:
+        text = f"the pattern {granularity} prunes nothing or everything"
+        allowed = "N:M with 0 < N < M, such as 2:4"
+    if block and block[0] * block[1] < 2:
+        text = f"{granularity} is not a block"
+        allowed = "ROWSxCOLUMNS such as 4x4; 'weights' for single ones"
+    return [InputError(text, where=f"{where}.granularity", allowed=allowed)] if text else []

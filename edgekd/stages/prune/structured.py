@@ -16,6 +16,7 @@ from edgekd.stages.prune.granularity import Removed
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.kinds import is_kernel
 from edgekd.stages.prune.scoring import Scores, unit_scores
+from edgekd.stages.prune.selection import Selection, select_groups
 from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.training.context import Context
 from edgekd.values.tree import Tree
@@ -27,15 +28,18 @@ MOST = 0.98
 BISECTIONS = 9
 
 
-def wanted_groups(module: nn.Module, example: Tree, spec: PruneSpec) -> list[Group]:
-    """The groups that the recipe wants cut, whether that is possible or not."""
-    return [
+def selected_groups(
+    module: nn.Module, example: Tree, spec: PruneSpec, criterion: Criterion
+) -> Selection[Group]:
+    """The groups that are cut, and the layers that the recipe does not ignore but that can't be."""
+    wanted = [
         group
         for group in channel_groups(module, example, heads=spec.kind == "heads")
         if not group.output
         and _is(group, spec.kind, module)
         and not any(spec.ignores(layer) for layer in (group.root, *group.layers))
     ]
+    return select_groups(module, wanted, criterion)
 
 
 def headless(module: nn.Module, example: Tree) -> list[tuple[str, str]]:
@@ -148,7 +152,7 @@ def cut(
     context: Context,
 ) -> nn.Module:
     """A smaller copy: as much removed as the goal asks for."""
-    groups = wanted_groups(module, example, spec)
+    groups = selected_groups(module, example, spec, criterion).chosen
     found = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
     pools = make_pools(groups, found, goal.first, spec.multiple)
     drops: Drops = {}

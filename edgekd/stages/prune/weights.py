@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from edgekd.stages.prune.allocation import Pool
 from edgekd.stages.prune.criteria import Criterion
+from edgekd.stages.prune.granularity import block_of, pattern_of
 from edgekd.stages.prune.kinds import KERNELS, is_kernel
 from edgekd.stages.prune.scoring import Scores
 
@@ -20,28 +21,62 @@ Masks = dict[str, Tensor]
 def kernels(
     module: nn.Module, ignored: Callable[[str], bool], granularity: str = "weights"
 ) -> dict[str, Tensor]:
-    """The weights of convolutions and linear layers by parameter name, the ignored left out.
-
-    Patterns and blocks count along the inputs, which dimension 1 is of every kernel but GPT-2's.
+    """The weights of convolutions and linear layers by parameter name, without the ignored ones and
+    those that the granularity does not fit.
 
     In an exported graph, which has no layers left, every parameter of two dimensions or more.
     """
+    found = _all_kernels(module, ignored)
+    unfit = unfit_kernels(module, ignored, granularity)
+    return {name: value for name, value in found.items() if layer_of(name) not in unfit}
+
+
+def unfit_kernels(
+    module: nn.Module, ignored: Callable[[str], bool], granularity: str
+) -> dict[str, str]:
+    """The layers that a pattern or blocks don't fit, with the reason, the ignored left out."""
+    if granularity == "weights":
+        return {}
+    reasons = {
+        layer_of(name): _misfit(module, name, value, granularity)
+        for name, value in _all_kernels(module, ignored).items()
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def layer_of(parameter: str) -> str:
+    """The layer of a parameter by its name; the name itself in an exported graph."""
+    return parameter.rpartition(".")[0] or parameter
+
+
+def _all_kernels(module: nn.Module, ignored: Callable[[str], bool]) -> dict[str, Tensor]:
     if isinstance(module, torch.fx.GraphModule):
         return {
             name: value
             for name, value in module.named_parameters()
             if value.dim() >= 2 and not ignored(name.rpartition(".")[0])
         }
-    wanted = is_kernel if granularity == "weights" else _has_inputs_in_columns
     return {
         f"{name}.weight" if name else "weight": part.weight
         for name, part in module.named_modules()
-        if wanted(part) and not ignored(name)
+        if is_kernel(part) and not ignored(name)
     }
 
 
-def _has_inputs_in_columns(layer: nn.Module) -> bool:
-    return isinstance(layer, KERNELS)
+def _misfit(module: nn.Module, name: str, value: Tensor, granularity: str) -> str:
+    """Why a pattern or blocks don't fit a weight: both count along dimension 1."""
+    if not isinstance(module, torch.fx.GraphModule):
+        layer = module.get_submodule(name.rpartition(".")[0])
+        if not isinstance(layer, KERNELS):
+            return "its weight is stored as inputs x outputs"
+    pattern, block = pattern_of(granularity), block_of(granularity)
+    outputs, inputs = value.shape[:2]
+    if pattern and inputs % pattern[1]:
+        return f"it has {inputs} input channels per filter, which is not divisible by {pattern[1]}"
+    if block and (outputs % block[0] or inputs % block[1]):
+        blocks = f"blocks of {granularity} don't divide"
+        return f"it has {outputs} outputs and {inputs} inputs, which {blocks}"
+    return ""
 
 
 def masks_for(scores: Scores, kept: Mapping[str, int]) -> Masks:

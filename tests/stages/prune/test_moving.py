@@ -11,7 +11,7 @@ from edgekd.registry import CRITERIA
 from edgekd.stages.prune.channels import remove_channels
 from edgekd.stages.prune.moving import _names, _silence, _worst, hide_inputs
 from edgekd.stages.prune.spec import PruneSpec
-from edgekd.stages.prune.structured import wanted_groups
+from edgekd.stages.prune.structured import selected_groups
 from edgekd.stages.prune.weights import moving_masks
 from edgekd.values.tables import build
 
@@ -61,8 +61,8 @@ def test_what_is_hidden_can_be_cut_out_with_the_same_outputs(name: str) -> None:
         module(x)  # the batch norms' statistics
     module.eval()
     wish = PruneSpec("uniform", 1, (), kind)
-    groups = wanted_groups(module, x[:1], wish)
     criterion = build(CRITERIA.get("movement"), {}, "")
+    groups = selected_groups(module, x[:1], wish, criterion).chosen
     names = _names(module, groups)
     scores = {name: torch.randn_like(module.get_parameter(name)) for name in names}
     gone = _worst(module, groups, wish, criterion, scores, 0.5)
@@ -81,8 +81,8 @@ def test_a_hidden_channel_goes_on_learning_and_can_come_back() -> None:
         module[0].weight.copy_(torch.tensor([[1.0], [1.0]]))
         module[1].weight.copy_(torch.tensor([[1.0, 1.0]]))
     x = torch.ones(1, 1)
-    groups = wanted_groups(module, x, PruneSpec())
     criterion = build(CRITERIA.get("movement"), {}, "")
+    groups = selected_groups(module, x, PruneSpec(), criterion).chosen
     with moving_masks(module, _names(module, groups), criterion) as masks:
         _silence(module, groups, masks, {"0": [1]})
         module.train()

@@ -204,12 +204,12 @@ def test_the_most_that_may_go_leaves_no_layer_empty() -> None:
     assert counts == [1, 1, 2]
 
 
-def test_a_criterion_that_sees_nothing_of_a_group_is_refused_by_name() -> None:
+def test_a_criterion_that_sees_nothing_of_any_group_is_refused_by_name() -> None:
     """The outputs of recurrent layers are not watched; their weights are."""
     layers = {"r": lambda: nn.GRU(6, 12, batch_first=True), "o": lambda: nn.Linear(12, 5)}
     module = network(lambda net, x: net.o(net.r(x)[0][:, -1]), layers)
     facts = (module, torch.randn(1, 7, 6), PruneSpec())
     assert channel_faults(*facts, MagnitudeL1(), 0.5, None, "stages.1") == []
     (fault,) = channel_faults(*facts, ActivationEnergy(), 0.5, None, "stages.1")
-    assert "'r' has no weights or outputs that this criterion can read" in str(fault)
-    assert fault.hint == "ignore = ['r'], or another criterion"
+    assert "'r': it has no weights or outputs that this criterion can read" in str(fault)
+    assert fault.hint == "'edgekd methods criterion' lists other criteria"
