@@ -25,7 +25,7 @@ from edgekd.quant.merging import merge_branches
 from edgekd.quant.open_sizes import open_dimensions
 from edgekd.quant.products import products_to_linear
 from edgekd.quant.recurrent import packed_sequence
-from edgekd.values.tree import Tree, leaves, like, mapped
+from edgekd.values.tree import Tree, like, mapped, rows
 
 aten = torch.ops.aten
 
@@ -74,12 +74,15 @@ def exported(
     module: nn.Module, example: Tree, *, fixed: bool = False
 ) -> torch.export.ExportedProgram:
     """The program of a module in eval mode, for any batch size. Its one argument is the tree of
-    inputs. Sizes that the module or the graph leaves open stay so, unless `fixed`."""
+    inputs. Sizes that the module or the graph leaves open stay so. If `fixed`, every size is that
+    of the example, with a batch of one."""
+    if fixed:
+        with quiet():
+            return torch.export.export(module, (rows(example, slice(0, 1)),))
     # Two samples, because the exporter takes a size of one for a constant.
     pair = mapped(lambda leaf: torch.cat([leaf[:1], leaf[:1]]), example)
     batch = torch.export.Dim("batch", min=1, max=65_536)
-    others = [{}] * len(leaves(example)) if fixed else open_dimensions(module, example)
-    free = like(example, [{0: batch, **more} for more in others])
+    free = like(example, [{0: batch, **more} for more in open_dimensions(module, example)])
     with quiet():
         return torch.export.export(module, (pair,), dynamic_shapes=(free,))
 

@@ -2,9 +2,10 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ class Case:
     """A network, and what several checks need of it."""
 
     program: Source
+    made: dict[str, Any] = field(default_factory=dict)
+    """What one check has made of the network that another one needs too."""
 
     @cached_property
     def module(self) -> nn.Module:

@@ -21,11 +21,15 @@ from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
 
 
-def _file(case: Case, folder: str) -> Artifact:
-    candidate = Candidate(case.int8, case.samples[:1], "int8")
-    path = Path(folder) / "model.tflite"
-    with mock.patch("edgekd.backends.tflite.convert.run_tool", _converted_here):
-        return convert_artifact(candidate, load_target(EIGHT_BITS), (), path)
+def _file(case: Case) -> Artifact:
+    """The network's TFLite file, in a folder that is gone together with the case."""
+    if "tflite" not in case.made:
+        folder = case.made["folder"] = tempfile.TemporaryDirectory()
+        candidate = Candidate(case.int8, case.samples[:1], "int8")
+        path = Path(folder.name) / "model.tflite"
+        with mock.patch("edgekd.backends.tflite.convert.run_tool", _converted_here):
+            case.made["tflite"] = convert_artifact(candidate, load_target(EIGHT_BITS), (), path)
+    return case.made["tflite"]
 
 
 def _converted_here(command: Sequence[str], *_: object) -> Finished:
@@ -39,17 +43,16 @@ def _converted_here(command: Sequence[str], *_: object) -> Finished:
 
 def tflite(case: Case) -> None:
     """LiteRT computes from the file what the quantized graph gives."""
-    with tempfile.TemporaryDirectory() as folder:
-        artifact = _file(case, folder)
-        given = _given(artifact, case.samples)
-        found = by_litert(artifact.path.read_bytes(), given, reference=False)
-        require_parity(case, case.int8, _floats(artifact, found, case), artifact)
+    artifact = _file(case)
+    given = _given(artifact, case.samples)
+    found = by_litert(artifact.path.read_bytes(), given, reference=False)
+    require_parity(case, case.int8, _floats(artifact, found, case), artifact)
 
 
 def c(case: Case) -> None:
     """The C code that is made of the file does too."""
+    artifact = _file(case)
     with tempfile.TemporaryDirectory() as folder:
-        artifact = _file(case, folder)
         _, source = generate(artifact.path, arithmetic="litert").write(Path(folder))
         program = hosted.build(source, Path(folder), ("-O1", *hosted.SANITIZERS))
         found = hosted.run(program, _given(artifact, case.samples))

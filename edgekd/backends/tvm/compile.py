@@ -25,7 +25,7 @@ from edgekd.backends.tvm.options import TvmOptions
 from edgekd.backends.tvm.tools import linker_of
 from edgekd.errors import InputError
 from edgekd.formats.operator_notes import by_kind
-from edgekd.quant.export import export_graph, quiet
+from edgekd.quant.export import export_graph, exported
 from edgekd.quant.rewrite import as_uint8
 from edgekd.quant.support import place
 from edgekd.store import file_beside
@@ -41,7 +41,6 @@ from edgekd.values.artifact import (
 from edgekd.values.candidate import Candidate
 from edgekd.values.tables import parse
 from edgekd.values.target import Target
-from edgekd.values.tree import rows
 
 WHERE = "backends.tvm"
 LIBRARY = "model.so"
@@ -162,8 +161,7 @@ def _program(candidate: Candidate, target: Target) -> torch.export.ExportedProgr
     else:
         module: nn.Module = copy.deepcopy(candidate.module)
         graph = export_graph(module, candidate.example, WHERE)
-    with quiet():
-        return torch.export.export(graph, (rows(candidate.example, slice(0, 1)),))
+    return exported(graph, candidate.example, fixed=True)
 
 
 def _infos(name: str, tensors: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
