@@ -155,6 +155,11 @@ def unexpected_error(error: Exception, where: str, what: str) -> ToolError:
     )
 
 
+def caught(error: Exception, where: str, what: str) -> EdgekdError:
+    """The error itself if it is one of edgekd's, otherwise what `unexpected_error` makes of it."""
+    return error if isinstance(error, EdgekdError) else unexpected_error(error, where, what)
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint with the closest allowed spelling, or an empty string."""
     close = difflib.get_close_matches(name, list(choices), n=1)

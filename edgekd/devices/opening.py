@@ -1,5 +1,6 @@
 """Open a device by its URL, and check that it suits a target."""
 
+import platform
 from typing import Any
 
 from edgekd.devices import Device
@@ -43,6 +44,26 @@ def arch_mismatch(device: Device, target: Target) -> InputError | None:
         where="--device",
         hint=f"give a {target.title}, or omit --device",
     )
+
+
+def _here() -> str:
+    machine = platform.machine()
+    return MACHINES.get(machine.lower(), machine)
+
+
+def is_foreign(target: Target) -> bool:
+    """Whether the target's processor is of another architecture than this machine's."""
+    return _here() != target.hardware.architecture
+
+
+def not_of_its_kind(target: Target) -> str:
+    """Why this machine is not of the target's own kind, so that what it measures is not the
+    target's; an empty string if it is."""
+    if is_foreign(target):
+        return f"this machine is {_here()}; give a {target.title} with --device"
+    if target.accelerators:
+        return f"needs the {target.accelerators[0].name}; run on a {target.title}"
+    return ""
 
 
 def missing_runtimes(device: Device, target: Target) -> list[str]:

@@ -21,12 +21,13 @@ ALIGNMENT = 16
 """The alignment of every constant in the schema, on which vector loads rely."""
 
 LARGEST = 1 << 20
+LARGEST_FLATBUFFER = 1 << 31
 
 
 def with_metadata(content: bytes, facts: Mapping[str, Any]) -> bytes:
     """The same model with these facts, replacing any it has.
 
-    Raises `ValueError` for a model whose constants are stored after the flatbuffer (above 2 GB).
+    Raises `ValueError` for a model of more than 2 GB.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -62,13 +63,17 @@ def with_names(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) ->
 
 
 def unpacked(content: bytes) -> Any:
-    """The model as the schema's own classes, to be changed."""
+    """The model as the schema's own classes, to be changed. Constants that are stored after the
+    flatbuffer are taken into it. Raises `ValueError` for more than it can hold (2 GB)."""
     from ai_edge_litert import schema_py_generated as schema
 
+    if len(content) >= LARGEST_FLATBUFFER:
+        raise ValueError(f"{len(content):,} bytes are too many for one flatbuffer")
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    if any(buffer.offset > 1 for buffer in model.buffers):
-        raise ValueError("its constants are stored after the flatbuffer")
     for buffer in model.buffers:
+        if buffer.offset > 1:
+            stored = content[buffer.offset : buffer.offset + buffer.size]
+            buffer.data, buffer.offset, buffer.size = np.frombuffer(stored, np.uint8), 0, 0
         buffer.Pack = aligned(schema, buffer)
     return model
 

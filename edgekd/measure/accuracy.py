@@ -22,6 +22,10 @@ WHOLE_DRAWS = 200
 """Draws of the bootstrap for a metric that is computed over all samples each time."""
 
 
+class NotFinite(ToolError):
+    """Outputs that are NaN or infinite: the arithmetic of the file's precision overflows."""
+
+
 @dataclass(frozen=True, eq=False)
 class WholeScore:
     """A metric over all `count` samples, and its values `drawn` (WHOLE_DRAWS,) over samples drawn
@@ -92,7 +96,7 @@ def scores_of(outputs: Any, y: np.ndarray, place: str, task: Task = CLASSIFICATI
     if any(len(part) != len(y) for part in leaves(found)):
         raise ToolError(f"outputs of shape {shapes} for {len(y)} samples", where=place)
     if not all(bool(part.isfinite().all()) for part in leaves(found)):
-        raise ToolError("the outputs contain NaN or infinity", where=place)
+        raise NotFinite("the outputs contain NaN or infinity", where=place)
     try:
         scores = task.judged(found, targets).double()
         return scores.numpy() if scores.dim() else _resampled(task, found, targets, float(scores))

@@ -1,5 +1,6 @@
 """Finds what a quantized graph computes in integers and what it leaves in float."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -114,3 +115,17 @@ def output_scale(module: nn.Module, index: int = 0) -> float | None:
         return None
     scale = node.args[1]
     return float(scale) if isinstance(scale, float) else None
+
+
+def counted(islands: Sequence[str]) -> str:
+    """'softmax (head), 2 x gelu (mlp, ...)': at most four kinds of operators, by their layers."""
+    layers: dict[str, list[str]] = {}
+    for island in islands:
+        kind, _, layer = island.removeprefix("aten.").partition(" ")
+        layers.setdefault(kind, []).append(layer.strip("()"))
+    shown = [
+        f"{kind} ({names[0]})" if len(names) == 1 else f"{len(names)} x {kind} ({names[0]}, ...)"
+        for kind, names in list(layers.items())[:4]
+    ]
+    rest = len(layers) - len(shown)
+    return ", ".join(shown) + (f" and {rest} other kinds" if rest else "")

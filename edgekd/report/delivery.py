@@ -13,7 +13,8 @@ Deliver = str | Sequence[str]
 
 def with_delivery(report: Report, deliver: Deliver) -> Report:
     """The report whose files know whether they are delivered: the recommended one of each target
-    (the fastest that holds every budget), all, or those of some backends."""
+    (the fastest that holds every budget), all, or those of some backends. Of several precisions
+    of a format only the chosen one is delivered."""
     targets = tuple(
         target.model_copy(update={"artifacts": _marked(report, target, deliver)})
         for target in report.targets
@@ -22,15 +23,23 @@ def with_delivery(report: Report, deliver: Deliver) -> Report:
 
 
 def _marked(report: Report, target: TargetReport, deliver: Deliver) -> tuple[ArtifactReport, ...]:
+    named = _delivered(report, target, deliver)
+    return tuple(
+        each.model_copy(update={"delivered": any(each is one for one in named)})
+        for each in target.artifacts
+    )
+
+
+def _delivered(
+    report: Report, target: TargetReport, deliver: Deliver
+) -> Sequence[ArtifactReport | None]:
+    files = target.chosen
     if deliver == ALL:
-        return target.artifacts
-    files = target.artifacts
+        return files
     if deliver == RECOMMENDED:
         run = [each for each in files if not only_size_counts(each, files)] or files
-        best = lead(report, target.model_copy(update={"artifacts": tuple(run)}))
-        return tuple(each.model_copy(update={"delivered": each is best}) for each in files)
-    named = [each for each in files if backend_of(each.format) in deliver] or files
-    return tuple(each.model_copy(update={"delivered": each in named}) for each in files)
+        return [lead(report, target.model_copy(update={"artifacts": tuple(run)}))]
+    return [each for each in files if backend_of(each.format) in deliver] or files
 
 
 def delivered(target: TargetReport) -> list[ArtifactReport]:

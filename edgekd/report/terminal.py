@@ -143,8 +143,14 @@ def _artifacts(report: Report, target: TargetReport, width: int) -> "Table":
         cells = _cells(report, target, artifact)
         style = "dim" if artifact is target.baseline else ""
         name += " (!)" if artifact.warnings else ""
+        name += " (delivered)" if _is_marked(target, artifact) else ""
         _row(table, name, *(cells[column] for column in columns), style=style)
     return table
+
+
+def _is_marked(target: TargetReport, artifact: ArtifactReport) -> bool:
+    """Whether a file is marked as delivered: where precisions were compared, it is one of many."""
+    return bool(target.choices) and artifact.delivered and artifact is not target.baseline
 
 
 def _cells(report: Report, target: TargetReport, artifact: ArtifactReport) -> dict[str, str]:
@@ -227,6 +233,7 @@ def _remarks(report: Report) -> list[tuple[str, str]]:
     for target in report.targets:
         remarks += [(target.name, text) for text in (*_gaps(target.reasons), *target.notes)]
         remarks += [(target.name, failure_text(failure)) for failure in target.failures]
+        remarks += [(f"{target.name} {choice.format}", choice.reason) for choice in target.choices]
         if target.baseline is not None:
             subject = f"{target.name} {Path(target.baseline.path).name}"
             remarks += [(subject, text) for text in parity_remarks(target.baseline)]

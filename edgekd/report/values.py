@@ -212,10 +212,21 @@ class BackendFailure(Value):
     hint: str = ""
 
 
+class PrecisionChoice(Value):
+    """Which of the precisions of one format was chosen: the file's `path`, and why. The others are
+    not delivered."""
+
+    format: str
+    precision: Precision
+    path: str
+    reason: str
+
+
 class TargetReport(Reasoned):
     """One target's files. `baseline` is the uncompressed teacher, compiled for this target and
     measured in the same process; "x times faster" refers to it. `failures` are backends that made
-    no file. `edgekd diagnose` adds the `diagnosis`."""
+    no file. `choices` has an entry for each format of which several precisions were compared.
+    `edgekd diagnose` adds the `diagnosis`."""
 
     numbers = ("baseline",)
     name: str
@@ -227,6 +238,15 @@ class TargetReport(Reasoned):
     notes: tuple[str, ...] = ()
     diagnostics: tuple[Finding, ...] = ()
     diagnosis: Diagnosis | None = None
+    choices: tuple[PrecisionChoice, ...] = ()
+
+    @property
+    def chosen(self) -> tuple[ArtifactReport, ...]:
+        """The files without those of precisions that were passed over."""
+        kept = {choice.format: choice.path for choice in self.choices}
+        return tuple(
+            each for each in self.artifacts if kept.get(each.format, each.path) == each.path
+        )
 
 
 def _summary(artifact: ArtifactReport) -> str:

@@ -6,18 +6,20 @@ import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from edgekd.backends import Backend, Board, Follower
 from edgekd.devices.opening import open_device
-from edgekd.errors import EdgekdError, ToolError, raise_all, unexpected_error
+from edgekd.errors import EdgekdError, ToolError, caught, raise_all
 from edgekd.installed import tools_here
 from edgekd.run.compiled import Compiled, cached
 from edgekd.run.pipeline import Staged
 from edgekd.run.plan.planned import Plan, PlannedTarget
+from edgekd.run.precisions import candidates_for, failed, named, taken_by
 from edgekd.stages import Progress
 from edgekd.store import key_of
-from edgekd.values.backend_lookup import backend_info
+from edgekd.values.artifact import Artifact
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import licence_text, recipe_hash
 from edgekd.values.target import Target
@@ -46,12 +48,10 @@ def compile_candidate(
                 _refuse_orphan(backend, made.failures)
                 made.files = follow_files(plan, planned.target, backend_name, backend, made.files)
             else:
-                made.files += _compile_staged(plan, planned.target, backend_name, backend, staged)
-        except EdgekdError as error:
-            made.failures[backend_name] = error
+                _compile_staged(plan, planned.target, backend_name, backend, staged, made)
         except Exception as error:
             where, what = f"backends.{backend_name}", f"the backend '{backend_name}'"
-            made.failures[backend_name] = unexpected_error(error, where, what)
+            made.failures[backend_name] = caught(error, where, what)
     progress(f"compile for {name}", 1, 1)
     if not made.files:
         raise_all(list(made.failures.values()))
@@ -65,16 +65,34 @@ def _refuse_orphan(backend: Follower, failures: Mapping[str, EdgekdError]) -> No
 
 
 def _compile_staged(
-    plan: Plan, target: Target, name: str, backend: Backend, staged: Staged
-) -> list[Compiled]:
-    """One backend's files, from the last candidate or, if it doesn't accept that one, from the
-    last candidate with float weights."""
-    if staged.candidate.form in backend.forms(target.backends.get(name, {})):
-        accuracy = staged.reports[-1].accuracy if staged.reports else None
-        candidate = replace(staged.candidate, metadata=metadata_of(plan, accuracy))
-        return compiled(plan, target, name, backend, candidate, staged.key)
-    floating = replace(staged.floating, metadata=metadata_of(plan, None))
-    return compiled(plan, target, name, backend, floating, staged.floating_key)
+    plan: Plan,
+    target: Target,
+    name: str,
+    backend: Backend,
+    staged: Staged,
+    made: CompiledFiles,
+) -> None:
+    """Add one backend's files: of the last candidate or, if it doesn't accept that one, of the last
+    candidate with float weights; or one for each precision that is compared. Raises the error of
+    the last precision if none of them gave a file."""
+    forms = backend.forms(target.backends.get(name, {}))
+    several = candidates_for(staged.candidate, staged.floating, forms)
+    errors: dict[str, EdgekdError] = {}
+    for precision, candidate in several.items():
+        is_last = candidate.form == staged.candidate.form
+        accuracy = staged.reports[-1].accuracy if is_last and staged.reports else None
+        key = staged.key if is_last else key_of(staged.floating_key, candidate.form)
+        whole = replace(candidate, metadata=metadata_of(plan, accuracy))
+        known = made.failures.get(failed(name, precision))  # by the plan's rehearsal
+        try:
+            if known is not None:
+                raise known
+            made.files += compiled(plan, target, name, backend, whole, key, precision)
+        except Exception as error:
+            errors[precision] = caught(error, f"backends.{name}", f"the backend '{name}'")
+    if len(errors) == len(several):
+        raise list(errors.values())[-1]
+    made.failures |= {failed(name, precision): error for precision, error in errors.items()}
 
 
 def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
@@ -94,16 +112,24 @@ def metadata_of(plan: Plan, accuracy: float | None) -> dict[str, Any]:
 
 
 def compiled(
-    plan: Plan, target: Target, name: str, backend: Backend, candidate: Candidate, key: str
+    plan: Plan,
+    target: Target,
+    name: str,
+    backend: Backend,
+    candidate: Candidate,
+    key: str,
+    precision: str = "",
 ) -> list[Compiled]:
-    """The files that one backend builds from a candidate."""
-    artifacts = cached(
-        plan.store,
-        name,
-        key_of(key, name, target.model_dump(mode="json"), dict(candidate.metadata)),
-        lambda folder: backend.compile(candidate, target, target.backends[name], folder),
-    )
-    return [Compiled(artifact, candidate) for artifact in artifacts]
+    """The files that one backend builds from a candidate, called after their precision if there is
+    one."""
+
+    def make(folder: Path) -> list[Artifact]:
+        artifacts = backend.compile(candidate, target, target.backends[name], folder)
+        return named(artifacts, precision)
+
+    facts = [target.model_dump(mode="json"), dict(candidate.metadata)]
+    artifacts = cached(plan.store, name, key_of(key, name, *facts, precision), make)
+    return [Compiled(artifact, candidate, is_compared=bool(precision)) for artifact in artifacts]
 
 
 def follow_files(
@@ -113,12 +139,12 @@ def follow_files(
     gets the result of the follower's static check instead."""
     options: dict[str, Any] = target.backends.get(name, {})
     tools = tools_here(tool.command for tool in backend.info.needs.tools)
-    followed = backend_info(backend.info.follows)
+    taken = taken_by(backend.info, [file.artifact for file in made])
     result: list[Compiled] = []
     with _board(plan.request.device) as (board, has):
         for file in made:
             artifact = file.artifact
-            if followed.kind_of(artifact.format) is None:
+            if artifact not in taken:
                 result.append(file)
                 continue
             facts = target.model_dump(mode="json")
@@ -128,7 +154,9 @@ def follow_files(
             if not artifacts:
                 file = _checked(file, name, *backend.check_artifact(artifact, target, options))
             result.append(file)
-            result += [Compiled(each, file.reference) for each in artifacts]
+            result += [
+                Compiled(each, file.reference, is_compared=file.is_compared) for each in artifacts
+            ]
     return result
 
 

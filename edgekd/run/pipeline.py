@@ -123,6 +123,7 @@ def _save_candidate(candidate: Candidate, folder: Path) -> None:
         "form": candidate.form,
         "lineage": candidate.lineage,
         "integers_only": candidate.integers_only,
+        "also": candidate.also,
     }
     (folder / "candidate.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -148,4 +149,5 @@ def load_candidate(plan: Plan, folder: Path) -> Candidate:
         lineage,
         open=start.open,
         integers_only=about.get("integers_only", False),
+        also=tuple(about.get("also", ())),
     )

@@ -16,6 +16,7 @@ from edgekd.report.advice import warnings_for
 from edgekd.report.delivery import ALL, delivered, with_delivery
 from edgekd.report.files import write_report
 from edgekd.report.numbers import verdict_of
+from edgekd.report.precisions import with_choices
 from edgekd.report.values import Dataset, Layers, Report, StageReport, TargetReport, TeacherReport
 from edgekd.run.log import write_log
 from edgekd.run.plan.planned import Plan, Request
@@ -59,12 +60,12 @@ def make_report(
 def _warned(
     target: TargetReport, stages: Sequence[StageReport], teacher_bytes: int | None
 ) -> TargetReport:
-    """The target's files with what speaks against each."""
+    """The target's files with what speaks against each, and the precisions that are chosen."""
     artifacts = tuple(
         artifact.model_copy(update={"warnings": warnings_for(artifact, stages, teacher_bytes)})
         for artifact in target.artifacts
     )
-    return target.model_copy(update={"artifacts": artifacts})
+    return with_choices(target.model_copy(update={"artifacts": artifacts}))
 
 
 def write_results(

@@ -16,6 +16,7 @@ from edgekd.network.evaluation import evaluate
 from edgekd.network.taps import is_within
 from edgekd.quant import ops
 from edgekd.quant.bias_correction import correct_biases
+from edgekd.quant.compared import auto_faults, with_wider
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
 from edgekd.quant.faults import (
@@ -28,7 +29,7 @@ from edgekd.quant.faults import (
     target_faults,
     wide_faults,
 )
-from edgekd.quant.inspection import float_islands
+from edgekd.quant.inspection import counted, float_islands
 from edgekd.quant.mixed import Mixed, Trial, Wide, check_reached, sensitivities, widened
 from edgekd.quant.narrow import Narrow
 from edgekd.quant.preparing import NOTES
@@ -69,6 +70,8 @@ class Quantize(TrainingStage):
     `dtype`: "int8" quantizes weights and activations, "fp16" is half precision. "bf16", "int4" (one
     scale per `group` of weights of a channel), "ternary" and "binary" quantize only the weights and
     leave activations in float; the onnx backend stores them, other backends get the float model.
+    "auto" compiles int8, fp16 and fp32 with each backend, and the run chooses the fastest file that
+    holds the budgets.
 
     `method`: "calibrate" sets ranges from the calibration samples without training, corrects biases
     (`bias_correction`), and for int8 can first move range from activations to weights
@@ -86,7 +89,7 @@ class Quantize(TrainingStage):
     """
 
     kind: Literal["quantize"] = "quantize"
-    dtype: Literal["int8", "fp16", "bf16", "int4", "ternary", "binary"] = "int8"
+    dtype: Literal["int8", "fp16", "bf16", "int4", "ternary", "binary", "auto"] = "int8"
     method: Literal["calibrate", "qat", "lsq", "pact"] = "calibrate"
     group: int = Field(default=32, ge=0)
     mixed: Mixed | None = None
@@ -105,6 +108,11 @@ class Quantize(TrainingStage):
         """Reject models that are already quantized, have no layer to quantize, or can't run."""
         if candidate.form != "float":
             return [InputError(f"the model is already quantized ({candidate.form})", where=where)]
+        if self.dtype == "auto":
+            return [
+                *auto_faults(self.strict, where),
+                *self._narrow.check(candidate, context, where),
+            ]
         faults = number_faults(candidate, self.dtype, where)
         faults += method_faults(self.dtype, self.method, where)
         narrows = self.mixed is not None or bool(self.ignore)
@@ -152,6 +160,8 @@ class Quantize(TrainingStage):
 
     def cost(self, context: Context) -> str:
         """The plan's description of the stage."""
+        if self.dtype == "auto":
+            return f"{self._narrow.cost(context)}; beside it fp16 and fp32, to choose by measuring"
         if self.dtype == "fp16":
             return "fp16, without training"
         start = self._name(context)
@@ -176,6 +186,8 @@ class Quantize(TrainingStage):
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The int8 graph, a graph of narrow weights, or the same module marked fp16."""
+        if self.dtype == "auto":
+            return with_wider(self._narrow.run(candidate, context), candidate)
         if self.dtype == "fp16":
             return candidate.after(candidate.module, "quantize: fp16", "fp16")
         if self.dtype == "int8":
@@ -218,7 +230,7 @@ class Quantize(TrainingStage):
         if islands and self.strict:
             raise float_fault(islands, "quantize")
         if islands:
-            line += f", {_counted(islands)} in float"
+            line += f", {counted(islands)} in float"
         line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
         line += _left(reach_of_int8(whole, example, self.strict), floats)
         return replace(candidate.after(graph, line, "int8"), integers_only=self.strict)
@@ -320,6 +332,11 @@ class Quantize(TrainingStage):
         teach(graph, replace(self.learning(context, "quantize"), on_step=on_step))
 
     @property
+    def _narrow(self) -> "Quantize":
+        """The stage that makes the narrowest of the precisions that "auto" compares."""
+        return self.model_copy(update={"dtype": "int8"})
+
+    @property
     def _wide(self) -> Wide:
         if self.mixed is not None and self.mixed.wide is not None:
             return self.mixed.wide
@@ -377,17 +394,3 @@ def calibration_of(context: Context) -> Tree:
 def _scheme_name(scheme: Scheme) -> str:
     channels = "per channel" if scheme.per_channel else "per tensor"
     return f"{scheme.activations}, {scheme.weight_bits}-bit weights {channels}"
-
-
-def _counted(islands: Sequence[str]) -> str:
-    """'softmax (head), 2 x gelu (mlp, ...)': at most four kinds of operators, by their layers."""
-    layers: dict[str, list[str]] = {}
-    for island in islands:
-        kind, _, layer = island.removeprefix("aten.").partition(" ")
-        layers.setdefault(kind, []).append(layer.strip("()"))
-    shown = [
-        f"{kind} ({names[0]})" if len(names) == 1 else f"{len(names)} x {kind} ({names[0]}, ...)"
-        for kind, names in list(layers.items())[:4]
-    ]
-    rest = len(layers) - len(shown)
-    return ", ".join(shown) + (f" and {rest} other kinds" if rest else "")

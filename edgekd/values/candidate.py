@@ -10,6 +10,8 @@ from torch import nn
 from edgekd.values.sizes import OpenSize
 from edgekd.values.tree import Tree
 
+Form = Literal["float", "fp16", "int8", "weights"]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -25,16 +27,19 @@ class Candidate:
     that can carry it. `open` are the sizes of inputs that files leave open where they can.
     `notes` say what its last stage left as it was, for the plan and the report.
     With `integers_only` files must have no operator in float, even where that takes longer.
+    `also` are the forms of the last candidate with float weights that are compiled beside this one,
+    so that each backend's fastest file can be chosen by measuring.
     """
 
     source: nn.Module | Callable[[], nn.Module]
     example: Tree
-    form: Literal["float", "fp16", "int8", "weights"] = "float"
+    form: Form = "float"
     lineage: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     open: tuple[OpenSize, ...] = ()
     integers_only: bool = False
     notes: tuple[str, ...] = ()
+    also: tuple[Form, ...] = ()
 
     @property
     def is_floating(self) -> bool:

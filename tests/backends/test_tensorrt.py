@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.backends import Board, Follower
 from edgekd.backends.tensorrt import TensorRt
-from edgekd.backends.tensorrt.build import PRECISION_FLAGS, build_arguments
+from edgekd.backends.tensorrt.build import PRECISION_FLAGS, build_arguments, script_name
 from edgekd.backends.tensorrt.log import layer_precisions, read_log
 from edgekd.backends.tensorrt.options import TensorrtOptions
 from edgekd.errors import InputError, ToolError
@@ -301,3 +301,8 @@ def test_precisions_of_both_spellings_are_counted():
         "engine_layers": 3, "engine_layers_int8": 1, "engine_layers_fp16": 1,
         "engine_layers_fp32": 1,
     }  # fmt: skip
+
+
+def test_engines_of_several_precisions_have_a_script_each() -> None:
+    assert script_name("model.engine") == script_name("my_model.engine") == "build_engine.sh"
+    assert script_name("model_fp16.engine") == "build_engine_fp16.sh"

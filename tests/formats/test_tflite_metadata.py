@@ -6,7 +6,7 @@ from edgekd.errors import InputError
 from edgekd.firmware.facts import Facts
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.formats.tflite import read_tflite
-from edgekd.formats.tflite_metadata import read_metadata, with_metadata, with_names
+from edgekd.formats.tflite_metadata import read_metadata, unpacked, with_metadata, with_names
 
 FACTS = {"name": "Käse ☃", "version": "1.2", "licence": 'MIT "x"\n', "accuracy_percent": 98.25}
 
@@ -132,3 +132,26 @@ def test_names_reach_the_tensors_and_the_signature(tmp_path):
     assert found["maps.1"].tolist() == [[2, 4, 6, 0]]
     with pytest.raises(ValueError, match="argument"):
         with_names(content, ["ids"], ["a", "b"])
+
+
+def test_constants_after_the_flatbuffer_are_taken_into_it(tflite_file):
+    """As ai-edge-quantizer writes them."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    path = tflite_file()
+    content = path.read_bytes()
+    before = [t.values for t in read_tflite(path).tensors.values() if t.values is not None]
+    model = unpacked(content)
+    place, kept = next((n, b.data) for n, b in enumerate(model.buffers) if b.data is not None)
+    stored = np.asarray(kept, np.uint8).tobytes()
+    buffer = schema.BufferT()
+    buffer.offset, buffer.size = 1 << 16, len(stored)
+    model.buffers[place] = buffer
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()).ljust(1 << 16, b"\0") + stored)
+    path.write_bytes(with_metadata(path.read_bytes(), FACTS))
+    after = [t.values for t in read_tflite(path).tensors.values() if t.values is not None]
+    assert len(before) == len(after)
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -1,5 +1,6 @@
 """The quantize stage on scikit-learn's digits."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,37 @@ def test_fp16_keeps_the_module_and_marks_it(data: Data, trained: nn.Module, tmp_
     result = ran(data, trained, tmp_path, dtype="fp16")
     assert (result.form, result.module is trained) == ("fp16", True)
     assert result.lineage == ("quantize: fp16",)
+
+
+def test_auto_is_the_int8_graph_that_asks_for_fp16_and_fp32_beside_it(
+    data: Data, trained: nn.Module, calibrated: Candidate, tmp_path: Path
+) -> None:
+    found = ran(data, trained, tmp_path, dtype="auto")
+    assert (found.form, found.also) == ("int8", ("fp16", "float"))
+    assert torch.equal(found.module(data.test.x[:16]), calibrated.module(data.test.x[:16]))
+    cost = Quantize(dtype="auto").cost(context_of(data, trained, tmp_path))
+    assert cost.endswith("; beside it fp16 and fp32, to choose by measuring")
+
+
+def test_auto_leaves_out_fp16_where_it_cant_hold_the_weights(
+    data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    module = copy.deepcopy(trained)
+    with torch.no_grad():
+        next(module.parameters()).view(-1)[0] = 1e5
+    found = ran(data, module, tmp_path, dtype="auto")
+    assert found.also == ("float",)
+    assert found.notes[-1].startswith("fp16 is not compared: '")
+
+
+def test_auto_has_nothing_to_compare_with_strict(
+    data: Data, trained: nn.Module, tmp_path: Path
+) -> None:
+    stage = Quantize(dtype="auto", strict=True)
+    candidate = Candidate(trained, data.example)
+    (fault,) = stage.check(candidate, context_of(data, trained, tmp_path), "stages.1")
+    assert fault.where == "stages.1.strict"
+    assert "auto compares with files that are all float" in fault.message
 
 
 def test_the_plan_says_what_it_will_cost(data: Data, trained: nn.Module) -> None:

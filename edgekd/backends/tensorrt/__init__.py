@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.backends import Board, Follower
-from edgekd.backends.tensorrt.build import SCRIPT, build_engine, find_trtexec, write_script
+from edgekd.backends.tensorrt.build import build_engine, find_trtexec, write_script
 from edgekd.backends.tensorrt.log import layer_precisions, read_log, trtexec_version
 from edgekd.backends.tensorrt.options import TensorrtOptions
 from edgekd.backends.tensorrt.placement import is_bias, quantization_faults, quantized_ops
@@ -102,7 +102,7 @@ class TensorRt(Follower):
             placements=placements,
             facts=facts,
             companions={script.name: sha256_of(script)},
-            notes=(_how_to(model),),
+            notes=(_how_to(model, script),),
         )
         trtexec = find_trtexec(board, settings) if board is not None else ""
         if board is None or not trtexec:
@@ -145,5 +145,5 @@ def _refuse(graph: Graph, path: Path) -> None:
         )
 
 
-def _how_to(model: Path) -> str:
-    return f"copy {SCRIPT} and {model.name} to the board and run the script there"
+def _how_to(model: Path, script: Path) -> str:
+    return f"copy {script.name} and {model.name} to the board and run the script there"

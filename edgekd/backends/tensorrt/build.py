@@ -3,14 +3,20 @@
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 from edgekd.backends import Board
 from edgekd.backends.tensorrt.options import TensorrtOptions
 from edgekd.errors import ToolError
 from edgekd.store import file_beside
-from edgekd.values.artifact import Artifact
+from edgekd.values.artifact import Artifact, Precision
 
-SCRIPT = "build_engine.sh"
+
+def script_name(engine: str) -> str:
+    """The name of the script that builds an engine; engines of several precisions have one each."""
+    precision = engine.removesuffix(".engine").rpartition("_")[2]
+    return f"build_engine_{precision}.sh" if precision in get_args(Precision) else "build_engine.sh"
+
 
 PRECISION_FLAGS = {"int8": ("--int8", "--fp16"), "fp16": ("--fp16",)}
 """What lets trtexec of TensorRT 8 and 10 use kernels of a precision. With QDQ pairs `--int8` merely
@@ -45,7 +51,7 @@ def write_script(
     folder: Path, model: str, engine: str, precision: str, options: TensorrtOptions
 ) -> Path:
     """A POSIX script that builds the engine in its own folder; same input, same bytes."""
-    path = folder / SCRIPT
+    path = folder / script_name(engine)
     arguments = (*build_arguments(model, engine, options), "--skipInference")
     quoted = " \\\n    ".join(shlex.quote(argument) for argument in arguments)
     flags = " ".join(PRECISION_FLAGS.get(precision, ()))

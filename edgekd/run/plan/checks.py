@@ -5,7 +5,12 @@ from typing import Any
 
 from edgekd.backends import Backend, Follower
 from edgekd.data.samples import Data
-from edgekd.devices.opening import arch_mismatch, missing_runtimes, open_device
+from edgekd.devices.opening import (
+    arch_mismatch,
+    missing_runtimes,
+    not_of_its_kind,
+    open_device,
+)
 from edgekd.errors import (
     Collector,
     EdgekdError,
@@ -116,6 +121,7 @@ def check_target(
         except InputError as error:
             collect.faults.extend(error.faults)
     _check_precision(target, stages, collect)
+    _check_comparable(plan.request, target, stages, collect)
     _check_fit(plan, target, collect)
     _check_sizes(plan, target, backends, collect)
     return unusable
@@ -142,9 +148,7 @@ def _check_sizes(
 
 def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector) -> None:
     """Some accelerators run int8 only, so a recipe for them has to end in int8."""
-    if any(
-        stage.kind == "quantize" and stage.model_dump().get("dtype") == "int8" for stage in stages
-    ):
+    if set(_quantized_to(stages)) & {"int8", "auto"}:
         return
     infos = {name: backend_info(name) for name in target.backends}
     collect.faults.extend(
@@ -156,6 +160,31 @@ def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector
         for name, info in infos.items()
         if info.int8_only
     )
+
+
+def _check_comparable(
+    request: Request, target: Target, stages: Sequence[Stage], collect: Collector
+) -> None:
+    """Precisions are compared by latency, so something has to tell it."""
+    if "auto" not in _quantized_to(stages) or request.device or "estimated" in request.accept:
+        return
+    reason = not_of_its_kind(target)
+    if reason:
+        collect.faults.append(
+            InputError(
+                f"auto compares latencies, and nothing here measures any for {target.name}: "
+                f"{reason}",
+                where=f"target {target.name}: quantize.dtype",
+                hint="give the board with --device, let an estimate decide with --accept "
+                'estimated, or write dtype = "int8"',
+            )
+        )
+
+
+def _quantized_to(stages: Sequence[Stage]) -> list[str]:
+    """The types that the stages quantize to."""
+    tables = [stage.model_dump() for stage in stages if stage.kind == "quantize"]
+    return [str(table.get("dtype")) for table in tables]
 
 
 def _check_fit(plan: Plan, target: Target, collect: Collector) -> None:

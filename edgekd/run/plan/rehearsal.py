@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgekd.backends import Backend, Follower
 from edgekd.devices.opening import open_device
-from edgekd.errors import Collector, EdgekdError, InputError, unexpected_error
+from edgekd.errors import Collector, EdgekdError, InputError, caught, unexpected_error
 from edgekd.formats.arena import planned_arena
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.formats.tflite import read_tflite
@@ -22,9 +22,10 @@ from edgekd.measure.inference import arrays_of
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
 from edgekd.run.plan.planned import ExpectedFile
+from edgekd.run.precisions import candidates_for, failed, taken_by
 from edgekd.stages import Context, Stage
 from edgekd.values.artifact import Artifact
-from edgekd.values.backend_lookup import backend_info, not_run
+from edgekd.values.backend_lookup import not_run
 from edgekd.values.candidate import Candidate
 from edgekd.values.progress import silent
 from edgekd.values.target import Target
@@ -115,13 +116,12 @@ def rehearse_backends(
                 if isinstance(backend, Follower):
                     _check_followed(backend, name, target, made)
                 else:
-                    files = _compiled(backend, name, rehearsed, target, Path(folder) / name)
+                    refused, files = _compiled(backend, name, rehearsed, target, Path(folder))
                     _run_once(files, arrays)
                     made += files
-            except EdgekdError as error:
-                errors[name] = error
+                    errors |= refused
             except Exception as error:
-                errors[name] = unexpected_error(error, f"backends.{name}", f"the backend '{name}'")
+                errors[name] = caught(error, f"backends.{name}", f"the backend '{name}'")
         return errors, tuple(_expected(artifact) for artifact in made)
 
 
@@ -137,12 +137,24 @@ def _expected(artifact: Artifact) -> ExpectedFile:
 
 def _compiled(
     backend: Backend, name: str, rehearsed: Rehearsed, target: Target, folder: Path
-) -> list[Artifact]:
+) -> tuple[dict[str, EdgekdError], list[Artifact]]:
+    """One backend's files, and the errors of the precisions that gave none. Raises the last error
+    if there is no file."""
     options = backend.rehearsal_options(target.backends.get(name, {}))
-    takes_last = rehearsed.candidate.form in backend.forms(options)
-    candidate = rehearsed.candidate if takes_last else rehearsed.floating
-    folder.mkdir()
-    return backend.compile(candidate, target, options, folder)
+    several = candidates_for(rehearsed.candidate, rehearsed.floating, backend.forms(options))
+    errors: dict[str, EdgekdError] = {}
+    made: list[Artifact] = []
+    for precision, candidate in several.items():
+        place = folder / failed(name, precision)
+        place.mkdir()
+        try:
+            made += backend.compile(candidate, target, options, place)
+        except Exception as error:
+            what = f"the backend '{name}'"
+            errors[failed(name, precision)] = caught(error, f"backends.{name}", what)
+    if errors and not made:
+        raise list(errors.values())[-1]
+    return errors, made
 
 
 def _run_once(artifacts: Sequence[Artifact], arrays: Sequence[np.ndarray]) -> None:
@@ -156,7 +168,5 @@ def _run_once(artifacts: Sequence[Artifact], arrays: Sequence[np.ndarray]) -> No
 def _check_followed(backend: Follower, name: str, target: Target, made: Sequence[Artifact]) -> None:
     """Run a follower's static check on the files that it starts from; it compiles only in the
     run."""
-    followed = backend_info(backend.info.follows)
-    for artifact in made:
-        if followed.kind_of(artifact.format) is not None:
-            backend.check_artifact(artifact, target, target.backends.get(name, {}))
+    for artifact in taken_by(backend.info, made):
+        backend.check_artifact(artifact, target, target.backends.get(name, {}))

@@ -11,6 +11,7 @@ import torch
 from edgekd.data.tasks import Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.measure.accuracy import (
+    NotFinite,
     Scores,
     accuracy_measurement,
     drop_measurement,
@@ -85,17 +86,19 @@ def proof_of(
     if each.is_baseline and place.reason:
         reason = "the teacher's file is for the target's own kind of machine only"
     if reason:
-        gone = [
-            unavailable(name, reason, device=device.name) for name in ("accuracy", "accuracy_drop")
-        ]
-        return Proof(gone[0], gone[1], None, None, reason=reason)
+        return _without(reason, device.name)
     test = plan.data.test
     everything = infer_samples(device, artifact, test, options_for(target, artifact))
     reference = predict(each.reference.module, plan.data.test) if each.reference else None
     task = original.task
     form = plan.output_form if reference is None else reference
     outputs = task.main(tree_of_outputs(artifact, everything, form))
-    scores = scores_of(outputs, original.y, str(artifact.path), task)
+    try:
+        scores = scores_of(outputs, original.y, str(artifact.path), task)
+    except NotFinite as error:
+        if not each.is_compared:
+            raise
+        return _without(error.message, device.name)
     parity, originals = None, None
     if each.original is not None:
         originals = infer_samples(device, each.original, test, options_for(target, each.original))
@@ -117,6 +120,11 @@ def proof_of(
         ),
         _diagnosed(plan, target, place, each, outputs, original),
     )
+
+
+def _without(reason: str, device: str) -> Proof:
+    gone = [unavailable(name, reason, device=device) for name in ("accuracy", "accuracy_drop")]
+    return Proof(gone[0], gone[1], None, None, reason=reason)
 
 
 def _diagnosed(

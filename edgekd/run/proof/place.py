@@ -8,7 +8,7 @@ from typing import Any
 from edgekd.devices import Device
 from edgekd.devices.emulated.root import missing_tools
 from edgekd.devices.emulated.user_mode import open_user_mode
-from edgekd.devices.opening import open_device
+from edgekd.devices.opening import is_foreign, not_of_its_kind, open_device
 from edgekd.errors import EdgekdError
 from edgekd.firmware.emulation import BOARDS
 from edgekd.firmware.emulation import missing_tools as cortex_m_tools
@@ -55,15 +55,11 @@ def place_for(plan: Plan, target: Target) -> Place:
     """The device the user named, this machine, or an emulator of the target's processor."""
     if plan.request.device:
         return Place(open_device(plan.request.device))
-    machine = platform.machine().lower()
-    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
-    if target.hardware.architecture != here:
-        device, note = _emulator(target)
-        return Place(device, f"this machine is {here}; give a {target.title} with --device{note}")
-    if target.accelerators:
-        name = target.accelerators[0].name
-        return Place(open_device("host"), f"needs the {name}; run on a {target.title}")
-    return Place(open_device("host"))
+    reason = not_of_its_kind(target)
+    if not is_foreign(target):
+        return Place(open_device("host"), reason)
+    device, note = _emulator(target)
+    return Place(device, reason + note)
 
 
 def _emulator(target: Target) -> tuple[Device, str]:
