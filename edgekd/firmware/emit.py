@@ -160,6 +160,8 @@ def _field(value: Any, tables: _Tables) -> str:
 
 def _invoke(program: Program, tables: _Tables) -> str:
     lines = [f"void {program.name}_invoke(int8_t *arena)", "{"]
+    if scratch_on_stack(program):
+        lines.append(f"    int32_t work[{(scratch_on_stack(program) + 3) // 4}];")
     for number, (place, step) in enumerate(
         (place, step) for place, step in enumerate(program.steps) if step.kernel
     ):
@@ -175,7 +177,20 @@ def _scratch(place: int, step: Step, layout: Layout) -> list[str]:
     """The memory reserved for a step itself, and its size."""
     if step.scratch is None:
         return []
-    return [f"arena + {layout.scratch[place]}" if step.scratch else "NULL", str(step.scratch)]
+    if not step.scratch:
+        return ["NULL", "0"]
+    if place not in layout.scratch:
+        return ["(int8_t *)work", str(step.scratch)]
+    return [f"arena + {layout.scratch[place]}", str(step.scratch)]
+
+
+def scratch_on_stack(program: Program) -> int:
+    """The scratch memory on the stack: that of the step that needs the most."""
+    return max(
+        (step.scratch or 0 for place, step in enumerate(program.steps)
+         if step.scratch and place not in program.layout.scratch),
+        default=0,
+    )  # fmt: skip
 
 
 def _operand(array: Array, layout: Layout, tables: _Tables) -> str:
@@ -191,6 +206,7 @@ def summary(program: Program) -> Mapping[str, int]:
         "arena_bytes": program.layout.arena_bytes,
         "arena_bound_bytes": program.layout.bound_bytes,
         "constant_bytes": constant_bytes(program),
+        "scratch_on_stack_bytes": scratch_on_stack(program),
         "kernel_calls": len(program.calls),
         "input_bytes": sum(one.bytes for one in program.network.inputs),
         "output_bytes": sum(one.bytes for one in program.network.outputs),

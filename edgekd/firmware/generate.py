@@ -12,6 +12,7 @@ from edgekd.firmware.facts import Facts, check_name, name_from
 from edgekd.firmware.graph import Network, read_network
 from edgekd.firmware.kernels import lower
 from edgekd.firmware.layout import lay_out
+from edgekd.firmware.packed import with_packed_weights
 from edgekd.firmware.padding import absorb_padding
 from edgekd.store import write_beside
 
@@ -90,5 +91,5 @@ def program_of(
     rounding."""
     network = absorb_padding(network)
     plain = [step for node in network.nodes for step in lower(node)]
-    steps = tuple(with_cmsis_nn(plain, cmsis_nn))
+    steps = tuple(with_cmsis_nn(plain, cmsis_nn) if cmsis_nn else with_packed_weights(plain))
     return Program(name, network, steps, lay_out(network, steps, where), facts)

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 
 from edgekd.errors import InputError
 from edgekd.firmware.graph import Array, Network
-from edgekd.firmware.memory import Block, Plan, plan_memory
+from edgekd.firmware.memory import Block, Plan, aligned, plan_memory
 from edgekd.firmware.step import Step
 
 MAX_ARENA = 1 << 30
+MAX_STACK = 2048
+"""Bytes of scratch memory that a step may have on the stack where the arena is full."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """`offsets` by tensor, without constants. `bound_bytes` is the largest sum of memory in use at
-    one time, below which no plan can go. `scratch` are offsets by step."""
+    one time, below which no plan can go. `scratch` are offsets by step; scratch memory that is not
+    there is on the stack."""
 
     offsets: dict[int, int]
     arena_bytes: int
@@ -50,15 +53,48 @@ def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
         touch(array, len(steps))
     keys = list(first)
     blocks = [Block(size[key], first[key], last[key]) for key in keys]
-    wanting = [number for number, step in enumerate(steps) if step.scratch]
-    blocks += [Block(steps[number].scratch or 0, number, number) for number in wanting]
-    plan: Plan = plan_memory(blocks)
+    plan, wanting = _with_scratch(blocks, steps)
     if plan.arena_bytes > MAX_ARENA:
         raise InputError(f"it needs {plan.arena_bytes} bytes of memory", where=where)
     at = dict(zip(keys, plan.offsets, strict=False))
     offsets = {array.index: at[root.of(array)] for array in root.arrays.values()}
     scratch = dict(zip(wanting, plan.offsets[len(keys) :], strict=True))
     return Layout(offsets, plan.arena_bytes, plan.bound_bytes, scratch)
+
+
+def _with_scratch(blocks: Sequence[Block], steps: Sequence[Step]) -> tuple[Plan, list[int]]:
+    """The plan of all blocks and of the scratch memory of these steps. What may be on the stack
+    goes there if the arena would have to grow for it."""
+    firm = [number for number, step in enumerate(steps) if step.scratch and not _may_move(step)]
+    least = plan_memory([*blocks, *_scratch_blocks(steps, firm)])
+    free = [number for number, step in enumerate(steps) if _may_move(step)]
+    while free:
+        wanting = sorted([*firm, *free])
+        plan = plan_memory([*blocks, *_scratch_blocks(steps, wanting)])
+        if plan.arena_bytes <= least.arena_bytes:
+            return plan, wanting
+        free = _fitting(blocks, steps, free, least.arena_bytes) or free[:-1]
+    return least, firm
+
+
+def _fitting(
+    blocks: Sequence[Block], steps: Sequence[Step], free: Sequence[int], limit: int
+) -> list[int]:
+    """The steps whose scratch memory fits beside what is in use, if that drops any of them."""
+
+    def used(number: int) -> int:
+        return sum(aligned(one.size) for one in blocks if one.first <= number <= one.last)
+
+    kept = [one for one in free if used(one) + aligned(steps[one].scratch or 0) <= limit]
+    return kept if len(kept) < len(free) else []
+
+
+def _may_move(step: Step) -> bool:
+    return step.on_stack and 0 < (step.scratch or 0) <= MAX_STACK
+
+
+def _scratch_blocks(steps: Sequence[Step], numbers: Sequence[int]) -> list[Block]:
+    return [Block(steps[number].scratch or 0, number, number) for number in numbers]
 
 
 class _Roots:

@@ -24,8 +24,8 @@ class Step:
 
     `parameters` fill the kernel's struct in this order: numbers, lists of numbers and tables.
     `needs` are kernels whose C it uses. A step with `scratch` gets that many bytes of the arena for
-    itself, passed as pointer and size. `in_place` are positions of inputs whose memory the output
-    may take over, if they are not read later.
+    itself, passed as pointer and size; `on_stack` if it may be on the stack instead. `in_place` are
+    positions of inputs whose memory the output may take over, if they are not read later.
     """
 
     kernel: str
@@ -36,6 +36,7 @@ class Step:
     in_place: tuple[int, ...] = ()
     needs: tuple[str, ...] = field(default=())
     scratch: int | None = None
+    on_stack: bool = False
 
 
 def weights_table(array: Array) -> Table:

@@ -47,14 +47,16 @@ def convolution(
     bias: bool = True,
     out_scale: float = 0.11,
     largest: int = 127,
+    least: int | None = None,
     **options: Any,
 ) -> bytes:
     axis = 3 if depth else 0
     channels = filter_shape[axis]
     scales = [0.01 + 0.002 * n for n in range(channels)] if per_channel else 0.013
-    weights = T(
-        filter_shape, scales, 0, chance().integers(-largest, largest + 1, filter_shape), axis=axis
-    )
+    values = chance().integers(-largest, largest + 1, filter_shape)
+    if least is not None:
+        values.flat[0] = least
+    weights = T(filter_shape, scales, 0, values, axis=axis)
     others = [weights]
     if bias:
         others.append(integers(chance().integers(-24 * largest, 24 * largest, channels)))
@@ -89,6 +91,44 @@ case("conv one scale, two images, relu n1 to 1")(
 )
 case("conv that scales up")(
     lambda: convolution((1, 4, 4, 1), (3, 2, 2, 1), (1, 4, 4, 3), out_scale=0.0002, largest=1)
+)
+case("conv of words, stride 2")(
+    lambda: convolution((1, 7, 9, 4), (5, 3, 3, 4), (1, 4, 5, 5), strideH=2, strideW=2)
+)
+case("conv of one tap, relu6")(
+    lambda: convolution((1, 3, 5, 8), (6, 1, 1, 8), (1, 3, 5, 6), fusedActivationFunction=3)
+)
+case("conv of one tap, stride 2")(
+    lambda: convolution((1, 5, 5, 12), (4, 1, 1, 12), (1, 3, 3, 4), strideH=2, strideW=2)
+)
+case("conv wider than its input")(
+    lambda: convolution((1, 2, 2, 4), (3, 5, 5, 4), (1, 2, 2, 3), out_scale=0.5)
+)
+case("conv of 603 values a column")(
+    lambda: convolution((1, 2, 3, 67), (3, 3, 3, 67), (1, 2, 3, 3), out_scale=2.0)
+)
+case("conv as large as its input")(
+    lambda: convolution((1, 3, 5, 3), (6, 3, 5, 3), (1, 1, 1, 6), padding=1, out_scale=0.3)
+)
+case("conv with a weight of -128")(
+    lambda: convolution((1, 3, 4, 4), (4, 1, 1, 4), (1, 3, 4, 4), least=-128)
+)
+case("depthwise of one channel to four")(
+    lambda: convolution((1, 7, 6, 1), (1, 5, 4, 4), (1, 4, 3, 4), depth=4, strideH=2, strideW=2)
+)
+case("depthwise 3x3, stride 2, relu6")(
+    lambda: convolution(
+        (1, 7, 9, 6), (1, 3, 3, 6), (1, 4, 5, 6), depth=1, strideH=2, strideW=2,
+        fusedActivationFunction=3,
+    )
+)  # fmt: skip
+case("depthwise 3x3, stride 2, even, two images")(
+    lambda: convolution(
+        (2, 6, 8, 5), (1, 3, 3, 5), (2, 3, 4, 5), depth=1, strideH=2, strideW=2, bias=False
+    )
+)
+case("depthwise 3x3, valid")(
+    lambda: convolution((1, 6, 5, 3), (1, 3, 3, 3), (1, 4, 3, 3), depth=1, padding=1)
 )
 case("depthwise")(lambda: convolution((1, 5, 6, 5), (1, 3, 3, 5), (1, 5, 6, 5), depth=1))
 case("depthwise, depth 3, stride 2")(
@@ -154,6 +194,8 @@ def dense(per_channel: bool, shape: Sequence[int], out: Sequence[int], bias: boo
 
 case("fully connected, one scale")(lambda: dense(False, (1, 20), (1, 9)))
 case("fully connected, scales")(lambda: dense(True, (1, 20), (1, 9)))
+case("fully connected, 517 inputs")(lambda: dense(True, (1, 517), (1, 6)))
+case("fully connected, rows, scales")(lambda: dense(True, (4, 12), (4, 5)))
 case("fully connected, rows, no bias")(lambda: dense(False, (2, 3, 8), (2, 3, 5), False))
 
 

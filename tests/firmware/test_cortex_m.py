@@ -15,7 +15,12 @@ from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 TOOLS = emulation.missing_tools()
 emulated = pytest.mark.skipif(bool(TOOLS), reason="; ".join(one.message for one in TOOLS))
 
-NETWORKS = ("pad that a pool reads too", "fully connected, scales", "softmax", "HARD_SWISH")
+NETWORKS = (
+    "conv same", "conv of words, stride 2", "conv of one tap, relu6", "conv of 603 values a column",
+    "depthwise, depth 3, stride 2", "depthwise 3x3, stride 2, relu6", "depthwise 3x3, valid",
+    "fully connected, 517 inputs", "fully connected, rows, scales",
+    "pad that a pool reads too", "fully connected, scales", "softmax", "HARD_SWISH",
+)  # fmt: skip
 
 
 def sources(name, folder):

@@ -1,0 +1,70 @@
+/* One row of inputs times weights, four outputs at once. For each four inputs there are four words
+   of weights, as in conv_2d_packed.c: outputs 0 and 1 with inputs 0 and 2, outputs 2 and 3 with
+   the same inputs, and both again with inputs 1 and 3. `step` is 0 if all outputs share one
+   multiplier. */
+
+typedef struct {
+    const int32_t *weights;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const shift_type *shift;
+    int32_t inputs, outputs, step, output_offset, low, high;
+} fully_connected_packed_layer;
+
+/* Output 0's sum, 256 times output 1's and output 0's, and the same of outputs 2 and 3. */
+typedef struct {
+    int32_t a, both_ab, c, both_cd;
+} fully_connected_packed_sums;
+
+static inline void fully_connected_packed_word(fully_connected_packed_sums *s, int32_t x,
+                                               const int32_t *w)
+{
+    s->a = dual_mac(x, even_bytes(w[0]), s->a);
+    s->both_ab = dual_mac(x, w[0], s->both_ab);
+    s->c = dual_mac(x, even_bytes(w[1]), s->c);
+    s->both_cd = dual_mac(x, w[1], s->both_cd);
+}
+
+/* The sums of four outputs. */
+static OWN_FUNCTION void fully_connected_packed_dot(const int8_t *x, const int32_t *w,
+                                                    int32_t inputs, int32_t *sums)
+{
+    while (inputs > 0) {
+        const int32_t count = inputs < 512 ? inputs : 512;
+        const int8_t *end = x + count / 4 * 4;
+        fully_connected_packed_sums part = {0, 0, 0, 0};
+        for (; x != end; x += 4, w += 4) {
+            const int32_t word = load_word(x);
+            fully_connected_packed_word(&part, even_bytes(word), w);
+            fully_connected_packed_word(&part, odd_bytes(word), w + 2);
+        }
+        if (count % 4 != 0) {
+            int8_t last[4] = {0, 0, 0, 0};
+            memcpy(last, x, (size_t)(count % 4));
+            fully_connected_packed_word(&part, even_bytes(load_word(last)), w);
+            fully_connected_packed_word(&part, odd_bytes(load_word(last)), w + 2);
+        }
+        sums[0] += part.a;
+        sums[1] += second_sum(part.both_ab, part.a);
+        sums[2] += part.c;
+        sums[3] += second_sum(part.both_cd, part.c);
+        inputs -= count;
+    }
+}
+
+static void fully_connected_packed(const fully_connected_packed_layer *p, const int8_t *x,
+                                   int8_t *y)
+{
+    const int32_t *w = p->weights;
+    for (int32_t output = 0; output < p->outputs; output += 4) {
+        int32_t sums[4] = {0, 0, 0, 0};
+        fully_connected_packed_dot(x, w, p->inputs, sums);
+        for (int32_t i = 0; i < 4 && output + i < p->outputs; i++) {
+            const int32_t c = (output + i) * p->step;
+            const fast_scale scale = fast_scale_of(p->multiplier[c], p->shift[c], p->output_offset);
+            y[output + i] = fast_requantize(sums[i] + p->bias[output + i], scale);
+        }
+        w += (p->inputs + 3) / 4 * 4;
+    }
+    clamp_all(y, p->outputs, p->low, p->high);
+}
