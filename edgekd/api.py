@@ -103,7 +103,7 @@ def bench(
         baseline: a file that the others are compared with: `ratio` is how many times faster each
             is.
         quick: measure briefly, which the results say.
-        wanted: threads, shapes, budgets, an external meter and the like.
+        wanted: threads, shapes, budgets, an external meter, `load` for throughput and the like.
 
     Returns:
         One result a file, the baseline first; latencies in ms, energy in mJ, memory in bytes.

@@ -16,6 +16,7 @@ from edgekd.benchmark.options import (
     tensors_of,
 )
 from edgekd.benchmark.ranges import ranges_of
+from edgekd.benchmark.throughput import Load, Throughput, throughputs
 from edgekd.devices import Device, Options, Samples
 from edgekd.devices.opening import arch_mismatch
 from edgekd.errors import (
@@ -46,8 +47,9 @@ from edgekd.values.target import Target, load_target
 class BenchResult(Value):
     """One file's measurements. `ratio` is the baseline's latency over this file's, so 2 means twice
     as fast. `window_starts_s` and `window_medians_ms` describe the windows in which the runs were
-    timed, on the device's clock. `layers` are the times of the operators, if wanted. `notes` are
-    quality warnings and the assumptions that were made.
+    timed, on the device's clock. `layers` are the times of the operators and `throughput` the rates
+    by batch and streams, if they are wanted. `notes` are quality warnings and the assumptions that
+    were made.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class BenchResult(Value):
     baseline: bool = False
     quick: bool = False
     layers: LayerTimes | None = None
+    throughput: tuple[Throughput, ...] = ()
     window_starts_s: tuple[float, ...] = ()
     window_medians_ms: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
@@ -75,8 +78,8 @@ class Wanted(Value):
     `options` override the profile's table of each runtime (threads, affinity, provider, delegate,
     scope). `shapes` are for inputs with open sizes and for TVM libraries, which do not record
     shapes, and `ranges` for the random values of inputs. `meter` is an external meter's command
-    line, and `meter_format` what it prints. `per_layer` also times each operator, apart from the
-    latencies.
+    line, and `meter_format` what it prints. `per_layer` also times each operator, and `load` also
+    measures the throughput of batches and streams, apart from the latencies.
     """
 
     options: Options = {}
@@ -87,6 +90,7 @@ class Wanted(Value):
     meter: str = ""
     meter_format: str = "watts"
     per_layer: bool = False
+    load: Load | None = None
 
 
 def bench_files(
@@ -135,6 +139,11 @@ def bench_files(
             result.model_copy(update={"layers": _layer_times(result, each, device, baseline)})
             for result, each in zip(results, loaded, strict=True)
         ]
+    if wanted.load is not None:
+        results = [
+            _loaded_down(result, each, device, wanted.load)
+            for result, each in zip(results, loaded, strict=True)
+        ]
     if not wanted.budgets:
         return results
     elsewhere = arch_mismatch(device, target) if target else None
@@ -155,6 +164,12 @@ def _layer_times(
         return LayerTimes(kind="unavailable", reason=error.message)
     whole = next((row.value for row in result.measurements if row.metric == "latency_ms_p50"), None)
     return layer_times(profiled, artifact, reference, device.kind, whole)
+
+
+def _loaded_down(result: BenchResult, loaded: "_Loaded", device: Device, load: Load) -> BenchResult:
+    """The result with the rates that the file reaches."""
+    rows, notes = throughputs(device, loaded.artifact, loaded.options, load, result.quick)
+    return result.model_copy(update={"throughput": rows, "notes": (*result.notes, *notes)})
 
 
 def _judged(

@@ -22,6 +22,9 @@ CONCERNS: Mapping[str, tuple[str, ...]] = {
 FLAGS = {"delegate_options": "--delegate-option"}
 """The options that have another name on the command line."""
 
+MOST_COUNTED = 4096
+"""The largest batch and the most streams that can be asked for."""
+
 _PROCESSORS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _RANGE = re.compile(rf"(?P<name>.+)=(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})")
@@ -86,6 +89,18 @@ def parse_affinity(text: str) -> list[int]:
             )
         found |= set(range(low, high + 1))
     return sorted(found)
+
+
+def parse_counts(text: str, where: str) -> tuple[int, ...]:
+    """Parse numbers from 1 up, `1,8`. Raises `InputError` for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) <= MOST_COUNTED for part in parts):
+        raise InputError(
+            f"'{text}' is not a list of numbers",
+            where=where,
+            allowed=f"numbers from 1 to {MOST_COUNTED}, such as 1,8",
+        )
+    return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 def parse_pairs(texts: Sequence[str], where: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from edgekd.benchmark.files import BenchResult
+from edgekd.benchmark.throughput import Throughput
 from edgekd.report.numbers import metric_text
 from edgekd.values.measurement import Judgement, Measurement
 
@@ -38,7 +39,36 @@ def bench_lines(results: Sequence[BenchResult]) -> list[str]:
     static = [line for result in results for line in (*_tensors(result), _static(result))]
     layers = [line for result in results for line in _layers(result)]
     lines += [*_taken(results), *static, *_missing(results, columns), *notes, *judged]
-    return [*lines, *layers]
+    rates = [line for result in results for line in _rates(result)]
+    return [*lines, *rates, *layers]
+
+
+def _rates(result: BenchResult) -> list[str]:
+    """A table of the file's throughput by batch and streams."""
+    rows = result.throughput
+    if not rows:
+        return []
+    head = ("batch", "streams", "threads", "samples/s", "95 % interval", "ms a batch")
+    table = [head, *map(_rate_cells, rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in table]
+    kinds = ", ".join(dict.fromkeys(row.samples_per_second.kind for row in rows))
+    missing = dict.fromkeys(row.samples_per_second.reason for row in rows)
+    reasons = [f"no throughput: {reason}" for reason in missing if reason]
+    return ["", f"{result.path.name}: throughput ({kinds})", *lines, *reasons]
+
+
+def _rate_cells(row: Throughput) -> tuple[str, ...]:
+    found = row.samples_per_second
+    ends = [f"{end:,.5g}" for end in found.ci or ()]
+    return (
+        str(row.batch),
+        str(row.streams),
+        str(row.threads),
+        "-" if found.value is None else f"{found.value:,.5g}",
+        f"{ends[0]} to {ends[1]}" if ends else "-",
+        "-" if row.batch_ms is None else f"{row.batch_ms:.4g}",
+    )
 
 
 BAR = 24

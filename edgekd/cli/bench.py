@@ -82,6 +82,16 @@ def bench(
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also list the time of each operator.")
     ] = False,
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="Also measure samples per second.")
+    ] = False,
+    batches: Annotated[
+        str | None, typer.Option(help="With --throughput: batches, such as 1,8.")
+    ] = None,
+    streams: Annotated[
+        str | None,
+        typer.Option(help="With --throughput: copies that run side by side, such as 1,4."),
+    ] = None,
     as_json: AsJson = False,
     plot: Annotated[
         Path | None, typer.Option(help="Plot the samples to this .svg or .html file.")
@@ -106,7 +116,8 @@ def bench(
     wanted = _wanted(options, shape or [], budget or [], accept or [], collect)
     ranges = [collect.attempt(parse_range, text) for text in input_range or []]
     wanted = wanted.model_copy(update={"ranges": tuple(ranges)})
-    wanted = wanted.model_copy(update={"per_layer": per_layer})
+    load = collect.attempt(_load, throughput, batches, streams)
+    wanted = wanted.model_copy(update={"per_layer": per_layer, "load": load})
     collect.attempt(check_meter, meter, meter_format)
     wanted = wanted.model_copy(update={"meter": meter or "", "meter_format": meter_format})
     if plot is not None:
@@ -130,6 +141,21 @@ def bench(
         write_plot(results, plot)
     verdict = run_verdict([judgement for result in results for judgement in result.budgets])
     raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _load(throughput: bool, batches: str | None, streams: str | None) -> Any:
+    """The batches and streams to measure, or None. Raises `InputError` for numbers that are none,
+    or that are given without --throughput."""
+    from edgekd.benchmark.options import parse_counts
+    from edgekd.benchmark.throughput import Load
+
+    given = {"--batches": batches, "--streams": streams}
+    named = [name for name, text in given.items() if text]
+    if not throughput:
+        if named:
+            raise InputError("it is for throughput", where=named[0], hint="add --throughput")
+        return None
+    return Load(**{name[2:]: parse_counts(given[name] or "", name) for name in named})
 
 
 def _teller(whole_s: float) -> Callable[[float], None]:

@@ -51,6 +51,19 @@ class Samples:
         return self.counts or tuple(map(len, self.windows_ms))
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """How fast several copies of one model ran side by side: the runs of all of them per second, in
+    each window of `window_s`. One run takes `samples_per_run` samples. `conditions` and `invalid`
+    are those of `Samples`."""
+
+    runs_per_second: tuple[float, ...]
+    samples_per_run: int
+    window_s: float
+    conditions: dict[str, str]
+    invalid: str = ""
+
+
 class Recording(Protocol):
     """Numbers read from files of a device over time.
 
@@ -111,6 +124,15 @@ class Device(Protocol):
         """The time of each operator, in order of execution.
 
         Raises `MissingRuntime` where nothing on the device can tell.
+        """
+
+    def stream(
+        self, artifact: Artifact, options: Options, streams: int, *, quick: bool
+    ) -> Streamed:
+        """The rate of so many copies of a model at once, each in a process of its own. `shapes` in
+        the options set the batch.
+
+        Raises `MissingRuntime` where the device tells no times.
         """
 
     def look(self, patterns: Sequence[str]) -> dict[str, str]:

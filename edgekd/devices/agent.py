@@ -847,6 +847,29 @@ def window(run: Callable[[], None], seconds: float, least: int) -> Arrays:
             return taken
 
 
+def stream_counts(run: Callable[[], None], start: int, length: int, windows: int) -> Arrays:
+    """The runs in each of the windows of `length` ns that follow each other from `start` on, while
+    it runs without a pause. A run that spans several windows counts in parts."""
+    clock = time.perf_counter_ns
+    before = clock()
+    if before >= start:
+        raise Fault("failed", "the request came after the moment at which it was to start")
+    counts, count, which, edge = [], 0.0, 0, start
+    while which <= windows:
+        run()
+        after = clock()
+        if after < edge:
+            count += 1
+            before = after
+            continue
+        span, reached = after - before, before
+        while which <= windows and after >= edge:
+            counts.append(count + (edge - reached) / span)
+            reached, count, which, edge = edge, 0.0, which + 1, edge + length
+        count, before = (after - reached) / span, after
+    return counts[1:]  # the first were before the start
+
+
 def warm_up(run: Callable[[], None], protocol: Table, tick: Callable[[int], None]) -> bool:
     """Run until the medians of two windows agree; False if they did not within the limit. `tick` is
     called with 0 after each window."""
@@ -1030,6 +1053,32 @@ class Agent:
         runs = max(min(request["runs"], int(1e9 * request["seconds"] / median(whole))), 5)
         return {"operators": model.operators(runs), "resolution": model.clock_ns}
 
+    def warm(self, request: Table) -> Table:
+        """Feed a model with random inputs and warm it up, before `stream`: its time for one run."""
+        model = self.models[request["model"]]
+        model.feed(random_inputs(model, request.get("seed", 0)))
+        protocol = request["protocol"]
+        settled = warm_up(model.run, protocol, self._sign_of_life(request, 1, 0.0))
+        taken = window(model.run, protocol["warmup_window_s"], 1)
+        return {"settled": settled, "run_ns": int(median(taken)), **self.clock(request)}
+
+    def stream(self, request: Table) -> Table:
+        """Run a model without a pause from `start_ns` on, a moment that other processes share: how
+        many runs each window had, a run that spans several counted in parts."""
+        before = conditions(self.root)
+        gc.collect()
+        gc.disable()
+        counts = stream_counts(
+            self.models[request["model"]].run,
+            request["start_ns"],
+            int(1e9 * request["window_s"]),
+            request["windows"],
+        )
+        gc.enable()
+        after = conditions(self.root)
+        invalid = throttled(before, after)
+        return {"counts": counts, "before": before, "after": after, "invalid": invalid}
+
     def memory(self, request: Table) -> Table:
         """Cold start and peak memory of one model, in a process that has loaded no other."""
         import numpy as np  # noqa: F401  (part of the baseline)
@@ -1125,8 +1174,8 @@ def loads(library: str) -> bool:
     return True
 
 
-COMMANDS = ("hello", "load", "infer", "benchmark", "profile", "memory", "look", "record",
-            "recorded", "clock")  # fmt: skip
+COMMANDS = ("hello", "load", "infer", "benchmark", "profile", "warm", "stream", "memory", "look",
+            "record", "recorded", "clock")  # fmt: skip
 
 
 def perform(agent: Agent, line: bytes) -> Table:

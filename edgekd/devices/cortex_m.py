@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.devices import Options, Samples
+from edgekd.devices import Options, Samples, Streamed
 from edgekd.devices.agent import Fault, from_model, to_model
 from edgekd.devices.host import open_host
 from edgekd.devices.replies import Hello, Profiled, ProfiledOperator, fault_of
@@ -117,6 +117,12 @@ class CortexM:
             ),
             resolution=counted.resolution, unit="instructions",
         )  # fmt: skip
+
+    def stream(
+        self, artifact: Artifact, options: Options, streams: int, *, quick: bool
+    ) -> Streamed:
+        """There are no times: raises `MissingRuntime` with the reason."""
+        raise MissingRuntime(NO_TIMES, where=str(artifact.path))
 
     def close(self) -> None:
         """End this machine's agent."""

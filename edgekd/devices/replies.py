@@ -132,6 +132,23 @@ class Profiled(Reply):
     unit: Literal["ns", "instructions"] = "ns"
 
 
+class Warmed(Reply):
+    """Whether a model's warm-up settled, the median of its runs, and the clock then."""
+
+    settled: bool
+    run_ns: Annotated[int, Field(gt=0, lt=1 << 63)]
+    now_ns: Nanoseconds
+
+
+class StreamCounts(Reply):
+    """How many runs one stream did in each window."""
+
+    counts: tuple[Annotated[FiniteFloat, Field(ge=0.0)], ...]
+    before: Table
+    after: Table
+    invalid: Words = ""
+
+
 class Looked(Reply):
     """Small system files by path, each as one line."""
 

@@ -1,19 +1,17 @@
 """A device reached through an agent at the other end of a transport."""
 
-import io
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from edgekd.devices import Options, Recording, Samples, Scope
-from edgekd.devices.agent import Fault, rows_per_run
+from edgekd.devices import Options, Recording, Samples, Scope, Streamed
+from edgekd.devices.packing import as_npy, bytes_per_run, rows_of, unpacked
 from edgekd.devices.profilers import profiler_of
 from edgekd.devices.recording import AgentRecording
 from edgekd.devices.replies import (
@@ -23,7 +21,6 @@ from edgekd.devices.replies import (
     Inferred,
     Loaded,
     Looked,
-    Output,
     Profiled,
     checked,
     decode,
@@ -31,6 +28,7 @@ from edgekd.devices.replies import (
     printable,
 )
 from edgekd.devices.samples import no_samples, samples_of, threads_of
+from edgekd.devices.streams import streamed
 from edgekd.devices.transport import Channel, Disconnected, Transport
 from edgekd.errors import EdgekdError, InputError, MissingRuntime, ToolError
 from edgekd.store import write_beside
@@ -135,8 +133,8 @@ class AgentDevice:
         if not inputs:
             raise InputError("there are no inputs to run it on", where=str(artifact.path))
         loaded = self._persistently(lambda: self._loaded_model(artifact, options))
-        rows = _rows(loaded, inputs, options, str(artifact.path))
-        runs = max(CHUNK_BYTES // max(_bytes_per_run(inputs, rows), 1), 1)
+        rows = rows_of(loaded, inputs, options, str(artifact.path))
+        runs = max(CHUNK_BYTES // max(bytes_per_run(inputs, rows), 1), 1)
         parts: list[list[np.ndarray]] = []
         for done in range(0, -(-len(inputs[0]) // rows[0]), runs):
             chunk = [
@@ -172,7 +170,7 @@ class AgentDevice:
             "batch": options.get("batch", 64),
         }
         try:
-            self._transport.write(source, _npy(arrays))
+            self._transport.write(source, as_npy(arrays))
             outputs = checked(Inferred, self._ask(self._shared(), request, place), place).outputs
             size = sum(each.bytes for each in outputs)
             if size > LARGEST_OUTPUT:
@@ -186,7 +184,7 @@ class AgentDevice:
         if len(content) != size:
             shapes = ", ".join(str(each.shape) for each in outputs)
             raise ToolError(f"{len(content)} bytes of outputs of shapes {shapes}", where=place)
-        return _unpacked(content, outputs)
+        return unpacked(content, outputs)
 
     def benchmark(
         self,
@@ -270,6 +268,22 @@ class AgentDevice:
             return checked(Profiled, self._ask(channel, asked, place), place)
         finally:
             channel.close()
+
+    def stream(
+        self, artifact: Artifact, options: Options, streams: int, *, quick: bool
+    ) -> Streamed:
+        place = str(artifact.path)
+        if self._no_times:
+            raise MissingRuntime(self._no_times, where=place)
+        self._drop()
+        request = self._request_of(artifact, options)
+        protocol = {**(QUICK if quick else FULL), **options.get("protocol", {})}
+        with ExitStack() as stack:
+            channels = [self._transport.open_channel(0) for _ in range(streams)]
+            for channel in channels:
+                stack.callback(channel.close)
+            asks = [partial(self._ask, channel, place=place) for channel in channels]
+            return streamed(asks, request, protocol, quick, place)
 
     def look(self, patterns: Sequence[str]) -> dict[str, str]:
         def ask() -> Looked:
@@ -396,40 +410,6 @@ class AgentDevice:
         said = [line for line in channel.errors().splitlines() if line.strip()]
         hint = f"its last output: {printable(said[-1])[:300]}" if said else ""
         return ToolError(f"the runtime {why} on {self.name}", where=place, hint=hint)
-
-
-def _rows(loaded: Loaded, inputs: Sequence[np.ndarray], options: Options, place: str) -> list[int]:
-    """How many rows of each input one inference takes. Raises `InputError` if they don't fit."""
-    infos = [one.model_dump() for one in loaded.inputs]
-    try:
-        return rows_per_run(infos, [len(x) for x in inputs], int(options.get("batch", 64)))
-    except Fault as fault:
-        raise fault_of(fault.answer["error"], place) from None
-
-
-def _bytes_per_run(inputs: Sequence[np.ndarray], rows: Sequence[int]) -> int:
-    return sum(
-        size * x.dtype.itemsize * math.prod(x.shape[1:])
-        for x, size in zip(inputs, rows, strict=True)
-    )
-
-
-def _npy(arrays: Sequence[np.ndarray]) -> bytes:
-    """The arrays as one .npy after another: floats in float32, integers and flags as they are."""
-    stream = io.BytesIO()
-    for x in arrays:
-        np.save(stream, np.ascontiguousarray(x, np.float32 if x.dtype.kind == "f" else x.dtype))
-    return stream.getvalue()
-
-
-def _unpacked(content: bytes, outputs: Sequence[Output]) -> list[np.ndarray]:
-    arrays, start = [], 0
-    for each in outputs:
-        part = content[start : start + each.bytes]
-        arrays.append(np.frombuffer(part, np.dtype(each.dtype).newbyteorder("<")))
-        arrays[-1] = arrays[-1].reshape(each.shape)
-        start += each.bytes
-    return arrays
 
 
 def _layout(artifact: Artifact, options: Options) -> str:

@@ -139,3 +139,22 @@ def test_a_target_that_nothing_here_measures_is_refused(tmp_path) -> None:
     assert fault.where == "target raspberry-pi-5: quantize.dtype"
     assert "--device" in fault.hint
     assert "--accept estimated" in fault.hint
+
+
+@pytest.mark.slow
+def test_a_run_chooses_a_precision_and_its_files_verify(tmp_path) -> None:
+    import edgekd
+    from edgekd.run.verification import verify_run
+
+    model = {"factory": "edgekd.models.resnet:resnet8", "arguments": {"channels": 1}}
+    report = edgekd.compress(
+        model, target="x86", data="digits", out=tmp_path, backends=["onnx"], quick=True,
+        stages=[{"kind": "quantize", "dtype": "auto"}], budgets={"latency_ms": 50}, progress=False,
+    )  # fmt: skip
+    (target,) = report.targets
+    names = [artifact.path.rpartition("/")[2] for artifact in target.artifacts]
+    assert names == ["model_int8.onnx", "model_fp16.onnx", "model_fp32.onnx"]
+    (choice,) = target.choices
+    assert [each.path for each in target.artifacts if each.delivered] == [choice.path]
+    assert all(f"{precision} " in choice.reason for precision in ("int8", "fp16", "fp32"))
+    assert len(verify_run(tmp_path)) >= 2 * len(names)
