@@ -103,6 +103,7 @@ class Fixed(nn.Module):
         return self.last(self.fixed(self.free(x)).amax(1).flatten(1))
 
 
+@pytest.mark.slow
 def test_the_plan_and_the_report_say_what_pruning_leaves_alone(target, tmp_path):
     keys = {"data": DATA, "target": target, "out": tmp_path / "run"}
     stages = [edgekd.Prune(amount=0.5, epochs=0)]

@@ -176,7 +176,7 @@ def _through(results: dict[str, Any]) -> bool:
 
 def _cell(result: dict[str, Any]) -> str:
     notes = [result.get("words", ""), result.get("rounding", "")]
-    notes += [f"{len(result['ignored'])} layers ignored"] if "ignored" in result else []
+    notes += result.get("left", ())
     words = "; ".join(filter(None, notes)).replace("|", "/")
     return f"{result['status']}: {words[:160]}" if words else result["status"]
 

@@ -54,33 +54,21 @@ def run_step(row: Row, step: str) -> Outcome:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
         try:
-            plan, left = _followed(row, step, Path(folder))
+            plan = _plan(row, step, Path(folder))
         except EdgekdError as error:
             return {"status": "refused", "words": _words(error)}
         except Exception as error:
             return {"status": "failed", "words": f"the plan raised {_raised(error)}"}
         try:
-            return {**CHECKS[step](plan), **({"ignored": left} if left else {})}
+            left = plan.targets[0].notes
+            return {**CHECKS[step](plan), **({"left": left} if left else {})}
         except EdgekdError as error:
             return {"status": "failed", "words": _words(error)}
         except Exception as error:
             return {"status": "failed", "words": _raised(error)}
 
 
-def _followed(row: Row, step: str, out: Path) -> tuple[Plan, list[str]]:
-    """The plan, and the layers that it asked to leave alone: where it refuses layers that can't be
-    pruned, its hint is followed once, as a user would."""
-    try:
-        return _plan(row, step, out, []), []
-    except EdgekdError as error:
-        hints = [fault.hint for fault in error.faults if "can't be removed" in fault.message]
-        if len(hints) < len(error.faults):
-            raise
-        left = sorted({name for hint in hints for name in re.findall(r"['\"]([^'\"]+)['\"]", hint)})
-        return _plan(row, step, out, left), left
-
-
-def _plan(row: Row, step: str, out: Path, ignored: list[str]) -> Plan:
+def _plan(row: Row, step: str, out: Path) -> Plan:
     soft = VALUES if row.task == "same" else LOGITS
     every: dict[str, dict[str, Any]] = {
         "ptq": {"kind": "quantize", "method": "calibrate"},
@@ -101,8 +89,6 @@ def _plan(row: Row, step: str, out: Path, ignored: list[str]) -> Plan:
         },
     }
     chosen = ("distill", "prune", "qat") if step == "trained" else (step,)
-    if ignored:
-        every["prune"]["ignore"] = ignored
     stages = [{**every[each], **row.settings.get(each, {})} for each in chosen]
     backends = EVERY if step == "ptq" else ("onnx",)
     task: str | dict[str, Any] = {
