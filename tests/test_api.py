@@ -93,11 +93,8 @@ class Fixed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.free, self.fixed, self.last = (
-            nn.Conv2d(1, 16, 3),
-            nn.Conv2d(16, 8, 3),
-            nn.Linear(16, 4),
-        )
+        self.free, self.fixed = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 8, 3)
+        self.last = nn.Linear(16, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(self.fixed(self.free(x)).amax(1).flatten(1))
