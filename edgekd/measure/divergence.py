@@ -4,6 +4,7 @@ The artifact's quantized tensors are matched with the graph's quantize nodes in 
 by scale and shape. Zero points are ignored: int8 from -128 and uint8 from 0 are the same grid.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -80,8 +81,9 @@ BIAS_LSB = 0.1
 class LayerDifference:
     """One layer's values against the reference's on the same input: the largest difference, the
     share that differs and the mean difference, over `count` values. `ties` is the share of them
-    that differ and lie in the middle between two steps, as averages of two or four values often do:
-    kernels may round those to either side."""
+    that differ and that kernels may round to either side: those in the middle between two steps, as
+    averages of two or four values often are, and those so near that rounding twice takes them
+    there (`_twice_rounded`)."""
 
     node: str
     layer: str
@@ -179,6 +181,7 @@ class _Forced(fx.Interpreter):
         super().__init__(graph)
         self.matches = matches
         self.differences: list[LayerDifference] = []
+        self.sizes: dict[fx.Node, int] = {}
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
@@ -186,6 +189,8 @@ class _Forced(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.sizes[n] = result.numel()
         seen = self.matches.get(n)
         if seen is None:
             return result
@@ -197,18 +202,45 @@ class _Forced(fx.Interpreter):
         found = min(readings, key=lambda each: float((each - values).abs().max()))
         source: Any = n.args[0]
         exact = self.env[source].double() / scale
-        self.differences.append(_difference(n, (found - values) / scale, exact))
+        near = max(_TIE, _twice_rounded(n, self._averaged(source)))
+        self.differences.append(_difference(n, (found - values) / scale, exact, near))
         steps = torch.clamp(torch.round(found / scale) + zero_point, low, high)
         return steps.to(result.dtype)
+
+    def _averaged(self, source: fx.Node) -> int:
+        """How many values each value of a mean is the mean of; 1 for everything else."""
+        if not _op(source).startswith("mean"):
+            return 1
+        return self.sizes[source.all_input_nodes[0]] // max(1, self.sizes[source])
 
 
 _TIE = 1e-3
 """How near to the middle between two steps a float32 value is that lies there."""
 
 
-def _difference(node: fx.Node, steps: Tensor, exact: Tensor) -> LayerDifference:
-    """The difference in steps, where `exact` are the reference's values before they are rounded."""
-    ties = ((exact - exact.floor() - 0.5).abs() < _TIE) & (steps.abs() > 0.5)
+def _twice_rounded(node: fx.Node, count: int) -> float:
+    """How far from the middle between two steps a value may lie that rounding twice takes there.
+
+    TFLite's kernels multiply a sum of integers by m = scale_in / scale_out / count as
+    m 2^s / 2^s with m 2^s in [0.5, 1): the product is rounded, and its division by 2^s is rounded
+    again (gemmlowp, doc/quantization.md). So 2^-(s + 1); 0 where the source is neither such a mean
+    nor requantized, or there is nothing to divide by.
+    """
+    source: Any = node.args[0]
+    whole = source.args[0] if _op(source).startswith("mean") else source
+    if not (isinstance(whole, fx.Node) and str(whole.target).startswith(_DEQUANTIZE)):
+        return 0.0
+    if not _is_number(whole.args[1]):
+        return 0.0
+    factor = _number(whole.args[1]) / _number(node.args[1]) / count
+    shift = -math.frexp(factor)[1]
+    return 2.0 ** -(shift + 1) if shift > 0 else 0.0
+
+
+def _difference(node: fx.Node, steps: Tensor, exact: Tensor, near: float) -> LayerDifference:
+    """The difference in steps, where `exact` are the reference's values before they are rounded;
+    ties are those within `near` of the middle between two steps."""
+    ties = ((exact - exact.floor() - 0.5).abs() < near) & (steps.abs() > 0.5)
     return LayerDifference(
         node=node.name,
         layer=_layer(node),

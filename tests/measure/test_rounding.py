@@ -6,7 +6,7 @@ import torch
 from test_divergence import quantized
 from torch import fx, nn
 
-from edgekd.measure.divergence import LayerDifference
+from edgekd.measure.divergence import LayerDifference, _twice_rounded
 from edgekd.measure.rounding import Spread, is_rounding, spread_of
 from edgekd.values.target import Scheme
 
@@ -100,6 +100,30 @@ def test_values_between_two_steps_may_all_be_rounded_to_one_side():
     ties = LayerDifference("q", "pool", lsb=1.0, share=0.25, bias=0.25, count=1000, ties=0.25)
     none = LayerDifference("q", "pool", lsb=1.0, share=0.25, bias=0.25, count=1000)
     assert [each.is_biased for each in (ties, none)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "near"),
+    [
+        (1.9, 0.25),  # 1.9 / 4 = 0.475 = 0.95 / 2: twice a value is rounded, then half of that
+        (2.1, 0.0),  # 0.525: rounded once
+        (0.9, 0.125),  # 0.225 = 0.9 / 4
+    ],
+)
+def test_a_mean_in_tflite_is_rounded_twice_where_its_factor_is_below_a_half(
+    ratio: float, near: float
+) -> None:
+    graph = fx.Graph()
+    quantized = torch.ops.quantized_decomposed
+    x = graph.placeholder("x")
+    whole = graph.call_function(
+        quantized.dequantize_per_tensor.default, (x, 0.1 * ratio, 0, -128, 127, torch.int8)
+    )
+    mean = graph.call_function(torch.ops.aten.mean.dim, (whole, [2, 3]))
+    last = graph.call_function(
+        quantized.quantize_per_tensor.default, (mean, 0.1, 0, -128, 127, torch.int8)
+    )
+    assert _twice_rounded(last, 4) == near
 
 
 def test_where_no_value_differs_in_a_few_some_may_in_others():
