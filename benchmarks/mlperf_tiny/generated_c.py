@@ -13,7 +13,7 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from edgekd.firmware import emulation, hosted  # noqa: E402
 from edgekd.firmware.arena import measure_arena  # noqa: E402
 from edgekd.firmware.cmsis_nn import flags_of, sources_of  # noqa: E402
 from edgekd.firmware.generate import Generated, generate  # noqa: E402
+from edgekd.firmware.instructions import Instructions, instructions_for  # noqa: E402
 from edgekd.formats.graph import live_peak  # noqa: E402
 from edgekd.formats.tflite import read_tflite  # noqa: E402
 
@@ -85,10 +86,24 @@ def row_of(path: Path, count: int) -> tuple[dict[str, Any], np.ndarray, np.ndarr
 
 
 def checked_on_host(path: Path, x: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    """The same C under sanitizers on every input, and what two static analysers find: every warning
-    ends this."""
+    """The same C under sanitizers on every input, for either kind of instructions, and what two
+    static analysers find: every warning ends this."""
+    found = 0
+    for instructions in get_args(Instructions):
+        found += _differences_on_host(path, instructions, x, expected)
+    return {
+        "inputs": len(x),
+        "differences_under_sanitizers": found,
+        "sanitizers": "address, undefined",
+        "nothing_found_by": ["gcc -fanalyzer", "cppcheck, without the tables' contents"],
+    }
+
+
+def _differences_on_host(
+    path: Path, instructions: Instructions, x: np.ndarray, expected: np.ndarray
+) -> int:
     with tempfile.TemporaryDirectory() as work:
-        _, source = generate(path).write(Path(work))
+        _, source = generate(path, instructions=instructions).write(Path(work))
         program = hosted.build(source, Path(work), ("-O1", *hosted.SANITIZERS))
         found = differences(hosted.run(program, x), expected)
         bare = Path(work) / "bare.c"  # cppcheck takes minutes for the tables, which hold no code
@@ -100,12 +115,7 @@ def checked_on_host(path: Path, x: np.ndarray, expected: np.ndarray) -> dict[str
         )  # fmt: skip
         for command in analysers:
             subprocess.run(command, check=True, capture_output=True)
-    return {
-        "inputs": len(x),
-        "differences_under_sanitizers": found,
-        "sanitizers": "address, undefined",
-        "nothing_found_by": ["gcc -fanalyzer", "cppcheck, without the tables' contents"],
-    }
+    return found
 
 
 def on(generated: Generated, cpu: str, x: np.ndarray, expected: np.ndarray, **build: Any) -> Any:
@@ -154,7 +164,8 @@ def main() -> None:
             rows[name], x, expected = row_of(path, given.inputs)
             rows[name]["on_the_host"] = checked_on_host(path, x, expected)
             for cpu in emulation.BOARDS:
-                rows[name][cpu] = on(generate(path), cpu, x, expected)
+                generated = generate(path, instructions=instructions_for(cpu))
+                rows[name][cpu] = on(generated, cpu, x, expected)
                 if objects:
                     generated = generate(path, cmsis_nn="mve" if cpu == "cortex-m55" else "dsp")
                     few = given.cmsis_inputs

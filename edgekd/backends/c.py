@@ -18,6 +18,7 @@ from edgekd.errors import InputError
 from edgekd.firmware import emulation
 from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
+from edgekd.firmware.instructions import instructions_of
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact, OpPlacement, sha256_of
@@ -115,6 +116,7 @@ def generated_for(model: Path, target: Target, options: COptions, name: str = ""
         facts_in(model),
         arithmetic=options.arithmetic,
         cmsis_nn=variant_of(target.hardware) if options.cmsis_nn else "",
+        instructions=instructions_of(target.hardware),
     )
 
 

@@ -47,6 +47,12 @@ def plain_c(
             help="The runtime whose fully connected layers are matched to the bit: micro or litert."
         ),
     ] = "micro",
+    instructions: Annotated[
+        str,
+        typer.Option(
+            help="The cores that the kernels are fast on: dsp (Cortex-M4, M7, M33) or mve (Helium)."
+        ),
+    ] = "dsp",
     cmsis_nn: Annotated[
         str, typer.Option(help="Call CMSIS-NN on cores with these instructions: dsp or mve.")
     ] = "",
@@ -55,11 +61,15 @@ def plain_c(
     """Write an int8 network as C11: no heap, no runtime, one static arena."""
     from edgekd.firmware.cmsis_nn import check_variant
     from edgekd.firmware.generate import check_arithmetic, generate
+    from edgekd.firmware.instructions import check_instructions
     from edgekd.firmware.stored_facts import facts_in
 
     known = check_arithmetic(arithmetic)
     variant = check_variant(cmsis_nn)
-    generated = generate(model, name, facts_in(model), arithmetic=known, cmsis_nn=variant)
+    cores = check_instructions(instructions)
+    generated = generate(
+        model, name, facts_in(model), arithmetic=known, cmsis_nn=variant, instructions=cores
+    )
     paths = generated.write(out)
     if as_json:
         files = {"files": [str(path) for path in paths]}

@@ -12,6 +12,7 @@ from edgekd.firmware.emit import Program, body, header
 from edgekd.firmware.facts import Facts
 from edgekd.firmware.generate import program_of
 from edgekd.firmware.graph import Network, read_network
+from edgekd.firmware.instructions import instructions_for
 from edgekd.formats.tflite import read_tflite
 from edgekd.store import write_beside
 
@@ -45,7 +46,7 @@ def count_calls(path: Path, cpu: str) -> CountedCalls:
     no C or a processor that is not emulated, `ToolError` if a tool fails.
     """
     network = read_network(path)
-    program = program_of(network, str(path), NAME, Facts())
+    program = program_of(network, str(path), NAME, Facts(), instructions=instructions_for(cpu))
     calls = program.calls
     with tempfile.TemporaryDirectory(prefix="edgekd-calls-") as work:
         folder = Path(work)

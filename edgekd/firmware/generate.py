@@ -10,9 +10,9 @@ from edgekd.firmware.cmsis_nn import CmsisNn, with_cmsis_nn
 from edgekd.firmware.emit import Program, body, header, summary
 from edgekd.firmware.facts import Facts, check_name, name_from
 from edgekd.firmware.graph import Network, read_network
+from edgekd.firmware.instructions import Instructions, with_instructions
 from edgekd.firmware.kernels import lower
 from edgekd.firmware.layout import lay_out
-from edgekd.firmware.packed import with_packed_weights
 from edgekd.firmware.padding import absorb_padding
 from edgekd.store import write_beside
 
@@ -61,11 +61,12 @@ def generate(
     *,
     arithmetic: Arithmetic = "micro",
     cmsis_nn: CmsisNn = "",
+    instructions: Instructions = "dsp",
 ) -> Generated:
     """Generate C for the int8 network in a TFLite file.
 
-    `name` is the prefix of its files and functions, and `cmsis_nn` the kind of core for which
-    CMSIS-NN is called.
+    `name` is the prefix of its files and functions, `instructions` say for which kind of core its
+    kernels are laid out, and `cmsis_nn` for which one CMSIS-NN is called instead.
 
     Raises:
         InputError: the file is corrupt, not int8 throughout, or has an operator without a kernel,
@@ -73,7 +74,7 @@ def generate(
     """
     name = check_name(name) if name else name_from(path.stem)
     network = _matching(read_network(path), arithmetic)
-    program = program_of(network, str(path), name, facts or Facts(), cmsis_nn)
+    program = program_of(network, str(path), name, facts or Facts(), cmsis_nn, instructions)
     return Generated(name, header(program), body(program), summary(program))
 
 
@@ -85,11 +86,19 @@ def _matching(network: Network, arithmetic: Arithmetic) -> Network:
 
 
 def program_of(
-    network: Network, where: str, name: str, facts: Facts, cmsis_nn: CmsisNn = ""
+    network: Network,
+    where: str,
+    name: str,
+    facts: Facts,
+    cmsis_nn: CmsisNn = "",
+    instructions: Instructions = "dsp",
 ) -> Program:
     """Every call and the place of every tensor; the file's own arithmetic, with no extra
     rounding."""
     network = absorb_padding(network)
     plain = [step for node in network.nodes for step in lower(node)]
-    steps = tuple(with_cmsis_nn(plain, cmsis_nn) if cmsis_nn else with_packed_weights(plain))
+    if cmsis_nn:
+        steps = tuple(with_cmsis_nn(plain, cmsis_nn))
+    else:
+        steps = tuple(with_instructions(plain, instructions))
     return Program(name, network, steps, lay_out(network, steps, where), facts)

@@ -127,6 +127,9 @@ case("depthwise 3x3, stride 2, even, two images")(
         (2, 6, 8, 5), (1, 3, 3, 5), (2, 3, 4, 5), depth=1, strideH=2, strideW=2, bias=False
     )
 )
+case("depthwise of 37 channels")(
+    lambda: convolution((1, 4, 5, 37), (1, 5, 3, 37), (1, 2, 3, 37), depth=1, strideH=2, strideW=2)
+)
 case("depthwise 3x3, valid")(
     lambda: convolution((1, 6, 5, 3), (1, 3, 3, 3), (1, 4, 3, 3), depth=1, padding=1)
 )

@@ -207,12 +207,14 @@ GCC = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Wer
 
 
 def every_operator(folder):
-    """One C file for each operator, in one folder."""
+    """One C file for each operator, in one folder; two where instructions make a difference."""
     sources = []
     for number, make in enumerate(CASES.values()):
         (folder / "m.tflite").write_bytes(make())
-        _, source = generate(folder / "m.tflite", f"net{number}").write(folder)
-        sources.append(source)
+        plain = generate(folder / "m.tflite", f"net{number}")
+        vectors = generate(folder / "m.tflite", f"net{number}v", instructions="mve")
+        kept = (plain, vectors) if "_helium" in vectors.source else (plain,)
+        sources += [generated.write(folder)[1] for generated in kept]
     return sources
 
 

@@ -24,17 +24,21 @@ LITERT_ONLY = {
 }
 
 
-def computed(name, folder, flags):
+WEIGHTED = [name for name in CASES if name.startswith(("conv", "depthwise", "fully", "pad into"))]
+LAYOUTS = [(name, "dsp") for name in CASES] + [(name, "mve") for name in WEIGHTED]
+
+
+def computed(name, folder, flags, instructions):
     content = CASES[name]()
     (folder / "model.tflite").write_bytes(content)
-    _, source = generate(folder / "model.tflite").write(folder)
+    _, source = generate(folder / "model.tflite", instructions=instructions).write(folder)
     x = inputs_for(content)
     return content, x, hosted.run(hosted.build(source, folder, flags), x)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_an_operator_in_c_gives_the_bytes_of_the_reference_kernels(name, tmp_path):
-    content, x, found = computed(name, tmp_path, ("-O0",))
+@pytest.mark.parametrize(("name", "instructions"), LAYOUTS)
+def test_an_operator_in_c_gives_the_bytes_of_the_reference_kernels(name, instructions, tmp_path):
+    content, x, found = computed(name, tmp_path, ("-O0",), instructions)
     assert len(np.unique(found)) > 1 or name == "SUB with itself"
     if name not in MICRO_ONLY:
         assert np.array_equal(found, by_litert(content, x))
@@ -43,9 +47,9 @@ def test_an_operator_in_c_gives_the_bytes_of_the_reference_kernels(name, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_no_operator_leaves_its_memory_or_overflows(name, tmp_path):
-    _, x, outputs = computed(name, tmp_path, ("-O1", *hosted.SANITIZERS))
+@pytest.mark.parametrize(("name", "instructions"), LAYOUTS)
+def test_no_operator_leaves_its_memory_or_overflows(name, instructions, tmp_path):
+    _, x, outputs = computed(name, tmp_path, ("-O1", *hosted.SANITIZERS), instructions)
     assert len(outputs) == len(x)
 
 

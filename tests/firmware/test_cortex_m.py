@@ -10,6 +10,7 @@ from edgekd.devices.opening import open_device
 from edgekd.errors import InputError, ToolError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
+from edgekd.firmware.instructions import instructions_for
 from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 
 TOOLS = emulation.missing_tools()
@@ -17,16 +18,18 @@ emulated = pytest.mark.skipif(bool(TOOLS), reason="; ".join(one.message for one 
 
 NETWORKS = (
     "conv same", "conv of words, stride 2", "conv of one tap, relu6", "conv of 603 values a column",
-    "depthwise, depth 3, stride 2", "depthwise 3x3, stride 2, relu6", "depthwise 3x3, valid",
+    "depthwise, depth 3, stride 2", "depthwise of 37 channels",
+    "depthwise 3x3, stride 2, relu6", "depthwise 3x3, valid",
     "fully connected, 517 inputs", "fully connected, rows, scales",
     "pad that a pool reads too", "fully connected, scales", "softmax", "HARD_SWISH",
 )  # fmt: skip
 
 
-def sources(name, folder):
+def sources(name, folder, cpu="cortex-m4"):
     content = CASES[name]()
     (folder / "net.tflite").write_bytes(content)
-    _, source = generate(folder / "net.tflite").write(folder)
+    chosen = instructions_for(cpu)
+    _, source = generate(folder / "net.tflite", instructions=chosen).write(folder)
     return content, source
 
 
@@ -35,7 +38,7 @@ def sources(name, folder):
 @pytest.mark.parametrize("cpu", emulation.BOARDS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_emulated_processor_computes_what_this_machine_does(name, cpu, tmp_path):
-    content, source = sources(name, tmp_path)
+    content, source = sources(name, tmp_path, cpu)
     x = inputs_for(content)
     image = emulation.build(source, cpu, tmp_path)
     found = emulation.run(image, x)

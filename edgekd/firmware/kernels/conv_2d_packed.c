@@ -105,40 +105,6 @@ static inline int32_t *repeat(int32_t *column, int32_t word, int32_t count)
     return column;
 }
 
-/* Whole words first. */
-static inline void copy_bytes(int8_t *to, const int8_t *from, int32_t count)
-{
-    for (; count >= 4; count -= 4, to += 4, from += 4) {
-        memcpy(to, from, 4);
-    }
-    for (; count > 0; count--) {
-        *to++ = *from++;
-    }
-}
-
-/* The taps of one row of the filter at a position: outside the input there are `before`, then
-   `inside` ones from `row` on, then `after`. */
-typedef struct {
-    const int8_t *row;
-    int32_t before, inside, after;
-} conv_2d_packed_taps;
-
-static inline conv_2d_packed_taps conv_2d_packed_row(const conv_2d_packed_layer *p, const int8_t *x,
-                                                     int32_t iy, int32_t x0)
-{
-    const int32_t taps = p->filter_width;
-    const int32_t beyond = x0 + taps - p->input_width;
-    conv_2d_packed_taps found = {x, taps, 0, 0};
-    if (iy < 0 || iy >= p->input_height || beyond >= taps || x0 + taps <= 0) {
-        return found;
-    }
-    found.before = x0 < 0 ? -x0 : 0;
-    found.after = beyond > 0 ? beyond : 0;
-    found.inside = taps - found.before - found.after;
-    found.row = x + (iy * p->input_width + x0 + found.before) * p->input_channels;
-    return found;
-}
-
 /* The column of one position, if a tap is made of whole words. Taps outside the input are its zero
    point. */
 static OWN_FUNCTION void conv_2d_packed_fill(const conv_2d_packed_layer *p, const int8_t *x,
@@ -147,7 +113,9 @@ static OWN_FUNCTION void conv_2d_packed_fill(const conv_2d_packed_layer *p, cons
     const int32_t channels = p->input_channels;
     const int32_t zero = (int32_t)((uint32_t)p->input_zero << 16) | (p->input_zero & 0xFFFF);
     for (int32_t ky = 0; ky < p->filter_height; ky++) {
-        const conv_2d_packed_taps taps = conv_2d_packed_row(p, x, y0 + ky * p->dilation_y, x0);
+        const window_row taps
+            = window_row_at(x, p->input_height, p->input_width, channels, y0 + ky * p->dilation_y,
+                            x0, p->filter_width);
         column = repeat(column, zero, taps.before * channels);
         column = widen(column, taps.row, taps.inside * channels);
         column = repeat(column, zero, taps.after * channels);
@@ -162,11 +130,13 @@ static OWN_FUNCTION void conv_2d_packed_collect(const conv_2d_packed_layer *p, c
     const int32_t channels = p->input_channels;
     int8_t *to = bytes;
     for (int32_t ky = 0; ky < p->filter_height; ky++) {
-        const conv_2d_packed_taps taps = conv_2d_packed_row(p, x, y0 + ky * p->dilation_y, x0);
+        const window_row taps
+            = window_row_at(x, p->input_height, p->input_width, channels, y0 + ky * p->dilation_y,
+                            x0, p->filter_width);
         if (taps.inside < p->filter_width) {
             memset(to, p->input_zero, (size_t)(p->filter_width * channels));
         }
-        copy_bytes(to + taps.before * channels, taps.row, taps.inside * channels);
+        copy_words(to + taps.before * channels, taps.row, taps.inside * channels);
         to += p->filter_width * channels;
     }
     (void)widen(column, bytes, 2 * p->column_words);

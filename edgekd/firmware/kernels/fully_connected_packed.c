@@ -1,14 +1,13 @@
 /* One row of inputs times weights, four outputs at once. For each four inputs there are four words
    of weights, as in conv_2d_packed.c: outputs 0 and 1 with inputs 0 and 2, outputs 2 and 3 with
-   the same inputs, and both again with inputs 1 and 3. `step` is 0 if all outputs share one
-   multiplier. */
+   the same inputs, and both again with inputs 1 and 3. */
 
 typedef struct {
     const int32_t *weights;
     const int32_t *bias;
     const int32_t *multiplier;
     const shift_type *shift;
-    int32_t inputs, outputs, step, output_offset, low, high;
+    int32_t inputs, outputs, output_offset, low, high;
 } fully_connected_packed_layer;
 
 /* Output 0's sum, 256 times output 1's and output 0's, and the same of outputs 2 and 3. */
@@ -60,9 +59,9 @@ static void fully_connected_packed(const fully_connected_packed_layer *p, const 
         int32_t sums[4] = {0, 0, 0, 0};
         fully_connected_packed_dot(x, w, p->inputs, sums);
         for (int32_t i = 0; i < 4 && output + i < p->outputs; i++) {
-            const int32_t c = (output + i) * p->step;
+            const int32_t c = output + i;
             const fast_scale scale = fast_scale_of(p->multiplier[c], p->shift[c], p->output_offset);
-            y[output + i] = fast_requantize(sums[i] + p->bias[output + i], scale);
+            y[c] = fast_requantize(sums[i] + p->bias[c], scale);
         }
         w += (p->inputs + 3) / 4 * 4;
     }

@@ -1,0 +1,45 @@
+"""Which instructions the kernels of generated C are laid out for."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from edgekd.errors import InputError, nearest
+from edgekd.firmware.helium import with_vectors
+from edgekd.firmware.packed import with_packed_weights
+from edgekd.firmware.step import Step
+from edgekd.values.target import Hardware
+
+Instructions = Literal["dsp", "mve"]
+"""DSP instructions (Cortex-M4, M7, M33), or vectors of 128 bits (Helium: Cortex-M52, M55, M85). The
+C of either one compiles for every core and gives the same bytes; it is only slower there."""
+
+WITH_VECTORS = ("cortex-m52", "cortex-m55", "cortex-m85")
+
+
+def check_instructions(name: str) -> Instructions:
+    """The instructions of that name. Raises `InputError` for an unknown one."""
+    for known in get_args(Instructions):
+        if name == known:
+            found: Instructions = known
+            return found
+    raise InputError(
+        f"unknown instructions '{name}'",
+        where="--instructions",
+        allowed=", ".join(get_args(Instructions)),
+        hint=nearest(name, get_args(Instructions)),
+    )
+
+
+def instructions_of(hardware: Hardware) -> Instructions:
+    """The instructions for a target."""
+    return "mve" if "mve" in hardware.isa else "dsp"
+
+
+def instructions_for(cpu: str) -> Instructions:
+    """The instructions for a processor."""
+    return "mve" if cpu in WITH_VECTORS else "dsp"
+
+
+def with_instructions(steps: Sequence[Step], instructions: Instructions) -> list[Step]:
+    """The same steps, with the kernels for those instructions."""
+    return with_vectors(steps) if instructions == "mve" else with_packed_weights(steps)

@@ -1,0 +1,21 @@
+/* The taps of one row of a filter at a position: outside the input there are `before`, then `inside`
+   ones from `row` on, then `after`. */
+
+typedef struct {
+    const int8_t *row;
+    int32_t before, inside, after;
+} window_row;
+
+static inline window_row window_row_at(const int8_t *x, int32_t height, int32_t width,
+                                       int32_t channels, int32_t iy, int32_t x0, int32_t taps)
+{
+    const int32_t beyond = x0 + taps - width;
+    window_row found = {x, taps, 0, 0};
+    if (iy >= 0 && iy < height && beyond < taps && x0 + taps > 0) {
+        found.before = x0 < 0 ? -x0 : 0;
+        found.after = beyond > 0 ? beyond : 0;
+        found.inside = taps - found.before - found.after;
+        found.row = x + (iy * width + x0 + found.before) * channels;
+    }
+    return found;
+}
