@@ -10,13 +10,10 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import nn
+from untrained import trained_looking
 
 from edgekd.backends.onnx.export import export_artifact
-from edgekd.installed import has_module
 from edgekd.measure.divergence import divergence_of
-from edgekd.network.sources import ModelRequest
-from edgekd.network.sources._importing import imported
 from edgekd.quant.calibration import calibrate
 from edgekd.values.artifact import Artifact
 from edgekd.values.candidate import Candidate
@@ -35,23 +32,9 @@ LAYERS = {
 """timm's networks, and the layer of each that is to be wrong: a kernel that is not symmetric."""
 
 
-def trained_looking(name: str) -> nn.Module:
-    timm = imported("timm", ModelRequest("", {}, Path(), "model"))
-    torch.manual_seed(0)
-    module: nn.Module = timm.create_model(name, num_classes=10)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.running_mean, -0.1, 0.1)
-            nn.init.uniform_(part.running_var, 0.5, 1.5)
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-    return module.eval()
-
-
 @pytest.fixture(scope="module", params=LAYERS)
 def made(request, tmp_path_factory) -> tuple[Any, Artifact, str]:
     """The quantized graph, its ONNX file, and the layer that is to be wrong."""
-    if not has_module("timm"):
-        pytest.skip("timm is not installed")
     module, target = trained_looking(request.param), load_target("x86")
     target = target.model_copy(update={"quantization": Scheme(activations="uint8-affine")})
     graph = calibrate(module, SAMPLES[:1], SAMPLES, target.quantization)
