@@ -7,6 +7,10 @@ graph computes the network's function, not how accurate a trained one would be.
 
     python benchmarks/float_operators/run.py --networks resnet18 unet
     python benchmarks/float_operators/run.py --networks convnext_atto --strict
+    python benchmarks/float_operators/run.py --peers
+
+With `--peers` the files are those of ONNX Runtime's `quantize_static` and of ai-edge-quantizer,
+made of edgekd's float files and calibrated on the same samples.
 """
 
 import argparse
@@ -25,13 +29,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import torch
 from torch import Tensor, nn
 
+from edgekd.backends import Backend
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.onnx.optimized import float_operators, optimized_graph
 from edgekd.backends.tflite import Tflite
-from edgekd.errors import EdgekdError
+from edgekd.devices.opening import open_device
+from edgekd.errors import EdgekdError, first_line
 from edgekd.formats.graph import float_islands
 from edgekd.formats.tflite import read_tflite
 from edgekd.quant.calibration import calibrate
+from edgekd.values.artifact import sha256_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
 
@@ -39,9 +46,15 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from dated import write_result  # type: ignore[import-not-found] # noqa: E402
 from networks import NETWORKS, SIDE  # noqa: E402
+from peers import by_ai_edge_quantizer, by_onnxruntime  # type: ignore[import-not-found] # noqa: E402
 
 SAMPLES = 8
 TARGETS = {"onnx": "x86", "tflite": "raspberry-pi-4"}
+BACKENDS: dict[str, type[Backend]] = {"onnx": Onnx, "tflite": Tflite}
+PEERS = {
+    "onnx": ("onnxruntime quantize_static", by_onnxruntime),
+    "tflite": ("ai-edge-quantizer", by_ai_edge_quantizer),
+}
 
 
 def main() -> None:
@@ -50,10 +63,12 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     parser.add_argument("--backends", nargs="+", choices=TARGETS, default=[*TARGETS])
     parser.add_argument("--strict", action="store_true", help="let nothing stay in float")
+    parser.add_argument("--peers", action="store_true", help="the peers' files instead of ours")
     chosen = parser.parse_args()
     rows = measured_today()
     for name in chosen.networks:
-        rows[name] = rows.get(name, {}) | row_of(name, chosen.backends, chosen.strict)
+        made = row_of(name, chosen.backends, "peers" * chosen.peers or "strict" * chosen.strict)
+        rows[name] = rows.get(name, {}) | made
         write_result(__file__, {"side": SIDE, "samples": SAMPLES, "networks": rows})
 
 
@@ -64,19 +79,25 @@ def measured_today() -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else {}
 
 
-def row_of(name: str, backends: list[str], strict: bool = False) -> dict[str, Any]:
-    """The counts of one network, or what each backend refused."""
+def row_of(name: str, backends: list[str], how: str = "") -> dict[str, Any]:
+    """The counts of one network, or what each backend or peer refused. `how` is "strict" where
+    nothing may stay in float, and "peers" for the peers' files."""
     torch.manual_seed(0)
     module = trained_looking(NETWORKS[name]())
     samples = torch.randn(SAMPLES, 3, SIDE, SIDE)
     row: dict[str, Any] = {}
     for backend in backends:
         start = time.perf_counter()
-        key = f"{backend}, strict" if strict else backend
+        key = {"peers": PEERS[backend][0], "strict": f"{backend}, strict"}.get(how, backend)
         try:
-            row[key] = counted(backend, module, samples, strict)
-        except EdgekdError as error:
-            row[key] = {"error": str(error)}
+            if how == "peers":
+                row[key] = counted_of_peer(backend, module, samples)
+            else:
+                row[key] = counted(backend, module, samples, how == "strict")
+        except Exception as error:  # a peer's error is of any kind
+            if how != "peers" and not isinstance(error, EdgekdError):
+                raise
+            row[key] = {"error": first_line(error)}
         row[key]["seconds"] = round(time.perf_counter() - start, 1)
         print(name, key, row[key], file=sys.stderr, flush=True)
     return row
@@ -101,25 +122,52 @@ def counted(backend: str, module: nn.Module, samples: Tensor, strict: bool) -> d
     target = load_target(TARGETS[backend])
     graph = calibrate(module, samples[:1], samples, target.quantization, strict=strict)
     with torch.no_grad():
-        expected, found = module(samples).double(), graph(samples).double()
-    noise = (expected - found).square().sum().clamp_min(1e-30)
-    decibels = float(10 * torch.log10(expected.square().sum() / noise))
+        expected, found = module(samples), graph(samples)
     candidate = Candidate(graph, samples[:1], "int8", integers_only=strict)
     with tempfile.TemporaryDirectory() as folder:
-        if backend == "onnx":
-            (artifact,) = Onnx().compile(candidate, target, {}, Path(folder))
-            floats = Counter(op for op, _ in float_operators(artifact.path))
-            total = len(optimized_graph(artifact.path).node)
-        else:
-            (artifact,) = Tflite().compile(candidate, target, {}, Path(folder))
-            file = read_tflite(artifact.path)
-            floats, total = Counter(op.op for op in float_islands(file)), len(file.ops)
-    return {
-        "float": sum(floats.values()),
-        "operators": total,
-        "kinds": dict(floats.most_common()),
-        "signal_to_noise_db": round(decibels, 1),
-    }
+        (artifact,) = BACKENDS[backend]().compile(candidate, target, {}, Path(folder))
+        return operators_of(artifact.path) | noise_of(expected, found)
+
+
+def counted_of_peer(backend: str, module: nn.Module, samples: Tensor) -> dict[str, Any]:
+    """The same for the file that a peer makes of edgekd's float file, whose outputs are compared
+    with the network's."""
+    target = load_target(TARGETS[backend])
+    with torch.no_grad():
+        expected = module(samples)
+    with tempfile.TemporaryDirectory() as folder:
+        floating = Candidate(module, samples[:1])
+        (artifact,) = BACKENDS[backend]().compile(floating, target, {}, Path(folder))
+        made = artifact.path.with_stem("int8")
+        PEERS[backend][1](artifact.path, made, samples)
+        host = open_device("host")
+        try:
+            inputs, outputs = host.probe(made, artifact.runtime, {})
+            facts = {"path": made, "sha256": sha256_of(made), "inputs": inputs, "outputs": outputs}
+            artifact = artifact.model_copy(update=facts)
+            (found,) = host.infer(artifact, [samples.numpy()], {})
+        finally:
+            host.close()
+        return operators_of(made) | noise_of(expected, torch.from_numpy(found))
+
+
+def operators_of(path: Path) -> dict[str, Any]:
+    """How many operators the runtime computes, and which of them in float."""
+    if path.suffix == ".onnx":
+        floats = Counter(op for op, _ in float_operators(path))
+        total = len(optimized_graph(path).node)
+    else:
+        file = read_tflite(path)
+        floats, total = Counter(op.op for op in float_islands(file)), len(file.ops)
+    kinds = dict(floats.most_common())
+    return {"float": sum(floats.values()), "operators": total, "kinds": kinds}
+
+
+def noise_of(expected: Tensor, found: Tensor) -> dict[str, float]:
+    """The signal to noise in dB."""
+    noise = (expected.double() - found.double()).square().sum().clamp_min(1e-30)
+    decibels = float(10 * torch.log10(expected.double().square().sum() / noise))
+    return {"signal_to_noise_db": round(decibels, 1)}
 
 
 if __name__ == "__main__":
