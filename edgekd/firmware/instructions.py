@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from edgekd.errors import InputError, nearest
+from edgekd.firmware.flat import as_flat
 from edgekd.firmware.helium import with_vectors
 from edgekd.firmware.packed import with_packed_weights
 from edgekd.firmware.step import Step
+from edgekd.firmware.weighted import NEEDS
 from edgekd.values.target import Hardware
 
 Instructions = Literal["dsp", "mve"]
@@ -42,4 +44,6 @@ def instructions_for(cpu: str) -> Instructions:
 
 def with_instructions(steps: Sequence[Step], instructions: Instructions) -> list[Step]:
     """The same steps, with the kernels for those instructions."""
-    return with_vectors(steps) if instructions == "mve" else with_packed_weights(steps)
+    if instructions == "mve":
+        return [as_flat(step, (*NEEDS, "helium")) for step in with_vectors(steps)]
+    return [as_flat(step, NEEDS) for step in with_packed_weights(steps)]

@@ -232,6 +232,19 @@ for _kind in ("ADD", "SUB", "MUL"):
     )
 
 
+def requantized_pair(kind: str, **options: Any) -> bytes:
+    """A tensor and the same on another grid."""
+    tensors = [T((1, 37), 0.05, 6), T((1, 37), 0.021, -4), T((1, 37), 0.08, -20)]
+    table = f"{kind.capitalize()}Options"
+    ops = [O("QUANTIZE", [0], [1], {}, "QuantizeOptions"), O(kind, [0, 1], [2], options, table)]
+    return tflite(tensors, ops, [0], [2])
+
+
+case("ADD of two grids")(lambda: requantized_pair("ADD"))
+case("ADD of two grids, relu")(lambda: requantized_pair("ADD", fusedActivationFunction=1))
+case("SUB of two grids")(lambda: requantized_pair("SUB"))
+
+
 def pool(kind: str, padding: int, **options: Any) -> bytes:
     out = (1, 3, 4, 3) if padding == 0 else (1, 2, 3, 3)
     fields = {"strideH": 2, "strideW": 2, "filterHeight": 3, "filterWidth": 2, "padding": padding}

@@ -24,7 +24,8 @@ LITERT_ONLY = {
 }
 
 
-WEIGHTED = [name for name in CASES if name.startswith(("conv", "depthwise", "fully", "pad into"))]
+VECTORIZED = ("conv", "depthwise", "fully", "pad into", "ADD of two", "SUB of")
+WEIGHTED = [name for name in CASES if name.startswith(VECTORIZED)]
 LAYOUTS = [(name, "dsp") for name in CASES] + [(name, "mve") for name in WEIGHTED]
 
 

@@ -22,6 +22,7 @@ NETWORKS = (
     "depthwise 3x3, stride 2, relu6", "depthwise 3x3, valid",
     "fully connected, 517 inputs", "fully connected, rows, scales",
     "pad that a pool reads too", "fully connected, scales", "softmax", "HARD_SWISH",
+    "ADD of two grids, relu", "SUB of two grids",
 )  # fmt: skip
 
 

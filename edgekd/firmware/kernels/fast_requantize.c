@@ -20,7 +20,7 @@ static inline int8_t fast_requantize(int32_t x, fast_scale scale)
 }
 
 /* A fused activation that ends elsewhere than int8 does. */
-static void clamp_all(int8_t *y, int32_t count, int32_t low, int32_t high)
+static inline void clamp_all(int8_t *y, int32_t count, int32_t low, int32_t high)
 {
     if (low > -128 || high < 127) {
         for (int32_t i = 0; i < count; i++) {

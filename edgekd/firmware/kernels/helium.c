@@ -2,6 +2,7 @@
 
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
 #include <arm_mve.h>
+#define HELIUM_VECTORS
 
 static inline void copy_bytes(int8_t *to, const int8_t *from, int32_t count)
 {
