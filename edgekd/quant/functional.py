@@ -6,7 +6,7 @@ import math
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
 
 from edgekd.errors import InputError
@@ -16,6 +16,7 @@ from edgekd.quant.constants import is_constant
 from edgekd.quant.in_place import without_in_place
 from edgekd.quant.masked_put import rewrite_masked_put
 from edgekd.quant.recurrent import unroll_recurrent
+from edgekd.quant.slices import rewrite_scatter, rewrite_select_scatter, rewrite_slice
 
 aten = torch.ops.aten
 
@@ -146,96 +147,6 @@ def _rewrite_reversed(graph: fx.GraphModule, node: fx.Node) -> None:
             scaled = graph.graph.call_function(aten.mul.Tensor, (x, alpha))
             scaled.meta.update({**node.meta, "val": x.meta["val"]})  # type: ignore[union-attr]
             node.args, node.kwargs = (scaled, y), {}
-
-
-def _rewrite_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Replace an overwritten slice by a concatenation of the part before, the new values and the
-    rest."""
-    source, x, dim, start, end, step = _scatter_arguments(node)
-    size = x.meta["val"].shape[dim]
-    if step != 1 or not isinstance(size, int) or not isinstance(start, int):
-        return
-    start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
-    with graph.graph.inserting_before(node):
-        before = _parts(graph, x, dim, 0, start)
-        behind = _parts(graph, x, dim, end, size)
-        replacement = _joined(graph, [*before, source, *behind], dim, node)
-    node.replace_all_uses_with(replacement)
-    graph.graph.erase_node(node)
-
-
-def _rewrite_slice(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Replace a slice of a concatenation along the same dimension by a concatenation of its
-    parts."""
-    x, dim, start, end, step = _slice_arguments(node)
-    size = x.meta["val"].shape[dim]
-    if x.target is not aten.cat.default or step != 1 or not isinstance(size, int):
-        return
-    start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
-    if start >= end:
-        return
-    with graph.graph.inserting_before(node):
-        replacement = _joined(graph, _parts(graph, x, dim, start, end), dim, node)
-    node.replace_all_uses_with(replacement)
-    graph.graph.erase_node(node)
-
-
-def _slice_arguments(node: fx.Node) -> tuple[Any, ...]:
-    names = ("self", "dim", "start", "end", "step")
-    return _indices({**dict(zip(names, node.args, strict=False)), **node.kwargs})
-
-
-def _scatter_arguments(node: fx.Node) -> tuple[Any, ...]:
-    names = ("self", "src", "dim", "start", "end", "step")
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    return given["src"], *_indices(given)
-
-
-def _indices(given: dict[str, Any]) -> tuple[Any, ...]:
-    """The arguments of a slice: the node, the non-negative dimension, start, end and step."""
-    start, end = given.get("start"), given.get("end")
-    return (
-        given["self"],
-        given.get("dim", 0) % given["self"].meta["val"].dim(),
-        0 if start is None else start,
-        2**63 - 1 if end is None else end,
-        given.get("step", 1),
-    )
-
-
-def _parts(graph: fx.GraphModule, x: fx.Node, dim: int, start: int, end: int) -> list[fx.Node]:
-    """Nodes whose concatenation is x[start:end] along `dim`; sees through concatenations."""
-    value: Tensor = x.meta["val"]
-    if start >= end:
-        return []
-    if (start, end) == (0, value.shape[dim]):
-        return [x]
-    if x.target is aten.cat.default and _cat_dim(x) == dim:
-        found, offset = [], 0
-        for part in x.args[0]:  # type: ignore[union-attr]
-            size = part.meta["val"].shape[dim]  # type: ignore[union-attr]
-            inside = max(start - offset, 0), min(end - offset, size)
-            found += _parts(graph, part, dim, *inside)  # type: ignore[arg-type]
-            offset += size
-        return found
-    sliced = graph.graph.call_function(aten.slice.Tensor, (x, dim, start, end))
-    sliced.meta.update(x.meta)
-    with value.fake_mode:  # type: ignore[attr-defined]
-        sliced.meta["val"] = value.narrow(dim, start, end - start)
-    return [sliced]
-
-
-def _cat_dim(node: fx.Node) -> int:
-    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return int(dim) % int(node.meta["val"].dim())
-
-
-def _joined(graph: fx.GraphModule, parts: list[fx.Node], dim: int, like: fx.Node) -> fx.Node:
-    if len(parts) == 1:
-        return parts[0]
-    joined = graph.graph.call_function(aten.cat.default, (parts, dim))
-    joined.meta.update(like.meta)
-    return joined
 
 
 def _rewrite_copy(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -384,8 +295,9 @@ _REWRITES = {
     aten.rsub.Scalar: _rewrite_reversed,
     aten.view.default: _rewrite_view,
     aten.reshape.default: _rewrite_view,
-    aten.slice.Tensor: _rewrite_slice,
-    aten.slice_scatter.default: _rewrite_scatter,
+    aten.slice.Tensor: rewrite_slice,
+    aten.slice_scatter.default: rewrite_scatter,
+    aten.select_scatter.default: rewrite_select_scatter,
     aten.copy.default: _rewrite_copy,
     aten.adaptive_max_pool1d.default: rewrite_adaptive_max,
     aten.adaptive_max_pool2d.default: rewrite_adaptive_max,

@@ -54,6 +54,12 @@ FOUND = {
         Step("{layer}({0})", (0,), CONVOLUTION),
         Step("torch.add({0}, {1}, alpha=0.5)", (1, 1)),
     ),
+    "one channel that is overwritten": (
+        "tflite",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), CONVOLUTION),
+        Step("{0}.select_scatter({0}[:, 1] + 1.0, 1, -2)", (1,)),
+    ),
     "parts that are stacked and flattened in a network that works in place": (
         "tflite",
         (3, 9, 7),

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edgekd.formats.tflite_inputs import as_tflite_input
 from edgekd.values.inner_tensor import InnerTensor
 
 
@@ -21,7 +21,7 @@ def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTen
     interpreter.allocate_tensors()
     entries = interpreter.get_input_details()
     for entry, x in zip(entries, inputs, strict=True):
-        interpreter.set_tensor(entry["index"], _as_input(x, entry))
+        interpreter.set_tensor(entry["index"], as_tflite_input(x, entry))
     interpreter.invoke()
     details = {one["index"]: one for one in interpreter.get_tensor_details()}
     order = [int(entry["index"]) for entry in entries]
@@ -36,16 +36,3 @@ def quantized_tensors(path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTen
                 InnerTensor(details[index]["name"], (tensor - zero_point) * scale, float(scale))
             )
     return seen
-
-
-def _as_input(x: np.ndarray, entry: Any) -> np.ndarray:
-    """The input in the file's own layout, type and grid."""
-    shape = tuple(int(size) for size in entry["shape"])
-    if x.shape != shape and x.ndim > 2:
-        x = np.moveaxis(x, 1, -1)
-    scale, zero_point = entry["quantization"]
-    if not scale or x.dtype.kind != "f":
-        return np.ascontiguousarray(x, entry["dtype"])
-    limits = np.iinfo(entry["dtype"])
-    steps: np.ndarray = np.clip(np.round(x / scale) + zero_point, limits.min, limits.max)
-    return np.ascontiguousarray(steps.astype(entry["dtype"]))

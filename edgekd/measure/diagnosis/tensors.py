@@ -8,6 +8,7 @@ import numpy as np
 
 from edgekd.errors import InputError, first_line
 from edgekd.formats.graph import Graph
+from edgekd.formats.tflite_inputs import as_tflite_input
 
 Arrays = dict[str, np.ndarray]
 
@@ -117,22 +118,9 @@ def _of_tflite(
     rows: dict[str, list[np.ndarray]] = {key: [] for key in keys}
     for sample in range(len(inputs[0])):
         for entry, x in zip(entries, inputs, strict=True):
-            interpreter.set_tensor(entry["index"], _as_entry(x[sample : sample + 1], entry))
+            interpreter.set_tensor(entry["index"], as_tflite_input(x[sample : sample + 1], entry))
         interpreter.invoke()
         for key, number in numbers.items():
             value = _floats(interpreter.get_tensor(number), graph, key)
             rows[key].append(np.moveaxis(value, -1, 1) if value.ndim == 4 else value)
     return {key: np.concatenate(parts) for key, parts in rows.items()}
-
-
-def _as_entry(x: np.ndarray, entry: Any) -> np.ndarray:
-    shape = tuple(int(size) for size in entry["shape"])
-    if x.shape != shape and x.ndim == 4:
-        x = np.moveaxis(x, 1, -1)
-    if x.shape != shape:
-        raise ValueError(f"its input takes {shape}, the samples give {x.shape}")
-    scale, zero_point = entry["quantization"]
-    if scale and x.dtype.kind == "f":
-        limits = np.iinfo(entry["dtype"])
-        x = np.clip(np.round(x / scale) + zero_point, limits.min, limits.max)
-    return np.ascontiguousarray(x.astype(entry["dtype"]))
