@@ -18,27 +18,27 @@ static void conv_2d_helium_collect(const conv_2d_helium_layer *p, const int8_t *
                                    int32_t x0, int8_t *to)
 {
     const int32_t channels = p->input_channels;
-    const int32_t length = p->filter_width * channels;
-    const int32_t last = y0 + (p->filter_height - 1) * p->dilation_y;
-    if (y0 >= 0 && last < p->input_height && x0 >= 0 && x0 + p->filter_width <= p->input_width) {
+    const int32_t taps = p->filter_width;
+    const int32_t rows = (p->filter_height - 1) * p->dilation_y + 1;
+    if (window_is_inside(y0, x0, rows, taps, p->input_height, p->input_width)) {
+        const int32_t step = p->dilation_y * p->input_width * channels;
         const int8_t *row = x + (y0 * p->input_width + x0) * channels;
-        for (int32_t ky = 0; ky < p->filter_height; ky++) {
-            copy_bytes(to, row, length);
-            row += p->dilation_y * p->input_width * channels;
-            to += length;
+        for (int32_t left = p->filter_height; left > 0; left--, row += step) {
+            copy_bytes(to, row, taps * channels);
+            to += taps * channels;
         }
         return;
     }
     for (int32_t ky = 0; ky < p->filter_height; ky++) {
-        const window_row taps
-            = window_row_at(x, p->input_height, p->input_width, channels, y0 + ky * p->dilation_y,
-                            x0, p->filter_width);
-        fill_bytes(to, p->input_zero, taps.before * channels);
-        to += taps.before * channels;
-        copy_bytes(to, taps.row, taps.inside * channels);
-        to += taps.inside * channels;
-        fill_bytes(to, p->input_zero, taps.after * channels);
-        to += taps.after * channels;
+        const int32_t iy = y0 + ky * p->dilation_y;
+        const window_row part
+            = window_row_at(x, p->input_height, p->input_width, channels, iy, x0, taps);
+        fill_bytes(to, p->input_zero, part.before * channels);
+        to += part.before * channels;
+        copy_bytes(to, part.row, part.inside * channels);
+        to += part.inside * channels;
+        fill_bytes(to, p->input_zero, part.after * channels);
+        to += part.after * channels;
     }
 }
 

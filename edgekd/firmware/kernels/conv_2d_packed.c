@@ -18,70 +18,130 @@ typedef struct {
     int32_t column_words, pointwise, input_zero, output_offset, low, high;
 } conv_2d_packed_layer;
 
-/* One word of weights, at three positions: filter A's sums, and 256 * B + A. */
+/* Filter A's sums at three positions, and 256 * B + A. */
 typedef struct {
     int32_t a0, a1, a2, both0, both1, both2;
 } conv_2d_packed_sums;
 
-static inline void conv_2d_packed_word(conv_2d_packed_sums *s, const int32_t *x, int32_t both)
+/* The next word of weights at three positions; returns the next word of the columns. In one piece of
+   assembly, since compilers tend to reorder it until they run out of registers. */
+#if defined(DSP_INSTRUCTIONS) && defined(__OPTIMIZE__)
+
+static IN_LOOP const int32_t *conv_2d_packed_word(conv_2d_packed_sums *s, const int32_t *x,
+                                                  const int32_t *w)
 {
+    int32_t both = *w;
+    int32_t x0;
+    int32_t x1;
+    int32_t x2;
+    __asm__ volatile("ldrd %[x0], %[x1], [%[x]], #8\n\t"
+                     "ldr %[x2], [%[x]], #4\n\t"
+                     "smlad %[both0], %[x0], %[both], %[both0]\n\t"
+                     "smlad %[both1], %[x1], %[both], %[both1]\n\t"
+                     "smlad %[both2], %[x2], %[both], %[both2]\n\t"
+                     "sxtb16 %[both], %[both]\n\t"
+                     "smlad %[a0], %[x0], %[both], %[a0]\n\t"
+                     "smlad %[a1], %[x1], %[both], %[a1]\n\t"
+                     "smlad %[a2], %[x2], %[both], %[a2]"
+                     : [both0] "+r"(s->both0), [both1] "+r"(s->both1), [both2] "+r"(s->both2),
+                       [a0] "+r"(s->a0), [a1] "+r"(s->a1), [a2] "+r"(s->a2), [x] "+r"(x),
+                       [both] "+r"(both), [x0] "=&r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2)
+                     :
+                     : "memory");
+    return x;
+}
+
+#else
+
+static IN_LOOP const int32_t *conv_2d_packed_word(conv_2d_packed_sums *s, const int32_t *x,
+                                                  const int32_t *w)
+{
+    const int32_t both = *w;
     const int32_t first = even_bytes(both);
-    s->a0 = dual_mac(x[0], first, s->a0);
-    s->a1 = dual_mac(x[1], first, s->a1);
-    s->a2 = dual_mac(x[2], first, s->a2);
     s->both0 = dual_mac(x[0], both, s->both0);
     s->both1 = dual_mac(x[1], both, s->both1);
     s->both2 = dual_mac(x[2], both, s->both2);
+    s->a0 = dual_mac(x[0], first, s->a0);
+    s->a1 = dual_mac(x[1], first, s->a1);
+    s->a2 = dual_mac(x[2], first, s->a2);
+    return x + 3;
 }
 
-/* Requantizes and stores one channel of three positions. */
-static inline void conv_2d_packed_store(const conv_2d_packed_layer *p, int32_t c, int32_t sum0,
-                                        int32_t sum1, int32_t sum2, int8_t *const *y)
+#endif
+
+/* `words` of them, a multiple of four. */
+static IN_LOOP void conv_2d_packed_words(conv_2d_packed_sums *s, const int32_t *x, const int32_t *w,
+                                         int32_t words)
 {
-    const fast_scale scale = fast_scale_of(p->multiplier[c], p->shift[c], p->output_offset);
-    int8_t *y0 = y[0];
-    int8_t *y1 = y[1];
-    int8_t *y2 = y[2];
-    y0[c] = fast_requantize(sum0, scale);
-    y1[c] = fast_requantize(sum1, scale);
-    y2[c] = fast_requantize(sum2, scale);
+    for (const int32_t *end = w + words; w != end; w += 4) {
+        x = conv_2d_packed_word(s, x, w);
+        x = conv_2d_packed_word(s, x, w + 1);
+        x = conv_2d_packed_word(s, x, w + 2);
+        x = conv_2d_packed_word(s, x, w + 3);
+    }
 }
 
-/* Every channel of three positions; `y` are their places in the output. */
+/* Adds the sums of a column longer than 256 words, part by part: A's in sums[0] to [2], B's behind. */
+static OWN_FUNCTION void conv_2d_packed_long(const int32_t *x, const int32_t *w, int32_t words,
+                                             int32_t *sums)
+{
+    for (int32_t done = 0; done < words; done += 256) {
+        const int32_t part = words - done < 256 ? words - done : 256;
+        conv_2d_packed_sums s = {0, 0, 0, 0, 0, 0};
+        conv_2d_packed_words(&s, x + 3 * done, w + done, part);
+        sums[0] += s.a0;
+        sums[1] += s.a1;
+        sums[2] += s.a2;
+        sums[3] += second_sum(s.both0, s.a0);
+        sums[4] += second_sum(s.both1, s.a1);
+        sums[5] += second_sum(s.both2, s.a2);
+    }
+}
+
+/* Every channel of three positions, whose places in the output are y0, y1 and y2. */
 static OWN_FUNCTION void conv_2d_packed_columns(const conv_2d_packed_layer *p,
-                                                const int32_t *columns, int8_t *const *y)
+                                                const int32_t *columns, int8_t *y0, int8_t *y1,
+                                                int8_t *y2)
 {
     const int32_t words = p->column_words;
-    const int32_t channels = p->output_channels;
+    const int32_t output_offset = p->output_offset;
     const int32_t *w = p->weights;
-    for (int32_t c = 0; c < channels; c += 2) {
-        const int32_t next = c + 1 < channels ? c + 1 : c;
-        const int32_t *x = columns;
-        const int32_t *end = w + words;
-        const int32_t a = p->bias[c];
-        conv_2d_packed_sums s = {a, a, a, a, a, a};
-        int32_t b0 = p->bias[next];
-        int32_t b1 = b0;
-        int32_t b2 = b0;
-        do {
-            const int32_t *stop = end - w > 256 ? w + 256 : end;
-            for (; w != stop; w += 4, x += 12) {
-                conv_2d_packed_word(&s, x, w[0]);
-                conv_2d_packed_word(&s, x + 3, w[1]);
-                conv_2d_packed_word(&s, x + 6, w[2]);
-                conv_2d_packed_word(&s, x + 9, w[3]);
-            }
-            b0 += second_sum(s.both0, s.a0);
-            b1 += second_sum(s.both1, s.a1);
-            b2 += second_sum(s.both2, s.a2);
-            s.both0 = s.a0;
-            s.both1 = s.a1;
-            s.both2 = s.a2;
-        } while (w != end);
-        if (next > c) {
-            conv_2d_packed_store(p, next, b0, b1, b2, y);
+    const int32_t *bias = p->bias;
+    const int32_t *multiplier = p->multiplier;
+    const shift_type *shift = p->shift;
+    for (int32_t left = p->output_channels; left > 0; left -= 2) {
+        const int32_t a = bias[0];
+        const int32_t b = left > 1 ? bias[1] : 0;
+        int32_t sums[6] = {a, a, a, b, b, b};
+        if (words <= 256) {
+            conv_2d_packed_sums s = {a, a, a, a, a, a};
+            conv_2d_packed_words(&s, columns, w, words);
+            sums[0] = s.a0;
+            sums[1] = s.a1;
+            sums[2] = s.a2;
+            sums[3] += second_sum(s.both0, s.a0);
+            sums[4] += second_sum(s.both1, s.a1);
+            sums[5] += second_sum(s.both2, s.a2);
+        } else {
+            conv_2d_packed_long(columns, w, words, sums);
         }
-        conv_2d_packed_store(p, c, s.a0, s.a1, s.a2, y);
+        const fast_scale first = fast_scale_of(multiplier[0], shift[0], output_offset);
+        y0[0] = fast_requantize(sums[0], first);
+        y1[0] = fast_requantize(sums[1], first);
+        y2[0] = fast_requantize(sums[2], first);
+        if (left > 1) {
+            const fast_scale second = fast_scale_of(multiplier[1], shift[1], output_offset);
+            y0[1] = fast_requantize(sums[3], second);
+            y1[1] = fast_requantize(sums[4], second);
+            y2[1] = fast_requantize(sums[5], second);
+        }
+        w += words;
+        bias += 2;
+        multiplier += 2;
+        shift += 2;
+        y0 += 2;
+        y1 += 2;
+        y2 += 2;
     }
 }
 
@@ -111,14 +171,24 @@ static OWN_FUNCTION void conv_2d_packed_fill(const conv_2d_packed_layer *p, cons
                                              int32_t y0, int32_t x0, int32_t *column)
 {
     const int32_t channels = p->input_channels;
+    const int32_t taps = p->filter_width;
     const int32_t zero = (int32_t)((uint32_t)p->input_zero << 16) | (p->input_zero & 0xFFFF);
+    const int32_t rows = (p->filter_height - 1) * p->dilation_y + 1;
+    if (window_is_inside(y0, x0, rows, taps, p->input_height, p->input_width)) {
+        const int32_t step = p->dilation_y * p->input_width * channels;
+        const int8_t *row = x + (y0 * p->input_width + x0) * channels;
+        for (int32_t left = p->filter_height; left > 0; left--, row += step) {
+            column = widen(column, row, taps * channels);
+        }
+        return;
+    }
     for (int32_t ky = 0; ky < p->filter_height; ky++) {
-        const window_row taps
-            = window_row_at(x, p->input_height, p->input_width, channels, y0 + ky * p->dilation_y,
-                            x0, p->filter_width);
-        column = repeat(column, zero, taps.before * channels);
-        column = widen(column, taps.row, taps.inside * channels);
-        column = repeat(column, zero, taps.after * channels);
+        const int32_t iy = y0 + ky * p->dilation_y;
+        const window_row part
+            = window_row_at(x, p->input_height, p->input_width, channels, iy, x0, taps);
+        column = repeat(column, zero, part.before * channels);
+        column = widen(column, part.row, part.inside * channels);
+        column = repeat(column, zero, part.after * channels);
     }
 }
 
@@ -128,16 +198,25 @@ static OWN_FUNCTION void conv_2d_packed_collect(const conv_2d_packed_layer *p, c
                                                 int8_t *bytes)
 {
     const int32_t channels = p->input_channels;
+    const int32_t taps = p->filter_width;
+    const int32_t rows = (p->filter_height - 1) * p->dilation_y + 1;
     int8_t *to = bytes;
-    for (int32_t ky = 0; ky < p->filter_height; ky++) {
-        const window_row taps
-            = window_row_at(x, p->input_height, p->input_width, channels, y0 + ky * p->dilation_y,
-                            x0, p->filter_width);
-        if (taps.inside < p->filter_width) {
-            memset(to, p->input_zero, (size_t)(p->filter_width * channels));
+    if (window_is_inside(y0, x0, rows, taps, p->input_height, p->input_width)) {
+        const int32_t step = p->dilation_y * p->input_width * channels;
+        const int8_t *row = x + (y0 * p->input_width + x0) * channels;
+        for (int32_t left = p->filter_height; left > 0; left--, row += step) {
+            copy_words(to, row, taps * channels);
+            to += taps * channels;
         }
-        copy_words(to + taps.before * channels, taps.row, taps.inside * channels);
-        to += p->filter_width * channels;
+    } else {
+        memset(bytes, p->input_zero, (size_t)(p->filter_height * taps * channels));
+        for (int32_t ky = 0; ky < p->filter_height; ky++) {
+            const int32_t iy = y0 + ky * p->dilation_y;
+            const window_row part
+                = window_row_at(x, p->input_height, p->input_width, channels, iy, x0, taps);
+            copy_words(to + part.before * channels, part.row, part.inside * channels);
+            to += taps * channels;
+        }
     }
     (void)widen(column, bytes, 2 * p->column_words);
 }
@@ -151,7 +230,7 @@ static void conv_2d_packed(const conv_2d_packed_layer *p, const int8_t *x, int8_
     memset(scratch, 0, (size_t)scratch_bytes);
     for (int32_t batch = 0; batch < p->batches; batch++) {
         for (int32_t position = 0; position < positions; position += 3) {
-            int8_t *outputs[3];
+            int8_t *outputs[3] = {y, y, y};
             for (int32_t i = 0; i < 3; i++) {
                 /* The last position is computed again where fewer than three are left. */
                 const int32_t at = position + i < positions ? position + i : positions - 1;
@@ -167,7 +246,7 @@ static void conv_2d_packed(const conv_2d_packed_layer *p, const int8_t *x, int8_
                     conv_2d_packed_collect(p, x, y0, x0, columns + i, bytes);
                 }
             }
-            conv_2d_packed_columns(p, columns, outputs);
+            conv_2d_packed_columns(p, columns, outputs[0], outputs[1], outputs[2]);
         }
         clamp_all(y, positions * p->output_channels, p->low, p->high);
         x += p->input_height * p->input_width * p->input_channels;

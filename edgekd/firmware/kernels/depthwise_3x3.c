@@ -16,19 +16,6 @@ typedef struct {
     int32_t input_zero, output_offset, low, high;
 } depthwise_3x3_layer;
 
-/* Two neighbours of a plane. */
-static inline int32_t load_pair(const int16_t *x)
-{
-    int32_t pair;
-    memcpy(&pair, x, sizeof pair);
-    return pair;
-}
-
-static inline void store_pair(int16_t *x, int32_t pair)
-{
-    memcpy(x, &pair, sizeof pair);
-}
-
 /* Every `step`-th value of a row. */
 static inline void gather_row(int16_t *to, const int8_t *from, int32_t count, int32_t step)
 {
@@ -58,38 +45,39 @@ static OWN_FUNCTION void depthwise_3x3_gather(const depthwise_3x3_layer *p, cons
     }
 }
 
-/* Three rows of weights as pairs (w0, w1) and (w1, w2). */
-typedef struct {
-    int32_t first0, first1, first2, second0, second1, second2;
-} depthwise_3x3_weights;
-
-/* One row's share in two neighbouring outputs. */
-static inline void depthwise_3x3_row(const int16_t *x, int32_t stride, int32_t first,
-                                     int32_t second, int32_t *sums)
+/* One row's share in two neighbouring outputs; its weights are the pairs (w0, w1) and (w1, w2). */
+static IN_LOOP void depthwise_3x3_row(const int16_t *x, int32_t stride, const int32_t *w,
+                                      int32_t *sums)
 {
-    const int32_t x01 = load_pair(x);
-    const int32_t x23 = load_pair(x + 2);
-    sums[0] = low_high_mac(x23, second, dual_mac(x01, first, sums[0]));
+    int32_t x01;
+    int32_t x23;
+    int32_t w01;
+    int32_t w12;
+    load_words(x, &x01, &x23);
+    load_words(w, &w01, &w12);
+    sums[0] = low_high_mac(x23, w12, dual_mac(x01, w01, sums[0]));
     if (stride == 1) {
-        sums[1] = low_high_mac(first, x01, dual_mac(x23, second, sums[1]));
+        sums[1] = low_high_mac(w01, x01, dual_mac(x23, w12, sums[1]));
     } else {
-        sums[1] = low_high_mac(load_pair(x + 4), second, dual_mac(x23, first, sums[1]));
+        sums[1] = low_high_mac(x[4], w12, dual_mac(x23, w01, sums[1]));
     }
 }
 
 /* One row of outputs of one channel, `step` apart. */
-static inline void depthwise_3x3_outputs(const int16_t *row, int32_t width, int32_t stride,
-                                         const depthwise_3x3_weights *w, int32_t bias,
-                                         fast_scale scale, int8_t *y, int32_t step, int32_t count)
+static IN_LOOP void depthwise_3x3_outputs(const int16_t *row, int32_t width, int32_t stride,
+                                          const int32_t *w, int32_t bias, fast_scale scale,
+                                          int8_t *y, int32_t step, int32_t count)
 {
-    for (; count > 0; count -= 2, row += 2 * stride, y += 2 * step) {
+    for (; count > 0; count -= 2, row += 2 * stride) {
         int32_t sums[2] = {bias, bias};
-        depthwise_3x3_row(row, stride, w->first0, w->second0, sums);
-        depthwise_3x3_row(row + width, stride, w->first1, w->second1, sums);
-        depthwise_3x3_row(row + 2 * width, stride, w->first2, w->second2, sums);
-        y[0] = fast_requantize(sums[0], scale);
+        depthwise_3x3_row(row, stride, w, sums);
+        depthwise_3x3_row(row + width, stride, w + 2, sums);
+        depthwise_3x3_row(row + 2 * width, stride, w + 4, sums);
+        *y = fast_requantize(sums[0], scale);
+        y += step;
         if (count > 1) {
-            y[step] = fast_requantize(sums[1], scale);
+            *y = fast_requantize(sums[1], scale);
+            y += step;
         }
     }
 }
@@ -99,9 +87,8 @@ static OWN_FUNCTION void depthwise_3x3_channel(const depthwise_3x3_layer *p, con
                                                int32_t c, int8_t *y)
 {
     const int32_t *packed = p->weights + 3 * c;
-    const depthwise_3x3_weights w = {even_bytes(packed[0]), even_bytes(packed[1]),
-                                     even_bytes(packed[2]), odd_bytes(packed[0]),
-                                     odd_bytes(packed[1]), odd_bytes(packed[2])};
+    const int32_t w[6] = {even_bytes(packed[0]), odd_bytes(packed[0]), even_bytes(packed[1]),
+                          odd_bytes(packed[1]),  even_bytes(packed[2]), odd_bytes(packed[2])};
     const fast_scale scale = fast_scale_of(p->multiplier[c], p->shift[c], p->output_offset);
     const int32_t bias = p->bias[c];
     const int32_t width = p->plane_width;
@@ -109,10 +96,10 @@ static OWN_FUNCTION void depthwise_3x3_channel(const depthwise_3x3_layer *p, con
     const int32_t count = p->output_width;
     for (int32_t row = p->output_height; row > 0; row--, y += step * count) {
         if (p->stride == 1) {
-            depthwise_3x3_outputs(plane, width, 1, &w, bias, scale, y, step, count);
+            depthwise_3x3_outputs(plane, width, 1, w, bias, scale, y, step, count);
             plane += width;
         } else {
-            depthwise_3x3_outputs(plane, width, 2, &w, bias, scale, y, step, count);
+            depthwise_3x3_outputs(plane, width, 2, w, bias, scale, y, step, count);
             plane += 2 * width;
         }
     }

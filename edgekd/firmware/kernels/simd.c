@@ -1,14 +1,17 @@
 /* Instructions of Armv7E-M and later (Cortex-M4, M7, M33, M55), each as one function; plain C does
    the same elsewhere. A word is two signed halves, or four signed bytes; the lowest comes first. */
 
-/* A function of its own keeps its inner loop in registers. */
+/* A function of its own has registers for its inner loop; what the loop calls has to be in it. */
 #if defined(__GNUC__)
 #define OWN_FUNCTION __attribute__((noinline))
+#define IN_LOOP __attribute__((always_inline)) inline
 #else
 #define OWN_FUNCTION
+#define IN_LOOP inline
 #endif
 
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__)
+#define DSP_INSTRUCTIONS
 
 /* sum + a.low * b.low + a.high * b.high, modulo 2^32 */
 static inline int32_t dual_mac(int32_t a, int32_t b, int32_t sum)
@@ -55,7 +58,26 @@ static inline int8_t saturate_int8(int32_t x)
     return (int8_t)bounded;
 }
 
+/* Two adjacent words at an address that is a multiple of four. It is loaded where it stands, since
+   compilers otherwise keep more words at hand than there are registers for. */
+static inline void load_words(const void *from, int32_t *first, int32_t *second)
+{
+    int32_t low;
+    int32_t high;
+    __asm__ volatile("ldrd %0, %1, [%2]" : "=r"(low), "=r"(high) : "r"(from) : "memory");
+    *first = low;
+    *second = high;
+}
+
 #else
+
+static inline void load_words(const void *from, int32_t *first, int32_t *second)
+{
+    int32_t words[2];
+    memcpy(words, from, sizeof words);
+    *first = words[0];
+    *second = words[1];
+}
 
 static inline int32_t dual_mac(int32_t a, int32_t b, int32_t sum)
 {

@@ -19,3 +19,10 @@ static inline window_row window_row_at(const int8_t *x, int32_t height, int32_t 
     }
     return found;
 }
+
+/* Whether all taps are inside; `rows` is the window's extent including what dilation leaves out. */
+static inline int32_t window_is_inside(int32_t y0, int32_t x0, int32_t rows, int32_t taps,
+                                       int32_t height, int32_t width)
+{
+    return y0 >= 0 && x0 >= 0 && y0 + rows <= height && x0 + taps <= width;
+}
