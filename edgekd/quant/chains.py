@@ -114,13 +114,17 @@ def _joins(graph: fx.GraphModule, node: fx.Node) -> bool:
     return True
 
 
+_WITHOUT_GRIDS = {torch.int64, torch.int32, torch.bool, torch.complex64, torch.complex128}
+
+
 def _has_shape(node: fx.Node, value: Tensor) -> bool:
+    """Whether a node's result has the shape of `value`, and a type that a grid can have."""
     while "val" not in node.meta and node.args and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     found = node.meta.get("val")
-    return isinstance(found, Tensor) and tuple(map(str, found.shape)) == tuple(
-        map(str, value.shape)
-    )
+    if not isinstance(found, Tensor) or found.dtype in _WITHOUT_GRIDS:
+        return False
+    return tuple(map(str, found.shape)) == tuple(map(str, value.shape))
 
 
 def _origin(node: fx.Node) -> Any:

@@ -74,7 +74,7 @@ def _gives_tensors(node: fx.Node) -> bool:
 def _is_integer(node: fx.Node) -> bool:
     """Whether a node has an integer kernel and is between dequantize and quantize ops; a fused
     clamp counts with its operator."""
-    if node.target not in _INTEGER:
+    if node.target not in _INTEGER or any(map(_is_off_grid, _read_by_function(node))):
         return False
     if node.target in ops.WEIGHTED and node.args[1].target not in DEQUANTIZE:  # type: ignore[union-attr, operator]
         return False
@@ -88,6 +88,17 @@ def _is_integer(node: fx.Node) -> bool:
         for user in node.users
     )
     return reads and writes
+
+
+def _read_by_function(node: fx.Node) -> list[fx.Node]:
+    return node.all_input_nodes if node.target in ops.FUNCTIONS else []
+
+
+def _is_off_grid(node: fx.Node) -> bool:
+    """Whether a node gives whole or complex numbers, which have no grid."""
+    value = node.meta.get("val")
+    quantizes = node.target in QUANTIZE | DEQUANTIZE
+    return isinstance(value, torch.Tensor) and not quantizes and not value.is_floating_point()
 
 
 def _is_tensor(node: fx.Node) -> bool:

@@ -61,7 +61,7 @@ def _keeps_floats(user: fx.Node) -> bool:
     value = user.meta.get("val")
     if user.op == "output" or not isinstance(value, Tensor):
         return True
-    return value.is_floating_point() or value.dtype is torch.bool
+    return value.is_floating_point() or value.is_complex() or value.dtype is torch.bool
 
 
 def is_float(node: Any) -> bool:
@@ -190,7 +190,7 @@ def _is_sensitive(node: fx.Node) -> bool:
 def _may_be_integer(node: fx.Node) -> bool:
     if node.op != "call_function" or not is_float(node):
         return False
-    if node.kwargs.get("alpha", 1) != 1:
+    if node.kwargs.get("alpha", 1) != 1 or any(map(_is_complex, node.all_input_nodes)):
         return False
     if node.target is aten.where.self:
         return hides(node)
@@ -199,6 +199,11 @@ def _may_be_integer(node: fx.Node) -> bool:
     if node.target in ops.CHOOSING and any(is_constant(each) for each in node.args):
         return False
     return node.target in _BETWEEN or divides_by_constant(node)
+
+
+def _is_complex(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_complex()
 
 
 def divides_by_constant(node: fx.Node) -> bool:

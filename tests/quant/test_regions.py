@@ -215,3 +215,23 @@ def test_a_layer_with_its_relu_keeps_a_grid_from_zero_beside_a_signed_one():
     (quantize,) = clamp.users
     assert quantize.args[2] == -128
     assert not any(node.target is aten.alias.default for node in graph.graph.nodes)
+
+
+def test_complex_numbers_stay_in_float_and_the_layers_around_them_are_quantized():
+    torch.manual_seed(0)
+    net = Net(lambda net, x: net.last(torch.fft.rfft(x.mean(2)).abs().mean(2))).eval()
+    samples = torch.randn(16, 3, 8, 8)
+    graph = calibrate(net, samples[:1], samples, AFFINE)
+    assert snr(net(samples), graph(samples)) > 25
+    layers = [node for node in graph.graph.nodes if node.target is aten.conv2d.default]
+    assert all("dequantize" in str(node.args[0].target) for node in layers)
+    assert {island.split()[0] for island in float_islands(graph)} == {"aten.fft_rfft", "aten.abs"}
+
+
+def test_a_function_of_whole_numbers_gets_no_grid_for_them():
+    torch.manual_seed(0)
+    net = Net(lambda net, x: net.last(x.mean((2, 3))) + torch.exp(-x.amax((2, 3)).long()[:, :5]))
+    samples = torch.randn(16, 3, 8, 8)
+    graph = calibrate(net.eval(), samples[:1], samples, AFFINE)
+    assert snr(net(samples), graph(samples)) > 15
+    assert "aten.exp (exp)" in float_islands(graph)
