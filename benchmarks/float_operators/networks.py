@@ -81,5 +81,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "deit_tiny": _timm("deit_tiny_patch16_224", img_size=64),
     "swin_tiny": _timm("swin_tiny_patch4_window7_224", img_size=64, window_size=4),
     "unet": UNet,
+    "deit_tiny_224": _timm("deit_tiny_patch16_224"),
+    "swin_tiny_224": _timm("swin_tiny_patch4_window7_224"),
 }
 SIDE = 64
+SIDES = {"deit_tiny_224": 224, "swin_tiny_224": 224}
+"""The height and width of the images, where it is not `SIDE`."""

@@ -45,7 +45,7 @@ from edgekd.values.target import load_target
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from dated import write_result  # type: ignore[import-not-found] # noqa: E402
-from networks import NETWORKS, SIDE  # noqa: E402
+from networks import NETWORKS, SIDE, SIDES  # noqa: E402
 from peers import by_ai_edge_quantizer, by_onnxruntime  # type: ignore[import-not-found] # noqa: E402
 
 SAMPLES = 8
@@ -84,7 +84,8 @@ def row_of(name: str, backends: list[str], how: str = "") -> dict[str, Any]:
     nothing may stay in float, and "peers" for the peers' files."""
     torch.manual_seed(0)
     module = trained_looking(NETWORKS[name]())
-    samples = torch.randn(SAMPLES, 3, SIDE, SIDE)
+    side = SIDES.get(name, SIDE)
+    samples = torch.randn(SAMPLES, 3, side, side)
     row: dict[str, Any] = {}
     for backend in backends:
         start = time.perf_counter()

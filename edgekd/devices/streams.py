@@ -15,7 +15,7 @@ QUICK = {"windows": 5, "window_s": 0.2}
 RUNS_PER_WINDOW = 4
 """A window is at least as long as so many runs of one stream."""
 
-LEAD_S = 0.5
+LEAD_S = 1.0
 """The time between a request and the moment at which all streams start to count."""
 
 Ask = Callable[[dict[str, Any]], Any]
