@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,36 @@ def main() -> None:
     for name in chosen.networks:
         made = row_of(name, chosen.backends, "peers" * chosen.peers or "strict" * chosen.strict)
         rows[name] = rows.get(name, {}) | made
-        write_result(__file__, {"side": SIDE, "samples": SAMPLES, "networks": rows})
+        path = write_result(__file__, {"side": SIDE, "samples": SAMPLES, "networks": rows})
+        path.with_suffix(".md").write_text(table_of(rows), encoding="utf-8")
+
+
+COLUMNS = {
+    "onnx": "edgekd, ONNX",
+    "onnx, strict": "edgekd, ONNX, `strict`",
+    "onnxruntime quantize_static": "ONNX Runtime's `quantize_static`",
+    "tflite": "edgekd, TFLite",
+    "ai-edge-quantizer": "ai-edge-quantizer",
+}
+"""The keys of a network's row, and what the table calls them."""
+
+
+def table_of(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The counts as a table in Markdown, in the order of `NETWORKS`."""
+    lines = [f"| network | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name in (name for name in NETWORKS if name in rows):
+        cells = [cell_of(rows[name].get(column)) for column in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell_of(found: Mapping[str, Any] | None) -> str:
+    """'29 of 193, 24.8 dB', 'refused', or a dash for what was not measured."""
+    if found is None:
+        return "-"
+    if "error" in found:
+        return "refused"
+    return f"{found['float']} of {found['operators']}, {found['signal_to_noise_db']} dB"
 
 
 def measured_today() -> dict[str, Any]:
