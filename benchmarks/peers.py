@@ -46,7 +46,7 @@ def by_ai_edge_quantizer(model: Path, made: Path, samples: Any) -> None:
 
     tool = quantizer.Quantizer(str(model), recipe.static_wi8_ai8())
     signature = tool_signature(model)
-    rows = [{signature[1]: row.permute(0, 2, 3, 1).numpy()} for row in samples.split(1)]
+    rows = [{signature[1]: _channels_last(row)} for row in samples.split(1)]
     found = tool.calibrate({signature[0]: rows})
     tool.quantize(found).export_model(str(made), overwrite=True)
 
@@ -58,3 +58,8 @@ def tool_signature(model: Path) -> tuple[str, str]:
     signatures = Interpreter(str(model)).get_signature_list()
     name = next(iter(signatures))
     return name, signatures[name]["inputs"][0]
+
+
+def _channels_last(x: Any) -> Any:
+    """Images (1, C, H, W) as TFLite files take them; other values as they are."""
+    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).numpy()

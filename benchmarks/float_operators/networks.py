@@ -1,5 +1,5 @@
 """The networks whose int8 files are looked at: some of timm's and torchvision's with random weights
-and small inputs, and a U-Net."""
+and small inputs, a U-Net, a network for sensors, and recurrent ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.models.sensor_cnn import sensor_cnn
 from edgekd.network.sources import ModelRequest
 from edgekd.network.sources._importing import imported
 
@@ -34,6 +35,23 @@ class UNet(nn.Module):
         for up, join in zip(self.ups, self.joins, strict=True):
             x = join(torch.cat([kept.pop(), up(x)], 1))
         output: Tensor = self.head(x)
+        return output
+
+
+STEPS, FEATURES = 16, 8
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over (B, STEPS, FEATURES), and a classifier of its last step."""
+
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], width: int = 32) -> None:
+        super().__init__()
+        self.cells = kind(FEATURES, width, batch_first=True)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, _ = self.cells(x)
+        output: Tensor = self.head(steps[:, -1])
         return output
 
 
@@ -81,9 +99,18 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "deit_tiny": _timm("deit_tiny_patch16_224", img_size=64),
     "swin_tiny": _timm("swin_tiny_patch4_window7_224", img_size=64, window_size=4),
     "unet": UNet,
+    "sensor_cnn": sensor_cnn,
+    "lstm": lambda: Recurrent(nn.LSTM),
+    "gru": lambda: Recurrent(nn.GRU),
     "deit_tiny_224": _timm("deit_tiny_patch16_224"),
     "swin_tiny_224": _timm("swin_tiny_patch4_window7_224"),
 }
 SIDE = 64
-SIDES = {"deit_tiny_224": 224, "swin_tiny_224": 224}
-"""The height and width of the images, where it is not `SIDE`."""
+SHAPES = {
+    "deit_tiny_224": (3, 224, 224),
+    "swin_tiny_224": (3, 224, 224),
+    "sensor_cnn": (3, 128),
+    "lstm": (STEPS, FEATURES),
+    "gru": (STEPS, FEATURES),
+}
+"""The shape of a sample, where it is not an image of `SIDE` pixels each way."""

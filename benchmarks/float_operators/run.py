@@ -46,7 +46,7 @@ from edgekd.values.target import load_target
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from dated import write_result  # type: ignore[import-not-found] # noqa: E402
-from networks import NETWORKS, SIDE, SIDES  # noqa: E402
+from networks import NETWORKS, SHAPES, SIDE  # noqa: E402
 from peers import by_ai_edge_quantizer, by_onnxruntime  # type: ignore[import-not-found] # noqa: E402
 
 SAMPLES = 8
@@ -114,8 +114,7 @@ def row_of(name: str, backends: list[str], how: str = "") -> dict[str, Any]:
     nothing may stay in float, and "peers" for the peers' files."""
     torch.manual_seed(0)
     module = trained_looking(NETWORKS[name]())
-    side = SIDES.get(name, SIDE)
-    samples = torch.randn(SAMPLES, 3, side, side)
+    samples = torch.randn(SAMPLES, *SHAPES.get(name, (3, SIDE, SIDE)))
     row: dict[str, Any] = {}
     for backend in backends:
         start = time.perf_counter()
@@ -138,7 +137,7 @@ def trained_looking(module: nn.Module) -> nn.Module:
     """The network in eval mode, with batch statistics that differ from channel to channel, and with
     class tokens and layer scales that are not next to nothing, as they are before training."""
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
             for values, low, high in ((part.running_mean, -0.1, 0.1), (part.running_var, 0.5, 1.5)):
                 assert values is not None
                 nn.init.uniform_(values, low, high)
