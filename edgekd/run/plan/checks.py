@@ -121,7 +121,7 @@ def check_target(
         except InputError as error:
             collect.faults.extend(error.faults)
     _check_precision(target, stages, collect)
-    _check_comparable(plan.request, target, stages, collect)
+    check_comparable(plan.request, target, stages, collect)
     _check_fit(plan, target, collect)
     _check_sizes(plan, target, backends, collect)
     return unusable
@@ -162,10 +162,10 @@ def _check_precision(target: Target, stages: Sequence[Stage], collect: Collector
     )
 
 
-def _check_comparable(
+def check_comparable(
     request: Request, target: Target, stages: Sequence[Stage], collect: Collector
 ) -> None:
-    """Precisions are compared by latency, so something has to tell it."""
+    """Refuse to compare precisions where nothing tells the latencies by which they are."""
     if "auto" not in _quantized_to(stages) or request.device or "estimated" in request.accept:
         return
     reason = not_of_its_kind(target)

@@ -8,6 +8,7 @@ ONNX file, which NNCF calibrates to int8.
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled, cached
 from edgekd.run.compiling import compile_candidate
 from edgekd.run.pipeline import run_stages
+from edgekd.run.plan.checks import check_comparable
 from edgekd.run.plan.keys import start_key
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, TargetFiles
 from edgekd.run.plan.targets import budgets_of, planned_target
+from edgekd.run.precisions import named
 from edgekd.run.subjects.finished_file import (
     BlackBox,
     diagnostic_faults,
@@ -86,6 +89,7 @@ class OnnxFileSubject:
         if not isinstance(plan.start.module, BlackBox):
             return planned_target(plan, target, stages, collect)
         collect.faults.extend(_faults(stages, target, plan.start.module.reason))
+        check_comparable(plan.request, target, stages, collect)
         cost = f"calibrate the file on {len(plan.calibration)} samples"
         planned = tuple(PlannedStage(stage.kind, stage, "", cost, False) for stage in stages)
         return PlannedTarget(target, planned, {}, budgets_of(plan.request, target))
@@ -104,16 +108,26 @@ class OnnxFileSubject:
             return TargetFiles((baseline,), baseline)
         (stage,) = (each.stage for each in planned.stages)
         table = stage.model_dump(mode="json")
-        samples = plan.calibration
+        samples, several = plan.calibration, table["dtype"] == "auto"
         key = key_of("calibrated", *parts, [table], plan.data.sha256, sha256_of_tensors(samples))
         corrected: bool = table["bias_correction"]
         after = cached(
             plan.store,
             "onnx",
             key,
-            lambda folder: _calibrated(path, target, samples, corrected, folder),
+            lambda folder: named(
+                _calibrated(path, target, samples, corrected, folder), "int8" * several
+            ),
         )
-        files = (Compiled(artifact, None, original=baseline.artifact) for artifact in after)
+        files = [
+            Compiled(artifact, None, original=baseline.artifact, is_compared=several)
+            for artifact in after
+        ]
+        if several:
+            key = key_of("original", *parts, "fp32")
+            make = partial(_copied, path, target, name="fp32")
+            (copy,) = cached(plan.store, "onnx", key, make)
+            files.append(Compiled(copy, None, is_compared=True))
         return TargetFiles(tuple(files), baseline)
 
     def stage_reports(
@@ -183,12 +197,12 @@ def _faults(stages: Sequence[Stage], target: Target, reason: str) -> list[Edgekd
     faults: list[EdgekdError] = []
     for number, stage in enumerate(stages, 1):
         table = stage.model_dump()
-        if stage.kind == "quantize" and (table["dtype"] != "int8" or table["mixed"]):
+        if stage.kind == "quantize" and (table["dtype"] not in ("int8", "auto") or table["mixed"]):
             faults.append(
                 InputError(
                     f"this ONNX file can only be calibrated to int8: {reason}",
                     where=f"stages.{number}",
-                    allowed='dtype = "int8"',
+                    allowed='dtype = "int8" or "auto", which compares it with the file itself',
                 )
             )
     if "onnx" not in target.backends:
@@ -203,7 +217,7 @@ def _faults(stages: Sequence[Stage], target: Target, reason: str) -> list[Edgekd
     return [*faults, *Onnx().missing()]
 
 
-def _copied(path: Path, target: Target, folder: Path) -> list[Artifact]:
+def _copied(path: Path, target: Target, folder: Path, name: str = "") -> list[Artifact]:
     import onnx
 
     copy = folder / "model.onnx"
@@ -212,7 +226,7 @@ def _copied(path: Path, target: Target, folder: Path) -> list[Artifact]:
         place = folder / data.relative_to(path.parent)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(data, place)
-    return [_artifact(copy, onnx.load(path), target, ())]
+    return named([_artifact(copy, onnx.load(path), target, ())], name)
 
 
 def _calibrated(

@@ -20,8 +20,10 @@ from edgekd.measure.diagnostics import Diagnostic
 from edgekd.quant.tflite_calibration import quantize_tflite, tflite_file_fault
 from edgekd.report.values import ArtifactReport, Layers, StageReport
 from edgekd.run.compiled import Compiled, cached
+from edgekd.run.plan.checks import check_comparable
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget, TargetFiles
 from edgekd.run.plan.targets import budgets_of
+from edgekd.run.precisions import named
 from edgekd.run.subjects.finished_file import (
     BlackBox,
     diagnostic_faults,
@@ -72,38 +74,33 @@ class TfliteFileSubject:
             )
         planned = []
         for number, stage in enumerate(stages, 1):
-            dtype = str(stage.model_dump().get("dtype", ""))
-            fault = tflite_file_fault(_path_of(plan), dtype, f"stages.{number}")
-            collect.faults.extend([fault] if fault else [])
-            cost = f"quantize the file to {dtype} by ai-edge-quantizer"
+            dtypes = _dtypes_of(stage)
+            faults = [tflite_file_fault(_path_of(plan), one, f"stages.{number}") for one in dtypes]
+            collect.faults.extend(next(([fault] for fault in faults if fault), []))
+            cost = f"quantize the file to {' and to '.join(dtypes)} by ai-edge-quantizer"
             planned.append(PlannedStage(stage.kind, stage, "", cost, False))
+        check_comparable(plan.request, target, stages, collect)
         return PlannedTarget(target, tuple(planned), {}, budgets_of(plan.request, target))
 
     def make(self, plan: Plan, planned: PlannedTarget, progress: Progress) -> TargetFiles:
         """The original file, and the quantized one (the same file if there is no stage)."""
-        path, target, example = _path_of(plan), planned.target, plan.data.example
-        parts = [plan.original.key, target.model_dump(mode="json")]
-
-        def copied(folder: Path) -> list[Artifact]:
-            shutil.copyfile(path, folder / "model.tflite")
-            return [_artifact(folder / "model.tflite", target, example, "fp32", ())]
-
-        key = key_of("original", *parts)
-        baseline = Compiled(cached(plan.store, "tflite", key, copied)[0], None)
+        target = planned.target
+        baseline = Compiled(_original(plan, target, ""), None)
         if not planned.stages:
             return TargetFiles((baseline,), baseline)
-        dtype: Precision = planned.stages[0].stage.model_dump()["dtype"]
-        samples = plan.calibration
-
-        def quantized(folder: Path) -> list[Artifact]:
-            content = quantize_tflite(path, _arrays(path, samples), dtype)
-            write_beside(folder / "model.tflite", content)
-            line = f"quantize: {dtype} by ai-edge-quantizer on {len(leaves(samples)[0])} samples"
-            return [_artifact(folder / "model.tflite", target, example, dtype, (line,))]
-
-        key = key_of("quantized", *parts, dtype, plan.data.sha256, sha256_of_tensors(samples))
-        made = cached(plan.store, "tflite", key, quantized)
-        files = (Compiled(artifact, None, original=baseline.artifact) for artifact in made)
+        dtypes = _dtypes_of(planned.stages[0].stage)
+        several = len(dtypes) > 1
+        files = [
+            Compiled(
+                _quantized(plan, target, dtype, dtype if several else ""),
+                None,
+                original=baseline.artifact,
+                is_compared=several,
+            )
+            for dtype in dtypes
+        ]
+        if several:
+            files.append(Compiled(_original(plan, target, "fp32"), None, is_compared=True))
         return TargetFiles(tuple(files), baseline)
 
     def stage_reports(
@@ -115,6 +112,40 @@ class TfliteFileSubject:
     def layers(self, plan: Plan, made: TargetFiles) -> Layers:
         """No costs: the layers of a file are not counted."""
         return Layers()
+
+
+def _dtypes_of(stage: Stage) -> tuple[Precision, ...]:
+    """What a stage quantizes to: two types to be compared with float, or one."""
+    dtype: Any = stage.model_dump().get("dtype", "")
+    return ("int8", "fp16") if dtype == "auto" else (dtype,)
+
+
+def _original(plan: Plan, target: Target, name: str) -> Artifact:
+    """The file as it is, called after its precision if there is a name."""
+    path, example = _path_of(plan), plan.data.example
+
+    def copied(folder: Path) -> list[Artifact]:
+        shutil.copyfile(path, folder / "model.tflite")
+        return named([_artifact(folder / "model.tflite", target, example, "fp32", ())], name)
+
+    parts = [plan.original.key, target.model_dump(mode="json"), name]
+    return cached(plan.store, "tflite", key_of("original", *parts), copied)[0]
+
+
+def _quantized(plan: Plan, target: Target, dtype: Precision, name: str) -> Artifact:
+    """The file in another type, called after it if there is a name."""
+    path, samples = _path_of(plan), plan.calibration
+
+    def quantized(folder: Path) -> list[Artifact]:
+        content = quantize_tflite(path, _arrays(path, samples), dtype)
+        made = folder / "model.tflite"
+        write_beside(made, content)
+        line = f"quantize: {dtype} by ai-edge-quantizer on {len(leaves(samples)[0])} samples"
+        return named([_artifact(made, target, plan.data.example, dtype, (line,))], name)
+
+    parts = [plan.original.key, target.model_dump(mode="json"), dtype, name, plan.data.sha256]
+    key = key_of("quantized", *parts, sha256_of_tensors(samples))
+    return cached(plan.store, "tflite", key, quantized)[0]
 
 
 def _path_of(plan: Plan) -> Path:

@@ -97,6 +97,17 @@ def test_a_file_that_is_no_network_is_calibrated_as_a_file(place, edgekd):
     assert artifact["agreement_with_teacher"] > 0.5
 
 
+@pytest.mark.slow
+def test_a_file_that_is_no_network_is_compared_with_itself_in_int8(place, edgekd):
+    (place / "auto.toml").write_text(odd_file(place) + QUANTIZE + 'dtype = "auto"\n')
+    options = ("--target", "x86", "--quick", "--out", place / "auto")
+    code, _, err = edgekd("compress", place / "auto.toml", *options)
+    assert code in (0, 1), err
+    (target,) = json.loads((place / "auto" / "report.json").read_text())["targets"]
+    assert [each["precision"] for each in target["artifacts"]] == ["int8", "fp32"]
+    assert [choice["format"] for choice in target["choices"]] == ["onnx"]
+
+
 def test_a_file_that_is_no_network_has_no_other_type_than_int8(place, edgekd):
     stage = QUANTIZE + 'dtype = "fp16"\n'
     (place / "half.toml").write_text(odd_file(place) + stage)

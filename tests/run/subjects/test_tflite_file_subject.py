@@ -70,6 +70,22 @@ def test_a_file_is_quantized_and_measured(place, compress, edgekd, dtype):
 
 
 @pytest.mark.slow
+def test_the_precision_of_a_file_is_chosen_by_measuring(place, compress, edgekd):
+    code, err = compress(QUANTIZE + 'dtype = "auto"\n', "--quick", out="auto")
+    assert code in (0, 1), err
+    (target,) = json.loads((place / "auto" / "report.json").read_text())["targets"]
+    assert [each["path"].rpartition("/")[2] for each in target["artifacts"]] == [
+        "model_int8.tflite", "model_fp16.tflite", "model_fp32.tflite",
+    ]  # fmt: skip
+    (choice,) = target["choices"]
+    assert [each["path"] for each in target["artifacts"] if each["delivered"]] == [choice["path"]]
+    assert edgekd("verify", place / "auto")[0] == 0
+    code, err = compress(QUANTIZE + 'dtype = "auto"\n', "--dry-run", target="raspberry-pi-5")
+    assert code == 2
+    assert "auto compares latencies, and nothing here measures any for raspberry-pi-5" in err
+
+
+@pytest.mark.slow
 def test_what_can_not_be_done_to_a_file_is_refused(compress):
     code, told = compress('[[stages]]\nkind = "prune"\namount = 0.3\n')
     assert code == 2
