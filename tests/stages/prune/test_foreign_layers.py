@@ -173,3 +173,26 @@ def test_channels_go_through_a_global_response_normalization():
     assert len(hidden.units) == 8
     smaller = remove_channels(module, x, {hidden.name: [2, 5]}, groups)
     assert smaller[1].weight.shape == (6,)
+
+
+class Stacked(nn.Module):
+    """Attentions with small weights, whose scores are almost equal and all but average."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(Fused() for _ in range(3))
+        for parameter in self.parameters():
+            parameter.data.mul_(0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for attention in self.attentions:
+            x = x + attention(x)
+        return x
+
+
+def test_a_wrong_cut_that_hardly_changes_the_outputs_is_not_taken_for_right() -> None:
+    """Half of each head's size, read as half of the heads, differs by 1e-8."""
+    torch.manual_seed(0)
+    module, x = Stacked().eval(), torch.randn(1, 5, WIDTH)
+    groups = [group for group in channel_groups(module, x) if "qkv" in group.name]
+    assert [len(group.units) for group in groups] == [HEADS] * 3
