@@ -87,7 +87,8 @@ class Proof:
         reasons: dict[str, str] = {}
         if proven and self._failure(proven, structure):
             proven, rest = [], open_
-        later = self._sort_out(proven, rest, structure, reasons)
+        later: dict[str, list[Group]] = {}
+        self._sort_out(proven, rest, structure, reasons, later)
         for alike in later.values():
             left = [each for each in alike if each.name not in reasons]
             failure = self._failure([*proven, *left], structure) if left else ""
@@ -105,20 +106,20 @@ class Proof:
         groups: Sequence[Group],
         structure: Structure,
         reasons: dict[str, str],
-    ) -> dict[str, list[Group]]:
+        later: dict[str, list[Group]] | None = None,
+    ) -> None:
         """Add to `proven` what can be cut together with it, and to `reasons` what can't.
 
-        What is named like a group that failed, but for numbers, is given back by that name: it is
-        tried later, so that a network of many equal blocks does not take a try for each.
+        With `later`, what is named like a group that failed, but for the numbers of its blocks, is
+        not tried but added there by that name, so that a network of many equal blocks does not take
+        a try for each.
         """
-        later: dict[str, list[Group]] = {}
         waiting = [list(groups)]
         while waiting:
-            batch = [each for each in waiting.pop() if _pattern(each) not in later]
-            late = [each for each in groups if _pattern(each) in later]
-            for each in late:
-                if each not in later[_pattern(each)] and each not in proven:
-                    later[_pattern(each)].append(each)
+            batch: list[Group] = []
+            for each in waiting.pop():
+                postponed = None if later is None else later.get(_pattern(each))
+                (batch if postponed is None else postponed).append(each)
             if not batch:
                 continue
             failure = self._failure([*proven, *batch], structure)
@@ -126,11 +127,11 @@ class Proof:
                 proven += batch
             elif len(batch) == 1:
                 reasons[batch[0].name] = failure
-                later.setdefault(_pattern(batch[0]), [])
+                if later is not None:
+                    later.setdefault(_pattern(batch[0]), [])
             else:
                 half = len(batch) // 2
                 waiting += [batch[half:], batch[:half]]
-        return later
 
     def _failure(self, groups: Sequence[Group], structure: Structure) -> str:
         """Why these groups can't be cut together; empty if they can."""
@@ -182,12 +183,13 @@ class _Narrow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _pattern(group: Group) -> str:
-    return re.sub(r"\d+", "#", group.name)
+    return re.sub(r"\d+(?=\.)", "#", group.name)
 
 
 def _some(group: Group, generator: np.random.Generator) -> set[int]:
-    """About half of a group's units, at least one, never all."""
-    count = max(1, len(group.units) // 2)
+    """Some of a group's units, at least one, never all. How many is drawn for each group: where all
+    lose the same share, a size that one group has may fit another by chance."""
+    count = int(generator.integers(1, len(group.units)))
     return set(generator.permutation(len(group.units))[:count].tolist())
 
 

@@ -196,3 +196,63 @@ def test_a_wrong_cut_that_hardly_changes_the_outputs_is_not_taken_for_right() ->
     module, x = Stacked().eval(), torch.randn(1, 5, WIDTH)
     groups = [group for group in channel_groups(module, x) if "qkv" in group.name]
     assert [len(group.units) for group in groups] == [HEADS] * 3
+
+
+class Split(nn.Module):
+    """A split into pieces of a width that it stores, which no cut changes, as Res2Net has it."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(8, 8, 1), nn.Conv2d(4, 4, 1)
+        self.conv3, self.width = nn.Conv2d(8, 8, 1), 4
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            return x + self.conv3(self.conv1(x).relu())
+        one, other = torch.split(self.conv1(x), self.width, 1)
+        return x + self.conv3(torch.cat([self.conv2(one), other], 1))
+
+
+@pytest.mark.parametrize("order", [(0, 0, 1, 0), (1, 0, 0, 0), (1, 1, 0, 1)])
+def test_blocks_with_the_names_of_one_that_failed_are_each_judged(order: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    blocks = [Split(first=bool(each)) for each in order]
+    module, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 1), *blocks, nn.Conv2d(8, 2, 1)),
+        torch.randn(1, 3, 4, 4),
+    )
+    groups = channel_groups(module.eval(), x)
+    for group in groups:
+        if group.can_go:  # whatever goes, the network runs
+            remove_channels(module, x, {group.name: list(group.units[0])}, groups)
+    free = {group.name for group in groups if group.can_go}
+    assert {f"{number}.conv1" for number, each in enumerate(order, 1) if each} <= free
+
+
+class CrossCovariance(nn.Module):
+    """Attention between channels, joined to the width of its input, as EdgeNeXt has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = HEADS
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 4, 1)
+        q, k, v = qkv.unbind(0)
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        joined = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).permute(0, 3, 1, 2)
+        return x + self.proj(joined.reshape(batch, length, width))
+
+
+def test_a_cut_that_fits_at_a_half_alone_is_not_taken_for_right() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, WIDTH), CrossCovariance(), nn.Linear(WIDTH, 2)).eval()
+    x = torch.randn(1, 5, 3)
+    groups = channel_groups(module, x)
+    for group in groups:
+        if group.can_go:
+            remove_channels(module, x, {group.name: list(group.units[0])}, groups)
+    assert not any(group.can_go for group in groups if "qkv" in group.name)
