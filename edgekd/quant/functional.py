@@ -14,6 +14,7 @@ from edgekd.network.fx_names import layer_of
 from edgekd.quant.adaptive_max import rewrite_adaptive_max
 from edgekd.quant.constants import is_constant
 from edgekd.quant.in_place import without_in_place
+from edgekd.quant.inserting import insert_call, replace_by
 from edgekd.quant.masked_put import rewrite_masked_put
 from edgekd.quant.recurrent import unroll_recurrent
 from edgekd.quant.slices import rewrite_scatter, rewrite_select_scatter, rewrite_slice
@@ -147,6 +148,15 @@ def _rewrite_reversed(graph: fx.GraphModule, node: fx.Node) -> None:
             scaled = graph.graph.call_function(aten.mul.Tensor, (x, alpha))
             scaled.meta.update({**node.meta, "val": x.meta["val"]})  # type: ignore[union-attr]
             node.args, node.kwargs = (scaled, y), {}
+
+
+def _rewrite_hypot(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `hypot(x, y)` by the root of the sum of both squares; exporters don't take it."""
+    x, y = node.args
+    with graph.graph.inserting_before(node):
+        squares = [insert_call(graph, aten.mul.Tensor, (side, side), node) for side in (x, y)]
+        total = insert_call(graph, aten.add.Tensor, tuple(squares), node)
+        replace_by(node, insert_call(graph, aten.sqrt.default, (total,), node))
 
 
 def _rewrite_copy(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -299,6 +309,7 @@ _REWRITES = {
     aten.slice_scatter.default: rewrite_scatter,
     aten.select_scatter.default: rewrite_select_scatter,
     aten.copy.default: _rewrite_copy,
+    aten.hypot.default: _rewrite_hypot,
     aten.adaptive_max_pool1d.default: rewrite_adaptive_max,
     aten.adaptive_max_pool2d.default: rewrite_adaptive_max,
     aten.index_put.default: rewrite_masked_put,
