@@ -58,9 +58,16 @@ def hugging(name: str, inputs: dict[str, Input], prune: str = "heads", **keys: A
     return Row(f"transformers:{name}", model, inputs, prune=prune, **keys)
 
 
-def yolo(name: str) -> Row:
+def yolo(name: str, distributions: bool = True) -> Row:
+    """A YOLO, whose head may give distributions over the distances to a box's edges."""
     model = {"source": f"ultralytics:{name}.yaml", "arguments": {"nc": 4}}
-    return Row(f"ultralytics:{name}", model, image(64), task="same")
+    losses = [
+        {"name": "regression", "weight": 0.5},
+        {"name": "detection-distribution", "output": "1.boxes", "weight": 0.1},
+        {"name": "similarity", "weight": 0.5, "layers": "auto"},
+    ]
+    settings = {"distill": {"losses": losses}} if distributions else {}
+    return Row(f"ultralytics:{name}", model, image(64), task="same", settings=settings)
 
 
 def plain(name: str, inputs: dict[str, Input], task: str = "classes", **keys: Any) -> Row:
@@ -153,8 +160,12 @@ TRANSFORMERS = (
     hugging("detr", {"pixel_values": Input((3, 64, 64))}, task="same"),
 )  # fmt: skip
 
-ULTRALYTICS = tuple(
-    yolo(name) for name in ("yolov8n", "yolo11n", "yolo26n", "yolo11n-seg", "yolo11n-pose")
+ULTRALYTICS = (
+    yolo("yolov8n"),
+    yolo("yolo11n"),
+    yolo("yolo26n", distributions=False),
+    yolo("yolo11n-seg"),
+    yolo("yolo11n-pose"),
 )
 
 PLAIN = (

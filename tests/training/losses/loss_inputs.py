@@ -27,6 +27,7 @@ OUTPUTS = {
     "segmentation-pixels": MAP,
     "segmentation-holistic": MAP,
     "keypoint": (2, 5, 5),
+    "detection-distribution": (64, 5),
 }
 DETECTOR = (8, 4, 4)  # 5 + 3 classes on 4 x 4 cells
 
@@ -93,7 +94,7 @@ def shapes_of(name: str, loss: Loss) -> list[tuple[int, ...]]:
     if isinstance(loss, ResponseLoss):
         return [(4,)]
     if isinstance(loss, OutputLoss):
-        return [DETECTOR if name.startswith("detection") else OUTPUTS.get(name, VECTOR)]
+        return [OUTPUTS.get(name, DETECTOR if name.startswith("detection") else VECTOR)]
     if name == "detection-features":
         return [MAP]
     return [MAP, (6, 2, 2)] if isinstance(loss, DepthsLoss) else [MAP]

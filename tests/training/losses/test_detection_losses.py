@@ -9,6 +9,7 @@ from edgekd.data.tasks.detection import Detection
 from edgekd.training.losses._binary import binary_divergence
 from edgekd.training.losses._grid import answering_cells, inside_boxes, scores_of
 from edgekd.training.losses.detection_boxes import DetectionBoxes
+from edgekd.training.losses.detection_distribution import DetectionDistribution
 from edgekd.training.losses.detection_features import DetectionFeatures
 from edgekd.training.losses.detection_localization import DetectionLocalization
 from edgekd.training.losses.detection_rank import DetectionRank
@@ -90,6 +91,33 @@ def test_the_doubt_about_a_box_is_weighted_by_the_object():
     each = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)  # at T = 2, of one of four logits
     loss = DetectionLocalization(temperature=2.0)(student, teacher, NONE)
     assert loss.item() == pytest.approx(4 * each / 4, abs=1e-6)
+
+
+def test_the_teachers_distribution_over_an_edges_places_goes_over_where_it_is_sure():
+    # Two positions, two places an edge: logits (4 x 2, 2).
+    student, teacher = torch.zeros(2, 1, 8, 2)
+    teacher[0, 0, 0] = 2 * math.log(3.0)  # at T = 2 0.75 and 0.25, at T = 1 0.9 and 0.1
+    divergence = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 4  # T^2, one edge of four
+    sure = (0.9 + 3 * 0.5) / 4
+    loss = DetectionDistribution(temperature=2.0, places=2)
+    expected = sure * divergence / (sure + 0.5)
+    assert loss(student, teacher, NONE).item() == pytest.approx(expected, abs=1e-6)
+    # A map (4 places, H, W) is read in the same order; without sharpness positions count alike.
+    alike = DetectionDistribution(temperature=2.0, places=2, sharpness=0.0)
+    found = alike(student[..., None], teacher[..., None], NONE)
+    assert found.item() == pytest.approx(divergence / 2, abs=1e-6)
+
+
+def test_outputs_that_are_no_distributions_over_places_are_refused():
+    loss = DetectionDistribution()
+    loss.prepare((64, 84), (), (3, 64, 64))
+    loss.prepare((64, 8, 8), (), (3, 64, 64))
+    for outputs in ((8, 84), (64,)):
+        with pytest.raises(ValueError, match="needs 4 x 16 logits at each position"):
+            loss.prepare(outputs, (), (3, 64, 64))
+    for keys in ({"places": 1}, {"sharpness": -1.0}, {"temperature": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(keys))):
+            DetectionDistribution(**keys)
 
 
 def test_features_are_compared_where_the_objects_are():
