@@ -12,6 +12,7 @@ import numpy as np
 from edgekd.firmware.memory import aligned
 from edgekd.firmware.packed import as_planes
 from edgekd.firmware.step import Step, Table
+from edgekd.firmware.trailing import ahead_of
 from edgekd.firmware.weighted import NEEDS, Weighted, weighted
 
 LEAST_CHANNELS = 16
@@ -66,6 +67,7 @@ def _columns(step: Step, layer: Weighted) -> Step:
         needs=(*NEEDS, "helium", "window"),
         scratch=0 if layer.is_pointwise else 4 * aligned(layer.weights.shape[1]),
         on_stack=True,
+        ahead=ahead_of(layer.image, len(layer.weights), 4, copied=not layer.is_pointwise),
     )
 
 
@@ -85,6 +87,7 @@ def _channels(step: Step, layer: Weighted) -> Step:
         needs=(*NEEDS, "helium"),
         scratch=layer.values["input_channels"],
         on_stack=True,
+        ahead=ahead_of(layer.image, len(layer.weights), 1, copied=False),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from edgekd.errors import InputError
 from edgekd.firmware.graph import Array, Network
-from edgekd.firmware.memory import Block, Plan, aligned, plan_memory
+from edgekd.firmware.memory import Block, Plan, Trail, aligned, plan_memory, saving
 from edgekd.firmware.step import Step
 
 MAX_ARENA = 1 << 30
@@ -53,7 +53,8 @@ def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
         touch(array, len(steps))
     keys = list(first)
     blocks = [Block(size[key], first[key], last[key]) for key in keys]
-    plan, wanting = _with_scratch(blocks, steps)
+    trails = _trails(steps, root, keys, blocks)
+    plan, wanting = _with_scratch(blocks, steps, trails)
     if plan.arena_bytes > MAX_ARENA:
         raise InputError(f"it needs {plan.arena_bytes} bytes of memory", where=where)
     at = dict(zip(keys, plan.offsets, strict=False))
@@ -62,31 +63,54 @@ def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
     return Layout(offsets, plan.arena_bytes, plan.bound_bytes, scratch)
 
 
-def _with_scratch(blocks: Sequence[Block], steps: Sequence[Step]) -> tuple[Plan, list[int]]:
+def _trails(
+    steps: Sequence[Step], root: "_Roots", keys: Sequence[int], blocks: Sequence[Block]
+) -> list[Trail]:
+    """The outputs that may overwrite an input which nothing else reads any more."""
+    at = {key: number for number, key in enumerate(keys)}
+    found = []
+    for number, step in enumerate(steps):
+        source, output = step.inputs[0], step.output
+        may_shrink = step.in_place == (0,) and output.bytes <= source.bytes
+        if source.values is not None or (step.ahead is None and not may_shrink):
+            continue
+        later, earlier = at[root.of(output)], at[root.of(source)]
+        one, other = blocks[later], blocks[earlier]
+        whole = (one.size, other.size) == (output.bytes, source.bytes)
+        if later != earlier and whole and one.first == other.last == number:
+            found.append(Trail(later, earlier, step.ahead))
+    return found
+
+
+def _with_scratch(
+    blocks: Sequence[Block], steps: Sequence[Step], trails: Sequence[Trail]
+) -> tuple[Plan, list[int]]:
     """The plan of all blocks and of the scratch memory of these steps. What may be on the stack
     goes there if the arena would have to grow for it."""
     firm = [number for number, step in enumerate(steps) if step.scratch and not _may_move(step)]
-    least = plan_memory([*blocks, *_scratch_blocks(steps, firm)])
-    free = [number for number, step in enumerate(steps) if _may_move(step)]
+    least = plan_memory([*blocks, *_scratch_blocks(steps, firm)], trails)
+    free = _fitting(blocks, steps, trails, least.arena_bytes)
     while free:
         wanting = sorted([*firm, *free])
-        plan = plan_memory([*blocks, *_scratch_blocks(steps, wanting)])
+        plan = plan_memory([*blocks, *_scratch_blocks(steps, wanting)], trails)
         if plan.arena_bytes <= least.arena_bytes:
             return plan, wanting
-        free = _fitting(blocks, steps, free, least.arena_bytes) or free[:-1]
+        free = free[: len(free) - max(1, len(free) // 8)]
     return least, firm
 
 
 def _fitting(
-    blocks: Sequence[Block], steps: Sequence[Step], free: Sequence[int], limit: int
+    blocks: Sequence[Block], steps: Sequence[Step], trails: Sequence[Trail], limit: int
 ) -> list[int]:
-    """The steps whose scratch memory fits beside what is in use, if that drops any of them."""
+    """The steps whose scratch memory fits beside what is in use, those with the most room first."""
 
-    def used(number: int) -> int:
-        return sum(aligned(one.size) for one in blocks if one.first <= number <= one.last)
+    def room(number: int) -> int:
+        shared = sum(saving(blocks, one) for one in trails if blocks[one.later].first == number)
+        used = sum(aligned(one.size) for one in blocks if one.first <= number <= one.last)
+        return limit + shared - used - aligned(steps[number].scratch or 0)
 
-    kept = [one for one in free if used(one) + aligned(steps[one].scratch or 0) <= limit]
-    return kept if len(kept) < len(free) else []
+    fitting = [number for number, step in enumerate(steps) if _may_move(step) and room(number) >= 0]
+    return sorted(fitting, key=room, reverse=True)
 
 
 def _may_move(step: Step) -> bool:

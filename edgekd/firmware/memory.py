@@ -6,7 +6,7 @@ short seeded search over orders follows.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 ALIGNMENT = 4
@@ -24,6 +24,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Trail:
+    """Block `later` may overwrite block `earlier` at the one step at which both are in use, if it
+    begins at least `ahead` bytes before it; with `ahead` None, if both begin at the same place."""
+
+    later: int
+    earlier: int
+    ahead: int | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The offset of each block, the size of the arena, and the lower bound of any plan."""
 
@@ -37,12 +47,16 @@ def aligned(size: int) -> int:
     return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-def live_bound(blocks: Sequence[Block]) -> int:
+def live_bound(blocks: Sequence[Block], trails: Sequence[Trail] = ()) -> int:
     """The most bytes in use at one step, with each block rounded up to whole words."""
     change: dict[int, int] = {}
     for block in blocks:
         change[block.first] = change.get(block.first, 0) + aligned(block.size)
         change[block.last + 1] = change.get(block.last + 1, 0) - aligned(block.size)
+    for trail in trails:
+        step = blocks[trail.later].first
+        change[step] = change.get(step, 0) - saving(blocks, trail)
+        change[step + 1] = change.get(step + 1, 0) + saving(blocks, trail)
     live = peak = 0
     for step in sorted(change):
         live += change[step]
@@ -50,8 +64,16 @@ def live_bound(blocks: Sequence[Block]) -> int:
     return peak
 
 
-def plan_memory(blocks: Sequence[Block]) -> Plan:
-    """Offsets such that no two blocks that are alive at the same step overlap; deterministic.
+def saving(blocks: Sequence[Block], trail: Trail) -> int:
+    """The bytes that two blocks have in common where they share the most."""
+    later, earlier = aligned(blocks[trail.later].size), aligned(blocks[trail.earlier].size)
+    ahead = min(aligned(trail.ahead or 0), later)
+    return later + earlier - max(ahead + earlier, later)
+
+
+def plan_memory(blocks: Sequence[Block], trails: Sequence[Trail] = ()) -> Plan:
+    """Offsets such that no two blocks that are alive at the same step overlap, but for `trails`;
+    deterministic.
 
     Raises `ValueError` for a block without a size, or one that ends before it begins.
     """
@@ -59,12 +81,31 @@ def plan_memory(blocks: Sequence[Block]) -> Plan:
         raise ValueError("a block needs a size, and can't end before it begins")
     if not blocks:
         return Plan((), 0, 0)
-    bound = live_bound(blocks)
-    tried = [_first_fit(blocks, order) for order in _orders(blocks)]
+    bound = live_bound(blocks, trails)
+    gaps = _gaps(blocks, trails)
+    tried = [_first_fit(blocks, order, gaps) for order in _orders(blocks)]
     best = min((_height(blocks, offsets), offsets) for offsets in tried)
     if best[0] > bound and len(blocks) <= SEARCH_BLOCKS:
-        best = _search(blocks, best, bound)
+        best = _search(blocks, best, bound, gaps)
     return Plan(tuple(best[1]), best[0], bound)
+
+
+Gaps = Mapping[tuple[int, int], tuple[tuple[int, int], ...]]
+"""For (one, other), where `one` can't begin, between two places relative to the other's."""
+
+
+def _gaps(blocks: Sequence[Block], trails: Sequence[Trail]) -> Gaps:
+    found: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
+    for trail in trails:
+        before, behind = aligned(blocks[trail.later].size), aligned(blocks[trail.earlier].size)
+        if trail.ahead is None:
+            apart: tuple[tuple[int, int], ...] = ((-before, 0), (0, behind))
+        else:
+            apart = ((-min(aligned(trail.ahead), before), behind),)
+        found[trail.later, trail.earlier] = apart
+        mirrored = tuple((-end, -begin) for begin, end in reversed(apart))
+        found[trail.earlier, trail.later] = mirrored
+    return found
 
 
 def _orders(blocks: Sequence[Block]) -> list[list[int]]:
@@ -83,20 +124,23 @@ def _orders(blocks: Sequence[Block]) -> list[list[int]]:
     ]
 
 
-def _first_fit(blocks: Sequence[Block], order: Sequence[int]) -> list[int]:
+def _first_fit(blocks: Sequence[Block], order: Sequence[int], gaps: Gaps) -> list[int]:
     """Each block in turn at the lowest offset that is free during its lifetime."""
     offsets = [0] * len(blocks)
     placed: list[int] = []
     for index in order:
         block = blocks[index]
-        taken = sorted(
-            (offsets[other], offsets[other] + aligned(blocks[other].size))
+        refused = sorted(
+            (offsets[other] + begin, offsets[other] + end)
             for other in placed
             if blocks[other].first <= block.last and block.first <= blocks[other].last
+            for begin, end in gaps.get(
+                (index, other), ((-aligned(block.size), aligned(blocks[other].size)),)
+            )
         )
         offset = 0
-        for begin, end in taken:
-            if offset + aligned(block.size) <= begin:
+        for begin, end in refused:
+            if offset <= begin:
                 break
             offset = max(offset, end)
         offsets[index] = offset
@@ -109,16 +153,16 @@ def _height(blocks: Sequence[Block], offsets: Sequence[int]) -> int:
 
 
 def _search(
-    blocks: Sequence[Block], best: tuple[int, list[int]], bound: int
+    blocks: Sequence[Block], best: tuple[int, list[int]], bound: int, gaps: Gaps
 ) -> tuple[int, list[int]]:
     """Swap two blocks in the best order and keep what is no worse; seeded, so deterministic."""
     chance = random.Random(0)
     order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].size, blocks[i].first, i))
-    height = _height(blocks, _first_fit(blocks, order))
+    height = _height(blocks, _first_fit(blocks, order, gaps))
     for _ in range(SEARCH_ROUNDS):
         one, other = chance.randrange(len(order)), chance.randrange(len(order))
         order[one], order[other] = order[other], order[one]
-        offsets = _first_fit(blocks, order)
+        offsets = _first_fit(blocks, order, gaps)
         found = _height(blocks, offsets)
         if found <= height:
             height = found

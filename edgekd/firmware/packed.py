@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgekd.firmware.step import Step, Table
+from edgekd.firmware.trailing import ahead_of
 from edgekd.firmware.weighted import NEEDS, Weighted, weighted
 
 ORDER = (0, 2, 1, 3)
@@ -50,6 +51,7 @@ def _columns(step: Step, layer: Weighted) -> Step:
         needs=(*NEEDS, "copy_words", "window"),
         scratch=12 * words + (0 if by_word else 2 * words),
         on_stack=True,
+        ahead=ahead_of(layer.image, len(layer.weights), 3, copied=True),
     )
 
 

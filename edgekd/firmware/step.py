@@ -25,7 +25,8 @@ class Step:
     `parameters` fill the kernel's struct in this order: numbers, lists of numbers and tables.
     `needs` are kernels whose C it uses. A step with `scratch` gets that many bytes of the arena for
     itself, passed as pointer and size; `on_stack` if it may be on the stack instead. `in_place` are
-    positions of inputs whose memory the output may take over, if they are not read later.
+    positions of inputs whose memory the output may take over, if they are not read later. An output
+    that begins at least `ahead` bytes before its input may overwrite it.
     """
 
     kernel: str
@@ -37,6 +38,7 @@ class Step:
     needs: tuple[str, ...] = field(default=())
     scratch: int | None = None
     on_stack: bool = False
+    ahead: int | None = None
 
 
 def weights_table(array: Array) -> Table:

@@ -87,10 +87,11 @@ def test_a_constant_shorter_than_its_shape_is_refused(made):
 
 
 def test_a_pad_before_a_convolution_costs_no_memory_and_no_call(made):
-    """6x6x4 in, 3x3x4 out; the padded 8x8x4 is never there."""
+    """6x6x4 in, 3x3x4 out; the padded 8x8x4 is never there, and the output overwrites what has been
+    read."""
     generated = made(padded("CONV_2D"))
     assert generated.numbers["kernel_calls"] == 1
-    assert generated.numbers["arena_bytes"] == 6 * 6 * 4 + 3 * 3 * 4
+    assert generated.numbers["arena_bytes"] == 6 * 6 * 4
     kept = made(padded("CONV_2D", True))
     assert kept.numbers["kernel_calls"] == 4
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from edgekd.firmware.memory import Block, live_bound, plan_memory
+from edgekd.firmware.memory import Block, Trail, live_bound, plan_memory
 from edgekd.firmware.memory import _first_fit as first_fit
 from edgekd.firmware.memory import _height as height
 from edgekd.firmware.memory import _orders as orders
@@ -42,7 +42,7 @@ def test_sizes_are_rounded_up_to_words():
 
 def test_a_plan_that_every_greedy_order_misses_is_found_by_search():
     blocks = [Block(16, 1, 3), Block(8, 4, 5), Block(12, 4, 6), Block(12, 3, 5)]
-    greedy = [first_fit(blocks, order) for order in orders(blocks)]
+    greedy = [first_fit(blocks, order, {}) for order in orders(blocks)]
     assert min(height(blocks, offsets) for offsets in greedy) == 36
     plan = plan_memory(blocks)
     assert_sound(blocks, plan)
@@ -75,3 +75,40 @@ def test_no_blocks_need_nothing():
 def test_a_block_without_size_or_life_is_refused(block):
     with pytest.raises(ValueError, match="needs a size, and can't end before"):
         plan_memory([block])
+
+
+def test_a_block_may_begin_ahead_of_one_that_it_overwrites():
+    """96 bytes overwrite 80 from 16 bytes before them on: 96 in all, and 176 if they must not."""
+    blocks = [Block(80, 0, 1), Block(96, 1, 2)]
+    plan = plan_memory(blocks, [Trail(later=1, earlier=0, ahead=16)])
+    assert (plan.arena_bytes, plan.bound_bytes) == (96, 96)
+    assert plan.offsets[0] - plan.offsets[1] == 16
+    assert plan_memory(blocks).arena_bytes == 176
+
+
+def test_a_block_that_may_only_begin_at_the_same_place_does_or_is_apart():
+    blocks = [Block(80, 0, 1), Block(20, 1, 2)]
+    plan = plan_memory(blocks, [Trail(later=1, earlier=0, ahead=None)])
+    assert plan.offsets == (0, 0)
+    assert (plan.arena_bytes, plan.bound_bytes) == (80, 80)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_chains_of_overwriting_blocks_keep_their_distance(seed):
+    chance = random.Random(seed)
+    blocks = [Block(chance.randint(1, 400), n, n + 1) for n in range(12)]
+    ahead = [chance.choice([None, chance.randrange(200)]) for _ in blocks[1:]]
+    trails = [Trail(n + 1, n, bytes_) for n, bytes_ in enumerate(ahead)]
+    trails = [one for one in trails if one.ahead is not None
+              or blocks[one.later].size <= blocks[one.earlier].size]  # fmt: skip
+    plan = plan_memory(blocks, trails)
+    assert plan.bound_bytes <= plan.arena_bytes <= plan_memory(blocks).arena_bytes
+    known = {one.later: one for one in trails}
+    for later in range(1, len(blocks)):
+        distance = plan.offsets[later - 1] - plan.offsets[later]
+        apart = distance >= blocks[later].size or -distance >= blocks[later - 1].size
+        trail = known.get(later)
+        shared = trail is not None and (
+            distance == 0 if trail.ahead is None else distance >= trail.ahead
+        )
+        assert apart or shared
