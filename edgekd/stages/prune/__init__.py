@@ -15,7 +15,7 @@ from edgekd.network.cost import layer_costs, totals
 from edgekd.network.taps import is_within
 from edgekd.registry import CRITERIA, STAGES
 from edgekd.stages import Context, TrainingStage
-from edgekd.stages._coverage import Share, changed_layers, untouched
+from edgekd.stages._coverage import Share, untouched
 from edgekd.stages._replacing import (
     GIVE_FACTORY,
     float_faults,
@@ -30,9 +30,9 @@ from edgekd.stages.prune.blocks import (
     branch_energy,
     cut_blocks,
     first_blocks,
-    residual_blocks,
     selected_blocks,
 )
+from edgekd.stages.prune.changes import changes_line
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.faults import (
     block_faults,
@@ -44,6 +44,7 @@ from edgekd.stages.prune.granularity import PATTERN, pattern_of, removed
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.moving import scored_by_moving
 from edgekd.stages.prune.recovery import recovered, scored
+from edgekd.stages.prune.scoring import unit_scores
 from edgekd.stages.prune.selection import Selection, left_note
 from edgekd.stages.prune.sparse import COOL_DOWN, Sparsity, moved, stepwise, zeros_line
 from edgekd.stages.prune.spec import Goal, PruneSpec
@@ -52,7 +53,6 @@ from edgekd.stages.prune.steps import (
     split_epochs,
 )
 from edgekd.stages.prune.structured import (
-    channel_counts,
     cut,
     selected_groups,
     share_for,
@@ -195,7 +195,9 @@ class Prune(TrainingStage):
         else:
             selection = self._selection(candidate.module, candidate, context)
             module, left = self._structured(candidate, context, selection), selection.left
-            line = self._changes(candidate, module)
+            facts = (candidate.module, module, candidate.example, self.granularity)
+            line = f"prune: {self.granularity} by {self._name}, {self.allocation}: "
+            line += changes_line(*facts)
         note = left_note(candidate.module, left, self.granularity)
         return candidate.after(module, line, notes=(note,) if note else ())
 
@@ -246,8 +248,11 @@ class Prune(TrainingStage):
             judged, scores = module, branch_energy(module, blocks, x)
         else:
             judged, scores = scored(module, criterion, spec, context)
-        remove = cut_blocks if self.granularity == "blocks" else cut
-        return remove(judged, candidate.example, spec, scores, criterion, goal, context)
+        if self.granularity == "blocks":
+            return cut_blocks(judged, candidate.example, spec, scores, criterion, goal, context)
+        groups = self._selection(module, candidate, context).chosen
+        units = {each.name: unit_scores(judged, each, scores, criterion) for each in groups}
+        return cut(judged, candidate.example, groups, units, spec, goal, context)
 
     def _moved_channels(
         self,
@@ -271,36 +276,12 @@ class Prune(TrainingStage):
             facts = (criterion, amount, phase, moving)
             module, scores = scored_by_moving(start, groups, spec, *facts)
             goal = Goal(units_of(groups), self.amount, macs)
-            return cut(module, example, spec, scores, criterion, goal, context)
+            units = {each.name: unit_scores(module, each, scores, criterion) for each in groups}
+            return cut(module, example, groups, units, spec, goal, context)
 
         smaller = kept_structure(context.work / "pruned", start, make)
         again = partial(recovered, smaller, context, self.teaching.epochs - moving)
         return kept_structure(context.work / "recovered", start, again).eval()
-
-    def _changes(self, candidate: Candidate, module: nn.Module) -> str:
-        before = totals(candidate.module, candidate.example)
-        after = totals(module, candidate.example)
-        touched = changed_layers(candidate.module, module)
-        rest = untouched(candidate.module, candidate.example, touched)
-        counts = channel_counts(module)
-        changed = [
-            f"{name} {count}->{counts[name]}"
-            for name, count in channel_counts(candidate.module).items()
-            if name in counts and counts[name] != count
-        ]
-        if self.granularity == "blocks":
-            modules = dict(module.named_modules())
-            changed = [
-                f"{block.name} removed"
-                for block in residual_blocks(candidate.module, candidate.example)
-                if isinstance(modules[block.name], nn.Identity)
-            ]
-        return (
-            f"prune: {self.granularity} by {self._name}, {self.allocation}: "
-            f"{before.parameters:,} -> {after.parameters:,} parameters, "
-            f"{before.macs:,} -> {after.macs:,} MACs; {', '.join(changed) or 'no layer changed'}"
-            + (f"; {rest}" if rest else "")
-        )
 
     # Zeros: single weights, blocks of them and N:M.
 

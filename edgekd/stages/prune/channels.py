@@ -6,17 +6,21 @@ its channels computes what the whole network computes with those channels silenc
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch import nn
 
 from edgekd.errors import InputError, first_line
+from edgekd.network.identity import structure_key
 from edgekd.stages.prune.choices import proven_groups
 from edgekd.stages.prune.coupling.trace import plain_kernels
 from edgekd.stages.prune.cutting import Removed, cut_parameters, output_shapes
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.proof import Deadline, Proof
-from edgekd.values.tree import Tree
+from edgekd.values.tree import Tree, forms
 
 SECONDS = 60.0
 """The time limit for tracing a network's channels, all tries together."""
@@ -29,15 +33,36 @@ def channel_groups(
     that can't be cut has a `reason`. That includes groups without which the network does not run or
     computes something other than with these channels silenced. Where reshapes leave open whether
     whole heads or a part of each is removed, `heads` prefers the former. Raises `InputError` if
-    the network can't be traced, or not within `seconds`.
+    the network can't be traced, or not within `seconds`. The groups of the module that was asked
+    for last are kept, since a plan's checks, its rehearsal and the run ask for the same.
     """
+    key = (structure_key(module), *forms(example), heads)
+    for kept in _last:
+        if kept.module() is module and kept.key == key:
+            return list(kept.groups)
     try:
-        return proven_groups(Proof(module, example, Deadline(seconds)), heads)
+        groups = proven_groups(Proof(module, example, Deadline(seconds)), heads)
     except InputError:
         raise
     except Exception as error:  # whatever the network's own forward raises
         text = f"its channels can't be traced: {first_line(error)}"
         raise InputError(text, where="model") from None
+    _last[:] = [_Kept(ref(module, _forget), key, tuple(groups))]
+    return groups
+
+
+@dataclass(frozen=True)
+class _Kept:
+    module: ReferenceType[nn.Module]
+    key: tuple[Any, ...]
+    groups: tuple[Group, ...]
+
+
+_last: list[_Kept] = []
+
+
+def _forget(module: ReferenceType[nn.Module]) -> None:
+    _last[:] = [kept for kept in _last if kept.module is not module]
 
 
 def remove_channels(

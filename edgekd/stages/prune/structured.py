@@ -15,7 +15,6 @@ from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import Removed
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.kinds import is_kernel
-from edgekd.stages.prune.scoring import Scores, unit_scores
 from edgekd.stages.prune.selection import Selection, select_groups
 from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.training.context import Context
@@ -145,16 +144,15 @@ def measured_drops(
 def cut(
     module: nn.Module,
     example: Tree,
+    groups: Sequence[Group],
+    scores: Mapping[str, Tensor],
     spec: PruneSpec,
-    scores: Scores,
-    criterion: Criterion,
     goal: Goal,
     context: Context,
 ) -> nn.Module:
-    """A smaller copy: as much removed as the goal asks for."""
-    groups = selected_groups(module, example, spec, criterion).chosen
-    found = {group.name: unit_scores(module, group, scores, criterion) for group in groups}
-    pools = make_pools(groups, found, goal.first, spec.multiple)
+    """A smaller copy: as much removed of the groups as the goal asks for, by their units' scores
+    (`unit_scores`)."""
+    pools = make_pools(groups, scores, goal.first, spec.multiple)
     drops: Drops = {}
     if spec.allocation == "sensitivity":
         drops = measured_drops(module, example, groups, pools, context)
@@ -229,13 +227,3 @@ def smallest(module: nn.Module, example: Tree, groups: Sequence[Group], multiple
     pools = make_pools(groups, scores, {}, multiple)
     gone = removals(groups, pools, {pool.name: pool.floor for pool in pools})
     return totals(remove_channels(module, example, gone, groups), example).macs
-
-
-def channel_counts(module: nn.Module) -> dict[str, int]:
-    """How many channels every layer makes that makes any."""
-    counts = {}
-    for name, part in module.named_modules():
-        for attribute in ("out_channels", "out_features", "nf", "hidden_size", "embedding_dim"):
-            if isinstance(getattr(part, attribute, None), int):
-                counts[name] = int(getattr(part, attribute))
-    return counts

@@ -1,6 +1,7 @@
 """Removing channels gives exactly what silencing their readers gives, in every kind of network."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from edgekd.models.mobilenet_v2 import mobilenet_v2
 from edgekd.models.resnet import resnet8
 from edgekd.models.transformer import transformer
 from edgekd.network.cost import parameter_count
+from edgekd.stages.prune import channels
 from edgekd.stages.prune.channels import Group, channel_groups, remove_channels
+from edgekd.stages.prune.choices import proven_groups
 from edgekd.stages.prune.scoring import per_channel
 
 torch.set_num_threads(1)
@@ -197,3 +200,22 @@ def test_a_grouped_kernels_input_channels_are_those_of_their_group() -> None:
     assert per_channel(layer, values, "out").tolist() == [3.0, 7.0, 30.0, 70.0]
     backwards = nn.ConvTranspose2d(4, 4, 1, groups=2)
     assert per_channel(backwards, values, "out").tolist() == [4.0, 6.0, 40.0, 60.0]
+
+
+def test_a_network_that_has_not_changed_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = []
+
+    def watched(proof: Any, heads: bool) -> list[Group]:
+        traced.append(heads)
+        return proven_groups(proof, heads)
+
+    monkeypatch.setattr(channels, "proven_groups", watched)
+    module, x = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).eval(), torch.zeros(1, 4)
+    first = channel_groups(module, x)
+    assert channel_groups(module, x) == first
+    assert len(traced) == 1
+    channel_groups(module, x, heads=True)
+    module[0] = nn.Linear(4, 6)
+    module[1] = nn.Linear(6, 2)
+    assert len(channel_groups(module, x)[0].units) == 6
+    assert traced == [False, True, False]
