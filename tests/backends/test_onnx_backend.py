@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,19 @@ def test_ids_are_whole_numbers_in_half_precision_too(tmp_path):
         assert np.abs(run(artifact, x) - module(x).numpy()).max() <= 5e-3
     weights = [t for t in onnx.load(artifact.path).graph.initializer if len(t.dims) == 2]
     assert {t.data_type for t in weights} == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.slow
+def test_a_transformer_in_half_precision_loads_with_every_optimization(tmp_path):
+    """ONNX Runtime 1.31 died of a segmentation fault; a process of its own shows that it lives."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    module, x = nn.TransformerEncoder(layer, 2).eval(), torch.randn(4, 10, 16)
+    (artifact,) = Onnx().compile(Candidate(module, x[:1], "fp16"), load_target("x86"), {}, tmp_path)
+    load = f"import onnxruntime; onnxruntime.InferenceSession({str(artifact.path)!r})"
+    assert subprocess.run([sys.executable, "-c", load], check=False).returncode == 0
+    with torch.no_grad():
+        assert np.abs(run(artifact, x) - module(x).numpy()).max() <= 2e-2
 
 
 class MeanOfASequence(nn.Module):

@@ -16,6 +16,7 @@ from edgekd.backends.onnx.half import half_precision
 from edgekd.backends.onnx.lookups import insert_tables, tanh_by_sigmoid
 from edgekd.backends.onnx.optimized import float_operators
 from edgekd.backends.onnx.pads import pad_integers
+from edgekd.backends.onnx.transposed_products import part_transposes
 from edgekd.errors import ToolError, summary_of
 from edgekd.formats.integers_only import refuse_floats
 from edgekd.formats.onnx_steps import fold_steps
@@ -62,6 +63,8 @@ def export_artifact(
         tanh_by_sigmoid(model)
         if target.quantization.activations != "int8-symmetric":  # TensorRT's, which pads QDQ pairs
             pad_integers(model)
+    if candidate.form == "fp16":
+        part_transposes(model)
     store_narrow(model, stored, "backends.onnx")
     _add_steps(model, candidate)
     inputs, outputs = tensors_of(model)
