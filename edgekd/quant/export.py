@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgekd.errors import InputError, summary_of
+from edgekd.errors import InputError
 from edgekd.network.calling import open_sizes
 from edgekd.network.plain_weights import with_plain_weights
 from edgekd.network.recurrent import packed_layer
 from edgekd.quant.constant_folding import compute_constants
 from edgekd.quant.constants import constant_of, is_constant, replace_constant
+from edgekd.quant.export_errors import cause_of
 from edgekd.quant.exports_kept import kept_or_made
 from edgekd.quant.functional import functional
 from edgekd.quant.gathers import gathers_to_selects
@@ -125,7 +126,7 @@ def _export(module: nn.Module, example: Tree, where: str) -> torch.export.Export
         if packed:
             raise packed_sequence(packed, where) from error
         raise InputError(
-            f"torch.export can't trace this model: {summary_of(error)}",
+            f"torch.export can't trace this model: {cause_of(error)}",
             where=where,
             hint="forward() must not branch on tensor values or fix the batch size"
             + (", nor a size under [[dynamic]]" if open_sizes(module) else ""),
