@@ -56,6 +56,16 @@ def test_the_comparison_of_quantizers_is_the_measured_one():
         assert cells in RESULTS
 
 
+def test_the_operators_in_float_are_the_counted_ones():
+    table = max((ROOT / "benchmarks").glob("float_operators/run.*.md")).read_text(encoding="utf-8")
+    assert table in RESULTS
+    networks = dated("float_operators/run.*.json")["networks"]
+    assert all(f"| {name} |" in table for name in networks)
+    for name, tool in (("resnet18", "onnx"), ("convnext_atto", "onnxruntime quantize_static")):
+        found = networks[name][tool]
+        assert f"| {found['float']} of {found['operators']}, " in table
+
+
 def _two(value: float) -> Decimal:
     """Two decimals, a half rounded away from zero."""
     return Decimal(f"{value:.6f}").quantize(Decimal("0.01"), ROUND_HALF_UP)

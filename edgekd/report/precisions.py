@@ -3,6 +3,7 @@ every budget. Where no budget limits accuracy, its accuracy has to lie within th
 float file's.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from edgekd.values.measurement import Measurement
 
 FLOAT = "fp32"
 COSTS = ("latency_ms_p50", "energy_estimate_mj")
-"""What decides, the first that every file has a value of: how long it takes, or where that was
-not measured, an estimate of the energy that its arithmetic and its memory traffic take."""
+"""What decides, the first that a file has a value of: how long it takes, or where nothing was
+measured, an estimate of the energy that its arithmetic and its memory traffic take."""
 
 
 def with_choices(target: TargetReport) -> TargetReport:
@@ -86,29 +87,35 @@ def _chosen(file: ArtifactReport, reason: str) -> PrecisionChoice:
 
 
 def _cost_of(files: Sequence[ArtifactReport]) -> str:
-    """The first metric that every file has a value of; empty if there is none."""
-    named = [each for each in COSTS if all(file.measurement(each) for file in files)]
+    """The first metric that a file has a value of; empty if there is none."""
+    named = [each for each in COSTS if any(file.measurement(each) for file in files)]
     return named[0] if named else ""
 
 
 def _compared(file: ArtifactReport, files: Sequence[ArtifactReport], metric: str) -> _Compared:
-    found = _relative(file, files) or (file.measurement(metric) if metric else None)
+    fault = _fault(file, files)
+    if not metric:
+        return _Compared(file, float(file.bytes), (file.bytes, file.bytes), fault)
+    found = file.measurement(metric)
     if found is None or found.value is None:
-        return _Compared(file, float(file.bytes), (file.bytes, file.bytes), _fault(file, files))
+        return _Compared(file, math.inf, (math.inf, math.inf), fault or f"no {metric}")
+    found = _relative(file, files) or found
+    assert found.value is not None
     low, high = found.ci or (found.value, found.value)
-    return _Compared(file, found.value, (low, high), _fault(file, files))
+    return _Compared(file, found.value, (low, high), fault)
 
 
 def _relative(file: ArtifactReport, files: Sequence[ArtifactReport]) -> Measurement | None:
-    """The latency as a share of the teacher's, which repeats better than the latency itself."""
-    if not all(each.measurement("latency_ratio") for each in files):
+    """The latency as a share of the teacher's, which repeats better than the latency itself; None
+    if a file has no such share."""
+    timed = [each for each in files if each.measurement(COSTS[0])]
+    if not timed or not all(each.measurement("latency_ratio") for each in timed):
         return None
     ratio = file.measurement("latency_ratio")
     assert ratio is not None
     assert ratio.value is not None
     low, high = ratio.ci or (ratio.value, ratio.value)
-    inverse = {"value": 1 / ratio.value, "ci": (1 / high, 1 / low)}
-    return ratio.model_copy(update=inverse)
+    return ratio.model_copy(update={"value": 1 / ratio.value, "ci": (1 / high, 1 / low)})
 
 
 def _limits_accuracy(file: ArtifactReport) -> bool:
@@ -145,7 +152,9 @@ def _line(compared: _Compared, metric: str) -> str:
     """int8 2.1 ms, 0.30 points lost (breaks size_kb)"""
     file = compared.file
     found = file.measurement(metric) if metric else None
-    cost = measured_text(found) if found else metric_text("size_bytes", float(file.bytes))
+    cost = measured_text(found)
+    if not metric:
+        cost = metric_text("size_bytes", float(file.bytes))
     lost = "" if file.accuracy_drop is None else f", {_points(file.accuracy_drop)}"
     fault = f" ({compared.fault})" if compared.fault else ""
     return f"{file.precision} {cost}{lost}{fault}"

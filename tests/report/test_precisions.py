@@ -135,6 +135,14 @@ def test_without_any_cost_the_smallest_is_chosen_and_the_reason_says_why() -> No
     assert "the smallest, because no latency was measured, that holds" in reason
 
 
+def test_a_file_that_could_not_run_is_not_chosen_and_the_others_are_compared() -> None:
+    precision, reason = chosen(
+        file("int8", None, 0.0), file("fp16", 3.0, 0.0), file("fp32", 3.4, 0.0)
+    )
+    assert precision == "fp16"
+    assert "int8 \u2013, 0.00 points lost (no latency_ms_p50); fp16 3 ms" in reason
+
+
 def test_an_engines_source_follows_the_engine() -> None:
     engines = [
         file(precision, ms, 0.0).model_copy(
