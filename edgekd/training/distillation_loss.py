@@ -78,6 +78,7 @@ class DistillationLoss:
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """The loss of one batch."""
+        self.student_taps.outputs.clear()  # of the batch before
         outputs = as_float(module(batch.x))
         logits = self.data.task.main(outputs)
         features: dict[str | None, Tensor] = {None: logits, **self.student_taps.outputs}  # type: ignore[dict-item]
@@ -92,6 +93,8 @@ class DistillationLoss:
         step = seen.train_step
         for term, source in zip(self.terms, self.sources, strict=True):
             term.set_to(step)
+            if source is not None and not features.keys() >= set(term.student):
+                continue  # training leaves out layers now and then (layer drop)
             value = self._value(term, source, seen)
             total = total + term.weighted(value, step, labels, seen.features)
         return total

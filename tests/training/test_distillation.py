@@ -122,6 +122,32 @@ def test_a_teacher_in_train_mode_is_used_in_eval_mode_and_given_back_in_train_mo
     assert all(part.training for part in teacher.module.modules())
 
 
+class Dropping(nn.Module):
+    """Leaves its block out of every second batch of training, as layer drop does at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1)
+        self.head, self.batches = nn.Linear(4, 3), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        self.batches += self.training
+        if not self.training or self.batches % 2:
+            x = x + self.block(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_layer_that_training_leaves_out_of_a_batch_is_not_compared_there(tmp_path):
+    torch.manual_seed(0)
+    student, teacher = Dropping().eval(), Network(network(1, width=8))
+    plan = teaching({**HINT, "student": "block", "teacher": "stages.1"}, KL_TABLE)
+    before = state(student)
+    teach(student, context(plan, data=data(), teachers=[teacher], work=tmp_path))
+    assert student.batches == 6
+    assert not torch.equal(before["block.weight"], student.block.weight)
+
+
 def test_the_same_seed_gives_the_same_bits_regressors_included(tmp_path):
     plan, ends = teaching(KL_TABLE, HINT), []
     for run in ("a", "b"):
