@@ -32,6 +32,7 @@ class _Branch:
 
 def merge_branches(graph: fx.GraphModule) -> None:
     """Replace each sum of two such branches, of which nothing else is read, by one convolution."""
+    _drop_zeros(graph)
     for node in list(graph.graph.nodes):
         if node.target not in (aten.add.Tensor, aten.add_.Tensor) or node.kwargs:
             continue
@@ -41,6 +42,21 @@ def merge_branches(graph: fx.GraphModule) -> None:
             _insert(graph, node, merged)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def _drop_zeros(graph: fx.GraphModule) -> None:
+    """Leave out sums with the number 0, with which loops over branches begin."""
+    for node in list(graph.graph.nodes):
+        if node.target not in (aten.add.Tensor, aten.add_.Tensor) or node.kwargs:
+            continue
+        value, other = node.args
+        if isinstance(other, int | float) and other == 0 and _is_alike(value, node):
+            replace_by(node, value)
+
+
+def _is_alike(value: Any, node: fx.Node) -> bool:
+    """Whether a sum has the type of its first value, which a number of another type may change."""
+    return isinstance(value, fx.Node) and value.meta["val"].dtype == node.meta["val"].dtype
 
 
 def _branch(graph: fx.GraphModule, node: Any, reader: fx.Node) -> _Branch | None:

@@ -83,3 +83,19 @@ class Apart(nn.Module):
 @pytest.mark.parametrize("how", ["in a row", "read twice", "other input"])
 def test_branches_that_are_no_sum_of_one_input_stay(how):
     assert convolutions(Apart(how), torch.randn(2, 2, 5, 5)) == 2
+
+
+class Looped(Block):
+    """MobileOne's block: a sum that begins with 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor | int = 0
+        total += 0 if self.same is None else self.same(x)
+        for branch in (self.three, self.one):
+            total = total + branch(x)
+        return torch.relu(total)
+
+
+@pytest.mark.parametrize("behind", [4, 8])
+def test_a_sum_that_begins_with_zero_becomes_one_convolution_too(behind):
+    assert convolutions(Looped(4, behind), torch.randn(2, 4, 6, 6)) == 1
