@@ -165,8 +165,21 @@ class Moves(nn.Module):
         return y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, 2)[:, 1:].transpose(1, 2).flatten(1)
 
 
+class SequenceFirst(nn.Module):
+    """Layers on (L, N, C), as inside `nn.MultiheadAttention`, with a sum beside one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 20), nn.Linear(20, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.first(x.transpose(0, 1)))
+        return (y + self.second(y)).transpose(0, 1)
+
+
 OTHERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "branches": (Branches(), (3, 9, 7)),
+    "sequence first": (SequenceFirst(), (6, 8)),
     "moves": (nn.Sequential(nn.Conv2d(3, 5, 1), Moves()), (3, 6, 5)),
     "max pooling": (nn.Sequential(nn.Conv2d(3, 16, 3), nn.MaxPool2d(3, 2, 1)), (3, 12, 12)),
     "mean pooling": (nn.Sequential(nn.Conv2d(3, 16, 3), nn.AvgPool2d(2)), (3, 12, 12)),

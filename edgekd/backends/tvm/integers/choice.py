@@ -81,7 +81,7 @@ def _timed_kernel(form: Form, tile: Tile, step: Weighted, target: Any) -> Any:
     import tvm
     from tvm import te
 
-    shape = form.layer.input if form.layer.kind != "linear" else step.source.shape
+    shape = form.layer.input if form.layer.kind != "linear" else step.in_rows(step.source.shape)
     if len(step.source.shape) == 3 and form.layer.kind != "linear":
         shape = (shape[0], *shape[2:])
     arrays = [

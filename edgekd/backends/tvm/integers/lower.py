@@ -214,7 +214,12 @@ def _layer(
     form = form_of(step.geometry, writer.dot, step.weight)
     tile = writer.choose(form, step)
     constants = (packed_weight(form, step.weight, tile), folded_bias(step), factors(step))
-    others = [] if then is None else [writer.kept(then[1], last).variable]
+    data = _shaped(writer, source.variable, step.in_rows(step.source.shape), step.source.shape)
+    shape = step.result.shape
+    rows = step.in_rows(shape)
+    others = []
+    if then is not None:
+        others = [_shaped(writer, writer.kept(then[1], last).variable, rows, shape)]
 
     def expression(*tensors: Any) -> Any:
         if then is None:
@@ -229,8 +234,16 @@ def _layer(
         return weighted(form, tile, step, tensors[:-1], after)
 
     kind = step.geometry.kind if then is None else f"{step.geometry.kind}_{then[0].kind}"
-    variable = writer.call(step.layer, kind, expression, source.variable, *constants, *others)
-    return Kept(variable, Held(step.result.shape, last))
+    variable = writer.call(step.layer, kind, expression, data, *constants, *others)
+    return Kept(_shaped(writer, variable, shape, rows), Held(shape, last))
+
+
+def _shaped(writer: Writer, variable: Any, wanted: tuple[int, ...], have: tuple[int, ...]) -> Any:
+    from tvm import relax
+
+    if wanted == have:
+        return variable
+    return writer.builder.emit(relax.op.reshape(variable, relax.ShapeExpr(wanted)))
 
 
 def _table(writer: Writer, step: steps.Table) -> Kept:

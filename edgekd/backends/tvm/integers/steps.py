@@ -50,6 +50,13 @@ class Weighted(Step):
     bias: np.ndarray
     scale: np.ndarray
 
+    def in_rows(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape (1, rows, c) in which the kernel of a linear layer takes and gives sequences of
+        `shape`, whichever dimension is the batch."""
+        if self.geometry.kind != "linear" or len(shape) != 3:
+            return shape
+        return 1, shape[0] * shape[1], shape[2]
+
 
 @dataclass(frozen=True)
 class Table(Step):

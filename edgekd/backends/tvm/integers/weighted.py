@@ -89,6 +89,7 @@ def _linear(graph: fx.GraphModule, node: fx.Node, result: Value) -> Weighted | N
         return None
     kernel, scale = weight
     *rows, inputs = source.shape
+    rows = [rows[0] * rows[1]] if len(rows) == 2 else rows
     geometry = Layer(
         kind="linear",
         input=(*[1] * (3 - len(rows)), *rows, inputs),  # type: ignore[arg-type]
