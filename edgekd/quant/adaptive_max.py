@@ -10,7 +10,7 @@ from edgekd.quant.inserting import insert_call
 
 aten = torch.ops.aten
 
-_MOST_WINDOWS = 16
+MOST_WINDOWS = 16
 """More windows of different sizes along one dimension stay one operator."""
 
 
@@ -28,7 +28,7 @@ def rewrite_adaptive_max(graph: fx.GraphModule, node: fx.Node) -> None:
     ):
         return
     even = not any(size % count for size, count in zip(sizes, wanted, strict=True))
-    if not even and max(wanted) > _MOST_WINDOWS:
+    if not even and max(wanted) > MOST_WINDOWS:
         return
     for user in values:
         with graph.graph.inserting_before(user):
@@ -48,14 +48,18 @@ def _pooled(graph: fx.GraphModule, x: fx.Node, wanted: Any, like: fx.Node) -> fx
 
 
 def _joined(graph: fx.GraphModule, x: fx.Node, wanted: Any, like: fx.Node) -> fx.Node:
-    """The maximum of each window, one dimension after the other. Window i of m covers n values
-    from floor(i n / m) to ceil((i + 1) n / m), as PyTorch's does."""
+    """The maximum of each window, one dimension after the other."""
     for dim, count in zip(range(-len(wanted), 0), wanted, strict=True):
         size = x.meta["val"].shape[dim]
         parts = []
-        for i in range(count):
-            start, end = i * size // count, -(-(i + 1) * size // count)
+        for start, end in windows(size, count):
             part = insert_call(graph, aten.slice.Tensor, (x, dim, start, end), like)
             parts.append(insert_call(graph, aten.amax.default, (part, [dim], True), like))
         x = insert_call(graph, aten.cat.default, (parts, dim), like) if count > 1 else parts[0]
     return x
+
+
+def windows(size: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` windows over `size` values starts and ends: window i from
+    floor(i size / count) to ceil((i + 1) size / count), as in PyTorch."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]

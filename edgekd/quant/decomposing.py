@@ -7,8 +7,8 @@ Each rewrite computes the same function in float, up to the order of sums:
   which a per-channel grid stores exactly;
 - a transposed convolution: a convolution to stride^2 times the channels and a pixel shuffle (Shi et
   al. 2016, "Is the deconvolution layer the same as a convolutional layer?");
-- a mean over height and width that drops both: one that keeps them, and a reshape; an adaptive
-  pooling to one place is such a mean, too;
+- a mean over height and width that drops both: one that keeps them, and a reshape;
+- an adaptive average: a mean, or pooling over each of its windows;
 - a class token that is joined or picked: see `tokens`;
 - a linear layer of sequences: a layer of rows, which has a bias in integers, between two reshapes;
 - scaled dot-product attention: its products and its softmax;
@@ -23,6 +23,7 @@ import torch
 from torch import fx, nn
 
 from edgekd.quant import ops
+from edgekd.quant.adaptive_average import averaged
 from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.inserting import insert_call, insert_constant, replace_by
 from edgekd.quant.masks import masked
@@ -190,14 +191,6 @@ def _spatial_mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return insert_call(graph, aten.reshape.default, (pooled, [-1, x.meta["val"].shape[1]]), node)
 
 
-def _pool_to_one(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """A mean, which is exported the same way for every layout of the images in memory."""
-    x, size = node.args
-    if list(size) != [1, 1] or x.meta["val"].dim() != 4:  # type: ignore[arg-type, union-attr]
-        return None
-    return insert_call(graph, aten.mean.dim, (x, [2, 3], True), node)
-
-
 _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.silu.default: _silu,
     aten.silu_.default: _silu,
@@ -211,7 +204,8 @@ _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.linear.default: _linear,
     aten.index.Tensor: _index,
     aten.mean.dim: _spatial_mean,
-    aten.adaptive_avg_pool2d.default: _pool_to_one,
+    aten.adaptive_avg_pool1d.default: averaged,
+    aten.adaptive_avg_pool2d.default: averaged,
     aten._softmax.default: _softmax,
     aten.softmax.int: _softmax,
     aten.scaled_dot_product_attention.default: _attention,

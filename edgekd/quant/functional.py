@@ -17,12 +17,10 @@ from edgekd.quant.in_place import without_in_place
 from edgekd.quant.inserting import insert_call, replace_by
 from edgekd.quant.masked_put import rewrite_masked_put
 from edgekd.quant.recurrent import unroll_recurrent
+from edgekd.quant.repeats import ARITHMETIC, rewrite_expand, rewrite_repeat
 from edgekd.quant.slices import rewrite_scatter, rewrite_select_scatter, rewrite_slice
 
 aten = torch.ops.aten
-
-_MOST_COPIES = 16
-"""Values that are repeated more often stay as they are."""
 
 
 def functional(
@@ -175,7 +173,7 @@ def _rewrite_like(graph: fx.GraphModule, node: fx.Node) -> None:
     for user in list(node.users):
         same = [each for each in user.args if isinstance(each, fx.Node) and each is not node]
         shapes = [tuple(each.meta["val"].shape) for each in same]
-        if user.target in _BINARY and shapes == [tuple(node.meta["val"].shape)]:
+        if user.target in ARITHMETIC and shapes == [tuple(node.meta["val"].shape)]:
             if user.args[0] is node:
                 continue  # a number can't stand first
             user.args = (user.args[0], value, *user.args[2:])
@@ -201,26 +199,6 @@ def _rewrite_stack(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
 
 
-def _rewrite_repeat(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Replace `repeat` by concatenations, whose dimension every backend moves with its layout."""
-    x: Any = node.args[0]
-    counts: Any = node.args[1]
-    value = x.meta["val"]
-    if len(counts) != value.dim() or not all(isinstance(count, int) for count in counts):
-        return
-    if any(count > _MOST_COPIES or count < 1 for count in counts):
-        return
-    with graph.graph.inserting_before(node):
-        for dim, count in enumerate(counts):
-            if count > 1:
-                x = graph.graph.call_function(aten.cat.default, ([x] * count, dim))
-                with value.fake_mode:
-                    value = torch.cat([value] * count, dim)
-                x.meta.update({**node.meta, "val": value})
-    node.replace_all_uses_with(x)
-    graph.graph.erase_node(node)
-
-
 def _rewrite_sum(graph: fx.GraphModule, node: fx.Node) -> None:
     """Replace a sum over dimensions by a mean times their size, which has exact integer kernels."""
     x: Any = node.args[0]
@@ -237,18 +215,6 @@ def _rewrite_sum(graph: fx.GraphModule, node: fx.Node) -> None:
     total.meta.update(node.meta)
     node.replace_all_uses_with(total)
     graph.graph.erase_node(node)
-
-
-def _rewrite_expand(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Let arithmetic read a value before it is expanded: it expands its operands itself."""
-    x: Any = node.args[0]
-    for user in list(node.users):
-        others = [each for each in user.all_input_nodes if each is not node]
-        shape = tuple(node.meta["val"].shape)
-        if user.target in _BINARY and [tuple(each.meta["val"].shape) for each in others] == [shape]:
-            user.replace_input_with(node, x)
-    if not node.users:
-        graph.graph.erase_node(node)
 
 
 def slice_splits(graph: fx.GraphModule) -> None:
@@ -295,8 +261,6 @@ _SPLITS = {
     aten.tensor_split.sections,
 }
 
-_BINARY = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
-
 _REWRITES = {
     aten._native_batch_norm_legit_no_training.default: _rewrite_batch_norm,
     aten.add.Tensor: _rewrite_alpha,
@@ -314,11 +278,11 @@ _REWRITES = {
     aten.adaptive_max_pool2d.default: rewrite_adaptive_max,
     aten.index_put.default: rewrite_masked_put,
     aten.stack.default: _rewrite_stack,
-    aten.repeat.default: _rewrite_repeat,
-    aten.tile.default: _rewrite_repeat,
+    aten.repeat.default: rewrite_repeat,
+    aten.tile.default: rewrite_repeat,
     aten.sum.dim_IntList: _rewrite_sum,
-    aten.expand.default: _rewrite_expand,
-    aten.expand_as.default: _rewrite_expand,
+    aten.expand.default: rewrite_expand,
+    aten.expand_as.default: rewrite_expand,
     aten.ones_like.default: _rewrite_like,
     aten.zeros_like.default: _rewrite_like,
     aten.full_like.default: _rewrite_like,

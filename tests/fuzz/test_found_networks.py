@@ -54,6 +54,21 @@ FOUND = {
         Step("{layer}({0})", (0,), CONVOLUTION),
         Step("torch.add({0}, {1}, alpha=0.5)", (1, 1)),
     ),
+    "columns that are expanded beside an image": (
+        "tflite",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), CONVOLUTION),
+        Step("{0}.amax(3, True).expand_as({0})", (1,)),
+        Step("torch.cat([{0}, {1}], 1)", (1, 2)),
+    ),
+    "averages of some windows joined with others": (
+        "tflite",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), CONVOLUTION),
+        Step("F.adaptive_avg_pool2d({0}, (3, 7)).flatten(1)", (1,)),
+        Step("F.adaptive_avg_pool2d({0}, 2).flatten(1)", (1,)),
+        Step("torch.cat([{0}, {1}], 1)", (2, 3)),
+    ),
     "one channel that is overwritten": (
         "tflite",
         (3, 9, 7),

@@ -100,6 +100,11 @@ INTEGER_ENDS: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "chunk": lambda net, x: _classes(net, torch.cat(net.side(x).chunk(2, 1)[::-1], 1)),
     "split": lambda net, x: _classes(net, torch.cat(net.side(x).split([3, 5], 1)[::-1], 1)),
     "select": lambda net, x: net.last(net.side(x)[:, :, -1, 2]),
+    "means of uneven windows": lambda net, x: net.last(F.adaptive_avg_pool2d(x, (3, 4))[..., 1, 2]),
+    "rows joined with a map": lambda net, x: _classes(
+        net, net.side(torch.cat([x[:, :4], net.map[:, :4, :, :1].expand(x.size(0), -1, 8, 8)], 1))),
+    "columns expanded": lambda net, x: _classes(
+        net, net.side(torch.cat([x[:, :4], x.amax(3, True)[:, 4:].expand(-1, -1, 8, 8)], 1))),
     "uneven windows": lambda net, x: net.last(F.adaptive_max_pool2d(x, (3, 5))[..., 0, 0]),
     "global maximum": lambda net, x: net.last(F.adaptive_max_pool2d(x, 1).flatten(1)),
     "shape from size": lambda net, x: net.last(x.mean((2, 3)).view(x.size(0), 8)),
