@@ -25,8 +25,15 @@ def float_islands(module: nn.Module) -> list[str]:
     return [
         f"{ops.name_of(node)} ({layer_of(node)})"
         for node in graph.graph.nodes
-        if computes(node) and node not in inside and not _is_integer(node)
+        if computes(node) and node not in inside and not _is_integer(node) and _has_floats(node)
     ]
+
+
+def _has_floats(node: fx.Node) -> bool:
+    """Whether a node reads or gives anything but whole numbers and truth values."""
+    values = [each.meta.get("val") for each in (node, *node.all_input_nodes)]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return not tensors or any(each.is_floating_point() or each.is_complex() for each in tensors)
 
 
 def integer_chains(graph: fx.GraphModule) -> list[Chain]:

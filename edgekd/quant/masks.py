@@ -24,6 +24,8 @@ steps of 1/256."""
 _LOWEST = -1e4
 """Numbers in masks that are meant as -inf."""
 
+_SEEN_THROUGH = {aten.expand.default, aten.contiguous.default}
+
 
 def masked(
     graph: fx.GraphModule, node: fx.Node, scores: fx.Node, mask: Any, causal: bool
@@ -36,8 +38,13 @@ def masked(
             return None
         past = torch.ones(sizes, dtype=torch.bool).tril()
         mask = insert_constant(graph, f"{node.name}_causal", past[None, None], node)
-    while mask.target is aten.expand.default and mask.args[0].meta["val"].dim() == 4:
+    while mask.target in _SEEN_THROUGH and mask.args[0].meta["val"].dim() == 4:
         mask = mask.args[0]  # which is expanded where it is used
+    filled = _filled(graph, mask, node)
+    if filled is not None:
+        bias, mask = filled
+        scores = insert_call(graph, aten.add.Tensor, (scores, bias), node)
+        return masked(graph, node, scores, mask, False)
     if mask.meta["val"].dtype is torch.bool:
         if is_constant(mask) and bool(constant_of(graph, mask).all()):
             return scores
@@ -45,11 +52,35 @@ def masked(
         fill = insert_constant(graph, f"{node.name}_hidden", hidden, node)
         return insert_call(graph, aten.where.self, (mask, scores, fill), node)
     if is_constant(mask):
-        value = constant_of(graph, mask)
-        if bool(((value == 0) | (value <= _LOWEST)).all()):
-            seen = insert_constant(graph, f"{node.name}_seen", value == 0, node)
+        value = constant_of(graph, mask).detach()
+        low = value <= _LOWEST
+        if bool(low.any()) or not bool(value.any()):
+            if bool(value[~low].any()):
+                bias = insert_constant(graph, f"{node.name}_bias", value.masked_fill(low, 0), node)
+                scores = insert_call(graph, aten.add.Tensor, (scores, bias), node)
+            seen = insert_constant(graph, f"{node.name}_seen", ~low, node)
             return masked(graph, node, scores, seen, False)
     return insert_call(graph, aten.add.Tensor, (scores, mask), node)
+
+
+def _filled(graph: fx.GraphModule, mask: fx.Node, like: fx.Node) -> tuple[Any, fx.Node] | None:
+    """A bias that is -inf where a condition says so, as a position bias that is masked: the bias
+    and where it is seen."""
+    if mask.target is aten.masked_fill.Scalar and _is_low(graph, mask.args[2]):
+        bias, hidden, _ = mask.args
+        return bias, insert_call(graph, aten.logical_not.default, (hidden,), like)
+    if mask.target in (aten.where.ScalarOther, aten.where.self) and _is_low(graph, mask.args[2]):
+        seen, bias, _ = mask.args
+        return bias, seen  # type: ignore[return-value]
+    return None
+
+
+def _is_low(graph: fx.GraphModule, value: Any) -> bool:
+    """Whether a number, or a constant of one, is meant as -inf."""
+    if is_constant(value):
+        tensor = constant_of(graph, value)
+        return tensor.numel() == 1 and float(tensor) <= _LOWEST
+    return isinstance(value, int | float) and value <= _LOWEST
 
 
 def hides(node: fx.Node) -> bool:
