@@ -47,10 +47,12 @@ class Entry:
 
 
 class Registry:
-    """The methods of one kind, by file name in `package` and in the entry points of `group`."""
+    """The methods of one kind, by file name in `package` and in the entry points of `group`;
+    `listed` is whether `edgekd methods` shows them."""
 
-    def __init__(self, kind: str, group: str, package: str = "") -> None:
+    def __init__(self, kind: str, group: str, package: str = "", *, listed: bool = True) -> None:
         self.kind = kind
+        self.listed = listed
         self.group = group
         self.package = package or group
         self._entries: dict[str, Entry] = {}
@@ -64,6 +66,10 @@ class Registry:
             return make
 
         return decorate
+
+    @property
+    def _where_listed(self) -> str:
+        return f"'edgekd methods {self.kind}' lists them" if self.listed else ""
 
     @property
     def folder(self) -> Path:
@@ -106,7 +112,7 @@ class Registry:
                     f"unknown {self.kind} '{name}'",
                     where=where,
                     allowed=", ".join(names),
-                    hint=nearest(name, names) or f"run 'edgekd methods' to list every {self.kind}",
+                    hint=nearest(name, names) or self._where_listed,
                 )
             self._import(name, where)
         return self._entries[name]
@@ -139,8 +145,8 @@ STAGES = Registry("stage", "edgekd.stages")
 LOSSES = Registry("loss", "edgekd.losses", "edgekd.training.losses")
 SCHEMES = Registry("scheme", "edgekd.schemes", "edgekd.stages.distill.schemes")
 CRITERIA = Registry("criterion", "edgekd.criteria", "edgekd.stages.prune.criteria")
-BACKENDS = Registry("backend", "edgekd.backends")
-DEVICES = Registry("device", "edgekd.devices")
+BACKENDS = Registry("backend", "edgekd.backends", listed=False)
+DEVICES = Registry("device", "edgekd.devices", listed=False)
 TASKS = Registry("task", "edgekd.tasks", "edgekd.data.tasks")
 DIAGNOSTICS = Registry("diagnostic", "edgekd.diagnostics", "edgekd.measure.diagnostics")
 SCHEDULES = Registry("schedule", "edgekd.schedules", "edgekd.training.schedules")

@@ -217,7 +217,11 @@ def _named(table: DataTable, folder: Path) -> Any:
             where="data.source",
             allowed=f"{', '.join(names)}, an .npz file or package.module:callable",
             hint=nearest(table.source, names)
-            or ("a file must be an .npz" if looks_like_file else "see 'edgekd methods' for sets"),
+            or (
+                "a file must be an .npz"
+                if looks_like_file
+                else "own data is an .npz file or a factory"
+            ),
         )
     entry, arguments = SETS.get(table.source), table.arguments
     if "path" in entry.parameters:

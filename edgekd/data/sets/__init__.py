@@ -2,4 +2,4 @@
 
 from edgekd.registry import Registry
 
-SETS = Registry("data set", "edgekd.data.sets")
+SETS = Registry("data set", "edgekd.data.sets", listed=False)
