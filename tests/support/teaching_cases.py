@@ -106,6 +106,9 @@ def situation(name: str) -> tuple[nn.Module, nn.Module, Data]:
     """A student, a wider teacher, and samples of a task that the loss is for."""
     if name in ("transformer", "minilm"):
         return encoder(8), encoder(12), data()
+    if name == "detection-distribution":  # 4 edges with 16 places each
+        made = data(y=BOXES, task=Detection(), classes=59)
+        return seeded(Dense, 64, 4), seeded(Dense, 64, 6), made
     if name.startswith("detection"):
         return seeded(Dense, 6, 4), seeded(Dense, 6, 6), data(y=BOXES, task=Detection(), classes=1)
     if name.startswith("segmentation"):
