@@ -157,6 +157,15 @@ def _rewrite_hypot(graph: fx.GraphModule, node: fx.Node) -> None:
         replace_by(node, insert_call(graph, aten.sqrt.default, (total,), node))
 
 
+def _rewrite_lerp(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `lerp(x, y, w)` by x plus w times the difference, which every backend has."""
+    x, y, weight = node.args
+    with graph.graph.inserting_before(node):
+        difference = insert_call(graph, aten.sub.Tensor, (y, x), node)
+        scaled = insert_call(graph, aten.mul.Tensor, (difference, weight), node)
+        replace_by(node, insert_call(graph, aten.add.Tensor, (x, scaled), node))
+
+
 def _rewrite_copy(graph: fx.GraphModule, node: fx.Node) -> None:
     """Replace `copy`, whose result is its second argument in the shape and type of its first."""
     target, source = node.args[0], node.args[1]
@@ -272,6 +281,8 @@ _REWRITES = {
     aten.slice.Tensor: rewrite_slice,
     aten.slice_scatter.default: rewrite_scatter,
     aten.select_scatter.default: rewrite_select_scatter,
+    aten.lerp.Scalar: _rewrite_lerp,
+    aten.lerp.Tensor: _rewrite_lerp,
     aten.copy.default: _rewrite_copy,
     aten.hypot.default: _rewrite_hypot,
     aten.adaptive_max_pool1d.default: rewrite_adaptive_max,

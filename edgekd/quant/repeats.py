@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from edgekd.quant.inserting import insert_call, replace_by
+from edgekd.quant.regions import is_float
 
 aten = torch.ops.aten
 
@@ -30,7 +31,7 @@ def rewrite_repeat(graph: fx.GraphModule, node: fx.Node) -> None:
         return
     batch, *others = counts
     open_batch = not isinstance(batch, int)
-    if open_batch and value.shape[0] != 1:
+    if open_batch and (value.shape[0] != 1 or not is_float(node)):
         return
     copies = [1 if open_batch else batch, *others]
     if any(not isinstance(count, int) or not 1 <= count <= _MOST_COPIES for count in copies):
@@ -59,7 +60,7 @@ def rewrite_expand(graph: fx.GraphModule, node: fx.Node) -> None:
             user.replace_input_with(node, x)
     if not node.users:
         graph.graph.erase_node(node)
-    elif len(shape) == _IMAGE and x.meta["val"].dim() == _IMAGE:
+    elif len(shape) == _IMAGE and x.meta["val"].dim() == _IMAGE and is_float(node):
         _copy_image(graph, node)
 
 
