@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from edgekd.errors import InputError, nearest
 from edgekd.firmware.cmsis_nn import CmsisNn, with_cmsis_nn
 from edgekd.firmware.emit import Program, body, header, summary
 from edgekd.firmware.facts import Facts, check_name, name_from
@@ -13,6 +12,7 @@ from edgekd.firmware.graph import Network, read_network
 from edgekd.firmware.instructions import Instructions, with_instructions
 from edgekd.firmware.kernels import lower
 from edgekd.firmware.layout import lay_out
+from edgekd.firmware.options import named_option
 from edgekd.firmware.padding import absorb_padding
 from edgekd.store import write_beside
 
@@ -24,16 +24,8 @@ equal."""
 
 def check_arithmetic(name: str) -> Arithmetic:
     """The arithmetic of that name. Raises `InputError` for an unknown one."""
-    for known in get_args(Arithmetic):
-        if name == known:
-            found: Arithmetic = known
-            return found
-    raise InputError(
-        f"unknown arithmetic '{name}'",
-        where="--arithmetic",
-        allowed=", ".join(get_args(Arithmetic)),
-        hint=nearest(name, get_args(Arithmetic)),
-    )
+    names: tuple[Arithmetic, ...] = get_args(Arithmetic)
+    return named_option("arithmetic", name, names)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from edgekd.firmware.memory import aligned
 from edgekd.firmware.packed import as_planes
 from edgekd.firmware.step import Step, Table
 from edgekd.firmware.trailing import ahead_of
-from edgekd.firmware.weighted import NEEDS, Weighted, weighted
+from edgekd.firmware.weighted import NEEDS, Weighted, replaced
 
 LEAST_CHANNELS = 16
 """Depthwise convolutions of fewer channels than a vector has are faster one by one."""
@@ -24,17 +24,10 @@ MOST_TAPS = 25
 
 def with_vectors(steps: Sequence[Step]) -> list[Step]:
     """The same steps, with a faster kernel for each one that has one."""
-    return [_vectorized(step) for step in steps]
+    return replaced(steps, {"row": _one_row, "columns": _columns, "channels": _depthwise})
 
 
-def _vectorized(step: Step) -> Step:
-    layer = weighted(step)
-    if layer is None:
-        return step
-    if layer.form == "row":
-        return _one_row(step, layer)
-    if layer.form == "columns":
-        return _columns(step, layer)
+def _depthwise(step: Step, layer: Weighted) -> Step:
     if len(layer.weights) < LEAST_CHANNELS:
         planes = as_planes(step, layer)
         if planes is not None:

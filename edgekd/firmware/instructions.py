@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from edgekd.errors import InputError, nearest
 from edgekd.firmware.flat import as_flat
 from edgekd.firmware.helium import with_vectors
+from edgekd.firmware.options import named_option
 from edgekd.firmware.packed import with_packed_weights
 from edgekd.firmware.step import Step
 from edgekd.firmware.weighted import NEEDS
@@ -20,16 +20,8 @@ WITH_VECTORS = ("cortex-m52", "cortex-m55", "cortex-m85")
 
 def check_instructions(name: str) -> Instructions:
     """The instructions of that name. Raises `InputError` for an unknown one."""
-    for known in get_args(Instructions):
-        if name == known:
-            found: Instructions = known
-            return found
-    raise InputError(
-        f"unknown instructions '{name}'",
-        where="--instructions",
-        allowed=", ".join(get_args(Instructions)),
-        hint=nearest(name, get_args(Instructions)),
-    )
+    names: tuple[Instructions, ...] = get_args(Instructions)
+    return named_option("instructions", name, names)
 
 
 def instructions_of(hardware: Hardware) -> Instructions:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekd.firmware.step import Step, Table
 from edgekd.firmware.trailing import ahead_of
-from edgekd.firmware.weighted import NEEDS, Weighted, weighted
+from edgekd.firmware.weighted import NEEDS, Weighted, replaced
 
 ORDER = (0, 2, 1, 3)
 """Four values as SXTB16 widens them: first the even bytes, then the odd ones."""
@@ -19,17 +19,10 @@ ORDER = (0, 2, 1, 3)
 
 def with_packed_weights(steps: Sequence[Step]) -> list[Step]:
     """The same steps, with a faster kernel for each one that has one."""
-    return [_packed(step) for step in steps]
+    return replaced(steps, {"row": _one_row, "columns": _columns, "channels": _channels})
 
 
-def _packed(step: Step) -> Step:
-    layer = weighted(step)
-    if layer is None:
-        return step
-    if layer.form == "row":
-        return _one_row(step, layer)
-    if layer.form == "columns":
-        return _columns(step, layer)
+def _channels(step: Step, layer: Weighted) -> Step:
     return as_planes(step, layer) or step
 
 

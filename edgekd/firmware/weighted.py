@@ -4,7 +4,7 @@ A layer is one row of inputs, columns of inputs (a convolution of one group), or
 depthwise convolution). Its zero point is folded into the bias.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,13 +23,16 @@ IMAGE = (
 )  # fmt: skip
 
 
+Form = Literal["row", "columns", "channels"]
+
+
 @dataclass(frozen=True, eq=False)
 class Weighted:
     """A layer with weights: `weights` are (outputs, values of a row or column), or (channels,
     taps); `values` are the parameters of its step, as a convolution has them if it is not one
     row; `sums` are its bias, multipliers and right shifts."""
 
-    form: Literal["row", "columns", "channels"]
+    form: Form
     values: Mapping[str, Any]
     weights: np.ndarray
     sums: Mapping[str, Table]
@@ -63,6 +66,14 @@ def weighted(step: Step) -> Weighted | None:
     if step.kernel == "depthwise_conv_2d":
         return _depthwise(values)
     return None
+
+
+def replaced(
+    steps: Sequence[Step], by: Mapping[Form, Callable[[Step, Weighted], Step]]
+) -> list[Step]:
+    """The same steps, with what `by` makes of each layer with weights, by its form."""
+    layers = [(step, weighted(step)) for step in steps]
+    return [step if layer is None else by[layer.form](step, layer) for step, layer in layers]
 
 
 def _fully_connected(values: Mapping[str, Any]) -> Weighted | None:

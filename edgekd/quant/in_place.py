@@ -37,8 +37,6 @@ _RESULTS: dict[Any, Any] = {
 _FRESH = {
     *ops.WEIGHTED,
     *_RESULTS.values(),
-    aten.conv1d.padding,
-    aten.conv2d.padding,
     aten.conv_transpose2d.input,
     aten.batch_norm.default,
     aten.layer_norm.default,
@@ -65,7 +63,7 @@ def without_in_place(graph: fx.Graph) -> bool:
         if node.target in _DROPOUTS:  # which returns its input itself
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-        if not is_in_place(node):
+        if not _is_in_place(node):
             continue
         if node.target not in _RESULTS or not _is_alone(node):
             return False
@@ -73,7 +71,7 @@ def without_in_place(graph: fx.Graph) -> bool:
     return True
 
 
-def is_in_place(node: fx.Node) -> bool:
+def _is_in_place(node: fx.Node) -> bool:
     """Whether an operator changes one of its inputs."""
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
