@@ -70,8 +70,7 @@ class Loop:
             note=lambda course: self.study.note(proposal.asked, course),
             course=self.study.courses().get(proposal.key, Course()),
         )
-        number, parameters = proposal.number, proposal.parameters
-        return run_trial(self.search, number, parameters, proposal.key, watch, progress)
+        return run_trial(self.search, proposal, self._in_order(), watch, progress)
 
     def _others(self, key: str) -> list[Course]:
         """What is known of all trials but one."""

@@ -55,6 +55,16 @@ class FileOutcome(TrialFile):
     measurements: tuple[Measurement, ...] = ()
 
 
+class UntrainedFile(Value):
+    """A file of a trial as the plan compiled it before any training, with what it cost then."""
+
+    target: str
+    format: str
+    precision: str
+    sha256: str
+    measurements: tuple[Measurement, ...] = ()
+
+
 class RungScore(Value):
     """The accuracy on the validation samples after `epoch` of `epochs` of a training, where its
     first quarter (`quarters` = 1) or half (2) is over. `training` names the stage and phase."""
@@ -92,6 +102,7 @@ class Trial(Value):
     killed: bool = False
     refused_by: dict[str, dict[str, float]] = {}
     course: Course = Course()
+    untrained: tuple[UntrainedFile, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -132,11 +143,11 @@ def _outcome(
         validation=validation.get(artifact.sha256),
         parity=artifact.parity.verdict if artifact.parity else None,
         only_size=only_size_counts(artifact, others),
-        measurements=tuple(map(_short, artifact.measurements)),
+        measurements=tuple(map(short, artifact.measurements)),
     )
 
 
-def _short(measurement: Measurement) -> Measurement:
+def short(measurement: Measurement) -> Measurement:
     """Without samples and conditions, which the trial's own report has."""
     return measurement.model_copy(update={"samples": (), "conditions": {}})
 

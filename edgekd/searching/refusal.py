@@ -1,8 +1,9 @@
-"""Budgets that a plan already breaks: the files it compiled before any training are too large.
+"""Budgets that a plan already breaks: the files it compiled before any training are too large, or
+too slow where they will run.
 
 Training changes numbers, not the network's structure, so a file is as large afterwards as in the
-plan, apart from a few bytes. Where a stage chooses how much it takes from each layer only when it
-runs, the structure may differ; then a budget has to be broken by more.
+plan, apart from a few bytes, and about as fast. Where a stage chooses how much it takes from each
+layer only when it runs, the structure may differ; then a budget has to be broken by more.
 """
 
 from collections.abc import Mapping
@@ -13,11 +14,15 @@ from edgekd.measure.budgets import KNOWN, format_budget
 from edgekd.run.plan import Plan, PlannedTarget
 from edgekd.run.plan.planned import ExpectedFile
 from edgekd.searching.judging import Limits
+from edgekd.searching.untrained import UntrainedCosts
 from edgekd.values.backend_lookup import kind_of
 
 SAME_STRUCTURE = 1.02
 OTHER_STRUCTURE = 1.5
 """How many times its limit an expected value has to be to break it for certain."""
+
+NOT_RUN = UntrainedCosts()
+"""No file was run before its training."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,14 @@ class Refusal:
     excesses: dict[str, dict[str, float]]
 
 
-def refusal_of(plan: Plan, limits: Limits) -> Refusal | None:
+def refusal_of(plan: Plan, limits: Limits, costs: UntrainedCosts = NOT_RUN) -> Refusal | None:
     """The refusal of a plan, or None if its budgets may hold: every file of a target has to break
-    one, since any of them may be deployed."""
+    one, since any of them may be deployed. `costs` has what the files cost when they were run."""
     slack = OTHER_STRUCTURE if _chooses_late(plan) else SAME_STRUCTURE
     lines, broken = [], {}
     for planned in plan.targets:
         name = planned.target.name
-        budgets = _least_broken(planned, limits[name], slack)
+        budgets = _least_broken(planned, limits[name], slack, costs)
         if budgets:
             broken[name] = {budget: excess for budget, (excess, _) in budgets.items()}
             lines += [f"{name}: {line}" for _, line in budgets.values()]
@@ -47,10 +52,14 @@ def refusal_of(plan: Plan, limits: Limits) -> Refusal | None:
 
 
 def _least_broken(
-    planned: PlannedTarget, limits: Mapping[str, float], slack: float
+    planned: PlannedTarget, limits: Mapping[str, float], slack: float, costs: UntrainedCosts
 ) -> dict[str, tuple[float, str]]:
     """The budgets that every file breaks, as the file breaks them that does so least."""
-    by_file = [_broken(file, limits, slack) for file in run_files(planned)]
+    name = planned.target.name
+    by_file = [
+        {**_too_slow(name, file, limits, slack, costs), **_broken(file, limits, slack)}
+        for file in run_files(planned)
+    ]
     if not by_file or not all(by_file):
         return {}
     return min(by_file, key=lambda broken: sum(excess for excess, _ in broken.values()))
@@ -77,6 +86,24 @@ def _broken(
             taken = f"the {file.format} file takes {value:.4g} {unit}"
             line = f"{taken}, {format_budget(name, limit)}"
             broken[name] = (value / limit - 1.0, line)
+    return broken
+
+
+def _too_slow(
+    target: str,
+    file: ExpectedFile,
+    limits: Mapping[str, float],
+    slack: float,
+    costs: UntrainedCosts,
+) -> dict[str, tuple[float, str]]:
+    """The budgets that the file breaks by what it cost when it was run untrained."""
+    broken = {}
+    for name, limit in limits.items():
+        least = costs.least(target, file, name, slack)
+        if least is not None and least > limit:
+            unit = name.partition("_")[2]
+            taken = f"the {file.format} file takes at least {least:.4g} {unit} untrained"
+            broken[name] = (least / limit - 1.0, f"{taken}, {format_budget(name, limit)}")
     return broken
 
 

@@ -29,6 +29,7 @@ from edgekd.searching.space import (
 )
 from edgekd.searching.spaces import Facts, space_for
 from edgekd.searching.storage import check_storage, import_optuna
+from edgekd.searching.untrained import is_timed
 from edgekd.searching.warm import warm_starts
 from edgekd.searching.widening import widened
 from edgekd.store import check_writable, code_key, key_of
@@ -41,6 +42,8 @@ from edgekd.values.target import Target
 
 UNDECISIVE = ("budgets", "metadata", "report", "seed")
 """What of a recipe has no part in a trial's numbers, or has its part in the key by itself."""
+
+BEFORE_TRAINING = "budgets: each trial's untrained file is run before its training"
 
 Sampler = Literal["tpe", "random"]
 
@@ -118,6 +121,7 @@ class Search:
             f"search: {' or '.join(ends)} for {names}, seed {self.request.recipe.seed}{stopping}",
             f"space: {len(self.space.dimensions)} ranges{size}{family}",
             *(f"space: {describe(dimension)}" for dimension in self.space.dimensions),
+            *([BEFORE_TRAINING] if any(map(is_timed, self.limits.values())) else []),
             *([f"warm start: {len(self.starts)} of {options.warm_start}"] if self.starts else []),
         ]
 

@@ -11,6 +11,7 @@ from edgekd.errors import InputError
 from edgekd.report.files import rounded
 from edgekd.searching.judging import Point
 from edgekd.searching.outcome import Trial, TrialFile
+from edgekd.searching.untrained import PredictionError
 from edgekd.store import read_errors, write_beside
 from edgekd.values.measurement import Judgement, Verdict
 from edgekd.values.tables import Value, parse
@@ -44,7 +45,8 @@ class Proven(Value):
 class TargetResult(Value):
     """One target's points. `chosen` is the position in `front` of the most accurate point that
     meets every budget, or None; then `nearest` misses them by least. `reachable` has each budget's
-    best value over all trials."""
+    best value over all trials; `predictions` say how well the untrained files told the costs of the
+    trained ones."""
 
     name: str
     limits: dict[str, float]
@@ -54,6 +56,7 @@ class TargetResult(Value):
     proven: Proven | None = None
     nearest: FrontPoint | None = None
     reachable: dict[str, float] = {}
+    predictions: tuple[PredictionError, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

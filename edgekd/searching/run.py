@@ -23,6 +23,7 @@ from edgekd.searching.result import (
 from edgekd.searching.space import describe
 from edgekd.searching.study import Study
 from edgekd.searching.trial import request_for
+from edgekd.searching.untrained import errors_of
 from edgekd.searching.workers import run_workers
 from edgekd.stages import Progress
 from edgekd.store import exclusive, folder_beside
@@ -139,6 +140,7 @@ def _target_result(
         proven=best.proven if best else None,
         nearest=front_point(nearest, recipes.get(nearest.trial, "")) if nearest else None,
         reachable=reachable(points),
+        predictions=errors_of(trials, name, search.limits[name]),
         notes=best.notes if best else (),
     )
 

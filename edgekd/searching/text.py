@@ -35,6 +35,7 @@ def _target_lines(target: TargetResult) -> list[str]:
     rows += [_row(target, position, point) for position, point in enumerate(target.front)]
     table = _aligned(rows) if target.front else []
     notes = [f"{target.name}: {note}" for note in target.notes]
+    notes += [f"{target.name}: {error.text}" for error in target.predictions]
     return [f"{target.name}: {limits or 'no budgets'}", *table, *notes, *_chosen_lines(target)]
 
 

@@ -1,7 +1,9 @@
 """One trial: a normal run in a folder of its own, with the store of stages that all share."""
 
 import os
+import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +20,19 @@ from edgekd.run.plan.make import make_plan
 from edgekd.run.plan.planned import Request
 from edgekd.run.proof.place import Place, options_for, place_for
 from edgekd.run.reporting import resolved_recipe
-from edgekd.searching.outcome import Trial, failed, file_outcomes, folder_of, keep_trial
+from edgekd.searching.outcome import (
+    Trial,
+    UntrainedFile,
+    failed,
+    file_outcomes,
+    folder_of,
+    keep_trial,
+)
 from edgekd.searching.refusal import Refusal, refusal_of
 from edgekd.searching.request import Search
-from edgekd.searching.space import Parameters
 from edgekd.searching.stopping import TrialStopped, Watch
+from edgekd.searching.study import Proposal
+from edgekd.searching.untrained import UntrainedCosts, factors_of, is_timed, untrained_files
 from edgekd.stages import Progress
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact
@@ -30,23 +40,26 @@ from edgekd.values.backend_lookup import not_run
 from edgekd.values.recipe import Recipe
 
 STAGES = "stages"
+UNTRAINED = "untrained"
+"""The folder in a trial's with the files of its plan, as long as it runs."""
 
 
 def run_trial(
     search: Search,
-    number: int,
-    parameters: Parameters,
-    key: str,
+    proposal: Proposal,
+    others: Sequence[Trial],
     watch: Watch,
     progress: Progress,
 ) -> Trial:
-    """Run a trial to its end, whatever that is, and keep the outcome in its folder."""
+    """Run a trial to its end, whatever that is, and keep the outcome in its folder. `others` are
+    the finished trials, which tell how well a plan predicts what a file will cost."""
     started = time.perf_counter()
+    number, parameters, key = proposal.number, proposal.parameters, proposal.key
     folder = search.out / folder_of(number)
     trial = Trial(number=number, state="finished", key=key, parameters=parameters, seconds=0.0)
     try:
         share_stages(folder, search.out)
-        trial = trial.model_copy(update=_run(search, number, parameters, watch, progress))
+        trial = trial.model_copy(update=_run(search, proposal, others, watch, progress))
     except TrialStopped as stopped:
         trial = trial.model_copy(update={"state": "stopped", "message": str(stopped)})
     except EdgekdError as error:
@@ -56,6 +69,8 @@ def run_trial(
         wrapped = unexpected_error(error, f"trial {number}", "the trial")
         trial = failed(number, key, parameters, wrapped)
         append_errors(folder, [wrapped])
+    finally:
+        shutil.rmtree(folder / UNTRAINED, ignore_errors=True)
     seconds = round(time.perf_counter() - started, 2)
     trial = trial.model_copy(update={"seconds": seconds, "course": watch.course})
     keep_trial(trial, search.out)
@@ -71,18 +86,29 @@ def share_stages(folder: Path, out: Path) -> None:
 
 
 def _run(
-    search: Search, number: int, parameters: Parameters, watch: Watch, progress: Progress
+    search: Search,
+    proposal: Proposal,
+    others: Sequence[Trial],
+    watch: Watch,
+    progress: Progress,
 ) -> dict[str, object]:
     """Run a trial's recipe; the fields of its outcome."""
-    recipe = search.space.recipe_of(parameters)
-    request = request_for(search, recipe, folder_of(number))
+    recipe = search.space.recipe_of(proposal.parameters)
+    request = request_for(search, recipe, folder_of(proposal.number))
+    if any(map(is_timed, search.limits.values())):
+        request = replace(request, untrained=request.out / UNTRAINED)
     write_beside(request.out / "recipe.toml", resolved_recipe(request))
     plan = make_plan(request)
     refusal = refusal_of(plan, search.limits)
+    untrained: tuple[UntrainedFile, ...] = ()
+    if refusal is None:
+        untrained = untrained_files(plan, search.limits, search.accept, progress)
+        costs = UntrainedCosts(untrained, factors_of(others), search.accept)
+        refusal = refusal_of(plan, search.limits, costs)
     if refusal is not None:
-        return _refused(refusal)
+        return {**_refused(refusal), "untrained": untrained}
     report = run_plan(watch.begin(plan), progress)
-    return {"files": file_outcomes(report, _validation(plan, report))}
+    return {"files": file_outcomes(report, _validation(plan, report)), "untrained": untrained}
 
 
 def _refused(refusal: Refusal) -> dict[str, object]:

@@ -6,6 +6,7 @@ from searches import write_case
 from edgekd.searching.outcome import Course, RungScore
 from edgekd.searching.request import SearchOptions, make_search
 from edgekd.searching.stopping import Watch
+from edgekd.searching.study import Proposal
 from edgekd.searching.trial import run_trial
 from edgekd.training.checkpoint import read_tensors
 from edgekd.training.loop import CHECKPOINT
@@ -36,7 +37,7 @@ def test_a_stopped_trial_keeps_its_last_epoch_and_another_with_its_recipe_goes_o
     parameters = {"stages.2.amount": 0.5}
 
     watch = Watch("halving", lambda: [rival(1.0)] * 4, lambda course: None)
-    stopped = run_trial(search, 0, parameters, "key", watch, silent)
+    stopped = run_trial(search, Proposal(0, 0, parameters, "key"), [], watch, silent)
     assert stopped.state == "stopped"
     assert stopped.message.startswith(f"stopped at epoch 1 of 4 ({RECOVERY})")
     assert stopped.message.endswith("whose network is no larger was 100.00 %")
@@ -51,7 +52,7 @@ def test_a_stopped_trial_keeps_its_last_epoch_and_another_with_its_recipe_goes_o
     assert len(before) == 1
 
     again = Watch("halving", lambda: [rival(0.0, 1.0)] * 4, lambda course: None)
-    stopped = run_trial(search, 1, parameters, "key", again, silent)
+    stopped = run_trial(search, Proposal(1, 1, parameters, "key"), [], again, silent)
     assert stopped.message.startswith(f"stopped at epoch 2 of 4 ({RECOVERY})")
     after = read_tensors(checkpoint)[1]["history"]
     assert len(after) == 2

@@ -18,6 +18,7 @@ from edgekd.searching.outcome import Course, FileOutcome, Trial, folder_of, keep
 from edgekd.searching.request import Search, SearchOptions, first_value
 from edgekd.searching.space import space_of
 from edgekd.searching.stopping import TrialStopped
+from edgekd.searching.study import Proposal
 from edgekd.training.context import Epoch
 from edgekd.values.measurement import Measurement
 from edgekd.values.target import load_target
@@ -73,9 +74,8 @@ def made_up(
     """In place of `run_trial`: a file, or an error's message, from a trial's parameters; `curve`
     gives the validation accuracy after each epoch of the trial's training."""
 
-    def run(
-        search: Search, number: int, parameters: Any, key: str, watch: Any, progress: Any
-    ) -> Trial:
+    def run(search: Search, proposal: Proposal, others: Any, watch: Any, progress: Any) -> Trial:
+        number, parameters, key = proposal.number, proposal.parameters, proposal.key
         found = outcome(parameters)
         keys = {"key": key, "parameters": parameters}
         accuracies = curve(parameters)

@@ -22,6 +22,7 @@ from edgekd.stages import Context, Progress, Stage
 from edgekd.store import Store
 from edgekd.training.context import OnEpoch
 from edgekd.training.teachers import Teacher
+from edgekd.values.artifact import Artifact
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
 from edgekd.values.sizes import OpenSize, described_sizes
@@ -35,7 +36,8 @@ class Request:
     """What the user asked for. `budgets` override the recipe's and the target's; `command` is
     the command line that the report records. `baseline` says whether the uncompressed teacher is
     compiled and measured too. `product` is the only format that is deployed, if set: flash and
-    memory budgets do not apply to the files it is built from."""
+    memory budgets do not apply to the files it is built from. `untrained` is the folder where the
+    plan keeps the files that it compiles before training; without it they are deleted."""
 
     recipe: Recipe
     targets: tuple[Target, ...]
@@ -49,6 +51,7 @@ class Request:
     baseline: bool = True
     product: str = ""
     command: str = ""
+    untrained: Path | None = None
 
     @property
     def resolved(self) -> Recipe:
@@ -70,11 +73,20 @@ class PlannedStage:
 
 class ExpectedFile(Value):
     """A file as the plan compiled it before any training: its format and size, and the bytes that
-    its tensors take at least while it runs (None if nothing tells)."""
+    its tensors take at least while it runs (None if nothing tells). `final` says that the run
+    compiles it with the same options, so that it is as fast as the deployed file; `artifact` is the
+    file itself if the plan kept it."""
 
     format: str
     bytes: int
     planned_bytes: int | None = None
+    final: bool = True
+    artifact: Artifact | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the file itself is still there."""
+        return self.artifact is not None and self.artifact.path.is_file()
 
 
 @dataclass(frozen=True)

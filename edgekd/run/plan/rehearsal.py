@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -21,6 +22,7 @@ from edgekd.formats.tflite import read_tflite
 from edgekd.measure.inference import arrays_of
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
+from edgekd.run.compiled import publish_artifact
 from edgekd.run.plan.planned import ExpectedFile
 from edgekd.run.precisions import candidates_for, failed, taken_by
 from edgekd.stages import Context, Stage
@@ -103,12 +105,16 @@ def _few_samples(context: Context, work: Path) -> Context:
 
 
 def rehearse_backends(
-    rehearsed: Rehearsed, target: Target, backends: Mapping[str, Backend | Follower]
+    rehearsed: Rehearsed,
+    target: Target,
+    backends: Mapping[str, Backend | Follower],
+    keep: Path | None = None,
 ) -> tuple[dict[str, EdgekdError], tuple[ExpectedFile, ...]]:
     """The errors of the backends that can't compile the network, by backend, and the files that
-    the others compiled."""
+    the others compiled; those that are final are kept in the folder `keep`, if there is one."""
     errors: dict[str, EdgekdError] = {}
     made: list[Artifact] = []
+    expected: list[ExpectedFile] = []
     arrays = arrays_of(rehearsed.candidate.example)
     with tempfile.TemporaryDirectory(prefix="edgekd-plan-") as folder:
         for name, backend in backends.items():
@@ -119,20 +125,35 @@ def rehearse_backends(
                     refused, files = _compiled(backend, name, rehearsed, target, Path(folder))
                     _run_once(files, arrays)
                     made += files
+                    final = _is_final(backend, target.backends.get(name, {}))
+                    expected += [_expected(file, final, keep) for file in files]
                     errors |= refused
             except Exception as error:
                 errors[name] = caught(error, f"backends.{name}", f"the backend '{name}'")
-        return errors, tuple(_expected(artifact) for artifact in made)
+        return errors, tuple(expected)
 
 
-def _expected(artifact: Artifact) -> ExpectedFile:
+def _is_final(backend: Backend, options: dict[str, Any]) -> bool:
+    return backend.rehearsal_options(options) == options
+
+
+def _expected(artifact: Artifact, final: bool, keep: Path | None) -> ExpectedFile:
     """A file's size, and the memory that its tensors take at least."""
     planned = None
     if artifact.format in ("onnx", "tflite"):
         with suppress(InputError):
             read = read_onnx if artifact.format == "onnx" else read_tflite
             planned = planned_arena(read(artifact.path))[0]
-    return ExpectedFile(format=artifact.format, bytes=artifact.bytes, planned_bytes=planned)
+    kept = None
+    if final and keep is not None:
+        kept = publish_artifact(artifact, keep / artifact.sha256[:16])
+    return ExpectedFile(
+        format=artifact.format,
+        bytes=artifact.bytes,
+        planned_bytes=planned,
+        final=final,
+        artifact=kept,
+    )
 
 
 def _compiled(

@@ -53,9 +53,9 @@ def planned_target(
     backends = _usable(made, unusable)
     key = key_of(key, target.model_dump(mode="json"), list(backends), tool_versions())
     expected: Expected = ((), ())
-    passed = plan.store.find(PASSED, key)
-    if passed is not None:
-        expected = _read_expected(passed)
+    known = _known(plan, plan.store, PASSED, key)
+    if known is not None:
+        expected = known
     else:
         refused = check_target(plan, target, context, stages, backends, collect)
         if not collect.faults:
@@ -93,17 +93,29 @@ def _rehearsed(
         [target.model_dump(mode="json", exclude={"budgets"}), list(backends)],
     )
     store = Store(plan.request.cache or plan.request.out / "stages", plan.request.resume)
-    known = store.find(REHEARSED, key)
+    known = _known(plan, store, REHEARSED, key)
     if known is not None:
-        return {}, _read_expected(known)
+        return {}, known
     rehearsed = rehearse_stages(plan.start, stages, context, collect)
     if rehearsed is None:
         return {}, ((), ())
-    errors, files = rehearse_backends(rehearsed, target, backends)
+    errors, files = rehearse_backends(rehearsed, target, backends, plan.request.untrained)
     expected = (files, rehearsed.notes)
     if not errors:
         store.publish(REHEARSED, key, partial(_write_expected, expected))
     return errors, expected
+
+
+def _known(plan: Plan, store: Store, name: str, key: str) -> Expected | None:
+    """What an earlier rehearsal found; None if there was none, or if its files are wanted and not
+    there any more."""
+    entry = store.find(name, key)
+    if entry is None:
+        return None
+    expected = _read_expected(entry)
+    wanted = plan.request.untrained is not None
+    lost = wanted and any(file.final and not file.is_kept for file in expected[0])
+    return None if lost else expected
 
 
 def _write_expected(expected: Expected, folder: Path) -> None:

@@ -12,10 +12,6 @@ from edgekd.values.measurement import Measurement
 
 def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
     """What was measured of a file, what its compiler and the file itself say, and its reasons."""
-    reported = {one.metric: one for one in artifact.measurements}
-    size = reported.pop("size_bytes", None) or Measurement(
-        metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
-    )
     return ArtifactReport(
         path=artifact.path.name,
         format=artifact.format,
@@ -33,9 +29,7 @@ def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
             proof.accuracy,
             proof.drop,
             *proof.further,
-            size,
-            *_with_compiler(costs.measurements, tuple(reported.values())),
-            *_static_measurements(artifact, (*costs.measurements, *reported.values())),
+            *cost_measurements(artifact, costs.measurements),
         ),
         placements=artifact.placements,
         versions=artifact.versions,
@@ -48,6 +42,20 @@ def report_of(artifact: Artifact, proof: Proof, costs: Costs) -> ArtifactReport:
         diagnostics=proof.findings,
         layer_times=costs.layers,
         reasons=_reasons(proof),
+    )
+
+
+def cost_measurements(artifact: Artifact, costs: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """Size, latency, memory and energy of a file: what was measured (`costs`), and for the rest
+    what its compiler and the file itself say."""
+    reported = {one.metric: one for one in artifact.measurements}
+    size = reported.pop("size_bytes", None) or Measurement(
+        metric="size_bytes", value=float(artifact.bytes), kind="measured", device="host"
+    )
+    return (
+        size,
+        *_with_compiler(costs, tuple(reported.values())),
+        *_static_measurements(artifact, (*costs, *reported.values())),
     )
 
 

@@ -34,10 +34,17 @@ class Costs:
 
 
 def costs_of(
-    plan: Plan, target: Target, place: Place, files: Sequence[Compiled], progress: Progress
+    plan: Plan,
+    target: Target,
+    place: Place,
+    files: Sequence[Compiled],
+    progress: Progress,
+    *,
+    with_layers: bool = True,
 ) -> list[Costs]:
     """Latency, memory and energy of every file that this place can tell them of, interleaved, and
-    how many times faster each is than the teacher's, which comes first if it is there."""
+    how many times faster each is than the teacher's, which comes first if it is there; and the
+    times of its operators, unless they are not asked for."""
     device = place.device
     reasons = [place.reason or device.can_run(each.artifact) for each in files]
     runnable = [each for each, why in zip(files, reasons, strict=True) if not why]
@@ -61,7 +68,7 @@ def costs_of(
                 quality_warnings(taken, after_work=device.name == "host")
                 if device.kind == "measured"
                 else (),
-                _layers(place, artifact, table, row),
+                _layers(place, artifact, table, row) if with_layers else None,
             )
             for artifact, table, row, taken in zip(artifacts, options, rows, samples, strict=True)
         ]
