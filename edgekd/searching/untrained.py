@@ -234,5 +234,4 @@ def _values(measurements: Sequence[Measurement]) -> dict[str, float]:
         if measurement.value is not None
         and measurement.value > 0
         and measurement.metric.startswith(TOLD)
-        and measurement.kind in ("measured", "simulated")
     }

@@ -136,7 +136,7 @@ def test_the_errors_are_told_for_the_metrics_that_have_a_limit():
 class Follows(Follower):
     def __init__(self, not_run):
         kind = FileKind(format="x", suffixes=(".x",), runtime="x", not_run=not_run)
-        self.info = BackendInfo(title="", files=(kind,), follows="onnx")
+        self.info = BackendInfo(title="", files=(kind,), precisions=("int8",), follows="onnx")
 
     def check_artifact(self, artifact, target, options):
         return (), {}
