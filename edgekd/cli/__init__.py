@@ -96,7 +96,7 @@ def _quiet_libraries() -> None:
     import logging
     import warnings
 
-    for name in ("torchao", "torch.utils._pytree", "torch.onnx", "nncf"):
+    for name in ("torchao", "torch.utils._pytree", "torch.onnx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
 

@@ -24,7 +24,7 @@ class Finding:
 PACKAGES = (
     ("torch", "training and export", "edgekd"),
     ("torchao", "quantization-aware training", "edgekd"),
-    ("nncf", "post-training quantization", "edgekd[nncf]"),
+    ("nncf", "calibration of ONNX files alone", "edgekd[nncf]"),
     ("tflite-micro", "measuring a microcontroller's arena", "edgekd[tflm]"),
     ("tensorflow|tensorflow-cpu", "Keras and SavedModel teachers", "edgekd[keras]"),
 )

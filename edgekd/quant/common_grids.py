@@ -16,7 +16,6 @@ from edgekd.quant.constants import is_constant
 from edgekd.quant.fixed_grids import fixed_grid, has_fixed_grids
 from edgekd.quant.quantizer import ActivationFakeQuantize, ExtremesObserver
 from edgekd.quant.recurrent_cells import GROUP
-from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE, is_weight
 from edgekd.values.target import Scheme
 
 
@@ -63,41 +62,6 @@ class _Union:
         first, second = self.root(first), self.root(second)
         if first != second:
             self.parents[second] = first
-
-
-def share_calibrated(graph: fx.GraphModule, groups: dict[str, str], scheme: Scheme) -> None:
-    """Give the values of each group the grid that holds all their calibrated ranges."""
-    members: dict[str, list[fx.Node]] = {}
-    for node in graph.graph.nodes:
-        if node.target in QUANTIZE and not is_weight(node):
-            group = groups.get(node.args[0].name)
-            if group is not None and not (has_fixed_grids(scheme) and fixed_grid(node)):
-                members.setdefault(group, []).append(node)
-    for nodes in members.values():
-        grid = _common_grid(nodes, symmetric=not has_fixed_grids(scheme))
-        for node in nodes:
-            for reader in (node, *(user for user in node.users if user.target in DEQUANTIZE)):
-                reader.args = (reader.args[0], *grid, *reader.args[3:])
-    graph.recompile()
-
-
-def _common_grid(nodes: list[fx.Node], symmetric: bool) -> tuple[float, int]:
-    """Scale and zero point of the smallest grid that holds the ranges of quantize nodes."""
-    low = high = 0.0
-    for node in nodes:
-        arguments: tuple[Any, ...] = node.args
-        _, scale, zero, least, most, *_ = arguments
-        low, high = min(low, (least - zero) * scale), max(high, (most - zero) * scale)
-    if symmetric:
-        return max(scale_of(node) for node in nodes), 0
-    scale = (high - low) / 255
-    return scale, min(127, max(-128, round(-128 - low / scale)))
-
-
-def scale_of(node: fx.Node) -> float:
-    """The scale of a quantize node."""
-    scale: Any = node.args[1]
-    return float(scale)
 
 
 def share_observed(graph: fx.GraphModule, scheme: Scheme) -> None:

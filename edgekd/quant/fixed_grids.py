@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from edgekd.quant import ops
-from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE, is_weight
+from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
 from edgekd.values.target import Scheme
 
 aten = torch.ops.aten
@@ -92,14 +92,3 @@ def pad_value(node: fx.Node) -> float:
     place = 2 if node.target is aten.constant_pad_nd.default else 3
     value: Any = node.args[place] if len(node.args) > place else node.kwargs.get("value", 0.0)
     return 0.0 if value is None else float(value)
-
-
-def set_fixed_grids(graph: fx.GraphModule) -> None:
-    """Give the values of a calibrated graph their fixed grids, whatever ranges were found."""
-    for node in graph.graph.nodes:
-        if node.target not in QUANTIZE | DEQUANTIZE or is_weight(node):
-            continue
-        grid = fixed_grid(node)
-        if grid is not None:
-            node.args = (node.args[0], grid.scale, grid.zero_point, -128, 127, *node.args[5:])
-    graph.recompile()

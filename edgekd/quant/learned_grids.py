@@ -12,6 +12,7 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 
 from edgekd.quant.clipping import clipped, rounded_between
 from edgekd.quant.learned_step import Step, learned_step
+from edgekd.quant.observing import set_range
 from edgekd.quant.quantizer import ActivationFakeQuantize, FixedObserver
 
 Learned = Literal["lsq", "pact"]
@@ -27,13 +28,8 @@ class _Grid(nn.Module):
         self.low, self.high = int(observer.quant_min), int(observer.quant_max)
 
     def settle(self) -> FakeQuantize:
-        observer = self.fake.activation_post_process
-        low, high = self.range()
-        observer.min_val, observer.max_val = low.detach().clone(), high.detach().clone()
         self.fake.disable_observer()
-        scale, zero_point = self.fake.calculate_qparams()
-        self.fake.scale.copy_(scale)
-        self.fake.zero_point.copy_(zero_point)
+        set_range(self.fake, *self.range())
         return self.fake
 
     @abstractmethod

@@ -6,9 +6,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import InputError, ToolError, first_line
+from edgekd.errors import InputError, MissingPackage, ToolError, first_line
 from edgekd.formats.onnx_file import read_onnx
-from edgekd.quant.calibration import import_nncf
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, count, named_leaves
 
@@ -28,7 +27,7 @@ def calibrate_onnx(
     graph = read_onnx(path)
     if "QuantizeLinear" in graph.counts:
         raise InputError("already quantized", where=str(path), hint="leave the quantize stage out")
-    nncf = import_nncf("quantize")
+    nncf = _import_nncf()
     import onnx
 
     feeds = _feeds(graph.inputs, samples, path)
@@ -51,6 +50,18 @@ def calibrate_onnx(
         first = first_line(error)
         raise ToolError(f"NNCF can't calibrate this file: {first}", where=str(path)) from None
     return _signed(model) if scheme.activations == "int8-symmetric" else model
+
+
+def _import_nncf() -> Any:
+    """NNCF without its log lines. Raises `MissingPackage` where it is not installed."""
+    try:
+        import nncf
+    except ImportError:
+        raise MissingPackage("nncf", "nncf", where="quantize") from None
+    from nncf.common.logging.logger import disable_logging
+
+    disable_logging()
+    return nncf
 
 
 def _feeds(names: Sequence[str], samples: Tree, path: Path) -> list[dict[str, Any]]:

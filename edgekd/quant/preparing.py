@@ -24,6 +24,8 @@ from edgekd.quant.fixed_grids import (
 from edgekd.quant.functional import slice_splits
 from edgekd.quant.masks import fit_masks
 from edgekd.quant.operands import make_operands_tensors
+from edgekd.quant.post_training import DEFAULTS, PostTraining
+from edgekd.quant.rebalancing import rebalance
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 from edgekd.quant.residual_sums import coarse_sums
 from edgekd.values.target import Scheme
@@ -44,7 +46,7 @@ _MEASURED = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """A float graph, the names of concatenations that stay in float (`apart`), and `notes`."""
+    """A float graph, the names of operators that stay in float (`apart`), and `notes`."""
 
     graph: fx.GraphModule
     apart: tuple[str, ...]
@@ -58,9 +60,11 @@ def prepare_graph(
     scheme: Scheme,
     where: str,
     strict: bool = False,
+    choices: PostTraining = DEFAULTS,
 ) -> Prepared:
-    """Export a module and make the choices that depend on `samples` (N, ...) and the scheme. If
-    `strict`, nothing stays in float for the sake of accuracy; the notes say what it costs.
+    """Export a module and make the choices that depend on `samples` (N, ...) and the scheme, after
+    weights were moved between layers as `choices` say. If `strict`, nothing stays in float for the
+    sake of accuracy; the notes say what it costs.
 
     Raises `ToolError` if the graph computes something else than the module on the samples.
     """
@@ -69,8 +73,10 @@ def prepare_graph(
     decompose(graph, strict)
     make_operands_tensors(graph)
     check_exported(graph, module, samples, where)
+    divisions, moved = rebalance(graph, module, samples, choices, strict, where)
     fit_masks(graph, rows(samples, slice(0, _MEASURED)))
-    return _prepared(graph, samples, scheme, strict)
+    made = _prepared(graph, samples, scheme, strict)
+    return Prepared(graph, (*made.apart, *divisions), (*moved, *made.notes))
 
 
 def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool) -> Prepared:

@@ -11,13 +11,17 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt
 
 from edgekd.quant.common_grids import share_observed
 from edgekd.quant.export import quiet, switchable
+from edgekd.quant.observing import fit_weight_ranges, set_ranges
+from edgekd.quant.post_training import PostTraining
 from edgekd.quant.preparing import NOTES, Prepared, prepare_graph
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer, count_uses
+from edgekd.quant.ranges import RangeRule
 from edgekd.quant.rewrite import finish
 from edgekd.values.target import Scheme
-from edgekd.values.tree import Tree, chunks
+from edgekd.values.tree import Tree
 
-_CHUNK = 64
+BEFORE_TRAINING = PostTraining(rule=RangeRule("moving-average"))
+"""Where training starts: its own ranges go on as a moving average of the batches' extremes."""
 
 
 def prepare_qat(
@@ -28,20 +32,26 @@ def prepare_qat(
     where: str = "quantize",
     floats: Collection[str] = (),
     strict: bool = False,
+    choices: PostTraining = BEFORE_TRAINING,
 ) -> fx.GraphModule:
     """A graph that can be trained like any module, with ranges set from `samples` (N, ...).
     `floats` are the layers that stay in float; if `strict`, nothing does. Layers keep their names
     in the nodes' metadata, so losses can read features. Ranges follow the data in `train()` mode
     and are fixed in `eval()` mode.
     """
-    start = prepare_graph(module, example, samples, scheme, where, strict)
-    return observed(start, samples, scheme, floats)
+    start = prepare_graph(module, example, samples, scheme, where, strict, choices)
+    return observed(start, samples, scheme, floats, choices)
 
 
 def observed(
-    start: Prepared, samples: Tree, scheme: Scheme, floats: Collection[str] = ()
+    start: Prepared,
+    samples: Tree,
+    scheme: Scheme,
+    floats: Collection[str] = (),
+    choices: PostTraining = BEFORE_TRAINING,
 ) -> fx.GraphModule:
-    """A prepared graph, which is changed, with fake quantization in the ranges of `samples`."""
+    """A prepared graph, which is changed, with fake quantization in the ranges that follow from
+    `samples` as `choices` say."""
     graph = start.graph
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -52,30 +62,15 @@ def observed(
     count_uses(prepared)
     prepared.meta[NOTES] = start.notes
     share_observed(prepared, scheme)
-    _set_ranges(prepared, samples)
+    set_ranges(prepared, samples, choices.rule)
+    if choices.weight_ranges == "mse":
+        fit_weight_ranges(prepared)
     return prepared.eval()
 
 
 def activations(graph: nn.Module) -> list[ActivationFakeQuantize]:
     """Every fake quantizer of an activation, without duplicates."""
     return [part for part in graph.modules() if isinstance(part, ActivationFakeQuantize)]
-
-
-def _set_ranges(graph: fx.GraphModule, samples: Tree) -> None:
-    """Set ranges to the mean of the batches' extremes, measured without rounding."""
-    quantizers = activations(graph)
-    constants = [part.activation_post_process.averaging_constant for part in quantizers]
-    graph.train()
-    with torch.no_grad():
-        for part in quantizers:
-            part.disable_fake_quant()
-        for number, batch in enumerate(chunks(samples, _CHUNK), 1):
-            for part in quantizers:
-                part.activation_post_process.averaging_constant = 1.0 / number
-            graph(batch)
-    for part, constant in zip(quantizers, constants, strict=True):
-        part.activation_post_process.averaging_constant = constant
-        part.enable_fake_quant()
 
 
 def freeze_ranges(graph: nn.Module) -> None:

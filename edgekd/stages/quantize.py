@@ -9,8 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch.fx import GraphModule
 
-from edgekd.errors import EdgekdError, InputError, MissingPackage
-from edgekd.installed import has_module
+from edgekd.errors import EdgekdError, InputError
 from edgekd.network.cost import layer_costs
 from edgekd.network.evaluation import evaluate
 from edgekd.network.taps import is_within
@@ -33,7 +32,6 @@ from edgekd.quant.inspection import counted, float_islands
 from edgekd.quant.mixed import Mixed, Trial, Wide, check_reached, sensitivities, widened
 from edgekd.quant.narrow import Narrow
 from edgekd.quant.preparing import NOTES
-from edgekd.quant.ranges import Ranges
 from edgekd.quant.reach import (
     Reach,
     float_fault,
@@ -51,8 +49,9 @@ from edgekd.quant.weight_only import (
     weighted_layers,
 )
 from edgekd.registry import STAGES
-from edgekd.stages import Context, TrainingStage
+from edgekd.stages import Context
 from edgekd.stages._coverage import untouched_of
+from edgekd.stages._post_training import PostTrainingStage
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
@@ -64,7 +63,7 @@ WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}
 
 
 @STAGES.register(paper="Jacob 2018; Nagel 2019; Esser 2020; Choi 2018; Rastegari 2016; Li 2016")
-class Quantize(TrainingStage):
+class Quantize(PostTrainingStage):
     """Store and compute in int8, in the target's scheme, or store weights in fewer bits.
 
     `dtype`: "int8" quantizes weights and activations, "fp16" is half precision. "bf16", "int4" (one
@@ -73,14 +72,14 @@ class Quantize(TrainingStage):
     "auto" compiles int8, fp16 and fp32 with each backend, and the run chooses the fastest file that
     holds the budgets.
 
-    `method`: "calibrate" sets ranges from the calibration samples without training, corrects biases
-    (`bias_correction`), and for int8 can first move range from activations to weights
-    (`smooth_quant`). The other methods start there and train the fake-quantized network with the
-    losses of distillation: "qat" with the straight-through estimator, ranges frozen in the last
-    `frozen` share of the steps; "lsq" with learned step sizes (int8, int4); "pact" with learned
-    clipping of the activations (int8). `ranges` says how extremes are merged. `ignore` names layers
-    that stay in float. `mixed` keeps the most sensitive layers in a wider type: { accuracy_drop =
-    0.5 } or { layers = 2 }, with `wide` as that type ("float" for int8, otherwise "int8").
+    `method`: "calibrate" sets ranges from the calibration samples without training, by the rule in
+    `ranges` and `weight_ranges` (int8), corrects biases (`bias_correction`), and for int8 can first
+    move range from activations to weights (`smooth_quant`). The other methods start there and train
+    the fake-quantized network with the losses of distillation: "qat" with the straight-through
+    estimator, ranges frozen in the last `frozen` share of the steps; "lsq" with learned step sizes
+    (int8, int4); "pact" with learned clipping of the activations (int8). `ignore` names layers that
+    stay in float. `mixed` keeps the most sensitive layers in a wider type: { accuracy_drop = 0.5 }
+    or { layers = 2 }, with `wide` as that type ("float" for int8, otherwise "int8").
 
     `least` is the share of the multiply-accumulates of layers with weights, without ignored ones,
     that must be quantized: the plan refuses less. With `strict`, int8 leaves no operator in float.
@@ -94,9 +93,6 @@ class Quantize(TrainingStage):
     group: int = Field(default=32, ge=0)
     mixed: Mixed | None = None
     ignore: tuple[str, ...] = ()
-    bias_correction: bool = True
-    smooth_quant: bool = False
-    ranges: Ranges = "minmax"
     frozen: float = Field(default=0.3, ge=0.0, le=1.0)
     least: float = Field(default=0.9, ge=0.0, le=1.0)
     strict: bool = False
@@ -115,6 +111,7 @@ class Quantize(TrainingStage):
             ]
         faults = number_faults(candidate, self.dtype, where)
         faults += method_faults(self.dtype, self.method, where)
+        faults += self.key_faults(self.dtype, self.method, self.activations, where)
         narrows = self.mixed is not None or bool(self.ignore)
         faults += target_faults(self.dtype, narrows, context.target, where)
         if self.activations == 16:
@@ -142,7 +139,7 @@ class Quantize(TrainingStage):
         faults += mixed_faults(self.dtype, self.mixed, count, validation, where)
         if self.method != "calibrate":
             faults += check_teaching(candidate.module, self.learning(context, where))
-        return faults + self._missing(where)
+        return faults
 
     def _reach(self, graph: GraphModule, candidate: Candidate) -> Reach:
         if self.dtype == "int8":
@@ -194,7 +191,7 @@ class Quantize(TrainingStage):
             return self._int8(candidate, context)
         return self._weights(candidate, context)
 
-    # Full int8. torchao and NNCF take seconds to import: not before they are used.
+    # Full int8. torchao takes seconds to import: not before it is used.
 
     def _int8(self, candidate: Candidate, context: Context) -> Candidate:
         from edgekd.quant.calibration import calibrate
@@ -216,9 +213,7 @@ class Quantize(TrainingStage):
                 example,
                 samples,
                 scheme,
-                bias_correction=self.bias_correction,
-                smooth_quant=self.smooth_quant,
-                ranges=self.ranges,
+                self.choices(trains=False),
                 floats=floats,
                 strict=self.strict,
             )
@@ -244,7 +239,13 @@ class Quantize(TrainingStage):
 
         samples, scheme = calibration_of(context), self._scheme(context)
         graph = prepare_qat(
-            candidate.module, candidate.example, samples, scheme, floats=floats, strict=self.strict
+            candidate.module,
+            candidate.example,
+            samples,
+            scheme,
+            floats=floats,
+            strict=self.strict,
+            choices=self.choices(trains=True),
         )
         if self.method in ("lsq", "pact"):
             learn_grids(graph, "lsq" if self.method == "lsq" else "pact")
@@ -362,12 +363,6 @@ class Quantize(TrainingStage):
         groups = "channel" if not self.group else f"{self.group} weights"
         scales = "" if self.dtype == "bf16" else f", one scale per {groups}"
         return f"{self.dtype} weights{scales}"
-
-    def _missing(self, where: str) -> list[EdgekdError]:
-        needed = self.dtype == "int8" and self.method == "calibrate" and self.activations == 8
-        if needed and not has_module("nncf"):
-            return [MissingPackage("nncf", "nncf", where=where)]
-        return []
 
 
 def _left(reach: Reach, floats: Sequence[str]) -> str:

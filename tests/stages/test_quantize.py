@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgekd.stages import quantize as stage_module
 from edgekd.stages.cluster import Cluster
 from edgekd.stages.quantize import Quantize
 from edgekd.values.candidate import Candidate
-from edgekd.values.target import load_target
+from edgekd.values.target import Scheme, load_target
 
 
 @pytest.fixture(scope="module")
@@ -337,3 +338,33 @@ def test_strict_refuses_what_stays_in_float_before_anything_runs(data, trained, 
     assert "int4 computes in float" in str(fault)
     (fault,) = Quantize(strict=True).check(Candidate(Volume(), data.example), context, "stages.0")
     assert "aten.conv3d (first)" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"percentile": 99.9}, r"percentile goes with ranges = \"percentile\", found 'minmax'"),
+        ({"dtype": "int4", "ranges": "mse"}, "ranges belongs to int8; int4 leaves activations"),
+        ({"activations": 16, "ranges": "octav"}, "65,535 levels are fine enough"),
+        ({"method": "qat", "weight_ranges": "mse"}, "ranges of weights follow the largest weight"),
+        ({"dtype": "bf16", "smooth_quant": True}, "smooth_quant belongs to int8"),
+    ],
+)
+def test_a_key_that_the_type_or_the_method_cant_use_is_refused_by_name(keys, message):
+    found = Quantize(**keys).key_faults(
+        keys.get("dtype", "int8"), keys.get("method", "calibrate"), keys.get("activations", 8), "s"
+    )
+    assert [fault for fault in found if re.search(message, fault.message)]
+
+
+def test_training_starts_from_the_ranges_that_the_recipe_names(data, trained, tmp_path):
+    from edgekd.quant.qat import activations, prepare_qat
+
+    samples, scheme = data.train.first(64).x, Scheme(activations="int8-affine")
+    scales = [
+        float(
+            activations(prepare_qat(trained, samples[:1], samples, scheme, choices=each))[1].scale
+        )
+        for each in (Quantize().choices(True), Quantize(ranges="percentile").choices(True))
+    ]
+    assert scales[0] != scales[1]

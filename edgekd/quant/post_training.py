@@ -1,0 +1,21 @@
+"""What quantization does before any training: ranges, weights moved between layers, biases."""
+
+from dataclasses import dataclass
+
+from edgekd.quant.ranges import EXTREMES, RangeRule, WeightRanges
+
+
+@dataclass(frozen=True)
+class PostTraining:
+    """The choices of calibration. `rule` sets the activations' ranges, `weight_ranges` those of
+    weights. `smooth_quant` moves part of the activations' range into the weights that follow (Xiao
+    et al. 2023). `bias_correction` undoes the shift of the layers' means (Nagel et al. 2019).
+    """
+
+    rule: RangeRule = EXTREMES
+    weight_ranges: WeightRanges = "max"
+    smooth_quant: bool = False
+    bias_correction: bool = True
+
+
+DEFAULTS = PostTraining()
