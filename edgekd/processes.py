@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def run_tool(
     hint: str = "",
     folder: Path | None = None,
     stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a program to its end, in `folder` if one is given; `tool` is its name in errors.
 
@@ -85,6 +86,7 @@ def run_tool(
                 stdout=output,
                 stderr=errors,
                 cwd=folder,
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:

@@ -85,6 +85,9 @@ class Backend(Described):
     ) -> Sequence[OpPlacement]:
         """Where each operator will run. Raises `InputError` naming what the target can't run."""
 
+    def prepare(self) -> None:
+        """Start in the background what `compile` will need, if that takes long. Optional."""
+
     def rehearsal_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options for the plan's trial compilation, without what only makes files faster."""
         return options

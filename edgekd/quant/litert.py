@@ -17,6 +17,8 @@ from edgekd.quant.storage import example_of
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, leaves, like, mapped
 
+PRELOADED = ("litert_torch",)
+
 
 class _ByPosition(nn.Module):
     """Wraps a module of one argument, a tree, so that it takes and returns tensors by position.

@@ -315,7 +315,7 @@ def program() -> torch.export.ExportedProgram:
 
 
 def test_a_compiler_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match=r"did not finish within 0\.1 s") as caught:
+    with pytest.raises(ToolError, match=r"TVM did not end within 0\.1 s") as caught:
         run_worker(program(), job(), 0.1, tmp_path)
     assert "time_limit_seconds" in caught.value.hint
 
@@ -323,7 +323,7 @@ def test_a_compiler_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_compiler_that_fails_is_one_error_with_its_last_line(tmp_path: Path) -> None:
     broken = job(target={"kind": "no-such-kind"})
-    with pytest.raises(ToolError, match=r"TVM's compiler ended with exit code 1: .*no-such-kind"):
+    with pytest.raises(ToolError, match=r"TVM's compiler failed .*no-such-kind"):
         run_worker(program(), broken, 120, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

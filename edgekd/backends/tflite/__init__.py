@@ -64,6 +64,13 @@ class Tflite(Backend):
 
         return place(candidate, target, "cpu", "backends.tflite")
 
+    def prepare(self) -> None:
+        """Start to import the converter."""
+        from edgekd.backends.tflite.convert import CONVERTER
+        from edgekd.forked import prepare
+
+        prepare(CONVERTER)
+
     def compile(
         self, candidate: Candidate, target: Target, options: dict[str, Any], folder: Path
     ) -> list[Artifact]:

@@ -4,7 +4,6 @@ The converter imports JAX, prints a lot, and its compiled part can end the proce
 process of its own with a time limit.
 """
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,12 @@ from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
 from edgekd.backends.tflite.wide import with_wide_biases
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
+from edgekd.forked import run_module
 from edgekd.formats.graph import Graph, float_islands, info_of
 from edgekd.formats.integers_only import refuse_floats
 from edgekd.formats.operator_notes import by_layer, converted_layer
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata, with_names
-from edgekd.processes import run_tool
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import has_wide_activations
 from edgekd.quant.tables import Table, product, with_tables
@@ -34,6 +33,7 @@ from edgekd.values.measurement import Measurement
 from edgekd.values.target import Target
 from edgekd.values.tree import leaf_names, leaves
 
+CONVERTER = "edgekd.quant.litert"
 TIME_LIMIT_S = 900
 
 
@@ -113,9 +113,8 @@ def _convert(candidate: Candidate, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tflite-") as folder:
         program, made = Path(folder) / "graph.pt2", Path(folder) / "model.tflite"
         torch.export.save(exported(graph, candidate.example, fixed=True), program)
-        command = [sys.executable, "-m", "edgekd.quant.litert", str(program), str(made)]
-        command.append(candidate.form)
-        done = run_tool(command, TIME_LIMIT_S, "litert-torch", str(path))
+        arguments = [str(program), str(made), candidate.form]
+        done = run_module(CONVERTER, arguments, TIME_LIMIT_S, "litert-torch", str(path))
         done.require_success("litert-torch", str(path))
         if not made.exists():
             raise ToolError("litert-torch ended without writing a file", where=str(path))

@@ -73,6 +73,13 @@ class Tvm(Backend):
         forms = super().forms(options)
         return forms - {"int8"} if options.get("kind") == "cuda" else forms
 
+    def prepare(self) -> None:
+        """Start to import the compiler."""
+        from edgekd.backends.tvm.job import WORKER, worker_environment
+        from edgekd.forked import prepare
+
+        prepare(WORKER, worker_environment())
+
     def rehearsal_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Without measuring tiles or tuning."""
         return {**options, "grid_seconds": 0.0, "tune_seconds": 0.0}

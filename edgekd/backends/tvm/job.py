@@ -4,9 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,9 +13,12 @@ import torch
 
 from edgekd.backends.tvm import cuda
 from edgekd.errors import ToolError
+from edgekd.forked import run_module
+from edgekd.processes import how_it_ended
 from edgekd.quant.export import quiet
 
 WHERE = "backends.tvm"
+WORKER = "edgekd.backends.tvm.worker"
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def run_worker(
         with quiet():
             torch.export.save(program, work / "program.pt2")
         (work / "job.json").write_text(json.dumps(asdict(job)))
-        # One thread: the grid times kernels as a board's single core would run them.
-        environment = os.environ | {"TVM_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        environment = worker_environment()
         if job.target["kind"] == "cuda":
             environment |= cuda.environment(work, environment)
         _run(work, environment, seconds)
@@ -71,47 +70,27 @@ def run_worker(
     return read_built(folder)
 
 
+def worker_environment() -> dict[str, str]:
+    """The worker's environment. One thread: the grid times kernels as a board's single core would
+    run them."""
+    return os.environ | {"TVM_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
 def read_built(folder: Path) -> Built:
     """What `run_worker` left in a folder."""
     return Built(folder / "library.so", json.loads((folder / "result.json").read_text()))
 
 
 def _run(work: Path, environment: dict[str, str], seconds: float) -> None:
-    command = [sys.executable, "-m", "edgekd.backends.tvm.worker", str(work)]
-    # A group of its own, so that a time-out ends the compilers that it started as well; and it ends
-    # itself when its input closes, so that it does not outlive a killed parent.
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"TVM did not finish within {seconds:g} s",
-                where=WHERE,
-                hint="raise time_limit_seconds, or lower grid_seconds or tune_seconds",
-            ) from None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-        log.seek(0)
-        output = log.read()
-    if process.returncode:
-        raise ToolError(_failure(process.returncode, output), where=WHERE)
+    hint = "raise time_limit_seconds, or lower grid_seconds or tune_seconds"
+    done = run_module(
+        WORKER, [str(work)], seconds, "TVM", WHERE, hint=hint, environment=environment
+    )
+    if done.status:
+        raise ToolError(_failure(done.status, done.lines), where=WHERE, detail=done.log)
 
 
-def _failure(code: int, output: bytes) -> str:
-    lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
+def _failure(code: int, lines: list[str]) -> str:
     errors = [line for line in lines if re.match(r"[\w.]*Error: ", line)]
-    reason = next(reversed(errors or [line for line in lines if line]), "no message")
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"TVM's compiler ended with {how}: {reason}"
+    reason = next(reversed(errors or lines), "no message")
+    return f"TVM's compiler failed ({how_it_ended(code)}): {reason}"

@@ -1,24 +1,28 @@
 """The process that TVM runs in: `python -m edgekd.backends.tvm.worker FOLDER`.
 
-It reads `job.json` and `program.pt2` from the folder and writes `library.so` and `result.json`;
-its standard input stays open for as long as the parent lives. A crash of TVM or LLVM ends this
-process alone.
+It reads `job.json` and `program.pt2` from the folder and writes `library.so` and `result.json`.
+A crash of TVM or LLVM ends this process alone.
 """
 
 import json
-import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from edgekd.backends.tvm.isa import Isa
 
+PRELOADED = (
+    "torch",
+    "tvm",
+    "edgekd.backends.tvm.integers.lower",
+    "edgekd.backends.tvm.library",
+    "edgekd.backends.tvm.lower",
+)
 
-def main(folder: Path) -> None:
-    """Compile the job in `folder`."""
+
+def main(place: str) -> None:
+    """Compile the job in the folder `place`."""
     import torch
     import tvm
 
@@ -28,6 +32,7 @@ def main(folder: Path) -> None:
     from edgekd.backends.tvm.tools import linker_of
     from edgekd.quant import rewrite  # noqa: F401 - declares the operators of quantized programs
 
+    folder = Path(place)
     job = json.loads((folder / "job.json").read_text())
     program = torch.export.load(folder / "program.pt2")
     start = time.monotonic()
@@ -124,12 +129,5 @@ def _tensor(info: Any) -> dict[str, Any]:
     return {"shape": [int(size) for size in info.shape], "dtype": str(info.dtype)}
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of stdin, which the parent holds open, then kill the whole process group."""
-    os.read(sys.stdin.fileno(), 1)  # not the buffer: its lock would fail the exit
-    os.killpg(0, signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    main(Path(sys.argv[1]))
+    main(sys.argv[1])

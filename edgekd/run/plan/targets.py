@@ -96,6 +96,9 @@ def _rehearsed(
     known = _known(plan, store, REHEARSED, key)
     if known is not None:
         return {}, known
+    for backend in backends.values():
+        if isinstance(backend, Backend):
+            backend.prepare()
     rehearsed = rehearse_stages(plan.start, stages, context, collect)
     if rehearsed is None:
         return {}, ((), ())
