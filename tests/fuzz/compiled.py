@@ -1,10 +1,7 @@
 """TFLite files and C made of random networks, against the quantized graph."""
 
 import tempfile
-import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from checks import EIGHT_BITS, Case, require_parity
@@ -14,8 +11,6 @@ from torch import Tensor
 from edgekd.backends.tflite.convert import convert_artifact
 from edgekd.firmware import hosted
 from edgekd.firmware.generate import generate
-from edgekd.processes import Finished
-from edgekd.quant import litert
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
@@ -27,18 +22,8 @@ def _file(case: Case) -> Artifact:
         folder = case.made["folder"] = tempfile.TemporaryDirectory()
         candidate = Candidate(case.int8, case.samples[:1], "int8")
         path = Path(folder.name) / "model.tflite"
-        with mock.patch("edgekd.backends.tflite.convert.run_tool", _converted_here):
-            case.made["tflite"] = convert_artifact(candidate, load_target(EIGHT_BITS), (), path)
+        case.made["tflite"] = convert_artifact(candidate, load_target(EIGHT_BITS), (), path)
     return case.made["tflite"]
-
-
-def _converted_here(command: Sequence[str], *_: object) -> Finished:
-    """Run the converter in this process, so that many networks import it once."""
-    try:
-        litert.main(*command[3:])
-    except Exception:  # what the converter's own process would end with
-        return Finished(b"", traceback.format_exc().encode(), 1)
-    return Finished(b"", b"", 0)
 
 
 def tflite(case: Case) -> None:
