@@ -79,12 +79,12 @@ def test_an_operator_that_the_target_lacks_is_refused_by_name(candidate, tmp_pat
 @pytest.fixture
 def unprepared(monkeypatch):
     """As if nothing had been converted in this process yet."""
-    monkeypatch.setattr("edgekd.forked._servers", {})
+    monkeypatch.setattr("edgekd.processes.forked._servers", {})
 
 
 @pytest.mark.usefixtures("unprepared")
 def test_a_converter_that_fails_is_one_line_and_leaves_no_file(candidate, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgekd.forked.sys.executable", "/bin/false")
+    monkeypatch.setattr("edgekd.processes.forked.sys.executable", "/bin/false")
     with pytest.raises(ToolError, match=r"litert-torch failed \(exit status 1\): no output"):
         Tflite().compile(candidate("sensor", "float"), load_target("x86"), {}, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -95,7 +95,7 @@ def test_a_converter_that_hangs_is_ended(candidate, tmp_path, monkeypatch):
     hangs = tmp_path / "python"
     hangs.write_text("#!/bin/sh\nsleep 60\n")
     hangs.chmod(0o755)
-    monkeypatch.setattr("edgekd.forked.sys.executable", str(hangs))
+    monkeypatch.setattr("edgekd.processes.forked.sys.executable", str(hangs))
     monkeypatch.setattr("edgekd.backends.tflite.convert.TIME_LIMIT_S", 0.2)
     with pytest.raises(ToolError, match=r"litert-torch did not end within 0\.2 s"):
         Tflite().compile(candidate("sensor", "float"), load_target("x86"), {}, tmp_path)

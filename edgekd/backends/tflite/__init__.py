@@ -67,7 +67,7 @@ class Tflite(Backend):
     def prepare(self) -> None:
         """Start to import the converter."""
         from edgekd.backends.tflite.convert import CONVERTER
-        from edgekd.forked import prepare
+        from edgekd.processes.forked import prepare
 
         prepare(CONVERTER)
 

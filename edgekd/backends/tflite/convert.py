@@ -16,12 +16,12 @@ from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
 from edgekd.backends.tflite.wide import with_wide_biases
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
-from edgekd.forked import run_module
 from edgekd.formats.graph import Graph, float_islands, info_of
 from edgekd.formats.integers_only import refuse_floats
 from edgekd.formats.operator_notes import by_layer, converted_layer
 from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata, with_names
+from edgekd.processes.forked import run_module
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import has_wide_activations
 from edgekd.quant.tables import Table, product, with_tables

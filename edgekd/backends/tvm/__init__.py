@@ -76,7 +76,7 @@ class Tvm(Backend):
     def prepare(self) -> None:
         """Start to import the compiler."""
         from edgekd.backends.tvm.job import WORKER, worker_environment
-        from edgekd.forked import prepare
+        from edgekd.processes.forked import prepare
 
         prepare(WORKER, worker_environment())
 

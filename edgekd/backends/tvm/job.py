@@ -13,8 +13,8 @@ import torch
 
 from edgekd.backends.tvm import cuda
 from edgekd.errors import ToolError
-from edgekd.forked import run_module
 from edgekd.processes import how_it_ended
+from edgekd.processes.forked import run_module
 from edgekd.quant.export import quiet
 
 WHERE = "backends.tvm"

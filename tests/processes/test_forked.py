@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekd import forked
 from edgekd.errors import ToolError
-from edgekd.forked import prepare, run_module
+from edgekd.processes import forked
+from edgekd.processes.forked import prepare, run_module
 
 JOB = """
 import os, sys, time
@@ -121,7 +121,7 @@ def test_without_forks_the_module_is_a_program(job, monkeypatch):
 def test_a_server_ends_with_a_killed_parent(job, tmp_path):
     script = f"""
 import os, time
-from edgekd import forked
+from edgekd.processes import forked
 forked.prepare("{job.module}")
 print(forked._servers["{job.module}"][1].process.pid, flush=True)
 forked.run_module("{job.module}", ["sleep", "{tmp_path}/late"], 60, "", "")

@@ -1,6 +1,6 @@
 """Modules of edgekd run as processes of their own, without waiting for their imports each time.
 
-The first job of a module starts a server (`edgekd.fork_server`) that imports what the module needs
+The first job of a module starts a server (`edgekd.processes.fork_server`) that imports what the module needs
 and forks for each job, so that a job still has a process to itself, ended with whatever it started.
 `prepare` starts the server ahead of time. Where there is no server, the module is started as a
 program.
@@ -37,7 +37,7 @@ class _Server:
     def __init__(self, module: str, environment: Mapping[str, str]) -> None:
         self.settings = _settings(environment)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgekd.fork_server", module],
+            [sys.executable, "-m", "edgekd.processes.fork_server", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
