@@ -1,9 +1,9 @@
 """A process that imports a module once and forks for each of its jobs: `python -m
 edgekd.processes.fork_server MODULE`.
 
-`edgekd.processes.forked` starts it and talks to it in lines of JSON. A job comes on standard input; the
-answers, on standard output, are the child's process id and then its exit status. The server ends
-when its input does, and takes the child along. Only Linux has what it needs.
+`forked` starts it and talks to it in lines of JSON. A job comes on standard input; the answers, on
+standard output, are the child's process id and then its exit status. The server ends when its
+input does, and takes the child along. Only Linux has what it needs.
 """
 
 import gc

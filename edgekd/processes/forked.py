@@ -1,7 +1,7 @@
 """Modules of edgekd run as processes of their own, without waiting for their imports each time.
 
-The first job of a module starts a server (`edgekd.processes.fork_server`) that imports what the module needs
-and forks for each job, so that a job still has a process to itself, ended with whatever it started.
+The first job of a module starts a server (`fork_server`) that imports what the module needs and
+forks for each job, so that a job still has a process to itself, ended with whatever it started.
 `prepare` starts the server ahead of time. Where there is no server, the module is started as a
 program.
 """
