@@ -54,6 +54,8 @@ def load_data(table: DataTable, folder: Path) -> Data:
                 hint="a set without labels needs a validation part that has them",
             )
         train, validation = train.take(keep), train.take(hold)
+    for name, part in (("validation", validation), ("test", source.test)):
+        raise_all(source.task.judging_faults(part.y, f"{where}: {name}"))
     _check_steps(table, source.task)
     validation = settled(validation, how)
     transform = _transform(table, source, folder)
@@ -80,7 +82,7 @@ def _held_back(train: Samples, share: float) -> tuple[Tensor, Tensor]:
     strata = train.task.strata(train.y)
     labelled = (strata != NO_LABEL).nonzero().flatten()
     _, held = held_out(strata[labelled], share)
-    hold = labelled[held]
+    hold = train.task.with_partners(train.y, labelled[held])
     mask = torch.ones(len(train), dtype=torch.bool)
     mask[hold] = False
     return mask.nonzero().flatten(), hold

@@ -147,6 +147,7 @@ def source_faults(source: Source, where: str) -> list[EdgekdError]:
             tasks = f"{part.task.name}, but those of train are for {source.task.name}"
             message = f"the targets are for {tasks}"
             faults.append(InputError(message, where=f"{where}: {name}"))
+    faults += source.task.input_faults(example, where)
     if isinstance(source.task, Classification):
         return faults + _label_faults(source, where)
     for name, part in source.parts.items():

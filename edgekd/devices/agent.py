@@ -90,7 +90,7 @@ class Model:
 
     inputs: Arrays
     outputs: Arrays
-    ranges: Table = {}  # the least and largest value of an input by its name
+    ranges: Table = {}  # the least and largest value of an input, or of its columns, by its name
 
     def feed(self, arrays: Arrays) -> None:
         """Set the inputs, so that `run` is the model alone."""
@@ -573,6 +573,14 @@ def in_order_of(infos: Arrays, described: Arrays) -> Arrays:
     return [named[name] for name in names]
 
 
+def bounds_for(shape: list[int], low: Any, high: Any) -> tuple[Any, Any]:
+    """The least and the largest value, each a number or one for each column of an input that has
+    as many; for other columns the widest range of all."""
+    if isinstance(low, list) and (not shape or len(low) != shape[-1]):
+        return min(low), max(high)
+    return low, high
+
+
 def random_inputs(model: Any, seed: int) -> Arrays:
     """Random inputs of the model's shapes and types; unknown sizes are 1. Values are uniform within
     an input's range if it has one, otherwise floats are normal."""
@@ -589,11 +597,12 @@ def random_inputs(model: Any, seed: int) -> Arrays:
         if dtype.kind not in "biufc":
             raise Fault("bad-request", f"its input '{info['name']}' is of type {info['dtype']}: "
                         "no random values can be made for it")  # fmt: skip
-        low, high = model.ranges.get(info["name"], (0, 1))
+        low, high = bounds_for(shape, *model.ranges.get(info["name"], (0, 1)))
         if info["name"] in model.ranges and (dtype.kind == "f" or info.get("scale")):
             array = to_model(draw.uniform(low, high, shape), info, "")
         elif info["name"] in model.ranges:
-            array = draw.randint(int(low), int(high) + 1, shape, np.int64).astype(dtype)
+            least, most = (np.asarray(end).astype(np.int64) for end in (low, high))
+            array = draw.randint(least, most + 1, shape, np.int64).astype(dtype)
         elif dtype.kind == "f":
             array = draw.standard_normal(shape).astype(dtype)
         elif dtype.itemsize == 1 and dtype.kind in "iu":

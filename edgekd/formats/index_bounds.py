@@ -13,9 +13,10 @@ AXES = {"Gather": "axis", "GATHER": "Axis"}
 
 MOVING = frozenset((
     "Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Expand",
+    "Gather", "Slice", "Split", "GATHER", "SLICE", "STRIDED_SLICE", "UNPACK",
     "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "BROADCAST_TO",
 ))  # fmt: skip
-"""Operators that pass every index on as it is."""
+"""Operators that pass every index on as it is, or some of them: the columns of a table of ids."""
 
 
 def index_bounds(graph: Graph) -> dict[str, tuple[int, int]]:

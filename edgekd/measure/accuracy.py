@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from edgekd.data.samples import Samples
-from edgekd.data.tasks import Task
+from edgekd.data.tasks import Pooled, Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.devices import Device, Options
 from edgekd.errors import ToolError
@@ -137,6 +137,19 @@ def mean_measurement(
         device=device,
         ci=interval(means(values)),
         protocol=protocol,
+    )
+
+
+def pooled_measurement(
+    metric: str, pooled: Pooled, device: str, kind: Kind, protocol: str
+) -> Measurement:
+    """A metric over samples together, with its bootstrap interval over the samples."""
+    random, count = np.random.default_rng(0), len(pooled.parts)
+    draws = [torch.from_numpy(random.integers(0, count, count)) for _ in range(WHOLE_DRAWS)]
+    drawn = np.array([pooled.of(pooled.parts[draw].sum(0)) for draw in draws])
+    value = pooled.of(pooled.parts.sum(0))
+    return Measurement(
+        metric=metric, value=value, kind=kind, device=device, ci=interval(drawn), protocol=protocol
     )
 
 

@@ -92,14 +92,15 @@ def _fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tup
 
 
 def _completed(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The tensors with what a checkpoint may leave out (the second name of a tied tensor, the step
+    """The tensors with what a checkpoint may leave out (other names of a tied tensor, the step
     counter of a batch norm), and without what it may carry besides (the counter of averaged
     weights, a constant buffer)."""
     wanted = module.state_dict()
     tensors = dict(tensors)
-    for name, twin in _tied(module).items():  # safetensors stores tensors that share memory once
-        if name not in tensors and twin in tensors:
-            tensors[name] = tensors[twin]
+    for names in _tied(module):  # safetensors stores tensors that share memory once
+        stored = [name for name in names if name in tensors]
+        if stored:
+            tensors |= {name: tensors[stored[0]] for name in names if name not in tensors}
     counters = [name for name in wanted if name.rpartition(".")[2] == "num_batches_tracked"]
     tensors |= {name: wanted[name] for name in counters if name not in tensors}
     constants = {name: buffer for name, buffer in module.named_buffers() if name not in wanted}
@@ -110,13 +111,12 @@ def _completed(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tenso
     return tensors
 
 
-def _tied(module: nn.Module) -> dict[str, str]:
-    """The other name of each tensor that has two, in both directions."""
+def _tied(module: nn.Module) -> list[list[str]]:
+    """The names of each tensor that has several."""
     names: dict[int, list[str]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), []).append(name)
-    pairs = [(name, twin) for same in names.values() for name in same for twin in same]
-    return {name: twin for name, twin in pairs if name != twin}
+    return [same for same in names.values() if len(same) > 1]
 
 
 def _faults(

@@ -109,6 +109,18 @@ def test_values_are_drawn_from_the_range_that_was_given() -> None:
     assert (q.dtype.name, set(q.tolist())) == ("int8", {1, 2, 3, 4, 5})
 
 
+def test_each_column_of_a_table_of_ids_has_its_own_range() -> None:
+    model = agent.Model()
+    model.inputs = [
+        {"name": "ids", "shape": [500, 3], "dtype": "int64"},
+        {"name": "words", "shape": [500, 2], "dtype": "int64"},
+    ]
+    model.ranges = {"ids": [[0, 5, 2], [1, 5, 4]], "words": [[0, 5, 2], [1, 5, 4]]}
+    ids, words = agent.random_inputs(model, 0)
+    assert [set(column.tolist()) for column in ids.T] == [{0, 1}, {5}, {2, 3, 4}]
+    assert set(words.flatten().tolist()) == {0, 1, 2, 3, 4, 5}  # another length of a sequence
+
+
 @pytest.fixture
 def two_signatures(tmp_path: Path) -> Path:
     graphs = [

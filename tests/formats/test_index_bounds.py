@@ -47,6 +47,26 @@ def test_a_gather_of_a_tflite_file_bounds_its_input(tmp_path):
     assert index_bounds(read_tflite(tmp_path / "m.tflite")) == {"ids": (0, 19)}
 
 
+def test_columns_of_ids_are_bound_by_the_smallest_of_their_tables(tmp_path):
+    nodes = [
+        helper.make_node("Gather", ["ids", "second"], ["hours"], axis=1),
+        helper.make_node("Slice", ["ids", "zero", "one", "one"], ["users"]),
+        helper.make_node("Gather", ["day", "hours"], ["a"]),
+        helper.make_node("Gather", ["names", "users"], ["b"]),
+    ]
+    tables = {"day": np.zeros((24, 2), np.float32), "names": np.zeros((400, 2), np.float32)}
+    ends = {"second": np.array(1), "zero": np.array([0]), "one": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "columns",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, (1, 2))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ab"],
+        [numpy_helper.from_array(value, name) for name, value in {**tables, **ends}.items()],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    assert index_bounds(read_onnx(tmp_path / "m.onnx")) == {"ids": (0, 23)}
+
+
 def test_an_input_that_is_the_table_itself_has_no_bounds(tmp_path):
     tensors = [
         T((4, 3), (), dtype="int32", name="rows"),

@@ -122,7 +122,7 @@ def test_tensors_of_every_type_are_hashed(dtype):
     assert module_key(module) != module_key(other)
 
 
-@pytest.mark.parametrize("stored", ["embedding.weight", "head.weight"])
+@pytest.mark.parametrize("stored", ["embedding.weight", "other.weight", "head.weight"])
 def test_tied_weights_load_as_safetensors_stores_them(stored, tmp_path, fresh_modules):
     (tmp_path / "model_of_f.py").write_text(
         "from torch import nn\n"
@@ -131,13 +131,14 @@ def test_tied_weights_load_as_safetensors_stores_them(stored, tmp_path, fresh_mo
         "        super().__init__()\n"
         "        self.embedding = nn.Embedding(5, 4)\n"
         "        self.head = nn.Linear(4, 5, bias=False)\n"
-        "        self.head.weight = self.embedding.weight\n"
+        "        self.other = nn.Linear(4, 5, bias=False)\n"
+        "        self.head.weight = self.other.weight = self.embedding.weight\n"
     )
     wanted = torch.arange(20.0).view(5, 4)
     save_file({stored: wanted}, tmp_path / "tied.safetensors")
     network = Network(factory="model_of_f:Tied", weights=Path("tied.safetensors"))
     module = load_network(network, tmp_path, "model")
-    assert module.head.weight is module.embedding.weight
+    assert module.head.weight is module.other.weight is module.embedding.weight
     torch.testing.assert_close(module.head.weight.detach(), wanted, rtol=0, atol=0)
 
 

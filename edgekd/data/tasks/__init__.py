@@ -26,14 +26,27 @@ from edgekd.registry import TASKS
 from edgekd.values.tables import build
 from edgekd.values.tree import Tree, as_float, leaf, rows
 
-Run = Callable[[Tensor], Tensor]
-"""A deployed file or a module as a function: inputs (B, ...) to outputs (B, ...)."""
+Run = Callable[[Any], Tensor]
+"""A deployed file or a module as a function: a tree of inputs (B, ...) to the output (B, ...) that
+the task reads."""
+
+FirstSamples = Callable[[int], tuple[Tree, Tensor]]
+"""Up to that many test samples, evenly drawn: their inputs and targets."""
 
 VALUES: Sequence[Mapping[str, Any]] = ({"name": "regression", "weight": 0.9},)
 """The default losses where outputs are not the logits of one class each: their squared error."""
 
 NO_LABEL = -1
 """A missing target: an unlabelled pixel, the padding of a shorter sequence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """A metric over samples together: a function `of` the sum (K,) of what each sample adds to it,
+    `parts` (N, K). An error rate adds edits and lengths."""
+
+    parts: Tensor
+    of: Callable[[Tensor], float]
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Task(ABC):
     smooths: ClassVar[bool] = False
     has_rows: ClassVar[bool] = False
     labels_rows: ClassVar[bool] = False
+    rollout_unit: ClassVar[str] = "episodes"
 
     @property
     def name(self) -> str:
@@ -112,6 +126,15 @@ class Task(ABC):
     def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
         """Everything in a part's targets (N, ...) that doesn't fit this task."""
 
+    def judging_faults(self, y: Tensor, where: str) -> list[EdgekdError]:
+        """Everything in the targets of a part for validation or test that leaves nothing to
+        judge by."""
+        return []
+
+    def input_faults(self, x: Tree, where: str) -> list[EdgekdError]:
+        """Everything in a batch of inputs that the task can't work with."""
+        return []
+
     @abstractmethod
     def output_fault(
         self, outputs: object, y: Tensor, classes: int, where: str
@@ -142,13 +165,18 @@ class Task(ABC):
         """(N,) the groups over which held-back and calibration samples are spread evenly."""
         return torch.zeros(len(y), dtype=torch.int64)
 
+    def with_partners(self, y: Tensor, chosen: Tensor) -> Tensor:
+        """The positions `chosen` and those of the samples that must go where they go."""
+        return chosen
+
     def extra_metrics(self, outputs: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Values (B,) whose means a report shows besides the score, by metric; a metric's name ends
         in its unit if it has one."""
         return {}
 
-    def rollout_metrics(self, run: Run) -> Mapping[str, Tensor]:
-        """Results of letting a deployed file act in an environment, by metric: (episodes,) each."""
+    def rollout_metrics(self, run: Run, first: FirstSamples) -> Mapping[str, Tensor | Pooled]:
+        """Results of letting a deployed file act by itself, by metric: (episodes,) each, or pooled
+        over them. `rollout_unit` says what an episode is."""
         return {}
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from edgekd.data.tasks import Run
+from edgekd.data.tasks import FirstSamples, Run
 from edgekd.data.tasks._cart_pole import returns
 from edgekd.data.tasks.classification import Classification
 from edgekd.registry import TASKS
@@ -32,7 +32,7 @@ class Policy(Classification):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
 
-    def rollout_metrics(self, run: Run) -> Mapping[str, Tensor]:
+    def rollout_metrics(self, run: Run, first: FirstSamples) -> Mapping[str, Tensor]:
         """`episode_return`: the steps that each pole stays up."""
         if self.environment == "none":
             return {}

@@ -27,7 +27,7 @@ class Groups(OfOutputs):
     groups: Path | None = None
 
     def fault(self, task: Task, data: Data) -> str:
-        if self.groups is None and bool((task.strata(data.test.y) == 0).all()):
+        if self.groups is None and bool((task.strata(data.test.y) <= 0).all()):
             return f"{task.name} has no classes to group by: name a file as 'groups'"
         return ""
 

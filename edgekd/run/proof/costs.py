@@ -5,6 +5,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from edgekd.devices import Options, Samples
 from edgekd.devices.lease import leased
 from edgekd.errors import MissingRuntime, ToolError
@@ -101,17 +104,24 @@ SEEN = 64
 
 
 def _ranges(plan: Plan, artifact: Artifact) -> dict[str, Any]:
-    """The least and the largest value of each input of integers, such as token ids: random ones
-    beyond them may not exist."""
+    """The least and the largest value of each input of integers, such as token ids, or of each
+    column of a table (N, columns), such as ids of users and items: random ones beyond them may not
+    exist."""
     seen = leaves(plan.data.test.first(SEEN).x)
     if len(seen) != len(artifact.inputs):
         return {}
     ranges = {
-        info.name: (int(values.min()), int(values.max()))
+        info.name: _ends(values)
         for info, values in zip(artifact.inputs, seen, strict=True)
         if not values.is_floating_point() and values.numel()
     }
     return {"ranges": ranges} if ranges else {}
+
+
+def _ends(values: Tensor) -> tuple[Any, Any]:
+    if values.ndim != 2 or values.dtype == torch.bool:
+        return int(values.min()), int(values.max())
+    return values.amin(0).tolist(), values.amax(0).tolist()
 
 
 def _times_faster(teacher: Samples | None, each: Samples, place: Place) -> Measurement:

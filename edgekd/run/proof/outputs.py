@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekd.data.tasks import Task
+from edgekd.data.tasks import Pooled, Task
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.measure.accuracy import (
     NotFinite,
@@ -16,6 +16,7 @@ from edgekd.measure.accuracy import (
     accuracy_measurement,
     drop_measurement,
     mean_measurement,
+    pooled_measurement,
     scores_of,
 )
 from edgekd.measure.diagnostics import Finding
@@ -175,12 +176,20 @@ def _played(
 ) -> tuple[Measurement, ...]:
     """What the task finds by letting the file act."""
     run, task = _runner(plan, target, place, artifact), plan.data.task
-    return tuple(
-        mean_measurement(
-            metric, values.numpy(), place.device.name, place.kind, f"{len(values)} episodes"
-        )
-        for metric, values in task.rollout_metrics(run).items()
-    )
+
+    def first(count: int) -> tuple[Tree, torch.Tensor]:
+        drawn = plan.data.test.some(count)
+        return drawn.x, drawn.y
+
+    def measured(metric: str, values: torch.Tensor | Pooled) -> Measurement:
+        device, kind = place.device.name, place.kind
+        if isinstance(values, Pooled):
+            protocol = f"over {len(values.parts)} {task.rollout_unit}"
+            return pooled_measurement(metric, values, device, kind, protocol)
+        protocol = f"{len(values)} {task.rollout_unit}"
+        return mean_measurement(metric, values.numpy(), device, kind, protocol)
+
+    return tuple(measured(*each) for each in task.rollout_metrics(run, first).items())
 
 
 def inherited(

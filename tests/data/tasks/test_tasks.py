@@ -13,12 +13,14 @@ from edgekd.data.tasks.boxes import boxes
 from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.data.tasks.ctc import CTC, edits
 from edgekd.data.tasks.detection import Detection
+from edgekd.data.tasks.embedding import Embedding
 from edgekd.data.tasks.keypoints import Keypoints
 from edgekd.data.tasks.multilabel import Multilabel
 from edgekd.data.tasks.own import own
 from edgekd.data.tasks.policy import Policy
 from edgekd.data.tasks.regression import Regression
 from edgekd.data.tasks.segmentation import Segmentation
+from edgekd.data.tasks.seq2seq import Seq2Seq
 from edgekd.data.tasks.tokens import Tokens
 from edgekd.errors import InputError
 from edgekd.registry import TASKS
@@ -39,6 +41,11 @@ def boxes_at(cells: dict[tuple[int, int], tuple[int, tuple[float, ...]]]) -> Ten
     return outputs
 
 
+def nothing(count: int) -> tuple[Tensor, Tensor]:
+    """The test samples of a task that reads none to act."""
+    raise AssertionError(count)
+
+
 def close(outputs: Tensor, y: Tensor) -> Tensor:
     return (outputs - y).abs().amax(1).double() < 0.1
 
@@ -52,9 +59,11 @@ PERFECT: list[tuple[Task, Tensor, Tensor]] = [
         torch.tensor([[[0, 1], [2, 2]]]),
     ),
     (Tokens(), sure(torch.tensor([[1, 0, -1]]), 2), torch.tensor([[1, 0, -1]])),
+    (Seq2Seq(end=1), sure(torch.tensor([[2, 0, 1]]), 3), torch.tensor([[2, -1, 1]])),
     (CTC(), sure(torch.tensor([[1, 1, 0, 1, 2]]), 3), torch.tensor([[1, 1, 2, -1]])),
     (Regression(), torch.tensor([[1.0, -2.0]]), torch.tensor([[1.0, -2.0]])),
     (Multilabel(), torch.tensor([[2.0, -2.0], [-2.0, 2.0]]), torch.tensor([[1, 0], [0, 1]])),
+    (Embedding(), torch.eye(4)[[0, 0, 1, 2]], torch.tensor([[1, 1.0], [1, 1], [2, 0], [2, 0]])),
     (own(close, loss=F.mse_loss), torch.eye(3), torch.eye(3)),
     (
         Keypoints(),
@@ -79,9 +88,14 @@ IDS = [task.name for task, _, _ in PERFECT]
 def test_right_outputs_score_one_and_agree_with_themselves(task, outputs, y):
     assert task.score(outputs, y).tolist() == [1.0] * len(y)
     assert task.agreement(outputs, outputs).tolist() == [1.0] * len(y)
-    classes = {"keypoints": 0, "regression": 0, "detection": 2, "boxes": 2, "own": 0}.get(
-        task.name, task.classes_in(y)
-    )
+    classes = {
+        "keypoints": 0,
+        "regression": 0,
+        "detection": 2,
+        "boxes": 2,
+        "own": 0,
+        "embedding": 0,
+    }.get(task.name, task.classes_in(y))
     assert task.target_faults(y, classes, "here") == []
     assert task.output_fault(outputs, y, classes, "here") is None
 
@@ -244,17 +258,19 @@ def test_a_policy_is_let_loose_in_its_environment():
     def always_left(state: Tensor) -> Tensor:
         return torch.tensor([1.0, 0.0]).expand(len(state), 2)
 
-    lost = task.rollout_metrics(always_left)["episode_return"]
+    lost = task.rollout_metrics(always_left, nothing)["episode_return"]
     assert lost.shape == (8,)
     assert float(lost.max()) < 15, "a cart that is pushed to one side only drops its pole soon"
     from edgekd.data.sets.cart_pole import pushes, regulator
 
     gain = regulator()
-    held = task.rollout_metrics(lambda state: F.one_hot(pushes(state, gain), 2).float())[
-        "episode_return"
-    ]
+
+    def regulated(state: Tensor) -> Tensor:
+        return F.one_hot(pushes(state, gain), 2).float()
+
+    held = task.rollout_metrics(regulated, nothing)["episode_return"]
     assert held.tolist() == [50.0] * 8
-    assert Policy().rollout_metrics(always_left) == {}
+    assert Policy().rollout_metrics(always_left, nothing) == {}
 
 
 @pytest.mark.parametrize(

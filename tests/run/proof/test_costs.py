@@ -46,7 +46,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def plan_of(cache: Path) -> Any:
-    """A quick run whose samples have a float input and one of ids from 3 to 8."""
+    """A quick run whose samples have a float input and one of two ids."""
     x = {"x": torch.zeros(2, 4), "ids": torch.tensor([[3, 8], [5, 4]])}
     data = SimpleNamespace(test=Tensors(x, torch.zeros(2, dtype=torch.int64)))
     return SimpleNamespace(request=SimpleNamespace(quick=True, cache=cache), data=data)
@@ -78,7 +78,7 @@ def test_what_speaks_against_a_measurement_is_noted_with_each_file_that_has_it(
 def test_ids_are_drawn_from_those_that_the_samples_hold(
     busy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A random id beyond the table would end the run."""
+    """A random id beyond the table of its column would end the run."""
     options: list[Any] = []
     usual = costs.measure
 
@@ -90,7 +90,7 @@ def test_ids_are_drawn_from_those_that_the_samples_hold(
     costs.costs_of(
         plan_of(tmp_path), load_target("x86"), Place(busy), [compiled("m.onnx")], lambda *_: None
     )
-    assert options[0]["ranges"] == {"ids": (3, 8)}
+    assert options[0]["ranges"] == {"ids": ([3, 4], [5, 8])}
 
 
 @pytest.mark.parametrize("teacher", [None, "m.so"], ids=["there is none", "it does not run there"])
