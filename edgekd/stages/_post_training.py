@@ -5,9 +5,19 @@ from typing import Literal
 from pydantic import Field
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.quant.equalization import Equalize
 from edgekd.quant.post_training import PostTraining
 from edgekd.quant.ranges import FROM_HISTOGRAMS, PERCENTILE, RangeRule, Ranges, WeightRanges
 from edgekd.stages import TrainingStage
+
+_INT8_KEYS = (
+    "ranges",
+    "percentile",
+    "weight_ranges",
+    "equalize",
+    "absorb_biases",
+    "smooth_quant",
+)
 
 
 class PostTrainingStage(TrainingStage):
@@ -18,6 +28,8 @@ class PostTrainingStage(TrainingStage):
     ranges: Ranges | None = None
     percentile: float | None = Field(default=None, gt=50.0, lt=100.0)
     weight_ranges: WeightRanges = "max"
+    equalize: Equalize = False
+    absorb_biases: bool = False
     smooth_quant: bool = False
     bias_correction: bool = True
 
@@ -27,6 +39,8 @@ class PostTrainingStage(TrainingStage):
         return PostTraining(
             rule=RangeRule(kind, PERCENTILE if self.percentile is None else self.percentile),
             weight_ranges=self.weight_ranges,
+            equalize=self.equalize,
+            absorb_biases=self.absorb_biases,
             smooth_quant=self.smooth_quant,
             bias_correction=self.bias_correction,
         )
@@ -37,7 +51,7 @@ class PostTrainingStage(TrainingStage):
         """A fault for each key that has been set and that the type or the method can't use."""
         faults: list[EdgekdError] = []
         given = self.model_fields_set
-        for key in ("ranges", "percentile", "weight_ranges", "smooth_quant"):
+        for key in _INT8_KEYS:
             if dtype != "int8" and key in given and getattr(self, key):
                 text = f"{key} belongs to int8; {dtype} leaves activations in float"
                 faults.append(InputError(text, where=f"{where}.{key}", hint=f"remove '{key}'"))
