@@ -34,14 +34,15 @@ def count_macs(graph: Graph) -> tuple[int | None, str]:
     for op in graph.ops:
         if op.op in LOOPS:
             return None, f"{op.op} '{op.name}': the number of loop iterations is unknown"
-        counted = _macs(graph, op)
+        counted = operator_macs(graph, op)
         if counted is None:
             return None, f"the file does not give the shapes of {op.op} '{op.name}'"
         total += counted
     return total, ""
 
 
-def _macs(graph: Graph, op: Op) -> int | None:
+def operator_macs(graph: Graph, op: Op) -> int | None:
+    """Multiply-accumulates of one operator, None if the file does not give its shapes."""
     if op.op in CONVOLUTIONS:
         output, weights = (
             _shape(graph, op.outputs, 0),

@@ -69,8 +69,7 @@ def layer_times(
     if not runs:
         return LayerTimes(kind="unavailable", reason="the runtime recorded no operator")
     timed = profiled.unit == "ns"
-    typical, statistic = _statistic(profiled)
-    values = [typical(each.values) / (1e3 if timed else 1) for each in profiled.operators]
+    values, statistic = typical_values(profiled), _statistic(profiled)[1]
     names = _names(profiled.operators, artifact.runtime, artifact.path, reference)
     rows = rows_of(names, [_operator(each) for each in profiled.operators], values)
     whole = 1e3 * whole_ms if timed and whole_ms is not None else None
@@ -80,6 +79,13 @@ def layer_times(
         rows=rows, total=total, whole=whole,
         notes=(*_notes(total, whole, profiled), *BY_ORDER.get(artifact.runtime, ())),
     )  # fmt: skip
+
+
+def typical_values(profiled: Profiled) -> list[float]:
+    """What each operator costs in one inference: microseconds, or instructions."""
+    typical, _ = _statistic(profiled)
+    scale = 1e3 if profiled.unit == "ns" else 1
+    return [typical(each.values) / scale for each in profiled.operators]
 
 
 def rows_of(
@@ -134,16 +140,26 @@ def _names(
     if graph is None:
         return ["" if each.op == each.name else each.name for each in operators]
     layers = reference_names(graph, path, reference)
-    if runtime == "onnxruntime":
-        return [_by_name(each.name, graph, layers) for each in operators]
     if runtime == "tensorrt":
         return [_by_parts(each.name, graph, layers) for each in operators]
+    unplaced = [_plain(each.name) if runtime == "onnxruntime" else "" for each in operators]
+    return [
+        other if place is None else layers[place]
+        for place, other in zip(operator_places(operators, graph, runtime), unplaced, strict=True)
+    ]
+
+
+def operator_places(
+    operators: Sequence[ProfiledOperator], graph: Graph, runtime: str
+) -> list[int | None]:
+    """The position in the file of each operator that a runtime timed; None for what it added."""
+    if runtime == "onnxruntime":
+        return [_place(each.name, graph) for each in operators]
     places = aligned([each.op for each in operators], [op.op for op in graph.ops])
     return [
-        layers[each.index] if 0 <= each.index < len(layers)
-        else "" if place is None else layers[place]
+        each.index if 0 <= each.index < len(graph.ops) else place
         for each, place in zip(operators, places, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _graph(path: Path) -> Graph | None:
@@ -229,18 +245,23 @@ def reference_of(path: Path, baseline: Path | None) -> Path | None:
 _ADDED = re.compile(r"(_token_\d+|_nchwc|_fused.*|_quant.*|_kernel.*)$")
 
 
-def _by_name(name: str, graph: Graph, layers: Sequence[str]) -> str:
-    """The layer of an operator that ONNX Runtime made of one with this name, or of several."""
-    plain = _ADDED.sub("", name)
+def _plain(name: str) -> str:
+    """An operator's name without what ONNX Runtime adds to it."""
+    return _ADDED.sub("", name)
+
+
+def _place(name: str, graph: Graph) -> int | None:
+    """The position of the operator of which, or of several, ONNX Runtime made one of this name."""
+    plain = _plain(name)
     best = max(
         ((len(op.name), place) for place, op in enumerate(graph.ops)
          if plain == op.name or name.startswith(op.name)),
         default=None,
     )  # fmt: skip
     if best:
-        return layers[best[1]]
+        return best[1]
     writers = [place for place, op in enumerate(graph.ops) if plain in op.outputs]
-    return layers[writers[0]] if writers else plain
+    return writers[0] if writers else None
 
 
 def _by_parts(name: str, graph: Graph, layers: Sequence[str]) -> str:

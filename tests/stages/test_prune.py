@@ -13,7 +13,7 @@ from edgekd.data.samples import Data
 from edgekd.errors import InputError
 from edgekd.models.resnet import resnet8, resnet20
 from edgekd.models.transformer import transformer
-from edgekd.network.cost import totals
+from edgekd.network.cost import parameter_count, totals
 from edgekd.network.evaluation import evaluate
 from edgekd.stages import Context
 from edgekd.stages.prune import Prune
@@ -59,7 +59,7 @@ def test_every_criterion_removes_channels_and_recovers(
     assert all(torch.equal(before[name], value) for name, value in trained.state_dict().items())
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity"])
+@pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity", "cost"])
 def test_a_budget_is_met_and_channels_are_multiples(
     allocation: str, data: Data, trained: nn.Module, tmp_path: Path
 ) -> None:
@@ -71,6 +71,13 @@ def test_a_budget_is_met_and_channels_are_multiples(
     assert 0.3 < share <= 0.5
     counts = [m.out_channels for m in result.module.modules() if isinstance(m, nn.Conv2d)]
     assert all(count % 8 == 0 for count in counts)
+
+
+def test_a_budget_of_parameters_is_met(data: Data, trained: nn.Module, tmp_path: Path) -> None:
+    pruning = stage(budget=0.4, of="parameters", allocation="cost", epochs=0)
+    result = pruning.run(Candidate(trained, data.example), context_of(data, trained, tmp_path))
+    share = parameter_count(result.module) / parameter_count(trained)
+    assert 0.33 < share <= 0.4
 
 
 def test_ignored_layers_keep_their_channels(data: Data, trained: nn.Module, tmp_path: Path) -> None:
@@ -265,6 +272,9 @@ FAULTS = {
         "amount": 0.5, "criterion": "movement", "epochs": 0},
     "so sensitivity can't be measured": {
         "amount": 0.5, "criterion": "soft-movement", "allocation": "sensitivity"},
+    "the cost does not decide between blocks": {
+        "amount": 0.5, "granularity": "blocks", "allocation": "cost"},
+    "parameters is out of reach": {"budget": 0.001, "of": "parameters"},
     "amount of 0.99 leaves no channel in 'stem.0'": {"amount": 0.99},
     "amount = 0.04 is the least that removes something": {"amount": 0.01},
     "no layer 'stem.O'": {"amount": 0.5, "ignore": ("stem.O",)},

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.network.cost import layer_costs, totals
+from edgekd.network.cost import layer_costs
 from edgekd.network.taps import is_within
 from edgekd.registry import CRITERIA, STAGES
 from edgekd.stages import Context, TrainingStage
@@ -32,9 +32,11 @@ from edgekd.stages.prune.blocks import (
     first_blocks,
     selected_blocks,
 )
+from edgekd.stages.prune.by_cost import Measure, unit_of
 from edgekd.stages.prune.changes import changes_line
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.faults import (
+    allocation_faults,
     block_faults,
     channel_faults,
     moving_faults,
@@ -53,6 +55,7 @@ from edgekd.stages.prune.steps import (
     split_epochs,
 )
 from edgekd.stages.prune.structured import (
+    cost_of,
     cut,
     selected_groups,
     share_for,
@@ -70,12 +73,14 @@ class Prune(TrainingStage):
     """Remove channels, heads, neurons, blocks or single weights, then recover with the teachers.
 
     `criterion` is a name, or a table with its name and parameters. Give `amount`, the share of
-    units to remove, or `budget`, the share of the MACs to keep (not for zeros); N:M needs neither.
+    units to remove, or `budget`, the share of the MACs to keep, or of the parameters with `of =
+    "parameters"` (not for zeros); N:M needs neither.
     `granularity` is the unit of pruning. Removed from the network: "channels", attention "heads",
     feed-forward "neurons", whole residual "blocks". Set to zero: single "weights", a pattern such
     as "2:4", and blocks of weights such as "4x4" (outputs x inputs). `allocation` distributes the
-    amount over layers ("uniform", "global" by score, "sensitivity" by measured accuracy), `ramp`
-    and `steps` over time ("one-shot", "iterative", "cubic"). Layers in `ignore`, and layers inside
+    amount over layers ("uniform", "global" by score, "sensitivity" by measured accuracy, "cost" by
+    an integer program: the least error of the outputs for the amount or budget), `ramp` and `steps`
+    over time ("one-shot", "iterative", "cubic"). Layers in `ignore`, and layers inside
     modules named there, are left alone, as are layers that can't be pruned; the plan names those
     with the reasons. `least` is the share of the MACs of layers with weights, without ignored ones,
     that pruning must reach; otherwise the plan refuses it. `samples` is the number of training
@@ -92,7 +97,8 @@ class Prune(TrainingStage):
     amount: float | None = None
     budget: float | None = Field(default=None, gt=0.0, lt=1.0)
     granularity: str = Field(default="channels", pattern=PATTERN)
-    allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
+    allocation: Literal["uniform", "global", "sensitivity", "cost"] = "uniform"
+    of: Measure = "macs"
     ramp: Literal["one-shot", "iterative", "cubic"] = "one-shot"
     steps: PositiveInt = 3
     ignore: tuple[str, ...] = ()
@@ -127,6 +133,7 @@ class Prune(TrainingStage):
             if faults:
                 return faults
         faults = ignore_faults(module, self.ignore, where)
+        faults += allocation_faults(self.allocation, self.granularity, where)
         try:
             criterion = self._criterion(where)
         except InputError as error:
@@ -159,7 +166,7 @@ class Prune(TrainingStage):
         goal = self.granularity if pattern_of(self.granularity) else f"{self.amount or 0:.0%}"
         goal += f" of the {self.granularity}" if self.amount is not None else ""
         if self.budget is not None:
-            goal = f"down to {self.budget:.0%} of the MACs"
+            goal = f"down to {self.budget:.0%} of the {unit_of(self.of)}"
         in_steps = "" if steps == 1 else f" in {steps} steps"
         length = context.with_teaching(epochs=epochs).length
         return f"{goal} by {self._name}{in_steps}, {length}"
@@ -210,7 +217,7 @@ class Prune(TrainingStage):
         criterion = self._criterion("prune")
         if criterion.moves and self.granularity != "blocks":
             return self._moved_channels(candidate, context, criterion, selection.chosen)
-        whole = totals(start, candidate.example).macs
+        whole = cost_of(start, candidate.example, self.of)
         counted: Any = first_blocks if self.granularity == "blocks" else units_of
         first = counted(selection.chosen)
         parts = shares(self.ramp, self.steps)
@@ -220,9 +227,10 @@ class Prune(TrainingStage):
         ):
             context.progress("prune", number - 1, len(parts))
             step = context.phase(f"step-{number}")
-            macs = None if self.budget is None else whole * (1 - (1 - self.budget) * part)
+            limit = None if self.budget is None else whole * (1 - (1 - self.budget) * part)
             amount = None if self.amount is None else self.amount * part
-            make = partial(self._cut, module, candidate, step, Goal(first, amount, macs))
+            goal = Goal(first, amount, limit, self.of)
+            make = partial(self._cut, module, candidate, step, goal)
             smaller = kept_structure(step.work / "pruned", start, make)
             again = partial(recovered, smaller, step, epochs)
             module = kept_structure(step.work / "recovered", start, again)
@@ -264,18 +272,17 @@ class Prune(TrainingStage):
         """Masks move for most of the epochs; then the masked channels are removed and the rest
         recovers."""
         start, example, spec = candidate.module, candidate.example, self._spec(context)
-        macs = None if self.budget is None else self.budget * totals(start, example).macs
+        limit = None if self.budget is None else self.budget * cost_of(start, example, self.of)
+        goal = Goal(units_of(groups), self.amount, limit, self.of)
         moving = max(1, round(self.teaching.epochs * (1 - COOL_DOWN)))
 
         def make() -> nn.Module:
             amount = self.amount
             if amount is None:
-                assert macs is not None
-                amount = share_for(start, example, groups, spec, macs)
+                amount = share_for(start, example, groups, spec, goal)
             phase = context.phase("moving")
             facts = (criterion, amount, phase, moving)
             module, scores = scored_by_moving(start, groups, spec, *facts)
-            goal = Goal(units_of(groups), self.amount, macs)
             units = {each.name: unit_scores(module, each, scores, criterion) for each in groups}
             return cut(module, example, groups, units, spec, goal, context)
 
@@ -334,6 +341,7 @@ class Prune(TrainingStage):
             kind=removed(self.granularity) or "channels",
             samples=self.samples,
             score_epochs=self.score_epochs,
+            measure=self.of,
         )
 
     def _root(self, candidate: Candidate, context: Context) -> Path:

@@ -203,11 +203,11 @@ def cut_blocks(
             gone += [block.name for number, block in enumerate(each) if number not in staying]
         return remove_blocks(module, example, gone) if gone else module
 
-    if goal.macs is None:
+    if goal.limit is None:
         assert goal.amount is not None
         return at(goal.amount)
     report = partial(context.progress, "blocks for the budget")
-    return within(module, example, goal.macs, at, 1.0, report)
+    return within(module, example, goal, at, 1.0, report)
 
 
 def _measured(

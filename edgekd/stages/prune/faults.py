@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.network.cost import totals
 from edgekd.stages._replacing import GIVE_FACTORY
 from edgekd.stages.prune.allocation import Pool
 from edgekd.stages.prune.blocks import (
@@ -16,12 +15,14 @@ from edgekd.stages.prune.blocks import (
     remove_blocks,
     selected_blocks,
 )
+from edgekd.stages.prune.by_cost import Measure, unit_of
 from edgekd.stages.prune.criteria import Criterion
-from edgekd.stages.prune.granularity import block_of, pattern_of
+from edgekd.stages.prune.granularity import block_of, pattern_of, removed
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.selection import UNSCORED, listed_reasons
 from edgekd.stages.prune.spec import PruneSpec
 from edgekd.stages.prune.structured import (
+    cost_of,
     headless,
     make_pools,
     selected_groups,
@@ -43,7 +44,7 @@ def moving_faults(
         found = f"'{name}' prunes during training, but epochs is 0"
         hint = "set epochs, or use a criterion such as taylor"
         faults.append(InputError(found, where=f"{where}.epochs", hint=hint))
-    if allocation == "sensitivity":
+    if allocation in ("sensitivity", "cost"):
         faults.append(
             InputError(
                 f"'{name}' moves its masks during training, so sensitivity can't be measured",
@@ -60,6 +61,19 @@ def moving_faults(
             )
         )
     return faults
+
+
+def allocation_faults(allocation: str, granularity: str, where: str) -> list[EdgekdError]:
+    """A fault where the cost can't decide: zeros save nothing, and a block is all or nothing."""
+    if allocation != "cost" or removed(granularity) is not None:
+        return []
+    return [
+        InputError(
+            f"the cost does not decide between {granularity}",
+            where=f"{where}.allocation",
+            allowed="uniform, global, sensitivity; or granularity = 'channels', 'heads', 'neurons'",
+        )
+    ]
 
 
 def channel_faults(
@@ -86,10 +100,11 @@ def channel_faults(
             hint = "granularity = 'channels' or 'neurons' removes other units"
         return [InputError(text, where=where, hint=hint)]
     if budget is not None:
-        whole = totals(module, example).macs
-        least = smallest(module, example, groups, spec.multiple)
+        measure = spec.measure
+        whole = cost_of(module, example, measure)
+        least = smallest(module, example, groups, spec.multiple, measure)
         if least > budget * whole:
-            fault = unreachable(least, budget * whole)
+            fault = unreachable(least, budget * whole, measure)
             return [InputError(fault.message, where=f"{where}.budget", hint=fault.hint)]
         return []
     assert amount is not None
@@ -166,7 +181,7 @@ def block_faults(
         text = "there is no residual block with a plain shortcut except the ignored ones"
         return [InputError(text, where=where, hint="granularity = 'channels' needs none")]
     if budget is not None:
-        return _block_budget_faults(module, example, blocks, budget, where)
+        return _block_budget_faults(module, example, blocks, budget, spec.measure, where)
     assert amount is not None
     if spec.allocation == "uniform" and not _blocks_gone(blocks, spec, amount):
         return [
@@ -180,17 +195,22 @@ def block_faults(
 
 
 def _block_budget_faults(
-    module: nn.Module, example: Tree, blocks: Sequence[Block], budget: float, where: str
+    module: nn.Module,
+    example: Tree,
+    blocks: Sequence[Block],
+    budget: float,
+    measure: Measure,
+    where: str,
 ) -> list[EdgekdError]:
     """A fault for a budget that is out of reach even without every removable block."""
-    allowed = budget * totals(module, example).macs
+    allowed = budget * cost_of(module, example, measure)
     smaller = remove_blocks(module, example, [block.name for block in blocks])
-    least = totals(smaller, example).macs
+    least = cost_of(smaller, example, measure)
     if least <= allowed:
         return []
     return [
         InputError(
-            f"a budget of {allowed:,.0f} MACs is out of reach: without any of its "
+            f"a budget of {allowed:,.0f} {unit_of(measure)} is out of reach: without any of its "
             f"{len(blocks)} removable blocks it still has {least:,.0f}",
             where=f"{where}.budget",
             hint="raise the budget, or prune channels",

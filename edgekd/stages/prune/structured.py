@@ -10,6 +10,15 @@ from edgekd.errors import InputError
 from edgekd.network.cost import totals
 from edgekd.network.evaluation import evaluate
 from edgekd.stages.prune.allocation import Drops, Pool, best, by_sensitivity, global_, uniform
+from edgekd.stages.prune.by_cost import (
+    Measure,
+    NetworkCost,
+    Part,
+    by_cost,
+    network_cost,
+    output_error,
+    unit_of,
+)
 from edgekd.stages.prune.channels import channel_groups, remove_channels
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.granularity import Removed
@@ -18,10 +27,14 @@ from edgekd.stages.prune.kinds import is_kernel
 from edgekd.stages.prune.selection import Selection, select_groups
 from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.training.context import Context
+from edgekd.values.progress import Progress
 from edgekd.values.tree import Tree
 
 SHARES = (0.25, 0.5, 0.75)
 """The shares at which sensitivity is measured."""
+
+MOST_SAMPLES = 256
+"""Training samples on which the error of the outputs is measured."""
 
 MOST = 0.98
 BISECTIONS = 9
@@ -122,21 +135,22 @@ def measured_drops(
     example: Tree,
     groups: Sequence[Group],
     pools: Sequence[Pool],
-    context: Context,
+    lost: Callable[[nn.Module], float],
+    shares: Sequence[float],
+    progress: Progress,
 ) -> dict[str, list[tuple[float, float]]]:
-    """Validation accuracy lost by cutting one group at a time at each of `SHARES`."""
-    samples = context.data.validation
-    before = evaluate(module, samples)
+    """What is lost by cutting one group at a time, by the share of it that goes."""
     drops = {}
     for number, (group, pool) in enumerate(zip(groups, pools, strict=True)):
-        context.progress("sensitivity", number, len(groups))
+        progress("sensitivity", number, len(groups))
         measured: dict[float, float] = {}
-        for share in SHARES:
+        for share in shares:
             kept = max(pool.floor, round(pool.left * (1 - share)))
             if kept < pool.left:
                 gone = removals([group], [pool], {pool.name: kept})
-                cut = remove_channels(module, example, gone, groups)
-                measured[1 - kept / pool.left] = before - evaluate(cut, samples)
+                measured[1 - kept / pool.left] = lost(
+                    remove_channels(module, example, gone, groups)
+                )
         drops[group.name] = sorted(measured.items())
     return drops
 
@@ -153,51 +167,90 @@ def cut(
     """A smaller copy: as much removed of the groups as the goal asks for, by their units' scores
     (`unit_scores`)."""
     pools = make_pools(groups, scores, goal.first, spec.multiple)
-    drops: Drops = {}
-    if spec.allocation == "sensitivity":
-        drops = measured_drops(module, example, groups, pools, context)
+    keep = _allocator(module, example, groups, pools, spec, goal, context)
 
     def at(share: float) -> nn.Module:
-        gone = removals(groups, pools, share_out(pools, spec, share, drops))
-        return remove_channels(module, example, gone, groups)
+        return remove_channels(module, example, removals(groups, pools, keep(share)), groups)
 
-    if goal.macs is None:
+    if goal.limit is None:
         assert goal.amount is not None
         return at(goal.amount)
     report = partial(context.progress, "channels for the budget")
-    return within(module, example, goal.macs, at, MOST, report)
+    return within(module, example, goal, at, MOST, report)
+
+
+def _allocator(
+    module: nn.Module,
+    example: Tree,
+    groups: Sequence[Group],
+    pools: Sequence[Pool],
+    spec: PruneSpec,
+    goal: Goal,
+    context: Context,
+) -> Callable[[float], dict[str, int]]:
+    """A function that gives the units that each pool keeps when a share is to go: of all units or,
+    where the cost decides, of the cost."""
+    drops: Drops = {}
+    if spec.allocation == "sensitivity":
+        samples = context.data.validation
+        before = evaluate(module, samples)
+
+        def lost(cut: nn.Module) -> float:
+            return before - evaluate(cut, samples)
+
+        drops = measured_drops(module, example, groups, pools, lost, SHARES, context.progress)
+    if spec.allocation != "cost":
+        return lambda share: share_out(pools, spec, share, drops)
+    error = output_error(module, context.data.train.some(min(spec.samples, MOST_SAMPLES)))
+    shares = (*SHARES, 1.0)
+    drops = measured_drops(module, example, groups, pools, error, shares, context.progress)
+    units = NetworkCost(units_of(groups), tuple(Part(p.left, ({p.name: 1.0},)) for p in pools))
+    cost = units if goal.limit is None else network_cost(module, example, groups, goal.measure)
+    first = sum(pool.first for pool in pools)
+    whole = first if goal.limit is None else cost.total(cost.units)
+    return lambda share: by_cost(pools, drops, cost, whole * (1 - share))
 
 
 def within(
     module: nn.Module,
     example: Tree,
-    macs: float,
+    goal: Goal,
     at: Callable[[float], nn.Module],
     most: float,
     report: Callable[[int, int], None],
 ) -> nn.Module:
-    """The largest of the networks `at(share)`, share <= `most`, with at most `macs`; bisected."""
-    if totals(module, example).macs <= macs:
+    """The largest of the networks `at(share)`, share <= `most`, within the goal's limit;
+    bisected."""
+    limit = goal.limit
+    assert limit is not None
+    if cost_of(module, example, goal.measure) <= limit:
         return module
     low, high = 0.0, most
     smallest = at(high)
-    if totals(smallest, example).macs > macs:
-        raise unreachable(totals(smallest, example).macs, macs)
+    least = cost_of(smallest, example, goal.measure)
+    if least > limit:
+        raise unreachable(least, limit, goal.measure)
     for number in range(BISECTIONS):
         report(number, BISECTIONS)
         middle = (low + high) / 2
         tried = at(middle)
-        if totals(tried, example).macs <= macs:
+        if cost_of(tried, example, goal.measure) <= limit:
             high, smallest = middle, tried
         else:
             low = middle
     return smallest
 
 
+def cost_of(module: nn.Module, example: Tree, measure: Measure) -> int:
+    """The network's multiply-accumulates, or its parameters."""
+    counted = totals(module, example)
+    return counted.macs if measure == "macs" else counted.parameters
+
+
 def share_for(
-    module: nn.Module, example: Tree, groups: Sequence[Group], spec: PruneSpec, macs: float
+    module: nn.Module, example: Tree, groups: Sequence[Group], spec: PruneSpec, goal: Goal
 ) -> float:
-    """The share of channels that has to go for at most `macs`, whichever go, the same everywhere.
+    """The share of channels that has to go for the goal's limit, whichever go, the same everywhere.
 
     Where the budget can't be held, the most that may go.
     """
@@ -208,22 +261,25 @@ def share_for(
         middle = (low + high) / 2
         gone = removals(groups, pools, uniform(pools, middle))
         tried = remove_channels(module, example, gone, groups)
-        low, high = (low, middle) if totals(tried, example).macs <= macs else (middle, high)
+        fits = cost_of(tried, example, goal.measure) <= (goal.limit or 0.0)
+        low, high = (low, middle) if fits else (middle, high)
     return high
 
 
-def unreachable(least: float, macs: float) -> InputError:
+def unreachable(least: float, limit: float, measure: Measure) -> InputError:
     """The error for a budget below what the smallest allowed network costs."""
     return InputError(
-        f"a budget of {macs:,.0f} MACs is out of reach: with one channel multiple left in every "
-        f"layer there are still {least:,.0f}",
+        f"a budget of {limit:,.0f} {unit_of(measure)} is out of reach: with one channel multiple "
+        f"left in every layer there are still {least:,.0f}",
         hint="raise the budget, or take layers out of 'ignore'",
     )
 
 
-def smallest(module: nn.Module, example: Tree, groups: Sequence[Group], multiple: int) -> float:
-    """The MACs with every group at its floor, whichever channels those are."""
+def smallest(
+    module: nn.Module, example: Tree, groups: Sequence[Group], multiple: int, measure: Measure
+) -> float:
+    """The cost with every group at its floor, whichever channels those are."""
     scores = {group.name: torch.arange(len(group.units)).double() for group in groups}
     pools = make_pools(groups, scores, {}, multiple)
     gone = removals(groups, pools, {pool.name: pool.floor for pool in pools})
-    return totals(remove_channels(module, example, gone, groups), example).macs
+    return cost_of(remove_channels(module, example, gone, groups), example, measure)

@@ -112,7 +112,7 @@ def test_a_block_is_worth_its_kernels_by_the_criterion() -> None:
 def cut(module: nn.Module, allocation: str, **keys: object) -> nn.Module:
     x = torch.rand(1, 1, 2, 2)
     blocks = residual_blocks(module, x)
-    goal = Goal(**{"first": first_blocks(blocks), "amount": None, "macs": None, **keys})
+    goal = Goal(**{"first": first_blocks(blocks), "amount": None, "limit": None, **keys})
     samples = Samples(torch.rand(4, 1, 2, 2), torch.ones(4, dtype=torch.int64))
     scores = {name: value.detach().abs() for name, value in module.named_parameters()}
     criterion = build(CRITERIA.get("magnitude-l1"), {}, "")
@@ -133,7 +133,7 @@ class Head(nn.Module):
     [
         ("uniform", {"amount": 0.34}, ["1"]),
         ("global", {"amount": 0.67}, ["0", "1"]),
-        ("uniform", {"macs": 4.0}, ["0", "1"]),
+        ("uniform", {"limit": 4.0}, ["0", "1"]),
     ],
 )
 def test_the_worst_blocks_go(allocation: str, keys: dict, gone: list[str]) -> None:
