@@ -37,6 +37,18 @@ class Row:
     carried: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def smaller(self) -> str:
+        """Where the network has fewer blocks than its name says: which, for the table."""
+        arguments = self.model.get("arguments", {})
+        named = {key: value for key, value in arguments.items() if key in SMALLER}
+        return ", ".join(f"{key}={value}" for key, value in named.items())
+
+
+SMALLER = ("depth", "depths", "layers", "block_config", "levels", "depth_mult", "embed_dim")
+"""Arguments that leave blocks out, all kinds of blocks staying: graphs of hundreds of equal blocks
+take long, and show nothing that a few of them don't."""
+
 
 def image(side: int, channels: int = 3) -> dict[str, Input]:
     return {"x": Input((channels, side, side))}
@@ -92,43 +104,43 @@ TIMM = (
     timm("efficientnet_b0"),
     timm("efficientnet_lite0"),
     timm("resnet18"),
-    timm("resnet50"),
+    timm("resnet50", layers=[1, 1, 1, 1]),
     timm("regnety_002"),
     timm("regnetx_002"),
     timm("ghostnet_050"),
     timm("ghostnetv2_100", 64),
     timm("mobileone_s0"),
     timm("repvgg_a0"),
-    timm("convnext_atto"),
-    timm("convnextv2_atto"),
+    timm("convnext_atto", depths=[1, 1, 2, 1]),
+    timm("convnextv2_atto", depths=[1, 1, 2, 1]),
     timm("vit_tiny_patch16_224", prune="heads", img_size=32, depth=4),
-    timm("deit_tiny_patch16_224", prune="heads", img_size=32, depth=4),
+    timm("deit_tiny_patch16_224", prune="heads", img_size=32, depth=2),
     timm(
         "swin_tiny_patch4_window7_224", 56, prune="heads", img_size=56, embed_dim=48,
         depths=[1, 2, 2, 1], num_heads=[2, 4, 8, 8],
     ),
     timm("mobilevit_xxs", 64),
-    timm("efficientformer_l1", 224),
-    timm("efficientformerv2_s0", 224),
-    timm("fastvit_t8", 64),
+    timm("efficientformer_l1", 224, depths=[1, 1, 1, 2]),
+    timm("efficientformerv2_s0", 224, depths=[1, 1, 2, 2]),
+    timm("fastvit_t8", 64, layers=[1, 1, 1, 1]),
     timm("poolformer_s12"),
     timm("mixer_s32_224", 64, img_size=64),
     timm("resmlp_12_224", img_size=32),
-    timm("densenet121"),
-    timm("dla34"),
+    timm("densenet121", block_config=[2, 2, 2, 2]),
+    timm("dla34", levels=[1, 1, 1, 1, 1, 1]),
     timm("hrnet_w18_small", 64),
-    timm("edgenext_xx_small", 64),
+    timm("edgenext_xx_small", 64, depths=[2, 2, 2, 2]),
     timm("tinynet_e"),
     timm("hardcorenas_a"),
     timm("mnasnet_small"),
     timm("repghostnet_050"),
     timm("lcnet_050"),
-    timm("levit_128s", 224),
-    timm("tiny_vit_5m_224", 64),
-    timm("starnet_s1"),
-    timm("rexnet_100"),
+    timm("levit_128s", 224, depth=[1, 1, 1]),
+    timm("tiny_vit_5m_224", 64, depths=[1, 1, 2, 1]),
+    timm("starnet_s1", depths=[1, 1, 2, 1]),
+    timm("rexnet_100", depth_mult=0.5),
     timm("legacy_seresnet18"),
-    timm("res2net50_26w_4s"),
+    timm("res2net50_26w_4s", layers=[1, 1, 1, 1]),
 )  # fmt: skip
 
 TORCHVISION = (

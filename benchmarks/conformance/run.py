@@ -149,7 +149,8 @@ def _write(place: Path, table: dict[str, Any]) -> None:
         "",
         f"{sum(counts.values())} of {len(ROWS) * len(STEPS)} rows were run. "
         f"{len(through)} of {len(ROWS)} networks are known to go through every step. An empty cell "
-        "was not run; `unfinished` was stopped by the limit on its time.",
+        "was not run; `unfinished` was stopped by the limit on its time. In brackets: a network "
+        "that is built with fewer blocks, of every kind.",
         "",
         "| step | " + " | ".join(ENDINGS) + " | not run |",
         "|---|" + "---|" * (len(ENDINGS) + 1),
@@ -158,10 +159,11 @@ def _write(place: Path, table: dict[str, Any]) -> None:
         "| network | " + " | ".join(STEPS) + " |",
         "|---|" + "---|" * len(STEPS),
     ]
-    for name in [row.name for row in ROWS]:
+    for name, smaller in [(row.name, row.smaller) for row in ROWS]:
         results = table["networks"].get(name, {})
         cells = [results.get(step, {"status": ""}) for step in STEPS]
-        lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+        shown = f"{name} ({smaller})" if smaller else name
+        lines.append(f"| {shown} | " + " | ".join(_cell(cell) for cell in cells) + " |")
     place.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
