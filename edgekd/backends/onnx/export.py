@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from edgekd.backends.onnx.attention import with_settled_attention
+from edgekd.backends.onnx.flat_softmax import part_flat_softmaxes
 from edgekd.backends.onnx.half import half_precision
 from edgekd.backends.onnx.lookups import insert_tables, tanh_by_sigmoid
 from edgekd.backends.onnx.optimized import float_operators
@@ -61,6 +62,7 @@ def export_artifact(
     if candidate.form == "int8":
         insert_tables(model, tables)
         tanh_by_sigmoid(model)
+        part_flat_softmaxes(model)
         if target.quantization.activations != "int8-symmetric":  # TensorRT's, which pads QDQ pairs
             pad_integers(model)
     if candidate.form == "fp16":

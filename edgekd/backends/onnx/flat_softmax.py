@@ -1,0 +1,45 @@
+"""Keeps ONNX Runtime from computing a softmax of many nearly equal values in integers.
+
+Its kernel, QLinearSoftmax, overflows where the step of its result is far below the mean of what it
+computes, 1 / L over L values: in 1.31 from about 1 / (185 L) on, the result is 0. That is the
+softmax of an attention that prefers nothing, whose largest value is next to the mean.
+"""
+
+from typing import Any
+
+FINEST = 1 / 64
+"""The finest step, as a share of the mean, for which the kernel is used."""
+
+ASSUMED = 16
+"""The length of a dimension that the file leaves open."""
+
+
+def part_flat_softmaxes(model: Any) -> None:
+    """Put an operator that changes no positive value, Abs, between each such softmax and what
+    quantizes it: then it is computed in float."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    softmaxes = {node.output[0]: node for node in graph.node if node.op_type == "Softmax"}
+    for node in [each for each in graph.node if each.op_type == "QuantizeLinear"]:
+        softmax = softmaxes.get(node.input[0])
+        if softmax is None or node.input[1] not in constants:
+            continue
+        step = float(numpy_helper.to_array(constants[node.input[1]]).max())
+        if step * _length(graph, softmax) < FINEST:
+            name = f"{node.input[0]}.in_float.{node.output[0]}"
+            place = list(graph.node).index(node)
+            graph.node.insert(place, helper.make_node("Abs", [node.input[0]], [name], name))
+            node.input[0] = name
+
+
+def _length(graph: Any, softmax: Any) -> int:
+    """Over how many values the softmax runs."""
+    axis = next((each.i for each in softmax.attribute if each.name == "axis"), -1)
+    for value in (*graph.value_info, *graph.output):
+        if value.name == softmax.output[0]:
+            sizes = value.type.tensor_type.shape.dim
+            if -len(sizes) <= axis < len(sizes) and sizes[axis].dim_value:
+                return int(sizes[axis].dim_value)
+    return ASSUMED
