@@ -15,6 +15,7 @@ from edgekd.quant.own_noise import check_noises, own_noises
 from edgekd.quant.post_training import DEFAULTS, PostTraining
 from edgekd.quant.preparing import NOTES, Prepared, prepare_graph
 from edgekd.quant.rewrite import finish, fold_weights
+from edgekd.quant.rounding import reround
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, rows
 
@@ -51,12 +52,17 @@ def quantized(
     graph = start.graph
     calibrated = _converted(start, samples, scheme, choices, floats)
     fold_weights(calibrated)
+    rounded: tuple[str, ...] = ()
+    if choices.rounding != "nearest":
+        steps = choices.rounding_steps
+        rounded = (reround(graph, calibrated, samples, choices.rounding, steps),)
     shifts = correct_biases(graph, calibrated, samples) if choices.bias_correction else {}
     finished = finish(calibrated)
-    check_layers(graph, finished, samples, scheme, where)
+    if not rounded:  # which trades exact weights for exact outputs
+        check_layers(graph, finished, samples, scheme, where)
     noises = own_noises(graph, finished, samples, scheme, clips=choices.rule.clips, shifts=shifts)
     coarse = check_noises(noises, scheme, where)
-    finished.meta[NOTES] = (*start.notes, *coarse)
+    finished.meta[NOTES] = (*rounded, *start.notes, *coarse)
     return finished
 
 

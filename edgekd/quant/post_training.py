@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from edgekd.quant.equalization import Equalize
 from edgekd.quant.ranges import EXTREMES, RangeRule, WeightRanges
+from edgekd.quant.rounding import STEPS, Rounding
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class PostTraining:
     weights. `equalize` gives the channels of successive layers similar ranges, `absorb_biases`
     moves high biases into the next layer, `bias_correction` undoes the shift of the layers' means
     (Nagel et al. 2019). `smooth_quant` moves part of the activations' range into the weights that
-    follow (Xiao et al. 2023).
+    follow (Xiao et al. 2023). `rounding` chooses the weights' integers by the layers' outputs.
     """
 
     rule: RangeRule = EXTREMES
@@ -20,6 +21,8 @@ class PostTraining:
     equalize: Equalize = False
     absorb_biases: bool = False
     smooth_quant: bool = False
+    rounding: Rounding = "nearest"
+    rounding_steps: int = STEPS
     bias_correction: bool = True
 
 

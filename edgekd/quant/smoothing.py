@@ -34,17 +34,17 @@ def smooth(graph: fx.GraphModule, samples: Tree, strict: bool) -> tuple[tuple[st
     Returns the names of divisions that stay in float, and a note. If `strict` there are none:
     inputs that nothing can write divided are left alone, and the note says which.
     """
-    groups = _groups(graph)
+    groups = linear_groups(graph)
     largest = _largest(graph, list(groups), samples)
     apart, left, done = [], [], 0
     for source, layers in groups.items():
         weights = torch.stack([input_ranges(graph, layer) for layer in layers]).amax(0)
         factor = _factor(largest[source.name], weights)
-        if not _divide(graph, source, factor, layers):
+        if not divide(graph, source, factor, layers):
             if strict:
                 left.append(layer_of(layers[0]))
                 continue
-            apart.append(_insert_division(graph, source, factor, layers).name)
+            apart.append(insert_division(graph, source, factor, layers).name)
         for layer in layers:
             scale_inputs(graph, layer, factor)
         done += 1
@@ -58,7 +58,7 @@ def smooth(graph: fx.GraphModule, samples: Tree, strict: bool) -> tuple[tuple[st
     return tuple(apart), [note]
 
 
-def _groups(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
+def linear_groups(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
     """The linear layers with weights of their own, by the value that they read."""
     found: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.graph.nodes:
@@ -93,7 +93,7 @@ def _largest(graph: fx.GraphModule, sources: list[fx.Node], samples: Tree) -> di
     return found
 
 
-def _divide(graph: fx.GraphModule, source: fx.Node, factor: Tensor, layers: list[fx.Node]) -> bool:
+def divide(graph: fx.GraphModule, source: fx.Node, factor: Tensor, layers: list[fx.Node]) -> bool:
     """Let what writes `source` write it divided, if `layers` are all that read it."""
     if set(source.users) != set(layers):
         return False
@@ -127,9 +127,10 @@ def _norm_places(source: fx.Node) -> list[int]:
     return [2, 3] if is_constant(bias) else []
 
 
-def _insert_division(
+def insert_division(
     graph: fx.GraphModule, source: fx.Node, factor: Tensor, layers: list[fx.Node]
 ) -> fx.Node:
+    """Let `layers` read `source` divided, by an operator of its own."""
     with graph.graph.inserting_before(layers[0]):
         inverse = insert_constant(graph, f"{source.name}_smoothing", 1.0 / factor, layers[0])
         divided = insert_call(graph, aten.mul.Tensor, (source, inverse), layers[0])

@@ -8,6 +8,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.quant.equalization import Equalize
 from edgekd.quant.post_training import PostTraining
 from edgekd.quant.ranges import FROM_HISTOGRAMS, PERCENTILE, RangeRule, Ranges, WeightRanges
+from edgekd.quant.rounding import STEPS, Rounding
 from edgekd.stages import TrainingStage
 
 _INT8_KEYS = (
@@ -31,6 +32,9 @@ class PostTrainingStage(TrainingStage):
     equalize: Equalize = False
     absorb_biases: bool = False
     smooth_quant: bool = False
+    rounding: Rounding = "nearest"
+    rounding_steps: int = Field(default=STEPS, ge=1)
+    awq: bool = False
     bias_correction: bool = True
 
     def choices(self, trains: bool) -> PostTraining:
@@ -42,6 +46,8 @@ class PostTrainingStage(TrainingStage):
             equalize=self.equalize,
             absorb_biases=self.absorb_biases,
             smooth_quant=self.smooth_quant,
+            rounding=self.rounding,
+            rounding_steps=self.rounding_steps,
             bias_correction=self.bias_correction,
         )
 
@@ -66,4 +72,26 @@ class PostTrainingStage(TrainingStage):
             text = f'with method = "{method}" the ranges of weights follow the largest weight'
             allowed = 'method = "calibrate" or "lsq"'
             faults.append(InputError(text, where=f"{where}.weight_ranges", allowed=allowed))
+        if self.awq and dtype != "int4":
+            text = "awq is for int4 weights with float activations"
+            hint = 'dtype = "int4"' + (", or smooth_quant" if dtype == "int8" else "")
+            faults.append(InputError(text, where=f"{where}.awq", hint=hint))
+        return faults + self._rounding_faults(dtype, method, where)
+
+    def _rounding_faults(self, dtype: str, method: str, where: str) -> list[EdgekdError]:
+        """Faults of `rounding`, which needs integers that aren't trained afterwards."""
+        faults: list[EdgekdError] = []
+        given = "rounding_steps" in self.model_fields_set
+        if self.rounding != "adaround" and given:
+            text = f'rounding_steps goes with rounding = "adaround", found {self.rounding!r}'
+            faults.append(InputError(text, where=f"{where}.rounding_steps"))
+        if self.rounding == "nearest":
+            return faults
+        if dtype not in ("int8", "int4"):
+            text = f"{dtype} weights are not rounded to a grid of steps"
+            faults.append(InputError(text, where=f"{where}.rounding", allowed="int8, int4"))
+        if method not in ("calibrate", "auto"):
+            text = f'method = "{method}" trains the weights, which rounds them anew at every step'
+            hint = "method = \"calibrate\", or remove 'rounding'"
+            faults.append(InputError(text, where=f"{where}.rounding", hint=hint))
         return faults

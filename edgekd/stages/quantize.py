@@ -14,6 +14,7 @@ from edgekd.network.cost import layer_costs
 from edgekd.network.evaluation import evaluate
 from edgekd.network.taps import is_within
 from edgekd.quant import ops
+from edgekd.quant.awq import scale_salient
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.compared import auto_faults, with_wider
 from edgekd.quant.export import export_graph
@@ -30,7 +31,7 @@ from edgekd.quant.faults import (
 )
 from edgekd.quant.inspection import counted, float_islands
 from edgekd.quant.mixed import Mixed, Trial, Wide, check_reached, sensitivities, widened
-from edgekd.quant.narrow import Narrow
+from edgekd.quant.narrow import LIMIT, Narrow
 from edgekd.quant.preparing import NOTES
 from edgekd.quant.reach import (
     Reach,
@@ -40,6 +41,7 @@ from edgekd.quant.reach import (
     reach_of_weights,
     strict_faults,
 )
+from edgekd.quant.rounding import reround
 from edgekd.quant.support import graph_operators, unsupported
 from edgekd.quant.weight_only import (
     as_bfloat16,
@@ -270,13 +272,18 @@ class Quantize(PostTrainingStage):
         if self.dtype == "bf16":
             graph = as_bfloat16(whole)
         else:
+            if self.awq:
+                whole = copy.deepcopy(whole)
+                scaled = scale_salient(whole, calibration_of(context), self.group, LIMIT["int4"])
             dtypes, note = self._dtypes(whole, candidate, context)
             graph = self._narrow_graph(whole, dtypes, context)
+            note = f"; {scaled}{note}" if self.awq else note
         line = f"quantize: {self._name(context)}"
         if self.dtype != "bf16":
             line += f" by {self.method}"
         size = f"{stored_bytes(graph):,} bytes of weights"
         line += f"{note}, {size}, activations stay in float"
+        line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
         line += _left(reach, self.ignore)
         return candidate.after(graph, line, "weights")
 
@@ -304,6 +311,10 @@ class Quantize(PostTrainingStage):
     ) -> GraphModule:
         if self.method == "calibrate":
             graph = finish_narrow(narrowed(whole, dtypes, self.group, search=True))
+            if self.rounding != "nearest":
+                samples = calibration_of(context)
+                line = reround(whole, graph, samples, self.rounding, self.rounding_steps)
+                graph.meta[NOTES] = (line,)
             if self.bias_correction:
                 correct_biases(whole, graph, calibration_of(context))
             return graph
