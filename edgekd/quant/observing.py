@@ -1,7 +1,6 @@
 """Sets the ranges of a prepared graph's fake quantizers from samples, which pass through it in
 batches without being rounded."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,15 +18,24 @@ from edgekd.quant.value_statistics import ValueStatistics
 from edgekd.values.tree import Tree, leaves, mapped, rows
 
 
-def set_ranges(graph: fx.GraphModule, samples: Tree, rule: RangeRule) -> None:
+def set_ranges(
+    graph: fx.GraphModule,
+    samples: Tree,
+    rule: RangeRule,
+    known: dict[str, ValueStatistics] | None = None,
+) -> None:
     """Give every activation's fake quantizer, but not those of fixed grids, the range that `rule`
-    finds on `samples` (N, ...); weights get theirs from their values."""
+    finds on `samples` (N, ...); weights get theirs from their values. `known` has statistics of
+    values by name; what is missing there is collected, for every rule, and added."""
     with torch.no_grad():
-        collector = _Collector(graph, rule.needs_histograms)
-        for batch in batches(samples):
-            collector.run(mapped(torch.clone, batch))
-        for fake, values in collector.by_quantizer():
-            seen = [each for each in values if each.low <= each.high]
+        watched = _watched(graph)
+        statistics = {} if known is None else known
+        missing = {value for value, _ in watched if value not in statistics}
+        if missing:
+            histograms = rule.needs_histograms or known is not None
+            statistics.update(_Collector(graph, missing, histograms).collect(samples))
+        for fake, values in _by_quantizer(watched).items():
+            seen = [statistics[each] for each in values if statistics[each].low < float("inf")]
             low, high = range_of(seen, rule, _levels(fake)) if seen else (0.0, 0.0)
             set_range(fake, torch.tensor(low), torch.tensor(high))
         graph.eval()
@@ -65,49 +73,64 @@ def _levels(fake: FakeQuantize) -> Levels:
     return Levels(steps, fake.qscheme is torch.per_tensor_symmetric)
 
 
+def _fakes(graph: fx.GraphModule) -> dict[fx.Node, FakeQuantize]:
+    calls = [node for node in graph.graph.nodes if node.op == "call_module"]
+    parts = {node: graph.get_submodule(str(node.target)) for node in calls}
+    return {node: part for node, part in parts.items() if isinstance(part, FakeQuantize)}
+
+
+def _watched(graph: fx.GraphModule) -> list[tuple[str, FakeQuantize]]:
+    """The values that activations' fake quantizers round, without those that are only a part of
+    another that the same quantizer rounds."""
+    fakes = _fakes(graph)
+    found = []
+    for node, fake in fakes.items():
+        source = _origin(node, fakes)
+        whole = source.args[0] if source.target in ops.SHARED - PADS else None
+        moved = isinstance(whole, fx.Node) and fakes.get(whole) is fake
+        if _is_ranged(fake) and not moved:
+            found.append((source.name, fake))
+    return found
+
+
+def _origin(node: fx.Node, fakes: dict[fx.Node, FakeQuantize]) -> fx.Node:
+    """The value that a fake quantizer rounds, behind other fake quantizers."""
+    source: Any = node
+    while source in fakes:
+        source = source.args[0]
+    return source  # type: ignore[no-any-return]
+
+
+def _by_quantizer(watched: list[tuple[str, FakeQuantize]]) -> dict[FakeQuantize, list[str]]:
+    found: dict[FakeQuantize, list[str]] = {}
+    for value, fake in watched:
+        found.setdefault(fake, []).append(value)
+    return found
+
+
 class _Collector(fx.Interpreter):
-    """Runs a prepared graph in float and records each value that goes onto a grid."""
+    """Runs a prepared graph in float and records the values of these names."""
 
-    def __init__(self, graph: fx.GraphModule, histograms: bool) -> None:
+    def __init__(self, graph: fx.GraphModule, names: set[str], histograms: bool) -> None:
         super().__init__(graph)
+        self.fakes = _fakes(graph)
         self.samples = 1
-        self.fakes: dict[str, FakeQuantize] = {}
-        self.statistics: dict[str, ValueStatistics] = {}
-        for node in graph.graph.nodes:
-            part = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-            if isinstance(part, FakeQuantize):
-                self.fakes[node.name] = part
-                if _is_ranged(part) and not self._is_only_moved(node):
-                    self.statistics[node.name] = ValueStatistics(histograms)
+        self.statistics = {name: ValueStatistics(histograms) for name in sorted(names)}
 
-    def _is_only_moved(self, node: fx.Node) -> bool:
-        """Whether a value is a part of one that the same quantizer sees anyway."""
-        source: Any = node.args[0]
-        if source.target not in ops.SHARED - PADS or not isinstance(source.args[0], fx.Node):
-            return False
-        return self.fakes.get(source.args[0].name) is self.fakes[node.name]
-
-    def run(self, *arguments: Any, **keywords: Any) -> Any:
-        """Run one batch."""
-        self.samples = len(leaves(arguments)[0])
-        return super().run(*arguments, **keywords)
+    def collect(self, samples: Tree) -> dict[str, ValueStatistics]:
+        for batch in batches(samples):
+            self.samples = len(leaves(batch)[0])
+            self.run(mapped(torch.clone, batch))
+        return self.statistics
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.name not in self.fakes:
-            return super().run_node(n)
-        source: Any = n.args[0]
-        value = self.env[source]
+        if n in self.fakes:
+            source: Any = n.args[0]
+            return self.env[source]
+        value = super().run_node(n)
         if n.name in self.statistics:
             self.statistics[n.name].add(value, self.samples)
         return value
-
-    def by_quantizer(self) -> Iterator[tuple[FakeQuantize, list[ValueStatistics]]]:
-        """Each fake quantizer with what it saw; several values may share one."""
-        found: dict[int, tuple[FakeQuantize, list[ValueStatistics]]] = {}
-        for name, statistics in self.statistics.items():
-            fake = self.fakes[name]
-            found.setdefault(id(fake), (fake, []))[1].append(statistics)
-        return iter(found.values())
 
 
 def _is_ranged(fake: FakeQuantize) -> bool:

@@ -28,6 +28,7 @@ from edgekd.quant.post_training import DEFAULTS, PostTraining
 from edgekd.quant.rebalancing import rebalance
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 from edgekd.quant.residual_sums import coarse_sums
+from edgekd.quant.value_statistics import ValueStatistics
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, rows
 
@@ -46,11 +47,13 @@ _MEASURED = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """A float graph, the names of operators that stay in float (`apart`), and `notes`."""
+    """A float graph, the names of operators that stay in float (`apart`), and `notes`. Statistics
+    of its values are kept in `statistics`, if that is given, for graphs that are made later."""
 
     graph: fx.GraphModule
     apart: tuple[str, ...]
     notes: tuple[str, ...]
+    statistics: dict[str, ValueStatistics] | None = None
 
 
 def prepare_graph(

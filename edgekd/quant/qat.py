@@ -62,7 +62,7 @@ def observed(
     count_uses(prepared)
     prepared.meta[NOTES] = start.notes
     share_observed(prepared, scheme)
-    set_ranges(prepared, samples, choices.rule)
+    set_ranges(prepared, samples, choices.rule, start.statistics)
     if choices.weight_ranges == "mse":
         fit_weight_ranges(prepared)
     return prepared.eval()

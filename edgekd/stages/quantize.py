@@ -52,15 +52,15 @@ from edgekd.quant.weight_only import (
 )
 from edgekd.registry import STAGES
 from edgekd.stages import Context
+from edgekd.stages._calibration_set import calibration_of
 from edgekd.stages._coverage import untouched_of
 from edgekd.stages._post_training import PostTrainingStage
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import Scheme
-from edgekd.values.tree import Tree, count
+from edgekd.values.tree import count
 
-SAMPLES = 256
 WEIGHTED = {str(op.overloadpacket) for op in ops.WEIGHTED}
 
 
@@ -179,9 +179,9 @@ class Quantize(PostTrainingStage):
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The same types, calibrated on a few samples, with every layer narrow."""
-        return self.model_copy(update={"method": "calibrate", "mixed": None}).run(
-            candidate, context
-        )
+        return self.model_copy(
+            update={"method": "calibrate", "mixed": None, "rounding": "nearest"}
+        ).run(candidate, context)
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The int8 graph, a graph of narrow weights, or the same module marked fp16."""
@@ -388,13 +388,6 @@ def _exported(candidate: Candidate, context: Context) -> GraphModule:
     graph = export_graph(candidate.module, candidate.example)
     check_exported(graph, candidate.module, context.data.test)
     return graph
-
-
-def calibration_of(context: Context) -> Tree:
-    """The recipe's calibration samples, or the first of the training set."""
-    if context.calibration is not None:
-        return context.calibration
-    return context.data.train.first(SAMPLES).x
 
 
 def _scheme_name(scheme: Scheme) -> str:

@@ -368,3 +368,27 @@ def test_training_starts_from_the_ranges_that_the_recipe_names(data, trained, tm
         for each in (Quantize().choices(True), Quantize(ranges="percentile").choices(True))
     ]
     assert scales[0] != scales[1]
+
+
+@pytest.mark.parametrize("keys", [{"rounding": "gptq"}, {"rounding": "adaround"}, {"awq": True}])
+def test_int4_with_another_rounding_says_what_it_gained(data, trained, tmp_path, keys):
+    keys |= {"rounding_steps": 20} if keys.get("rounding") == "adaround" else {}
+    candidate = ran(data, trained, tmp_path, dtype="int4", **keys)
+    name = "AWQ" if keys.get("awq") else keys["rounding"]
+    assert f"{name}: " in candidate.lineage[-1]
+    assert evaluate(candidate.module, data.test) > evaluate(trained, data.test) - 0.05
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"rounding_steps": 9}, "goes with rounding"),
+        ({"dtype": "ternary", "rounding": "gptq"}, "ternary weights are not rounded"),
+        ({"method": "lsq", "rounding": "gptq"}, "rounds them anew at every step"),
+        ({"awq": True}, "awq is for int4 weights"),
+    ],
+)
+def test_a_rounding_that_cant_be_is_refused_by_the_plan(keys, message, data, trained):
+    context = context_of(data, trained, Path("unused"))
+    found = Quantize(**keys).check(Candidate(trained, data.example), context, "stages.1")
+    assert [fault for fault in found if message in str(fault)]
