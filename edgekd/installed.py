@@ -85,6 +85,16 @@ def switch_telemetry_off() -> None:
     os.environ.setdefault("NNCF_CI", "1")  # NNCF's only switch: it takes the run for a CI job
 
 
+def quiet_libraries() -> None:
+    """Keep libraries' own messages (missing GPU kernels, their deprecations) out of stderr."""
+    import logging
+    import warnings
+
+    for name in ("torchao", "torch.utils._pytree", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
 _DECLARED: list[Any] = []
 """Kept for as long as the process lives, because their operators go with them."""
 

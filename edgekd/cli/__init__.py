@@ -24,7 +24,7 @@ from edgekd.cli.targets import targets
 from edgekd.cli.unpack import unpack
 from edgekd.cli.verify import verify
 from edgekd.errors import EdgekdError, InputError
-from edgekd.installed import switch_telemetry_off
+from edgekd.installed import quiet_libraries, switch_telemetry_off
 from edgekd.version import __version__
 
 INTERRUPTED = 130
@@ -68,7 +68,7 @@ def main() -> NoReturn:
     switch_telemetry_off()
     debug = "--debug" in sys.argv[1:]
     if not debug:
-        _quiet_libraries()
+        quiet_libraries()
     try:
         code = app(standalone_mode=False, args=_with_debug_first(sys.argv[1:]))
     except EdgekdError as error:
@@ -89,16 +89,6 @@ def main() -> NoReturn:
     if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this code
         _interrupted()
     sys.exit(code or 0)
-
-
-def _quiet_libraries() -> None:
-    """Keep libraries' own messages (missing GPU kernels, their deprecations) out of stderr."""
-    import logging
-    import warnings
-
-    for name in ("torchao", "torch.utils._pytree", "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
 
 
 def _with_debug_first(arguments: list[str]) -> list[str]:

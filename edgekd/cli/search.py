@@ -42,8 +42,11 @@ def search(
         typer.Option(help="Optuna's storage, shared by several machines: journal:FILE or a URL."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes that run trials side by side, each on its own cores.")
+        int, typer.Option(help="Trials that run side by side, each on its own cores.")
     ] = 1,
+    engine: Annotated[
+        str, typer.Option(help="What runs them: processes of this machine, or ray.")
+    ] = "processes",
     early_stopping: Annotated[
         str,
         typer.Option(
@@ -80,7 +83,7 @@ def search(
 
     from edgekd.run.offline import forbid_network
     from edgekd.run.progress import progress_bars
-    from edgekd.searching.request import EarlyStopping, Sampler, SearchOptions, make_search
+    from edgekd.searching.request import EarlyStopping, Engine, Sampler, SearchOptions, make_search
     from edgekd.searching.run import run_search
     from edgekd.searching.text import exit_code
 
@@ -110,6 +113,7 @@ def search(
             space,
             sampler=cast(Sampler, sampler),
             workers=workers,
+            engine=cast(Engine, engine),
             early_stopping=cast(EarlyStopping, early_stopping),
             warm_start=warm_start,
         ),

@@ -9,7 +9,8 @@ import torch
 
 from edgekd.data import load_data
 from edgekd.data.samples import Data
-from edgekd.errors import Collector, InputError, nearest, raise_all
+from edgekd.errors import Collector, InputError, MissingPackage, nearest, raise_all
+from edgekd.installed import has_module
 from edgekd.network.cost import layer_costs
 from edgekd.network.identity import module_key
 from edgekd.network.load import content_hash
@@ -47,6 +48,8 @@ BEFORE_TRAINING = "budgets: each trial's untrained file is run before its traini
 
 Sampler = Literal["tpe", "random"]
 
+Engine = Literal["processes", "ray"]
+
 EarlyStopping = Literal["none", "halving", "median"]
 
 TRIALS = 20
@@ -58,7 +61,8 @@ class SearchOptions:
     """How long a search goes on and how. `trials` and `hours` are those of the whole search, over
     all calls in its folder. `space` names a default space; `storage` is Optuna's URL. `sampler`
     proposes trials: "tpe" learns from those before (Optuna's TPESampler), "random" is what it is to
-    be compared with. `workers` processes run trials side by side, each with its share of the cores.
+    be compared with. `workers` run trials side by side, each with its share of the cores: as
+    processes of this machine or, with the engine "ray", as tasks of Ray on a cluster.
     `early_stopping` ends trials that are clearly worse than others whose networks are no larger:
     "halving" (ASHA, Li et al. 2020) or "median" (Google Vizier, Golovin et al. 2017). `warm_start`
     is the folder of another search, whose front is tried first.
@@ -70,6 +74,7 @@ class SearchOptions:
     space: str = ""
     sampler: Sampler = "tpe"
     workers: int = 1
+    engine: Engine = "processes"
     early_stopping: EarlyStopping = "none"
     warm_start: str | Path | None = None
 
@@ -158,6 +163,9 @@ def _check_length(options: SearchOptions) -> None:
             raise InputError(f"{value:g} is not above 0", where=name)
     if options.workers < 1:
         raise InputError(f"{options.workers} workers", where="--workers", allowed="1 or more")
+    _check_choice("engine", options.engine, get_args(Engine))
+    if options.engine == "ray" and not has_module("ray"):
+        raise MissingPackage("ray", "ray", where="--engine ray")
     _check_choice("sampler", options.sampler, get_args(Sampler))
     _check_choice("early stopping", options.early_stopping, get_args(EarlyStopping))
 

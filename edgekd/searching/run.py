@@ -41,7 +41,7 @@ def run_search(search: Search, progress: Progress, say: Say, quick: bool = False
     with exclusive(search.out):
         study = Study(search)
         study.start_from(kept_trials(search.out))
-        if search.options.workers > 1:
+        if search.options.workers > 1 or search.options.engine != "processes":
             run_workers(search, study, say, lambda trials: _keep_state(search, trials))
         loop = Loop(search, study, say, on_trials=lambda trials: _keep_state(search, trials))
         trials = loop.run(progress)

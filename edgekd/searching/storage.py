@@ -16,7 +16,14 @@ from edgekd.installed import has_module
 DATABASE = "study.db"
 JOURNAL = "journal:"
 FORMS = "postgresql://USER@HOST/NAME, mysql://..., sqlite:///FILE, or journal:FILE"
-DRIVERS = {"postgresql": ("psycopg2", "psycopg2-binary"), "mysql": ("pymysql", "pymysql")}
+DRIVERS = {
+    "postgresql": {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"},
+    "mysql": {"pymysql": "pymysql", "mysqldb": "mysqlclient"},
+}
+"""By kind of database: SQLAlchemy's names of drivers, the first the best, and their packages."""
+
+MODULES = {"mysqldb": "MySQLdb"}
+"""The modules of drivers whose names differ."""
 
 
 def import_optuna() -> Any:
@@ -36,12 +43,24 @@ def check_storage(url: str | None) -> None:
     if url is None or url.startswith(JOURNAL):
         return
     scheme, separator, rest = url.partition("://")
-    kind = scheme.partition("+")[0]
+    kind, _, driver = scheme.partition("+")
     if not separator or not rest or kind not in (*DRIVERS, "sqlite"):
         raise InputError(f"'{url}' is not a storage", where="--storage", allowed=FORMS)
-    module, package = DRIVERS.get(kind, ("sqlite3", ""))
-    if "+" not in scheme and not has_module(module):
-        raise MissingPackage(package, "", where="--storage")
+    if kind in DRIVERS and not (driver or _driver(kind)):
+        raise MissingPackage(next(iter(DRIVERS[kind].values())), "", where="--storage")
+
+
+def _driver(kind: str) -> str:
+    """The first driver of a kind of database that is installed. SQLAlchemy has a default, which
+    changes with its version."""
+    installed = (name for name in DRIVERS[kind] if has_module(MODULES.get(name, name)))
+    return next(installed, "")
+
+
+def _with_driver(url: str) -> str:
+    """The URL with the driver that is installed, where it names none."""
+    kind, separator, rest = url.partition("://")
+    return f"{kind}+{_driver(kind)}{separator}{rest}" if kind in DRIVERS else url
 
 
 def open_storage(url: str | None, out: Path) -> Any:
@@ -56,7 +75,8 @@ def open_storage(url: str | None, out: Path) -> Any:
             backend = optuna.storages.journal.JournalFileBackend(str(file))
             return optuna.storages.JournalStorage(backend)
         return optuna.storages.RDBStorage(
-            place, engine_kwargs={"connect_args": {"timeout": 60}} if "sqlite" in place else None
+            _with_driver(place),
+            engine_kwargs={"connect_args": {"timeout": 60}} if "sqlite" in place else None,
         )
 
 

@@ -50,15 +50,17 @@ class Proposal:
 
 class Study:
     """The trials of a search in an Optuna storage. A search with other budgets or ranges is
-    another study in the same storage, which starts from the trials that are there."""
+    another study in the same storage, which starts from the trials that are there. `here` is the
+    machine and folder where the search began, for a worker on another machine."""
 
-    def __init__(self, search: Search, worker: int = 0) -> None:
+    def __init__(self, search: Search, worker: int = 0, here: str = "") -> None:
         self.search = search
         self.place = search.options.storage or str(search.out / DATABASE)
-        self.place_here = f"{platform.node()}:{search.out}#"
+        self.place_here = here or f"{platform.node()}:{search.out}#"
         self.owner = f"{self.place_here}{worker}"
         self._optuna = import_optuna()
-        directions = ["maximize", *("minimize" for _ in objectives(search.limits))]
+        costs = [f"{name} on {target}" for target, name in objectives(search.limits)]
+        directions = ["maximize", *("minimize" for _ in costs)]
         storage = open_storage(search.options.storage, search.out)
         with storage_errors(self.place):
             self._study = self._optuna.create_study(
@@ -68,6 +70,7 @@ class Study:
                 sampler=self._sampler(0),
                 load_if_exists=True,
             )
+            self._study.set_metric_names(["accuracy", *costs])  # what Optuna's dashboard shows
 
     def start_from(self, trials: Sequence[Trial]) -> None:
         """Enter trials that the study lacks, let the recipe as it was and what another search found

@@ -18,7 +18,7 @@ from edgekd.cli import app
 RUN_BY_ANOTHER_TEST = ("your-own-model", "index", "data", "detection")
 LONG = ("compression", "firmware", "firmware-c")
 ELSEWHERE = re.compile(
-    r"^(pip|apt|make|ssh|ssh-copy-id) |ssh://|emulated://|nvidia-smi"
+    r"^(pip|apt|make|ssh|ssh-copy-id|optuna-dashboard|export) |ssh://|emulated://|nvidia-smi"
     r"|board (create|start|stop|remove)"
 )
 METER = "import time\nwhile True:\n    print('-', 5.0, flush=True)\n    time.sleep(0.05)\n"

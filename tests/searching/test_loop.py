@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from searches import LIMITS, file_of, made_search, made_up, trial_of
 
-from edgekd.errors import InputError, ToolError
+from edgekd.errors import InputError, MissingPackage, ToolError
 from edgekd.searching import loop as looping
 from edgekd.searching.loop import Loop, seconds_left
 from edgekd.searching.outcome import kept_trials
-from edgekd.searching.storage import check_storage, open_storage
+from edgekd.searching.storage import _with_driver, check_storage, open_storage
 from edgekd.searching.study import Study
 from edgekd.values.progress import silent
 
@@ -167,6 +167,33 @@ def test_a_storage_of_a_wrong_form_is_refused(url):
     with pytest.raises(InputError, match="is not a storage") as caught:
         check_storage(url)
     assert "journal:FILE" in caught.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("url", "installed", "driver"),
+    [
+        ("postgresql://me@host/name", "psycopg2", "postgresql+psycopg2"),
+        ("postgresql://me@host/name", "psycopg", "postgresql+psycopg"),
+        ("mysql://me@host/name", "MySQLdb", "mysql+mysqldb"),
+    ],
+)
+def test_a_database_is_reached_by_the_driver_that_is_installed(
+    url, installed, driver, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("edgekd.searching.storage.has_module", lambda name: name == installed)
+    check_storage(url)
+    assert _with_driver(url) == f"{driver}://me@host/name"
+    assert _with_driver("mysql+pymysql://x/y") == "mysql+pymysql://x/y"
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("postgresql://x/y", "psycopg2-binary"), ("mysql://x/y", "pymysql")]
+)
+def test_a_database_without_a_driver_names_the_package(url, package, monkeypatch):
+    monkeypatch.setattr("edgekd.searching.storage.has_module", lambda name: False)
+    with pytest.raises(MissingPackage, match=f"{package} is not installed") as caught:
+        check_storage(url)
+    assert caught.value.hint == f"pip install {package}"
 
 
 def test_a_storage_that_is_not_reachable_is_one_clear_error(tmp_path: Path):
