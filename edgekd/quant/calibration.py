@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -30,13 +31,20 @@ def calibrate(
     floats: Collection[str] = (),
     strict: bool = False,
     where: str = "quantize",
+    kept: dict[Any, Prepared] | None = None,
 ) -> fx.GraphModule:
     """An int8 graph of a float module, calibrated on `samples` (N, ...) as `choices` say; the
     layers in `floats` stay in float, and if `strict` nothing does. The float module is not changed.
-    Raises `ToolError` with the names of layers that add far more noise than their bits explain;
-    coarse ones become notes.
+    `kept` holds what several calibrations of one module on the same samples have in common. Raises
+    `ToolError` with the names of layers that add far more noise than their bits explain; coarse
+    ones become notes.
     """
-    start = prepare_graph(module, example, samples, scheme, where, strict, choices)
+    key = (choices.equalize, choices.absorb_biases, choices.smooth_quant)
+    start = None if kept is None else kept.get(key)
+    if start is None:
+        start = prepare_graph(module, example, samples, scheme, where, strict, choices)
+        if kept is not None:
+            start = kept[key] = replace(start, statistics={})
     return quantized(start, samples, scheme, choices, floats, where)
 
 

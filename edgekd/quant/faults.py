@@ -12,10 +12,10 @@ from edgekd.values.candidate import Candidate
 from edgekd.values.target import Target
 
 METHODS = {
-    "int8": ("calibrate", "qat", "lsq", "pact"),
+    "int8": ("calibrate", "auto", "qat", "lsq", "pact"),
     "fp16": ("calibrate",),
     "bf16": ("calibrate",),
-    "int4": ("calibrate", "qat", "lsq"),
+    "int4": ("calibrate", "auto", "qat", "lsq"),
     "ternary": ("calibrate", "qat"),
     "binary": ("calibrate", "qat"),
 }

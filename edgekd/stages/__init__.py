@@ -2,7 +2,7 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,6 +46,10 @@ class Stage(Value):
         plan tries the compilers. It takes seconds; by default it returns the candidate
         unchanged."""
         return candidate
+
+    def within(self, budgets: Mapping[str, float]) -> "Stage":
+        """The stage for a target with these budgets, if it depends on them."""
+        return self
 
     def content(self, folder: Path) -> str:
         """A hash of the content of the files that its table names, relative to the recipe's

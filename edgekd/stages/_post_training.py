@@ -1,5 +1,6 @@
 """The keys of `quantize` that say what happens before any training, and their faults."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -9,7 +10,8 @@ from edgekd.quant.equalization import Equalize
 from edgekd.quant.post_training import PostTraining
 from edgekd.quant.ranges import FROM_HISTOGRAMS, PERCENTILE, RangeRule, Ranges, WeightRanges
 from edgekd.quant.rounding import STEPS, Rounding
-from edgekd.stages import TrainingStage
+from edgekd.stages import Context, TrainingStage
+from edgekd.stages._auto_faults import auto_faults
 
 _INT8_KEYS = (
     "ranges",
@@ -22,10 +24,17 @@ _INT8_KEYS = (
 
 
 class PostTrainingStage(TrainingStage):
-    """A stage with the keys of `PostTraining`. Without `ranges`, calibration takes the extremes of
-    all samples and training starts from their moving average, which it goes on with.
+    """A stage with a type, a method and the keys of `PostTraining`. Without `ranges`, calibration
+    takes the extremes of all samples and training starts from their moving average, which it goes
+    on with. `accuracy_drop` is what the method "auto" may lose, in points, and `last_resort` the
+    method with which it trains where nothing else holds that.
     """
 
+    dtype: Literal["int8", "fp16", "bf16", "int4", "ternary", "binary", "auto"] = "int8"
+    method: Literal["calibrate", "auto", "qat", "lsq", "pact"] = "calibrate"
+    accuracy_drop: float | None = Field(default=None, ge=0.0, lt=100.0)
+    last_resort: Literal["qat", "lsq", "pact"] | None = None
+    activations: Literal[8, 16] = 8
     ranges: Ranges | None = None
     percentile: float | None = Field(default=None, gt=50.0, lt=100.0)
     weight_ranges: WeightRanges = "max"
@@ -51,47 +60,68 @@ class PostTrainingStage(TrainingStage):
             bias_correction=self.bias_correction,
         )
 
-    def key_faults(
-        self, dtype: str, method: str, activations: Literal[8, 16], where: str
-    ) -> list[EdgekdError]:
+    def is_set(self, key: str) -> bool:
+        """Whether a key has another value than by default, as a resolved recipe names them all."""
+        return bool(getattr(self, key) != type(self).model_fields[key].default)
+
+    def within(self, budgets: Mapping[str, float]) -> "PostTrainingStage":
+        """With the target's budget as the drop that "auto" may lose, unless the recipe names it."""
+        limit = budgets.get("accuracy_drop")
+        if self.method != "auto" or self.accuracy_drop is not None or limit is None:
+            return self
+        return self.model_copy(update={"accuracy_drop": max(0.0, limit)})
+
+    def key_faults(self, context: Context, where: str) -> list[EdgekdError]:
         """A fault for each key that has been set and that the type or the method can't use."""
+        faults = self._range_faults(where) + self._rounding_faults(where)
+        if self.method == "auto":
+            faults += auto_faults(self, context, where)
+            return faults
+        for key in ("accuracy_drop", "last_resort"):
+            if self.is_set(key):
+                text = f'{key} goes with method = "auto", found {self.method!r}'
+                faults.append(InputError(text, where=f"{where}.{key}"))
+        return faults
+
+    def _range_faults(self, where: str) -> list[EdgekdError]:
         faults: list[EdgekdError] = []
-        given = self.model_fields_set
+        dtype = self.dtype
         for key in _INT8_KEYS:
-            if dtype != "int8" and key in given and getattr(self, key):
+            if dtype != "int8" and self.is_set(key):
                 text = f"{key} belongs to int8; {dtype} leaves activations in float"
                 faults.append(InputError(text, where=f"{where}.{key}", hint=f"remove '{key}'"))
         if self.percentile is not None and self.ranges != "percentile":
             text = f'percentile goes with ranges = "percentile", found {self.ranges or "minmax"!r}'
             faults.append(InputError(text, where=f"{where}.percentile"))
-        if activations == 16 and self.ranges in FROM_HISTOGRAMS[1:]:
+        if self.activations == 16 and self.ranges in FROM_HISTOGRAMS[1:]:
             text = f"'{self.ranges}' clips to make steps finer, and 65,535 levels are fine enough"
             allowed = "minmax, mean-minmax, moving-average, percentile"
             faults.append(InputError(text, where=f"{where}.ranges", allowed=allowed))
-        if self.weight_ranges == "mse" and method in ("qat", "pact"):
-            text = f'with method = "{method}" the ranges of weights follow the largest weight'
+        if self.weight_ranges == "mse" and self.method in ("qat", "pact"):
+            text = f'with method = "{self.method}" the ranges of weights follow the largest weight'
             allowed = 'method = "calibrate" or "lsq"'
             faults.append(InputError(text, where=f"{where}.weight_ranges", allowed=allowed))
-        if self.awq and dtype != "int4":
-            text = "awq is for int4 weights with float activations"
-            hint = 'dtype = "int4"' + (", or smooth_quant" if dtype == "int8" else "")
-            faults.append(InputError(text, where=f"{where}.awq", hint=hint))
-        return faults + self._rounding_faults(dtype, method, where)
+        return faults
 
-    def _rounding_faults(self, dtype: str, method: str, where: str) -> list[EdgekdError]:
+    def _rounding_faults(self, where: str) -> list[EdgekdError]:
         """Faults of `rounding`, which needs integers that aren't trained afterwards."""
         faults: list[EdgekdError] = []
-        given = "rounding_steps" in self.model_fields_set
-        if self.rounding != "adaround" and given:
+        if self.awq and self.dtype != "int4":
+            text = "awq is for int4 weights with float activations"
+            hint = 'dtype = "int4"' + (", or smooth_quant" if self.dtype == "int8" else "")
+            faults.append(InputError(text, where=f"{where}.awq", hint=hint))
+        if self.rounding != "adaround" and self.is_set("rounding_steps"):
             text = f'rounding_steps goes with rounding = "adaround", found {self.rounding!r}'
             faults.append(InputError(text, where=f"{where}.rounding_steps"))
         if self.rounding == "nearest":
             return faults
-        if dtype not in ("int8", "int4"):
-            text = f"{dtype} weights are not rounded to a grid of steps"
+        if self.dtype not in ("int8", "int4"):
+            text = f"{self.dtype} weights are not rounded to a grid of steps"
             faults.append(InputError(text, where=f"{where}.rounding", allowed="int8, int4"))
-        if method not in ("calibrate", "auto"):
-            text = f'method = "{method}" trains the weights, which rounds them anew at every step'
+        if self.method not in ("calibrate", "auto"):
+            text = (
+                f'method = "{self.method}" trains the weights, which rounds them anew at every step'
+            )
             hint = "method = \"calibrate\", or remove 'rounding'"
             faults.append(InputError(text, where=f"{where}.rounding", hint=hint))
         return faults

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch.fx import GraphModule
@@ -18,7 +18,6 @@ from edgekd.quant.awq import scale_salient
 from edgekd.quant.bias_correction import correct_biases
 from edgekd.quant.compared import auto_faults, with_wider
 from edgekd.quant.export import export_graph
-from edgekd.quant.export_check import check_exported
 from edgekd.quant.faults import (
     WEIGHTS_ALONE,
     ignored_faults,
@@ -52,9 +51,12 @@ from edgekd.quant.weight_only import (
 )
 from edgekd.registry import STAGES
 from edgekd.stages import Context
+from edgekd.stages._automatic import automatic
 from edgekd.stages._calibration_set import calibration_of
-from edgekd.stages._coverage import untouched_of
+from edgekd.stages._float_graph import float_graph
+from edgekd.stages._naming import narrow_name, scheme_name
 from edgekd.stages._post_training import PostTrainingStage
+from edgekd.stages._reached import left_by
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
@@ -82,6 +84,9 @@ class Quantize(PostTrainingStage):
     (int8, int4); "pact" with learned clipping of the activations (int8). `ignore` names layers that
     stay in float. `mixed` keeps the most sensitive layers in a wider type: { accuracy_drop = 0.5 }
     or { layers = 2 }, with `wide` as that type ("float" for int8, otherwise "int8").
+    "auto" starts with calibration and adds ranges, equalization, SmoothQuant, rounding, wide layers
+    and, as the `last_resort`, training, until at most `accuracy_drop` points are lost on the
+    validation samples (by default the target's budget); the report has what each of them gained.
 
     `least` is the share of the multiply-accumulates of layers with weights, without ignored ones,
     that must be quantized: the plan refuses less. With `strict`, int8 leaves no operator in float.
@@ -90,15 +95,12 @@ class Quantize(PostTrainingStage):
     """
 
     kind: Literal["quantize"] = "quantize"
-    dtype: Literal["int8", "fp16", "bf16", "int4", "ternary", "binary", "auto"] = "int8"
-    method: Literal["calibrate", "qat", "lsq", "pact"] = "calibrate"
     group: int = Field(default=32, ge=0)
     mixed: Mixed | None = None
     ignore: tuple[str, ...] = ()
     frozen: float = Field(default=0.3, ge=0.0, le=1.0)
     least: float = Field(default=0.9, ge=0.0, le=1.0)
     strict: bool = False
-    activations: Literal[8, 16] = 8
 
     target_facts: ClassVar[tuple[str, ...]] = ("quantization", "unsupported_ops")
 
@@ -113,7 +115,7 @@ class Quantize(PostTrainingStage):
             ]
         faults = number_faults(candidate, self.dtype, where)
         faults += method_faults(self.dtype, self.method, where)
-        faults += self.key_faults(self.dtype, self.method, self.activations, where)
+        faults += self.key_faults(context, where)
         narrows = self.mixed is not None or bool(self.ignore)
         faults += target_faults(self.dtype, narrows, context.target, where)
         if self.activations == 16:
@@ -139,7 +141,9 @@ class Quantize(PostTrainingStage):
             faults += self._strict_faults(reach, where)
         count, validation = len(self._kept(layers)), len(context.data.validation)
         faults += mixed_faults(self.dtype, self.mixed, count, validation, where)
-        if self.method != "calibrate":
+        if self.last_resort is not None:
+            faults += method_faults(self.dtype, self.last_resort, where)
+        if self.last_resort is not None or self.method not in ("calibrate", "auto"):
             faults += check_teaching(candidate.module, self.learning(context, where))
         return faults
 
@@ -166,11 +170,15 @@ class Quantize(PostTrainingStage):
         start = self._name(context)
         if self.dtype == "int8":
             samples = count(calibration_of(context))
-            scheme = _scheme_name(self._scheme(context))
+            scheme = scheme_name(self._scheme(context))
             start = f"int8 ({scheme}), ranges calibrated on {samples} samples"
         if self.mixed is not None:
             start += f", with the most sensitive layers in {self._wide}"
-        if self.method != "calibrate":
+        if self.method == "auto":
+            start += f", then more until at most {self.accuracy_drop or 0:g} points are lost"
+            if self.last_resort is not None:
+                start += f", at last {self.learning(context, '').length}"
+        elif self.method != "calibrate":
             start += f", then {self.learning(context, '').length}"
         others = [name for name in context.target.backends if name not in storing(context.target)]
         if self.dtype in WEIGHTS_ALONE and others:
@@ -180,7 +188,12 @@ class Quantize(PostTrainingStage):
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The same types, calibrated on a few samples, with every layer narrow."""
         return self.model_copy(
-            update={"method": "calibrate", "mixed": None, "rounding": "nearest"}
+            update={
+                "method": "calibrate",
+                "mixed": None,
+                "rounding": "nearest",
+                "accuracy_drop": None,
+            }
         ).run(candidate, context)
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
@@ -189,13 +202,27 @@ class Quantize(PostTrainingStage):
             return with_wider(self._narrow.run(candidate, context), candidate)
         if self.dtype == "fp16":
             return candidate.after(candidate.module, "quantize: fp16", "fp16")
+        if self.method == "auto":
+            return self._automatic(candidate, context)
+        return self._made(candidate, context, {})
+
+    def _made(self, candidate: Candidate, context: Context, kept: dict[Any, Any]) -> Candidate:
         if self.dtype == "int8":
-            return self._int8(candidate, context)
-        return self._weights(candidate, context)
+            return self._int8(candidate, context, kept)
+        return self._weights(candidate, context, kept)
+
+    def _automatic(self, candidate: Candidate, context: Context) -> Candidate:
+        kept: dict[Any, Any] = {}
+        graph = float_graph(candidate, context, kept)
+
+        def make(stage: Quantize) -> Candidate:
+            return stage._made(candidate, context, kept)
+
+        return automatic(self, graph, make, candidate, context)
 
     # Full int8. torchao takes seconds to import: not before it is used.
 
-    def _int8(self, candidate: Candidate, context: Context) -> Candidate:
+    def _int8(self, candidate: Candidate, context: Context, kept: dict[Any, Any]) -> Candidate:
         from edgekd.quant.calibration import calibrate
         from edgekd.quant.qat import prepare_qat
         from edgekd.quant.trials import Int8Trial
@@ -203,7 +230,7 @@ class Quantize(PostTrainingStage):
         samples, scheme = calibration_of(context), self._scheme(context)
         module, example = candidate.module, candidate.example
         context.progress("calibrating", 0, 1)
-        whole = _exported(candidate, context)
+        whole = float_graph(candidate, context, kept)
         floats, note = self._ignored(whole), ""
         if self.mixed is not None:
             prepared = prepare_qat(module, example, samples, scheme, floats=floats)
@@ -218,6 +245,7 @@ class Quantize(PostTrainingStage):
                 self.choices(trains=False),
                 floats=floats,
                 strict=self.strict,
+                kept=kept,
             )
         else:
             graph = self._trained_int8(candidate, context, floats)
@@ -229,7 +257,7 @@ class Quantize(PostTrainingStage):
         if islands:
             line += f", {counted(islands)} in float"
         line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
-        line += _left(reach_of_int8(whole, example, self.strict), floats)
+        line += left_by(reach_of_int8(whole, example, self.strict), floats)
         return replace(candidate.after(graph, line, "int8"), integers_only=self.strict)
 
     def _trained_int8(
@@ -265,8 +293,8 @@ class Quantize(PostTrainingStage):
 
     # Narrow weights, activations in float.
 
-    def _weights(self, candidate: Candidate, context: Context) -> Candidate:
-        whole = _exported(candidate, context)
+    def _weights(self, candidate: Candidate, context: Context, kept: dict[Any, Any]) -> Candidate:
+        whole = float_graph(candidate, context, kept)
         reach = reach_of_weights(whole, candidate.example)
         note = ""
         if self.dtype == "bf16":
@@ -284,7 +312,7 @@ class Quantize(PostTrainingStage):
         size = f"{stored_bytes(graph):,} bytes of weights"
         line += f"{note}, {size}, activations stay in float"
         line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
-        line += _left(reach, self.ignore)
+        line += left_by(reach, self.ignore)
         return candidate.after(graph, line, "weights")
 
     def _dtypes(
@@ -370,26 +398,5 @@ class Quantize(PostTrainingStage):
 
     def _name(self, context: Context) -> str:
         if self.dtype == "int8":
-            return f"int8 {_scheme_name(self._scheme(context))}"
-        groups = "channel" if not self.group else f"{self.group} weights"
-        scales = "" if self.dtype == "bf16" else f", one scale per {groups}"
-        return f"{self.dtype} weights{scales}"
-
-
-def _left(reach: Reach, floats: Sequence[str]) -> str:
-    """What the quantization left, as shares of parameters and MACs by kind of layer."""
-    touched = {layer for layer in reach.layers if not is_within(layer, floats)}
-    text = untouched_of(reach.costs, sum(cost.parameters for cost in reach.costs), touched)
-    return f"; {text}" if text else ""
-
-
-def _exported(candidate: Candidate, context: Context) -> GraphModule:
-    """The float graph, compared with the network on all test samples."""
-    graph = export_graph(candidate.module, candidate.example)
-    check_exported(graph, candidate.module, context.data.test)
-    return graph
-
-
-def _scheme_name(scheme: Scheme) -> str:
-    channels = "per channel" if scheme.per_channel else "per tensor"
-    return f"{scheme.activations}, {scheme.weight_bits}-bit weights {channels}"
+            return f"int8 {scheme_name(self._scheme(context))}"
+        return narrow_name(self.dtype, self.group)

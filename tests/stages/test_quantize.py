@@ -350,10 +350,11 @@ def test_strict_refuses_what_stays_in_float_before_anything_runs(data, trained, 
         ({"dtype": "bf16", "smooth_quant": True}, "smooth_quant belongs to int8"),
     ],
 )
-def test_a_key_that_the_type_or_the_method_cant_use_is_refused_by_name(keys, message):
-    found = Quantize(**keys).key_faults(
-        keys.get("dtype", "int8"), keys.get("method", "calibrate"), keys.get("activations", 8), "s"
-    )
+def test_a_key_that_the_type_or_the_method_cant_use_is_refused_by_name(
+    keys, message, data, trained
+):
+    context = context_of(data, trained, Path("unused"))
+    found = Quantize(**keys).key_faults(context, "stages.1")
     assert [fault for fault in found if re.search(message, fault.message)]
 
 
@@ -392,3 +393,64 @@ def test_a_rounding_that_cant_be_is_refused_by_the_plan(keys, message, data, tra
     context = context_of(data, trained, Path("unused"))
     found = Quantize(**keys).check(Candidate(trained, data.example), context, "stages.1")
     assert [fault for fault in found if message in str(fault)]
+
+
+def test_auto_stops_at_the_first_attempt_that_holds_the_budget(data, trained, tmp_path):
+    candidate = ran(data, trained, tmp_path, method="auto", accuracy_drop=5.0)
+    assert candidate.form == "int8"
+    (note,) = candidate.notes
+    assert re.fullmatch(r"auto 1\. calibration: -?\d\.\d\d points lost, output error 0\.\d+", note)
+    assert "auto chose calibration" in candidate.lineage[-1]
+    assert "within the 5 allowed" in candidate.lineage[-1]
+
+
+def test_auto_goes_through_every_method_and_says_what_each_gained(
+    data, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("edgekd.stages._automatic.evaluate", lambda module, samples: 0.5 + isinstance(module, type(trained)) * 0.4)  # fmt: skip  # noqa: E501
+    candidate = ran(data, trained, tmp_path, method="auto", accuracy_drop=0.0, dtype="int4")
+    names = [re.sub(r"^auto \d+\. ([^:]+):.*", r"\1", note) for note in candidate.notes]
+    assert names == ["calibration", "GPTQ", "AWQ", "AdaRound", "mixed precision"]
+    errors = [float(m.group(1)) for n in candidate.notes if (m := re.search(r"error ([\d.]+)", n))]
+    dropped = [note.endswith("dropped again") for note in candidate.notes]
+    assert not dropped[0]
+    assert errors[1] < errors[0]
+    assert "more than the 0 allowed" in candidate.lineage[-1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, 'method = "auto" stops when a budget holds, and there is none'),
+        ({"accuracy_drop": 1.0, "ranges": "mse"}, 'method = "auto" chooses ranges itself'),
+        ({"method": "calibrate", "accuracy_drop": 1.0}, "accuracy_drop goes with method"),
+        ({"method": "qat", "last_resort": "lsq"}, "last_resort goes with method"),
+        ({"dtype": "ternary", "accuracy_drop": 1.0}, "ternary doesn't support the method 'auto'"),
+    ],
+)
+def test_what_auto_cant_do_is_refused_by_the_plan(keys, message, data, trained):
+    context = context_of(data, trained, Path("unused"))
+    stage = Quantize(**{"method": "auto", **keys})
+    found = stage.check(Candidate(trained, data.example), context, "stages.1")
+    assert [fault for fault in found if message in str(fault)]
+
+
+def test_auto_takes_the_targets_budget_unless_it_has_its_own():
+    assert Quantize(method="auto").within({"accuracy_drop": 0.7}).accuracy_drop == 0.7
+    own = Quantize(method="auto", accuracy_drop=0.2)
+    assert own.within({"accuracy_drop": 0.7}).accuracy_drop == 0.2
+    assert Quantize().within({"accuracy_drop": 0.7}).accuracy_drop is None
+
+
+def test_auto_trains_at_last_if_told_to(data, trained, tmp_path, monkeypatch):
+    scores = iter([0.9, *[0.5] * 8, 0.89])
+    monkeypatch.setattr("edgekd.stages._automatic.evaluate", lambda *_: next(scores))
+    monkeypatch.setattr(
+        "edgekd.stages._automatic._ladder",
+        lambda *_: [("calibration", {}), ("training (qat)", {"method": "qat"})],
+    )
+    scores = iter([0.9, 0.5, 0.89])
+    keys = {"method": "auto", "accuracy_drop": 1.5, "last_resort": "qat", "epochs": 1}
+    candidate = ran(data, trained, tmp_path, **keys)
+    assert "auto 2. training (qat): 1.00 points lost" in candidate.notes[1]
+    assert "by qat on" in candidate.lineage[-1]

@@ -42,6 +42,8 @@ def planned_target(
 ) -> PlannedTarget:
     """One target's part of a network's plan; checks that the same plan passed are not repeated."""
     context = plan.context(target, plan.request.out / "stages" / "unfinished", silent)
+    budgets = budgets_of(plan.request, target)
+    stages = [stage.within(budgets) for stage in stages]
     key, planned = start_key(plan), []
     for stage in stages:
         content = collect.attempt(stage.content, plan.request.recipe.folder)
@@ -68,7 +70,6 @@ def planned_target(
         backends = _usable(backends, unusable)
     if not backends:
         collect.faults.extend(unusable.values())
-    budgets = budgets_of(plan.request, target)
     return PlannedTarget(target, tuple(planned), backends, budgets, key, unusable, *expected)
 
 
