@@ -1,12 +1,9 @@
 """What the plan refuses of `method = "auto"`."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.training.context import Context
-
-if TYPE_CHECKING:
-    from edgekd.stages._post_training import PostTrainingStage
 
 CHOSEN = (
     "ranges",
@@ -23,15 +20,17 @@ CHOSEN = (
 """The keys that the method chooses itself."""
 
 
-def auto_faults(stage: "PostTrainingStage", context: Context, where: str) -> list[EdgekdError]:
-    """Faults of a stage whose method is "auto"."""
+def auto_faults(
+    set_keys: Iterable[str], accuracy_drop: float | None, context: Context, where: str
+) -> list[EdgekdError]:
+    """Faults of a stage whose method is "auto"; `set_keys` are those that are not as by default."""
     faults: list[EdgekdError] = []
-    for key in CHOSEN:
-        if stage.is_set(key):
+    for key in set_keys:
+        if key in CHOSEN:
             text = f'method = "auto" chooses {key} itself'
             hint = f"remove '{key}', or method = \"calibrate\""
             faults.append(InputError(text, where=f"{where}.{key}", hint=hint))
-    if stage.accuracy_drop is None:
+    if accuracy_drop is None:
         text = 'method = "auto" stops when a budget holds, and there is none'
         hint = "accuracy_drop = 0.5 here, or budgets.accuracy_drop"
         faults.append(InputError(text, where=f"{where}.accuracy_drop", hint=hint))

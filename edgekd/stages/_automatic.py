@@ -5,7 +5,9 @@ attempts that follow; what doesn't is dropped again.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch.fx import GraphModule
 
 from edgekd.errors import InputError
 from edgekd.network.evaluation import evaluate, predict
@@ -14,20 +16,16 @@ from edgekd.quant.mixed import Mixed
 from edgekd.quant.output_error import relative_error
 from edgekd.quant.smoothing import linear_groups
 from edgekd.stages._calibration_set import calibration_of
+from edgekd.stages._post_training import PostTrainingStage
 from edgekd.training.context import Context
 from edgekd.values.candidate import Candidate
 from edgekd.values.tree import rows
-
-if TYPE_CHECKING:
-    from torch.fx import GraphModule
-
-    from edgekd.stages.quantize import Quantize
 
 _SAMPLES = 64
 """The calibration samples on which outputs are compared with those of the float network."""
 
 Changes = Mapping[str, Any]
-Make = Callable[["Quantize"], Candidate]
+Make = Callable[[PostTrainingStage], Candidate]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Attempt:
 
 
 def automatic(
-    stage: "Quantize", graph: "GraphModule", make: Make, candidate: Candidate, context: Context
+    stage: PostTrainingStage, graph: GraphModule, make: Make, candidate: Candidate, context: Context
 ) -> Candidate:
     """The first candidate that `make` makes within the drop, or the best that there is. `graph` is
     the float graph; the notes say what each attempt lost."""
@@ -80,7 +78,9 @@ def automatic(
     return _reported(best, limit, lines)
 
 
-def _ladder(stage: "Quantize", graph: "GraphModule", limit: float) -> Iterator[tuple[str, Changes]]:
+def _ladder(
+    stage: PostTrainingStage, graph: GraphModule, limit: float
+) -> Iterator[tuple[str, Changes]]:
     """The attempts from the cheapest on: each one's name and the keys that it changes."""
     if stage.dtype == "int8":
         yield "calibration", {}

@@ -35,6 +35,7 @@ class PostTrainingStage(TrainingStage):
     accuracy_drop: float | None = Field(default=None, ge=0.0, lt=100.0)
     last_resort: Literal["qat", "lsq", "pact"] | None = None
     activations: Literal[8, 16] = 8
+    strict: bool = False
     ranges: Ranges | None = None
     percentile: float | None = Field(default=None, gt=50.0, lt=100.0)
     weight_ranges: WeightRanges = "max"
@@ -75,7 +76,8 @@ class PostTrainingStage(TrainingStage):
         """A fault for each key that has been set and that the type or the method can't use."""
         faults = self._range_faults(where) + self._rounding_faults(where)
         if self.method == "auto":
-            faults += auto_faults(self, context, where)
+            given = [key for key in type(self).model_fields if self.is_set(key)]
+            faults += auto_faults(given, self.accuracy_drop, context, where)
             return faults
         for key in ("accuracy_drop", "last_resort"):
             if self.is_set(key):

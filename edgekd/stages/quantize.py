@@ -100,7 +100,6 @@ class Quantize(PostTrainingStage):
     ignore: tuple[str, ...] = ()
     frozen: float = Field(default=0.3, ge=0.0, le=1.0)
     least: float = Field(default=0.9, ge=0.0, le=1.0)
-    strict: bool = False
 
     target_facts: ClassVar[tuple[str, ...]] = ("quantization", "unsupported_ops")
 
@@ -215,7 +214,8 @@ class Quantize(PostTrainingStage):
         kept: dict[Any, Any] = {}
         graph = float_graph(candidate, context, kept)
 
-        def make(stage: Quantize) -> Candidate:
+        def make(stage: PostTrainingStage) -> Candidate:
+            assert isinstance(stage, Quantize)
             return stage._made(candidate, context, kept)
 
         return automatic(self, graph, make, candidate, context)
