@@ -233,20 +233,14 @@ class Quantize(PostTrainingStage):
         whole = float_graph(candidate, context, kept)
         floats, note = self._ignored(whole), ""
         if self.mixed is not None:
-            prepared = prepare_qat(module, example, samples, scheme, floats=floats)
+            choices = self.choices(trains=True)
+            prepared = prepare_qat(module, example, samples, scheme, floats=floats, choices=choices)
             wide, note = self._widened(Int8Trial(prepared), candidate, context)
             floats = (*floats, *wide)
         if self.method == "calibrate":
-            graph = calibrate(
-                module,
-                example,
-                samples,
-                scheme,
-                self.choices(trains=False),
-                floats=floats,
-                strict=self.strict,
-                kept=kept,
-            )
+            options: Any = {"floats": floats, "strict": self.strict, "kept": kept}
+            choices = self.choices(trains=False)
+            graph = calibrate(module, example, samples, scheme, choices, **options)
         else:
             graph = self._trained_int8(candidate, context, floats)
         context.progress("calibrating", 1, 1)

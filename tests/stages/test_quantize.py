@@ -18,7 +18,7 @@ from edgekd.quant import qat
 from edgekd.quant.export import export_graph
 from edgekd.quant.weight_only import stored_weights
 from edgekd.stages import Context
-from edgekd.stages import quantize as stage_module
+from edgekd.stages import _float_graph as stage_module
 from edgekd.stages.cluster import Cluster
 from edgekd.stages.quantize import Quantize
 from edgekd.values.candidate import Candidate
