@@ -107,6 +107,7 @@ def _schemes() -> dict[str, dict[str, Any]]:
         "scheme own-teacher": {**plain, "scheme": "own-teacher"},
         "scheme black-box": {**plain, "scheme": "black-box"},
         "scheme last-epoch": {**plain, "scheme": "last-epoch"},
+        "scheme elastic": {**plain, "scheme": "elastic"},
         "scheme on-the-fly": {**plain, "scheme": "on-the-fly", "label_weight": 1.0},
         "scheme progressive": {
             **plain,

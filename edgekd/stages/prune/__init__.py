@@ -40,20 +40,19 @@ from edgekd.stages.prune.faults import (
     block_faults,
     channel_faults,
     moving_faults,
+    order_faults,
     weight_faults,
 )
 from edgekd.stages.prune.granularity import PATTERN, pattern_of, removed
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.moving import scored_by_moving
+from edgekd.stages.prune.nested import Kept, nested, ordered, recalibrated
 from edgekd.stages.prune.recovery import recovered, scored
 from edgekd.stages.prune.scoring import unit_scores
 from edgekd.stages.prune.selection import Selection, left_note
 from edgekd.stages.prune.sparse import COOL_DOWN, Sparsity, moved, stepwise, zeros_line
 from edgekd.stages.prune.spec import Goal, PruneSpec
-from edgekd.stages.prune.steps import (
-    shares,
-    split_epochs,
-)
+from edgekd.stages.prune.steps import shares, split_epochs
 from edgekd.stages.prune.structured import (
     cost_of,
     cut,
@@ -138,6 +137,7 @@ class Prune(TrainingStage):
             criterion = self._criterion(where)
         except InputError as error:
             return [*faults, *getattr(error, "faults", (error,))]
+        faults += order_faults(self._name, criterion.reads, self.granularity, where)
         if criterion.moves and self.granularity != "blocks":
             faults += moving_faults(
                 module, self._name, self.teaching.epochs, self.allocation, where
@@ -260,7 +260,22 @@ class Prune(TrainingStage):
             return cut_blocks(judged, candidate.example, spec, scores, criterion, goal, context)
         groups = self._selection(module, candidate, context).chosen
         units = {each.name: unit_scores(judged, each, scores, criterion) for each in groups}
-        return cut(judged, candidate.example, groups, units, spec, goal, context)
+        smaller = cut(judged, candidate.example, groups, units, spec, goal, context)
+        if criterion.reads == "order":
+            recalibrated(smaller, context.data.train.some(self.samples))
+        return smaller
+
+    def ordered(self, candidate: Candidate, context: Context) -> nn.Module:
+        """A copy that computes the same, each layer's channels in the order of their L2 norms."""
+        candidate = self._prepared(candidate)
+        groups = self._selection(candidate.module, candidate, context).chosen
+        return ordered(candidate.module, candidate.example, groups, self._spec(context), context)
+
+    def nested(self, candidate: Candidate, context: Context) -> tuple[nn.Module, Kept]:
+        """The network that `amount` leaves of an ordered one, and what stays of each parameter."""
+        groups = self._selection(candidate.module, candidate, context).chosen
+        facts = (candidate.module, candidate.example, groups, self.amount or 0.0)
+        return nested(*facts, self._spec(context))
 
     def _moved_channels(
         self,
@@ -315,8 +330,8 @@ class Prune(TrainingStage):
         if isinstance(candidate.module, torch.fx.GraphModule):
             text = "the share that pruning reaches is not known of an exported program"
             return [InputError(text, where=f"{where}.least", hint=GIVE_FACTORY)]
-        costs = layer_costs(candidate.module, candidate.example)
         reached, left = self._reached(candidate, context)
+        costs = layer_costs(candidate.module, candidate.example)
         names = {cost.name for cost in costs if is_within(cost.name, reached)}
         return Share(tuple(costs), names, left, self.ignore).faults("prune", self.least, where)
 

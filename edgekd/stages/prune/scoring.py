@@ -179,6 +179,8 @@ def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Crit
 
     Of output scores only those of the last kind count: after the normalization, if there is one.
     """
+    if criterion.reads == "order":
+        return in_place(group)
     total = torch.zeros(group.channels, dtype=torch.float64)
     count = torch.zeros(group.channels, dtype=torch.float64)
     for member in scored_members(module, group, criterion):
@@ -200,6 +202,11 @@ def unit_scores(module: nn.Module, group: Group, scores: Scores, criterion: Crit
     if units.isnan().any():
         raise InputError("the criterion has no score for its channels", where=group.name)
     return units
+
+
+def in_place(group: Group) -> Tensor:
+    """(units,): scores by which the first units stay."""
+    return torch.arange(len(group.units), 0, -1, dtype=torch.float32)
 
 
 def alive_channels(module: nn.Module, group: Group) -> Tensor:

@@ -5,7 +5,8 @@ feeds it. `needs` says what it must be shown, `reads` which tensors it judges:
 
 - "weights": the kernels of convolutions and linear layers, element by element;
 - "norms": the scales of normalization layers (one a channel);
-- "outputs": what the layers give, (B, C, ...), summed up to one number a channel.
+- "outputs": what the layers give, (B, C, ...), summed up to one number a channel;
+- "order": nothing: the channels stand in the order of their importance already.
 """
 
 from typing import ClassVar, Literal
@@ -22,7 +23,7 @@ class Criterion:
     """
 
     needs: ClassVar[Literal["nothing", "gradients", "training"]] = "nothing"
-    reads: ClassVar[Literal["weights", "norms", "outputs"]] = "weights"
+    reads: ClassVar[Literal["weights", "norms", "outputs", "order"]] = "weights"
     moves: ClassVar[bool] = False
     """Whether single weights are pruned while the model trains, by scores that go on changing."""
     comparable: ClassVar[bool] = False

@@ -96,6 +96,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "dark-experience-replay": {"tasks": TASKS, "memory": 8},
     "federated": {"clients": 2, "rounds": 2, "public_share": 0.25},
     "distillation-token": {"targets": "hard"},
+    "elastic": {"widths": (0.5, 0.75)},
 }
 WITHOUT_LOSSES = ("black-box", "distillation-token", "dark-experience-replay")
 WITHOUT_LABEL_WEIGHT = ("last-epoch", "dark-experience-replay")

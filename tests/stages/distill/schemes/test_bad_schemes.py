@@ -106,7 +106,7 @@ def test_data_that_a_scheme_is_not_for_are_refused_and_break_nothing(name, tmp_p
 
 
 NEED_NONE = {"ensemble", "on-the-fly", "born-again", "own-teacher", "last-epoch", "lwf",
-             "dark-experience-replay", "federated"}  # fmt: skip
+             "dark-experience-replay", "federated", "elastic"}  # fmt: skip
 TAKE_BOXES = {"offline", "black-box", "progressive", "distillation-token"}
 
 

@@ -72,6 +72,7 @@ RUNS = {
     "dark-experience-replay": (f"memory = 100, {HALVES}", "losses = []", 3, 0.85),
     "federated": ("clients = 2, rounds = 2, local_epochs = 2, public_share = 0.4", KL, 6, 0.6),
     "distillation-token": ("", "losses = []\nlabel_weight = 0.5", 6, 0.6),
+    "elastic": ("widths = [0.5, 0.75]", KL, 3, 0.94),
 }
 
 

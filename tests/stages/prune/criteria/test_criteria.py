@@ -28,7 +28,7 @@ def after(criterion: Criterion, *batches: tuple[torch.Tensor, torch.Tensor]) -> 
 def test_every_criterion_is_listed_with_its_paper() -> None:
     assert CRITERIA.names() == [
         "activation-energy", "bn-scale", "distance-moved", "magnitude-l1", "magnitude-l2",
-        "movement", "soft-movement", "taylor",
+        "movement", "nested", "soft-movement", "taylor",
     ]  # fmt: skip
     assert all(CRITERIA.get(name).paper.startswith("https://") for name in CRITERIA.names())
 
