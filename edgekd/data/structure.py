@@ -48,9 +48,10 @@ def tensor_of(value: Any, where: str) -> Tensor:
     if array.dtype.kind == "O":
         raise InputError("not an array of numbers", where=where)
     if array.dtype.kind not in "fiub":
-        raise InputError(
-            f"{where.rpartition(' ')[2]} holds {array.dtype}", where=where, allowed="numbers"
-        )
+        found = "text" if array.dtype.kind in "US" else str(array.dtype)
+        hint = "turn it into ids: [data.preprocess] tokenizer" if found == "text" else ""
+        message = f"{where.rpartition(' ')[2]} holds {found}"
+        raise InputError(message, where=where, allowed="numbers", hint=hint)
     if hasattr(value, "getbands"):
         array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
     with np.errstate(over="ignore"):

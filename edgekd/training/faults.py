@@ -234,7 +234,7 @@ def output_faults(
         no_such_layer(name, known, place) for name in term.tapped if name not in known
     ]
     if not missing and term.output is None:
-        missing = _unchosen_output(term, student, data)
+        missing = _main_output_faults(term, student, data)
     if missing or (isinstance(term.loss, ResponseLoss) and term.output is None):
         return list(missing)
     needs = () if isinstance(term.loss, ResponseLoss) else term.loss.needs
@@ -251,16 +251,32 @@ def output_faults(
     return []
 
 
-def _unchosen_output(term: Term, student: nn.Module, data: Data) -> list[InputError]:
-    """A fault for a loss on one output if the task reads several."""
+def _main_output_faults(term: Term, student: nn.Module, data: Data) -> list[InputError]:
+    """A fault for a loss on one output if the task reads several, or one that has no classes."""
     with evaluating(student), torch.no_grad():
         outputs = data.task.main(student(data.example))
     if isinstance(outputs, Tensor):
-        return []
+        return _one_class_faults(term, outputs, data)
     message = f"'{term.name}' compares one output, and the task reads several"
     names = ", ".join(leaf_names(outputs))
     hint = "say which: output = 'NAME'"
     return [InputError(message, where=term.where, allowed=names, hint=hint)]
+
+
+def _one_class_faults(term: Term, outputs: Tensor, data: Data) -> list[InputError]:
+    """A fault for a loss between classes if there is one alone, whose probability is always 1."""
+    found = data.task.rows(outputs)
+    if not isinstance(term.loss, ResponseLoss) or found is None or found.shape[1] != 1:
+        return []
+    mine = torch.tensor([[0.0], [1.0]], requires_grad=True)
+    labels = torch.zeros(2, dtype=torch.int64)
+    value = term.loss(mine, torch.tensor([[2.0], [-1.0]]), labels, None)
+    (slope,) = torch.autograd.grad(value, mine, allow_unused=True)
+    if slope is not None and bool(slope.any()):
+        return []
+    message = f"'{term.name}' compares classes, but the output is one number: it teaches nothing"
+    hint = "losses = [{ name = 'regression' }] compares the numbers themselves"
+    return [InputError(message, where=term.where, hint=hint)]
 
 
 def _other_output_faults(

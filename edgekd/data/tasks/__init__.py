@@ -193,10 +193,19 @@ def task_of(given: str | Mapping[str, Any], where: str) -> Task:
     return task
 
 
-def shape_fault(outputs: object, wanted: str, where: str) -> InputError:
+def shape_fault(outputs: object, wanted: str, where: str, hint: str = "") -> InputError:
     """The error for outputs that the task can't read."""
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    return InputError(f"the network gives outputs of shape {shape}", where=where, allowed=wanted)
+    message = f"the network gives outputs of shape {shape}"
+    return InputError(message, where=where, allowed=wanted, hint=hint)
+
+
+def classes_hint(outputs: object, axis: int, classes: int) -> str:
+    """What to do about outputs with more classes than the labels show."""
+    if not isinstance(outputs, Tensor) or outputs.ndim <= axis or outputs.shape[axis] <= classes:
+        return ""
+    count = outputs.shape[axis]
+    return f"the labels show {classes} classes; if there are more, return 'classes': {count} too"
 
 
 def integer_faults(y: Tensor, rank: int, classes: int, least: int, where: str) -> list[EdgekdError]:

@@ -5,7 +5,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from edgekd.data.tasks import NO_LABEL, Task, integer_faults, mean_cross_entropy, shape_fault
+from edgekd.data.tasks import (
+    NO_LABEL,
+    Task,
+    classes_hint,
+    integer_faults,
+    mean_cross_entropy,
+    shape_fault,
+)
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -58,7 +65,8 @@ class Classification(Task):
         """Anything other than one logit per class."""
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == (len(y), classes):
             return None
-        return shape_fault(outputs, f"({len(y)}, {classes}): one logit per class", where)
+        hint = classes_hint(outputs, 1, classes)
+        return shape_fault(outputs, f"({len(y)}, {classes}): one logit per class", where, hint)
 
 
 CLASSIFICATION: Task = Classification()

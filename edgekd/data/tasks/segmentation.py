@@ -6,7 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edgekd.data.tasks import NO_LABEL, Task, integer_faults, mean_cross_entropy, shape_fault
+from edgekd.data.tasks import (
+    NO_LABEL,
+    Task,
+    classes_hint,
+    integer_faults,
+    mean_cross_entropy,
+    shape_fault,
+)
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -76,4 +83,5 @@ class Segmentation(Task):
         wanted = (len(y), classes, *y.shape[1:])
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == wanted:
             return None
-        return shape_fault(outputs, f"{wanted}: one logit per class and pixel", where)
+        hint = classes_hint(outputs, 1, classes)
+        return shape_fault(outputs, f"{wanted}: one logit per class and pixel", where, hint)

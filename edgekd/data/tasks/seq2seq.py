@@ -55,6 +55,22 @@ class Seq2Seq(Tokens):
             return [InputError(message, where=where, allowed=allowed)]
         return []
 
+    def target_faults(self, y: Tensor, classes: int, where: str) -> list[EdgekdError]:
+        """Labels that aren't (N, L) integers from -1 to below `classes`, and an end beyond them."""
+        faults = super().target_faults(y, classes, where)
+        if not faults and self.end >= classes:
+            message = f"end = {self.end} is not a token"
+            faults.append(InputError(message, where=where, allowed=f"0 to {classes - 1}"))
+        return faults
+
+    def judging_faults(self, y: Tensor, where: str) -> list[EdgekdError]:
+        """Targets of which none ends."""
+        if bool((y == self.end).any()):
+            return []
+        message = f"no target has the token end = {self.end}"
+        hint = "each target ends with it: a tokenizer's eos_token_id"
+        return [InputError(message, where=where, hint=hint)]
+
     def written(self, run: Run, x: Mapping[str, Tensor]) -> Tensor:
         """(N, L) the tokens that a network writes greedily, each fed back to it, at the positions
         of the targets; `NO_LABEL` after the end. The inputs' own tokens after the prompt and a mask

@@ -6,7 +6,14 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.data.tasks import NO_LABEL, Task, integer_faults, mean_cross_entropy, shape_fault
+from edgekd.data.tasks import (
+    NO_LABEL,
+    Task,
+    classes_hint,
+    integer_faults,
+    mean_cross_entropy,
+    shape_fault,
+)
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -68,4 +75,5 @@ class Tokens(Task):
         wanted = (len(y), *y.shape[1:], classes)
         if isinstance(outputs, Tensor) and tuple(outputs.shape) == wanted:
             return None
-        return shape_fault(outputs, f"{wanted}: one logit per class and token", where)
+        hint = classes_hint(outputs, 2, classes)
+        return shape_fault(outputs, f"{wanted}: one logit per class and token", where, hint)

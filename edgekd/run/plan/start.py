@@ -10,6 +10,7 @@ from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
 from edgekd.network.calling import bake, input_fault, leave_open, open_sizes
 from edgekd.network.load import load_network
+from edgekd.run.plan.indices import index_fault
 from edgekd.training.teachers import Teacher, load_teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
@@ -80,6 +81,7 @@ def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
         raise InputError("the network returns no tensor", where=where, allowed="one, or several")
     y = rows(data.train.y, slice(0, 1))
     fault = data.task.output_fault(data.task.main(outputs), y, data.classes, where)
+    fault = fault or index_fault(module, data, f"data '{data.name}'")
     if fault is not None:
         raise fault
 

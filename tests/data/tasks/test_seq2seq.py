@@ -113,6 +113,15 @@ def test_inputs_without_the_decoders_tokens_are_faults(x, fault):
     assert "decoder" in f"{found.allowed} {found.hint}" or "integers (N, L)" in found.allowed
 
 
+def test_an_end_that_no_target_has_is_a_fault():
+    y = torch.tensor([[2, 3, -1]])
+    (found,) = Seq2Seq(end=5).target_faults(y, 4, "data")
+    assert "end = 5 is not a token" in str(found)
+    (found,) = Seq2Seq(end=1).judging_faults(y, "data")
+    assert "no target has the token end = 1" in str(found)
+    assert Seq2Seq(end=3).judging_faults(y, "data") == []
+
+
 def test_a_task_without_its_end_or_torchmetrics_is_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputError, match="end: required"):
         task_of("seq2seq", "data.task")
