@@ -39,7 +39,7 @@ def calibrate(
     `ToolError` with the names of layers that add far more noise than their bits explain; coarse
     ones become notes.
     """
-    key = (choices.equalize, choices.absorb_biases, choices.smooth_quant)
+    key = (choices.equalize, choices.absorb_biases, choices.smooth_quant, choices.wide)
     start = None if kept is None else kept.get(key)
     if start is None:
         start = prepare_graph(module, example, samples, scheme, where, strict, choices)

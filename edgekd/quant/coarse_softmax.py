@@ -5,6 +5,7 @@ about one such step, and most of it is lost. Such a softmax gets a grid of its o
 zero and ends at the largest weight: TFLite then computes it in float.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -23,10 +24,13 @@ _ENOUGH_DB = 25.0
 _GAINED_DB = 6.0
 
 
-def free_softmax(graph: fx.GraphModule, samples: Tree) -> tuple[str, ...]:
+def free_softmax(
+    graph: fx.GraphModule, samples: Tree, fine: Collection[fx.Node] = ()
+) -> tuple[str, ...]:
     """Give each softmax that the fixed grid leaves fewer than 25 dB, and its own grid at least 6
-    dB more, its own grid; and a note on how many there are."""
+    dB more, its own grid; and a note on how many there are. Those in `fine` have 16 bits."""
     nodes = [node for node in integer_nodes(graph) if node.target is aten.softmax.int]
+    nodes = [node for node in nodes if node not in fine]
     freed = [node for node, fixed, own in _noises(graph, nodes, samples)
              if fixed < min(_ENOUGH_DB, own - _GAINED_DB)]  # fmt: skip
     for node in freed:

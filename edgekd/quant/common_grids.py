@@ -82,7 +82,8 @@ def share_observed(graph: fx.GraphModule, scheme: Scheme) -> None:
                 graph.graph.erase_node(node)
         elif source.name in groups and not (has_fixed_grids(scheme) and fixed_grid(source)):
             fresh = _watching_extremes(part)
-            shared = first.setdefault((groups[source.name], True), fresh)
+            group = f"{groups[source.name]} in {fresh.dtype}"
+            shared = first.setdefault((group, True), fresh)
             graph.set_submodule(str(node.target), shared)
     graph.recompile()
 

@@ -88,31 +88,6 @@ def target_faults(dtype: str, narrows: bool, target: Target, where: str) -> list
     return [*unreadable, *cut_off]
 
 
-def wide_faults(
-    dtype: str, method: str, strict: bool, target: Target, where: str
-) -> list[EdgekdError]:
-    """Faults of activations of 16 bits: types and methods without them, and backends whose kernels
-    have no such type."""
-    if dtype != "int8":
-        text = f"{dtype} leaves activations in float"
-        return [InputError(text, where=where, hint="dtype = \"int8\", or remove 'activations'")]
-    faults: list[EdgekdError] = []
-    if method not in ("calibrate", "qat"):
-        text = f"the method '{method}' trains grids of eight bits"
-        faults.append(InputError(text, where=where, allowed='method = "calibrate" or "qat"'))
-    infos = backends_of(target)
-    for name, info in infos.items():
-        if not info.wide_activations:
-            able = [each for each, other in infos.items() if other.wide_activations]
-            text = f"{info.title} has no kernels for 16-bit activations"
-            hint = f"activations = 8, or a target without backends.{name}"
-            faults.append(InputError(text, where=where, allowed=", ".join(able) or "8", hint=hint))
-    if strict and "onnx" in infos:
-        text = "ONNX Runtime computes 16-bit activations in float, and strict leaves none"
-        faults.append(InputError(text, where=where, hint="remove 'strict' or backends.onnx"))
-    return faults
-
-
 def mixed_faults(
     dtype: str, mixed: Mixed | None, layers: int, validation: int, where: str
 ) -> list[EdgekdError]:
@@ -126,7 +101,7 @@ def mixed_faults(
     faults: list[EdgekdError] = []
     wider = [each for each in WIDTH[WIDTH.index(dtype) + 1 :] if each in ("int4", "int8", "float")]
     if dtype == "int8":
-        wider = ["float"]
+        wider = ["int16", "float"]
     if mixed.wide is not None and mixed.wide not in wider:
         text = f"'{mixed.wide}' is not wider than {dtype}"
         faults.append(InputError(text, where=f"{where}.wide", allowed=", ".join(wider)))

@@ -10,6 +10,7 @@ from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.chains import Chain, chains_of
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE
+from edgekd.values.artifact import Precision
 from edgekd.values.tree import leaves
 
 _INTEGER = ops.WEIGHTED | ops.FUSED | ops.REGRIDDED | ops.SHARED | ops.JOINED | ops.LOOKUPS
@@ -114,12 +115,33 @@ def _is_tensor(node: fx.Node) -> bool:
     return node.op != "get_attr" and isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def has_wide_activations(module: nn.Module) -> bool:
-    """Whether a quantized graph has activations of 16 bits."""
+def activation_bits(module: nn.Module) -> frozenset[int]:
+    """The widths of a quantized graph's activations: 8, 16 or both."""
     graph = cast(fx.GraphModule, module)
-    return any(
-        node.args[-1] is torch.int16 for node in graph.graph.nodes if node.target in QUANTIZE
-    )
+    kinds = {
+        node.args[-1]
+        for node in graph.graph.nodes
+        if node.target in QUANTIZE and node.args[-1] is not torch.int32
+    }
+    return frozenset(16 if kind is torch.int16 else 8 for kind in kinds)
+
+
+def integer_precision(module: nn.Module) -> Precision:
+    """What a file of a quantized graph is called, by the widths of its activations."""
+    bits = activation_bits(module)
+    if 16 not in bits:
+        return "int8"
+    return "int16x8" if bits == {16} else "int8+int16"
+
+
+def wide_layers(graph: fx.GraphModule) -> list[str]:
+    """The layers with weights that read 16 bits, in order."""
+    found: dict[str, None] = {}
+    for node in graph.graph.nodes:
+        source: Any = node.args[0] if node.target in ops.WEIGHTED else None
+        if source is not None and source.target in DEQUANTIZE and source.args[-1] is torch.int16:
+            found[layer_of(node)] = None
+    return list(found)
 
 
 def output_scale(module: nn.Module, index: int = 0) -> float | None:

@@ -13,7 +13,7 @@ from edgekd.values.progress import Progress
 from edgekd.values.tables import Value
 from edgekd.values.tree import Tree, leaves
 
-Wide = Literal["int4", "int8", "float"]
+Wide = Literal["int4", "int8", "int16", "float"]
 
 
 class Mixed(Value):

@@ -13,9 +13,12 @@ from edgekd.quant.constants import constant_of
 from edgekd.quant.fixed_grids import PADS
 from edgekd.quant.narrow import rounded
 from edgekd.quant.quantizer import ActivationFakeQuantize, FixedObserver
-from edgekd.quant.ranges import Levels, RangeRule, range_of
+from edgekd.quant.ranges import EXTREMES, Levels, RangeRule, range_of
 from edgekd.quant.value_statistics import ValueStatistics
 from edgekd.values.tree import Tree, leaves, mapped, rows
+
+FEW_STEPS = 255
+"""Those of eight bits."""
 
 
 def set_ranges(
@@ -36,8 +39,14 @@ def set_ranges(
             statistics.update(_Collector(graph, missing, histograms).collect(samples))
         for fake, values in _by_quantizer(watched).items():
             seen = [statistics[each] for each in values if statistics[each].low < float("inf")]
-            low, high = range_of(seen, rule, _levels(fake)) if seen else (0.0, 0.0)
+            levels = _levels(fake)
+            # Of 65,535 levels none is gained by clipping.
+            own = EXTREMES if levels.steps > FEW_STEPS and rule.needs_histograms else rule
+            low, high = range_of(seen, own, levels) if seen else (0.0, 0.0)
             set_range(fake, torch.tensor(low), torch.tensor(high))
+        for fake in _fakes(graph).values():
+            if isinstance(fake.activation_post_process, FixedObserver):
+                _set_grid(fake)
         graph.eval()
         graph(rows(samples, slice(0, 1)))  # weights follow what they are
 
@@ -46,6 +55,11 @@ def set_range(fake: FakeQuantize, low: Tensor, high: Tensor) -> None:
     """Give a fake quantizer's observer these ends, and itself the grid that follows."""
     observer = fake.activation_post_process
     observer.min_val, observer.max_val = low.detach().clone(), high.detach().clone()
+    _set_grid(fake)
+
+
+def _set_grid(fake: FakeQuantize) -> None:
+    """Give a fake quantizer the grid that follows from its observer."""
     scale, zero_point = fake.calculate_qparams()
     fake.scale.resize_(scale.shape).copy_(scale)
     fake.zero_point.resize_(zero_point.shape).copy_(zero_point)

@@ -31,6 +31,7 @@ from edgekd.quant.layer_noise import (
 from edgekd.quant.masks import hides
 from edgekd.quant.regions import is_weighted
 from edgekd.quant.rewrite import DEQUANTIZE, QUANTIZE, is_weight
+from edgekd.quant.wide_layers import WIDE_LIMIT
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, mapped, rows
 
@@ -207,18 +208,21 @@ class _Ideal(fx.Interpreter):
         fixed = has_fixed_grids(self.scheme) and fixed_grid(n) is not None
         if self.clips or fixed or n.name in self.groups:
             return _on_grid(value, self.written[n.name])
-        return _on_ideal_grid(value, self.scheme)
+        return _on_ideal_grid(value, self.scheme, self.written[n.name])
 
 
-def _on_ideal_grid(value: Tensor, scheme: Scheme) -> Tensor:
-    """A value rounded to the 256 levels between its own extremes, zero among them."""
+def _on_ideal_grid(value: Tensor, scheme: Scheme, quantize: fx.Node) -> Tensor:
+    """A value rounded to the levels of a quantize node, but between its own extremes, zero among
+    them."""
     low, high = value.min().clamp_max(0.0), value.max().clamp_min(0.0)
-    if "symmetric" in scheme.activations:
+    wide = quantize.args[-1] is torch.int16
+    if wide or "symmetric" in scheme.activations:
         high = torch.maximum(high, -low)
         low = -high
-    step = ((high - low) / 255).clamp_min(torch.finfo(torch.float32).tiny)
+    steps = 2 * WIDE_LIMIT if wide else 255
+    step = ((high - low) / steps).clamp_min(torch.finfo(torch.float32).tiny)
     zero = (-low / step).round()
-    return ((value / step + zero).round().clamp(0, 255) - zero) * step
+    return ((value / step + zero).round().clamp(0, steps) - zero) * step
 
 
 def _on_grid(value: Tensor, node: fx.Node) -> Tensor:

@@ -13,7 +13,8 @@ class PostTraining:
     weights. `equalize` gives the channels of successive layers similar ranges, `absorb_biases`
     moves high biases into the next layer, `bias_correction` undoes the shift of the layers' means
     (Nagel et al. 2019). `smooth_quant` moves part of the activations' range into the weights that
-    follow (Xiao et al. 2023). `rounding` chooses the weights' integers by the layers' outputs.
+    follow (Xiao et al. 2023). `rounding` chooses the weights' integers by the layers' outputs. What
+    the layers in `wide` read and write has 16 bits.
     """
 
     rule: RangeRule = EXTREMES
@@ -24,6 +25,7 @@ class PostTraining:
     rounding: Rounding = "nearest"
     rounding_steps: int = STEPS
     bias_correction: bool = True
+    wide: tuple[str, ...] = ()
 
 
 DEFAULTS = PostTraining()

@@ -3,6 +3,7 @@ samples: the finite value that replaces a padding of -inf, and the concatenation
 differ too much in size for one grid.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from edgekd.quant.rebalancing import rebalance
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 from edgekd.quant.residual_sums import coarse_sums
 from edgekd.quant.value_statistics import ValueStatistics
+from edgekd.quant.wide_layers import wide_nodes
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, rows
 
@@ -78,11 +80,15 @@ def prepare_graph(
     check_exported(graph, module, samples, where)
     divisions, moved = rebalance(graph, module, samples, choices, strict, where)
     fit_masks(graph, rows(samples, slice(0, _MEASURED)))
-    made = _prepared(graph, samples, scheme, strict)
+    fine = wide_nodes(graph, choices.wide)
+    made = _prepared(graph, samples, scheme, strict, fine)
     return Prepared(graph, (*made.apart, *divisions), (*moved, *made.notes))
 
 
-def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool) -> Prepared:
+def _prepared(
+    graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool, fine: Collection[fx.Node]
+) -> Prepared:
+    """What computes in 16 bits (`fine`) needs no exception."""
     pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
     joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
     wanted: list[Any] = [node.args[0] for node in pads]
@@ -92,17 +98,17 @@ def _prepared(graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool
     for node in pads:
         _fit_pad(node, ranges[node.args[0]][0])
     graph.recompile()
-    apart, notes = _uneven(joins, ranges, strict or scheme.activations == "int16-symmetric")
+    apart, notes = _uneven([node for node in joins if node not in fine], ranges, strict)
     joins = [node for node in joins if node.name not in apart]
     for node in joins:
         _keep_small_levels(graph, node, ranges)
         _keep_clamps_fused(graph, node)
     if has_fixed_grids(scheme):
-        if not strict and scheme.activations != "int16-symmetric":
-            notes += free_softmax(graph, rows(samples, slice(0, _MEASURED)))
+        if not strict:
+            notes += free_softmax(graph, rows(samples, slice(0, _MEASURED)), fine)
         free_from_fixed_grids(graph, joins)
-    if not strict and scheme.activations != "int16-symmetric":
-        sums, note = coarse_sums(graph, rows(samples, slice(0, _MEASURED)))
+    if not strict:
+        sums, note = coarse_sums(graph, rows(samples, slice(0, _MEASURED)), fine)
         apart, notes = (*apart, *sums), (*notes, *note)
     return Prepared(graph, apart, notes)
 

@@ -17,6 +17,7 @@ from edgekd.quant.preparing import NOTES, Prepared, prepare_graph
 from edgekd.quant.quantizer import ActivationFakeQuantize, TargetQuantizer, count_uses
 from edgekd.quant.ranges import RangeRule
 from edgekd.quant.rewrite import finish
+from edgekd.quant.wide_layers import mark_wide
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree
 
@@ -53,6 +54,7 @@ def observed(
     """A prepared graph, which is changed, with fake quantization in the ranges that follow from
     `samples` as `choices` say."""
     graph = start.graph
+    mark_wide(graph, choices.wide, (*floats, *start.apart))
     for parameter in graph.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with quiet():

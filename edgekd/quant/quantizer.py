@@ -1,9 +1,9 @@
 """The quantizer: it annotates every node of an exported graph with the target's scheme.
 
-The graph is quantized to int8, unless the user asks for activations of 16 bits. Eight bits from
--128 with zero point z and eight bits from 0 with zero point z + 128 are the same grid, so
-`uint8-affine` is a rendering of the same graph (`rewrite.as_uint8`), and TFLite and ONNX Runtime
-carry the same scales.
+The graph is quantized to int8, but for operators that are marked to compute in 16 bits (see
+`wide_layers`). Eight bits from -128 with zero point z and eight bits from 0 with zero point z + 128
+are the same grid, so `uint8-affine` is a rendering of the same graph (`rewrite.as_uint8`), and
+TFLite and ONNX Runtime carry the same scales.
 """
 
 from collections import Counter
@@ -25,11 +25,11 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.chains import Chain, chains_of
 from edgekd.quant.fixed_grids import WIDE_GRID, FixedGrid, fixed_grid, has_fixed_grids
 from edgekd.quant.regions import integer_nodes, is_float
+from edgekd.quant.widths import bits_read, bits_written, fused_clamp, is_float_layer
 from edgekd.values.target import Scheme
 
 ANNOTATION = "quantization_annotation"
@@ -114,10 +114,10 @@ def weight_limit(scheme: Scheme) -> int:
     return int(2 ** (scheme.weight_bits - 1)) - 1
 
 
-def activation_spec(scheme: Scheme, grid: FixedGrid | None = None) -> QuantizationSpec:
-    """Per tensor, with all 256 values; symmetric ones have the zero point 0, and those of 16 bits
-    have no -32768. `grid` is a fixed one."""
-    wide = scheme.activations == "int16-symmetric"
+def activation_spec(scheme: Scheme, grid: FixedGrid | None, bits: int) -> QuantizationSpec:
+    """Per tensor, with all 256 values; symmetric ones have the zero point 0, as have those of 16
+    bits, which have no -32768. `grid` is a fixed one."""
+    wide = bits == 16
     symmetric = wide or scheme.activations == "int8-symmetric"
     observer = RangeObserver if grid is None else FixedObserver.with_args(grid=grid)
     fake_quantize = ActivationFakeQuantize.with_args(observer=observer, averaging_constant=0.01)
@@ -166,7 +166,7 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         integer = integer_nodes(model, self.floats)
         chains = chains_of(model)
         for node in model.graph.nodes:
-            if node not in integer or ANNOTATION in node.meta or self._is_float(node):
+            if node not in integer or ANNOTATION in node.meta or is_float_layer(node, self.floats):
                 continue
             if node in chains:
                 self._annotate_chain(chains[node])
@@ -183,34 +183,36 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
     def validate(self, model: fx.GraphModule) -> None:
         """Nothing to check: nodes without an annotation stay in float and are reported later."""
 
-    def _is_float(self, node: fx.Node) -> bool:
-        """Whether a node is a layer that stays in float, or the clamp after one."""
-        source = node.args[0] if node.args and node.target in ops.FUSED else node
-        layer = isinstance(source, fx.Node) and source.target in ops.WEIGHTED
-        return layer and layer_of(source) in self.floats  # type: ignore[arg-type]
+    def _read(self, value: Any, reader: fx.Node) -> QuantizationSpec:
+        """The grid of a value as `reader` reads it."""
+        return self._activation(value, bits_read(reader))
 
-    def _activation(self, value: Any) -> QuantizationSpec:
-        """The grid of a value, the same for all that write or read it."""
+    def _written(self, value: fx.Node) -> QuantizationSpec:
+        """The grid of a value as it is written."""
+        return self._activation(value, bits_written(value))
+
+    def _activation(self, value: Any, bits: int) -> QuantizationSpec:
+        """The grid of a value, the same for all that write or read it in as many bits."""
         grid = fixed_grid(value) if has_fixed_grids(self.scheme) else None
-        if grid is not None and self.scheme.activations == "int16-symmetric":
+        if grid is not None and bits == 16:
             grid = WIDE_GRID
-        return activation_spec(self.scheme, grid)
+        return activation_spec(self.scheme, grid, bits)
 
     def _annotate_weighted(self, node: fx.Node) -> None:
-        inputs = {node.args[0]: self._activation(node.args[0]), node.args[1]: self._weight}
+        inputs = {node.args[0]: self._read(node.args[0], node), node.args[1]: self._weight}
         self._annotate_output(node, inputs)
 
     def _annotate_regridded(self, node: fx.Node) -> None:
-        inputs = {value: self._activation(value) for value in node.args if is_float(value)}
+        inputs = {value: self._read(value, node) for value in node.args if is_float(value)}
         self._annotate_output(node, inputs)
 
     def _annotate_chain(self, chain: Chain) -> None:
         """The source and the last value are on grids, and what is between them is not."""
         for node in chain.nodes:
             inputs = {
-                value: self._activation(value) for value in node.args if value is chain.source
+                value: self._read(value, node) for value in node.args if value is chain.source
             }
-            output = self._activation(node) if node is chain.tail else None
+            output = self._written(node) if node is chain.tail else None
             if inputs or output is not None:
                 node.meta[ANNOTATION] = QuantizationAnnotation(
                     input_qspec_map=inputs, output_qspec=output, _annotated=True
@@ -221,27 +223,19 @@ class TargetQuantizer(Quantizer):  # type: ignore[misc]
         clamp = fused_clamp(node)
         if clamp is None:
             node.meta[ANNOTATION] = QuantizationAnnotation(
-                input_qspec_map=inputs, output_qspec=self._activation(node), _annotated=True
+                input_qspec_map=inputs, output_qspec=self._written(node), _annotated=True
             )
             return
         node.meta[ANNOTATION] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         clamp.meta[ANNOTATION] = QuantizationAnnotation(
-            output_qspec=self._activation(clamp), _annotated=True
+            output_qspec=self._written(clamp), _annotated=True
         )
 
     def _annotate_shared(self, node: fx.Node, inputs: list[fx.Node]) -> None:
         first = (inputs[0], node)
         shared = SharedQuantizationSpec(first)
         specs: dict[Any, Any] = dict.fromkeys(inputs, shared)
-        specs[inputs[0]] = self._activation(inputs[0])
+        specs[inputs[0]] = self._read(inputs[0], node)
         node.meta[ANNOTATION] = QuantizationAnnotation(
             input_qspec_map=specs, output_qspec=shared, _annotated=True
         )
-
-
-def fused_clamp(node: fx.Node) -> fx.Node | None:
-    """The clamp that is the only user of a layer or an addition."""
-    if node.target not in ops.FUSABLE or len(node.users) != 1:
-        return None
-    user = next(iter(node.users))
-    return user if user.target in ops.FUSED else None

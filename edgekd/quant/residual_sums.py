@@ -4,6 +4,7 @@ A layer norm scales every token to the same size. On one grid for all tokens, a 
 smaller than the largest, such as a class token among patches, would have few steps left.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -22,11 +23,13 @@ _LEAST_DB = 20.0
 """The signal to rounding noise that the smallest token must have: noise of 10 %."""
 
 
-def coarse_sums(graph: fx.GraphModule, samples: Tree) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def coarse_sums(
+    graph: fx.GraphModule, samples: Tree, fine: Collection[fx.Node] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of integer sums, products and joins that are read by a norm and leave a token less
-    than 20 dB, and a note on how many there are."""
+    than 20 dB, and a note on how many there are. Those in `fine` have 16 bits."""
     integer = integer_nodes(graph)
-    nodes = [node for node in _behind_norms(graph) if node in integer]
+    nodes = [node for node in _behind_norms(graph) if node in integer and node not in fine]
     found: dict[str, float] = {}
 
     class Watched(fx.Interpreter):

@@ -1,7 +1,7 @@
 """Graphs in which any set of layers can be made narrow, to measure each layer's sensitivity."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from torch import fx
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
@@ -9,16 +9,17 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from edgekd.network.fx_names import layer_of
 from edgekd.quant import ops
 from edgekd.quant.mixed import Wide
-from edgekd.quant.narrow import LIMIT, NarrowWeight
-from edgekd.quant.quantizer import fused_clamp
+from edgekd.quant.narrow import LIMIT, Narrow, NarrowWeight
 from edgekd.quant.weight_only import narrow_weights
+from edgekd.quant.widths import fused_clamp
 
 
 class Int8Trial:
-    """A graph prepared for quantization-aware training, its ranges set."""
+    """A graph prepared for quantization-aware training, its ranges set. What is `wide` computes in
+    float, or has int8 weights and activations that are not rounded, as good as those of 16 bits."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
-        self.graph = graph
+    def __init__(self, graph: fx.GraphModule, wide: Wide = "float") -> None:
+        self.graph, self.wide = graph, wide
         self._own: dict[str, list[FakeQuantize]] = {}
         for node in graph.graph.nodes:
             if node.target in ops.WEIGHTED:
@@ -33,22 +34,30 @@ class Int8Trial:
             part.disable_observer()
 
     def _quantizers(self, layer: fx.Node) -> list[FakeQuantize]:
+        """Those of a layer's input and output, and in float of its weight."""
         last = fused_clamp(layer) or layer
-        nodes: list[Any] = [*layer.args[:2], *last.users]
+        inputs = layer.args[:1] if self.wide == "int16" else layer.args[:2]
+        nodes: list[Any] = [*inputs, *last.users]
         modules = [
             self.graph.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"
         ]
         return [module for module in modules if isinstance(module, FakeQuantize)]
 
     def narrow(self, names: Collection[str]) -> None:
-        """A single layer is measured in a float network; otherwise sums and pools are int8 too."""
+        """A single layer is measured in a float network; otherwise sums and pools are int8 too.
+        What a layer of 16 bits reads and writes is not rounded, whoever else reads or writes it."""
+        alone = len(names) == 1 and len(self.layers) > 1
         for part in self._every:
             part.disable_fake_quant()
-        for part in self._rest if len(names) > 1 else ():
+        for part in () if alone else self._rest:
             part.enable_fake_quant()
         for name in names:
             for part in self._own[name]:
                 part.enable_fake_quant()
+        if self.wide == "int16" and not alone:
+            for name in set(self.layers) - set(names):
+                for part in self._own[name]:
+                    part.disable_fake_quant()
 
 
 class NarrowTrial:
@@ -71,5 +80,5 @@ class NarrowTrial:
         if narrow:
             weight.dtype = self._dtypes[name]
         elif self._wide != "float":
-            weight.dtype = self._wide
+            weight.dtype = cast(Narrow, self._wide)
         weight.limit = LIMIT[weight.dtype]

@@ -21,6 +21,7 @@ from edgekd.quant.rewrite import (
     quantized,
     replace_node,
 )
+from edgekd.quant.shielding import shield_wide, twice_marked
 
 aten = torch.ops.aten
 
@@ -42,6 +43,7 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
             replace_node(restored, node, name, value)
         else:
             _quantize_again(restored, node, name, value)
+    shield_wide(restored)
     _keep_softmax_in_float(restored)
     _express_regrids(restored)
     _keep_picks_in_float(restored)
@@ -120,6 +122,9 @@ def _express_regrids(graph: fx.GraphModule) -> None:
         if not isinstance(source, fx.Node) or source.target not in DEQUANTIZE or is_weight(node):
             continue
         first: Any = source.args[0]
+        if node.args[-1] is not source.args[-1]:
+            node.replace_input_with(source, twice_marked(graph, source))
+            continue
         alone = len(source.users) == 1 and first.target in QUANTIZE and len(first.users) == 1
         if alone and fixed_grid(source) is None:
             node.replace_input_with(source, first.args[0])

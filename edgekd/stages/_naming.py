@@ -3,10 +3,11 @@
 from edgekd.values.target import Scheme
 
 
-def scheme_name(scheme: Scheme) -> str:
-    """The types of activations and weights."""
+def scheme_name(scheme: Scheme, bits: int = 8) -> str:
+    """The types of activations, which have so many bits, and weights."""
     channels = "per channel" if scheme.per_channel else "per tensor"
-    return f"{scheme.activations}, {scheme.weight_bits}-bit weights {channels}"
+    activations = "int16-symmetric" if bits == 16 else scheme.activations
+    return f"{activations}, {scheme.weight_bits}-bit weights {channels}"
 
 
 def narrow_name(dtype: str, group: int) -> str:

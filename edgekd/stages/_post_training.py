@@ -10,6 +10,7 @@ from edgekd.quant.equalization import Equalize
 from edgekd.quant.post_training import PostTraining
 from edgekd.quant.ranges import FROM_HISTOGRAMS, PERCENTILE, RangeRule, Ranges, WeightRanges
 from edgekd.quant.rounding import STEPS, Rounding
+from edgekd.quant.wide_layers import EVERY_LAYER
 from edgekd.stages import Context, TrainingStage
 from edgekd.stages._auto_faults import auto_faults
 
@@ -35,6 +36,7 @@ class PostTrainingStage(TrainingStage):
     accuracy_drop: float | None = Field(default=None, ge=0.0, lt=100.0)
     last_resort: Literal["qat", "lsq", "pact"] | None = None
     activations: Literal[8, 16] = 8
+    int16_layers: tuple[str, ...] = ()
     strict: bool = False
     ranges: Ranges | None = None
     percentile: float | None = Field(default=None, gt=50.0, lt=100.0)
@@ -59,7 +61,13 @@ class PostTrainingStage(TrainingStage):
             rounding=self.rounding,
             rounding_steps=self.rounding_steps,
             bias_correction=self.bias_correction,
+            wide=self.int16,
         )
+
+    @property
+    def int16(self) -> tuple[str, ...]:
+        """The layers with activations of 16 bits."""
+        return EVERY_LAYER if self.activations == 16 else self.int16_layers
 
     def is_set(self, key: str) -> bool:
         """Whether a key has another value than by default, as a resolved recipe names them all."""

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 from torch.fx import GraphModule
@@ -26,7 +26,6 @@ from edgekd.quant.faults import (
     number_faults,
     storing,
     target_faults,
-    wide_faults,
 )
 from edgekd.quant.inspection import counted, float_islands
 from edgekd.quant.mixed import Mixed, Trial, Wide, check_reached, sensitivities, widened
@@ -49,6 +48,8 @@ from edgekd.quant.weight_only import (
     stored_bytes,
     weighted_layers,
 )
+from edgekd.quant.wide_faults import layer_faults
+from edgekd.quant.wide_share import wide_note
 from edgekd.registry import STAGES
 from edgekd.stages import Context
 from edgekd.stages._automatic import automatic
@@ -57,6 +58,7 @@ from edgekd.stages._float_graph import float_graph
 from edgekd.stages._naming import narrow_name, scheme_name
 from edgekd.stages._post_training import PostTrainingStage
 from edgekd.stages._reached import left_by
+from edgekd.stages._widths import stage_faults
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
@@ -91,7 +93,8 @@ class Quantize(PostTrainingStage):
     `least` is the share of the multiply-accumulates of layers with weights, without ignored ones,
     that must be quantized: the plan refuses less. With `strict`, int8 leaves no operator in float.
     `activations = 16` keeps int8 weights and rounds activations to 16 bits, for what eight are too
-    few for: TFLite computes that in integers, ONNX Runtime in float.
+    few for: TFLite computes that in integers, ONNX Runtime in float. `int16_layers` names single
+    layers, or modules with all inside, whose inputs and outputs have 16 bits.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -117,10 +120,7 @@ class Quantize(PostTrainingStage):
         faults += self.key_faults(context, where)
         narrows = self.mixed is not None or bool(self.ignore)
         faults += target_faults(self.dtype, narrows, context.target, where)
-        if self.activations == 16:
-            faults += wide_faults(
-                self.dtype, self.method, self.strict, context.target, f"{where}.activations"
-            )
+        faults += stage_faults(self, self.mixed, context.target, where)
         if self.dtype == "fp16":
             return faults + mixed_faults(self.dtype, self.mixed, 0, 1, where)
         graph = export_graph(candidate.module, candidate.example, where)
@@ -136,6 +136,9 @@ class Quantize(PostTrainingStage):
         others = [cost.name for cost in reach.left() if cost.name not in layers]
         faults += ignored_faults(self.ignore, [*layers, *others], where)
         faults += reach_faults(reach, self.least, self.ignore, self.dtype, where)
+        if self.dtype == "int8":
+            key = f"{where}.{'activations' if self.activations == 16 else 'int16_layers'}"
+            faults += layer_faults(graph, self.int16, self.ignore, self.strict, key)
         if self.strict:
             faults += self._strict_faults(reach, where)
         count, validation = len(self._kept(layers)), len(context.data.validation)
@@ -169,7 +172,7 @@ class Quantize(PostTrainingStage):
         start = self._name(context)
         if self.dtype == "int8":
             samples = count(calibration_of(context))
-            scheme = scheme_name(self._scheme(context))
+            scheme = scheme_name(self._scheme(context), self.activations)
             start = f"int8 ({scheme}), ranges calibrated on {samples} samples"
         if self.mixed is not None:
             start += f", with the most sensitive layers in {self._wide}"
@@ -231,18 +234,21 @@ class Quantize(PostTrainingStage):
         module, example = candidate.module, candidate.example
         context.progress("calibrating", 0, 1)
         whole = float_graph(candidate, context, kept)
-        floats, note = self._ignored(whole), ""
+        floats, int16, note = self._ignored(whole), self.int16, ""
         if self.mixed is not None:
             choices = self.choices(trains=True)
             prepared = prepare_qat(module, example, samples, scheme, floats=floats, choices=choices)
-            wide, note = self._widened(Int8Trial(prepared), candidate, context)
-            floats = (*floats, *wide)
+            wide, note = self._widened(Int8Trial(prepared, self._wide), candidate, context)
+            if self._wide == "int16":
+                int16 = (*int16, *wide)
+            else:
+                floats = (*floats, *wide)
         if self.method == "calibrate":
             options: Any = {"floats": floats, "strict": self.strict, "kept": kept}
-            choices = self.choices(trains=False)
+            choices = replace(self.choices(trains=False), wide=int16)
             graph = calibrate(module, example, samples, scheme, choices, **options)
         else:
-            graph = self._trained_int8(candidate, context, floats)
+            graph = self._trained_int8(candidate, context, floats, int16)
         context.progress("calibrating", 1, 1)
         line = f"quantize: {self._name(context)} by {self.method} on {count(samples)} samples{note}"
         islands = float_islands(graph)
@@ -251,11 +257,16 @@ class Quantize(PostTrainingStage):
         if islands:
             line += f", {counted(islands)} in float"
         line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
-        line += left_by(reach_of_int8(whole, example, self.strict), floats)
+        reach = reach_of_int8(whole, example, self.strict)
+        line += wide_note(graph, reach.costs) + left_by(reach, floats)
         return replace(candidate.after(graph, line, "int8"), integers_only=self.strict)
 
     def _trained_int8(
-        self, candidate: Candidate, context: Context, floats: Sequence[str]
+        self,
+        candidate: Candidate,
+        context: Context,
+        floats: Sequence[str],
+        int16: tuple[str, ...],
     ) -> GraphModule:
         from edgekd.quant.learned_grids import learn_grids, settle_grids
         from edgekd.quant.own_noise import check_noises, own_noises
@@ -269,7 +280,7 @@ class Quantize(PostTrainingStage):
             scheme,
             floats=floats,
             strict=self.strict,
-            choices=self.choices(trains=True),
+            choices=replace(self.choices(trains=True), wide=int16),
         )
         if self.method in ("lsq", "pact"):
             learn_grids(graph, "lsq" if self.method == "lsq" else "pact")
@@ -325,7 +336,7 @@ class Quantize(PostTrainingStage):
             if self._wide == "float":
                 del dtypes[name]
             else:
-                dtypes[name] = self._wide
+                dtypes[name] = cast(Narrow, self._wide)
         return dtypes, note
 
     def _narrow_graph(
@@ -377,11 +388,11 @@ class Quantize(PostTrainingStage):
         return "float" if self.dtype == "int8" else "int8"
 
     def _scheme(self, context: Context) -> Scheme:
-        """The target's scheme, or int8 weights and int16 activations."""
+        """The target's scheme; that of TFLite for int16 activations, whose weights have 8 bits."""
         scheme = context.target.quantization
         if self.activations == 8:
             return scheme
-        return scheme.model_copy(update={"activations": "int16-symmetric", "weight_bits": 8})
+        return scheme.model_copy(update={"activations": "int8-affine", "weight_bits": 8})
 
     def _kept(self, layers: Iterable[str]) -> list[str]:
         return [layer for layer in layers if not is_within(layer, self.ignore)]
@@ -392,5 +403,5 @@ class Quantize(PostTrainingStage):
 
     def _name(self, context: Context) -> str:
         if self.dtype == "int8":
-            return f"int8 {scheme_name(self._scheme(context))}"
+            return f"int8 {scheme_name(self._scheme(context), self.activations)}"
         return narrow_name(self.dtype, self.group)

@@ -8,13 +8,14 @@ from edgekd.values.measurement import Measurement
 from edgekd.values.tables import Value
 
 Precision = Literal[
-    "fp32", "fp16", "int8", "int16x8", "bf16", "int4", "ternary", "binary", "clustered", "mixed"
+    "fp32", "fp16", "int8", "int16x8", "int8+int16",
+    "bf16", "int4", "ternary", "binary", "clustered", "mixed",
 ]  # fmt: skip
-"""How weights are stored; all but the first four have float activations and narrow weights,
+"""How weights are stored; all but the first five have float activations and narrow weights,
 "mixed" ones of several widths. "int16x8" is TFLite's name for activations of 16 bits and weights of
-eight."""
+eight; in "int8+int16" some layers have activations of 16 bits, the others of eight."""
 
-IN_INTEGERS: frozenset[Precision] = frozenset({"int8", "int16x8"})
+IN_INTEGERS: frozenset[Precision] = frozenset({"int8", "int16x8", "int8+int16"})
 """Precisions in which activations are integers, too."""
 
 Placement = Literal["cpu", "gpu", "edgetpu", "npu", "unsupported"]

@@ -54,7 +54,7 @@ class Scheme(Value):
     from the fake-quantized reference before the run fails.
     """
 
-    activations: Literal["uint8-affine", "int8-affine", "int8-symmetric", "int16-symmetric"]
+    activations: Literal["uint8-affine", "int8-affine", "int8-symmetric"]
     per_channel: bool = True
     weight_bits: Literal[7, 8] = 8
     tolerance_lsb: PositiveInt = 2

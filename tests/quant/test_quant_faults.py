@@ -37,8 +37,12 @@ def test_every_method_of_a_type_is_accepted() -> None:
     [
         ("fp16", {"layers": 1}, "fp16 doesn't support mixed precision"),
         ("bf16", {"layers": 1}, "bf16 doesn't support mixed precision"),
-        ("int8", {"layers": 1, "wide": "int8"}, "'int8' is not wider than int8 (allowed: float)"),
-        ("int8", {"layers": 1, "wide": "int4"}, "(allowed: float)"),
+        (
+            "int8",
+            {"layers": 1, "wide": "int8"},
+            "'int8' is not wider than int8 (allowed: int16, float)",
+        ),
+        ("int8", {"layers": 1, "wide": "int4"}, "(allowed: int16, float)"),
         ("int4", {"layers": 1, "wide": "int4"}, "(allowed: int8, float)"),
         ("int4", {"layers": 3}, "3 wide layers of 3 leave none for int4 (allowed: 1 to 2)"),
     ],

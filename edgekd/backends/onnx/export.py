@@ -26,7 +26,7 @@ from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import (
     float_islands,
     functions_of_one_value,
-    has_wide_activations,
+    integer_precision,
 )
 from edgekd.quant.onnx_weights import opset_for, store_narrow
 from edgekd.quant.rewrite import as_uint8
@@ -121,8 +121,8 @@ def _graph_for(candidate: Candidate, target: Target) -> tuple[nn.Module, list[St
 def _precision(candidate: Candidate, stored: Sequence[Stored]) -> Precision:
     if candidate.form == "float":
         return "fp32"
-    if candidate.form == "int8" and has_wide_activations(candidate.module):
-        return "int16x8"
+    if candidate.form == "int8":
+        return integer_precision(candidate.module)
     if candidate.form != "weights":
         return candidate.form
     kinds = {each.dtype for each in stored}

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
-from edgekd.backends.tflite.wide import with_wide_biases
+from edgekd.backends.tflite.wide import with_wide_layers
 from edgekd.errors import ToolError
 from edgekd.firmware.arena import measure_arena
 from edgekd.formats.graph import Graph, float_islands, info_of
@@ -23,7 +23,7 @@ from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import with_metadata, with_names
 from edgekd.processes.forked import run_module
 from edgekd.quant.export import export_graph, exported
-from edgekd.quant.inspection import has_wide_activations
+from edgekd.quant.inspection import integer_precision
 from edgekd.quant.tables import Table, product, with_tables
 from edgekd.quant.unfolding import convolve_columns, unfolded
 from edgekd.store import write_beside
@@ -73,7 +73,7 @@ def convert_artifact(
 
 def _precision(candidate: Candidate) -> Precision:
     if candidate.form == "int8":
-        return "int16x8" if has_wide_activations(candidate.module) else "int8"
+        return integer_precision(candidate.module)
     return "fp16" if candidate.form == "fp16" else "fp32"
 
 
@@ -118,7 +118,7 @@ def _convert(candidate: Candidate, path: Path) -> None:
         done.require_success("litert-torch", str(path))
         if not made.exists():
             raise ToolError("litert-torch ended without writing a file", where=str(path))
-        write_beside(made, with_wide_biases(made.read_bytes()))
+        write_beside(made, with_wide_layers(made.read_bytes()))
         if tables:
             write_beside(made, insert_tables(made.read_bytes(), tables))
         made.replace(path)

@@ -28,7 +28,7 @@ from edgekd.values.target import Target
 from edgekd.values.tree import Tree, concatenated, like, named_leaves
 
 TOLERANCE = {
-    "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2, "int16x8": 5e-2,
+    "fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2, "int16x8": 5e-2, "int8+int16": 5e-2,
     "bf16": 1e-3, "int4": 5e-2, "ternary": 5e-2, "binary": 5e-2, "mixed": 5e-2,
     "clustered": 1e-3,
 }  # fmt: skip
@@ -75,7 +75,7 @@ def parity_of(
     return joint_parity(found, main)
 
 
-CHANGED = {"fp16": 1e-2, "int8": 0.25, "int16x8": 0.25, "int4": 0.5}
+CHANGED = {"fp16": 1e-2, "int8": 0.25, "int16x8": 0.25, "int8+int16": 0.25, "int4": 0.5}
 """How far a quantized file may lie from the file that it was made of, relative to the largest
 output: what quantization changes is in it, so this finds a file that computes something else."""
 
