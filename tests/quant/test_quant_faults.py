@@ -14,7 +14,7 @@ HERE = "stages.1"
     [
         ("fp16", "qat", "calibrate"),
         ("bf16", "lsq", "calibrate"),
-        ("int4", "pact", "calibrate, qat, lsq"),
+        ("int4", "pact", "calibrate, auto, qat, lsq"),
         ("ternary", "lsq", "calibrate, qat"),
         ("binary", "pact", "calibrate, qat"),
     ],
