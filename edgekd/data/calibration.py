@@ -9,6 +9,7 @@ from torch import Tensor
 from edgekd.data.class_folders import ClassFiles
 from edgekd.data.dataset import How, samples_from
 from edgekd.data.images import SUFFIXES, read_image
+from edgekd.data.judged_calibration import COMPARED, Judgement, distinct, judge
 from edgekd.data.prepare import as_seen, preparing
 from edgekd.data.probe import spread
 from edgekd.data.samples import Data, Samples
@@ -68,6 +69,19 @@ def calibration_samples(
             hint=f"expected preprocessing: {chosen.preprocessing}",
         )
     return samples.x
+
+
+def judged(calibration: Calibration, samples: Tree, data: Data, folder: Path = Path()) -> Judgement:
+    """What is wrong with the recipe's calibration samples, which `calibration_samples` returned."""
+    groups = data.task.strata(data.train.y)
+    chosen: Tensor | None = None
+    if calibration.set is not None:
+        ids = torch.tensor(load_calibration(calibration.set, folder)[0].ids)
+        chosen = data.task.strata(_rows(data, ids, "calibration.set").y)
+    elif calibration.folder is None:
+        chosen = groups[balanced(groups, calibration.samples)]
+    classes = None if chosen is None else distinct(chosen)
+    return judge(samples, data.train.first(COMPARED).x, classes, distinct(groups))
 
 
 def _images(calibration: Calibration, data: Data, folder: Path, steps: Preprocess) -> Tree:

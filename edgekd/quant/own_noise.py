@@ -171,7 +171,7 @@ class _Forced(fx.Interpreter):
             if hides(node):
                 return  # masked scores are far from the others; the softmax says what is lost
             self.noises[node.name] = signal_to_noise(self.values[node.name], value)
-            self.layers[node.name] = _layer(node)
+            self.layers[node.name] = layer_behind(node)
 
 
 class _Ideal(fx.Interpreter):
@@ -233,7 +233,7 @@ def _on_grid(value: Tensor, node: fx.Node) -> Tensor:
     return rounded
 
 
-def _layer(node: fx.Node) -> str:
+def layer_behind(node: fx.Node) -> str:
     """The layer with weights that computes a value, including the clamps and sums after it."""
     source: Any = node
     while isinstance(source, fx.Node) and source.target not in DEQUANTIZE:

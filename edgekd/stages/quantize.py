@@ -53,7 +53,7 @@ from edgekd.quant.wide_share import wide_note
 from edgekd.registry import STAGES
 from edgekd.stages import Context
 from edgekd.stages._automatic import automatic
-from edgekd.stages._calibration_set import calibration_of
+from edgekd.stages._calibration_set import calibration_of, unseen_of
 from edgekd.stages._float_graph import float_graph
 from edgekd.stages._naming import narrow_name, scheme_name
 from edgekd.stages._post_training import PostTrainingStage
@@ -228,6 +228,7 @@ class Quantize(PostTrainingStage):
     def _int8(self, candidate: Candidate, context: Context, kept: dict[Any, Any]) -> Candidate:
         from edgekd.quant.calibration import calibrate
         from edgekd.quant.qat import prepare_qat
+        from edgekd.quant.saturation import saturation_note
         from edgekd.quant.trials import Int8Trial
 
         samples, scheme = calibration_of(context), self._scheme(context)
@@ -256,7 +257,8 @@ class Quantize(PostTrainingStage):
             raise float_fault(islands, "quantize")
         if islands:
             line += f", {counted(islands)} in float"
-        line += "".join(f"; {each}" for each in graph.meta.get(NOTES, ()))
+        notes = (*graph.meta.get(NOTES, ()), saturation_note(graph, unseen_of(context)))
+        line += "".join(f"; {each}" for each in notes if each)
         reach = reach_of_int8(whole, example, self.strict)
         line += wide_note(graph, reach.costs) + left_by(reach, floats)
         return replace(candidate.after(graph, line, "int8"), integers_only=self.strict)

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from edgekd.data import load_data
-from edgekd.data.calibration import calibration_samples
+from edgekd.data.calibration import calibration_samples, judged
+from edgekd.data.judged_calibration import Judgement
+from edgekd.data.samples import Data
 from edgekd.errors import Collector, EdgekdError, InputError, raise_all
 from edgekd.measure.budgets import check_budgets, check_hard_limits
 from edgekd.measure.diagnostics import diagnostics_of
@@ -24,6 +26,7 @@ from edgekd.run.subjects import subject_of
 from edgekd.store import check_writable
 from edgekd.values.recipe import licence_text
 from edgekd.values.target import hard_limits
+from edgekd.values.tree import Tree
 
 
 def make_plan(request: Request) -> Plan:
@@ -74,6 +77,8 @@ def _make_plan(request: Request) -> Plan:
     )
     raise_all(collect.faults)
     assert calibration is not None
+    judgement = _judgement(request, calibration, data)
+    collect.faults.extend(judgement.faults)
     plan = Plan(
         request,
         subject,
@@ -93,7 +98,7 @@ def _make_plan(request: Request) -> Plan:
     ]
     raise_all(_once(collect.faults))
     notes = unrolling_notes(start.module, start.example)
-    warned = (*_warnings(request), *notes, *(warnings or ()))
+    warned = (*_warnings(request), *judgement.warnings, *notes, *(warnings or ()))
     return replace(plan, targets=tuple(planned), warnings=warned)
 
 
@@ -111,6 +116,14 @@ def budget_faults(request: Request) -> list[EdgekdError]:
             budgets = budgets_of(request, target)
             faults += check_hard_limits(budgets, hard_limits(target), target.name)
     return faults
+
+
+def _judgement(request: Request, samples: Tree, data: Data) -> Judgement:
+    """What is wrong with the calibration samples of a recipe that quantizes."""
+    recipe = request.recipe
+    if not any(stage.get("kind") == "quantize" for stage in recipe.stages):
+        return Judgement()
+    return judged(recipe.calibration, samples, data, recipe.folder)
 
 
 def _warnings(request: Request) -> tuple[str, ...]:
