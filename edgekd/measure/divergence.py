@@ -142,6 +142,11 @@ def quantizes_activation(node: fx.Node) -> bool:
     return isinstance(source, fx.Node) and source.op != "get_attr" and _is_number(node.args[1])
 
 
+def _reads_grid(node: fx.Node) -> bool:
+    """Whether a node dequantizes an activation."""
+    return str(node.target).startswith(_DEQUANTIZE)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
@@ -182,6 +187,8 @@ class _Forced(fx.Interpreter):
         self.matches = matches
         self.differences: list[LayerDifference] = []
         self.sizes: dict[fx.Node, int] = {}
+        self.hidden: dict[fx.Node, Tensor] = {}
+        self.joined: dict[fx.Node, tuple[Tensor, Tensor]] = {}
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
@@ -189,10 +196,14 @@ class _Forced(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
+        if _op(n).startswith("cat"):
+            self._note_parts(n)
         if isinstance(result, Tensor):
             self.sizes[n] = result.numel()
         seen = self.matches.get(n)
         if seen is None:
+            if quantizes_activation(n):
+                self.hidden[n] = self.env[n.args[0]]  # type: ignore[index]
             return result
         scale, zero_point, low, high = (_number(argument) for argument in n.args[1:5])
         values = (result.double() - zero_point) * scale
@@ -200,12 +211,36 @@ class _Forced(fx.Interpreter):
         if not readings:  # of the same sizes in another order
             return result
         found = min(readings, key=lambda each: float((each - values).abs().max()))
-        source: Any = n.args[0]
-        exact = self.env[source].double() / scale
-        near = max(_TIE, _twice_rounded(n, self._averaged(source)))
-        self.differences.append(_difference(n, (found - values) / scale, exact, near))
+        exact, near = self._before_rounding(n)
+        self.differences.append(_difference(n, (found - values) / scale, exact / scale, near))
         steps = torch.clamp(torch.round(found / scale) + zero_point, low, high)
         return steps.to(result.dtype)
+
+    def _before_rounding(self, n: fx.Node) -> tuple[Tensor, Tensor | float]:
+        """The values before a quantize node rounds them, and how near to the middle between two
+        steps they may be rounded to either side."""
+        source: Any = n.args[0]
+        if source in self.joined:
+            return self.joined[source]
+        return self.env[source].double(), max(_TIE, _twice_rounded(n, self._averaged(source)))
+
+    def _note_parts(self, n: fx.Node) -> None:
+        """What a concatenation joins is on its grid already: keep the values that were put there,
+        where the file does not show that."""
+        parts: Any = n.args[0]
+        rounded: list[Any] = [part.args[0] if _reads_grid(part) else None for part in parts]
+        if not any(each in self.hidden for each in rounded):
+            return
+        values = [
+            (self.hidden[each] if each in self.hidden else self.env[part]).double()
+            for part, each in zip(parts, rounded, strict=True)
+        ]
+        near = [
+            torch.full_like(value, max(_TIE, _twice_rounded(each, 1)) if each in self.hidden else 0)
+            for value, each in zip(values, rounded, strict=True)
+        ]
+        dim: Any = n.args[1] if len(n.args) > 1 else 0
+        self.joined[n] = torch.cat(values, dim), torch.cat(near, dim)
 
     def _averaged(self, source: fx.Node) -> int:
         """How many values each value of a mean is the mean of; 1 for everything else."""
@@ -237,7 +272,9 @@ def _twice_rounded(node: fx.Node, count: int) -> float:
     return 2.0 ** -(shift + 1) if shift > 0 else 0.0
 
 
-def _difference(node: fx.Node, steps: Tensor, exact: Tensor, near: float) -> LayerDifference:
+def _difference(
+    node: fx.Node, steps: Tensor, exact: Tensor, near: Tensor | float
+) -> LayerDifference:
     """The difference in steps, where `exact` are the reference's values before they are rounded;
     ties are those within `near` of the middle between two steps."""
     ties = ((exact - exact.floor() - 0.5).abs() < near) & (steps.abs() > 0.5)

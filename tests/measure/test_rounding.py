@@ -6,8 +6,9 @@ import torch
 from test_divergence import quantized
 from torch import fx, nn
 
-from edgekd.measure.divergence import LayerDifference, _twice_rounded
+from edgekd.measure.divergence import LayerDifference, _Forced, _twice_rounded
 from edgekd.measure.rounding import Spread, is_rounding, spread_of
+from edgekd.values.inner_tensor import InnerTensor
 from edgekd.values.target import Scheme
 
 
@@ -124,6 +125,46 @@ def test_a_mean_in_tflite_is_rounded_twice_where_its_factor_is_below_a_half(
         quantized.quantize_per_tensor.default, (mean, 0.1, 0, -128, 127, torch.int8)
     )
     assert _twice_rounded(last, 4) == near
+
+
+@pytest.mark.parametrize("shown", [False, True], ids=["the change of grid is hidden", "shown"])
+def test_what_a_concatenation_joins_was_rounded_before(shown: bool) -> None:
+    """The first half is put from a grid of 1/8 onto one of 1/4, where every odd step is a tie."""
+    q = torch.ops.quantized_decomposed
+    grid = (0.25, 0, -128, 127, torch.int8)
+    graph = fx.Graph()
+    x, other = graph.placeholder("x"), graph.placeholder("other")
+    fine = graph.call_function(q.quantize_per_tensor.default, (x, 0.125, 0, -128, 127, torch.int8))
+    read = graph.call_function(
+        q.dequantize_per_tensor.default, (fine, 0.125, 0, -128, 127, torch.int8)
+    )
+    moved, known = (
+        graph.call_function(
+            q.dequantize_per_tensor.default,
+            (graph.call_function(q.quantize_per_tensor.default, (value, *grid)), *grid),
+        )
+        for value in (read, other)
+    )
+    joined = graph.call_function(torch.ops.aten.cat.default, ([moved, known], 1))
+    last = graph.call_function(q.quantize_per_tensor.default, (joined, *grid))
+    graph.output(last)
+    module = fx.GraphModule(nn.Module(), graph)
+    odd = 0.125 * torch.tensor([[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0]])
+    even = torch.zeros(1, 8)
+    reference = torch.cat([(odd / 0.25).round() / 4, even], 1)
+    up = torch.cat([(odd / 0.25 + 1e-6).round() / 4, even], 1).numpy()
+    seen = {last: [InnerTensor("joined", up, 0.25)]}
+    if shown:
+        seen[moved.args[0]] = [InnerTensor("moved", up[:, :8], 0.25)]
+    run = _Forced(module, seen)
+    run.run(odd, even)
+    found = run.differences[-1]
+    if shown:  # the part is compared by itself, and the concatenation adds nothing to it
+        assert (run.differences[0].ties, found.lsb) == (0.5, 0.0)
+        return
+    assert found.share == found.bias == found.ties == 0.25
+    assert not found.is_biased
+    assert float(abs(torch.from_numpy(up) - reference).max()) == 0.25
 
 
 def test_where_no_value_differs_in_a_few_some_may_in_others():
