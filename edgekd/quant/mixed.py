@@ -1,6 +1,6 @@
 """Mixed precision by measured sensitivity: the most sensitive layers stay wider."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -73,22 +73,40 @@ def widened(
     before: float,
     costs: Mapping[str, float] = {},
 ) -> tuple[str, ...]:
-    """The layers that stay wide, the most sensitive first: as few as the recipe allows.
+    """The layers that stay wide, the most sensitive first: as few as the recipe allows, or for an
+    `accuracy_drop` those that cost least.
 
-    The shortest beginning of `errors` that keeps within the drop is found by halving; then each of
+    The shortest beginning of an order that keeps within the drop is found by halving; then each of
     its layers is made narrow again, the most expensive by `costs` first, where the drop still
-    holds without it.
+    holds without it. The layers are ordered by their errors, and by errors for their cost; of the
+    two choices the cheaper counts.
     """
     order = list(errors)
     if mixed.layers is not None:
         return tuple(order[: mixed.layers])
-    assert mixed.accuracy_drop is not None
-    limit = mixed.accuracy_drop
+    limit = mixed.accuracy_drop or 0.0
 
     def holds(wide: Collection[str]) -> bool:
         trial.narrow([name for name in order if name not in wide])
         return (before - score(trial.graph)) * 100 <= limit + 1e-9
 
+    least = 1e-3 * max(costs.values(), default=0.0) + 1e-12
+    worth = {name: errors[name] / max(costs.get(name, 0.0), least) for name in order}
+    by_worth = sorted(order, key=lambda name: -worth[name])
+    choices = [_fewest(each, holds, costs) for each in (order, by_worth)]
+    best = min(choices, key=lambda names: (extra(names, costs), len(names)))
+    return tuple(sorted(best, key=order.index))
+
+
+def extra(layers: Collection[str], costs: Mapping[str, float]) -> float:
+    """What layers cost more together when they are wide."""
+    return sum(costs.get(name, 0.0) for name in layers)
+
+
+def _fewest(
+    order: Sequence[str], holds: Callable[[Collection[str]], bool], costs: Mapping[str, float]
+) -> list[str]:
+    """The shortest beginning that holds, without those of its layers that it holds without."""
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
@@ -96,12 +114,12 @@ def widened(
             high = middle
         else:
             low = middle + 1
-    kept = order[:high]
+    kept = list(order[:high])
     for name in sorted(kept[:-1], key=lambda each: -costs.get(each, 0.0)):
         rest = [each for each in kept if each != name]
         if holds(rest):
             kept = rest
-    return tuple(kept)
+    return kept
 
 
 def check_reached(

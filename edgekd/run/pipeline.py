@@ -6,7 +6,7 @@ resumes where it stopped.
 import functools
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from edgekd.network.cost import totals
 from edgekd.network.evaluation import predict
 from edgekd.network.storage import load_module, save_module
 from edgekd.report.values import StageReport
+from edgekd.run.layer_timing import layer_timer
 from edgekd.run.plan.planned import Plan, PlannedStage, PlannedTarget
 from edgekd.run.plan.start import start_module
 from edgekd.stages import Progress
@@ -72,7 +73,9 @@ def _run_stage(
     work = plan.store.work(planned.kind, planned.key)
     started = time.perf_counter()
     with disk_errors(work):
-        result = planned.stage.run(candidate, plan.context(target, work, progress))
+        context = plan.context(target, work, progress)
+        timed = replace(context, time_layers=layer_timer(plan, target))
+        result = planned.stage.run(candidate, timed)
         outputs = predict(result.module, plan.data.test)
     seconds = time.perf_counter() - started
     task, cost = plan.data.task, totals(result.module, result.example)

@@ -1,11 +1,19 @@
-"""What the plan refuses of a quantization's activations of 16 bits."""
+"""The widths that layers of a quantization may have, and what the plan refuses of 16 bits."""
+
+from dataclasses import replace
+from functools import partial
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.quant.mixed import Mixed
+from edgekd.quant.mixed import Mixed, Wide
+from edgekd.quant.post_training import DEFAULTS
 from edgekd.quant.wide_faults import wide_faults
 from edgekd.quant.wide_layers import EVERY_LAYER
+from edgekd.stages._calibration_set import calibration_of
+from edgekd.stages._mixed import Variants
 from edgekd.stages._post_training import PostTrainingStage
-from edgekd.values.target import Target
+from edgekd.training.context import Context
+from edgekd.values.candidate import Candidate
+from edgekd.values.target import Scheme, Target
 
 
 def stage_faults(
@@ -24,3 +32,33 @@ def stage_faults(
     if not layers:
         return []
     return wide_faults(stage.dtype, stage.method, stage.strict, target, f"{where}.{key}", layers)
+
+
+def mixed_kinds(
+    stage: PostTrainingStage, mixed: Mixed, wide: Wide, context: Context
+) -> tuple[Wide, ...]:
+    """The types that layers of `mixed` may have, the default first: also int16, where the recipe
+    names none and every backend of the target has it."""
+    free = mixed.wide is None and mixed.accuracy_drop is not None and stage.dtype == "int8"
+    int16 = Mixed(wide="int16", layers=1)
+    if free and not stage_faults(stage, int16, context.target, "quantize"):
+        return wide, "int16"
+    return (wide,)
+
+
+def variants(candidate: Candidate, context: Context, scheme: Scheme) -> Variants:
+    """The network with one type throughout, to time its layers in each."""
+
+    def made(wide: tuple[str, ...]) -> Candidate:
+        # torchao takes seconds to import: not before it is used.
+        from edgekd.quant.calibration import calibrate
+
+        samples, choices = calibration_of(context), replace(DEFAULTS, wide=wide)
+        graph = calibrate(candidate.module, candidate.example, samples, scheme, choices)
+        return candidate.after(graph, "quantize: to time its layers", "int8")
+
+    return {
+        "int8": partial(made, ()),
+        "int16": partial(made, EVERY_LAYER),
+        "float": lambda: candidate,
+    }

@@ -3,15 +3,12 @@
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 from torch.fx import GraphModule
 
 from edgekd.errors import EdgekdError, InputError
-from edgekd.network.cost import layer_costs
-from edgekd.network.evaluation import evaluate
 from edgekd.network.taps import is_within
 from edgekd.quant import ops
 from edgekd.quant.awq import scale_salient
@@ -28,7 +25,7 @@ from edgekd.quant.faults import (
     target_faults,
 )
 from edgekd.quant.inspection import counted, float_islands
-from edgekd.quant.mixed import Mixed, Trial, Wide, check_reached, sensitivities, widened
+from edgekd.quant.mixed import Mixed, Wide
 from edgekd.quant.narrow import LIMIT, Narrow
 from edgekd.quant.preparing import NOTES
 from edgekd.quant.reach import (
@@ -55,10 +52,11 @@ from edgekd.stages import Context
 from edgekd.stages._automatic import automatic
 from edgekd.stages._calibration_set import calibration_of, unseen_of
 from edgekd.stages._float_graph import float_graph
+from edgekd.stages._mixed import keep_wide
 from edgekd.stages._naming import narrow_name, scheme_name
 from edgekd.stages._post_training import PostTrainingStage
 from edgekd.stages._reached import left_by
-from edgekd.stages._widths import stage_faults
+from edgekd.stages._widths import mixed_kinds, stage_faults, variants
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.values.candidate import Candidate
@@ -239,11 +237,21 @@ class Quantize(PostTrainingStage):
         if self.mixed is not None:
             choices = self.choices(trains=True)
             prepared = prepare_qat(module, example, samples, scheme, floats=floats, choices=choices)
-            wide, note = self._widened(Int8Trial(prepared, self._wide), candidate, context)
-            if self._wide == "int16":
-                int16 = (*int16, *wide)
+            kept_wide = keep_wide(
+                self.mixed,
+                {
+                    kind: Int8Trial(prepared, kind)
+                    for kind in mixed_kinds(self, self.mixed, self._wide, context)
+                },
+                candidate,
+                context,
+                variants(candidate, context, scheme),
+            )
+            note = kept_wide.note
+            if kept_wide.kind == "int16":
+                int16 = (*int16, *kept_wide.layers)
             else:
-                floats = (*floats, *wide)
+                floats = (*floats, *kept_wide.layers)
         if self.method == "calibrate":
             options: Any = {"floats": floats, "strict": self.strict, "kept": kept}
             choices = replace(self.choices(trains=False), wide=int16)
@@ -333,13 +341,13 @@ class Quantize(PostTrainingStage):
         if self.mixed is None:
             return dtypes, ""
         trial = NarrowTrial(narrowed(whole, dtypes, self.group, search=True), self._wide)
-        wide, note = self._widened(trial, candidate, context)
-        for name in wide:
+        found = keep_wide(self.mixed, {self._wide: trial}, candidate, context)
+        for name in found.layers:
             if self._wide == "float":
                 del dtypes[name]
             else:
                 dtypes[name] = cast(Narrow, self._wide)
-        return dtypes, note
+        return dtypes, found.note
 
     def _narrow_graph(
         self, whole: GraphModule, dtypes: dict[str, Narrow], context: Context
@@ -358,22 +366,6 @@ class Quantize(PostTrainingStage):
         return finish_narrow(graph)
 
     # What both need.
-
-    def _widened(
-        self, trial: Trial, candidate: Candidate, context: Context
-    ) -> tuple[tuple[str, ...], str]:
-        assert self.mixed is not None
-        samples, module = calibration_of(context), candidate.module
-        errors = sensitivities(trial, module, samples, context.progress)
-        score = partial(evaluate, samples=context.data.validation)
-        before = 0.0 if self.mixed.accuracy_drop is None else score(module)
-        costs = {row.name: float(row.macs) for row in layer_costs(module, candidate.example)}
-        wide = widened(trial, errors, self.mixed, score, before, costs)
-        check_reached(trial, wide, self.mixed, score, before, self._wide)
-        shown = ", ".join(f"{name} {errors[name]:.2g}" for name in wide) or "none"
-        rest = max((error for name, error in errors.items() if name not in wide), default=0.0)
-        note = f"; kept in {self._wide} (output error): {shown}; at most {rest:.2g} for the others"
-        return wide, note
 
     def _teach(self, graph: GraphModule, context: Context, on_step: OnStep | None) -> None:
         teach(graph, replace(self.learning(context, "quantize"), on_step=on_step))

@@ -8,6 +8,7 @@ from typing import Any
 from edgekd.data.samples import Data
 from edgekd.training.teachers import Teacher
 from edgekd.training.teaching import Teaching
+from edgekd.values.layer_timer import LayerTimer, untimed
 from edgekd.values.progress import Progress, silent
 from edgekd.values.target import Target
 from edgekd.values.tree import Tree
@@ -39,7 +40,8 @@ class Context:
     checkpoints, from which an interrupted run resumes. `cache` is shared by runs and holds
     teachers' logits by content; without it they are stored under `work`. The recipe's paths are
     relative to `folder`. `calibration` (N, ...) are the samples for calibrating ranges. `on_step`
-    and `on_epoch` are called in every phase. `where` names the stage in errors.
+    and `on_epoch` are called in every phase. `where` names the stage in errors. `time_layers` runs
+    a candidate on the target's device.
     """
 
     target: Target
@@ -55,6 +57,7 @@ class Context:
     on_step: OnStep | None = None
     on_epoch: OnEpoch | None = None
     where: str = "distill"
+    time_layers: LayerTimer = untimed
 
     @property
     def losses(self) -> Sequence[Mapping[str, Any]]:
