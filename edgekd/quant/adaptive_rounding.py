@@ -6,6 +6,9 @@ h(v) = clip(1.2 sigmoid(v) - 0.1, 0, 1) and the regularizer 1 - |2 h(v) - 1|^b, 
 inputs, so a step costs the same for any number of samples and sees all of them.
 """
 
+import math
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -14,39 +17,54 @@ from edgekd.quant.layer_moments import Moments
 
 _HIGH, _LOW = 1.1, -0.1
 _WARM_UP = 0.2
-_RATE = 0.02
+
+
+class SoftRounding:
+    """A weight (o, k) between rounding down and up: it holds the variable v that is trained."""
+
+    rate: ClassVar[float] = 0.02
+    """Adam's learning rate."""
+
+    def __init__(self, weight: Tensor, coded: CodedWeight) -> None:
+        self.weight, self.coded = weight, coded
+        self.base = (weight / coded.step).floor()
+        rest = (weight / coded.step - self.base).clamp(0.01, 0.99)
+        share = (rest - _LOW) / (_HIGH - _LOW)
+        self.variable = torch.nn.Parameter((share / (1.0 - share)).log())
+
+    def share(self) -> Tensor:
+        """h(v): how far each weight is from rounding down, 0, to rounding up, 1."""
+        return (self.variable.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0.0, 1.0)
+
+    def value(self, share: Tensor) -> Tensor:
+        """The weight (o, k)."""
+        return (self.base + share).clamp(self.coded.low, self.coded.high) * self.coded.step
+
+    def penalty(self, share: Tensor, step: int, steps: int) -> Tensor:
+        """The mean regularizer; 0 in the first fifth of the steps. The exponent b falls along half
+        a cosine."""
+        done = (step / steps - _WARM_UP) / (1.0 - _WARM_UP)
+        if done < 0.0:
+            return share.new_zeros(())
+        sharpness = 2.0 + 9.0 * (1.0 + math.cos(math.pi * done))
+        return (1.0 - (2.0 * share - 1.0).abs().pow(sharpness)).mean()
+
+    def codes(self) -> Tensor:
+        """The integers (o, k) that the training has come to."""
+        up = (self.share().detach() >= 0.5).float()
+        return (self.base + up).clamp(self.coded.low, self.coded.high)
 
 
 def adaround(weight: Tensor, coded: CodedWeight, moments: Moments, steps: int) -> Tensor:
     """The codes (o, k) of a weight (o, k) after `steps` steps of Adam."""
-    base = (weight / coded.step).floor()
-    rest = (weight / coded.step - base).clamp(0.01, 0.99)
-    share = (rest - _LOW) / (_HIGH - _LOW)
-    variable = torch.nn.Parameter((share / (1.0 - share)).log())
-    optimizer = torch.optim.Adam([variable], lr=_RATE)
-
-    def error(codes: Tensor) -> Tensor:
-        return moments.error(codes.clamp(coded.low, coded.high) * coded.step)
-
-    scale = error(coded.nearest(weight)).clamp_min(1e-30)
+    soft = SoftRounding(weight, coded)
+    optimizer = torch.optim.Adam([soft.variable], lr=SoftRounding.rate)
+    scale = moments.error(coded.nearest(weight) * coded.step).clamp_min(1e-30)
     with torch.enable_grad():
         for step in range(steps):
             optimizer.zero_grad()
-            soft = _soft(variable)
-            loss = error(base + soft) / scale
-            if step >= _WARM_UP * steps:
-                loss = loss + (1.0 - (2.0 * soft - 1.0).abs().pow(_sharpness(step, steps))).mean()
+            share = soft.share()
+            loss = moments.error(soft.value(share)) / scale + soft.penalty(share, step, steps)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    up = (_soft(variable.detach()) >= 0.5).float()
-    return (base + up).clamp(coded.low, coded.high)
-
-
-def _soft(variable: Tensor) -> Tensor:
-    return (variable.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0.0, 1.0)
-
-
-def _sharpness(step: int, steps: int) -> float:
-    """The exponent b, from 20 to 2 along half a cosine (as the authors' code has it)."""
-    done = (step - _WARM_UP * steps) / max(1.0, (1.0 - _WARM_UP) * steps)
-    return 2.0 + 9.0 * (1.0 + float(torch.cos(torch.tensor(done * torch.pi))))
+    return soft.codes()

@@ -45,8 +45,10 @@ class LayerNoise:
 
 def signal_to_noise(expected: Tensor, found: Tensor) -> float:
     """10 log10(sum e^2 / sum (e - f)^2), at most 200 dB."""
-    signal = expected.double().square().sum()
-    noise = (expected.double() - found.double()).square().sum()
+    # In one pass over each, summed in double precision.
+    double = torch.float64
+    signal = torch.linalg.vector_norm(expected, dtype=double).square()
+    noise = torch.linalg.vector_norm(expected - found, dtype=double).square()
     return min(200.0, float(10 * torch.log10((signal / noise.clamp_min(1e-300)).clamp_min(1e-300))))
 
 

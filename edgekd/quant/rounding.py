@@ -8,21 +8,24 @@ from torch import Tensor, fx
 
 from edgekd.quant import ops
 from edgekd.quant.adaptive_rounding import adaround
+from edgekd.quant.block_rounding import reround_block
 from edgekd.quant.channel_scaling import weight_of
-from edgekd.quant.coded_weights import coded_weight, put_codes
+from edgekd.quant.coded_weights import CodedWeight, coded_weight, put_codes
 from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.gptq import gptq
+from edgekd.quant.graph_blocks import blocks_of
 from edgekd.quant.layer_moments import Moments, moments_of
 from edgekd.quant.stepping import Stepper
 from edgekd.values.progress import Progress, silent
 from edgekd.values.tree import Tree, leaves, rows
 
-Rounding = Literal["nearest", "adaround", "gptq"]
+Rounding = Literal["nearest", "adaround", "blocks", "gptq"]
 """nearest: each weight by itself. adaround: up or down, by what the layer's outputs lose (Nagel
-2020). gptq: in turn, the weights that follow making up for the error (Frantar 2022)."""
+2020); blocks: by what those of its block lose (Li 2021). gptq: in turn, the weights that follow
+making up for the error (Frantar 2022)."""
 
 STEPS = 500
-"""Steps of AdaRound for each layer, where the recipe says nothing."""
+"""Steps for each layer or block, where the recipe says nothing."""
 
 _MOST_VALUES = 2**23
 """The most input values run at once; intermediate activations are many times that."""
@@ -41,32 +44,54 @@ def reround(
     nearest integers."""
     values = sum(leaf[0].numel() for leaf in leaves(samples))
     samples = rows(samples, slice(0, max(1, _MOST_VALUES // max(1, values))))
-    shares: list[float] = []
     layers = [node for node in quantized.graph.nodes if node.target in ops.WEIGHTED]
+    coded = {node.name: coded_weight(quantized, node) for node in layers}
+    own = {name: each for name, each in coded.items() if each is not None}
+    blocks = blocks_of(floating, own) if rounding == "blocks" else []
+    first = {block.layers[0]: block for block in blocks}
+    inside = {name for block in blocks for name in block.layers}
+    shares: list[float] = []
     with torch.no_grad():
-        expected, found = Stepper(floating, samples), Stepper(quantized, samples)
-        for number, layer in enumerate(layers):
-            coded = coded_weight(quantized, layer)
-            if coded is None:
-                continue
-            progress(rounding, number, len(layers))
-            reference, _ = expected.before(layer.name)
-            moments = _moments(floating, reference, expected.result(), found.before(layer.name)[1])
-            weight = weight_of(floating, reference).flatten(1).float()
-            nearest = coded.nearest(weight)
-            if rounding == "gptq":
-                codes = gptq(weight, coded, moments)
-            else:
-                codes = adaround(weight, coded, moments, steps)
-            errors = [float(moments.error(each * coded.step)) for each in (nearest, codes)]
-            better = errors[1] < errors[0]
-            put_codes(quantized, coded, codes if better else nearest)
-            shares.append(errors[1] / errors[0] if better else 1.0)
+        graphs = floating, quantized
+        both = Stepper(floating, samples), Stepper(quantized, samples)
+        for number, (name, each) in enumerate(own.items()):
+            progress(rounding, number, len(own))
+            if name in first:
+                block = first[name]
+                ends = both[1].value(block.entry), both[0].value(block.end)
+                mine = {layer: own[layer] for layer in block.layers}
+                shares.append(reround_block(floating, quantized, block, mine, ends, steps))
+            elif name not in inside:
+                method: Rounding = "gptq" if rounding == "gptq" else "adaround"
+                shares.append(_reround_layer(graphs, both, name, each, method, steps))
     if not shares:
         return f"{rounding}: no layer has a weight of its own"
-    fewer = sum(share < 1.0 for share in shares)
-    mean = sum(shares) / len(shares)
-    return f"{rounding}: {fewer} of {len(shares)} layers lose less, {1 - mean:.0%} on average"
+    fewer, unit = sum(share < 1.0 for share in shares), "blocks" if blocks else "layers"
+    mean = 1 - sum(shares) / len(shares)
+    return f"{rounding}: {fewer} of {len(shares)} {unit} lose less, {mean:.0%} on average"
+
+
+def _reround_layer(
+    graphs: tuple[fx.GraphModule, fx.GraphModule],
+    both: tuple[Stepper, Stepper],
+    name: str,
+    coded: CodedWeight,
+    rounding: Rounding,
+    steps: int,
+) -> float:
+    """Change one layer's integers; the error over that of the nearest ones."""
+    floating, quantized = graphs
+    reference, _ = both[0].before(name)
+    moments = _moments(floating, reference, both[0].result(), both[1].before(name)[1])
+    weight = weight_of(floating, reference).flatten(1).float()
+    nearest = coded.nearest(weight)
+    if rounding == "gptq":
+        codes = gptq(weight, coded, moments)
+    else:
+        codes = adaround(weight, coded, moments, steps)
+    before, after = (float(moments.error(each * coded.step)) for each in (nearest, codes))
+    put_codes(quantized, coded, codes if after < before else nearest)
+    return after / before if after < before else 1.0
 
 
 def _moments(graph: fx.GraphModule, layer: fx.Node, y: Tensor, x: Tensor) -> Moments:

@@ -25,8 +25,16 @@ class Stepper(fx.Interpreter):
             self._step()
         if self._next is None:
             raise KeyError(name)
-        source: Any = self._next.args[0]
-        return self._next, self.env[source]
+        source: Any = self._next.args[0] if self._next.args else None
+        return self._next, self.env.get(source)  # type: ignore[return-value]
+
+    def value(self, name: str) -> Tensor:
+        """The value of the node called `name`, which something later reads."""
+        done: list[Tensor] = [value for node, value in self.env.items() if node.name == name]
+        if done:
+            return done[0]
+        self.before(name)
+        return self.result()
 
     def result(self) -> Tensor:
         """The value of the node that the run has stopped before."""

@@ -96,6 +96,7 @@ def _ladder(
         if linear_groups(graph):
             yield "AWQ", {"awq": True}
     yield "AdaRound", {"rounding": "adaround"}
+    yield "reconstruction of blocks", {"rounding": "blocks"}
     if not stage.strict:
         yield "mixed precision", {"mixed": Mixed(accuracy_drop=limit)}
     if stage.last_resort is not None:

@@ -120,8 +120,8 @@ class PostTrainingStage(TrainingStage):
             text = "awq is for int4 weights with float activations"
             hint = 'dtype = "int4"' + (", or smooth_quant" if self.dtype == "int8" else "")
             faults.append(InputError(text, where=f"{where}.awq", hint=hint))
-        if self.rounding != "adaround" and self.is_set("rounding_steps"):
-            text = f'rounding_steps goes with rounding = "adaround", found {self.rounding!r}'
+        if self.rounding not in ("adaround", "blocks") and self.is_set("rounding_steps"):
+            text = f'rounding_steps goes with "adaround" and "blocks", found {self.rounding!r}'
             faults.append(InputError(text, where=f"{where}.rounding_steps"))
         if self.rounding == "nearest":
             return faults

@@ -12,6 +12,7 @@ from edgekd.quant.calibration import calibrate
 from edgekd.quant.coded_weights import CodedWeight
 from edgekd.quant.export import export_graph
 from edgekd.quant.gptq import gptq
+from edgekd.quant.graph_blocks import blocks_of
 from edgekd.quant.layer_moments import Moments, columns_of, moments_of
 from edgekd.quant.narrow import grouped, rounded
 from edgekd.quant.post_training import PostTraining
@@ -119,7 +120,7 @@ def test_an_input_that_is_always_zero_does_not_matter_to_gptq():
     assert bool(codes.isfinite().all())
 
 
-@pytest.mark.parametrize("method", ["adaround", "gptq"])
+@pytest.mark.parametrize("method", ["adaround", "blocks", "gptq"])
 def test_the_int8_network_comes_nearer_to_float(method, network, samples):
     scheme = Scheme(activations="int8-affine", weight_bits=7)
     errors = []
@@ -132,7 +133,7 @@ def test_the_int8_network_comes_nearer_to_float(method, network, samples):
     assert f"{method}: " in graph.meta[NOTES][0]
 
 
-@pytest.mark.parametrize("method", ["adaround", "gptq"])
+@pytest.mark.parametrize("method", ["adaround", "gptq", "blocks"])
 @pytest.mark.parametrize("group", [0, 16])
 def test_int4_weights_lose_much_less(method, group):
     torch.manual_seed(0)
@@ -146,7 +147,8 @@ def test_int4_weights_lose_much_less(method, group):
         note = reround(whole, graph, x, method, 300)
         after = float((graph(x) - module(x)).square().mean())
     assert after < 0.85 * before
-    assert note.startswith(f"{method}: 2 of 2 layers lose less")
+    number = "1 of 1 blocks" if method == "blocks" else "2 of 2 layers"
+    assert note.startswith(f"{method}: {number} lose less")
 
 
 def test_a_weight_that_two_layers_read_keeps_the_nearest_integers():
@@ -186,3 +188,33 @@ def test_awq_leaves_the_float_network_as_it_was(normed):
     assert ("operator of its own" in note) is True  # behind the GELU
     with torch.no_grad():
         assert torch.allclose(graph(x), module(x), atol=1e-4)
+
+
+def test_blocks_end_where_one_value_is_all_that_is_passed_on(network, samples):
+    graph = export_graph(network, samples[:1])
+    names = [node.name for node in weighted_layers(graph).values()]
+    blocks = blocks_of(graph, names)
+    assert [name for block in blocks for name in block.layers] == names
+    nodes = {node.name: number for number, node in enumerate(graph.graph.nodes)}
+    for block in blocks:
+        inside = range(nodes[block.entry] + 1, nodes[block.end] + 1)
+        for node in graph.graph.nodes:
+            if nodes[node.name] in inside and node.op != "get_attr":
+                for source in node.all_input_nodes:
+                    known = nodes[source.name] in inside or source.name == block.entry
+                    assert known or source.op == "get_attr"
+
+
+def test_layers_under_one_long_skip_connection_are_in_no_block():
+    class Long(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(*[nn.Linear(4, 4) for _ in range(9)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.layers(x)
+
+    graph = export_graph(Long().eval(), torch.zeros(1, 4))
+    names = [node.name for node in weighted_layers(graph).values()]
+    assert blocks_of(graph, names) == []
+    assert blocks_of(graph, names[:8])[0].layers == tuple(names[:8])
