@@ -16,6 +16,12 @@ aten = torch.ops.aten
 _MOST_COLUMNS = 2**24
 """The most numbers of columns that are held at once."""
 
+_MOST_PRODUCTS = 2**36
+"""About the most products that the moments of one layer may take. Of more columns than that every
+other, third ... is used: neighbours in an image say much the same."""
+
+_FEWEST_COLUMNS = 4096
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -41,10 +47,13 @@ def moments_of(layer: fx.Node, shape: torch.Size, x: Tensor, y: Tensor) -> Momen
     inputs = torch.zeros(groups, size, size)
     outputs = torch.zeros(groups, shape[0] // groups, size)
     number, energy = 0, 0.0
-    each = max(1, _MOST_COLUMNS // max(1, (y[0].numel() // shape[0]) * size * groups))
+    columns_each = y[0].numel() // shape[0]
+    most = max(_FEWEST_COLUMNS, _MOST_PRODUCTS // size**2)
+    stride = max(1, len(x) * columns_each // most)
+    each = max(1, _MOST_COLUMNS // max(1, columns_each * size * groups))
     for part, wanted in zip(chunks(x, each), chunks(y, each), strict=True):
-        columns = columns_of(layer, shape, part)
-        rows = _rows(layer, wanted, groups)
+        columns = columns_of(layer, shape, part)[..., ::stride]
+        rows = _rows(layer, wanted, groups)[..., ::stride]
         inputs += columns @ columns.transpose(1, 2)
         outputs += rows @ columns.transpose(1, 2)
         energy += float(rows.double().square().sum())

@@ -27,6 +27,10 @@ making up for the error (Frantar 2022)."""
 STEPS = 500
 """Steps for each layer or block, where the recipe says nothing."""
 
+MOST_WEIGHTS = 4096
+"""Layers with more weights for each output keep the nearest integers in AdaRound, a step of which
+takes as many products as the square of that number."""
+
 _MOST_VALUES = 2**23
 """The most input values run at once; intermediate activations are many times that."""
 
@@ -85,6 +89,8 @@ def _reround_layer(
     moments = _moments(floating, reference, both[0].result(), both[1].before(name)[1])
     weight = weight_of(floating, reference).flatten(1).float()
     nearest = coded.nearest(weight)
+    if rounding == "adaround" and weight.shape[1] > MOST_WEIGHTS:
+        return 1.0
     if rounding == "gptq":
         codes = gptq(weight, coded, moments)
     else:

@@ -8,7 +8,9 @@ from edgekd.errors import InputError
 from edgekd.quant.inspection import float_islands
 from edgekd.quant.learned_grids import LearnedEnds, LearnedGrid, learn_grids, settle_grids
 from edgekd.quant.mixed import Mixed, check_reached, sensitivities, widened
+from edgekd.quant.post_training import PostTraining
 from edgekd.quant.qat import finish_qat, prepare_qat
+from edgekd.quant.ranges import RangeRule
 from edgekd.quant.trials import Int8Trial
 from edgekd.values.target import Scheme
 
@@ -170,3 +172,36 @@ def test_a_drop_that_no_layer_keeps_within_is_refused_with_the_nearest() -> None
 def test_mixed_needs_one_goal(keys) -> None:
     with pytest.raises(ValueError, match="either 'accuracy_drop' or 'layers'"):
         Mixed(**keys)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        PostTraining(RangeRule("mse"), weight_ranges="mse"),
+        PostTraining(RangeRule("percentile"), equalize=True),
+        PostTraining(RangeRule("octav"), smooth_quant=True),
+        PostTraining(RangeRule("entropy"), absorb_biases=True),
+    ],
+    ids=["mse", "equalized", "smoothed", "absorbed"],
+)
+@pytest.mark.parametrize("method", ["qat", "lsq", "pact"])
+def test_training_goes_on_from_each_way_to_calibrate(choices, method):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    x = torch.randn(64, 8)
+    graph = prepare_qat(module, x[:1], x, Scheme(activations="int8-affine"), choices=choices)
+    if method != "qat":
+        learn_grids(graph, method)
+    wanted = module(x).detach() * 1.5
+    optimizer = torch.optim.Adam([p for p in graph.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(20):
+        loss = (graph.train()(x) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    settle_grids(graph)
+    finished = finish_qat(graph, x[:1])
+    assert losses[-1] < 0.5 * losses[0]
+    assert float((finished(x) - wanted).square().mean()) < 0.5 * losses[0]
