@@ -17,6 +17,7 @@ from edgekd.measure.diagnosis import Diagnosis
 from edgekd.measure.diagnosis.find import diagnose_pair
 from edgekd.measure.diagnosis.pair import Pair, read_pair
 from edgekd.measure.layer_times import LayerTimes
+from edgekd.values.backend_lookup import backend_info, backend_of
 from edgekd.values.progress import Progress, silent
 from edgekd.values.target import Target, load_target
 
@@ -63,7 +64,9 @@ def _diagnosed(
     pair: Pair, inputs: Sequence[np.ndarray], timed: bool, progress: Progress
 ) -> Diagnosis:
     times, float_times = _times(pair) if timed else (None, None)
-    return diagnose_pair(pair, inputs, times, float_times, progress)
+    kind = "tflite" if pair.quantized_path.suffix.lower() == ".tflite" else "onnx"
+    wide = backend_info(backend_of(kind)).wide_cost
+    return diagnose_pair(pair, inputs, times, float_times, progress, wide)
 
 
 def _times(pair: Pair) -> tuple[LayerTimes | None, LayerTimes | None]:

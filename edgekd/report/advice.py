@@ -27,7 +27,7 @@ _AFTER_STAGE = {
     "prune": "try more epochs in the prune stage, or a smaller 'amount'",
     "factorize": "try more epochs in the factorize stage, or higher ranks",
     "quantize": "try method = 'qat' in the quantize stage, or 'mixed', which keeps the most "
-    "sensitive layers wider",
+    "sensitive layers in float or 16 bits: edgekd diagnose names them",
     "cluster": "try more 'bits' in the cluster stage",
 }
 

@@ -45,6 +45,8 @@ def _advice(rows: tuple[LayerDiagnosis, ...]) -> list[str]:
         for repair in row.repairs:
             parts = [part for part in (repair.gain, repair.cost) if part]
             lines.append(f"  -> {repair.what}" + (f" ({'; '.join(parts)})" if parts else ""))
+            if repair.recipe:
+                lines.append(f"     in the quantize stage: {repair.recipe}")
     return ["", *lines] if lines else []
 
 

@@ -16,6 +16,7 @@ from edgekd.run.plan.make import make_plan
 from edgekd.run.request import make_request
 from edgekd.store import write_beside
 from edgekd.values.artifact import IN_INTEGERS
+from edgekd.values.backend_lookup import backend_info, backend_of
 from edgekd.values.candidate import Candidate
 from edgekd.values.progress import Progress, silent
 from edgekd.values.recipe import load_recipe
@@ -46,7 +47,8 @@ def diagnose_run(
     for path, candidate in zip(paths, (floating, quantized), strict=True):
         _export(candidate, path)
     pair = renamed(read_pair(*paths), _module_names(read_pair(*paths), report))
-    found = diagnose_pair(pair, inputs, artifact.layer_times, None, progress)
+    wide = backend_info(backend_of(artifact.format)).wide_cost
+    found = diagnose_pair(pair, inputs, artifact.layer_times, None, progress, wide)
     targets = tuple(
         each.model_copy(update={"diagnosis": found}) if each.name == name else each
         for each in report.targets

@@ -83,6 +83,7 @@ class BackendInfo(Value):
         stops_at_float: its accelerator maps nothing after the first layer left in float.
         leaves_open: its files leave the sizes open that a recipe lists under [[dynamic]].
         wide_activations: its files may have activations of 16 bits.
+        wide_cost: what those cost in its runtime, as the end of a sentence.
         runner: the file with which the device's agent runs `files`, where the agent itself does not
             know their runtime; `edgekd.devices.agent` says what such a file contains.
     """
@@ -96,6 +97,7 @@ class BackendInfo(Value):
     stops_at_float: bool = False
     leaves_open: bool = False
     wide_activations: bool = False
+    wide_cost: str = ""
     runner: Path | None = None
 
     @property

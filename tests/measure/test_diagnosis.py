@@ -111,7 +111,24 @@ def test_a_bad_range_comes_first_with_the_range_that_it_should_have(files, facto
     gain = first.repairs[0].gain.removeprefix("its grid: ").removesuffix(" dB")
     now, after = (float(word) for word in gain.split(" to "))
     assert after > now + 10
-    assert first.repairs[-1].what == "keep it in float, or in 16 bits"
+    assert first.repairs[-1].what == "keep it in float"
+    assert first.repairs[-1].recipe == 'ignore = ["body.1"]'
+
+
+def test_16_bits_are_a_repair_where_the_file_can_have_them(files):
+    scaled(files[1], "b1", 32.0)
+    found = diagnose_pair(read_pair(*files), [X], wide="they are slow")
+    first = found.layers[0]
+    repair = first.repairs[-1]
+    assert repair.what == "give what it reads and writes 16 bits"
+    assert repair.recipe == 'int16_layers = ["body.1"]'
+    assert repair.cost.endswith("they are slow")
+    assert first.wide_sqnr is not None
+    assert first.restored_sqnr is not None
+    # The fault is the grid's: without it the layer is nearly as good as one in float.
+    assert found.final_sqnr + 10 < first.wide_sqnr
+    shown = "\n".join(diagnosis_lines(found))
+    assert 'in the quantize stage: int16_layers = ["body.1"]' in shown
 
 
 def test_one_scale_for_a_loud_channel_and_the_others_is_found(tmp_path):

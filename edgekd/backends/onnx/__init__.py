@@ -45,6 +45,7 @@ class Onnx(Backend):
         options=OnnxOptions,
         leaves_open=True,
         wide_activations=True,
+        wide_cost="ONNX Runtime computes 16 bits in float",
         needs=Needs(
             packages=(
                 Package(name="onnx", module="onnx", purpose="the ONNX backend", extra="onnx"),

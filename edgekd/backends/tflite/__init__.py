@@ -42,6 +42,7 @@ class Tflite(Backend):
         precisions=("fp32", "fp16", "int8"),
         options=TfliteOptions,
         wide_activations=True,
+        wide_cost="LiteRT computes 16 bits in its own kernels, which are slower than XNNPACK's",
         needs=Needs(
             packages=(
                 Package(

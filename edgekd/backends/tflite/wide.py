@@ -1,5 +1,5 @@
 """Layers with 16-bit activations in a TFLite file, which the converter does not write as kernels
-take them: it has biases of 32 bits where kernels sum in 64, no requantization between two widths,
+take them: it has biases of 32 bits where sums need 64, no requantization between two widths,
 and floats around marks (`quant.shielding`)."""
 
 from typing import Any
@@ -113,19 +113,37 @@ class _Editor:
         ]
 
     def widen_biases(self) -> int:
-        """Store the biases of layers that read int16 in 64 bits; the bytes that this takes."""
+        """Store the biases of layers that read int16 in 64 bits, and so sum in those; the bytes
+        that this takes. Convolutions and fully connected layers whose sums fit 32 bits whatever
+        they read keep theirs, for which LiteRT has kernels that are 50 times as fast."""
         options = self.schema.BuiltinOptions
         layers = {
             options.Conv2DOptions,
             options.DepthwiseConv2DOptions,
             options.FullyConnectedOptions,
         }
-        return sum(
-            self._widen(self.graph.tensors[op.inputs[2]])
-            for op in self.graph.operators
-            if op.builtinOptionsType in layers and len(op.inputs) > 2 and op.inputs[2] >= 0
-            if self._is_int16(int(op.inputs[0]))
-        )
+        grown = 0
+        for op in self.graph.operators:
+            if op.builtinOptionsType not in layers or len(op.inputs) < 3 or op.inputs[2] < 0:
+                continue
+            if not self._is_int16(int(op.inputs[0])):
+                continue
+            if hasattr(op.builtinOptions, "quantizedBiasType") and self._fits_32_bits(op):
+                op.builtinOptions.quantizedBiasType = self.schema.TensorType.INT32
+            else:
+                grown += self._widen(self.graph.tensors[op.inputs[2]])
+        return grown
+
+    def _fits_32_bits(self, op: Any) -> bool:
+        """Whether the sum of a channel, whose largest size is that of all weights times the
+        largest value and the bias, is below 2^31."""
+        weights, bias = (self.graph.tensors[int(place)] for place in op.inputs[1:3])
+        if weights.type != self.schema.TensorType.INT8 or bias.type != self.schema.TensorType.INT32:
+            return False
+        rows = self._data(weights, np.int8).reshape(int(weights.shape[0]), -1)
+        sums = np.abs(rows.astype(np.int64)).sum(1) * 2**15
+        largest = (sums + np.abs(self._data(bias, np.int32).astype(np.int64))).max()
+        return bool(largest < 2**31)
 
     def _widen(self, tensor: Any) -> int:
         if tensor.type != self.schema.TensorType.INT32:

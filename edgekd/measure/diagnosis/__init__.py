@@ -6,11 +6,13 @@ from edgekd.values.tables import Value
 
 
 class Repair(Value):
-    """One change that would help a layer, what it is predicted to gain and what it costs."""
+    """One change that would help a layer, what it is predicted to gain and what it costs; `recipe`
+    is the line of a quantize stage that makes it."""
 
     what: str
     gain: str = ""
     cost: str = ""
+    recipe: str = ""
 
 
 class LayerDiagnosis(Value):
@@ -20,7 +22,8 @@ class LayerDiagnosis(Value):
     the layers before it; `weight_sqnr` that of its weights, `grid_sqnr` that of putting the float
     output on its grid. `alone_sqnr` is the error of the final output if only this layer is
     quantized, `error_share` its noise as a share of the sum over layers, and `restored_sqnr` the
-    error of the final output if this layer alone is left in float. `saturated` is the share of
+    error of the final output if this layer alone is left in float, `wide_sqnr` if what it reads and
+    writes has 16 bits. `saturated` is the share of
     float outputs beyond the grid, and `used` the part of the grid's range that they reach.
     `outlier` is the largest weight over the root mean square of its grid's weights, at worst.
     `bias_load` is the largest bias as a share of an int32 accumulator. `cost` is the layer's time
@@ -35,6 +38,7 @@ class LayerDiagnosis(Value):
     alone_sqnr: float | None = None
     error_share: float | None = None
     restored_sqnr: float | None = None
+    wide_sqnr: float | None = None
     low: float | None = None
     high: float | None = None
     grid_low: float | None = None

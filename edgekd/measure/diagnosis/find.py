@@ -14,6 +14,7 @@ from edgekd.measure.diagnosis.repair import advised
 from edgekd.measure.diagnosis.tensors import inner_values
 from edgekd.measure.diagnosis.trials import (
     final_outputs,
+    in_16_bits,
     is_editable,
     marked,
     quantized_alone,
@@ -40,11 +41,13 @@ def diagnose_pair(
     times: LayerTimes | None = None,
     float_times: LayerTimes | None = None,
     progress: Progress = silent,
+    wide: str = "",
 ) -> Diagnosis:
     """Every layer of the quantized file, the worst first.
 
     `inputs` are samples (N, ...), channels first, one array for each input. `times` are those of
-    the quantized file, `float_times` those of the float one. Raises `InputError` if a file does not
+    the quantized file, `float_times` those of the float one. `wide` says what activations of 16
+    bits cost where the file runs, if it can have them. Raises `InputError` if a file does not
     run on them.
     """
     keys = [[layer.floating_output for layer in pair.layers],
@@ -64,7 +67,7 @@ def diagnose_pair(
     whole = sqnr(*final)
     rows = [_row(layer, floats, integers, (times, float_times), trials.get(layer.name))
             for layer in pair.layers]  # fmt: skip
-    rows = advised(rows, pair, floats, whole)
+    rows = advised(rows, pair, floats, whole, wide)
     notes = [f"no counterpart in the quantized file: {', '.join(pair.unmatched[:4])}"
              ] if pair.unmatched else []  # fmt: skip
     if not trials:
@@ -109,6 +112,7 @@ class _Trial:
     alone: float
     share: float
     left: float | None
+    wide: float | None
 
 
 def _trials(
@@ -123,18 +127,23 @@ def _trials(
                            for path in (pair.floating_path, pair.quantized_path))  # fmt: skip
     noises: dict[str, float] = {}
     left: dict[str, float | None] = {}
+    wide: dict[str, float | None] = {}
     for done, layer in enumerate(pair.layers):
         progress("one layer at a time", done, len(pair.layers))
         found = _outputs(lambda layer=layer: quantized_alone(floating, [layer]), inputs)  # type: ignore[misc]
         if found is not None:
             noises[layer.name] = float(np.square(expected - found).sum())
-        found = None
-        if not layer.quantized.op.startswith(LINEAR):
-            found = _outputs(lambda layer=layer: restored(quantized, pair, [layer]), inputs)  # type: ignore[misc]
-        left[layer.name] = None if found is None else sqnr(expected, found)
+        for made, repaired in ((left, restored), (wide, in_16_bits)):
+            found = None
+            if not layer.quantized.op.startswith(LINEAR):
+                found = _outputs(
+                    lambda layer=layer, repaired=repaired: repaired(quantized, pair, [layer]),  # type: ignore[misc]
+                    inputs,
+                )
+            made[layer.name] = None if found is None else sqnr(expected, found)
     total, signal = sum(noises.values()) or 1.0, float(np.square(expected).sum())
     return {
-        name: _Trial(_decibels(signal, noise), noise / total, left[name])
+        name: _Trial(_decibels(signal, noise), noise / total, left[name], wide[name])
         for name, noise in noises.items()
     }
 
@@ -180,6 +189,7 @@ def _row(
         alone_sqnr=trial.alone if trial else None,
         error_share=trial.share if trial else None,
         restored_sqnr=trial.left if trial else None,
+        wide_sqnr=trial.wide if trial else None,
         low=low, high=high,
         grid_low=grid.low if grid else None, grid_high=grid.high if grid else None,
         saturated=None if grid is None else _saturated(expected, grid.low, grid.high, grid.scale),

@@ -23,11 +23,13 @@ def advised(
     pair: Pair,
     floats: Mapping[str, np.ndarray],
     whole: float,
+    wide: str = "",
 ) -> list[LayerDiagnosis]:
-    """The rows with their causes and repairs; `whole` is the final error in dB."""
+    """The rows with their causes and repairs; `whole` is the final error in dB, `wide` what
+    activations of 16 bits cost, if the file can have them."""
     layers = {layer.name: layer for layer in pair.layers}
     return [
-        row.model_copy(update=_advice(row, layers[row.layer], floats, whole, len(rows)))
+        row.model_copy(update=_advice(row, layers[row.layer], floats, (whole, wide), len(rows)))
         for row in rows
     ]
 
@@ -36,7 +38,7 @@ def _advice(
     row: LayerDiagnosis,
     layer: PairedLayer,
     floats: Mapping[str, np.ndarray],
-    whole: float,
+    final: tuple[float, str],
     count: int,
 ) -> dict[str, tuple[object, ...]]:
     causes: list[str] = []
@@ -50,7 +52,8 @@ def _advice(
         causes.append(f"a bias reaches {100 * row.bias_load:.0f} % of an int32 accumulator")
         words = "a larger input or weight scale for this layer, or its bias in float"
         repairs.append(Repair(what=words))
-    _in_float(row, layer, whole, repairs)
+    _in_float(row, layer, final[0], repairs)
+    _in_16_bits(row, *final, repairs)
     if not causes and row.error_share is not None and SPREAD < row.error_share < 4 / count:
         words = "its error is rounding alone, and no larger than that of its neighbours"
         repairs.append(Repair(what="QAT of the whole network", gain=words))
@@ -164,9 +167,23 @@ def _in_float(
     cost = f"{3 * layer.floating.weight.size:,} more bytes in float"
     if row.cost is not None and row.float_cost is not None:
         cost += f"; {row.float_cost:,.3g} us in float where integers take {row.cost:,.3g}"
-    repairs.append(Repair(what="keep it in float, or in 16 bits",
+    repairs.append(Repair(what="keep it in float",
                           gain=f"final output: {whole:.1f} to {row.restored_sqnr:.1f} dB",
-                          cost=cost))  # fmt: skip
+                          cost=cost, recipe=f'ignore = ["{row.layer}"]'))  # fmt: skip
+
+
+def _in_16_bits(row: LayerDiagnosis, whole: float, wide: str, repairs: list[Repair]) -> None:
+    """Activations of 16 bits for the layer, where they help and the file can have them."""
+    if not wide or row.wide_sqnr is None or row.wide_sqnr - whole < NOTICEABLE:
+        return
+    cost = "2 bytes for each value that it reads and writes"
+    if row.cost_share is not None:
+        cost += f"; it takes {100 * row.cost_share:.2g} % of the time, and {wide}"
+    else:
+        cost += f"; {wide}"
+    repairs.append(Repair(what="give what it reads and writes 16 bits",
+                          gain=f"final output: {whole:.1f} to {row.wide_sqnr:.1f} dB",
+                          cost=cost, recipe=f'int16_layers = ["{row.layer}"]'))  # fmt: skip
 
 
 def _grid_over(low: float, high: float, like: Grid) -> Grid:

@@ -46,16 +46,38 @@ def restored(model: Any, pair: Pair, layers: Sequence[PairedLayer]) -> Any:
             node.input[2] = _constant(changed, bias)
         if layer.owns_input:
             node.input[0] = _before_grid(changed, node.input[0])
-        behind = layer.quantized_output
-        writer = next((n for n in changed.graph.node if behind in n.output), None)
-        if writer is not None and writer.op_type == "QuantizeLinear":
-            source = writer.input[0]
-            if source in node.output:
-                source = _activated(changed, pair, layer, source)
-            for reader in list(changed.graph.node):
-                if reader.op_type == "DequantizeLinear" and reader.input[0] == behind:
-                    _replace(changed, reader.output[0], source)
+        _free_output(changed, pair, layer)
     return _sorted(changed)
+
+
+def in_16_bits(model: Any, pair: Pair, layers: Sequence[PairedLayer]) -> Any:
+    """The quantized model without the grids of what these layers read and write, which 16 bits are
+    as good as; their weights stay as they are."""
+    changed = copy.deepcopy(model)
+    for layer in layers:
+        node = _node(changed, layer.quantized.place)
+        if layer.owns_input:
+            node.input[0] = _before_grid(changed, node.input[0])
+        read = [one.input[0] for one in changed.graph.node if node.input[0] in one.output]
+        for writer in pair.layers:
+            if writer.quantized_output in read:
+                _free_output(changed, pair, writer)
+        _free_output(changed, pair, layer)
+    return _sorted(changed)
+
+
+def _free_output(changed: Any, pair: Pair, layer: PairedLayer) -> None:
+    """Let everything that reads a layer's output read it before its grid."""
+    node, behind = _node(changed, layer.quantized.place), layer.quantized_output
+    writer = next((n for n in changed.graph.node if behind in n.output), None)
+    if writer is None or writer.op_type != "QuantizeLinear":
+        return
+    source = writer.input[0]
+    if source in node.output:
+        source = _activated(changed, pair, layer, source)
+    for reader in list(changed.graph.node):
+        if reader.op_type == "DequantizeLinear" and reader.input[0] == behind:
+            _replace(changed, reader.output[0], source)
 
 
 def _activated(model: Any, pair: Pair, layer: PairedLayer, key: str) -> str:
