@@ -74,7 +74,9 @@ def own_noises(
     return [
         LayerNoise(found.layers[name], noise, possible.noises[name])
         for name, noise in found.noises.items()
-        if name in possible.noises and not _is_next_to_nothing(found.written.get(name))
+        if name in possible.noises
+        and not _is_next_to_nothing(found.written.get(name))
+        and not _spans_next_to_nothing(values.get(name))
     ]
 
 
@@ -96,6 +98,14 @@ def check_noises(
 
 def _is_next_to_nothing(quantize: fx.Node | None) -> bool:
     return quantize is not None and float(quantize.args[1]) <= FINEST  # type: ignore[arg-type]
+
+
+def _spans_next_to_nothing(value: Tensor | None) -> bool:
+    """Whether a value's own grid would be that fine: beside others, on theirs, nothing is left."""
+    if value is None or not value.numel():
+        return False
+    finite = value[value.isfinite()]
+    return not len(finite) or float(finite.max() - finite.min()) / 255 <= FINEST
 
 
 def _listed(noises: Sequence[LayerNoise], scheme: Scheme) -> str:

@@ -219,3 +219,31 @@ def test_a_coarse_layer_is_a_note_of_the_graph(parts: Parts, monkeypatch) -> Non
     monkeypatch.setattr(calibration, "own_noises", lambda *_, **__: weak)
     graph = calibrate(module, x[:1], x, SEVEN)
     assert graph.meta[NOTES] == ("coarse: stem.0 22 dB where 7 bits give 41",)
+
+
+class Untrained(nn.Module):
+    """A neck before training: what comes from below is next to nothing beside what it joins."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+        self.below, self.beside = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(3, 8, 3, 1, 1)
+        self.head = nn.Conv2d(16, 4, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        below = nn.functional.interpolate(self.below(x) * self.size, scale_factor=2.0)
+        return self.head(torch.cat([below, 1e-3 * self.beside(x)], 1))
+
+
+def test_values_that_are_next_to_nothing_beside_others_are_not_judged():
+    """As those of a YOLO of random weights are, which could not be trained otherwise."""
+    torch.manual_seed(0)
+    module, x = Untrained(1e-9).eval(), torch.randn(16, 3, 8, 8)
+    noises = own_noises(
+        prepare_graph(module, x[:1], x, SEVEN, "").graph,
+        calibrate(module, x[:1], x, SEVEN),
+        x,
+        SEVEN,
+    )
+    assert check_noises(noises, SEVEN) is not None
+    assert min(each.found for each in noises) > FLOOR_DB
