@@ -35,8 +35,15 @@ class Moments:
     def error(self, weight: Tensor) -> Tensor:
         """The squared error of a weight (o, k), summed over outputs, the mean over columns."""
         apart = weight.reshape(len(self.inputs), -1, weight.shape[1])
-        value = ((apart @ self.inputs) * apart - 2.0 * apart * self.outputs).sum()
-        return value + self.energy
+        with torch.no_grad():
+            product = apart @ self.inputs
+            value = (apart * (product - 2.0 * self.outputs)).sum() + self.energy
+            slope = 2.0 * (product - self.outputs)
+        if not weight.requires_grad:
+            return value
+        # The gradient is known: no second product is needed for it.
+        linear = (apart * slope).sum()
+        return value + (linear - linear.detach())
 
 
 def moments_of(layer: fx.Node, shape: torch.Size, x: Tensor, y: Tensor) -> Moments:

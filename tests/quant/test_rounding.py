@@ -49,6 +49,16 @@ def test_the_moments_give_the_error_of_any_weight():
     assert float(moments(x, weight).error(other)) == pytest.approx(float(error), rel=1e-4)
 
 
+def test_the_gradient_of_the_error_is_that_of_the_outputs_error():
+    torch.manual_seed(0)
+    x, weight = torch.randn(50, 6), torch.randn(3, 6)
+    other = torch.randn(3, 6, requires_grad=True)
+    (found,) = torch.autograd.grad(moments(x, weight).error(other), other)
+    error = (x @ other.t() - x @ weight.t()).square().sum(1).mean()
+    (expected,) = torch.autograd.grad(error, other)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 LAYERS = {
     "linear": (nn.Linear(8, 4), (2, 5, 8)),
     "conv": (nn.Conv2d(8, 6, 3, stride=2, padding=1), (2, 8, 7, 7)),
