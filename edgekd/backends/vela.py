@@ -69,8 +69,10 @@ class Vela(Follower):
     info = BackendInfo(
         title="the Ethos-U",
         files=(FileKind(format="vela", runtime="ethos-u"),),
-        precisions=("int8",),
+        precisions=("int8", "int16x8", "int8+int16"),
         follows="tflite",
+        wide_activations=True,
+        wide_cost="the Ethos-U takes up to twice the cycles for 16 bits",
         options=VelaOptions,
         needs=Needs(
             packages=(

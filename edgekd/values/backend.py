@@ -7,10 +7,10 @@ libraries (torch, onnx, a vendor's compiler) inside its methods only.
 
 from pathlib import Path
 
-from edgekd.values.artifact import Precision
+from edgekd.values.artifact import IN_INTEGERS, Precision
 from edgekd.values.tables import Value
 
-FORM_OF = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
+FORM_OF = {"fp32": "float", "fp16": "fp16"} | dict.fromkeys(IN_INTEGERS, "int8")
 """The form of candidate that a precision is compiled from; all others are "weights"."""
 
 
@@ -107,8 +107,8 @@ class BackendInfo(Value):
 
     @property
     def int8_only(self) -> bool:
-        """Whether it takes nothing but models quantized to int8."""
-        return self.precisions == ("int8",)
+        """Whether it takes nothing but models that compute in integers."""
+        return IN_INTEGERS.issuperset(self.precisions)
 
     def kind_of(self, format: str) -> FileKind | None:
         """Its kind of file with that format, if it makes such files."""
