@@ -1,7 +1,7 @@
 """The keys of `quantize` that say what happens before any training, and their faults."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from edgekd.quant.ranges import FROM_HISTOGRAMS, PERCENTILE, RangeRule, Ranges, 
 from edgekd.quant.rounding import STEPS, Rounding
 from edgekd.quant.wide_layers import EVERY_LAYER
 from edgekd.stages import Context, TrainingStage
-from edgekd.stages._auto_faults import auto_faults
+from edgekd.stages._auto_faults import CHOSEN, auto_faults
 
 _INT8_KEYS = (
     "ranges",
@@ -30,6 +30,8 @@ class PostTrainingStage(TrainingStage):
     on with. `accuracy_drop` is what the method "auto" may lose, in points, and `last_resort` the
     method with which it trains where nothing else holds that.
     """
+
+    chosen_by_auto: ClassVar[tuple[str, ...]] = CHOSEN
 
     dtype: Literal["int8", "fp16", "bf16", "int4", "ternary", "binary", "auto"] = "int8"
     method: Literal["calibrate", "auto", "qat", "lsq", "pact"] = "calibrate"

@@ -9,6 +9,7 @@ from edgekd.errors import EdgekdError, InputError
 from edgekd.measure.diagnostics import Diagnostic, OfNetworks
 from edgekd.report.values import ArtifactReport, StageReport
 from edgekd.stages import Stage
+from edgekd.stages.quantize import Quantize
 from edgekd.training.teachers import Teacher
 from edgekd.values.tree import Tree
 
@@ -46,7 +47,7 @@ def training_faults(stages: Sequence[Stage], what: str, source: str = "") -> lis
     for number, stage in enumerate(stages, 1):
         if stage.kind != "quantize" or number > 1:
             message = f"'{stage.kind}' needs a network to train"
-        elif stage.model_dump()["method"] != "calibrate":
+        elif trains(stage):
             message = f"{what} alone is quantized without training"
         else:
             continue
@@ -60,6 +61,32 @@ def training_faults(stages: Sequence[Stage], what: str, source: str = "") -> lis
                 else "give [student] a network to train, with the file as its teacher",
             )
         )
+    return faults
+
+
+def trains(stage: Stage) -> bool:
+    """Whether a `quantize` stage trains, at least as its last resort."""
+    table = stage.model_dump()
+    return table["method"] not in ("calibrate", "auto") or table["last_resort"] is not None
+
+
+def key_faults(stages: Sequence[Stage], what: str, tool: str) -> list[EdgekdError]:
+    """A fault for each key of a `quantize` stage that needs edgekd's own graph of the network,
+    where `tool` quantizes the file itself."""
+    faults: list[EdgekdError] = []
+    for number, stage in enumerate(stages, 1):
+        if not isinstance(stage, Quantize):
+            continue
+        given = [key for key in Quantize.chosen_by_auto if key != "mixed" and stage.is_set(key)]
+        given += ["method"] if stage.method == "auto" else []
+        faults += [
+            InputError(
+                f"{tool} quantizes {what} itself, without '{key}'",
+                where=f"stages.{number}.{key}",
+                hint=f"remove '{key}'" if key != "method" else 'method = "calibrate"',
+            )
+            for key in given
+        ]
     return faults
 
 

@@ -37,6 +37,7 @@ from edgekd.run.precisions import named
 from edgekd.run.subjects.finished_file import (
     BlackBox,
     diagnostic_faults,
+    key_faults,
     quantize_report,
     training_faults,
 )
@@ -194,7 +195,7 @@ def _network_files(
 def _faults(stages: Sequence[Stage], target: Target, reason: str) -> list[EdgekdError]:
     """The faults of a file that is no network: other types than int8, and targets without the onnx
     backend."""
-    faults: list[EdgekdError] = []
+    faults = key_faults(stages, "this ONNX file", "NNCF")
     for number, stage in enumerate(stages, 1):
         table = stage.model_dump()
         if stage.kind == "quantize" and (table["dtype"] not in ("int8", "auto") or table["mixed"]):

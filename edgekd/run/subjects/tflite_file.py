@@ -27,6 +27,7 @@ from edgekd.run.precisions import named
 from edgekd.run.subjects.finished_file import (
     BlackBox,
     diagnostic_faults,
+    key_faults,
     quantize_report,
     training_faults,
 )
@@ -63,6 +64,7 @@ class TfliteFileSubject:
     ) -> PlannedTarget:
         """The plan: at most one quantization without training, and nothing to compile."""
         collect.faults.extend(training_faults(stages, "a TFLite file"))
+        collect.faults.extend(key_faults(stages, "a TFLite file", "ai-edge-quantizer"))
         if "tflite" not in target.backends:
             collect.faults.append(
                 InputError(
