@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ from edgekd.errors import (
 from edgekd.formats.onnx_file import external_files
 from edgekd.formats.tflite import read_tflite
 from edgekd.measure.budgets import judge
+from edgekd.measure.cost_table import keep_costs, table_folder
 from edgekd.measure.layer_times import LayerTimes, layer_times, reference_of
 from edgekd.measure.measuring import measure
 from edgekd.measure.meters.external import open_meter
 from edgekd.measure.meters.latency import ratio
 from edgekd.measure.meters.plan import static_measurements
 from edgekd.measure.meters.quality import quality_warnings
+from edgekd.store import cache_folder
 from edgekd.values.artifact import Artifact, TensorInfo, sha256_of
 from edgekd.values.backend import FileKind
 from edgekd.values.backend_lookup import recognized_file, suffixes
@@ -121,7 +124,7 @@ def bench_files(
             where="--meter",
         )
     profile = target or load_target("x86")
-    loaded = _loaded(files, profile, device, wanted)
+    loaded = loaded_files(files, profile, device, wanted)
     artifacts = [each.artifact for each in loaded]
     tables = [each.options for each in loaded]
     recorder = open_meter(wanted.meter, wanted.meter_format, device) if wanted.meter else None
@@ -163,6 +166,10 @@ def _layer_times(
     except (MissingRuntime, ToolError) as error:
         return LayerTimes(kind="unavailable", reason=error.message)
     whole = next((row.value for row in result.measurements if row.metric == "latency_ms_p50"), None)
+    if whole is not None and profiled.unit == "ns":
+        with suppress(InputError):  # its operators can't be read: nothing to learn from it
+            folder = table_folder(cache_folder(), device, artifact, loaded.options)
+            keep_costs(folder, artifact, profiled, 1e3 * whole)
     return layer_times(profiled, artifact, reference, device.kind, whole)
 
 
@@ -209,7 +216,10 @@ class _Loaded:
     notes: tuple[str, ...]
 
 
-def _loaded(files: Sequence[Path], target: Target, device: Device, wanted: Wanted) -> list[_Loaded]:
+def loaded_files(
+    files: Sequence[Path], target: Target, device: Device, wanted: Wanted
+) -> list[_Loaded]:
+    """Each file with its options. Raises the faults of all files together."""
     faults: list[EdgekdError] = []
     found: list[_Loaded] = []
     runtimes: list[str] = []

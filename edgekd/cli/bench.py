@@ -82,6 +82,12 @@ def bench(
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also list the time of each operator.")
     ] = False,
+    predict: Annotated[
+        bool,
+        typer.Option(
+            "--predict", help="Estimate latencies from files measured with --per-layer; run none."
+        ),
+    ] = False,
     throughput: Annotated[
         bool, typer.Option("--throughput", help="Also measure samples per second.")
     ] = False,
@@ -126,6 +132,9 @@ def bench(
     raise_all(collect.faults)
     files = len({*artifact, *([baseline] if baseline else [])})
     opened = open_device(device or "host", progress=_teller(files * (QUICK_S if quick else FULL_S)))
+    if predict:
+        _predict(artifact, profile, opened, wanted, as_json)
+        return
     try:
         results = run(artifact, profile, opened, quick=quick, baseline=baseline, wanted=wanted)
     except KeyboardInterrupt:
@@ -141,6 +150,20 @@ def bench(
         write_plot(results, plot)
     verdict = run_verdict([judgement for result in results for judgement in result.budgets])
     raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _predict(paths: list[Path], target: Any, device: Any, wanted: Any, as_json: bool) -> None:
+    """Print what the files are estimated to take on a device."""
+    from edgekd.benchmark.prediction import predict_files
+
+    try:
+        found = predict_files(paths, target, device, wanted)
+    finally:
+        device.close()
+    if as_json:
+        typer.echo(json.dumps([each.model_dump(mode="json") for each in found], indent=1))
+        return
+    typer.echo("\n".join(each.text for each in found))
 
 
 def _load(throughput: bool, batches: str | None, streams: str | None) -> Any:

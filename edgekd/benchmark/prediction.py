@@ -1,0 +1,70 @@
+"""What a file will take on a device, from the operators of other files that were measured there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekd.benchmark.files import Wanted, loaded_files
+from edgekd.devices import Device
+from edgekd.errors import Collector, InputError, raise_all
+from edgekd.measure.cost_model import fit_cost_model
+from edgekd.measure.cost_table import graph_with_shapes, known_files, table_folder
+from edgekd.measure.operator_costs import operators_of
+from edgekd.store import cache_folder
+from edgekd.values.measurement import Measurement
+from edgekd.values.tables import Value
+from edgekd.values.target import Target, load_target
+
+PREDICTED = (".onnx", ".tflite")
+
+
+class Prediction(Value):
+    """A file's estimated latency, and how it was predicted: from how many files, and by which share
+    those were missed in the middle when they were left out."""
+
+    path: Path
+    runtime: str
+    device: str
+    latency: Measurement
+    files: int
+    median_error: float
+
+    @property
+    def text(self) -> str:
+        """The prediction on one line."""
+        return (
+            f"{self.path.name}: {self.latency.value:.4g} ms on {self.device} (estimated from "
+            f"{self.files} files measured in {self.runtime}; the median error on files left out "
+            f"was {100 * self.median_error:.0f} %)"
+        )
+
+
+def predict_files(
+    paths: Sequence[Path], target: Target | None, device: Device, wanted: Wanted
+) -> list[Prediction]:
+    """The latency of each file by the table of its runtime on this device. Raises `InputError` for
+    a file of a format whose operators can't be read, or if too few files were measured."""
+    collect = Collector()
+    for path in paths:
+        if path.suffix.lower() not in PREDICTED:
+            message = f"the operators of a '{path.suffix}' file are not known before it runs"
+            collect.faults.append(
+                InputError(message, where=str(path), allowed=", ".join(PREDICTED))
+            )
+    raise_all(collect.faults)
+    predictions = []
+    for loaded in loaded_files(paths, target or load_target("x86"), device, wanted):
+        artifact = loaded.artifact
+        folder = table_folder(cache_folder(), device, artifact, loaded.options)
+        others = [file for file in known_files(folder) if file.sha256 != artifact.sha256]
+        model = fit_cost_model(others)
+        value = model.predict(operators_of(graph_with_shapes(artifact.path))) / 1e3
+        latency = Measurement(
+            metric="latency_ms_p50", value=value, kind="estimated", device=device.name,
+            protocol=f"{model.name} over {len(others)} files",
+        )  # fmt: skip
+        found = Prediction(
+            path=artifact.path, runtime=artifact.runtime, device=device.name, latency=latency,
+            files=len(others), median_error=model.median_error,
+        )  # fmt: skip
+        predictions.append(found)
+    return predictions

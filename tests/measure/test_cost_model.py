@@ -1,0 +1,132 @@
+"""Latencies from the operators of other files: what is read of a file, and what is predicted."""
+
+import numpy as np
+import pytest
+
+from edgekd.devices.replies import Profiled
+from edgekd.errors import InputError
+from edgekd.formats.graph import Graph, Op, Tensor
+from edgekd.measure.cost_model import fit_cost_model
+from edgekd.measure.operator_costs import MeasuredFile, Operator, measured_file, operators_of
+
+
+def constant(name, shape, dtype="float32", size=4):
+    return Tensor(name, shape, dtype, constant_bytes=size * int(np.prod(shape)))
+
+
+def convolution(*, quantized=False):
+    """A convolution with an activation: 2 -> 4 channels, 3x3, 5x5 positions."""
+    weights = constant("w8", (4, 2, 3, 3), "int8", 1) if quantized else constant("w", (4, 2, 3, 3))
+    tensors = {
+        "x": Tensor("x", (-1, 2, 5, 5), "float32"),
+        "c": Tensor("c", (1, 4, 5, 5), "float32"),
+        "y": Tensor("y", (1, 4, 5, 5), "float32"),
+        weights.name: weights,
+    }
+    ops = [
+        Op("conv", "Conv", ("x", "w"), ("c",), {"group": 1}),
+        Op("act", "Relu", ("c",), ("y",)),
+    ]
+    if quantized:
+        tensors["w"] = Tensor("w", (4, 2, 3, 3), "float32")
+        ops.insert(0, Op("dq", "DequantizeLinear", ("w8",), ("w",)))
+    return Graph(tuple(ops), tensors, ("x",), ("y",))
+
+
+def test_a_convolution_is_read_with_its_work_and_its_shape():
+    conv, act = operators_of(convolution())
+    assert conv == Operator(
+        kind="Conv", macs=4 * 25 * 2 * 9, read=4 * 50, written=4 * 100, constant=4 * 72,
+        kernel=9, groups=1, channels=2, filters=4, positions=25,
+    )  # fmt: skip
+    assert (act.macs, act.read, act.written) == (0, 400, 400)
+
+
+def test_weights_that_are_only_dequantized_count_as_they_are_stored():
+    _, conv, _ = operators_of(convolution(quantized=True))
+    assert (conv.constant, conv.read) == (72, 200)
+
+
+def profiled(*operators):
+    rows = [{"name": name, "op": op, "values": [1000 * us] * 3} for name, op, us in operators]
+    return Profiled.model_validate({"operators": rows, "resolution": 1})
+
+
+def test_what_a_runtime_fused_counts_for_its_first_operator_and_what_it_added_apart():
+    times = profiled(("ReorderInput", "ReorderInput", 2), ("act", "Conv", 30))
+    file = measured_file("a", convolution(), times, "onnxruntime", 40.0)
+    assert file.us == (30.0, 0.0)
+    assert file.added_us == 2.0
+    assert file.whole_us == 40.0
+
+
+def made_file(number, seed=0):
+    """A file whose convolutions take 2 us and 1 ns for each 10 products, and an inference 0.9 of
+    their sum and 1 us less for each of them."""
+    random = np.random.default_rng((seed, number))
+    operators, us = [], []
+    for _ in range(3 + number % 4):
+        channels, filters, positions = (int(v) for v in random.integers(8, 65, 3))
+        macs = channels * filters * positions * 9
+        operators += [
+            Operator(
+                kind="Conv", macs=macs, read=4 * channels * positions,
+                written=4 * filters * positions, constant=36 * channels * filters, kernel=9,
+                channels=channels, filters=filters, positions=positions,
+            ),
+            Operator(kind="Relu", macs=0, read=9, written=9, constant=0),
+        ]  # fmt: skip
+        us += [2.0 + macs / 1e4, 0.0]
+    whole = 0.9 * sum(us) - len(us) / 2
+    return MeasuredFile(
+        sha256=str(number), operators=tuple(operators), us=tuple(us), added_us=0.0, whole_us=whole
+    )
+
+
+def test_a_machine_that_follows_a_roofline_is_predicted_exactly():
+    model = fit_cost_model([made_file(number) for number in range(12)])
+    assert model.name == "roofline"
+    assert len(model.errors) == 12
+    assert model.median_error < 1e-3
+    other = made_file(5, seed=1)
+    assert model.predict(other.operators) == pytest.approx(other.whole_us, rel=1e-3)
+    assert model.operators_us(other.operators) == pytest.approx(np.array(other.us), abs=0.05)
+
+
+def test_what_no_roofline_tells_is_left_to_the_forest():
+    def uneven(number):
+        file = made_file(number)
+        us = [
+            value * (3.0 if operator.channels % 16 else 1.0)
+            for operator, value in zip(file.operators, file.us, strict=True)
+        ]
+        return file.model_copy(update={"us": tuple(us), "whole_us": sum(us)})
+
+    files = []
+    for number in range(40):
+        file = uneven(number)
+        aligned = [
+            operator.model_copy(update={"channels": 16 * (1 + operator.channels % 4)})
+            if number % 2
+            else operator
+            for operator in file.operators
+        ]
+        rows = [(o.macs / 1e4 + 2) * (3.0 if o.channels % 16 else 1.0) if o.macs else 0.0
+                for o in aligned]  # fmt: skip
+        update = {"operators": tuple(aligned), "us": tuple(rows), "whole_us": sum(rows)}
+        files.append(file.model_copy(update=update))
+    model = fit_cost_model(files)
+    assert model.name == "roofline and forest"
+    assert model.median_error < 0.15
+
+
+def test_a_kind_that_was_never_measured_is_predicted_by_what_is_known_of_all():
+    model = fit_cost_model([made_file(number) for number in range(12)])
+    strange = Operator(kind="Strange", macs=10**6, read=4000, written=4000, constant=0)
+    assert np.isfinite(model.predict([strange]))
+
+
+def test_too_few_files_are_refused_with_the_command_that_measures_more():
+    with pytest.raises(InputError, match="7 files were measured by operator") as caught:
+        fit_cost_model([made_file(number) for number in range(7)])
+    assert "--per-layer" in caught.value.hint
