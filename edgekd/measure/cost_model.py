@@ -31,6 +31,9 @@ FOLDS = 5
 SMALL_US = 1.0
 """Errors are relative to an operator's time plus this."""
 
+NEAR = 0.05
+"""Errors beyond this share count by their size instead of their square."""
+
 LEAST_SHARE = 0.1
 """The least share of its operators' times, as they were recorded, that a file can take."""
 
@@ -142,8 +145,17 @@ def _completed(model: CostModel, files: Sequence[MeasuredFile]) -> CostModel:
     """The model with what makes a whole inference of the sum over operators."""
     rows = np.array([_sums(model.operators_us(file.operators)) for file in files])
     whole = np.array([file.whole_us for file in files])
-    coefficients, *_ = np.linalg.lstsq(rows / whole[:, None], np.ones(len(whole)), rcond=None)
-    return CostModel(model.name, model.rooflines, model.forest, coefficients)
+    return CostModel(model.name, model.rooflines, model.forest, _robustly(rows / whole[:, None]))
+
+
+def _robustly(rows: np.ndarray) -> np.ndarray:
+    """Coefficients (F,) that give 1 of rows (N, F); one that was disturbed hardly counts."""
+    from scipy.optimize import least_squares
+
+    start, *_ = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)
+    solved = least_squares(lambda x: rows @ x - 1.0, start, loss="soft_l1", f_scale=NEAR)
+    coefficients: np.ndarray = solved.x
+    return coefficients
 
 
 def _sums(us: np.ndarray) -> np.ndarray:
