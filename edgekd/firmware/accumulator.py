@@ -55,6 +55,12 @@ def channel_multipliers(node: Node, source: Array, weights: Array, channels: int
     return [source.scale * one / node.output.scale for one in scales]
 
 
+def shared_multiplier(source: Array, weights: Array, output: Array) -> float:
+    """scale_in * scale_w / scale_out; TFLite rounds the product of the two to float32 first."""
+    product = float(np.float32(source.scale) * np.float32(weights.scale))
+    return product / output.scale
+
+
 def requantization(node: Node, reals: list[float]) -> dict[str, Table]:
     """The tables of multipliers and shifts."""
     multipliers, shifts = quantize_multipliers(reals)

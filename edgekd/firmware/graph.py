@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.errors import InputError
+from edgekd.firmware.tables import with_tables
 from edgekd.formats.graph import Graph, Op, Tensor
 from edgekd.formats.tflite import read_tflite
 
@@ -139,6 +140,7 @@ def network_of(graph: Graph, where: str) -> Network:
         raise InputError(
             f"it has {len(graph.ops)} operators", where=where, allowed=f"up to {MAX_OPERATORS}"
         )
+    graph = with_tables(graph)
     arrays = _Arrays(graph)
     inputs = tuple(
         arrays.computed(key, f"{where}: input {n}", ENTERING) for n, key in enumerate(graph.inputs)

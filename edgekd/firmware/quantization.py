@@ -74,10 +74,12 @@ def activation_range(activation: str, scale: float, zero_point: int) -> tuple[in
         return zero_point + round_away(float(np.float32(value) / np.float32(scale)))
 
     low, high = INT8_MIN, INT8_MAX
-    if activation in ("relu", "relu6"):
+    if activation in ("relu", "relu6", "relu_0_to_1"):
         low = max(low, on_grid(0.0))
     if activation == "relu6":
         high = min(high, on_grid(6.0))
+    if activation == "relu_0_to_1":
+        high = min(high, on_grid(1.0))
     if activation == "relu_n1_to_1":
         low, high = max(low, on_grid(-1.0)), min(high, on_grid(1.0))
     return low, high

@@ -44,6 +44,10 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "LeakyReluOptions": ("Alpha",),
     "ResizeNearestNeighborOptions": ("AlignCorners", "HalfPixelCenters"),
     "SoftmaxOptions": ("Beta",),
+    "BatchMatMulOptions": ("AdjX", "AdjY"),
+    "ResizeBilinearOptions": ("AlignCorners", "HalfPixelCenters"),
+    "MirrorPadOptions": ("Mode",),
+    "GeluOptions": ("Approximate",),
 }  # fmt: skip
 
 DTYPES = {"FLOAT8_E4M3FN": "float8", "FLOAT8_E5M2": "float8"}

@@ -1,19 +1,25 @@
 """The backend that follows TFLite with C, and the files that belong to one artifact."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from litert_reference import by_litert
+from torch import nn
 
 from edgekd.backends.c import COptions, PlainC, generated_for
 from edgekd.backends.tflite import Tflite
 from edgekd.errors import Faults, InputError
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
+from edgekd.firmware.graph import read_network
+from edgekd.quant.calibration import calibrate
 from edgekd.run.compiled import cached, publish_artifact
 from edgekd.store import Store
 from edgekd.values.artifact import Artifact, sha256_of
+from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target, parse_target
 
 TARGET = load_target("cortex-m4")
@@ -174,3 +180,23 @@ def test_a_students_c_gives_the_bytes_of_the_reference_kernels(name, compiled, t
 def test_a_student_that_stays_partly_in_float_is_refused_by_the_operators_name(compiled):
     with pytest.raises(InputError, match=r"operator \d+: [A-Z_]+ computes in float"):
         generate(compiled(Tflite(), "transformer").path)
+
+
+@pytest.mark.slow
+def test_a_transformer_in_integers_is_the_same_in_c(tmp_path: Path) -> None:
+    """Attention, norms and GELU: products of computed tensors, and tables."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, activation="gelu", batch_first=True)
+    module = nn.Sequential(layer, nn.Flatten(), nn.Linear(160, 4)).eval()
+    x = torch.randn(32, 10, 16)
+    target = load_target("raspberry-pi-4")
+    graph = calibrate(module, x[:1], x, target.quantization, strict=True)
+    candidate = Candidate(graph, x[:1], "int8", integers_only=True)
+    (file,) = Tflite().compile(candidate, target, {}, tmp_path)
+    _, source = generate(file.path, arithmetic="litert").write(tmp_path)
+    (entry,) = file.inputs
+    steps = (x.numpy() / np.float32(entry.scale)).round() + entry.zero_point
+    given = steps.clip(-128, 127).astype(np.int8).reshape(32, -1)
+    found = hosted.run(hosted.build(source, tmp_path), given)
+    assert np.abs(found.astype(int) - by_litert(file.path.read_bytes(), given)).max() <= 1
+    assert {"BATCH_MATMUL", "TABLE"} <= {node.kind for node in read_network(file.path).nodes}

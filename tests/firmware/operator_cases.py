@@ -375,6 +375,121 @@ case("RESIZE_NEAREST_NEIGHBOR")(
 )  # fmt: skip
 
 
+case("RELU_0_TO_1")(lambda: unary("RELU_0_TO_1", T(EVERY, 0.01, -100)))
+case("ABS")(lambda: unary("ABS", T(EVERY, 0.06, -128)))
+case("ABS on another grid")(lambda: unary("ABS", T(EVERY, 0.04, -100)))
+case("EXP")(lambda: unary("EXP", T(EVERY, 0.5, -128), 0.03))
+case("GELU")(lambda: single("GELU", T(EVERY, 0.06, 9), T(EVERY, 0.03, -120), (), "GeluOptions"))
+case("GELU by tanh")(
+    lambda: single(
+        "GELU", T(EVERY, 0.06, 9), T(EVERY, 0.03, -120), (), "GeluOptions", approximate=True
+    )
+)
+
+
+def product(a: Any, c: Any, out: Any, **options: Any) -> bytes:
+    other = T(c, 0.03, -5, chance().integers(-128, 128, c))
+    return single(
+        "BATCH_MATMUL", T(a, 0.05, 7), T(out, 0.2, 3), [other], "BatchMatMulOptions", **options
+    )
+
+
+case("BATCH_MATMUL")(lambda: product((2, 3, 5), (2, 5, 4), (2, 3, 4)))
+case("BATCH_MATMUL, right one transposed")(
+    lambda: product((1, 2, 3, 5), (1, 2, 4, 5), (1, 2, 3, 4), adjY=True)
+)
+case("BATCH_MATMUL, left one transposed")(
+    lambda: product((2, 5, 3), (2, 5, 4), (2, 3, 4), adjX=True)
+)
+case("BATCH_MATMUL with one matrix for all")(lambda: product((3, 2, 5), (1, 5, 4), (3, 2, 4)))
+
+
+def made_weights() -> bytes:
+    """A fully connected layer whose weights another operator computes."""
+    return tflite(
+        [T((3, 5), 0.05, 7), T((3, 5), 0.05, 7), T((3, 3), 0.2, -4)],
+        [
+            O("ABS", [0], [1]),
+            O("FULLY_CONNECTED", [0, 1, -1], [2], {}, "FullyConnectedOptions"),
+        ],
+        [0],
+        [2],
+    )
+
+
+case("fully connected by computed weights")(made_weights)
+
+
+def largest(kind: str, shape: Any, out: Any, axes: Any, keep: bool) -> bytes:
+    return moved(kind, shape, out, [integers(axes)], "ReducerOptions", keepDims=keep)
+
+
+case("REDUCE_MAX")(lambda: largest("REDUCE_MAX", (2, 3, 4, 5), (2, 5), [1, 2], False))
+case("REDUCE_MIN")(lambda: largest("REDUCE_MIN", (2, 3, 4), (2, 3, 1), [-1], True))
+
+
+def compared(kind: str, other: Any) -> bytes:
+    values = chance().integers(-128, 128, other)
+    return moved(kind, (2, 3, 40), (2, 3, 40), [T(other, 0.05, 7, values)], "MaximumMinimumOptions")
+
+
+case("MAXIMUM")(lambda: compared("MAXIMUM", (2, 3, 40)))
+case("MINIMUM with one row")(lambda: compared("MINIMUM", (1, 1, 40)))
+
+
+def resized(size: tuple[int, int], out: tuple[int, int], **options: Any) -> bytes:
+    return moved(
+        "RESIZE_BILINEAR", (2, *size, 3), (2, *out, 3), [integers(list(out))],
+        "ResizeBilinearOptions", **options,
+    )  # fmt: skip
+
+
+case("RESIZE_BILINEAR")(lambda: resized((3, 4), (7, 9)))
+case("RESIZE_BILINEAR, half pixels")(lambda: resized((3, 4), (6, 12), halfPixelCenters=True))
+case("RESIZE_BILINEAR, smaller")(lambda: resized((9, 8), (4, 3), halfPixelCenters=True))
+case("RESIZE_BILINEAR, corners aligned")(lambda: resized((3, 4), (5, 7), alignCorners=True))
+
+
+def mirrored(mode: int) -> bytes:
+    around = [integers([[0, 0], [2, 1], [1, 2], [0, 0]])]
+    return moved("MIRROR_PAD", (1, 3, 4, 2), (1, 6, 7, 2), around, "MirrorPadOptions", mode=mode)
+
+
+case("MIRROR_PAD, reflected")(lambda: mirrored(0))
+case("MIRROR_PAD, symmetric")(lambda: mirrored(1))
+
+
+def table(shape: Sequence[int], offsets: Any) -> bytes:
+    """CAST, ADD and GATHER, as edgekd writes a table of 256 values."""
+    first, grid = np.asarray(offsets, np.int32), (0.03, -9)
+    values = chance().integers(-128, 128, 256 * first.size)
+    wide = {"dtype": "int32", "scale": []}
+    return tflite(
+        [
+            T(shape, 0.05, 4),
+            T(shape, **wide),
+            integers(first),
+            T(shape, **wide),
+            T(values.shape, *grid, values),
+            T(shape, *grid),
+        ],
+        [
+            O("CAST", [0], [1], {"inDataType": 9, "outDataType": 2}, "CastOptions"),
+            O("ADD", [1, 2], [3], {}, "AddOptions"),
+            O("GATHER", [4, 3], [5], {}, "GatherOptions"),
+        ],
+        [0],
+        [5],
+    )
+
+
+case("table")(lambda: table((1, 256), [128]))
+case("tables by channel")(
+    lambda: table((1, 4, 4, 3), (np.arange(3) * 256 + 128).reshape(1, 1, 1, 3))
+)
+case("tables by row")(lambda: table((2, 3, 50), (np.arange(3) * 256 + 128).reshape(1, 3, 1)))
+
+
 def inputs_for(content: bytes, count: int = 6) -> np.ndarray:
     """Random inputs, the first of which counts through all int8 values."""
     shape = schema.Model.GetRootAs(content, 0).Subgraphs(0).Tensors(0).ShapeAsNumpy()

@@ -21,6 +21,10 @@ MICRO_ONLY = {
 LITERT_ONLY = {
     "RELU6": "the micro runtime wants one scale at both ends",
     "RELU_N1_TO_1": "the micro runtime does not have it",
+    "RELU_0_TO_1": "the micro runtime does not have it",
+    "EXP": "the micro runtime has it in float alone",
+    "GELU": "the micro runtime does not have it",
+    "GELU by tanh": "the micro runtime does not have it",
 }
 
 

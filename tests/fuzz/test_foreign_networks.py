@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 from checks import Case
-from foreign import Foreign
+from foreign import Foreign, relu
 from foreign_in_place import IN_PLACE, REFUSED
 from foreign_moves import MOVED
 from foreign_operands import OPERANDS
 from foreign_weights import WEIGHTS
 from run import CHECKS, outcome
+from torch import nn
 
 from edgekd.errors import InputError
 
@@ -86,6 +89,34 @@ def test_a_foreign_network_computes_the_same_in_tflite(name: str) -> None:
 def test_a_foreign_network_computes_the_same_in_half_precision(name: str) -> None:
     kind, words = outcome(CHECKS["half"], Case(NETWORKS[name]))
     assert kind == "right", words
+
+
+IN_HALF = {
+    "a state that begins with zeros": Foreign(
+        lambda n, x: n.o(torch.tanh(torch.zeros(x.shape[0], 8) + n.a(x)) * torch.ones(8)),
+        lambda: {"a": nn.Linear(8, 8), "o": nn.Linear(8, 3)},
+        (8,),
+    ),
+    "a mask of -1e9": Foreign(
+        lambda n, x: n.o(n.a(x).masked_fill(n.no, -1e9).softmax(1) + (n.a(x) + n.far).softmax(1)),
+        lambda: {
+            "a": nn.Linear(8, 6), "o": nn.Linear(6, 3), "no": torch.arange(6) > 3,
+            "far": torch.where(torch.arange(6) > 4, -1e9, 0.0),
+        },
+        (8,),
+    ),
+    "unit length of nothing": Foreign(
+        lambda n, x: n.o(F.normalize(relu(n.a(x) - 10), dim=1) + F.normalize(n.a(x), dim=1)),
+        lambda: {"a": nn.Linear(8, 6), "o": nn.Linear(6, 3)},
+        (8,),
+    ),
+}  # fmt: skip
+"""Networks with numbers that half precision can't hold, or that they make by themselves."""
+
+
+@pytest.mark.parametrize("name", IN_HALF)
+def test_numbers_beyond_half_precision_are_brought_into_its_reach(name: str) -> None:
+    assert outcome(CHECKS["half"], Case(IN_HALF[name])) == ("right", "")
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -4,6 +4,7 @@ What ids are computed from stays in float32: half precision holds whole numbers 
 """
 
 import copy
+import math
 import operator
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import Tensor, fx, nn
 from edgekd.quant.regions import exact_nodes
 
 aten = torch.ops.aten
+
+LARGEST, LEAST = torch.finfo(torch.float16).max, 2.0**-24
+"""The largest number of half precision, and the least above 0."""
 
 
 def half_precision(graph: fx.GraphModule) -> fx.GraphModule:
@@ -35,8 +39,13 @@ def half_precision(graph: fx.GraphModule) -> fx.GraphModule:
             have = torch.float32 if source in single else torch.float16
             if _is_float(source) and isinstance(source.meta["val"], Tensor) and have != wanted:
                 node.replace_input_with(source, _cast(half, source, wanted, casts))
+        if _takes_default_dtype(node):
+            node.kwargs = {**node.kwargs, "dtype": wanted}
         node.args = _with_dtype(node.args, wanted)
         node.kwargs = _with_dtype(node.kwargs, wanted)
+        if wanted == torch.float16 and _is_float(node):
+            node.args = fx.node.map_aggregate(node.args, _in_reach)
+            node.kwargs = fx.node.map_aggregate(node.kwargs, _in_reach)
     half.recompile()
     return half
 
@@ -57,6 +66,24 @@ def _is_float(node: fx.Node) -> bool:
     return any(isinstance(part, Tensor) and part.is_floating_point() for part in parts)
 
 
+def _in_reach(argument: Any) -> Any:
+    """A number as half precision can hold it: a mask's -1e9 is its least number, and an epsilon
+    that a division needs does not become 0."""
+    if not isinstance(argument, float) or argument == 0.0 or not math.isfinite(argument):
+        return argument
+    return math.copysign(min(max(abs(argument), LEAST), LARGEST), argument)
+
+
+def _takes_default_dtype(node: fx.Node) -> bool:
+    """Whether a node makes floats from no tensor, as `torch.zeros` does, and names no dtype."""
+    tensors = (isinstance(each.meta.get("val"), Tensor) for each in node.all_input_nodes)
+    if node.op != "call_function" or any(tensors) or not _is_float(node):
+        return False
+    schema = getattr(node.target, "_schema", None)
+    arguments = () if schema is None else schema.arguments
+    return "dtype" not in node.kwargs and any(each.name == "dtype" for each in arguments)
+
+
 def _halve_constants(graph: fx.GraphModule, single: set[fx.Node]) -> None:
     """Store each constant in half precision, unless ids are computed from it."""
     reads = [node for node in graph.graph.nodes if node.op == "get_attr" and _is_float(node)]
@@ -65,7 +92,8 @@ def _halve_constants(graph: fx.GraphModule, single: set[fx.Node]) -> None:
     for name in {str(node.target) for node in reads} - {str(each) for each in kept}:
         owner_name, _, key = name.rpartition(".")
         owner = graph.get_submodule(owner_name)
-        value = getattr(owner, key).detach().half()
+        value = getattr(owner, key).detach()
+        value = value.where(value.isinf(), value.clamp(-LARGEST, LARGEST)).half()
         wrapped = isinstance(getattr(owner, key), nn.Parameter)
         setattr(owner, key, nn.Parameter(value, requires_grad=False) if wrapped else value)
 

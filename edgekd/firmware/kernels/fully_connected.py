@@ -13,15 +13,19 @@ from edgekd.firmware.accumulator import (
     check_sums,
     limits,
     requantization,
+    shared_multiplier,
     weights_of,
 )
 from edgekd.firmware.graph import Array, Node
+from edgekd.firmware.kernels.batch_matmul import product
 from edgekd.firmware.step import Step, Table, about, weights_table
 
 
 def lower(node: Node) -> list[Step]:
     """One call; weights (outputs, inputs), where every dimension before the last is a row."""
     source, output = node.computed(0), node.output
+    if len(node.inputs) > 1 and node.inputs[1] is not None and node.inputs[1].values is None:
+        return [_of_computed_weights(node)]
     shape = node.constant(1, "int8").shape
     if len(shape) != 2 or node.option("WeightsFormat") != 0:
         raise node.refuse(f"weights of shape {shape}, or not in the default format")
@@ -59,6 +63,20 @@ def lower(node: Node) -> list[Step]:
     ]
 
 
+def _of_computed_weights(node: Node) -> Step:
+    """The product of two computed tensors, which a converter may write in this way."""
+    source, weights = node.computed(0), node.computed(1)
+    if len(weights.shape) != 2 or any(one is not None for one in node.inputs[2:]):
+        raise node.refuse(f"computed weights of shape {weights.shape}, or with a bias")
+    if node.option("WeightsFormat") != 0 or node.option("FusedActivationFunction") != 0:
+        raise node.refuse("computed weights in another format, or a fused activation")
+    outputs, inputs = weights.shape
+    rows = source.elements // inputs
+    if rows * inputs != source.elements or rows * outputs != node.output.elements:
+        raise node.refuse(f"weights of shape {weights.shape} for {source.shape}")
+    return product(node, ((rows, inputs), weights.shape, (rows, outputs)), (False, True))
+
+
 def _rescaling(
     node: Node, source: Array, weights: Array, per_output: bool
 ) -> tuple[str, dict[str, Table]]:
@@ -74,12 +92,6 @@ def _rescaling(
     return "fully_connected", requantization(
         node, [shared_multiplier(source, weights, node.output)]
     )
-
-
-def shared_multiplier(source: Array, weights: Array, output: Array) -> float:
-    """scale_in * scale_w / scale_out; TFLite rounds the product of the two to float32 first."""
-    product = float(np.float32(source.scale) * np.float32(weights.scale))
-    return product / output.scale
 
 
 OPERATORS = {"FULLY_CONNECTED": lower}

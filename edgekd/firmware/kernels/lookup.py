@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from edgekd.firmware.quantization import (
     round_away,
     rounding_shift,
 )
-from edgekd.firmware.step import Step, about, list_table
+from edgekd.firmware.step import Step, about, list_table, weights_table
 
 Function = Callable[[Node, Array, Array], Callable[[int], int]]
 
@@ -143,11 +144,69 @@ def _shift_left_16(x: int, amount: int) -> int:
     return clamped(x << amount, -(2**15), 2**15 - 1)
 
 
+def _table(node: Node) -> list[Step]:
+    """A table that the file has: one for all values, or one for each channel."""
+    source, output, values = node.computed(0), node.output, node.computed(2)
+    offsets = node.constant(1, "int32")
+    channels = offsets.size
+    first = np.arange(channels) * 256 + 128
+    if values.values is None or values.elements != 256 * channels:
+        raise node.refuse(f"a table of {values.elements} values for {channels} channels")
+    if source.shape != output.shape or values.grid != output.grid:
+        raise node.refuse(f"{source.shape} -> {output.shape}, or scales that differ")
+    if not np.array_equal(offsets.reshape(-1), first) or offsets.ndim > len(source.shape):
+        raise node.refuse(f"tables that do not begin at {first[:4].tolist()} and so on")
+    fields: dict[str, Any] = {"table": weights_table(values)}
+    if channels == 1:
+        fields["count"] = source.elements
+        return [Step("lookup", fields, (source,), output, about(node, source), in_place=(0,))]
+    shape = (1,) * (len(source.shape) - offsets.ndim) + offsets.shape
+    (axis,) = (place for place, size in enumerate(shape) if size > 1)
+    if source.shape[axis] != channels:
+        raise node.refuse(f"{channels} tables for {source.shape}")
+    fields["outer"] = math.prod(source.shape[:axis])
+    fields["channels"], fields["inner"] = channels, math.prod(source.shape[axis + 1 :])
+    step = about(node, source)
+    return [Step("lookup_channels", fields, (source,), output, step, in_place=(0,))]
+
+
+def _absolute(node: Node, source: Array, output: Array) -> Callable[[int], int]:
+    multiplier, shift = quantize_multiplier(
+        float(np.float32(source.scale) / np.float32(output.scale))
+    )
+
+    def value(x: int) -> int:
+        distance = abs(x - source.zero_point)
+        if source.scale != output.scale:
+            distance = rescale(distance, multiplier, shift)
+        return clamped(distance + output.zero_point)
+
+    return value
+
+
+def _gelu(node: Node, source: Array, output: Array) -> Callable[[int], int]:
+    approximate = bool(node.options.get("Approximate", False))
+    return _through_float(_tanh_gelu if approximate else _erf_gelu)(node, source, output)
+
+
+def _erf_gelu(x: float) -> float:
+    return 0.5 * x * (1 + math.erf(x * math.sqrt(0.5)))
+
+
+def _tanh_gelu(x: float) -> float:
+    return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
 OPERATORS = {
+    "TABLE": _table,
+    "ABS": lowered(_absolute),
+    "EXP": lowered(_through_float(lambda x: math.exp(min(x, 80.0)))),
+    "GELU": lowered(_gelu),
     "QUANTIZE": lowered(_requantized),
     "RELU": lowered(_clamp("relu")),
     "RELU6": lowered(_clamp("relu6")),
     "RELU_N1_TO_1": lowered(_clamp("relu_n1_to_1")),
+    "RELU_0_TO_1": lowered(_clamp("relu_0_to_1")),
     "LEAKY_RELU": lowered(_leaky),
     "LOGISTIC": lowered(_through_float(_logistic)),
     "TANH": lowered(_through_float(math.tanh)),

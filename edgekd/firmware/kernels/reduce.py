@@ -1,4 +1,4 @@
-"""MEAN and SUM over neighbouring dimensions."""
+"""MEAN, SUM, REDUCE_MAX and REDUCE_MIN over neighbouring dimensions."""
 
 import math
 
@@ -7,8 +7,8 @@ from edgekd.firmware.quantization import INT32_MAX, quantize_multiplier
 from edgekd.firmware.step import Step, about
 
 
-def lower(node: Node) -> list[Step]:
-    """One call over (outer, count, inner)."""
+def _split(node: Node) -> tuple[int, int, int]:
+    """(outer, count, inner): the input's elements before, in and after the dimensions that go."""
     source, output = node.computed(0), node.output
     rank = len(source.shape)
     given = [int(axis) for axis in node.constant(1, "int32").reshape(-1)[: rank + 1]]
@@ -26,6 +26,13 @@ def lower(node: Node) -> list[Step]:
         s for s in kept if s > 1
     ]:
         raise node.refuse(f"{source.shape} reduced over {axes} is not {output.shape}")
+    return outer, count, inner
+
+
+def lower(node: Node) -> list[Step]:
+    """One call over (outer, count, inner)."""
+    source, output = node.computed(0), node.output
+    outer, count, inner = _split(node)
     if count * 256 > INT32_MAX:
         raise node.refuse("its sums do not fit into 32 bits")
     multiplier, shift = quantize_multiplier(source.scale / output.scale)
@@ -57,4 +64,15 @@ def divided(multiplier: int, shift: int, count: int) -> tuple[int, int]:
     return (multiplier << more) // count, shift - more
 
 
-OPERATORS = {"MEAN": lower, "SUM": lower}
+def _extreme(node: Node) -> list[Step]:
+    """One call, for a grid that stays."""
+    source, output = node.computed(0), node.output
+    outer, count, inner = _split(node)
+    if source.grid != output.grid:
+        raise node.refuse("input and output have different scales")
+    sign = 1 if node.kind == "REDUCE_MAX" else -1
+    fields = {"outer": outer, "count": count, "inner": inner, "sign": sign}
+    return [Step("reduce_max", fields, (source,), output, about(node, source))]
+
+
+OPERATORS = {"MEAN": lower, "SUM": lower, "REDUCE_MAX": _extreme, "REDUCE_MIN": _extreme}
