@@ -37,8 +37,8 @@ static void resize_bilinear(const resize_bilinear_layer *p, const int8_t *x, int
                     const int32_t sum = top_left[c] * (1024 - v) * (1024 - u)
                         + bottom_left[c] * v * (1024 - u) + top_right[c] * (1024 - v) * u
                         + bottom_right[c] * v * u;
-                    const int32_t half = sum > 0 ? 1 << 19 : -(1 << 19);
-                    *y++ = (int8_t)((sum + half) / (1 << 20));
+                    const int32_t half = sum > 0 ? INT32_C(1) << 19 : -(INT32_C(1) << 19);
+                    *y++ = (int8_t)((sum + half) / (INT32_C(1) << 20));
                 }
             }
         }
