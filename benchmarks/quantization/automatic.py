@@ -79,8 +79,8 @@ class Case:
 
 
 CASES = {
-    "crepe-tiny": Case(crepe, tones, 128, 512, 2048, 10.0),
-    "efficientnet-lite0": Case(efficientnet_lite0, crops, 32, 64, 128, 6.5),
+    "crepe-tiny": Case(crepe, tones, 128, 400, 1000, 10.0),
+    "efficientnet-lite0": Case(efficientnet_lite0, crops, 32, 64, 128, 5.0),
 }
 
 
