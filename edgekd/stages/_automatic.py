@@ -9,9 +9,10 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from edgekd.errors import InputError
+from edgekd.errors import EdgekdError
 from edgekd.network.evaluation import evaluate, predict
 from edgekd.quant.equalization import pairs_of
+from edgekd.quant.faults import target_faults
 from edgekd.quant.mixed import Mixed
 from edgekd.quant.output_error import relative_error
 from edgekd.quant.smoothing import linear_groups
@@ -58,11 +59,14 @@ def automatic(
     best: Attempt | None = None
     keys: dict[str, Any] = {"method": "calibrate", "accuracy_drop": None, "last_resort": None}
     lines: list[str] = []
-    for name, changes in _ladder(stage, graph, limit):
+    failure: EdgekdError | None = None
+    narrow_alone = bool(target_faults(stage.dtype, True, context.target, ""))
+    for name, changes in _ladder(stage, graph, limit, narrow_alone):
         context.progress(f"auto: {name}", len(lines), len(lines) + 1)
         try:
             tried = make(stage.model_copy(update={**keys, **changes}))
-        except InputError as error:
+        except EdgekdError as error:
+            failure = failure or error
             lines.append(f"auto {len(lines) + 1}. {name}: {error.message}")
             continue
         drop = (score - evaluate(tried.module, context.data.validation)) * 100
@@ -74,21 +78,24 @@ def automatic(
             keys |= changes
         if best is not None and best.drop <= limit + 1e-9:
             break
-    assert best is not None
+    if best is None:
+        assert failure is not None
+        raise failure
     return _reported(best, limit, lines)
 
 
 def _ladder(
-    stage: PostTrainingStage, graph: GraphModule, limit: float
+    stage: PostTrainingStage, graph: GraphModule, limit: float, narrow_alone: bool
 ) -> Iterator[tuple[str, Changes]]:
-    """The attempts from the cheapest on: each one's name and the keys that it changes."""
+    """The attempts from the cheapest on: each one's name and the keys that it changes. If
+    `narrow_alone` the target runs nothing after an operator in float."""
     if stage.dtype == "int8":
         yield "calibration", {}
         yield "ranges by squared error", {"ranges": "mse"}
         yield "ranges by percentile", {"ranges": "percentile"}
         if pairs_of(graph):
             yield "equalization", {"equalize": True}
-        if linear_groups(graph):
+        if linear_groups(graph) and not narrow_alone:
             yield "SmoothQuant", {"smooth_quant": True}
     else:
         yield "calibration", {}
@@ -97,7 +104,7 @@ def _ladder(
             yield "AWQ", {"awq": True}
     yield "AdaRound", {"rounding": "adaround"}
     yield "reconstruction of blocks", {"rounding": "blocks"}
-    if not stage.strict:
+    if not stage.strict and not narrow_alone:
         yield "mixed precision", {"mixed": Mixed(accuracy_drop=limit)}
     if stage.last_resort is not None:
         trained = {"method": stage.last_resort, "mixed": None, "rounding": "nearest"}

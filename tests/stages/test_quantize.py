@@ -19,6 +19,7 @@ from edgekd.quant.export import export_graph
 from edgekd.quant.weight_only import stored_weights
 from edgekd.stages import Context
 from edgekd.stages import _float_graph as stage_module
+from edgekd.stages._automatic import _ladder
 from edgekd.stages.cluster import Cluster
 from edgekd.stages.quantize import Quantize
 from edgekd.values.candidate import Candidate
@@ -457,3 +458,30 @@ def test_auto_trains_at_last_if_told_to(data, trained, tmp_path, monkeypatch):
     candidate = ran(data, trained, tmp_path, **keys)
     assert "auto 2. training (qat): 1.00 points lost" in candidate.notes[1]
     assert "by qat on" in candidate.lineage[-1]
+
+
+def test_an_attempt_of_auto_that_fails_is_noted_and_the_next_one_made(
+    data, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "edgekd.stages._automatic._ladder",
+        lambda *_: [("broken", {"smooth_quant": True}), ("calibration", {})],
+    )
+    whole = Quantize._int8
+
+    def made(self, *arguments):
+        if self.smooth_quant:
+            raise ToolError("the quantized graph is wrong", where="quantize")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Quantize, "_int8", made)
+    candidate = ran(data, trained, tmp_path, method="auto", accuracy_drop=5.0)
+    assert candidate.notes[0] == "auto 1. broken: the quantized graph is wrong"
+    assert candidate.notes[1].startswith("auto 2. calibration: ")
+
+
+def test_auto_leaves_nothing_in_float_where_the_target_runs_integers_alone(trained, data):
+    graph = export_graph(trained, data.example)
+    names = [[name for name, _ in _ladder(Quantize(), graph, 0.5, alone)] for alone in (0, 1)]
+    assert {"SmoothQuant", "mixed precision"} <= set(names[0])
+    assert not {"SmoothQuant", "mixed precision"} & set(names[1])
