@@ -22,6 +22,6 @@ def wide_note(graph: fx.GraphModule, costs: Sequence[LayerCost]) -> str:
     count = "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
     listed = ", ".join(layers[:_SHOWN]) + more
     return (
-        f"; 16-bit activations in {count} ({listed}) with {100 * share:.2g} % of the "
+        f"; 16-bit activations in {count} ({listed}) with {100 * share:.3g} % of the "
         "multiply-accumulates"
     )

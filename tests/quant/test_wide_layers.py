@@ -151,7 +151,7 @@ def test_the_report_says_which_layers_and_how_many_macs(module):
     assert integer_precision(graph) == "int8+int16"
     # head: 8 x 4 of 64 x (3 x 8 x 9 + 8 x 8 x 9 + 8 x 8 + 16 x 8) + 32 = 63,008
     costs = layer_costs(module, SAMPLES[:1])
-    expected = "; 16-bit activations in 1 layer (head) with 0.051 % of the multiply-accumulates"
+    expected = "; 16-bit activations in 1 layer (head) with 0.0508 % of the multiply-accumulates"
     assert wide_note(graph, costs) == expected
     assert integer_precision(calibrate(module, SAMPLES[:1], SAMPLES, SCHEME)) == "int8"
 
