@@ -1,6 +1,7 @@
 """The example of each task, from its recipe to the compiled files."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ def test_every_task_has_an_example():
         "embedding",
     }  # run by other tests
     assert used == {TASKS.get(name).make.metric for name in shown}
+
+
+def test_the_script_that_trains_the_teachers_knows_the_examples():
+    script = runpy.run_path(str(ROOT / "examples" / "train_teachers.py"))
+    assert set(EXAMPLES) >= {*script["EPOCHS"], *script["RATES"]}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
