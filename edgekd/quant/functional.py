@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from edgekd.errors import InputError
 from edgekd.network.fx_names import layer_of
 from edgekd.quant.adaptive_max import rewrite_adaptive_max
+from edgekd.quant.bilinear import rewrite_bilinear
 from edgekd.quant.constants import is_constant
 from edgekd.quant.in_place import without_in_place
 from edgekd.quant.inserting import insert_call, replace_by
@@ -285,6 +286,7 @@ _REWRITES = {
     aten.lerp.Tensor: _rewrite_lerp,
     aten.copy.default: _rewrite_copy,
     aten.hypot.default: _rewrite_hypot,
+    aten.bilinear.default: rewrite_bilinear,
     aten.adaptive_max_pool1d.default: rewrite_adaptive_max,
     aten.adaptive_max_pool2d.default: rewrite_adaptive_max,
     aten.index_put.default: rewrite_masked_put,
