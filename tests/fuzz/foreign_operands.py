@@ -95,7 +95,7 @@ OPERANDS: dict[str, Foreign] = {
         for sign, use in OPERATIONS.items()
     },
     "a bilinear layer": Foreign(
-        lambda n, x: n.o(relu(n.b(x[:, :4], x[:, 4:]))),
+        lambda n, x: n.o(torch.relu(n.b(x[:, :4], x[:, 4:]))),
         lambda: {"b": nn.Bilinear(4, 4, 6), "o": nn.Linear(6, 3)},
         (8,),
     ),
