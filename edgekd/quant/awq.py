@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgekd.quant.batches import at_once
 from edgekd.quant.channel_scaling import scale_inputs, weight_of
 from edgekd.quant.narrow import group_size, grouped, rounded
 from edgekd.quant.smoothing import divide, insert_division, linear_groups
-from edgekd.values.tree import Tree, leaves, mapped, rows
+from edgekd.values.tree import Tree, mapped
 
 _TRIALS = 20
-_MOST_VALUES = 2**23
-"""The most input values run at once; intermediate activations are many times that."""
 
 
 def scale_salient(graph: fx.GraphModule, samples: Tree, group: int, limit: int) -> str:
@@ -55,8 +54,6 @@ def _chosen(
 ) -> dict[str, tuple[Tensor, float]]:
     """The best factor (i,) for each input, and its error over that without one."""
     by_name = {source.name: layers for source, layers in groups.items()}
-    values = sum(leaf[0].numel() for leaf in leaves(samples))
-    samples = rows(samples, slice(0, max(1, _MOST_VALUES // max(1, values))))
     found: dict[str, tuple[Tensor, float]] = {}
 
     class Watched(fx.Interpreter):
@@ -68,7 +65,7 @@ def _chosen(
             return result
 
     with torch.no_grad():
-        Watched(graph).run(mapped(torch.clone, samples))
+        Watched(graph).run(mapped(torch.clone, at_once(samples)))
     return found
 
 

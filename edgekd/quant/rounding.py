@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from edgekd.quant import ops
 from edgekd.quant.adaptive_rounding import adaround
+from edgekd.quant.batches import at_once
 from edgekd.quant.block_rounding import reround_block
 from edgekd.quant.channel_scaling import weight_of
 from edgekd.quant.coded_weights import CodedWeight, coded_weight, put_codes
@@ -17,7 +18,7 @@ from edgekd.quant.graph_blocks import blocks_of
 from edgekd.quant.layer_moments import Moments, moments_of
 from edgekd.quant.stepping import Stepper
 from edgekd.values.progress import Progress, silent
-from edgekd.values.tree import Tree, leaves, rows
+from edgekd.values.tree import Tree
 
 Rounding = Literal["nearest", "adaround", "blocks", "gptq"]
 """nearest: each weight by itself. adaround: up or down, by what the layer's outputs lose (Nagel
@@ -31,9 +32,6 @@ MOST_WEIGHTS = 4096
 """Layers with more weights for each output keep the nearest integers in AdaRound, a step of which
 takes as many products as the square of that number."""
 
-_MOST_VALUES = 2**23
-"""The most input values run at once; intermediate activations are many times that."""
-
 
 def reround(
     floating: fx.GraphModule,
@@ -46,8 +44,7 @@ def reround(
     """Change the weights' integers in `quantized`, whose layers have the names of those of
     `floating`; a note says how far the errors fell. A layer whose error does not fall keeps the
     nearest integers."""
-    values = sum(leaf[0].numel() for leaf in leaves(samples))
-    samples = rows(samples, slice(0, max(1, _MOST_VALUES // max(1, values))))
+    samples = at_once(samples)
     layers = [node for node in quantized.graph.nodes if node.target in ops.WEIGHTED]
     coded = {node.name: coded_weight(quantized, node) for node in layers}
     own = {name: each for name, each in coded.items() if each is not None}
