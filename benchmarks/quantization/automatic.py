@@ -80,7 +80,7 @@ class Case:
 
 CASES = {
     "crepe-tiny": Case(crepe, tones, 128, 400, 1000, 10.0),
-    "efficientnet-lite0": Case(efficientnet_lite0, crops, 32, 64, 128, 5.0),
+    "efficientnet-lite0": Case(efficientnet_lite0, crops, 24, 40, 80, 5.0),
 }
 
 
