@@ -209,6 +209,27 @@ def _rewrite_stack(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
 
 
+def _rewrite_roll(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `roll` by a concatenation of both parts of each dimension, which have grids of their
+    own: ONNX Runtime (1.31) can't load a signed int8 file in which the exporter cuts them out."""
+    x: Any = node.args[0]
+    shifts: Any = node.args[1]
+    dims: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dims", [])
+    sizes = [x.meta["val"].shape[dim] for dim in dims]
+    if len(dims) != len(shifts) or not all(isinstance(size, int) for size in sizes):
+        return
+    with graph.graph.inserting_before(node):
+        for shift, dim, size in zip(shifts, dims, sizes, strict=True):
+            begin = -shift % size
+            if begin == 0:
+                continue
+            ends = ((begin, size), (0, begin))
+            parts = [insert_call(graph, aten.slice.Tensor, (x, dim, *end, 1), node) for end in ends]
+            x = insert_call(graph, aten.cat.default, (parts, dim), node)
+    node.replace_all_uses_with(x)
+    graph.graph.erase_node(node)
+
+
 def _rewrite_sum(graph: fx.GraphModule, node: fx.Node) -> None:
     """Replace a sum over dimensions by a mean times their size, which has exact integer kernels."""
     x: Any = node.args[0]
@@ -291,6 +312,7 @@ _REWRITES = {
     aten.adaptive_max_pool2d.default: rewrite_adaptive_max,
     aten.index_put.default: rewrite_masked_put,
     aten.stack.default: _rewrite_stack,
+    aten.roll.default: _rewrite_roll,
     aten.repeat.default: rewrite_repeat,
     aten.tile.default: rewrite_repeat,
     aten.sum.dim_IntList: _rewrite_sum,

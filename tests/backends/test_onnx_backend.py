@@ -322,3 +322,28 @@ def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(t
     optimized = optimized_ops(artifact, tmp_path)
     assert optimized["Conv"] + optimized["FusedConv"] == 0
     assert optimized["QLinearConv"] == 2
+
+
+class Rolled(nn.Module):
+    """Rows and columns that are rolled between two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.roll(self.first(x), (1, -2), (2, 3))).mean((2, 3))
+
+
+@pytest.mark.slow
+def test_a_rolled_image_in_signed_integers_opens_and_is_right(tmp_path):
+    torch.manual_seed(0)
+    module, x = Rolled().eval(), torch.rand(32, 3, 8, 8)
+    target = load_target("raspberry-pi-4")
+    graph = calibrate(module, x[:1], x, target.quantization)
+    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
+    (artifact,) = Onnx().compile(whole, target, {}, tmp_path)
+    found, scale = run(artifact, x), output_scale(graph)
+    with torch.no_grad():
+        assert np.abs(found - module(x).numpy()).max() <= 3 * scale
+    assert artifact.facts.get("float_operators", 0) == 0
