@@ -25,6 +25,8 @@ from edgekd.quant.shielding import shield_wide, twice_marked
 
 aten = torch.ops.aten
 
+_SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor}
+
 _PICKING = {aten.where.self} | ops.JOINED
 
 
@@ -48,6 +50,7 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
     _express_regrids(restored)
     _keep_picks_in_float(restored)
     _keep_inputs_in_float(restored)
+    _keep_sums_in_float(restored)
     convolve_columns(restored)
     restored.graph.eliminate_dead_code()
     restored.recompile()
@@ -170,6 +173,26 @@ def _keep_inputs_in_float(graph: fx.GraphModule) -> None:
             continue
         for user in [user for user in node.users if user.target in ops.SHARED | ops.JOINED]:
             _double_within(graph, user, [node])
+
+
+def _keep_sums_in_float(graph: fx.GraphModule) -> None:
+    """Let float sums that are read on a grid and in float as well add multiples of two. TFLite's
+    converter would compute them on the grid for all of their readers."""
+    for node in list(graph.graph.nodes):
+        if node.target not in _SUMS:
+            continue
+        values = _values(node)
+        on_grids = bool(values) and all(each.target in DEQUANTIZE for each in values)
+        if on_grids and _readers_of(node) == {True, False}:
+            _double_within(graph, node, values)
+
+
+def _readers_of(node: fx.Node) -> set[bool]:
+    """Whether what reads a value, behind operators that only move it, puts it on a grid."""
+    found: set[bool] = set()
+    for user in node.users:
+        found |= _readers_of(user) if user.target in ops.SHARED else {user.target in QUANTIZE}
+    return found
 
 
 def _double_within(graph: fx.GraphModule, node: fx.Node, sources: list[fx.Node]) -> None:
