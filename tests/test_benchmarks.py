@@ -30,7 +30,9 @@ def exists(module: str, name: str) -> bool:
 
 def local(script: Path, module: str, name: str) -> bool:
     """Whether a file beside the script, above it or among the tests' support defines the name."""
-    folders = (script.parent, ROOT / "benchmarks", ROOT / "tests/support")
+    folders = [script.parent, ROOT / "benchmarks", ROOT / "tests/support"]
+    text = script.read_text(encoding="utf-8")
+    folders += [room for room in (ROOT / "benchmarks").iterdir() if f'"{room.name}"' in text]
     files = [path for folder in folders if (path := folder / f"{module}.py").exists()]
     return any(name in path.read_text(encoding="utf-8") for path in files)
 

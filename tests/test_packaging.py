@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-APART = {"all", "datasets", "dev", "docs", "release", "tflite-runtime", "ultralytics"}
+APART = {"all", "datasets", "dev", "docs", "ray", "release", "tflite-runtime", "ultralytics"}
 """What `all` is not made of: tools for developers, a runtime for boards with an older numpy, a
-library whose licence is AGPL-3.0, and one that only those who saved their data with it need."""
+library whose licence is AGPL-3.0, one that only those who saved their data with it need, and a
+large one for clusters."""
 
 
 UNPINNED = {"all", "tflite-runtime", "release", "ultralytics", "datasets"}

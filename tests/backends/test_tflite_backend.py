@@ -6,6 +6,7 @@ Each file takes the converter's process some ten seconds, so all but the first t
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -339,3 +340,32 @@ def test_what_is_picked_in_float_is_put_on_no_grid(tmp_path):
         difference = np.abs(run(artifact, x) - graph(x).numpy())
     assert difference.max() < 0.3  # one step of what is multiplied by 20
     assert (difference > 1e-4).mean() < 0.1  # a step in one channel moves all of a softmax
+
+
+class ReadTwice(nn.Module):
+    """A sum with a token that is very small: a norm reads it in float, a layer some of it in
+    integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+        self.norm, self.layer, self.last = nn.LayerNorm(8), nn.Linear(4, 8), nn.Linear(80, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = self.one(x) + self.other(x)
+        return self.last((self.norm(both) + torch.relu(self.layer(both[..., :4]))).flatten(1))
+
+
+@pytest.mark.slow
+def test_a_sum_in_float_is_not_put_on_the_grid_of_one_of_its_readers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = ReadTwice().eval(), torch.randn(32, 10, 8)
+    x[:, 0] *= 0.004
+    target = load_target("raspberry-pi-4")
+    graph = calibrate(module, x[:1], x, target.quantization)
+    whole = Candidate(module, x[:1]).after(graph, "quantize: int8", "int8")
+    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    (output,) = artifact.outputs
+    found = (run(artifact, x, True).astype(np.float64) - output.zero_point) * output.scale
+    with torch.no_grad():
+        assert np.abs(found - graph(x).numpy()).max() < 1.01 * output.scale

@@ -1,7 +1,8 @@
 """A stage's own entry in the report: its accuracy with the interval that files have too."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,13 @@ class Guess(nn.Module):
         return torch.stack([-x[:, 0], x[:, 0]], 1)
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """A context of which the stage uses nothing."""
+
+    time_layers: Any = None
+
+
 @pytest.fixture
 def plan(tmp_path):
     x = torch.ones(80, 2)
@@ -41,7 +49,7 @@ def plan(tmp_path):
         data=Data("own", samples, samples, samples, classes=2),
         store=Store(tmp_path / "store"),
         request=SimpleNamespace(device=None),
-        context=lambda *given: None,
+        context=lambda *given: Nothing(),
         start=SimpleNamespace(example=x[:1], open=()),
     )
 

@@ -7,10 +7,10 @@ softmax of an attention that prefers nothing, whose largest value is next to the
 
 from typing import Any
 
-FINEST = 1 / 64
+FINEST = 1 / 128
 """The finest step, as a share of the mean, for which the kernel is used."""
 
-ASSUMED = 16
+ASSUMED = 8
 """The length of a dimension that the file leaves open."""
 
 

@@ -67,6 +67,12 @@ def box_of_norms() -> Network:
 REFUSED = [
     ("offline", {}, {"teachers": []}, "there is no teacher"),
     ("offline", {}, {"teaching": {"losses": (HINT,)}, **BLACK_BOX}, "the teacher box is a black"),
+    (
+        "elastic",
+        {},
+        {"teachers": [], "teaching": {"label_weight": 0.0}},
+        "nothing teaches the whole network",
+    ),
     ("multi-teacher", {}, {"teachers": [Box()]}, "found 1 .allowed: at least two"),
     ("ensemble", {"network": "teacher"}, BLACK_BOX, "copies the teacher's structure, but the tea"),
     ("specialists", {}, BLACK_BOX, "trains copies of the teacher, but the teacher box is a black"),
