@@ -83,3 +83,9 @@ def test_a_release_refuses_uncommitted_changes(tmp_path: Path):
     done = subprocess.run(["bash", str(script)], text=True, capture_output=True)
     assert done.returncode == 2
     assert "uncommitted changes" in done.stderr
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports them by name, and fails on the second in the same process."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
