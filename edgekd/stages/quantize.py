@@ -34,7 +34,6 @@ from edgekd.quant.reach import (
     reach_faults,
     reach_of_int8,
     reach_of_weights,
-    strict_faults,
 )
 from edgekd.quant.rounding import reround
 from edgekd.quant.support import graph_operators, unsupported
@@ -55,7 +54,7 @@ from edgekd.stages._float_graph import float_graph
 from edgekd.stages._mixed import keep_wide
 from edgekd.stages._naming import narrow_name, scheme_name
 from edgekd.stages._post_training import PostTrainingStage
-from edgekd.stages._reached import left_by
+from edgekd.stages._reached import all_in_integers, left_by
 from edgekd.stages._widths import mixed_kinds, stage_faults, variants
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
@@ -76,23 +75,24 @@ class Quantize(PostTrainingStage):
     "auto" compiles int8, fp16 and fp32 with each backend, and the run chooses the fastest file that
     holds the budgets.
 
-    `method`: "calibrate" sets ranges from the calibration samples without training, by the rule in
-    `ranges` and `weight_ranges` (int8), corrects biases (`bias_correction`), and for int8 can first
-    move range from activations to weights (`smooth_quant`). The other methods start there and train
-    the fake-quantized network with the losses of distillation: "qat" with the straight-through
-    estimator, ranges frozen in the last `frozen` share of the steps; "lsq" with learned step sizes
-    (int8, int4); "pact" with learned clipping of the activations (int8). `ignore` names layers that
-    stay in float. `mixed` keeps the most sensitive layers in a wider type: { accuracy_drop = 0.5 }
-    or { layers = 2 }, with `wide` as that type ("float" for int8, otherwise "int8").
-    "auto" starts with calibration and adds ranges, equalization, SmoothQuant, rounding, wide layers
-    and, as the `last_resort`, training, until at most `accuracy_drop` points are lost on the
-    validation samples (by default the target's budget); the report has what each of them gained.
+    `method`: "calibrate" uses the calibration samples without training. "auto" starts there and
+    adds ranges, equalization, SmoothQuant, rounding, wide layers and, as the `last_resort`,
+    training, until at most `accuracy_drop` points are lost on the validation samples (by default
+    the target's budget). The other methods train the fake-quantized network with the losses of
+    distillation: "qat" with the straight-through estimator, ranges frozen in the last `frozen`
+    share of the steps; "lsq" with learned steps (int8, int4); "pact" with learned clipping (int8).
 
-    `least` is the share of the multiply-accumulates of layers with weights, without ignored ones,
-    that must be quantized: the plan refuses less. With `strict`, int8 leaves no operator in float.
-    `activations = 16` keeps int8 weights and rounds activations to 16 bits, for what eight are too
-    few for: TFLite computes that in integers, ONNX Runtime in float. `int16_layers` names single
-    layers, or modules with all inside, whose inputs and outputs have 16 bits.
+    Before training: `ranges` and `weight_ranges` are the rules for int8's grids; `equalize` (with
+    `absorb_biases`) and `smooth_quant` move range between layers; `rounding` (AdaRound by layers or
+    `blocks`, or GPTQ) and `awq` choose integers by what the outputs lose; `bias_correction` takes
+    out the mean error.
+
+    `ignore` names layers that stay in float. `mixed` keeps the most sensitive ones in the type
+    `wide`: { accuracy_drop = 0.5 } or { layers = 2 }. `least` is the share of the
+    multiply-accumulates of layers with weights, without ignored ones, that must be quantized: the
+    plan refuses less. With `strict`, int8 leaves no operator in float. `activations = 16` keeps
+    int8 weights and rounds activations to 16 bits: TFLite computes that in integers, ONNX Runtime
+    in float. `int16_layers` names layers, or modules, whose inputs and outputs have 16 bits.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -121,16 +121,26 @@ class Quantize(PostTrainingStage):
         faults += stage_faults(self, self.mixed, context.target, where)
         if self.dtype == "fp16":
             return faults + mixed_faults(self.dtype, self.mixed, 0, 1, where)
+        faults += self._layer_faults(candidate, context, where)
+        if self.last_resort is not None:
+            faults += method_faults(self.dtype, self.last_resort, where)
+        if self.last_resort is not None or self.method not in ("calibrate", "auto"):
+            faults += check_teaching(candidate.module, self.learning(context, where))
+        return faults
+
+    def _layer_faults(
+        self, candidate: Candidate, context: Context, where: str
+    ) -> list[EdgekdError]:
+        """What the exported network's layers and operators speak against."""
         graph = export_graph(candidate.module, candidate.example, where)
         layer_operators = graph_operators(graph)
-        faults += unsupported(layer_operators, context.target.unsupported_ops, where)
+        faults = unsupported(layer_operators, context.target.unsupported_ops, where)
         reach = self._reach(graph, candidate)
         layer_operators += graph_operators(graph)  # which may be rewritten now
         layers = list(dict.fromkeys(layer for layer, op in layer_operators if op in WEIGHTED))
         if not layers:
             kinds = ", ".join(sorted(WEIGHTED))
-            faults.append(InputError("no layer can be quantized", where=where, allowed=kinds))
-            return faults
+            return [*faults, InputError("no layer can be quantized", where=where, allowed=kinds)]
         others = [cost.name for cost in reach.left() if cost.name not in layers]
         faults += ignored_faults(self.ignore, [*layers, *others], where)
         faults += reach_faults(reach, self.least, self.ignore, self.dtype, where)
@@ -138,28 +148,14 @@ class Quantize(PostTrainingStage):
             key = f"{where}.{'activations' if self.activations == 16 else 'int16_layers'}"
             faults += layer_faults(graph, self.int16, self.ignore, self.strict, key)
         if self.strict:
-            faults += self._strict_faults(reach, where)
+            faults += all_in_integers(reach, self.dtype, self.mixed, self.ignore, where)
         count, validation = len(self._kept(layers)), len(context.data.validation)
-        faults += mixed_faults(self.dtype, self.mixed, count, validation, where)
-        if self.last_resort is not None:
-            faults += method_faults(self.dtype, self.last_resort, where)
-        if self.last_resort is not None or self.method not in ("calibrate", "auto"):
-            faults += check_teaching(candidate.module, self.learning(context, where))
-        return faults
+        return faults + mixed_faults(self.dtype, self.mixed, count, validation, where)
 
     def _reach(self, graph: GraphModule, candidate: Candidate) -> Reach:
         if self.dtype == "int8":
             return reach_of_int8(graph, candidate.example, self.strict)
         return reach_of_weights(graph, candidate.example)
-
-    def _strict_faults(self, reach: Reach, where: str) -> list[EdgekdError]:
-        if self.dtype != "int8":
-            text = f"{self.dtype} computes in float"
-            return [InputError(text, where=f"{where}.strict", hint='dtype = "int8"')]
-        if self.mixed is not None:
-            text = "strict leaves nothing in float, and mixed does"
-            return [InputError(text, where=f"{where}.mixed", hint="remove 'mixed' or 'strict'")]
-        return strict_faults(reach, self.ignore, where)
 
     def cost(self, context: Context) -> str:
         """The plan's description of the stage."""
