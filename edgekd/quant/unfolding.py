@@ -61,6 +61,8 @@ def value_of(node: Any) -> Tensor:
     """An example of a node's value, for its shape and type. Quantize and dequantize operators that
     training put in have none, and the shape of what they read."""
     while "val" not in node.meta:
+        if is_constant(node):
+            return constant_of(node.graph.owning_module, node)
         node = node.args[0]
     value: Tensor = node.meta["val"]
     return value
@@ -181,8 +183,8 @@ def _keep_sums_in_float(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target not in _SUMS:
             continue
-        values = _values(node)
-        on_grids = bool(values) and all(each.target in DEQUANTIZE for each in values)
+        values = node.all_input_nodes
+        on_grids = all(each.target in DEQUANTIZE for each in values)
         if on_grids and _readers_of(node) == {True, False}:
             _double_within(graph, node, values)
 
