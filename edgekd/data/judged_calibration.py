@@ -74,7 +74,8 @@ def _leaf_judgement(name: str, leaf: Tensor, training: Tensor) -> Judgement:
     if varies and bool((leaf == leaf.flatten()[0]).all()):
         text = f"every value is {float(leaf.flatten()[0]):g}, so every range would be a point"
         return Judgement((InputError(text, where=where, hint="take real samples"),))
-    if varies and len(training) > 1 and bool((leaf == leaf[:1]).all()):
+    differ = bool((training != training[:1]).any())
+    if differ and bool((leaf == leaf[:1]).all()):
         text = f"all {len(leaf)} samples are equal"
         return Judgement((InputError(text, where=where, hint="take different samples"),))
     return _distance(where, leaf.double(), training) if varies else Judgement()

@@ -161,6 +161,13 @@ def _bend_operator(chance: random.Random, model: Any) -> None:
     setattr(owner, place, indices if chance.random() < 0.8 else indices[:-1])
 
 
+SMALL = (
+    "padding", "fusedActivationFunction", "weightsFormat", "quantizedBiasType", "mode",
+    "inDataType", "outDataType",
+)  # fmt: skip
+"""Options that are enumerations, which a file stores in a byte."""
+
+
 def _bend_options(chance: random.Random, model: Any) -> None:
     options = chance.choice(model.subgraphs[0].operators).builtinOptions
     if options is None:
@@ -172,7 +179,7 @@ def _bend_options(chance: random.Random, model: Any) -> None:
     value = _number(chance)
     if isinstance(getattr(options, field), bool):
         value = bool(value % 2)
-    elif field in ("padding", "fusedActivationFunction", "weightsFormat", "quantizedBiasType"):
+    elif field in SMALL:
         value = chance.randrange(6)
     setattr(options, field, value)
 
