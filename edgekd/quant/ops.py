@@ -33,7 +33,7 @@ FUSED = {
 REGRID = aten.alias.default
 """Inserted where a value changes its grid; removed once the grids are known."""
 
-FUSABLE = WEIGHTED | {aten.add.Tensor, aten.add_.Tensor}
+FUSABLE = WEIGHTED | {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor}
 """Operators that a clamp can be fused to."""
 
 FUNCTIONS = {
