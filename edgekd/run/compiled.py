@@ -16,13 +16,15 @@ from edgekd.values.candidate import Candidate
 class Compiled:
     """A file and the candidate whose outputs it must reproduce, if any. The baseline is the
     uncompressed teacher. `original` is the file that this one was made of, without a candidate.
-    `is_compared` is set if it is one of several precisions of which one is chosen."""
+    `is_compared` is set if it is one of several precisions of which one is chosen. `source` is the
+    file of another backend that a follower made this one of."""
 
     artifact: Artifact
     reference: Candidate | None
     is_baseline: bool = False
     is_compared: bool = False
     original: Artifact | None = None
+    source: Artifact | None = None
 
 
 def cached(

@@ -155,7 +155,8 @@ def follow_files(
                 file = _checked(file, name, *backend.check_artifact(artifact, target, options))
             result.append(file)
             result += [
-                Compiled(each, file.reference, is_compared=file.is_compared) for each in artifacts
+                Compiled(each, file.reference, is_compared=file.is_compared, source=artifact)
+                for each in artifacts
             ]
     return result
 

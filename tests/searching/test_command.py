@@ -111,6 +111,7 @@ def finished(tmp_path_factory) -> Finished:
     kept = place / "s/trials/0000/trial.json"
     search = start(place, *WORDS)
     until(kept.is_file, search)
+    search.send_signal(signal.SIGSTOP)  # before its second trial is done, while another one starts
     other = start(place, *WORDS)
     _, meanwhile = other.communicate()
     search.send_signal(signal.SIGKILL)

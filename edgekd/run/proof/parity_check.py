@@ -1,7 +1,7 @@
 """Compares a file's outputs with its reference's, and finds what a difference is due to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from edgekd.data.tasks.classification import CLASSIFICATION
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.measure.divergence import Divergence, divergence_of
 from edgekd.measure.failures import attribute_failure
-from edgekd.measure.inference import arrays_of
+from edgekd.measure.inference import arrays_of, infer_samples
 from edgekd.measure.outputs import joint_parity, main_output
 from edgekd.measure.parity import Parity, compare, rounding_adds_up
 from edgekd.measure.rounding import is_rounding, spread_of
@@ -133,6 +133,8 @@ def _explained(
     found: dict[str, Any] = {}
     if artifact.precision in IN_INTEGERS:
         divergence = divergence_of(module, artifact, worst, TOLERANCE_OF_LAYERS)  # type: ignore[arg-type]
+        if each.source is not None and not divergence.shares:
+            divergence = _of_source(target, place, each, samples, output, divergence)
         found["first_difference"] = divergence.sentence
         if divergence.clean and (
             rounding_adds_up(parity, output.expected, output.found)
@@ -145,6 +147,30 @@ def _explained(
     options = options_for(target, artifact)
     arrays = arrays_of(worst)
     return attribute_failure(place.device, artifact, options, arrays, parity, output.index)
+
+
+def _of_source(
+    target: Target,
+    place: Place,
+    each: Compiled,
+    samples: Samples,
+    output: "_Output",
+    unknown: Divergence,
+) -> Divergence:
+    """Where a file does not show its layers: what those of the file that it was made of say, if
+    both give the same outputs to a step."""
+    source, module = each.source, each.reference.module if each.reference else None
+    if source is None or not isinstance(module, fx.GraphModule) or place.device.can_run(source):
+        return unknown
+    given = infer_samples(place.device, source, samples, options_for(target, source))
+    step = _output_step(each, output.index)
+    if step is None or np.abs(given[output.index] - output.found).max() > 1.01 * step:
+        return unknown
+    off = np.abs(given[output.index] - output.expected.numpy()).reshape(len(output.found), -1)
+    worst = samples.take(torch.tensor([int(off.max(1).argmax())])).x
+    found = divergence_of(module, source, worst, TOLERANCE_OF_LAYERS)
+    same = f"it gives what {source.path.name} gives, to a step: {found.sentence}"
+    return replace(found, sentence=same)
 
 
 _SIMULATED = 16
