@@ -110,7 +110,8 @@ def finished(tmp_path_factory) -> Finished:
     write_case(place)
     kept = place / "s/trials/0000/trial.json"
     search = start(place, *WORDS)
-    until(kept.is_file, search)
+    state = place / "s/search.json"
+    until(lambda: kept.is_file() and '"number": 0' in state.read_text(), search)
     search.send_signal(signal.SIGSTOP)  # before its second trial is done, while another one starts
     other = start(place, *WORDS)
     _, meanwhile = other.communicate()
