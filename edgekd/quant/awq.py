@@ -5,8 +5,6 @@ the least error of the layers' outputs. The inverse goes into what writes x, a n
 linear layer; where that is not possible x is divided in an operator of its own.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, fx
 
@@ -14,7 +12,8 @@ from edgekd.quant.batches import at_once
 from edgekd.quant.channel_scaling import scale_inputs, weight_of
 from edgekd.quant.narrow import group_size, grouped, rounded
 from edgekd.quant.smoothing import divide, insert_division, linear_groups
-from edgekd.values.tree import Tree, mapped
+from edgekd.quant.watching import watch
+from edgekd.values.tree import Tree
 
 _TRIALS = 20
 
@@ -53,19 +52,13 @@ def _chosen(
     limit: int,
 ) -> dict[str, tuple[Tensor, float]]:
     """The best factor (i,) for each input, and its error over that without one."""
-    by_name = {source.name: layers for source, layers in groups.items()}
     found: dict[str, tuple[Tensor, float]] = {}
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in by_name:
-                weights = [weight_of(graph, layer) for layer in by_name[n.name]]
-                found[n.name] = best_factor(result.flatten(0, -2), weights, group, limit)
-            return result
+    def see(source: fx.Node, value: Tensor) -> None:
+        weights = [weight_of(graph, layer) for layer in groups[source]]
+        found[source.name] = best_factor(value.flatten(0, -2), weights, group, limit)
 
-    with torch.no_grad():
-        Watched(graph).run(mapped(torch.clone, at_once(samples)))
+    watch(graph, [at_once(samples)], groups, see)
     return found
 
 

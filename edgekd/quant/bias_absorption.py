@@ -15,7 +15,8 @@ from edgekd.quant.batches import batches
 from edgekd.quant.channel_scaling import groups_of, weight_of
 from edgekd.quant.constants import constant_of, replace_constant
 from edgekd.quant.equalization import Pair, pairs_of
-from edgekd.values.tree import Tree, mapped
+from edgekd.quant.watching import watch
+from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
 
@@ -73,22 +74,15 @@ def _moments(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The mean and the standard deviation of each channel of each layer's output."""
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
-    names = {layer.name for layer in layers}
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in names:
-                linear = n.target is aten.linear.default
-                value = result.movedim(-1 if linear else 1, 0).flatten(1).double()
-                count, first, second = sums.get(n.name, (0, 0.0, 0.0))
-                square = value.square().sum(1)
-                sums[n.name] = count + value.shape[1], first + value.sum(1), second + square
-            return result
+    def see(node: fx.Node, value: Tensor) -> None:
+        linear = node.target is aten.linear.default
+        rows = value.movedim(-1 if linear else 1, 0).flatten(1).double()
+        count, first, second = sums.get(node.name, (0, 0.0, 0.0))
+        square = rows.square().sum(1)
+        sums[node.name] = count + rows.shape[1], first + rows.sum(1), second + square
 
-    with torch.no_grad():
-        for batch in batches(samples):
-            Watched(graph).run(mapped(torch.clone, batch))
+    watch(graph, batches(samples), layers, see)
     found = {}
     for name, (count, first, second) in sums.items():
         mean = first / count

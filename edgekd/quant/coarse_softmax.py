@@ -6,13 +6,13 @@ zero and ends at the largest weight: TFLite then computes it in float.
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from edgekd.quant.layer_noise import signal_to_noise
 from edgekd.quant.regions import integer_nodes
+from edgekd.quant.watching import watch
 from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
@@ -51,20 +51,11 @@ def _noises(
     """The signal to noise of each softmax on the fixed grid and on its own."""
     found: list[tuple[fx.Node, float, float]] = []
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n in nodes:
-                fixed, own = (
-                    _rounded(result, 1 / 256),
-                    _rounded(result, float(result.max()) / 255),
-                )
-                found.append((n, signal_to_noise(result, fixed), signal_to_noise(result, own)))
-            return result
+    def see(node: fx.Node, value: Tensor) -> None:
+        fixed, own = _rounded(value, 1 / 256), _rounded(value, float(value.max()) / 255)
+        found.append((node, signal_to_noise(value, fixed), signal_to_noise(value, own)))
 
-    if nodes:
-        with torch.no_grad():
-            Watched(graph).run(samples)
+    watch(graph, [samples], nodes, see)
     return found
 
 

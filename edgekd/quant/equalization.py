@@ -29,7 +29,8 @@ from edgekd.quant.channel_scaling import (
     scale_outputs,
 )
 from edgekd.quant.fixed_grids import PADS, pad_value
-from edgekd.values.tree import Tree, mapped
+from edgekd.quant.watching import watch
+from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
 
@@ -216,20 +217,16 @@ def _as_relu(graph: fx.GraphModule, clamp: fx.Node) -> None:
 
 def _reached(graph: fx.GraphModule, clamps: list[fx.Node], samples: Tree) -> dict[str, float]:
     """The share of each clamp's inputs that lie above its upper end."""
-    ends = {clamp.name: upper(clamp) or 0.0 for clamp in clamps}
-    counts: dict[str, tuple[int, int]] = dict.fromkeys(ends, (0, 0))
+    counts: dict[str, tuple[int, int]] = {clamp.name: (0, 0) for clamp in clamps}
+    readers: dict[Any, set[fx.Node]] = {}
+    for clamp in clamps:
+        readers.setdefault(clamp.args[0], set()).add(clamp)
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            if n.name in ends:
-                source: Any = n.args[0]
-                value: Tensor = self.env[source]
-                above, total = counts[n.name]
-                counts[n.name] = above + int((value > ends[n.name]).sum()), total + value.numel()
-            return super().run_node(n)
+    def see(source: fx.Node, value: Tensor) -> None:
+        for clamp in readers[source]:
+            above, total = counts[clamp.name]
+            beyond = int((value > (upper(clamp) or 0.0)).sum())
+            counts[clamp.name] = above + beyond, total + value.numel()
 
-    if ends:
-        with torch.no_grad():
-            for batch in batches(samples):
-                Watched(graph).run(mapped(torch.clone, batch))
+    watch(graph, batches(samples), readers, see)
     return {name: above / max(1, total) for name, (above, total) in counts.items()}

@@ -30,6 +30,7 @@ from edgekd.quant.rebalancing import rebalance
 from edgekd.quant.regions import integer_nodes, is_float, is_weighted
 from edgekd.quant.residual_sums import coarse_sums
 from edgekd.quant.value_statistics import ValueStatistics
+from edgekd.quant.watching import watch
 from edgekd.quant.wide_layers import wide_nodes
 from edgekd.values.target import Scheme
 from edgekd.values.tree import Tree, rows
@@ -137,16 +138,11 @@ def _ranges(
     """The smallest and the largest value of each node."""
     found: dict[Any, tuple[float, float]] = {}
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n in wanted:
-                finite = result[result.isfinite()]
-                found[n] = (float(finite.min()), float(finite.max())) if len(finite) else (0, 0)
-            return result
+    def see(node: fx.Node, value: torch.Tensor) -> None:
+        finite = value[value.isfinite()]
+        found[node] = (float(finite.min()), float(finite.max())) if len(finite) else (0, 0)
 
-    with torch.no_grad():
-        Watched(graph).run(samples)
+    watch(graph, [samples], wanted, see)
     return found
 
 

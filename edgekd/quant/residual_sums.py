@@ -5,13 +5,13 @@ smaller than the largest, such as a class token among patches, would have few st
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from edgekd.quant import ops
 from edgekd.quant.regions import integer_nodes
+from edgekd.quant.watching import watch
 from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
@@ -32,16 +32,10 @@ def coarse_sums(
     nodes = [node for node in _behind_norms(graph) if node in integer and node not in fine]
     found: dict[str, float] = {}
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n in nodes:
-                found[n.name] = token_noise(result)
-            return result
+    def see(node: fx.Node, value: Tensor) -> None:
+        found[node.name] = token_noise(value)
 
-    if nodes:
-        with torch.no_grad():
-            Watched(graph).run(samples)
+    watch(graph, [samples], nodes, see)
     coarse = tuple(name for name, noise in found.items() if noise < _LEAST_DB)
     if not coarse:
         return (), ()

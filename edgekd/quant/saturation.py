@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from edgekd.quant.batches import batches
 from edgekd.quant.fixed_grids import fixed_grid
 from edgekd.quant.own_noise import layer_behind
 from edgekd.quant.rewrite import QUANTIZE, is_weight
-from edgekd.values.tree import Tree, mapped
+from edgekd.quant.watching import watch
+from edgekd.values.tree import Tree
 
 WORTH_A_NOTE = 0.01
 """The share of clipped values from which a layer is named."""
@@ -21,25 +21,21 @@ def saturations(graph: fx.GraphModule, samples: Tree) -> dict[str, float]:
     """The share of values of each layer of an int8 graph that its grid clips on `samples`, the
     largest first."""
     counts: dict[str, tuple[int, int]] = {}
+    grids: dict[Any, list[tuple[Any, ...]]] = {}
+    for node in graph.graph.nodes:
+        if node.target in QUANTIZE and not is_weight(node) and fixed_grid(node) is None:
+            grids.setdefault(node.args[0], []).append(node.args[1:5])
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            if n.target in QUANTIZE and not is_weight(n) and fixed_grid(n) is None:
-                source: Any = n.args[0]
-                value: Tensor = self.env[source]
-                arguments: tuple[Any, ...] = n.args
-                _, step, zero, low, high, *_ = arguments
-                half = 0.5 * step
-                below = value < (low - zero) * step - half
-                above = value > (high - zero) * step + half
-                outside, total = counts.get(layer_behind(source), (0, 0))
-                clipped = int(below.sum()) + int(above.sum())
-                counts[layer_behind(source)] = outside + clipped, total + value.numel()
-            return super().run_node(n)
+    def see(source: fx.Node, value: Tensor) -> None:
+        for step, zero, low, high in grids[source]:
+            half = 0.5 * step
+            below = value < (low - zero) * step - half
+            above = value > (high - zero) * step + half
+            outside, total = counts.get(layer_behind(source), (0, 0))
+            clipped = int(below.sum()) + int(above.sum())
+            counts[layer_behind(source)] = outside + clipped, total + value.numel()
 
-    with torch.no_grad():
-        for batch in batches(samples):
-            Watched(graph).run(mapped(torch.clone, batch))
+    watch(graph, batches(samples), grids, see)
     shares = {name: outside / max(1, total) for name, (outside, total) in counts.items()}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 

@@ -21,7 +21,8 @@ from edgekd.quant.channel_scaling import (
 )
 from edgekd.quant.constants import constant_of, is_constant, replace_constant
 from edgekd.quant.inserting import insert_call, insert_constant
-from edgekd.values.tree import Tree, mapped
+from edgekd.quant.watching import watch
+from edgekd.values.tree import Tree
 
 aten = torch.ops.aten
 
@@ -76,20 +77,13 @@ def _factor(activations: Tensor, weights: Tensor) -> Tensor:
 
 def _largest(graph: fx.GraphModule, sources: list[fx.Node], samples: Tree) -> dict[str, Tensor]:
     """The largest size of each channel, the last dimension, of these values."""
-    names = {source.name for source in sources}
     found: dict[str, Tensor] = {}
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in names:
-                most = result.detach().abs().flatten(0, -2).amax(0)
-                found[n.name] = torch.maximum(found.get(n.name, most), most)
-            return result
+    def see(node: fx.Node, value: Tensor) -> None:
+        most = value.abs().flatten(0, -2).amax(0)
+        found[node.name] = torch.maximum(found.get(node.name, most), most)
 
-    with torch.no_grad():
-        for batch in batches(samples):
-            Watched(graph).run(mapped(torch.clone, batch))
+    watch(graph, batches(samples), sources, see)
     return found
 
 
