@@ -33,7 +33,9 @@ FUSED = {
 REGRID = aten.alias.default
 """Inserted where a value changes its grid; removed once the grids are known."""
 
-FUSABLE = WEIGHTED | {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor}
+SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor}
+
+FUSABLE = WEIGHTED | SUMS
 """Operators that a clamp can be fused to."""
 
 FUNCTIONS = {

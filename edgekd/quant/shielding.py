@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgekd.quant import ops
 from edgekd.quant.chains import Chain, chains_of
 from edgekd.quant.constants import add_constant, constant_of, free_name
 from edgekd.quant.rewrite import DEQUANTIZE, is_weight
@@ -32,8 +33,6 @@ _UNWRITTEN = {
     aten.neg.default,
     aten.expand.default,
 }
-
-_SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor}
 
 
 def marked(graph: fx.GraphModule, value: fx.Node) -> fx.Node:
@@ -89,7 +88,7 @@ def _reads_wide(source: fx.Node) -> bool:
 def _has_no_form(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the converter has no operator of 16 bits: also for sums with constants, whose
     constant it would write in eight."""
-    if node.target in _SUMS:
+    if node.target in ops.SUMS:
         return any(is_weight(source) for source in node.all_input_nodes)
     return node.target in _UNWRITTEN
 

@@ -25,8 +25,6 @@ from edgekd.quant.shielding import shield_wide, twice_marked
 
 aten = torch.ops.aten
 
-_SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor}
-
 _PICKING = {aten.where.self} | ops.JOINED
 
 
@@ -181,7 +179,7 @@ def _keep_sums_in_float(graph: fx.GraphModule) -> None:
     """Let float sums that are read on a grid and in float as well add multiples of two. TFLite's
     converter would compute them on the grid for all of their readers."""
     for node in list(graph.graph.nodes):
-        if node.target not in _SUMS:
+        if node.target not in ops.SUMS:
             continue
         values = node.all_input_nodes
         on_grids = all(each.target in DEQUANTIZE for each in values)
