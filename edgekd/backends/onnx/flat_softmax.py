@@ -22,18 +22,22 @@ def part_flat_softmaxes(model: Any) -> None:
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     softmaxes = {node.output[0]: node for node in graph.node if node.op_type == "Softmax"}
-    if not softmaxes:
+    quantizing = [
+        node
+        for node in graph.node
+        if node.op_type == "QuantizeLinear"
+        and node.input[0] in softmaxes
+        and node.input[1] in constants
+    ]
+    if not quantizing:
         return
     try:
         known = shape_inference.infer_shapes(model).graph
     except ValueError:  # beyond the 2 GB of a protobuf message
         known = graph
-    for node in [each for each in graph.node if each.op_type == "QuantizeLinear"]:
-        softmax = softmaxes.get(node.input[0])
-        if softmax is None or node.input[1] not in constants:
-            continue
+    for node in quantizing:
         step = float(numpy_helper.to_array(constants[node.input[1]]).max())
-        if step * _length(known, softmax) < FINEST:
+        if step * _length(known, softmaxes[node.input[0]]) < FINEST:
             name = f"{node.input[0]}.in_float.{node.output[0]}"
             place = list(graph.node).index(node)
             graph.node.insert(place, helper.make_node("Abs", [node.input[0]], [name], name))
