@@ -6,7 +6,7 @@ from pathlib import Path
 from edgekd.benchmark.files import Wanted, loaded_files
 from edgekd.devices import Device
 from edgekd.errors import Collector, InputError, raise_all
-from edgekd.measure.cost_model import fit_cost_model
+from edgekd.measure.cost_model import CostModel, fit_cost_model
 from edgekd.measure.cost_table import graph_with_shapes, known_files, table_folder
 from edgekd.measure.operator_costs import operators_of
 from edgekd.store import cache_folder
@@ -52,11 +52,13 @@ def predict_files(
             )
     raise_all(collect.faults)
     predictions = []
+    fitted: dict[tuple[str, ...], CostModel] = {}  # files of one table mostly share a model
     for loaded in loaded_files(paths, target or load_target("x86"), device, wanted):
         artifact = loaded.artifact
         folder = table_folder(cache_folder(), device, artifact, loaded.options)
         others = [file for file in known_files(folder) if file.sha256 != artifact.sha256]
-        model = fit_cost_model(others)
+        key = (str(folder), *(file.sha256 for file in others))
+        model = fitted.get(key) or fitted.setdefault(key, fit_cost_model(others))
         value = model.predict(operators_of(graph_with_shapes(artifact.path))) / 1e3
         latency = Measurement(
             metric="latency_ms_p50", value=value, kind="estimated", device=device.name,
