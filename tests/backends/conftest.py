@@ -77,3 +77,20 @@ def compiled(
         return made[key]
 
     return artifact
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Callable[..., tuple[Artifact, Candidate]]:
+    """Called as quantized(backend, module, "x86", x): the int8 file of a module calibrated on the
+    samples `x`, and the candidate that it was made of."""
+
+    def of(backend: Backend, module: nn.Module, name: str, x: Tensor) -> tuple[Artifact, Candidate]:
+        from edgekd.quant.calibration import calibrate
+
+        target = load_target(name)
+        graph = calibrate(module, x[:1], x, target.quantization)
+        whole = Candidate(module, x[:1]).after(graph, "quantize: int8", "int8")
+        (artifact,) = backend.compile(whole, target, {}, tmp_path)
+        return artifact, whole
+
+    return of

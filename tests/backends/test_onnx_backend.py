@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from edgekd.backends.onnx import Onnx
 from edgekd.backends.onnx.export import to_onnx, write_onnx
 from edgekd.errors import Faults
-from edgekd.quant.calibration import calibrate
 from edgekd.quant.inspection import output_scale
 from edgekd.values.artifact import Artifact
 from edgekd.values.candidate import Candidate
@@ -308,13 +307,11 @@ class Operands(nn.Module):
 
 
 @pytest.mark.slow
-def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(tmp_path):
+def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(quantized, tmp_path):
     torch.manual_seed(0)
     module, x = Operands().eval(), torch.rand(64, 3, 8, 8)
-    target = load_target("x86")
-    graph = calibrate(module, x[:1], x, target.quantization)
-    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
-    (artifact,) = Onnx().compile(whole, target, {}, tmp_path)
+    artifact, whole = quantized(Onnx(), module, "x86", x)
+    graph = whole.module
     found, scale = run(artifact, x), output_scale(graph)
     with torch.no_grad():
         assert np.abs(found - graph(x).numpy()).max() <= 1.01 * scale
@@ -336,13 +333,11 @@ class Rolled(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_rolled_image_in_signed_integers_opens_and_is_right(tmp_path):
+def test_a_rolled_image_in_signed_integers_opens_and_is_right(quantized):
     torch.manual_seed(0)
     module, x = Rolled().eval(), torch.rand(32, 3, 8, 8)
-    target = load_target("raspberry-pi-4")
-    graph = calibrate(module, x[:1], x, target.quantization)
-    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
-    (artifact,) = Onnx().compile(whole, target, {}, tmp_path)
+    artifact, whole = quantized(Onnx(), module, "raspberry-pi-4", x)
+    graph = whole.module
     found, scale = run(artifact, x), output_scale(graph)
     with torch.no_grad():
         assert np.abs(found - module(x).numpy()).max() <= 3 * scale

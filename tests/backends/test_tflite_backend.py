@@ -6,7 +6,6 @@ Each file takes the converter's process some ten seconds, so all but the first t
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from edgekd.backends.tflite import Tflite
 from edgekd.errors import Faults, ToolError
 from edgekd.formats.graph import float_islands
 from edgekd.formats.tflite import read_tflite
-from edgekd.quant.calibration import calibrate
 from edgekd.values.artifact import Artifact
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
@@ -234,13 +232,10 @@ class BoxesAndScores(nn.Module):
 
 
 @pytest.mark.slow
-def test_scores_beside_boxes_keep_their_levels_in_the_file(tmp_path):
+def test_scores_beside_boxes_keep_their_levels_in_the_file(quantized):
     torch.manual_seed(0)
     module, x = BoxesAndScores().eval(), torch.randn(16, 3, 8, 8)
-    target = load_target("x86")
-    graph = calibrate(module, x[:1], x, target.quantization)
-    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
-    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    artifact, _ = quantized(Tflite(), module, "x86", x)
     with torch.no_grad():
         expected = module(x).numpy()
     assert np.abs(run(artifact, x) - expected)[:, 4:].max() < 0.03
@@ -264,13 +259,10 @@ class Operands(nn.Module):
 
 
 @pytest.mark.slow
-def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(tmp_path):
+def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(quantized):
     torch.manual_seed(0)
     module, x = Operands().eval(), torch.rand(1, 3, 8, 8)
-    target = load_target("x86")
-    graph = calibrate(module, x[:1], samples(x), target.quantization)
-    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
-    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    artifact, whole = quantized(Tflite(), module, "x86", samples(x))
     assert lsb(artifact, whole, reference_kernels=False) <= 2.01
     assert not any("float" in note for note in artifact.notes)
 
@@ -293,14 +285,12 @@ class Squashed(nn.Module):
 
 
 @pytest.mark.slow
-def test_every_kernel_agrees_on_sigmoid_tanh_and_softmax(tmp_path):
+def test_every_kernel_agrees_on_sigmoid_tanh_and_softmax(quantized):
     """LiteRT's reference kernels refuse other grids, and the micro runtime is off on them."""
     torch.manual_seed(0)
     module, x = Squashed().eval(), torch.randn(16, 3, 10, 10)
-    target = load_target("raspberry-pi-5")
-    graph = calibrate(module, x[:1], x, target.quantization)
-    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
-    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    artifact, whole = quantized(Tflite(), module, "raspberry-pi-5", x)
+    graph = whole.module
     (entry,), (output,) = artifact.inputs, artifact.outputs
     assert (output.scale, output.zero_point) == (1 / 128, 0)
     codes = torch.round(x.permute(0, 2, 3, 1) / entry.scale) + entry.zero_point
@@ -330,13 +320,11 @@ class Picked(nn.Module):
 
 
 @pytest.mark.slow
-def test_what_is_picked_in_float_is_put_on_no_grid(tmp_path):
+def test_what_is_picked_in_float_is_put_on_no_grid(quantized):
     torch.manual_seed(0)
     module, x = Picked().eval(), torch.randn(16, 3, 10, 10)
-    target = load_target("raspberry-pi-5")
-    graph = calibrate(module, x[:1], x, target.quantization)
-    whole = Candidate(module, x[:1]).after(graph, "quantize", "int8")
-    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    artifact, whole = quantized(Tflite(), module, "raspberry-pi-5", x)
+    graph = whole.module
     with torch.no_grad():
         difference = np.abs(run(artifact, x) - graph(x).numpy())
     assert difference.max() < 0.3  # one step of what is multiplied by 20
@@ -358,14 +346,12 @@ class ReadTwice(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_sum_in_float_is_not_put_on_the_grid_of_one_of_its_readers(tmp_path: Path) -> None:
+def test_a_sum_in_float_is_not_put_on_the_grid_of_one_of_its_readers(quantized) -> None:
     torch.manual_seed(0)
     module, x = ReadTwice().eval(), torch.randn(32, 10, 8)
     x[:, 0] *= 0.004
-    target = load_target("raspberry-pi-4")
-    graph = calibrate(module, x[:1], x, target.quantization)
-    whole = Candidate(module, x[:1]).after(graph, "quantize: int8", "int8")
-    (artifact,) = Tflite().compile(whole, target, {}, tmp_path)
+    artifact, whole = quantized(Tflite(), module, "raspberry-pi-4", x)
+    graph = whole.module
     (output,) = artifact.outputs
     found = (run(artifact, x, True).astype(np.float64) - output.zero_point) * output.scale
     with torch.no_grad():
