@@ -19,7 +19,7 @@ from edgekd.data.streamed import Streamed, default_workers
 from edgekd.data.tasks import Task
 from edgekd.errors import InputError
 from edgekd.store import cache_folder, write_beside
-from edgekd.values.tree import Tree, mapped
+from edgekd.values.tree import Tree, one
 
 LISTED = ("targets", "labels")
 """Attributes under which torchvision's data sets, and those written like them, list all labels."""
@@ -90,7 +90,7 @@ class HeldRows:
         return len(self.y)
 
     def __getitem__(self, row: int) -> tuple[Tree, Tensor]:
-        return mapped(lambda leaf: leaf[row], self.tree), self.y[row]
+        return one(self.tree, row), self.y[row]
 
 
 def prepared(samples: Samples, where: str, how: How) -> Samples:

@@ -1,7 +1,7 @@
 """Reading single samples of a data set, in this process or in a worker: checked and named."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from edgekd.data.draws import callers_randomness, generators_of, seed_draw
 from edgekd.data.inputs import FIXED
+from edgekd.data.limits import Limits, limits_fault
 from edgekd.data.prepare import Prepare
 from edgekd.data.structure import batch_of, split_sample, target_of, tree_of
 from edgekd.data.target_trees import TargetForm, is_tree
@@ -44,7 +45,7 @@ class SampleReader(Dataset[Any]):
     `prepare` makes of a raw input what networks take; before it, `transform` is applied to the
     inputs of drawn samples, not of those read with seed `FIXED`.
     `targets_only` leaves the inputs behind once they are checked; `targets` is the form of targets
-    that are several tensors.
+    that are several tensors. `limits` are those of integers that a network looks up.
     """
 
     dataset: Any
@@ -54,6 +55,7 @@ class SampleReader(Dataset[Any]):
     prepare: Prepare | None = None
     targets_only: bool = False
     targets: TargetForm | None = None
+    limits: Mapping[str, Limits] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -159,6 +161,10 @@ class SampleReader(Dataset[Any]):
                 place = f" in {name}" if name else ""
                 message = f"NaN or infinity{place}, in {self._name(row)}"
                 raise InputError(message, where=self.where, allowed="finite numbers")
+        if self.limits:
+            fault = limits_fault(x, self.limits, self._name(row), self.where)
+            if fault is not None:
+                raise fault
 
     def batch(self, keys: Sequence[Key]) -> Batch:
         """Samples read in this process, stacked; the caller's random state stays as it is."""

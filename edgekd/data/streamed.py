@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from edgekd.data.inputs import FIXED, PLAIN, AsSeen, Pick, Reading
+from edgekd.data.limits import Limits, narrowed
 from edgekd.data.reading import Batch, Key, SampleReader, collated, joined
 from edgekd.errors import EdgekdError, ToolError
 from edgekd.values.tree import Tree, leaves, mapped, rows
@@ -85,6 +86,12 @@ class Streamed:
     def chosen(self, index: Tensor) -> "Streamed":
         """The rows at these positions."""
         return replace(self, index=self.index[index])
+
+    def within(self, limits: Mapping[str, Limits]) -> "Streamed":
+        """The same rows, of which reading one with an integer outside these limits raises
+        `InputError`, beside the limits that there are already."""
+        reader = replace(self.reader, limits=narrowed(self.reader.limits, limits))
+        return replace(self, reader=reader)
 
     def whole(self) -> Tree:
         """All of them, as networks get them: for few samples only."""

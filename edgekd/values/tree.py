@@ -67,6 +67,11 @@ def rows(tree: Tree, index: Tensor | slice) -> Tree:
     return pytree.tree_map(lambda leaf: leaf[index], tree)
 
 
+def one(tree: Tree, row: int) -> Tree:
+    """The sample at that position, without a batch dimension."""
+    return pytree.tree_map(lambda leaf: leaf[row], tree)
+
+
 def chunks(tree: Tree, size: int) -> Iterator[Tree]:
     """The samples in order, `size` at a time; the last part may be smaller."""
     for start in range(0, count(tree), size):

@@ -1,6 +1,9 @@
 """Turns a request into a plan, or into all of its faults at once."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+
+from torch import nn
 
 from edgekd.data import load_data
 from edgekd.data.calibration import calibration_samples, judged
@@ -18,12 +21,15 @@ from edgekd.run.plan.checks import (
     check_order,
     typed_stage,
 )
+from edgekd.run.plan.indices import within_tables
 from edgekd.run.plan.keys import report_key
 from edgekd.run.plan.planned import Plan, Request
 from edgekd.run.plan.start import teacher_for, teacher_networks
 from edgekd.run.plan.targets import budgets_of
 from edgekd.run.subjects import subject_of
 from edgekd.store import check_writable
+from edgekd.training.teachers import Teacher
+from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import licence_text
 from edgekd.values.target import hard_limits
 from edgekd.values.tree import Tree
@@ -65,6 +71,9 @@ def _make_plan(request: Request) -> Plan:
     assert data is not None
     assert original is not None
     assert start is not None
+    data = collect.attempt(within_tables, data, _networks(start, (original, *teachers), data))
+    raise_all(collect.faults)
+    assert data is not None
     asked, faults = diagnostics_of(recipe.report.diagnostics, data, "report.diagnostics")
     collect.faults.extend(faults)
     collect.faults.extend(subject.diagnostic_faults(asked))
@@ -100,6 +109,14 @@ def _make_plan(request: Request) -> Plan:
     notes = unrolling_notes(start.module, start.example)
     warned = (*_warnings(request), *judgement.warnings, *notes, *(warnings or ()))
     return replace(plan, targets=tuple(planned), warnings=warned)
+
+
+def _networks(start: Candidate, teachers: Iterable[Teacher | None], data: Data) -> list[nn.Module]:
+    """The networks that read the samples as students see them."""
+    if data.train.paired is not None:
+        return [start.module]
+    modules = [teacher.module for teacher in teachers if teacher is not None]
+    return [start.module, *(module for module in modules if module is not None)]
 
 
 def budget_faults(request: Request) -> list[EdgekdError]:

@@ -9,8 +9,8 @@ from torch import nn
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
 from edgekd.network.calling import bake, input_fault, leave_open, open_sizes
+from edgekd.network.index_limits import lookup_fault
 from edgekd.network.load import load_network
-from edgekd.run.plan.indices import index_fault
 from edgekd.training.teachers import Teacher, load_teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
@@ -72,7 +72,8 @@ def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
         raise
     except Exception as error:  # whatever the user's own forward raises
         first = first_line(error)
-        raise InputError(
+        source = f"data '{data.name}': train"
+        raise lookup_fault(module, example, data.train.rows, source) or InputError(
             f"the network fails on a sample of shape {described(example)}: {first}",
             where=where,
             hint=f"does it accept the inputs of '{data.name}'?",
@@ -81,7 +82,6 @@ def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
         raise InputError("the network returns no tensor", where=where, allowed="one, or several")
     y = rows(data.train.y, slice(0, 1))
     fault = data.task.output_fault(data.task.main(outputs), y, data.classes, where)
-    fault = fault or index_fault(module, data, f"data '{data.name}'")
     if fault is not None:
         raise fault
 

@@ -7,6 +7,7 @@ import torch
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
 from edgekd.network.calling import bake, input_fault
+from edgekd.network.index_limits import lookup_fault
 from edgekd.network.load import load_network, network_key
 from edgekd.network.weights import weights_notes
 from edgekd.store import key_of
@@ -82,7 +83,8 @@ def _module_teacher(
         with torch.no_grad():
             raw = module(probe)
     except Exception as error:
-        raise InputError(
+        source = f"data '{data.name}': train"
+        raise lookup_fault(module, probe, data.train.rows, source) or InputError(
             f"'{name}' fails on samples of shape {described(probe)}: {first_line(error)}",
             where=where,
         ) from error
