@@ -1,7 +1,9 @@
 """Budgets: their names and units, and whether measurements meet them.
 
-A budget's name is a metric and a unit, `latency_ms`, and its value is a limit in that unit. Every
-limit is an upper limit, except that of `accuracy`. The rules:
+A budget's name is a metric and a unit, `latency_ms`, and its value is a limit in that unit. What a
+task measures beside its accuracy (`bleu`, `word_error_rate`) is a budget too. Every limit is an
+upper limit, except that of `accuracy` and of those that a task counts as better when they are
+larger. The rules:
 
 - A budget is held against the unfavourable end of the measurement's interval, or against its
   value if it has no interval.
@@ -13,6 +15,7 @@ limit is an upper limit, except that of `accuracy`. The rules:
 
 # code-key: presents
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -71,12 +74,31 @@ def _known() -> dict[str, Budget]:
 
 
 KNOWN: Mapping[str, Budget] = _known()
+"""Costs and accuracy, by name; `budget_named` knows the tasks' metrics too."""
 UNITS: Mapping[str, tuple[str, ...]] = {
     "latency": (*_TIME, *(f"{unit}_{quantile}" for unit in _TIME for quantile in _QUANTILES)),
     "memory": tuple(_BYTES),
     "size": tuple(_BYTES),
     "energy": tuple(_ENERGY),
 }
+
+
+@functools.cache
+def task_budgets() -> Mapping[str, Budget]:
+    """The budgets that are metrics of a task, by name."""
+    from edgekd.data.tasks import metric_directions  # imports every task, for rare names alone
+
+    return {
+        name: Budget(metric=name, limit=0.0, measured_as=(name,), at_least=better == "higher")
+        for name, better in metric_directions().items()
+    }
+
+
+def budget_named(name: str) -> Budget:
+    """The budget of that name, with a limit of 0. Raises `InputError` if there is none."""
+    if name not in KNOWN and name not in task_budgets():
+        raise _unknown(name, "")
+    return KNOWN[name] if name in KNOWN else task_budgets()[name]
 
 
 def parse_budget(text: str, where: str = "--budget") -> tuple[str, float]:
@@ -102,7 +124,7 @@ def parse_budget(text: str, where: str = "--budget") -> tuple[str, float]:
 
 def format_budget(name: str, limit: float) -> str:
     """A budget formatted for reading: `latency_ms <= 5`."""
-    return f"{name} {'>=' if KNOWN[name].at_least else '<='} {limit:g}"
+    return f"{name} {'>=' if budget_named(name).at_least else '<='} {limit:g}"
 
 
 def check_budgets(table: Mapping[str, float], where: str) -> list[EdgekdError]:
@@ -111,7 +133,7 @@ def check_budgets(table: Mapping[str, float], where: str) -> list[EdgekdError]:
     seen: dict[str, str] = {}
     for name, limit in table.items():
         place = f"{where} {name}" if where else name
-        if name not in KNOWN:
+        if name not in KNOWN and name not in task_budgets():
             faults.append(_unknown(name, place))
             continue
         problem = _impossible(name, limit)
@@ -126,7 +148,7 @@ def check_budgets(table: Mapping[str, float], where: str) -> list[EdgekdError]:
 
 
 def _subject(name: str) -> str:
-    return KNOWN[name].measured_as[0]
+    return budget_named(name).measured_as[0]
 
 
 def _unknown(name: str, place: str) -> InputError:
@@ -140,8 +162,8 @@ def _unknown(name: str, place: str) -> InputError:
     return InputError(
         f"unknown budget '{name}'",
         where=place,
-        allowed=", ".join(sorted(KNOWN)),
-        hint=nearest(name, KNOWN),
+        allowed=", ".join(sorted({**KNOWN, **task_budgets()})),
+        hint=nearest(name, {**KNOWN, **task_budgets()}),
     )
 
 
@@ -186,7 +208,8 @@ def check_hard_limits(
 def budgets_of(table: Mapping[str, float]) -> tuple[Budget, ...]:
     """The budgets of a table that `check_budgets` has accepted, in its order."""
     return tuple(
-        KNOWN[name].model_copy(update={"limit": float(limit)}) for name, limit in table.items()
+        budget_named(name).model_copy(update={"limit": float(limit)})
+        for name, limit in table.items()
     )
 
 

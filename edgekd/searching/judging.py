@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekd.measure.budgets import KNOWN, judge, run_verdict
+from edgekd.measure.budgets import budget_named, judge, run_verdict
 from edgekd.searching.outcome import FileOutcome, Trial
 from edgekd.values.measurement import Judgement, Kind, Verdict
 
@@ -76,7 +76,7 @@ def excess(judgement: Judgement) -> float:
     if judgement.verdict == "pass" or value is None:
         return 0.0
     scale = 1.0 if judgement.metric == "accuracy_drop" else limit
-    beyond = (limit - value if KNOWN[judgement.metric].at_least else value - limit) / scale
+    beyond = (limit - value if budget_named(judgement.metric).at_least else value - limit) / scale
     return max(beyond, INTERVAL_ONLY if judgement.verdict == "fail" else 0.0)
 
 
@@ -147,7 +147,7 @@ def reachable(points: Sequence[Point]) -> dict[str, float]:
             value = judgement.value
             if value is None:
                 continue
-            choose = max if KNOWN[name].at_least else min
+            choose = max if budget_named(name).at_least else min
             best[name] = choose(best.get(name, value), value)
     return best
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.measure.budgets import KNOWN, format_budget
+from edgekd.measure.budgets import budget_named, format_budget
 from edgekd.report import plots
 from edgekd.report.html import Figure, front_line, rendered
 from edgekd.searching.judging import QUALITY
@@ -83,7 +83,7 @@ def _figure(target: TargetResult, result: SearchResult, cost: str, name: str) ->
 def _others(target: TargetResult, result: SearchResult, cost: str) -> list[plots.Point]:
     """The files of all trials that are not on the front."""
     known = {(point.trial, point.path) for point in target.front}
-    factor, metrics = KNOWN[cost].factor, KNOWN[cost].measured_as
+    factor, metrics = budget_named(cost).factor, budget_named(cost).measured_as
     points = []
     for trial in result.trials:
         for file in trial.files:
@@ -103,7 +103,7 @@ def cost_of(point: FrontPoint, cost: str) -> float | None:
     """A point's value of a cost, in the budget's unit."""
     if cost in point.costs:
         return point.costs[cost]
-    return point.bytes / KNOWN[cost].factor if cost.startswith("size") else None
+    return point.bytes / budget_named(cost).factor if cost.startswith("size") else None
 
 
 def _axis(cost: str) -> str:

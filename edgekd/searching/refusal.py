@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.measure.budgets import KNOWN, format_budget
+from edgekd.measure.budgets import budget_named, format_budget
 from edgekd.run.plan import Plan, PlannedTarget
 from edgekd.run.plan.planned import ExpectedFile
 from edgekd.searching.judging import Limits
@@ -112,7 +112,7 @@ def _expected(file: ExpectedFile, budget: str) -> float | None:
     family = budget.partition("_")[0]
     known: Mapping[str, Any] = {"size": file.bytes, "memory": file.planned_bytes}
     value = known.get(family)
-    return None if value is None else value / KNOWN[budget].factor
+    return None if value is None else value / budget_named(budget).factor
 
 
 def _chooses_late(plan: Plan) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgekd.backends import Follower
 from edgekd.installed import tool_versions
-from edgekd.measure.budgets import KNOWN
+from edgekd.measure.budgets import budget_named
 from edgekd.report import numbers
 from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan, PlannedTarget
@@ -161,7 +161,7 @@ class UntrainedCosts:
     def least(self, target: str, file: ExpectedFile, budget: str, at_first: float) -> float | None:
         """What the trained file will cost at least, in the budget's unit; None if nothing tells.
         `at_first` divides the cost as long as too few trained files are known."""
-        known = KNOWN[budget]
+        known = budget_named(budget)
         values = [
             (measurement.ci or (measurement.value,))[0]
             / self.factors.get((target, measurement.metric), max(at_first, AT_FIRST))
@@ -192,7 +192,7 @@ def errors_of(
 ) -> tuple[PredictionError, ...]:
     """How well the untrained files told the trained ones' costs on a target, for each metric that
     has a limit."""
-    held = {metric for budget in limits for metric in KNOWN[budget].measured_as}
+    held = {metric for budget in limits for metric in budget_named(budget).measured_as}
     return tuple(
         _error(metric, [untrained / trained - 1.0 for untrained, trained in several])
         for (name, metric), several in sorted(_pairs(trials).items())

@@ -10,6 +10,7 @@ from edgekd.measure.budgets import (
     check_accept,
     check_budgets,
     check_hard_limits,
+    format_budget,
     judge,
     merge_budgets,
     parse_budget,
@@ -87,6 +88,24 @@ def test_no_drop_at_all_is_a_budget_and_so_is_every_known_name() -> None:
     assert check_budgets({"accuracy_drop": 0.0}, "") == []
     for name in KNOWN:
         assert check_budgets({name: 0.5}, "") == []
+
+
+def test_what_a_task_measures_is_a_budget_in_its_direction() -> None:
+    assert parse_budget("bleu=0.3") == ("bleu", 0.3)
+    assert format_budget("bleu", 0.3) == "bleu >= 0.3"
+    assert format_budget("word_error_rate", 0.1) == "word_error_rate <= 0.1"
+    bleu = latency(0.31, (0.29, 0.33), metric="bleu")
+    assert only({"bleu": 0.29}, bleu).verdict == "pass"
+    assert only({"bleu": 0.3}, bleu).reason == "the interval's lower end, 0.29, is below the limit"
+    wrong = latency(0.05, (0.04, 0.08), metric="word_error_rate")
+    assert only({"word_error_rate": 0.08}, wrong).verdict == "pass"
+    assert only({"word_error_rate": 0.07}, wrong).verdict == "fail"
+
+
+def test_a_misspelt_metric_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown budget 'word_eror_rate'") as caught:
+        parse_budget("word_eror_rate=0.1")
+    assert "'word_error_rate'" in caught.value.hint
 
 
 def test_a_later_budget_replaces_an_earlier_one_in_another_unit() -> None:

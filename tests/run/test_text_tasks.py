@@ -200,6 +200,7 @@ def test_a_speech_network_of_transformers_is_measured_by_what_its_file_writes(tm
         data={"train": part(source.train), "test": part(source.test), "classes": 12,
               "task": {"name": "seq2seq", "end": end}},
         target="x86", backends=("onnx",), out=tmp_path / "out", quick=True,
+        budgets={"word_error_rate": 0.01, "character_error_rate": 50.0},
         stages=[{**TEACHING, "epochs": 2, "learning_rate": 3e-3, "label_weight": 1.0,
                  "losses": []}, {"kind": "quantize", "method": "calibrate"}],
     )  # fmt: skip
@@ -210,6 +211,8 @@ def test_a_speech_network_of_transformers_is_measured_by_what_its_file_writes(tm
     wanted = [[token for token in row if token not in (-1, end)] for row in y.tolist()]
     wrong = sum(edits(mine, theirs) for mine, theirs in zip(found, wanted, strict=True))
     assert measured["word_error_rate"] == pytest.approx(wrong / sum(map(len, wanted)))
+    judged = {each.metric: each.verdict for each in file.budgets}
+    assert judged == {"word_error_rate": "fail", "character_error_rate": "pass"}
     same = [mine == theirs for mine, theirs in zip(found, wanted, strict=True)]
     assert measured["exact_match"] == pytest.approx(sum(same) / len(same))
 

@@ -15,7 +15,7 @@ A network returns a tensor (B, ...) or a tree of them, of which the task reads i
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ FirstSamples = Callable[[int], tuple[Tree, Tensor]]
 
 VALUES: Sequence[Mapping[str, Any]] = ({"name": "regression", "weight": 0.9},)
 """The default losses where outputs are not the logits of one class each: their squared error."""
+
+Direction = Literal["higher", "lower"]
+"""Which values of a metric are better."""
 
 NO_LABEL = -1
 """A missing target: an unlabelled pixel, the padding of a shorter sequence."""
@@ -59,14 +62,16 @@ class Task(ABC):
     reads integers and real numbers alike, and one that `reads_targets_of` other tasks has targets
     of their form.
 
-    `integer` targets count classes from 0, with `NO_LABEL` if the task allows gaps; other targets
-    are real numbers. `moves` says that mirroring or shifting an image leaves its target correct,
-    `smooths` that labels can be smoothed, `has_rows` that outputs are class logits, and
+    `directions` are the metrics beside the score, each with whether a higher or a lower value is
+    better. `integer` targets count classes from 0, with `NO_LABEL` if the task allows gaps; other
+    targets are real numbers. `moves` says that mirroring or shifting an image leaves its target
+    correct, `smooths` that labels can be smoothed, `has_rows` that outputs are class logits, and
     `labels_rows` that each of their rows has a label.
     """
 
     output: str | int | None = field(default=None, kw_only=True)
     metric: ClassVar[str]
+    directions: ClassVar[Mapping[str, Direction]] = {}
     reads_all: ClassVar[bool] = False
     judges_whole: ClassVar[bool] = False
     keeps_targets: ClassVar[bool] = False
@@ -169,6 +174,10 @@ class Task(ABC):
         """The positions `chosen` and those of the samples that must go where they go."""
         return chosen
 
+    def measured(self) -> tuple[str, ...]:
+        """The metrics beside the score that a report has, which are budgets, too."""
+        return tuple(self.directions)
+
     def extra_metrics(self, outputs: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """Values (B,) whose means a report shows besides the score, by metric; a metric's name ends
         in its unit if it has one."""
@@ -178,6 +187,17 @@ class Task(ABC):
         """Results of letting a deployed file act by itself, by metric: (episodes,) each, or pooled
         over them. `rollout_unit` says what an episode is."""
         return {}
+
+
+def metric_directions() -> dict[str, Direction]:
+    """The metrics of all tasks beside their scores, and which values of each are better."""
+    found: dict[str, Direction] = {}
+    for name in TASKS.names():
+        make = TASKS.get(name).make
+        kind = make if isinstance(make, type) else get_type_hints(make).get("return")
+        if isinstance(kind, type) and issubclass(kind, Task):
+            found |= kind.directions
+    return found
 
 
 def task_of(given: str | Mapping[str, Any], where: str) -> Task:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekd.data.tasks import NO_LABEL, VALUES, Task
+from edgekd.data.tasks import NO_LABEL, VALUES, Direction, Task
 from edgekd.data.tasks._boxes import f1, overlaps, suppressed, target_faults
 from edgekd.data.tasks._functions import (
     Function,
@@ -36,6 +36,7 @@ class Boxes(Task):
     ious: tuple[float, ...] = IOUS
     confidence: float = 0.25
     integer: ClassVar[bool] = False
+    directions: ClassVar[Mapping[str, Direction]] = {"image_f1": "higher"}
     judges_whole: ClassVar[bool] = True
     reads_targets_of: ClassVar[tuple[str, ...]] = ("detection",)
 

@@ -1,5 +1,6 @@
 """Sequences without alignment: handwriting, speech, plates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.data.tasks import NO_LABEL, Task, integer_faults, shape_fault
+from edgekd.data.tasks import NO_LABEL, Direction, Task, integer_faults, shape_fault
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -24,6 +25,7 @@ class CTC(Task):
     """
 
     metric: ClassVar[str] = "1 - CER"
+    directions: ClassVar[Mapping[str, Direction]] = {"exact_match": "higher"}
     has_rows: ClassVar[bool] = True
 
     def label_loss(self, outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:

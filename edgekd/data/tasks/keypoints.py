@@ -1,12 +1,13 @@
 """Places in an image, by a heatmap each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from edgekd.data.tasks import Task, shape_fault
+from edgekd.data.tasks import Direction, Task, shape_fault
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -24,6 +25,7 @@ class Keypoints(Task):
     radius: float = 1.5
     sigma: float = 1.0
     metric: ClassVar[str] = "PCK"
+    directions: ClassVar[Mapping[str, Direction]] = {"distance_cells": "lower"}
     integer: ClassVar[bool] = False
     has_rows: ClassVar[bool] = True
 

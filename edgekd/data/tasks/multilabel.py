@@ -1,5 +1,6 @@
 """Several classes per sample, or none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.data.tasks import NO_LABEL, Task, shape_fault
+from edgekd.data.tasks import NO_LABEL, Direction, Task, shape_fault
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -23,6 +24,7 @@ class Multilabel(Task):
     """
 
     metric: ClassVar[str] = "F1 over samples"
+    directions: ClassVar[Mapping[str, Direction]] = {"class_accuracy": "higher"}
     moves: ClassVar[bool] = True
     smooths: ClassVar[bool] = True
 

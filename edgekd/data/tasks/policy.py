@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from edgekd.data.tasks import FirstSamples, Run
+from edgekd.data.tasks import Direction, FirstSamples, Run
 from edgekd.data.tasks._cart_pole import returns
 from edgekd.data.tasks.classification import Classification
 from edgekd.registry import TASKS
@@ -25,12 +25,17 @@ class Policy(Classification):
     episodes: int = 32
     steps: int = 200
     metric: ClassVar[str] = "action agreement"
+    directions: ClassVar[Mapping[str, Direction]] = {"episode_return": "higher"}
     moves: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("episodes", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+
+    def measured(self) -> tuple[str, ...]:
+        """`episode_return` where there is an environment to act in."""
+        return () if self.environment == "none" else super().measured()
 
     def rollout_metrics(self, run: Run, first: FirstSamples) -> Mapping[str, Tensor]:
         """`episode_return`: the steps that each pole stays up."""

@@ -1,5 +1,6 @@
 """Real numbers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.data.tasks import Task, shape_fault
+from edgekd.data.tasks import Direction, Task, shape_fault
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 
@@ -24,6 +25,10 @@ class Regression(Task):
     tolerance: float = 0.1
     loss: Literal["mse", "huber"] = "mse"
     metric: ClassVar[str] = "within tolerance"
+    directions: ClassVar[Mapping[str, Direction]] = {
+        "absolute_error": "lower",
+        "squared_error": "lower",
+    }
     integer: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

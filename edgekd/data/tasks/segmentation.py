@@ -1,5 +1,6 @@
 """One class per pixel."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from edgekd.data.tasks import (
     NO_LABEL,
+    Direction,
     Task,
     classes_hint,
     integer_faults,
@@ -28,6 +30,7 @@ class Segmentation(Task):
     """
 
     metric: ClassVar[str] = "mean IoU"
+    directions: ClassVar[Mapping[str, Direction]] = {"pixel_accuracy": "higher"}
     smooths: ClassVar[bool] = True
     has_rows: ClassVar[bool] = True
     labels_rows: ClassVar[bool] = True

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edgekd.data.tasks import NO_LABEL, FirstSamples, Pooled, Run
+from edgekd.data.tasks import NO_LABEL, Direction, FirstSamples, Pooled, Run
 from edgekd.data.tasks._functions import Function, function_identity, function_of
 from edgekd.data.tasks._texts import bleu, character_error_rate, word_error_rate
 from edgekd.data.tasks.tokens import Tokens
@@ -28,6 +28,13 @@ class Seq2Seq(Tokens):
     prompt: int = 1
     text: Callable[[Sequence[int]], str] | None = None
     sentences: int = 200
+    directions: ClassVar[Mapping[str, Direction]] = {
+        **Tokens.directions,
+        "word_error_rate": "lower",
+        "character_error_rate": "lower",
+        "bleu": "higher",
+        "exact_match": "higher",
+    }
     rollout_unit: ClassVar[str] = "test samples, decoded greedily by the file"
 
     def __repr__(self) -> str:

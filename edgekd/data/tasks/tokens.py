@@ -1,5 +1,6 @@
 """One class per token: the next word of a text, a tag, a node of a graph."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from edgekd.data.tasks import (
     NO_LABEL,
+    Direction,
     Task,
     classes_hint,
     integer_faults,
@@ -28,6 +30,7 @@ class Tokens(Task):
     """
 
     metric: ClassVar[str] = "token accuracy"
+    directions: ClassVar[Mapping[str, Direction]] = {"cross_entropy_nats": "lower"}
     smooths: ClassVar[bool] = True
     has_rows: ClassVar[bool] = True
     labels_rows: ClassVar[bool] = True

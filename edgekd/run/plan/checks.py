@@ -5,6 +5,7 @@ from typing import Any
 
 from edgekd.backends import Backend, Follower
 from edgekd.data.samples import Data
+from edgekd.data.tasks import Task
 from edgekd.devices.opening import (
     arch_mismatch,
     missing_runtimes,
@@ -18,8 +19,10 @@ from edgekd.errors import (
     MissingPackage,
     MissingTool,
     ToolError,
+    nearest,
     raise_all,
 )
+from edgekd.measure.budgets import KNOWN, task_budgets
 from edgekd.network.cost import largest_layer, totals
 from edgekd.registry import STAGES
 from edgekd.run.plan.planned import Plan, Request
@@ -80,6 +83,27 @@ def check_labels(recipe: Recipe, data: Data) -> None:
             where="metadata.labels",
             allowed="one per class, in the order of the outputs",
         )
+
+
+def metric_faults(request: Request, task: Task) -> list[EdgekdError]:
+    """A fault for each budget that is a metric of other tasks."""
+    tables = {
+        "budgets": request.recipe.budgets,
+        "--budget": request.budgets,
+        **{f"target {target.name}: budgets": target.budgets for target in request.targets},
+    }
+    measured = task.measured()
+    return [
+        InputError(
+            f"the task {task.name} does not measure '{name}'",
+            where=f"{where} {name}",
+            allowed=", ".join(("accuracy", "accuracy_drop", *measured)),
+            hint=nearest(name, measured),
+        )
+        for where, table in tables.items()
+        for name in table
+        if name not in KNOWN and name in task_budgets() and name not in measured
+    ]
 
 
 def check_device(request: Request) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from edgekd.run.plan.checks import (
     check_device,
     check_labels,
     check_order,
+    metric_faults,
     typed_stage,
 )
 from edgekd.run.plan.indices import within_tables
@@ -60,6 +61,7 @@ def _make_plan(request: Request) -> Plan:
     collect.attempt(report_key, recipe)
     if data:
         collect.attempt(check_labels, recipe, data)
+        collect.faults.extend(metric_faults(request, data.task))
     collect.attempt(check_delivery, recipe, request.targets)
     subject = subject_of(recipe)
     original, *teachers = [
