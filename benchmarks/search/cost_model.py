@@ -160,10 +160,10 @@ def main() -> None:
         asked = {name: measured(name, work) for name in HELD_OUT}
     model = fit_cost_model(known)
     predicted = {name: model.predict(file.operators) for name, file in asked.items()}
-    errors = {name: predicted[name] / file.whole_us - 1.0 for name, file in asked.items()}
+    errors = {name: predicted[name] / file.whole - 1.0 for name, file in asked.items()}
     rows = {
         name: {
-            "measured_us": asked[name].whole_us,
+            "measured_us": asked[name].whole,
             "predicted_us": predicted[name],
             "error": errors[name],
         }

@@ -166,10 +166,9 @@ def _layer_times(
     except (MissingRuntime, ToolError) as error:
         return LayerTimes(kind="unavailable", reason=error.message)
     whole = next((row.value for row in result.measurements if row.metric == "latency_ms_p50"), None)
-    if whole is not None and profiled.unit == "ns":
-        with suppress(InputError):  # its operators can't be read: nothing to learn from it
-            folder = table_folder(cache_folder(), device, artifact, loaded.options)
-            keep_costs(folder, artifact, profiled, 1e3 * whole)
+    with suppress(InputError):  # its operators can't be read: nothing to learn from it
+        folder = table_folder(cache_folder(), device, artifact, loaded.options)
+        keep_costs(folder, artifact, profiled, None if whole is None else 1e3 * whole)
     return layer_times(profiled, artifact, reference, device.kind, whole)
 
 

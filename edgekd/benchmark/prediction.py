@@ -8,7 +8,8 @@ from edgekd.devices import Device
 from edgekd.errors import Collector, InputError, raise_all
 from edgekd.measure.cost_model import CostModel, fit_cost_model
 from edgekd.measure.cost_table import graph_with_shapes, known_files, table_folder
-from edgekd.measure.operator_costs import operators_of
+from edgekd.measure.operator_costs import Operator, operators_of
+from edgekd.report.numbers import percent
 from edgekd.store import cache_folder
 from edgekd.values.measurement import Measurement
 from edgekd.values.tables import Value
@@ -18,30 +19,36 @@ PREDICTED = (".onnx", ".tflite")
 
 
 class Prediction(Value):
-    """A file's estimated latency, and how it was predicted: from how many files, and by which share
-    those were missed in the middle when they were left out."""
+    """A file's estimated latency, or its instructions on an emulated Cortex-M, and how it was
+    predicted: from how many files, by which share those were missed in the middle when they were
+    left out, and which share nine of ten of them stayed within."""
 
     path: Path
     runtime: str
     device: str
-    latency: Measurement
+    cost: Measurement
     files: int
     median_error: float
+    usual_error: float
 
     @property
     def text(self) -> str:
         """The prediction on one line."""
+        value = self.cost.value or 0.0
+        instructions = self.cost.metric == "instructions"
+        cost = f"{value:,.0f} instructions" if instructions else f"{value:.4g} ms"
         return (
-            f"{self.path.name}: {self.latency.value:.4g} ms on {self.device} (estimated from "
-            f"{self.files} files measured in {self.runtime}; the median error on files left out "
-            f"was {100 * self.median_error:.0f} %)"
+            f"{self.path.name}: {cost} on {self.device} (estimated from {self.files} files "
+            f"measured in {self.runtime}; of files left out, the median error was "
+            f"{percent(self.median_error, 1)}, and nine of ten were within "
+            f"{percent(self.usual_error, 1)})"
         )
 
 
 def predict_files(
     paths: Sequence[Path], target: Target | None, device: Device, wanted: Wanted
 ) -> list[Prediction]:
-    """The latency of each file by the table of its runtime on this device. Raises `InputError` for
+    """The cost of each file by the table of its runtime on this device. Raises `InputError` for
     a file of a format whose operators can't be read, or if too few files were measured."""
     collect = Collector()
     for path in paths:
@@ -59,14 +66,24 @@ def predict_files(
         others = [file for file in known_files(folder) if file.sha256 != artifact.sha256]
         key = (str(folder), *(file.sha256 for file in others))
         model = fitted.get(key) or fitted.setdefault(key, fit_cost_model(others))
-        value = model.predict(operators_of(graph_with_shapes(artifact.path))) / 1e3
-        latency = Measurement(
-            metric="latency_ms_p50", value=value, kind="estimated", device=device.name,
-            protocol=f"{model.name} over {len(others)} files",
-        )  # fmt: skip
+        graph = graph_with_shapes(artifact.path)
         found = Prediction(
-            path=artifact.path, runtime=artifact.runtime, device=device.name, latency=latency,
-            files=len(others), median_error=model.median_error,
+            path=artifact.path, runtime=artifact.runtime, device=device.name,
+            cost=_cost(model, operators_of(graph), device, len(others)), files=len(others),
+            median_error=model.median_error, usual_error=model.usual_error,
         )  # fmt: skip
         predictions.append(found)
     return predictions
+
+
+def _cost(
+    model: CostModel, operators: Sequence[Operator], device: Device, files: int
+) -> Measurement:
+    value, timed = model.predict(operators), model.unit == "us"
+    return Measurement(
+        metric="latency_ms_p50" if timed else "instructions",
+        value=value / 1e3 if timed else value,
+        kind="estimated",
+        device=device.name,
+        protocol=f"{model.name} over {files} files",
+    )

@@ -20,7 +20,9 @@ from edgekd.devices.replies import Hello, Profiled, ProfiledOperator, fault_of
 from edgekd.errors import InputError, MissingRuntime, ToolError, raise_all
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.call_counts import count_calls
+from edgekd.package import package_folder
 from edgekd.registry import DEVICES
+from edgekd.store import hash_code
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.measurement import Kind
 from edgekd.values.target import load_target
@@ -52,11 +54,14 @@ class CortexM:
         self._host = open_host(**session)
 
     def hello(self) -> Hello:
-        """The processor; the runtimes are this machine's."""
+        """The processor, with what decides its instructions: the kernels and the compiler. The
+        runtimes are this machine's."""
         here = self._host.hello()
+        kernels = hash_code(package_folder() / "firmware")
         return Hello(
             platform="QEMU", machine="thumb", python="", cpu=self.cpu, cores=1,
             runtimes=here.runtimes, install=here.install, conditions={},
+            features=(f"kernels {kernels[:16]}", emulation.version()),
         )  # fmt: skip
 
     def can_run(self, artifact: Artifact) -> str:

@@ -135,7 +135,11 @@ class _Reader:
             op=node.op_type if not node.domain else f"{node.domain}.{node.op_type}",
             inputs=tuple(node.input),
             outputs=tuple(node.output),
-            attributes={one.name: one.i for one in node.attribute if one.type == one.INT},
+            attributes={
+                one.name: one.i if one.type == one.INT else tuple(one.ints)
+                for one in node.attribute
+                if one.type in (one.INT, one.INTS)
+            },
         )
 
     def _constant_node(self, node: Any) -> None:

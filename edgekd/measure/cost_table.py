@@ -29,7 +29,7 @@ def table_folder(cache: Path, device: Device, artifact: Artifact, options: Optio
     hello = device.hello()
     chosen: dict[str, Any] = {name: options[name] for name in DECISIVE if name in options}
     runtime = (artifact.runtime, hello.runtimes.get(artifact.runtime, ""), artifact.format)
-    key = key_of(device.name, hello.machine, hello.cpu, runtime, chosen)
+    key = key_of(device.name, hello.machine, hello.cpu, hello.features, runtime, chosen)
     return cache / "costs" / key[:16]
 
 
@@ -41,10 +41,16 @@ def graph_with_shapes(path: Path) -> Graph:
     return with_shapes(read_onnx(path), path)
 
 
-def keep_costs(folder: Path, artifact: Artifact, profiled: Profiled, whole_us: float) -> None:
-    """Enter a measured file into a table, in place of an earlier measurement of it."""
+def keep_costs(
+    folder: Path, artifact: Artifact, profiled: Profiled, whole_us: float | None
+) -> None:
+    """Enter a measured file into a table, in place of an earlier measurement of it. A file that was
+    timed without its whole latency is left out."""
+    if profiled.unit == "ns" and whole_us is None:
+        return
     graph = graph_with_shapes(artifact.path)
-    measured = measured_file(artifact.sha256, graph, profiled, artifact.runtime, whole_us)
+    whole = whole_us if profiled.unit == "ns" else None
+    measured = measured_file(artifact.sha256, graph, profiled, artifact.runtime, whole)
     make_folder(folder)
     write_beside(folder / f"{artifact.sha256}.json", measured.model_dump_json() + "\n")
 

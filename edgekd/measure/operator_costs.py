@@ -4,6 +4,7 @@ which `edgekd.measure.cost_model` predicts other files.
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from edgekd.devices.replies import Profiled
 from edgekd.formats.graph import BITS, Graph, Op, Tensor
@@ -24,10 +25,13 @@ OF_TFLITE = ("CONV_2D", "DEPTHWISE_CONV_2D")
 """TFLite's, with weights (out, height, width, in) and (1, height, width, out)."""
 
 
+Unit = Literal["us", "instructions"]
+
+
 class Operator(Value):
     """What one operator of a file does: its kind in its format's words, multiply-accumulates,
     bytes of computed tensors read and written, bytes of constants, and of a convolution the
-    kernel's area, groups, channels (in, out) and positions of the output."""
+    kernel's area, stride, groups, channels (in, out) and positions of the output."""
 
     kind: str
     macs: int
@@ -35,6 +39,7 @@ class Operator(Value):
     written: int
     constant: int
     kernel: int = 1
+    stride: int = 1
     groups: int = 1
     channels: int = 1
     filters: int = 1
@@ -42,14 +47,15 @@ class Operator(Value):
 
 
 class MeasuredFile(Value):
-    """A file's operators with what each cost in microseconds, those that the runtime fused into
-    another 0; what the runtime added in between; and one inference without recording."""
+    """A file's operators with what each cost in `unit`, those that the runtime fused into another
+    0; what the runtime added in between; and one inference without recording."""
 
     sha256: str
     operators: tuple[Operator, ...]
-    us: tuple[float, ...]
-    added_us: float
-    whole_us: float
+    costs: tuple[float, ...]
+    added: float
+    whole: float
+    unit: Unit = "us"
 
 
 def operators_of(graph: Graph) -> tuple[Operator, ...]:
@@ -59,12 +65,13 @@ def operators_of(graph: Graph) -> tuple[Operator, ...]:
 
 
 def measured_file(
-    sha256: str, graph: Graph, profiled: Profiled, runtime: str, whole_us: float
+    sha256: str, graph: Graph, profiled: Profiled, runtime: str, whole: float | None = None
 ) -> MeasuredFile:
-    """A file's operators with their times in a profile."""
+    """A file's operators with their costs in a profile. Without `whole`, as where instructions are
+    counted, an inference costs the sum of its operators."""
     places = operator_places(profiled.operators, graph, runtime)
     writers = {key: place for place, op in enumerate(graph.ops) for key in op.outputs}
-    us = [0.0] * len(graph.ops)
+    costs = [0.0] * len(graph.ops)
     added = 0.0
     for place, timed, value in zip(
         places, profiled.operators, typical_values(profiled), strict=True
@@ -72,10 +79,14 @@ def measured_file(
         if place is None:
             added += value
         else:
-            us[_first_fused(graph, writers, place, timed.op)] += value
-    operators = operators_of(graph)
+            costs[_first_fused(graph, writers, place, timed.op)] += value
     return MeasuredFile(
-        sha256=sha256, operators=operators, us=tuple(us), added_us=added, whole_us=whole_us
+        sha256=sha256,
+        operators=operators_of(graph),
+        costs=tuple(costs),
+        added=added,
+        whole=sum(costs) + added if whole is None else whole,
+        unit="us" if profiled.unit == "ns" else "instructions",
     )
 
 
@@ -109,13 +120,14 @@ def _operator(graph: Graph, op: Op, stored: Mapping[str, str]) -> Operator:
         positions = math.prod(shape) // max(1, weights[0])
         own = {
             "kernel": math.prod(weights[2:]), "groups": int(op.attributes.get("group", 1)),
-            "channels": weights[1], "filters": weights[0],
+            "channels": weights[1], "filters": weights[0], "stride": _stride(op),
         }  # fmt: skip
     if op.op in OF_TFLITE and len(weights) == 4:
         deep = op.op == "DEPTHWISE_CONV_2D"
         own = {
             "kernel": math.prod(weights[1:3]), "groups": weights[3] if deep else 1,
             "channels": 1 if deep else weights[3], "filters": weights[3] if deep else weights[0],
+            "stride": _stride(op),
         }  # fmt: skip
     return Operator(
         kind=op.op,
@@ -126,6 +138,12 @@ def _operator(graph: Graph, op: Op, stored: Mapping[str, str]) -> Operator:
         positions=positions,
         **own,
     )
+
+
+def _stride(op: Op) -> int:
+    """The larger of a convolution's strides."""
+    strides = op.attributes.get("strides", [op.attributes.get("StrideH", 1)])
+    return max(map(int, strides), default=1)
 
 
 def _tensor(graph: Graph, stored: Mapping[str, str], key: str) -> Tensor:

@@ -54,9 +54,9 @@ def test_a_file_is_predicted_from_those_that_were_measured_by_layer(tmp_path, ca
     finally:
         device.close()
     latency = {row.metric: row.value for row in result.measurements}["latency_ms_p50"]
-    assert found.latency.kind == "estimated"
+    assert found.cost.kind == "estimated"
     assert found.files == 8
-    assert 0.4 < found.latency.value / latency < 2.5
+    assert 0.4 < found.cost.value / latency < 2.5
     code, out, _ = edgekd("bench", other, "--predict")
     assert code == 0
     line = out.splitlines()[-1]  # PyTorch's exporter prints too

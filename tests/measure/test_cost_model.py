@@ -1,11 +1,14 @@
 """Latencies from the operators of other files: what is read of a file, and what is predicted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgekd.devices.replies import Profiled
 from edgekd.errors import InputError
 from edgekd.formats.graph import Graph, Op, Tensor
+from edgekd.measure.cost_facts import groups_of, loop_facts
 from edgekd.measure.cost_model import fit_cost_model
 from edgekd.measure.operator_costs import MeasuredFile, Operator, measured_file, operators_of
 
@@ -24,7 +27,7 @@ def convolution(*, quantized=False):
         weights.name: weights,
     }
     ops = [
-        Op("conv", "Conv", ("x", "w"), ("c",), {"group": 1}),
+        Op("conv", "Conv", ("x", "w"), ("c",), {"group": 1, "strides": (1, 1)}),
         Op("act", "Relu", ("c",), ("y",)),
     ]
     if quantized:
@@ -47,17 +50,72 @@ def test_weights_that_are_only_dequantized_count_as_they_are_stored():
     assert (conv.constant, conv.read) == (72, 200)
 
 
-def profiled(*operators):
-    rows = [{"name": name, "op": op, "values": [1000 * us] * 3} for name, op, us in operators]
-    return Profiled.model_validate({"operators": rows, "resolution": 1})
+def profiled(*operators, unit="ns"):
+    scale = 1000 if unit == "ns" else 1
+    rows = [{"name": name, "op": op, "values": [scale * us] * 3} for name, op, us in operators]
+    return Profiled.model_validate({"operators": rows, "resolution": 1, "unit": unit})
 
 
 def test_what_a_runtime_fused_counts_for_its_first_operator_and_what_it_added_apart():
     times = profiled(("ReorderInput", "ReorderInput", 2), ("act", "Conv", 30))
     file = measured_file("a", convolution(), times, "onnxruntime", 40.0)
-    assert file.us == (30.0, 0.0)
-    assert file.added_us == 2.0
-    assert file.whole_us == 40.0
+    assert file.costs == (30.0, 0.0)
+    assert file.added == 2.0
+    assert file.whole == 40.0
+
+
+def test_an_inference_has_the_instructions_of_all_its_operators():
+    counted = profiled(("conv", "Conv", 900), ("act", "Relu", 100), unit="instructions")
+    file = measured_file("a", convolution(), counted, "onnxruntime")
+    assert (file.unit, file.costs, file.whole) == ("instructions", (900.0, 100.0), 1000.0)
+
+
+def test_a_convolution_of_another_stride_belongs_to_another_group():
+    graph = convolution()
+    halved = replace(graph.ops[0], attributes={"group": 1, "strides": (2, 2)})
+    (conv, _) = operators_of(replace(graph, ops=(halved, graph.ops[1])))
+    assert conv.stride == 2
+    ((*rest, last), _) = groups_of([conv, conv])
+    assert (rest, last) == (["Conv", "dense", "kernel 9"], "stride 2")
+
+
+def test_the_facts_of_a_convolution_are_the_products_of_its_loops():
+    conv, _ = operators_of(convolution())
+    facts = loop_facts(conv)  # 25 positions, 4 filters, 18 products
+    assert facts[:7].tolist() == [1, 25, 4, 100, 25 * 18, 4 * 18, 1800]
+    assert facts[7:10].tolist() == [200, 400, 288]
+    tiles = [25 * 4 * 24, 25 * 4 * 20, 25 * 16 * 18, 27 * 4 * 18, 27 * 4 * 24]
+    assert facts[10:].tolist() == tiles
+
+
+def counted_file(number, seed=0):
+    """A file for a processor whose kernel takes two filters at once: 30 instructions a position,
+    12 a position and pair of filters, and 5 for each product of a pair."""
+    random = np.random.default_rng((seed, number))
+    operators, counts = [], []
+    for _ in range(3 + number % 4):
+        channels, filters, positions = (int(v) for v in random.integers(3, 49, 3))
+        operators.append(
+            Operator(
+                kind="CONV_2D", macs=channels * filters * positions * 9, read=channels * positions,
+                written=filters * positions, constant=9 * channels * filters, kernel=9,
+                channels=channels, filters=filters, positions=positions,
+            )
+        )  # fmt: skip
+        pairs = -(-filters // 2)
+        counts.append(positions * (30.0 + pairs * (12 + 5 * 9 * channels)))
+    return MeasuredFile(
+        sha256=str(number), operators=tuple(operators), costs=tuple(counts), added=0.0,
+        whole=sum(counts), unit="instructions",
+    )  # fmt: skip
+
+
+def test_instructions_of_a_kernel_are_predicted_by_its_loops():
+    model = fit_cost_model([counted_file(number) for number in range(12)])
+    assert model.name.startswith("loops")
+    assert model.usual_error < 0.03
+    other = counted_file(6, seed=1)
+    assert model.predict(other.operators) == pytest.approx(other.whole, rel=0.03)
 
 
 def made_file(number, seed=0):
@@ -79,18 +137,18 @@ def made_file(number, seed=0):
         us += [2.0 + macs / 1e4, 0.0]
     whole = 0.9 * sum(us) - len(us) / 2
     return MeasuredFile(
-        sha256=str(number), operators=tuple(operators), us=tuple(us), added_us=0.0, whole_us=whole
+        sha256=str(number), operators=tuple(operators), costs=tuple(us), added=0.0, whole=whole
     )
 
 
 def test_a_machine_that_follows_a_roofline_is_predicted_exactly():
     model = fit_cost_model([made_file(number) for number in range(12)])
-    assert model.name == "roofline"
+    assert model.name in ("roofline", "loops")
     assert len(model.errors) == 12
     assert model.median_error < 1e-3
     other = made_file(5, seed=1)
-    assert model.predict(other.operators) == pytest.approx(other.whole_us, rel=1e-3)
-    assert model.operators_us(other.operators) == pytest.approx(np.array(other.us), abs=0.05)
+    assert model.predict(other.operators) == pytest.approx(other.whole, rel=1e-3)
+    assert model.costs(other.operators) == pytest.approx(np.array(other.costs), abs=0.05)
 
 
 def test_what_no_roofline_tells_is_left_to_the_forest():
@@ -98,9 +156,9 @@ def test_what_no_roofline_tells_is_left_to_the_forest():
         file = made_file(number)
         us = [
             value * (3.0 if operator.channels % 16 else 1.0)
-            for operator, value in zip(file.operators, file.us, strict=True)
+            for operator, value in zip(file.operators, file.costs, strict=True)
         ]
-        return file.model_copy(update={"us": tuple(us), "whole_us": sum(us)})
+        return file.model_copy(update={"costs": tuple(us), "whole": sum(us)})
 
     files = []
     for number in range(40):
@@ -113,7 +171,7 @@ def test_what_no_roofline_tells_is_left_to_the_forest():
         ]
         rows = [(o.macs / 1e4 + 2) * (3.0 if o.channels % 16 else 1.0) if o.macs else 0.0
                 for o in aligned]  # fmt: skip
-        update = {"operators": tuple(aligned), "us": tuple(rows), "whole_us": sum(rows)}
+        update = {"operators": tuple(aligned), "costs": tuple(rows), "whole": sum(rows)}
         files.append(file.model_copy(update=update))
     model = fit_cost_model(files)
     assert model.name == "roofline and forest"
