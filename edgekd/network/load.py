@@ -15,6 +15,7 @@ from edgekd.installed import versions_of
 from edgekd.network.calling import take_one_argument
 from edgekd.network.checkpoints import checkpoint_files
 from edgekd.network.identity import module_key
+from edgekd.network.layers_kept import keep_layers
 from edgekd.network.plain_weights import hooks_to_parametrizations
 from edgekd.network.sources import request_of, source_of
 from edgekd.network.weights import load_weights
@@ -45,6 +46,7 @@ def load_network(network: Network, folder: Path, where: str) -> nn.Module:
             hint="a file that is only run can only be a teacher, under [[teachers]]",
         )
     _check_finite(module, where)
+    keep_layers(module, network.layers, f"{where}.layers")
     hooks_to_parametrizations(module)
     take_one_argument(module, network.output)
     return module.eval()
@@ -70,13 +72,19 @@ def network_key(network: Network, folder: Path) -> str:
     determines it, with its arguments, its weights and the versions of the source's packages."""
     if network.module is not None:
         key = module_key(network.module)
-        return key if network.output is None else key_of(key, repr(network.output))
+        return key_of(key, *_taken(network)) if _taken(network) else key
     digest = hashlib.sha256(network.kind.encode())
-    if network.output is not None:
-        digest.update(repr(network.output).encode())
+    for part in _taken(network):
+        digest.update(part.encode())
     for part in _content(network, folder):
         digest.update(f"{part}\0".encode())
     return digest.hexdigest()
+
+
+def _taken(network: Network) -> list[str]:
+    """What is taken from the network, where that is not all of it."""
+    output = [] if network.output is None else [repr(network.output)]
+    return output + ([repr(sorted(network.layers.items()))] if network.layers else [])
 
 
 def _content(network: Network, folder: Path) -> Iterator[str]:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    model_validator,
+)
 
 from edgekd.errors import InputError, nearest
 from edgekd.package import package_folder
@@ -29,7 +36,9 @@ class Network(Value):
     .keras file or a SavedModel folder), `torchscript` and `logits` (an .npy or .npz of recorded
     logits in the order of the training samples) are black boxes. `output` keeps one of several
     outputs, by name or position, or some of them by their names. Paths are relative to the
-    recipe's folder. `given` is the name of a module that the Python API was called with; a recipe
+    recipe's folder. `layers` keeps some of a repeated stack's layers, by the stack's name and the
+    layers' numbers from 0: `layers = { "bert.encoder.layer" = [1, 3] }`, once the weights are
+    loaded. `given` is the name of a module that the Python API was called with; a recipe
     on disk can't hold it.
     """
 
@@ -46,6 +55,7 @@ class Network(Value):
     logits: Path | None = None
     weight: PositiveFloat = 1.0
     output: str | int | tuple[str, ...] | None = None
+    layers: dict[str, tuple[NonNegativeInt, ...]] = {}
     _module: Any = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -59,6 +69,8 @@ class Network(Value):
             raise ValueError(f"write {self.kind} = '{self.name}'")
         if keys[0] not in ("source", "factory", "program") and (self.weights or self.arguments):
             raise ValueError("'weights' and 'arguments' are for 'source', 'factory' and 'program'")
+        if self.layers and self._key not in ("source", "factory", "given"):
+            raise ValueError("'layers' is for 'source' and 'factory'")
         return self
 
     @property
