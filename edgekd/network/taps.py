@@ -2,8 +2,9 @@
 
 An `nn.Module` is tapped by a forward hook. An exported graph has no layers, only their names in the
 nodes' metadata: there an identity is inserted after the layer's last node and hooked.
-`NAME.weights` reads the attention weights (B, heads, L, L) of an `nn.MultiheadAttention`.
-Everything is removed when the context ends.
+`NAME.weights` reads the attention weights (B, heads, L, L) of an `nn.MultiheadAttention`, or of
+attention that returns them after its output, as transformers' does with
+`attn_implementation = "eager"`. Everything is removed when the context ends.
 """
 
 import threading
@@ -50,16 +51,18 @@ class Taps:
 
     def __enter__(self) -> "Taps":
         self._thread = threading.get_ident()
+        weights = () if isinstance(self.module, GraphModule) else _attentions(self.module)
         for number, name in enumerate(self.names):
             if isinstance(self.module, GraphModule):
                 tapped = self._insert(self.module, name, number)
-            elif name.endswith(WEIGHTS) and name in _attentions(self.module):
+            elif name in weights:
                 tapped = self.module.get_submodule(name.removesuffix(WEIGHTS))
-                asking = tapped.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
-                self._handles.append(asking)
+                if isinstance(tapped, nn.MultiheadAttention):
+                    asking = tapped.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
+                    self._handles.append(asking)
             else:
                 tapped = self.module.get_submodule(name)
-            self._handles.append(tapped.register_forward_hook(self._keep(name)))
+            self._handles.append(tapped.register_forward_hook(self._keep(name, weights)))
         if isinstance(self.module, GraphModule) and self._inserted:
             self.module.recompile()
         return self
@@ -81,14 +84,16 @@ class Taps:
         self._inserted.clear()
         self.outputs.clear()
 
-    def _keep(self, name: str) -> Any:
+    def _keep(self, name: str, weights: Iterable[str] = ()) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if threading.get_ident() != self._thread:
                 return
-            weights = isinstance(module, nn.MultiheadAttention) and name.endswith(WEIGHTS)
+            if name in weights:
+                self.outputs[name] = _attention_weights(output, name)
+                return
             # What a layer returns besides its output comes after it: states, caches, weights.
             several = isinstance(output, tuple) and output and isinstance(output[0], Tensor)
-            self.outputs[name] = output[1] if weights else output[0] if several else output
+            self.outputs[name] = output[0] if several else output
 
         return hook
 
@@ -127,9 +132,36 @@ def layer_kinds(module: nn.Module) -> dict[str, str]:
 
 
 def _attentions(module: nn.Module) -> list[str]:
-    """The taps of the attention weights of every `nn.MultiheadAttention`."""
-    parts = module.named_modules()
-    return [f"{name}{WEIGHTS}" for name, part in parts if isinstance(part, nn.MultiheadAttention)]
+    """The taps of the attention weights of every layer that may return them: the innermost ones
+    whose class is called attention, unless a softmax in them can be tapped."""
+    parts = list(module.named_modules())
+    return [f"{name}{WEIGHTS}" for name, part in parts if name and _may_return_weights(part)]
+
+
+def _may_return_weights(part: nn.Module) -> bool:
+    if isinstance(part, nn.MultiheadAttention):
+        return True
+    inner = [each for each in part.modules() if each is not part]
+    if any(isinstance(each, nn.Softmax) or _is_attention(each) for each in inner):
+        return False
+    return _is_attention(part) and bool(inner)
+
+
+def _is_attention(part: nn.Module) -> bool:
+    return "Attention" in type(part).__name__
+
+
+def _attention_weights(output: Any, name: str) -> Tensor:
+    """The weights that attention returns after its output; `InputError` where there are none."""
+    others = output[1:] if isinstance(output, tuple) else ()
+    found = [each for each in others if isinstance(each, Tensor) and each.dim() == 4]
+    if found:
+        return found[-1]
+    raise InputError(
+        f"'{name.removesuffix(WEIGHTS)}' returns no attention weights (B, heads, L, L)",
+        where=name,
+        hint="for a network of transformers: arguments = { attn_implementation = 'eager' }",
+    )
 
 
 def _ask_for_weights(module: nn.Module, inputs: Any, keywords: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Literal
 from torch import nn
 
 from edgekd.errors import InputError
-from edgekd.network.taps import layer_kinds
+from edgekd.network.taps import WEIGHTS, layer_kinds, layer_names
 
 Map = Literal["uniform", "front", "back"]
 Pair = tuple[str, str]
@@ -88,10 +88,13 @@ def attention_in(module: nn.Module, block: str, where: str) -> str:
     for name, kind in layer_kinds(module).items():
         if name.startswith(f"{block}.") and kind in ATTENTION:
             return f"{name}.weights" if kind == "MultiheadAttention" else name
+    for name in layer_names(module):
+        if name.startswith(f"{block}.") and name.endswith(WEIGHTS):
+            return name
     raise InputError(
         f"no attention weights within '{block}'",
         where=where,
-        allowed="a softmax layer or nn.MultiheadAttention",
+        allowed="a softmax layer, nn.MultiheadAttention, or attention that returns its weights",
         hint="name the layers: student = [...], teacher = [...]",
     )
 

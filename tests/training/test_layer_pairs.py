@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd.errors import InputError
 from edgekd.models.resnet import resnet8
@@ -123,3 +123,52 @@ def test_an_encoder_and_a_decoder_of_one_class_are_not_the_blocks_but_what_they_
     module["both"].encoder, module["both"].decoder = Stack(), Stack()
     names = [f"both.{side}.layers.{n}" for side in ("encoder", "decoder") for n in range(2)]
     assert blocks_of(module) == names
+
+
+class Weighing(nn.Module):
+    """Attention as transformers writes it: its output, then its weights if it has them."""
+
+    def __init__(self, tells: bool) -> None:
+        super().__init__()
+        self.tells = tells
+        self.value = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        heads = x.unflatten(2, (2, 2)).transpose(1, 2)
+        weights = torch.softmax(heads @ heads.mT, dim=3)
+        mixed = (weights @ self.value(x).unflatten(2, (2, 2)).transpose(1, 2)).transpose(1, 2)
+        return mixed.flatten(2), weights if self.tells else None
+
+
+class SelfAttention(Weighing):
+    pass
+
+
+class Layers(nn.Module):
+    def __init__(self, tells: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(nn.ModuleDict({"self": SelfAttention(tells)}) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.layer:
+            x = x + block["self"](x)[0]
+        return x
+
+
+def test_weights_that_attention_returns_after_its_output_can_be_tapped():
+    network, x = Layers(tells=True), torch.randn(3, 5, 4)
+    name = attention_in(network, "layer.0", "losses.1")
+    assert name == "layer.0.self.weights"
+    with Taps(network, [name, "layer.0.self"]) as taps:
+        network(x)
+        output, weights = network.layer[0]["self"](x)
+        assert torch.equal(taps.outputs[name], weights)
+        assert torch.equal(taps.outputs["layer.0.self"], output)
+
+
+def test_attention_that_keeps_its_weights_to_itself_is_refused_by_name():
+    network, x = Layers(tells=False), torch.randn(3, 5, 4)
+    with Taps(network, ["layer.1.self.weights"]), pytest.raises(InputError) as caught:
+        network(x)
+    assert "'layer.1.self' returns no attention weights (B, heads, L, L)" in str(caught.value)
+    assert "attn_implementation = 'eager'" in str(caught.value.hint)
