@@ -12,6 +12,7 @@ Each rewrite computes the same function in float, up to the order of sums:
 - a class token that is joined or picked: see `tokens`;
 - a linear layer of sequences: a layer of rows, which has a bias in integers, between two reshapes;
 - scaled dot-product attention: its products and its softmax;
+- scores to which a mask of low numbers is added: scores that are -inf where they are masked;
 - a softmax over one value: x * 0 + 1.
 """
 
@@ -26,7 +27,7 @@ from edgekd.quant import ops
 from edgekd.quant.adaptive_average import averaged
 from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.inserting import insert_call, insert_constant, replace_by
-from edgekd.quant.masks import masked
+from edgekd.quant.masks import masked, masked_sum
 from edgekd.quant.norm_steps import write_out_norms
 from edgekd.quant.norms import norm_constants
 from edgekd.quant.tokens import rewrite_tokens
@@ -192,6 +193,7 @@ def _spatial_mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
+    aten.add.Tensor: masked_sum,
     aten.silu.default: _silu,
     aten.silu_.default: _silu,
     aten.hardsigmoid.default: _hard_sigmoid,

@@ -24,6 +24,12 @@ steps of 1/256."""
 _LOWEST = -1e4
 """Numbers in masks that are meant as -inf."""
 
+_CHOICES = (
+    aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
+)  # fmt: skip
+
+_SOFTMAX = (aten.softmax.int, aten._softmax.default)
+
 _SEEN_THROUGH = {aten.expand.default, aten.contiguous.default}
 
 
@@ -38,12 +44,12 @@ def masked(
             return None
         past = torch.ones(sizes, dtype=torch.bool).tril()
         mask = insert_constant(graph, f"{node.name}_causal", past[None, None], node)
-    while mask.target in _SEEN_THROUGH and mask.args[0].meta["val"].dim() == 4:
-        mask = mask.args[0]  # which is expanded where it is used
+    mask = _unexpanded(mask)
     filled = _filled(graph, mask, node)
     if filled is not None:
         bias, mask = filled
-        scores = insert_call(graph, aten.add.Tensor, (scores, bias), node)
+        if not _is_zero(graph, bias):
+            scores = insert_call(graph, aten.add.Tensor, (scores, bias), node)
         return masked(graph, node, scores, mask, False)
     if mask.meta["val"].dtype is torch.bool:
         if is_constant(mask) and bool(constant_of(graph, mask).all()):
@@ -63,13 +69,59 @@ def masked(
     return insert_call(graph, aten.add.Tensor, (scores, mask), node)
 
 
+def masked_sum(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Scores to which a softmax's own module adds a mask of low numbers, as attention that is
+    written out does, with -inf where they are masked, inserted at the graph's insertion point. None
+    for any other sum."""
+    if node.kwargs or not node.users or any(user.target not in _SOFTMAX for user in node.users):
+        return None
+    for scores, mask in (node.args[:2], node.args[1::-1]):
+        if not isinstance(scores, fx.Node) or not isinstance(mask, fx.Node) or is_constant(mask):
+            continue
+        plain = _unexpanded(mask)
+        if _filled(graph, plain, node) is not None:
+            return masked(graph, node, scores, plain, False)
+        hidden = _scaled_low(graph, plain)
+        if hidden is not None:
+            seen = insert_call(graph, aten.eq.Scalar, (hidden, 0), node)
+            return masked(graph, node, scores, seen, False)
+    return None
+
+
+def _unexpanded(mask: Any) -> Any:
+    """A mask of the same rank before it is expanded, which happens where it is used."""
+    rank = mask.meta["val"].dim()
+    while mask.target in _SEEN_THROUGH and mask.args[0].meta["val"].dim() == rank:
+        mask = mask.args[0]
+    return mask
+
+
+def _scaled_low(graph: fx.GraphModule, mask: fx.Node) -> fx.Node | None:
+    """`hidden` of a mask that is written as hidden * low, 1 where it hides and 0 elsewhere."""
+    if mask.target is not aten.mul.Tensor:
+        return None
+    for hidden, low in (mask.args[:2], mask.args[1::-1]):
+        if isinstance(hidden, fx.Node) and _is_low(graph, low):
+            return hidden
+    return None
+
+
+def _is_zero(graph: fx.GraphModule, value: Any) -> bool:
+    """Whether a number or a node is nothing but zeros."""
+    if isinstance(value, int | float):
+        return value == 0
+    if isinstance(value, fx.Node) and value.target in (aten.zeros.default, aten.zeros_like.default):
+        return True
+    return is_constant(value) and not bool(constant_of(graph, value).any())
+
+
 def _filled(graph: fx.GraphModule, mask: fx.Node, like: fx.Node) -> tuple[Any, fx.Node] | None:
     """A bias that is -inf where a condition says so, as a position bias that is masked: the bias
     and where it is seen."""
     if mask.target is aten.masked_fill.Scalar and _is_low(graph, mask.args[2]):
         bias, hidden, _ = mask.args
         return bias, insert_call(graph, aten.logical_not.default, (hidden,), like)
-    if mask.target in (aten.where.ScalarOther, aten.where.self) and _is_low(graph, mask.args[2]):
+    if mask.target in _CHOICES and _is_low(graph, mask.args[2]):
         seen, bias, _ = mask.args
         return bias, seen  # type: ignore[return-value]
     return None

@@ -51,3 +51,43 @@ def test_masked_attention_with_a_bias_is_close_to_the_module(name):
     with torch.no_grad():
         noise = (graph(x) - module(x)).square().mean() / module(x).square().mean()
     assert noise < 1e-3
+
+
+ADDED = {
+    "a choice of zero or the lowest number": lambda seen: torch.where(seen, 0.0, LOWEST),
+    "zeros filled with -10000": lambda seen: torch.zeros(seen.shape).masked_fill(~seen, -1e4),
+    "what is hidden, scaled": lambda seen: (1.0 - seen.float()) * LOWEST,
+    "the lowest number times what is hidden": lambda seen: -1e9 * (~seen).float(),
+}
+
+
+class WrittenOut(nn.Module):
+    """Two heads of attention that adds a mask of its second input to the scores, as BERT does."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.query, self.value, self.mask = nn.Linear(8, 8), nn.Linear(8, 8), mask
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        x, seen = inputs["x"], inputs["mask"][:, None, None, :] > 0
+        query, value = (
+            part.unflatten(2, (2, 4)).transpose(1, 2) for part in (self.query(x), self.value(x))
+        )
+        scores = query @ query.mT / 2 + self.mask(seen)
+        return (torch.softmax(scores, -1) @ value).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_attention_that_adds_a_mask_is_close_to_the_module(name):
+    torch.manual_seed(0)
+    module = WrittenOut(ADDED[name]).eval()
+    lengths = torch.arange(1, 17).remainder(LENGTH)[:, None] + 1
+    mask = (torch.arange(LENGTH) < lengths).long()
+    samples = {"x": torch.randn(16, LENGTH, 8), "mask": mask}
+    example = {key: value[:1] for key, value in samples.items()}
+    graph = calibrate(module, example, samples, Scheme(activations="int8-affine"))
+    with torch.no_grad():
+        expected = module(samples)
+        noise = (graph(samples) - expected).square().mean() / expected.square().mean()
+    assert noise < 1e-3
+    assert [each for each in float_islands(graph) if "softmax" in each or "matmul" in each] == []
