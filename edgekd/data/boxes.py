@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data.images import damaged, read_image, refuse_damaged
+from edgekd.data.images import damaged, left_out, read_image, refuse_damaged
 from edgekd.data.tasks import NO_LABEL
 from edgekd.errors import InputError
 
@@ -85,5 +85,5 @@ def box_parts(root: Path, parts: Mapping[str, Listed], labels: Sequence[str], sk
             if boxes:
                 targets[row, : len(boxes)] = boxes
         made[part] = BoxFiles(root, tuple(file for file, _ in kept), targets)
-    notes = (f"{len(bad):,} unreadable images left out",) if bad else ()
+    notes = left_out(bad)
     return {**made, "notes": notes}

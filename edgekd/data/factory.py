@@ -117,7 +117,7 @@ def _samples(part: Any, where: str, asked: Task | None, how: How) -> Samples:
         return prepared(samples_of(*part.tensors, where, task), where, how)
     if isinstance(part, DataLoader):
         dataset, workers = unloaded(part, where)
-        return samples_from(dataset, where, task, replace(how, workers=how.workers or workers))
+        return _samples(dataset, where, asked, replace(how, workers=how.workers or workers))
     if isinstance(part, tuple | list) and len(part) == 2:
         return prepared(samples_of(part[0], part[1], where, task), where, how)
     if isinstance(part, IterableDataset):

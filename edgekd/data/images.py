@@ -1,6 +1,6 @@
 """Reading pictures from files, and finding those that can't be read."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,3 +69,9 @@ def refuse_damaged(bad: dict[Path, str], where: str) -> None:
             where=where,
             hint="remove it, or set arguments.skip = true to leave such files out and count them",
         )
+
+
+def left_out(bad: Sized) -> tuple[str, ...]:
+    """The plan's note on images that are unreadable."""
+    images = "image" if len(bad) == 1 else "images"
+    return (f"{len(bad):,} unreadable {images} left out",) if bad else ()

@@ -47,12 +47,7 @@ def load_data(table: DataTable, folder: Path) -> Data:
     if validation is None:
         keep, hold = _held_back(train, table.validation)
         if not len(hold):
-            raise InputError(
-                f"{len(train)} training samples are too few to hold back validation samples",
-                where=where,
-                allowed="at least two samples of one class",
-                hint="a set without labels needs a validation part that has them",
-            )
+            raise _nothing_to_hold_back(train, where)
         train, validation = train.take(keep), train.take(hold)
     for name, part in (("validation", validation), ("test", source.test)):
         raise_all(source.task.judging_faults(part.y, f"{where}: {name}"))
@@ -86,6 +81,20 @@ def _held_back(train: Samples, share: float) -> tuple[Tensor, Tensor]:
     mask = torch.ones(len(train), dtype=torch.bool)
     mask[hold] = False
     return mask.nonzero().flatten(), hold
+
+
+def _nothing_to_hold_back(train: Samples, where: str) -> InputError:
+    if bool((train.task.strata(train.y) != NO_LABEL).any()):
+        return InputError(
+            f"{len(train)} training samples are too few to hold back validation samples",
+            where=where,
+            allowed="at least two samples of one class",
+        )
+    return InputError(
+        "no training sample has a label, so none can be held back for validation",
+        where=where,
+        allowed="samples of (input, label), or a validation part that has labels",
+    )
 
 
 def _augmentation(table: DataTable, train: Samples) -> Augmentation:

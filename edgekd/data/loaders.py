@@ -4,7 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from edgekd.data.structure import LABELS, tree_of
 from edgekd.errors import InputError
@@ -15,8 +21,16 @@ def unloaded(loader: "DataLoader[Any]", where: str) -> tuple[Any, int]:
     """The loader's data set, and how many workers it asks for.
 
     A `collate_fn` of the user's is applied to one sample at a time. A sampler that chooses or
-    weights samples would be lost, so it is an `InputError`.
+    weights samples would be lost, so it is an `InputError`; so is a `collate_fn` of an iterable.
     """
+    if isinstance(loader.dataset, IterableDataset):
+        if loader.collate_fn not in (default_collate, None) and loader.batch_size is not None:
+            raise InputError(
+                "the collate_fn of a DataLoader over an iterable would not be used",
+                where=where,
+                allowed="the iterable itself, whose samples are (input, label) or dicts",
+            )
+        return loader.dataset, loader.num_workers
     if not isinstance(loader.sampler, RandomSampler | SequentialSampler):
         raise InputError(
             f"the DataLoader's {type(loader.sampler).__name__} would not be used",

@@ -1,6 +1,8 @@
 """Inputs that are read when they are needed, by worker processes that read ahead."""
 
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -152,6 +154,7 @@ def _from_workers(reader: SampleReader, keys: Iterable[list[Key]], workers: int)
     with warnings.catch_warnings():  # a fork of a process with threads is safe for what workers do
         warnings.simplefilter("ignore", DeprecationWarning)
         batches = iter(loader)
+    _name_dead_workers()
     while True:
         try:
             batch = next(batches)
@@ -162,6 +165,25 @@ def _from_workers(reader: SampleReader, keys: Iterable[list[Key]], workers: int)
         if isinstance(batch, EdgekdError):
             raise batch
         yield batch
+
+
+def _name_dead_workers() -> None:
+    """PyTorch's handler of a child's end raises a RuntimeError wherever the main thread happens to
+    be: make that a `ToolError`, too."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    if not callable(handler) or hasattr(handler, "names_workers"):
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def named(number: int, frame: Any) -> None:
+        try:
+            handler(number, frame)
+        except RuntimeError as error:
+            raise _dead_worker(error, "data") from error
+
+    named.names_workers = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGCHLD, named)
 
 
 def _collated_or_error(samples: list[Any], where: str) -> Any:

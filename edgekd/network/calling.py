@@ -98,21 +98,42 @@ def _parameters(module: nn.Module) -> dict[str, Any]:
 
 
 def input_fault(module: nn.Module, inputs: Tree, where: str) -> InputError | None:
-    """Why the network's `forward` can't take these inputs by their names, if it can't."""
+    """Why the network's `forward` can't take these inputs by their names, if it can't. One with
+    `**kwargs` may take any."""
     if not isinstance(inputs, Mapping):
         return None
     parameters = _parameters(module)
     if len(parameters) == 1 or any(kind is kind.VAR_KEYWORD for kind in parameters.values()):
         return None
     unknown = [name for name in inputs if name not in parameters]
-    if not unknown:
-        return None
+    return untaken(module, unknown[0], where) if unknown else None
+
+
+def unnamed_inputs(module: nn.Module, inputs: Tree) -> list[str]:
+    """The inputs that go into the `**kwargs` of the network's `forward`, which may ignore them."""
+    parameters = _parameters(module)
+    kinds = parameters.values()
+    if not isinstance(inputs, Mapping) or not any(kind is kind.VAR_KEYWORD for kind in kinds):
+        return []
+    return [str(name) for name in inputs if name not in parameters]
+
+
+def untaken(module: nn.Module, name: str, where: str) -> InputError:
+    """The error for an input that the network does not take."""
+    parameters = _parameters(module)
+    known = [each for each, kind in parameters.items() if kind is not kind.VAR_KEYWORD]
     return InputError(
-        f"the samples have an input '{unknown[0]}', which forward() does not take",
+        f"the samples have an input '{name}', which forward() does not take",
         where=where,
-        allowed=", ".join(parameters),
-        hint=nearest(unknown[0], list(parameters)),
+        allowed=", ".join(known),
+        hint=nearest(name, known),
     )
+
+
+def lone_parameter(module: nn.Module) -> str:
+    """The name of the only input of the network's `forward`; empty if there are several."""
+    parameters = list(_parameters(module))
+    return parameters[0] if len(parameters) == 1 else ""
 
 
 def tensors_of(outputs: Any) -> Tree:

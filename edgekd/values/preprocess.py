@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from edgekd.values.tables import Value
 
@@ -63,6 +63,14 @@ class Preprocess(Value):
     log_mel: LogMel | None = None
     tokenizer: Tokenizer | None = None
     bake: bool = False
+
+    @field_validator("tokenizer", mode="before")
+    @classmethod
+    def _a_table(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            file = f"{given}/tokenizer.json" if not given.endswith(".json") else given
+            raise ValueError(f"write a table: {{ file = '{file}', length = 128 }}")
+        return given
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> "Preprocess":

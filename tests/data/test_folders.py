@@ -128,7 +128,7 @@ def test_a_damaged_image_is_named_or_left_out_and_counted(photographs, tmp_path,
     assert "arguments.skip = true" in caught.value.hint
     data = load(root, preprocess=SMALL, arguments={"skip": True})
     assert sum(len(part) for part in (data.train, data.validation, data.test)) == 23
-    assert "1 unreadable images left out" in data.notes
+    assert "1 unreadable image left out" in data.notes
 
 
 def test_damage_in_the_middle_is_named_when_it_is_read(photographs, tmp_path) -> None:
@@ -141,7 +141,7 @@ def test_damage_in_the_middle_is_named_when_it_is_read(photographs, tmp_path) ->
     with pytest.raises(InputError, match=r"\(temple/05.png\) can't be read: "):
         load(root, preprocess=SMALL)
     data = load(root, preprocess=SMALL, arguments={"skip": True})
-    assert "1 unreadable images left out" in data.notes
+    assert "1 unreadable image left out" in data.notes
 
 
 def test_the_hash_of_streamed_files_follows_the_files(photographs, tmp_path) -> None:

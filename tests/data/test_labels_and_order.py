@@ -7,7 +7,7 @@ import pytest
 import torch
 from contexts import context
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from edgekd.data import Data, load_data
 from edgekd.data.factory import read_parts
@@ -19,6 +19,7 @@ from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.teachers.module import ModuleTeacher
 from edgekd.training.teachers.outputs import Outputs
 from edgekd.training.teaching import Teaching
+from edgekd.values.preprocess import Preprocess
 from edgekd.values.recipe import DataTable
 
 X = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
@@ -45,7 +46,8 @@ def test_minus_one_is_a_training_sample_without_a_label(tmp_path) -> None:
 def test_labels_are_needed_to_hold_back_and_to_test(tmp_path) -> None:
     with pytest.raises(InputError) as caught:
         load(tmp_path, torch.full((40,), -1))
-    assert caught.value.hint == "a set without labels needs a validation part that has them"
+    assert caught.value.message.startswith("no training sample has a label")
+    assert "or a validation part that has labels" in caught.value.allowed
     parts = {"train": (X, Y), "test": (X, torch.full((40,), -1)), "classes": 4}
     with pytest.raises(InputError, match="label -1 of sample 0 is out of range"):
         load_data(data_of(parts), tmp_path)
@@ -148,3 +150,31 @@ def test_a_sampler_that_would_be_lost_is_refused() -> None:
         read_parts({"train": loader, "test": loader}, "the data", "data")
     assert "the DataLoader's WeightedRandomSampler would not be used" in str(caught.value)
     assert "sampler = 'balanced'" in caught.value.hint
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(zip(X, Y, strict=True))
+
+
+class Counted(Endless):
+    def __len__(self) -> int:
+        return 40
+
+
+def test_a_data_loader_over_an_iterable_gives_its_samples_or_asks_for_a_length() -> None:
+    loader = DataLoader(Counted(), batch_size=8)
+    train = read_parts({"train": loader, "test": loader}, "the data", "data").train
+    assert torch.equal(train.y, Y)
+    loader = DataLoader(Endless(), batch_size=8)
+    with pytest.raises(InputError, match="the Dataset has no length") as caught:
+        read_parts({"train": loader, "test": loader}, "the data", "data")
+    assert "__len__" in caught.value.hint
+    loader = DataLoader(Counted(), batch_size=8, collate_fn=lambda samples: samples)
+    with pytest.raises(InputError, match="collate_fn of a DataLoader over an iterable"):
+        read_parts({"train": loader, "test": loader}, "the data", "data")
+
+
+def test_a_tokenizer_named_by_a_text_is_refused_with_the_table_to_write() -> None:
+    with pytest.raises(ValueError, match=r"{ file = 'bert/tokenizer.json', length = 128 }"):
+        Preprocess(tokenizer="bert")  # type: ignore[arg-type]

@@ -2,16 +2,19 @@
 
 import os
 import random
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Subset, get_worker_info
 
 from edgekd.data.dataset import How, samples_from
 from edgekd.data.factory import read_parts
 from edgekd.data.inputs import Held, Pick
+from edgekd.data.reading import SampleReader
 from edgekd.data.samples import Samples
 from edgekd.data.streamed import Streamed
 from edgekd.data.tasks.classification import CLASSIFICATION
@@ -211,6 +214,29 @@ def test_a_worker_that_dies_is_one_error_and_no_hang(monkeypatch) -> None:
     assert error.exit_code == 3
     assert "a worker process that reads samples stopped" in str(error)
     assert "data.workers = 0" in error.hint
+
+
+class Mortal(Plain):
+    """Kills the worker that reads it from row 200 on."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index >= 200 and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def computed(stream: Streamed) -> None:
+    for _ in stream.chunks(50):
+        time.sleep(0.5)  # where the signal arrives
+
+
+def test_a_worker_that_dies_while_the_network_computes_is_that_error_too() -> None:
+    reader = SampleReader(Mortal(400), "the data: train")
+    stream = Streamed(reader, torch.arange(400), workers=1, seconds=1.0)
+    stopped = "a worker process that reads samples stopped"
+    with pytest.raises(ToolError, match=stopped) as caught:
+        computed(stream)
+    assert "data.workers = 0" in caught.value.hint
 
 
 def test_a_generator_that_cannot_be_seeded_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from edgekd.data.class_folders import find_files
-from edgekd.data.images import SUFFIXES, damaged, read_image, refuse_damaged
+from edgekd.data.images import SUFFIXES, damaged, left_out, read_image, refuse_damaged
 from edgekd.data.sets import SETS
 
 
@@ -31,5 +31,5 @@ def image_folder(
         for name, part in found.parts.items()
     }
     datasets = replace(found, parts=parts).datasets(read_image)
-    notes = (f"{len(bad):,} unreadable images left out",) if bad else ()
+    notes = left_out(bad)
     return {**datasets, "notes": notes}

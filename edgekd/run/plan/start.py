@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from edgekd.data.samples import Data
-from edgekd.errors import InputError, first_line
-from edgekd.network.calling import bake, input_fault, leave_open, open_sizes
-from edgekd.network.index_limits import lookup_fault
+from edgekd.errors import InputError
+from edgekd.network.calling import bake, leave_open, open_sizes
+from edgekd.network.first_call import first_outputs
 from edgekd.network.load import load_network
 from edgekd.training.teachers import Teacher, load_teacher
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Network, Recipe
 from edgekd.values.sizes import bounded
-from edgekd.values.tree import described, rows
+from edgekd.values.tree import rows
 
 
 def teacher_networks(recipe: Recipe) -> list[tuple[Network, str]]:
@@ -62,22 +62,7 @@ def start_module(network: Network, recipe: Recipe, data: Data) -> nn.Module:
 
 def _check_outputs(module: nn.Module, data: Data, where: str) -> None:
     example = data.example
-    fault = input_fault(module, example, where)
-    if fault is not None:
-        raise fault
-    try:
-        with torch.no_grad():
-            outputs = module(example)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the user's own forward raises
-        first = first_line(error)
-        source = f"data '{data.name}': train"
-        raise lookup_fault(module, example, data.train.rows, source) or InputError(
-            f"the network fails on a sample of shape {described(example)}: {first}",
-            where=where,
-            hint=f"does it accept the inputs of '{data.name}'?",
-        ) from None
+    outputs = first_outputs(module, example, data, where, "the network")
     if outputs is None:
         raise InputError("the network returns no tensor", where=where, allowed="one, or several")
     y = rows(data.train.y, slice(0, 1))

@@ -30,8 +30,11 @@ from edgekd.values.tree import Tree
 class NetworkSubject:
     """A network that stages can change."""
 
-    def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate:
-        """The student, or the trained model itself if there is no student."""
+    def start(self, recipe: Recipe, data: Data, original: Teacher | None) -> Candidate | None:
+        """The student, or the trained model itself if there is no student; None for a model that
+        the plan has refused as its own teacher."""
+        if recipe.student is None and original is None:
+            return None
         return start_candidate(recipe.student or recipe.model, recipe, data)
 
     def summary(self, start: Candidate) -> str:

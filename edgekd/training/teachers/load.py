@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import torch
-
 from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
-from edgekd.network.calling import bake, input_fault
-from edgekd.network.index_limits import lookup_fault
+from edgekd.network.calling import bake
+from edgekd.network.first_call import first_outputs
 from edgekd.network.load import load_network, network_key
 from edgekd.network.weights import weights_notes
 from edgekd.store import key_of
@@ -22,7 +20,7 @@ from edgekd.training.teachers.teacher import Teacher
 from edgekd.training.teachers.tflite import open_tflite
 from edgekd.training.teachers.torchscript import open_torchscript
 from edgekd.values.recipe import Network
-from edgekd.values.tree import described, rows
+from edgekd.values.tree import rows
 
 
 def load_teacher(network: Network, folder: Path, data: Data, where: str) -> Teacher:
@@ -76,18 +74,7 @@ def _module_teacher(
         bake(module, data.baked)
     name = network.name
     probe = data.train.first(PROBE).shown
-    fault = input_fault(module, probe, where)
-    if fault is not None:
-        raise fault
-    try:
-        with torch.no_grad():
-            raw = module(probe)
-    except Exception as error:
-        source = f"data '{data.name}': train"
-        raise lookup_fault(module, probe, data.train.rows, source) or InputError(
-            f"'{name}' fails on samples of shape {described(probe)}: {first_line(error)}",
-            where=where,
-        ) from error
+    raw = first_outputs(module, probe, data, where, f"'{name}'")
     if raw is None:
         raise InputError(f"'{name}' returns no tensor", where=where, allowed="a tensor, or several")
     y = rows(data.train.y, slice(0, PROBE))

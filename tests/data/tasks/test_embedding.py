@@ -95,6 +95,6 @@ def test_parts_that_judge_need_pairs(monkeypatch):
     with pytest.raises(InputError, match="1 pairs among 4 samples") as caught:
         loaded(monkeypatch, train=samples(8, 0), test=samples(1, 2))
     assert "the same number" in caught.value.hint
-    with pytest.raises(InputError, match="too few to hold back") as caught:
+    with pytest.raises(InputError, match="none can be held back for validation") as caught:
         loaded(monkeypatch, train=samples(0, 9), test=samples(3, 0))
-    assert "needs a validation part" in caught.value.hint
+    assert "a validation part that has labels" in caught.value.allowed
