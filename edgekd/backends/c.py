@@ -19,6 +19,7 @@ from edgekd.firmware import emulation
 from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
 from edgekd.firmware.instructions import instructions_of
+from edgekd.firmware.patches.plan import Patches, Patching
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact, OpPlacement, sha256_of
@@ -34,11 +35,15 @@ class COptions(Value):
     """C11 from the int8 TFLite file. `name` begins the names of files and functions; `arithmetic`
     says whose fully connected layers are matched to the bit, those of TFLite Micro or of LiteRT;
     `cmsis_nn` is the folder of CMSIS-NN's sources (with Include/ in it), whose kernels are called
-    instead of plain C where they compute the same."""
+    instead of plain C where they compute the same. `patches` says whether layers are computed patch
+    by patch for a smaller arena: "auto" does so where it would exceed `arena_limit` bytes, or
+    without one the target's memory."""
 
     name: str = Field(default="model", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
     arithmetic: Literal["micro", "litert"] = "micro"
     cmsis_nn: str = ""
+    patches: Patches = "auto"
+    arena_limit: int | None = Field(default=None, gt=0)
 
 
 @BACKENDS.register()
@@ -95,7 +100,7 @@ class PlainC(Follower):
                 companions={header.name: sha256_of(header)},
                 facts={**artifact.facts, **dict(generated.numbers)},
                 measurements=measurements,
-                notes=(*artifact.notes, *_notes(measurements, target)),
+                notes=(*artifact.notes, *generated.notes, *_notes(measurements, target)),
             )
         ]
 
@@ -110,14 +115,19 @@ def _generated(artifact: Artifact, target: Target, options: COptions) -> Generat
 
 def generated_for(model: Path, target: Target, options: COptions, name: str = "") -> Generated:
     """The C code of a TFLite file with a target's options; `name` replaces theirs."""
-    return generate(
+    patching = Patching(options.patches, options.arena_limit or target.hardware.memory_bytes)
+    generated = generate(
         model,
         name or options.name,
         facts_in(model),
         arithmetic=options.arithmetic,
         cmsis_nn=variant_of(target.hardware) if options.cmsis_nn else "",
         instructions=instructions_of(target.hardware),
+        patching=patching,
     )
+    if options.arena_limit:
+        generated.check_arena(patching, "backends.c: arena_limit")
+    return generated
 
 
 def costs(

@@ -56,23 +56,38 @@ def plain_c(
     cmsis_nn: Annotated[
         str, typer.Option(help="Call CMSIS-NN on cores with these instructions: dsp or mve.")
     ] = "",
+    patches: Annotated[
+        str,
+        typer.Option(
+            help="Compute layers patch by patch: auto (to keep --arena-limit), never or always."
+        ),
+    ] = "auto",
+    arena_limit: Annotated[
+        int | None, typer.Option(min=1, help="The most bytes that the arena may have.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Write an int8 network as C11: no heap, no runtime, one static arena."""
     from edgekd.firmware.cmsis_nn import check_variant
     from edgekd.firmware.generate import check_arithmetic, generate
     from edgekd.firmware.instructions import check_instructions
+    from edgekd.firmware.patches.plan import Patching, check_patches
     from edgekd.firmware.stored_facts import facts_in
 
-    known = check_arithmetic(arithmetic)
-    variant = check_variant(cmsis_nn)
-    cores = check_instructions(instructions)
+    patching = Patching(check_patches(patches), arena_limit)
     generated = generate(
-        model, name, facts_in(model), arithmetic=known, cmsis_nn=variant, instructions=cores
+        model,
+        name,
+        facts_in(model),
+        arithmetic=check_arithmetic(arithmetic),
+        cmsis_nn=check_variant(cmsis_nn),
+        instructions=check_instructions(instructions),
+        patching=patching,
     )
+    generated.check_arena(patching, "--arena-limit")
     paths = generated.write(out)
     if as_json:
-        files = {"files": [str(path) for path in paths]}
+        files = {"files": [str(path) for path in paths], "notes": list(generated.notes)}
         typer.echo(json.dumps(files | dict(generated.numbers), indent=1))
         return
     for path in paths:
@@ -82,6 +97,8 @@ def plain_c(
         f"arena {numbers['arena_bytes']} bytes (at least {numbers['arena_bound_bytes']}), "
         f"constants {numbers['constant_bytes']} bytes, {numbers['kernel_calls']} calls"
     )
+    for note in generated.notes:
+        typer.echo(note)
 
 
 @firmware.command("tflm")

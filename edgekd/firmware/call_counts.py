@@ -9,7 +9,6 @@ import numpy as np
 
 from edgekd.firmware import emulation
 from edgekd.firmware.emit import Program, body, header
-from edgekd.firmware.facts import Facts
 from edgekd.firmware.generate import program_of
 from edgekd.firmware.graph import Network, read_network
 from edgekd.firmware.instructions import instructions_for
@@ -46,7 +45,7 @@ def count_calls(path: Path, cpu: str) -> CountedCalls:
     no C or a processor that is not emulated, `ToolError` if a tool fails.
     """
     network = read_network(path)
-    program = program_of(network, str(path), NAME, Facts(), instructions=instructions_for(cpu))
+    program = program_of(network, str(path), NAME, instructions_for(cpu))
     calls = program.calls
     with tempfile.TemporaryDirectory(prefix="edgekd-calls-") as work:
         folder = Path(work)

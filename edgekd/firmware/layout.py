@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 
 from edgekd.errors import InputError
 from edgekd.firmware.graph import Array, Network
-from edgekd.firmware.memory import Block, Plan, Trail, aligned, plan_memory, saving
+from edgekd.firmware.loop import Loop
+from edgekd.firmware.memory import (
+    Block,
+    Plan,
+    Trail,
+    aligned,
+    live_bytes,
+    plan_memory,
+    saving,
+)
 from edgekd.firmware.step import Step
 
 MAX_ARENA = 1 << 30
@@ -26,12 +35,43 @@ class Layout:
     scratch: dict[int, int] = field(default_factory=dict)
 
 
-def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
+def lay_out(
+    network: Network, steps: Sequence[Step], where: str, loops: Sequence[Loop] = ()
+) -> Layout:
     """Offsets for all computed tensors, and for the scratch memory of steps.
 
     Raises `InputError` if the arena would exceed 1 GiB.
     """
-    root = _Roots(network, steps)
+    demand = _demand(network, steps, loops)
+    plan, wanting = _with_scratch(demand.blocks, steps, demand.trails)
+    if plan.arena_bytes > MAX_ARENA:
+        raise InputError(f"it needs {plan.arena_bytes} bytes of memory", where=where)
+    at = dict(zip(demand.keys, plan.offsets, strict=False))
+    root = demand.root
+    offsets = {array.index: at[root.of(array)] for array in root.arrays.values()}
+    scratch = dict(zip(wanting, plan.offsets[len(demand.keys) :], strict=True))
+    return Layout(offsets, plan.arena_bytes, plan.bound_bytes, scratch)
+
+
+def bytes_by_step(network: Network, steps: Sequence[Step], loops: Sequence[Loop] = ()) -> list[int]:
+    """What is in use at each step, without the scratch memory that may be on the stack."""
+    demand = _demand(network, steps, loops)
+    firm = [number for number, step in enumerate(steps) if step.scratch and not _may_move(step)]
+    return live_bytes([*demand.blocks, *_scratch_blocks(steps, firm)], demand.trails)
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """The blocks of memory, the tensor of each, and which of them may overwrite which."""
+
+    root: "_Roots"
+    keys: Sequence[int]
+    blocks: Sequence[Block]
+    trails: Sequence[Trail]
+
+
+def _demand(network: Network, steps: Sequence[Step], loops: Sequence[Loop]) -> _Demand:
+    root = _Roots(network, steps, loops)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     size: dict[int, int] = {}
@@ -46,6 +86,9 @@ def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
 
     for array in network.inputs:
         touch(array, 0)
+    for loop in loops:
+        touch(loop.source, loop.end - 1)
+        touch(loop.output, loop.begin)
     for number, step in enumerate(steps):
         for array in (*step.inputs, step.output):
             touch(array, number)
@@ -53,14 +96,22 @@ def lay_out(network: Network, steps: Sequence[Step], where: str) -> Layout:
         touch(array, len(steps))
     keys = list(first)
     blocks = [Block(size[key], first[key], last[key]) for key in keys]
-    trails = _trails(steps, root, keys, blocks)
-    plan, wanting = _with_scratch(blocks, steps, trails)
-    if plan.arena_bytes > MAX_ARENA:
-        raise InputError(f"it needs {plan.arena_bytes} bytes of memory", where=where)
-    at = dict(zip(keys, plan.offsets, strict=False))
-    offsets = {array.index: at[root.of(array)] for array in root.arrays.values()}
-    scratch = dict(zip(wanting, plan.offsets[len(keys) :], strict=True))
-    return Layout(offsets, plan.arena_bytes, plan.bound_bytes, scratch)
+    trails = [*_trails(steps, root, keys, blocks), *_loop_trails(loops, root, keys, blocks)]
+    return _Demand(root, keys, blocks, trails)
+
+
+def _loop_trails(
+    loops: Sequence[Loop], root: "_Roots", keys: Sequence[int], blocks: Sequence[Block]
+) -> list[Trail]:
+    """The outputs of loops, which may overwrite what no later patch reads."""
+    found = []
+    for loop in loops:
+        later, earlier = keys.index(root.of(loop.output)), keys.index(root.of(loop.source))
+        sizes = blocks[later].size, blocks[earlier].size
+        whole = sizes == (loop.output.bytes, loop.source.bytes)
+        if whole and (blocks[later].first, blocks[earlier].last) == (loop.begin, loop.end - 1):
+            found.append(Trail(later, earlier, loop.ahead))
+    return found
 
 
 def _trails(
@@ -105,7 +156,11 @@ def _fitting(
     """The steps whose scratch memory fits beside what is in use, those with the most room first."""
 
     def room(number: int) -> int:
-        shared = sum(saving(blocks, one) for one in trails if blocks[one.later].first == number)
+        shared = sum(
+            saving(blocks, one)
+            for one in trails
+            if blocks[one.later].first <= number <= blocks[one.earlier].last
+        )
         used = sum(aligned(one.size) for one in blocks if one.first <= number <= one.last)
         return limit + shared - used - aligned(steps[number].scratch or 0)
 
@@ -124,7 +179,7 @@ def _scratch_blocks(steps: Sequence[Step], numbers: Sequence[int]) -> list[Block
 class _Roots:
     """Which tensors share memory: reshaped ones, and those computed in place."""
 
-    def __init__(self, network: Network, steps: Sequence[Step]) -> None:
+    def __init__(self, network: Network, steps: Sequence[Step], loops: Sequence[Loop]) -> None:
         self._parent: dict[int, int] = {}
         self.arrays: dict[int, Array] = {}
         for array in network.inputs:
@@ -135,6 +190,8 @@ class _Roots:
             if not step.kernel:
                 self._join(step.inputs[0], step.output)
         last = self._last_reads(network, steps)
+        for loop in loops:
+            last[self.of(loop.source)] = loop.end
         for number, step in enumerate(steps):
             self._take_over(step, number, last)
 

@@ -8,6 +8,7 @@ short seeded search over orders follows.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 ALIGNMENT = 4
 SEARCH_BLOCKS = 256
@@ -25,8 +26,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Trail:
-    """Block `later` may overwrite block `earlier` at the one step at which both are in use, if it
-    begins at least `ahead` bytes before it; with `ahead` None, if both begin at the same place."""
+    """Block `later` may overwrite block `earlier` while both are in use, if it begins at least
+    `ahead` bytes before it; with `ahead` None, if both begin at the same place."""
 
     later: int
     earlier: int
@@ -47,21 +48,24 @@ def aligned(size: int) -> int:
     return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-def live_bound(blocks: Sequence[Block], trails: Sequence[Trail] = ()) -> int:
-    """The most bytes in use at one step, with each block rounded up to whole words."""
-    change: dict[int, int] = {}
+def live_bytes(blocks: Sequence[Block], trails: Sequence[Trail] = ()) -> list[int]:
+    """The bytes in use at each step, with each block rounded up to whole words."""
+    live = [0] * (max((block.last for block in blocks), default=-1) + 2)
+
+    def add(size: int, first: int, last: int) -> None:
+        live[first] += size
+        live[last + 1] -= size
+
     for block in blocks:
-        change[block.first] = change.get(block.first, 0) + aligned(block.size)
-        change[block.last + 1] = change.get(block.last + 1, 0) - aligned(block.size)
+        add(aligned(block.size), block.first, block.last)
     for trail in trails:
-        step = blocks[trail.later].first
-        change[step] = change.get(step, 0) - saving(blocks, trail)
-        change[step + 1] = change.get(step + 1, 0) + saving(blocks, trail)
-    live = peak = 0
-    for step in sorted(change):
-        live += change[step]
-        peak = max(peak, live)
-    return peak
+        add(-saving(blocks, trail), blocks[trail.later].first, blocks[trail.earlier].last)
+    return list(accumulate(live))[:-1]
+
+
+def live_bound(blocks: Sequence[Block], trails: Sequence[Trail] = ()) -> int:
+    """The most bytes in use at one step."""
+    return max(live_bytes(blocks, trails), default=0)
 
 
 def saving(blocks: Sequence[Block], trail: Trail) -> int:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from edgekd.firmware.graph import Network, Node
 from edgekd.firmware.kernels.copy import pads
+from edgekd.firmware.windows import VALID
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-VALID = 1
 
 
 def absorb_padding(network: Network) -> Network:

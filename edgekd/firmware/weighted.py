@@ -128,7 +128,7 @@ def _is_padded(values: Mapping[str, Any]) -> bool:
         - values[f"pad_{side}"] > values[f"input_{size}"]
         for size, axis, side in (("height", "y", "top"), ("width", "x", "left"))
     )  # fmt: skip
-    return values["pad_top"] + values["pad_left"] > 0 or any(behind)
+    return max(values["pad_top"], values["pad_left"]) > 0 or any(behind)
 
 
 def _formed(

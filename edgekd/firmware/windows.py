@@ -2,7 +2,8 @@
 
 from edgekd.firmware.graph import Array, Node
 
-PADDING = {0: "same", 1: "valid"}
+VALID = 1
+PADDING = {0: "same", VALID: "valid"}
 LIMIT = 1 << 15
 
 
