@@ -203,6 +203,8 @@ def _span(ends: tuple[float, float]) -> float:
 def _clamps_at_zero(node: fx.Node) -> bool:
     while node.target in ops.SHARED and isinstance(node.args[0], fx.Node):
         node = node.args[0]
+    if node.target is aten.cat.default:  # as a shuffle of channels joins them again and again
+        return all(map(_clamps_at_zero, ops.joined_by(node)))
     if node.target in (aten.relu.default, aten.relu6.default):
         return True
     return node.target in ops.FUSED and len(node.args) > 1 and bool(node.args[1] == 0)

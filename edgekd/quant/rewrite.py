@@ -15,6 +15,7 @@ from edgekd.quant.constants import (
     is_constant,
     merge_equal_weights,
 )
+from edgekd.quant.second_grids import widen_first_grids
 
 quantized = torch.ops.quantized_decomposed
 
@@ -40,6 +41,7 @@ def finish(graph: fx.GraphModule) -> fx.GraphModule:
     """The rewrites of every converted graph, calibrated or trained."""
     fold_weights(graph)
     _erase_regrids(graph)
+    widen_first_grids(graph)
     store_biases(graph)
     merge_equal_weights(graph)
     graph.graph.eliminate_dead_code()
