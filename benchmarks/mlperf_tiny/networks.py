@@ -66,6 +66,14 @@ def trained(name: str) -> tuple[nn.Module, torch.Tensor]:
     if values_of(module) != values:
         raise AssertionError(f"{name} has {values_of(module)} values, not {values}")
     samples = pictures(shape, 32, 1)
+    settle(module, samples)
+    with torch.no_grad():
+        spread(module, samples)
+    return module.eval(), samples
+
+
+def settle(module: nn.Module, samples: torch.Tensor) -> None:
+    """Draw the batch normalizations' weights and take their statistics from the samples."""
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -73,25 +81,27 @@ def trained(name: str) -> tuple[nn.Module, torch.Tensor]:
                 nn.init.uniform_(part.bias, -0.5, 0.5)
                 part.momentum = None  # the mean of what is seen, so that once is enough
         module.train()(samples)
-        spread(module, samples)
-    return module.eval(), samples
+    module.eval()
 
 
 def write_tflite(name: str, folder: Path) -> Path:
     """FOLDER/NAME.tflite, made by calibration for a Cortex-M's scheme; kept if it is there."""
     path = folder / f"{name}.tflite"
-    if path.is_file():
-        return path
-    module, samples = trained(name)
+    if not path.is_file():
+        export(*trained(name), path)
+    return path
+
+
+def export(module: nn.Module, samples: torch.Tensor, path: Path) -> None:
+    """Write a network as a full-int8 TFLite file, calibrated on the samples."""
     target = load_target("cortex-m4")
     whole = Candidate(module, samples[:1])
     graph = calibrate(module, samples[:1], samples, target.quantization)
-    made = folder / name
+    made = path.with_suffix("")
     made.mkdir(parents=True, exist_ok=True)
     (artifact,) = Tflite().compile(whole.after(graph, "quantize: int8", "int8"), target, {}, made)
     artifact.path.replace(path)
     made.rmdir()
-    return path
 
 
 if __name__ == "__main__":

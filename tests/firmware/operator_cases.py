@@ -177,6 +177,25 @@ def padded(kind: str, second: bool = False) -> bytes:
     return tflite(tensors, ops, [0], [4])
 
 
+def padded_maximum(value: int) -> bytes:
+    """A PADV2 before a pool of the maximum, whose last window is on the padding alone."""
+    tensors = [
+        T((1, 6, 5, 3), 0.05, 7),
+        integers([[0, 0], [1, 3], [2, 0], [0, 0]]),
+        T((1,), 0.05, 7, [value]),
+        T((1, 10, 7, 3), 0.05, 7),
+        T((1, 5, 3, 3), 0.05, 7),
+    ]
+    pool = {"strideH": 2, "strideW": 2, "filterHeight": 2, "filterWidth": 3, "padding": 1}
+    ops = [
+        O("PADV2", [0, 1, 2], [3], {}, "PadV2Options"),
+        O("MAX_POOL_2D", [3], [4], pool, "Pool2DOptions"),
+    ]
+    return tflite(tensors, ops, [0], [4])
+
+
+case("pad into maximum")(lambda: padded_maximum(-128))
+case("pad of another value before a maximum")(lambda: padded_maximum(20))
 case("pad into conv")(lambda: padded("CONV_2D"))
 case("pad into depthwise")(lambda: padded("DEPTHWISE_CONV_2D"))
 case("pad that a pool reads too")(lambda: padded("CONV_2D", True))

@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from operator_cases import CASES, padded
+from operator_cases import CASES, padded, padded_maximum
 from tflite_files import O, T, integers, tflite
 
 from edgekd.errors import InputError
@@ -94,6 +94,11 @@ def test_a_pad_before_a_convolution_costs_no_memory_and_no_call(made):
     assert generated.numbers["arena_bytes"] == 6 * 6 * 4
     kept = made(padded("CONV_2D", True))
     assert kept.numbers["kernel_calls"] == 4
+
+
+def test_a_pad_of_the_least_value_before_a_maximum_costs_no_call(made):
+    assert made(padded_maximum(-128)).numbers["kernel_calls"] == 1
+    assert made(padded_maximum(-127)).numbers["kernel_calls"] == 2
 
 
 def test_an_operator_that_works_element_by_element_takes_its_inputs_memory(made):
