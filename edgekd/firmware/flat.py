@@ -17,8 +17,9 @@ def as_flat(step: Step, needs: tuple[str, ...]) -> Step:
     values = step.parameters
     if step.kernel != "add":
         return step
-    flat = [1, 1, 1, values["shape"][3]]
-    if values["shape"] != flat or not values["a_stride"][3] == values["b_stride"][3] == 1:
+    flat = [1, 1, 1, values["pairs.shape"][3]]
+    steps = values["pairs.a_stride"][3], values["pairs.b_stride"][3]
+    if values["pairs.shape"] != flat or steps != (1, 1):
         return step
     a, b = _input(values, "a"), _input(values, "b")
     if not a or not b or values["output_shift"] > -1 or _overflows(values):

@@ -2,8 +2,8 @@
 
 An external file is not trusted: what `read_network` returns has static shapes, int8 activations
 with one valid scale each, constants of exactly their shape's size, and operators that only read
-tensors computed before them. Inputs may also be int32, as indices are. Everything else is refused
-by name.
+tensors computed before them. Inputs may also be int32, as indices are, and inner tensors bool.
+Everything else is refused by name.
 """
 
 import math
@@ -25,15 +25,16 @@ MAX_RANK = 6
 MAX_OPERATORS = 2048
 SCALES = (1e-20, 1e20)
 
-COMPUTED = ("int8",)
+LEAVING = ("int8",)
+COMPUTED = ("int8", "bool")
 ENTERING = ("int8", "int32")
-CONSTANT = ("int8", "int32")
+CONSTANT = ("int8", "int32", "bool")
 
 
 @dataclass(frozen=True, eq=False)
 class Array:
-    """One tensor: int8 (or int32: a constant, or an input of indices), static shape, `values` in
-    that shape if constant.
+    """One tensor: int8 (or int32: a constant, or an input of indices; or bool), static shape,
+    `values` in that shape if constant, int8 for bool.
 
     `scales` has one entry, or one per channel along `axis`; it is empty for plain integers. `name`
     is the file's, for inputs and outputs.
@@ -90,6 +91,13 @@ class Node:
             raise self.refuse(f"input {index} is not an int8 tensor with one scale")
         return array
 
+    def mask(self, index: int) -> Array:
+        """An input that is bool; it may also be constant."""
+        array = self.inputs[index] if index < len(self.inputs) else None
+        if array is None or array.dtype != "bool":
+            raise self.refuse(f"input {index} is not bool")
+        return array
+
     def constant(self, index: int, dtype: str) -> np.ndarray:
         """The values of an input that has to be constant."""
         array = self.inputs[index] if index < len(self.inputs) else None
@@ -100,8 +108,18 @@ class Node:
     @property
     def output(self) -> Array:
         """The only output, int8 with one scale."""
+        return self._only_output("int8")
+
+    @property
+    def output_mask(self) -> Array:
+        """The only output, bool."""
+        return self._only_output("bool")
+
+    def _only_output(self, dtype: str) -> Array:
         if len(self.outputs) != 1:
             raise self.refuse(f"it has {len(self.outputs)} outputs, but only one is supported")
+        if self.outputs[0].dtype != dtype:
+            raise self.refuse(f"its output is {self.outputs[0].dtype}, not {dtype}")
         return self.outputs[0]
 
     def option(self, name: str, default: Any = None) -> Any:
@@ -150,7 +168,7 @@ def network_of(graph: Graph, where: str) -> Network:
     made = {one.index for one in inputs}
     nodes = tuple(_node(op, index, arrays, made, where) for index, op in enumerate(graph.ops))
     outputs = tuple(
-        arrays.computed(key, f"{where}: output {n}") for n, key in enumerate(graph.outputs)
+        arrays.computed(key, f"{where}: output {n}", LEAVING) for n, key in enumerate(graph.outputs)
     )
     produced = {one.index for node in nodes for one in node.outputs}
     if not outputs or any(one.index not in produced for one in outputs):
@@ -201,10 +219,10 @@ class _Arrays:
         self._made: dict[str, Array] = {}
 
     def read(self, key: str, place: str) -> Array:
-        """A tensor that an operator may read: a computed one, or a constant of int8 or int32."""
-        if self.graph.tensors[key].constant_bytes is None:
-            return self.computed(key, place)
+        """A tensor that an operator may read: a computed one, or a constant."""
         if key not in self._made:
+            if self.graph.tensors[key].constant_bytes is None:
+                return self.computed(key, place)
             self._made[key] = self._constant(key, place)
         return self._made[key]
 
@@ -212,18 +230,18 @@ class _Arrays:
         """A tensor that is not constant: int8 with one scale, or of another type if allowed."""
         if not key:
             raise InputError("a tensor is missing", where=place)
+        tensor = self.graph.tensors[key]
+        if tensor.dtype not in allowed or tensor.constant_bytes is not None:
+            raise InputError(
+                f"tensor {self._index[key]} is {tensor.dtype}"
+                + (", and constant" if tensor.constant_bytes else ""),
+                where=place,
+                allowed=f"{' or '.join(allowed)}, computed",
+            )
         if key not in self._made:
-            tensor = self.graph.tensors[key]
             shape = _shape(tensor, place)
-            if tensor.dtype not in allowed or tensor.constant_bytes is not None:
-                raise InputError(
-                    f"tensor {self._index[key]} is {tensor.dtype}"
-                    + (", and constant" if tensor.constant_bytes else ""),
-                    where=place,
-                    allowed=f"{' or '.join(allowed)}, computed",
-                )
-            if tensor.dtype == "int32":
-                self._made[key] = Array(self._index[key], shape, "int32", name=tensor.name)
+            if tensor.dtype != "int8":
+                self._made[key] = Array(self._index[key], shape, tensor.dtype, name=tensor.name)
                 return self._made[key]
             scales, zero_point = _grid(tensor, place)
             if len(scales) != 1:
@@ -246,6 +264,8 @@ class _Arrays:
         values = tensor.values[:size].reshape(shape)
         if tensor.dtype == "int32":
             return Array(self._index[key], shape, "int32", values=values)
+        if tensor.dtype == "bool":
+            return Array(self._index[key], shape, "bool", values=(values != 0).astype(np.int8))
         scales, zero_point = _grid(tensor, place)
         if len(scales) > 1 and not (
             0 <= tensor.axis < len(shape) and shape[tensor.axis] == len(scales)

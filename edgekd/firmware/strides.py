@@ -25,26 +25,27 @@ def broadcast(shape: Sequence[int], to: Sequence[int]) -> list[int]:
 
 
 def merged(
-    shape: Sequence[int], one: Sequence[int], other: Sequence[int], dimensions: int
-) -> tuple[list[int], list[int], list[int]]:
-    """The same walk in exactly `dimensions` loops: adjacent loops are joined, and loops of 1 added
-    in front.
+    shape: Sequence[int], strides: Sequence[Sequence[int]], dimensions: int
+) -> tuple[list[int], list[list[int]]]:
+    """The same walk over several tensors in exactly `dimensions` loops: adjacent loops are joined,
+    and loops of 1 added in front.
 
     Raises `ValueError` if it needs more loops.
     """
-    loops: list[tuple[int, int, int]] = []
-    for size, first, second in zip(shape, one, other, strict=True):
+    loops: list[tuple[int, ...]] = []
+    for size, *steps in zip(shape, *strides, strict=True):
         if size == 1:
             continue
         if loops:
-            count, before, behind = loops[-1]
-            if before == first * size and behind == second * size:
-                loops[-1] = (count * size, first, second)
+            count, *before = loops[-1]
+            if before == [size * step for step in steps]:
+                loops[-1] = (count * size, *steps)
                 continue
-        loops.append((size, first, second))
+        loops.append((size, *steps))
     if len(loops) > dimensions:
         raise ValueError(
             f"a walk over {len(loops)} dimensions, but at most {dimensions} are supported"
         )
-    loops = [(1, 0, 0)] * (dimensions - len(loops)) + loops
-    return [a for a, _, _ in loops], [b for _, b, _ in loops], [c for _, _, c in loops]
+    loops = [(1, *(0 for _ in strides))] * (dimensions - len(loops)) + loops
+    sizes, *walks = ([loop[place] for loop in loops] for place in range(len(strides) + 1))
+    return sizes, walks

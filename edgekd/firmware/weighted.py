@@ -14,7 +14,7 @@ from edgekd.firmware.quantization import INT8_MAX, INT32_MAX
 from edgekd.firmware.step import Step, Table
 
 SUM_LIMIT = 1 << 30
-NEEDS = ("requantize", "simd", "fast_requantize")
+NEEDS = ("requantize", "inlining", "simd", "fast_requantize")
 
 IMAGE = (
     "batches", "input_height", "input_width", "input_channels", "filter_height", "filter_width",

@@ -22,6 +22,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "AddOptions": ("FusedActivationFunction",),
     "SubOptions": ("FusedActivationFunction",),
     "MulOptions": ("FusedActivationFunction",),
+    "DivOptions": ("FusedActivationFunction",),
     "Conv2DOptions": (
         "DilationHFactor", "DilationWFactor", "StrideH", "StrideW", "Padding",
         "FusedActivationFunction",

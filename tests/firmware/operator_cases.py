@@ -251,6 +251,17 @@ for _kind in ("ADD", "SUB", "MUL"):
     )
 
 
+def quotient(second: Sequence[int], values: Any, **options: Any) -> bytes:
+    """Without divisors of 0, for which the runtimes have no result."""
+    other = T(second, 0.01, 5, np.where(np.asarray(values) == 5, 6, values))
+    shape = (1, 256, 2)
+    return single("DIV", T(shape, 0.05, 6), T(shape, 0.015, -2), [other], "DivOptions", **options)
+
+
+case("DIV by every value")(lambda: quotient((1, 256, 1), np.arange(-128, 128).reshape(1, 256, 1)))
+case("DIV by a scalar, relu")(lambda: quotient((1,), [77], fusedActivationFunction=1))
+
+
 def requantized_pair(kind: str, **options: Any) -> bytes:
     """A tensor and the same on another grid."""
     tensors = [T((1, 37), 0.05, 6), T((1, 37), 0.021, -4), T((1, 37), 0.08, -20)]
@@ -293,6 +304,11 @@ case("mean on the same grid")(
     )
 )
 case("mean over channels, negative axis")(lambda: reduced("MEAN", (2, 3, 40), [-1], (2, 3), 0.02))
+case("mean over dimensions apart")(lambda: reduced("MEAN", (2, 3, 4, 5), [0, 2], (3, 5), 0.02))
+case("mean of height and channels")(
+    lambda: reduced("MEAN", (1, 5, 4, 6), [1, 3], (1, 1, 4, 1), 0.02, True)
+)
+case("mean of all")(lambda: reduced("MEAN", (1, 5, 4, 6), [0, 1, 2, 3], (1, 1, 1, 1), 0.02, True))
 case("sum")(lambda: reduced("SUM", (1, 3, 4, 6), [1, 2], (1, 6), 0.6))
 case("softmax")(
     lambda: single(
@@ -444,6 +460,9 @@ def largest(kind: str, shape: Any, out: Any, axes: Any, keep: bool) -> bytes:
 
 
 case("REDUCE_MAX")(lambda: largest("REDUCE_MAX", (2, 3, 4, 5), (2, 5), [1, 2], False))
+case("REDUCE_MAX over dimensions apart")(
+    lambda: largest("REDUCE_MAX", (2, 3, 4, 5), (3, 5), [0, 2], False)
+)
 case("REDUCE_MIN")(lambda: largest("REDUCE_MIN", (2, 3, 4), (2, 3, 1), [-1], True))
 
 
@@ -454,6 +473,51 @@ def compared(kind: str, other: Any) -> bytes:
 
 case("MAXIMUM")(lambda: compared("MAXIMUM", (2, 3, 40)))
 case("MINIMUM with one row")(lambda: compared("MINIMUM", (1, 1, 40)))
+
+
+def masked(kind: str, *, logical: str = "", other: Any = (2, 3, 40), scale: float = 0.021) -> bytes:
+    """A comparison with a constant, perhaps combined with another one, that chooses between the
+    input and a constant row."""
+    grid, mask = (0.05, 7), {"dtype": "bool", "scale": []}
+    shape = (2, 3, 40)
+    bits = chance().integers(0, 2, (3, 40)).astype(bool)
+    tensors = [
+        T(shape, *grid),
+        T(other, scale, -4, chance().integers(-128, 128, other)),
+        T(shape, **mask),
+        T((3, 40), values=bits, **mask),
+        T(shape, **mask),
+        T((40,), *grid, chance().integers(-128, 128, 40)),
+        T(shape, *grid),
+    ]
+    ops = [O(kind, [0, 1], [2], {}, f"{kind.title().replace('_', '')}Options")]
+    if logical:
+        others = [2] if logical == "LOGICAL_NOT" else [2, 3]
+        ops.append(O(logical, others, [4], {}, f"{logical.title().replace('_', '')}Options"))
+    ops.append(O("SELECT_V2", [4 if logical else 2, 0, 5], [6], {}, "SelectV2Options"))
+    return tflite(tensors, ops, [0], [6])
+
+
+for _kind in ("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"):
+    case(f"{_kind} and a choice")(lambda kind=_kind: masked(kind))
+case("EQUAL on a coarse grid")(lambda: masked("EQUAL", scale=0.9))
+case("LESS than a scalar")(lambda: masked("LESS", other=(1,)))
+for _kind in ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"):
+    case(f"{_kind} and a choice")(lambda kind=_kind: masked("GREATER", logical=kind))
+
+
+def chosen(kind: str) -> bytes:
+    """The input where a constant mask is true, else a constant."""
+    shape, grid = (2, 3, 40), (0.05, 7)
+    mask = T(shape, dtype="bool", scale=[], values=chance().integers(0, 2, shape).astype(bool))
+    rest = T(shape, *grid, chance().integers(-128, 128, shape))
+    table = f"{kind.title().replace('_', '')}Options"
+    return tflite([T(shape, *grid), mask, rest, T(shape, *grid)],
+                  [O(kind, [1, 0, 2], [3], {}, table)], [0], [3])  # fmt: skip
+
+
+case("SELECT by a constant")(lambda: chosen("SELECT"))
+case("SELECT_V2 by a constant")(lambda: chosen("SELECT_V2"))
 
 
 def resized(size: tuple[int, int], out: tuple[int, int], **options: Any) -> bytes:

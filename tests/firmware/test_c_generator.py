@@ -10,6 +10,7 @@ from operator_cases import CASES, padded, padded_maximum
 from tflite_files import O, T, integers, tflite
 
 from edgekd.errors import InputError
+from edgekd.firmware import hosted
 from edgekd.firmware.facts import Facts, c_string, check_name, name_from
 from edgekd.firmware.generate import check_arithmetic, generate
 from edgekd.firmware.graph import read_network
@@ -28,6 +29,7 @@ def made(tmp_path):
 
 
 X = T((1, 8), 0.05, 3)
+MASK = T((1, 8), (), dtype="bool")
 RELU = O("RELU", [0], [1])
 
 
@@ -45,6 +47,11 @@ RELU = O("RELU", [0], [1])
         ([X, T((1, 0))], [RELU], [0], [1], r"a tensor of shape \(1, 0\)"),
         ([X, T((1 << 14, 1 << 14))], [RELU], [0], [1], "elements, none of them 0"),
         ([X, T((1,) * 7)], [RELU], [0], [1], "up to 6 dimensions"),
+        ([X, MASK, X], [RELU, O("SELECT_V2", [1, 0, 0], [2])], [0], [2], "its output is bool, not"),
+        ([X, MASK], [O("LESS", [0, 0], [1])], [0], [1], r"output 0: tensor 1 is bool .*int8, comp"),
+        ([X, X], [O("SELECT_V2", [0, 0, 0], [1])], [0], [1], "input 0 is not bool"),
+        ([T((1, 8), 1.5), MASK, X], [O("LESS", [0, 0], [1]), O("SELECT_V2", [1, 0, 0], [2])],
+         [0], [2], "LESS: an input of scale 1.5, but only less than 1 is supported"),
         ([X, T((1, 9))], [RELU], [0], [1], r"RELU: \(1, 8\) -> \(1, 9\)"),
         ([X, T((1, 8), float("nan"))], [RELU], [0], [1], "a scale that is not positive and finite"),
         ([X, T((1, 8), 0.05, 128)], [RELU], [0], [1], "a zero point outside the range of int8"),
@@ -250,3 +257,13 @@ def test_the_header_is_c_plus_plus_too(tmp_path):
     header, _ = generate(tmp_path / "m.tflite").write(tmp_path)
     command = ["g++", "-x", "c++", "-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"]
     assert subprocess.run([*command, str(header)]).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_a_division_by_the_zero_point_gives_an_end_of_the_range(made, tmp_path):
+    """The divisor is 5 - 5; the dividends are below and above their zero point 6."""
+    tensors = [T((1, 2), 0.05, 6), T((1,), 0.01, 5, [5]), T((1, 2), 0.015, -2)]
+    generated = made(tensors, [O("DIV", [0, 1], [2], {}, "DivOptions")], [0], [2])
+    _, source = generated.write(tmp_path)
+    program = hosted.build(source, tmp_path, ("-O1", *hosted.SANITIZERS))
+    assert hosted.run(program, np.array([[5, 7]], np.int8)).tolist() == [[-128, 127]]

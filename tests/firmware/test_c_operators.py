@@ -16,6 +16,8 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 MICRO_ONLY = {
     "ELU": "not among LiteRT's reference kernels",
     "conv grouped, no bias": "LiteRT wants a bias",
+    "DIV by every value": "LiteRT has it in float and uint8 alone",
+    "DIV by a scalar, relu": "LiteRT has it in float and uint8 alone",
     "sum": "LiteRT 2.3 wraps where the sum leaves int8",
 }
 LITERT_ONLY = {
@@ -24,6 +26,7 @@ LITERT_ONLY = {
     "RELU_0_TO_1": "the micro runtime does not have it",
     "EXP": "the micro runtime has it in float alone",
     "GELU": "the micro runtime does not have it",
+    "SELECT by a constant": "the micro runtime has the second version alone",
     "GELU by tanh": "the micro runtime does not have it",
 }
 

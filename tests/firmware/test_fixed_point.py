@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from edgekd.firmware.kernels.divide import reciprocal
 from edgekd.firmware.kernels.reduce import divided
 from edgekd.firmware.kernels.softmax import exp_of_negative, exponentials
 from edgekd.firmware.quantization import (
@@ -95,3 +96,10 @@ def test_the_table_of_exponentials_ends_where_the_reference_stops_looking():
     assert table[1] / 2**31 == pytest.approx(math.exp(-1), abs=3e-7)
     assert all(one > 0 for one in table[:16])
     assert set(table[32:]) == {0}
+
+
+@pytest.mark.parametrize("x", [1, 2, 3, 5, 77, 128, 255])
+def test_a_reciprocal_is_within_a_few_units_of_its_last_place(x):
+    inverse, bits = reciprocal(x)
+    assert 2**30 <= inverse < 2**31
+    assert abs(inverse - 2 ** (31 + bits) / x) < 8

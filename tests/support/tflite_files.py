@@ -13,7 +13,16 @@ CODES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
          "bool": schema.TensorType.BOOL}  # fmt: skip
 
 
-FIRST = ("HARD_SWISH", "PADV2", "RELU_0_TO_1", "RELU_N1_TO_1", "RESHAPE")
+FIRST = (
+    "HARD_SWISH",
+    "LOGICAL_AND",
+    "LOGICAL_NOT",
+    "LOGICAL_OR",
+    "PADV2",
+    "RELU_0_TO_1",
+    "RELU_N1_TO_1",
+    "RESHAPE",
+)
 """Operators of which the runtimes know only the first version."""
 
 

@@ -31,7 +31,7 @@ def move(
         high = first + sum(one for one in reach if one > 0)
         if low < 0 or high >= array.elements:
             raise node.refuse(f"it would read or write outside {array.shape}")
-    loops, reads, writes = merged(shape, from_stride, to_stride, DIMENSIONS)
+    loops, (reads, writes) = merged(shape, (from_stride, to_stride), DIMENSIONS)
     fields = {
         "shape": loops,
         "from_stride": reads,

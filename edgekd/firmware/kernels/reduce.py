@@ -1,38 +1,46 @@
-"""MEAN, SUM, REDUCE_MAX and REDUCE_MIN over neighbouring dimensions."""
+"""MEAN, SUM, REDUCE_MAX and REDUCE_MIN over any dimensions."""
 
 import math
+from collections.abc import Sequence
 
 from edgekd.firmware.graph import Node
 from edgekd.firmware.quantization import INT32_MAX, quantize_multiplier
 from edgekd.firmware.step import Step, about
+from edgekd.firmware.strides import contiguous, merged
+
+LOOPS = 3
 
 
-def _split(node: Node) -> tuple[int, int, int]:
-    """(outer, count, inner): the input's elements before, in and after the dimensions that go."""
+def _walks(node: Node) -> tuple[dict[str, list[int]], int]:
+    """The loops over the dimensions that stay and over those that go, and the elements of these."""
     source, output = node.computed(0), node.output
     rank = len(source.shape)
     given = [int(axis) for axis in node.constant(1, "int32").reshape(-1)[: rank + 1]]
     if not given or any(not -rank <= axis < rank for axis in given):
         raise node.refuse(f"the axes {given} of {rank} dimensions")
     axes = sorted({axis % rank for axis in given})
-    wide = [axis for axis in axes if source.shape[axis] > 1] or axes[:1]
-    begin, end = wide[0], wide[-1] + 1
-    if any(source.shape[axis] > 1 and axis not in axes for axis in range(begin, end)):
-        raise node.refuse(f"the axes {axes} of {source.shape} are not adjacent")
-    outer, inner = math.prod(source.shape[:begin]), math.prod(source.shape[end:])
-    count = math.prod(source.shape[begin:end])
-    kept = [size for axis, size in enumerate(source.shape) if axis not in axes]
-    if output.elements != outer * inner or [s for s in output.shape if s > 1] != [
-        s for s in kept if s > 1
-    ]:
+    kept = [axis for axis in range(rank) if axis not in axes]
+    sizes = [source.shape[axis] for axis in kept]
+    if [size for size in output.shape if size > 1] != [size for size in sizes if size > 1]:
         raise node.refuse(f"{source.shape} reduced over {axes} is not {output.shape}")
-    return outer, count, inner
+    steps = contiguous(source.shape)
+    fields: dict[str, list[int]] = {}
+    for name, chosen in (("kept", kept), ("summed", axes)):
+        shape, (strides,) = _loops(source.shape, steps, chosen)
+        fields |= {name: shape, f"{name}_stride": strides}
+    return fields, math.prod(source.shape[axis] for axis in axes)
+
+
+def _loops(
+    shape: Sequence[int], steps: Sequence[int], axes: Sequence[int]
+) -> tuple[list[int], list[list[int]]]:
+    return merged([shape[axis] for axis in axes], ([steps[axis] for axis in axes],), LOOPS)
 
 
 def lower(node: Node) -> list[Step]:
-    """One call over (outer, count, inner)."""
+    """One call."""
     source, output = node.computed(0), node.output
-    outer, count, inner = _split(node)
+    walks, count = _walks(node)
     if count * 256 > INT32_MAX:
         raise node.refuse("its sums do not fit into 32 bits")
     multiplier, shift = quantize_multiplier(source.scale / output.scale)
@@ -42,9 +50,7 @@ def lower(node: Node) -> list[Step]:
         Step(
             "reduce",
             {
-                "outer": outer,
-                "count": count,
-                "inner": inner,
+                **walks,
                 "zero_sum": source.zero_point * count,
                 "multiplier": multiplier,
                 "shift": shift,
@@ -67,11 +73,11 @@ def divided(multiplier: int, shift: int, count: int) -> tuple[int, int]:
 def _extreme(node: Node) -> list[Step]:
     """One call, for a grid that stays."""
     source, output = node.computed(0), node.output
-    outer, count, inner = _split(node)
+    walks, _ = _walks(node)
     if source.grid != output.grid:
         raise node.refuse("input and output have different scales")
     sign = 1 if node.kind == "REDUCE_MAX" else -1
-    fields = {"outer": outer, "count": count, "inner": inner, "sign": sign}
+    fields = {**walks, "sign": sign}
     return [Step("reduce_max", fields, (source,), output, about(node, source))]
 
 

@@ -1,15 +1,6 @@
 /* Instructions of Armv7E-M and later (Cortex-M4, M7, M33, M55), each as one function; plain C does
    the same elsewhere. A word is two signed halves, or four signed bytes; the lowest comes first. */
 
-/* A function of its own has registers for its inner loop; what the loop calls has to be in it. */
-#if defined(__GNUC__)
-#define OWN_FUNCTION __attribute__((noinline))
-#define IN_LOOP __attribute__((always_inline)) inline
-#else
-#define OWN_FUNCTION
-#define IN_LOOP inline
-#endif
-
 #if defined(__BYTE_ORDER__) && defined(__ORDER_BIG_ENDIAN__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #error "the packed weights are for little-endian cores"
 #endif
