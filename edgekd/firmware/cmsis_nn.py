@@ -97,6 +97,7 @@ def _called(step: Step, scratch: int) -> Step:
         kernel=f"{step.kernel}_cmsis",
         needs=(*step.needs, step.kernel),
         scratch=scratch,
+        ahead=None,
     )
 
 

@@ -1,6 +1,7 @@
 """The common part of CONV_2D and DEPTHWISE_CONV_2D: checks, window, sums and parameters."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from edgekd.firmware.accumulator import (
 )
 from edgekd.firmware.graph import Node
 from edgekd.firmware.step import Step, about, weights_table
+from edgekd.firmware.trailing import ahead_of
 from edgekd.firmware.windows import window
 
 
@@ -56,7 +58,7 @@ def convolution(
     dilation_y, dilation_x = node.option("DilationHFactor"), node.option("DilationWFactor")
     stride_y, pad_top = window(node, "Y", source, output, height, dilation_y)
     stride_x, pad_left = window(node, "X", source, output, width, dilation_x)
-    parameters = {
+    parameters: dict[str, Any] = {
         "weights": weights_table(weights),
         "bias": bias_table(node, bias),
         **requantization(node, channel_multipliers(node, source, weights, channels)),
@@ -81,4 +83,7 @@ def convolution(
         "output_offset": output.zero_point,
         **limits(node),
     }
-    return Step(kernel, parameters, (source,), output, about(node, source), needs=needs)
+    ahead = ahead_of(parameters, channels, 1, copied=False)
+    return Step(
+        kernel, parameters, (source,), output, about(node, source), needs=needs, ahead=ahead
+    )

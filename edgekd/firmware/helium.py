@@ -43,7 +43,9 @@ def _one_row(step: Step, layer: Weighted) -> Step:
         **{name: layer.ends[name] for name in ("output_offset", "low", "high")},
     }
     needs = (*NEEDS, "helium")
-    return replace(step, kernel="fully_connected_helium", parameters=parameters, needs=needs)
+    return replace(
+        step, kernel="fully_connected_helium", parameters=parameters, needs=needs, ahead=None
+    )
 
 
 def _columns(step: Step, layer: Weighted) -> Step:

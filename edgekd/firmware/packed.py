@@ -55,7 +55,9 @@ def _one_row(step: Step, layer: Weighted) -> Step:
         **{name: layer.values[name] for name in ("inputs", "outputs")},
         **{name: layer.ends[name] for name in ("output_offset", "low", "high")},
     }
-    return replace(step, kernel="fully_connected_packed", parameters=parameters, needs=NEEDS)
+    return replace(
+        step, kernel="fully_connected_packed", parameters=parameters, needs=NEEDS, ahead=None
+    )
 
 
 def as_planes(step: Step, layer: Weighted) -> Step | None:
@@ -90,6 +92,7 @@ def as_planes(step: Step, layer: Weighted) -> Step | None:
         scratch=2 * height * width,
         on_stack=True,
         in_place=(0,),
+        ahead=None,
     )
 
 

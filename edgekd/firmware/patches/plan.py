@@ -19,6 +19,7 @@ Patches = Literal["auto", "never", "always"]
 always, for the smallest arena."""
 
 TRIES = 8
+SHARES = (1.0, 1.01, 1.02, 1.04, 1.08, 1.16)
 
 
 def check_patches(name: str) -> Patches:
@@ -94,21 +95,19 @@ def _within(parts: Parts, limit: int, layered: Planned, where: str) -> Planned |
 
 
 def _smallest(parts: Parts, layered: Planned, where: str) -> Planned:
-    """The plan of the least memory in use at once."""
-    for _ in range(TRIES):
-        best: Choice = ()
-        low, high = 0, layered.layout.bound_bytes
-        while low < high:
-            middle = (low + high) // 2
-            grids = choose(parts, middle)
-            if grids is None:
-                low = middle + 1
-            else:
-                high, best = middle, grids
-        found = planned_with(parts, best, layered, where)
-        if found is not None:
-            return found
-    return layered
+    """The plan of the smallest arena among those for the least that may be alive at once, and for a
+    little more, which can be easier to place."""
+    low, high = 0, layered.layout.bound_bytes
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if choose(parts, middle) is not None else (middle + 1, high)
+    plans = [layered]
+    for share in SHARES:
+        grids = choose(parts, int(low * share))
+        found = grids and planned_with(parts, grids, layered, where)
+        if found:
+            plans.append(found)
+    return min(plans, key=lambda found: (found.layout.arena_bytes, found.recomputed_macs))
 
 
 def planned_with(parts: Parts, grids: Choice, layered: Planned, where: str) -> Planned | None:
