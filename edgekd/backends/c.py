@@ -18,7 +18,7 @@ from edgekd.errors import InputError
 from edgekd.firmware import emulation
 from edgekd.firmware.cmsis_nn import flags_of, sources_of, variant_of
 from edgekd.firmware.generate import Generated, generate
-from edgekd.firmware.instructions import instructions_of
+from edgekd.firmware.instructions import Prefer, instructions_of
 from edgekd.firmware.patches.plan import Patches, Patching
 from edgekd.firmware.stored_facts import facts_in
 from edgekd.registry import BACKENDS
@@ -37,11 +37,13 @@ class COptions(Value):
     `cmsis_nn` is the folder of CMSIS-NN's sources (with Include/ in it), whose kernels are called
     instead of plain C where they compute the same. `patches` says whether layers are computed patch
     by patch for a smaller arena: "auto" does so where it would exceed `arena_limit` bytes, or
-    without one the target's memory."""
+    without one the target's memory. `prefer = "size"` takes the kernels of the least flash instead
+    of the fast ones."""
 
     name: str = Field(default="model", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
     arithmetic: Literal["micro", "litert"] = "micro"
     cmsis_nn: str = ""
+    prefer: Prefer = "speed"
     patches: Patches = "auto"
     arena_limit: int | None = Field(default=None, gt=0)
 
@@ -122,7 +124,7 @@ def generated_for(model: Path, target: Target, options: COptions, name: str = ""
         facts_in(model),
         arithmetic=options.arithmetic,
         cmsis_nn=variant_of(target.hardware) if options.cmsis_nn else "",
-        instructions=instructions_of(target.hardware),
+        instructions=instructions_of(target.hardware, options.prefer),
         patching=patching,
     )
     if options.arena_limit:

@@ -33,7 +33,9 @@ LITERT_ONLY = {
 
 VECTORIZED = ("conv", "depthwise", "fully", "pad into", "ADD of two", "SUB of")
 WEIGHTED = [name for name in CASES if name.startswith(VECTORIZED)]
-LAYOUTS = [(name, "dsp") for name in CASES] + [(name, "mve") for name in WEIGHTED]
+LAYOUTS = [(name, "dsp") for name in CASES] + [
+    (name, instructions) for instructions in ("mve", "plain") for name in WEIGHTED
+]
 
 
 def computed(name, folder, flags, instructions):

@@ -61,10 +61,13 @@ def test_a_window_of_one_tap_needs_no_memory_of_its_own(tmp_path):
 )  # fmt: skip
 def test_a_target_and_its_processor_name_the_same_instructions(target, cpu, instructions):
     assert instructions_of(load_target(target).hardware) == instructions
+    assert instructions_of(load_target(target).hardware, "size") == "plain"
     assert instructions_for(cpu) == instructions
 
 
 def test_unknown_instructions_are_refused():
     assert check_instructions("mve") == "mve"
-    with pytest.raises(InputError, match=r"unknown instructions 'neon' \(allowed: dsp, mve\)"):
+    with pytest.raises(
+        InputError, match=r"unknown instructions 'neon' \(allowed: dsp, mve, plain\)"
+    ):
         check_instructions("neon")
