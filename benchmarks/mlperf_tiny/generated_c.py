@@ -163,12 +163,15 @@ def main() -> None:
             path = write_tflite(name, given.files or Path(folder))
             rows[name], x, expected = row_of(path, given.inputs)
             rows[name]["on_the_host"] = checked_on_host(path, x, expected)
+            few = given.cmsis_inputs
             for cpu in emulation.BOARDS:
                 generated = generate(path, instructions=instructions_for(cpu))
                 rows[name][cpu] = on(generated, cpu, x, expected)
+                if cpu == "cortex-m4":
+                    plain = generate(path, instructions="plain")
+                    rows[name][f"{cpu}, plain"] = on(plain, cpu, x[:few], expected[:few])
                 if objects:
                     generated = generate(path, cmsis_nn="mve" if cpu == "cortex-m55" else "dsp")
-                    few = given.cmsis_inputs
                     rows[name][f"{cpu}, CMSIS-NN"] = on(
                         generated, cpu, x[:few], expected[:few],
                         further=objects[cpu], flags=flags_of(given.cmsis_nn),

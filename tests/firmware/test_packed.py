@@ -150,8 +150,8 @@ def test_a_column_too_long_for_the_stack_is_in_the_arena(tmp_path):
 
 
 def test_the_plain_kernels_have_the_smallest_tables_and_the_least_code(tmp_path):
-    """5 x 6 pixels of 3 channels; 27 weights are packed into 32 of 2 bytes for two filters, of which
-    there are eight for seven: 8 * 32 bytes instead of 7 * 27."""
+    """27 weights of each of 7 filters are packed into 32 of 2 bytes for two filters, of which there
+    are four pairs: 8 * 32 bytes instead of 7 * 27."""
     (tmp_path / "net.tflite").write_bytes(CASES["conv same"]())
     fast = generate(tmp_path / "net.tflite")
     small = generate(tmp_path / "net.tflite", instructions="plain")
