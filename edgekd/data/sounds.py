@@ -1,5 +1,6 @@
 """Reading sounds from WAV files."""
 
+import warnings
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 @dataclass(frozen=True)
 class WavReader:
     """Reads a file as one channel (samples,) from -1 to 1, at `rate` Hz, `seconds` long: cut, or
-    followed by silence."""
+    followed by silence. An exception for a file that is damaged, cut off or empty."""
 
     rate: int
     seconds: float
@@ -21,7 +22,11 @@ class WavReader:
         from scipy.io import wavfile
         from scipy.signal import resample_poly
 
-        rate, values = wavfile.read(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Reached EOF prematurely")
+            rate, values = wavfile.read(path)
+        if not len(values):
+            raise ValueError("the file has no samples")
         wave = as_float(values)
         wave = wave.mean(1) if wave.ndim == 2 else wave
         if rate != self.rate:

@@ -314,6 +314,17 @@ def test_a_broken_wav_is_named(tones) -> None:
         load(tones, "wav-folder")
 
 
+def test_a_wav_that_is_cut_off_or_empty_is_named(tones) -> None:
+    path = tones / "low/3.wav"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"\(low/3.wav\) can't be read: .*Reached EOF prematurely"):
+        load(tones, "wav-folder")
+    wavfile.write(path, 8000, np.zeros(0, np.int16))
+    with pytest.raises(InputError, match=r"\(low/3.wav\) can't be read: .*no samples"):
+        load(tones, "wav-folder")
+
+
 def test_preprocessing_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         DataTable(preprocess={"resize": 8, "log_mel": {"rate": 8000}})

@@ -53,6 +53,29 @@ def test_a_folder_has_a_table_for_each_part(tmp_path) -> None:
     assert (data.training_rows, len(data.test)) == (100, 30)
 
 
+@pytest.mark.parametrize("classes", [lambda n: n % 3, lambda n: "abc"[n % 3]])
+def test_rows_without_a_label_are_for_training_and_the_rest_are_split(tmp_path, classes) -> None:
+    labels = ["" if number % 10 == 7 else classes(number) for number in range(60)]
+    path = write_csv(tmp_path / "set.csv", {"a": list(range(60)), "label": labels})
+    data = load(path)
+    assert data.unlabelled == 6
+    assert data.classes == 3
+    assert bool((data.test.y >= 0).all())
+    assert 7 not in data.test.x["a"].flatten() % 10
+
+
+def test_a_gap_among_the_numbers_is_named_by_its_column_and_row(tmp_path) -> None:
+    numbers = [0.5 * number for number in range(40)]
+    columns = {"a": list(numbers), "b": list(numbers), "label": [n % 2 for n in range(40)]}
+    columns["b"][19] = ""
+    path = write_csv(tmp_path / "set.csv", columns)
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert caught.value.message == "column 'b' has no finite number in row 20"
+    assert "after the header" in caught.value.hint
+    assert len(load(path, inputs=["a"]).test) == 8  # nobody reads the gap
+
+
 COLUMNS: dict[str, list[object]] = {
     "city": [3, 1, 2, 2] * 5,
     "age": [0.5, 1.5, 2.5, 3.5] * 5,
@@ -157,7 +180,7 @@ def test_a_tokenizer_that_is_not_there_is_refused(tmp_path, content, message) ->
         ("a.jsonl", '{"a": 1\n', {}, "line 1 is not JSON"),
         ("a.txt", "a", {}, "not a table"),
         ("a.csv", "x,t,label\n1,a,0\n1,b,1\n2,c,0\n2,d,1\n", {}, "column 't' is text"),
-        ("a.csv", "x,y,label\n,1,0\n2,1,1\n2,1,1\n2,1,0\n", {}, "NaN or infinity"),
+        ("a.csv", "x,y,label\n,1,0\n2,1,1\n2,1,1\n2,1,0\n", {}, "no finite number in row 1"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused(tmp_path, name, text, arguments, message) -> None:

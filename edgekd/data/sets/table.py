@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -34,8 +36,11 @@ def table(
     `tokenizer` under [data.preprocess]. A label is a class (a number or a text), or real numbers
     for a regression; an empty one is missing.
     """
-    tables = _tables(path, label, test)
     wanted = [label] if isinstance(label, str) else label
+    tables = {
+        part: _whole_labels(columns, wanted)
+        for part, columns in _tables(path, wanted, inputs, test).items()
+    }
     names = _class_names(tables["train"], wanted)
     parts = {
         part: _samples(columns, inputs, wanted, names, f"{path}: {part}")
@@ -44,7 +49,7 @@ def table(
     return {**parts, "labels": names or None}
 
 
-def _tables(path: Path, label: str | list[str], share: float) -> dict[str, Columns]:
+def _tables(path: Path, label: Sequence[str], inputs: Any, share: float) -> dict[str, Columns]:
     if path.is_dir():
         files = {
             part: next(
@@ -56,28 +61,65 @@ def _tables(path: Path, label: str | list[str], share: float) -> dict[str, Colum
             if files[part] is None:
                 allowed = ", ".join(f"{part}{end}" for end in SUFFIXES)
                 raise InputError(f"no table '{part}'", where=str(path), allowed=allowed)
-        return {part: read_table(file) for part, file in files.items() if file is not None}
-    whole = read_table(path)
-    strata = _strata(whole, label)
-    keep, hold = (index.numpy() for index in held_out(strata, share))
+        return {part: _read(file, label, inputs) for part, file in files.items() if file}
+    whole = _whole_labels(_read(path, label, inputs), label)
+    keep, hold = _held_back(whole, label, share)
     return {
         "train": {name: values[keep] for name, values in whole.items()},
         "test": {name: values[hold] for name, values in whole.items()},
     }
 
 
-def _is(folder: Path, part: str, ending: str) -> bool:
-    return (folder / f"{part}{ending}").is_file()
+def _read(file: Path, label: Sequence[str], inputs: Any) -> Columns:
+    """The columns of a file, every input of which has a number in every row."""
+    columns = read_table(file)
+    if isinstance(inputs, Mapping):
+        patterns = [
+            each
+            for value in inputs.values()
+            for each in ([value] if isinstance(value, str) else value)
+        ]
+    else:
+        patterns = inputs
+    for name, values in columns.items():
+        used = patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+        if name in label or not used or values.dtype.kind != "f" or np.isfinite(values).all():
+            continue
+        row = int((~np.isfinite(values)).argmax()) + 1
+        raise InputError(
+            f"column '{name}' has no finite number in row {row}",
+            where=str(file),
+            hint="rows count from 1 after the header; fill the gap in, or leave the row out",
+        )
+    return columns
 
 
-def _strata(whole: Columns, label: str | list[str]) -> Any:
-    import torch
+def _held_back(whole: Columns, label: Sequence[str], share: float) -> tuple[Any, Any]:
+    """The rows to train on and those to test with, which all have a label."""
+    values = whole.get(label[0]) if len(label) == 1 else None
+    if values is None or values.dtype.kind == "f":
+        keep, hold = held_out(
+            torch.zeros(len(next(iter(whole.values()))), dtype=torch.int64), share
+        )
+        return keep.numpy(), hold.numpy()
+    missing = np.array([value is None or value == NO_LABEL for value in values])
+    _, strata = np.unique(values[~missing].astype(str), return_inverse=True)
+    keep, hold = (
+        np.flatnonzero(~missing)[each.numpy()] for each in held_out(torch.from_numpy(strata), share)
+    )
+    return np.sort(np.concatenate([keep, np.flatnonzero(missing)])), hold
 
-    count = len(next(iter(whole.values())))
-    if not isinstance(label, str) or label not in whole or whole[label].dtype.kind == "f":
-        return torch.zeros(count, dtype=torch.int64)
-    _, strata = np.unique(whole[label].astype(str), return_inverse=True)
-    return torch.from_numpy(strata)
+
+def _whole_labels(columns: Columns, label: Sequence[str]) -> Columns:
+    """A label that is empty in some rows and a whole number in the others is a class."""
+    values = columns.get(label[0]) if len(label) == 1 else None
+    if values is None or values.dtype.kind != "f" or not np.isnan(values).any():
+        return columns
+    known = values[~np.isnan(values)]
+    if not (known == known.round()).all():
+        return columns
+    classes = np.where(np.isnan(values), NO_LABEL, values).astype(np.int64)
+    return {**columns, label[0]: classes}
 
 
 def _class_names(train: Columns, label: Sequence[str]) -> tuple[str, ...]:
@@ -143,10 +185,6 @@ def _targets(
             message = f"label '{strange}' is not among the training labels"
             raise InputError(message, where=where, allowed=", ".join(names))
         return np.array([NO_LABEL if v is None else place[str(v)] for v in values], np.int64)
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        known = values[~np.isnan(values)]
-        if (known == known.round()).all():
-            return np.where(np.isnan(values), NO_LABEL, values).astype(np.int64)
     return values
 
 
