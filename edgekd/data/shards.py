@@ -14,6 +14,9 @@ import numpy as np
 from edgekd.errors import InputError
 from edgekd.store import read_errors
 
+BLOCK = 512
+"""Tar files consist of blocks of so many bytes."""
+
 Member = tuple[int, int, int]
 """The number of the shard, and the offset and size of a file in it."""
 
@@ -110,6 +113,9 @@ def _decodes(ending: str) -> bool:
 
 
 def _refuse_cut(path: Path, members: Sequence[Member], number: int) -> None:
-    length = path.stat().st_size
-    if any(shard == number and offset + size > length for shard, offset, size in members):
+    """A tar file ends with blocks of zeros, after the last file's own last block."""
+    ends = [
+        offset + -(-size // BLOCK) * BLOCK for shard, offset, size in members if shard == number
+    ]
+    if path.stat().st_size < max(ends, default=0) + BLOCK:
         raise InputError("the tar file is cut off", where=str(path))

@@ -65,6 +65,22 @@ def load(root: Path, source: str, **table: object) -> Data:
     return load_data(table, root.parent)
 
 
+@pytest.mark.parametrize(
+    "bbox", [[5, 5, 9], [5, 5, float("nan"), 9], [5, 5, -6, 9], [200, 5, 9, 9], "5 5 9 9"]
+)
+def test_an_annotation_that_is_no_box_is_named(photographs, bbox) -> None:
+    row = {"id": 41, "image_id": 6, "category_id": 7, "bbox": bbox}
+    write_coco(photographs, annotations=[row])
+    with pytest.raises(InputError, match="annotation 41 has no box: .* in an image of 100x50"):
+        load(photographs, "coco")
+
+
+def test_an_entry_without_what_coco_has_is_named(photographs) -> None:
+    write_coco(photographs, annotations=[{"id": 1, "image_id": 5, "category_id": 7}])
+    with pytest.raises(InputError, match="entry 0 of 'annotations' has no 'bbox'"):
+        load(photographs, "coco")
+
+
 EXPECTED = np.array([[0.25, 0.6, 0.3, 0.8], [0.25, 0.25, 0.5, 0.5], [0.8, 0.8, 0.4, 0.4]])
 
 

@@ -69,6 +69,17 @@ def test_a_shard_that_is_cut_off_is_refused(shards) -> None:
         load(shards)
 
 
+@pytest.mark.parametrize("beyond", [0, 100])
+def test_a_shard_that_is_cut_off_after_a_whole_file_is_refused(shards, beyond: int) -> None:
+    """Which Python's tarfile reads as the end."""
+    path = shards / "train-001.tar"
+    with tarfile.open(path) as archive:
+        starts = [info.offset for info in archive]
+    path.write_bytes(path.read_bytes()[: starts[20] + beyond])
+    with pytest.raises(InputError, match=r"001.tar: the tar file is cut off"):
+        load(shards)
+
+
 def test_a_sample_without_its_input_is_refused_by_its_key(shards) -> None:
     with pytest.raises(InputError, match=r"sample train-000.tar:digits/00000 has no '.jpg'"):
         load(shards, arguments={"inputs": ["jpg"]})

@@ -212,7 +212,7 @@ def test_a_speech_network_of_transformers_is_measured_by_what_its_file_writes(tm
     wrong = sum(edits(mine, theirs) for mine, theirs in zip(found, wanted, strict=True))
     assert measured["word_error_rate"] == pytest.approx(wrong / sum(map(len, wanted)))
     judged = {each.metric: each.verdict for each in file.budgets}
-    assert judged == {"word_error_rate": "fail", "character_error_rate": "pass"}
+    assert (judged["word_error_rate"], judged["character_error_rate"]) == ("fail", "pass")
     same = [mine == theirs for mine, theirs in zip(found, wanted, strict=True)]
     assert measured["exact_match"] == pytest.approx(sum(same) / len(same))
 

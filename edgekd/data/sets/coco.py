@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekd.data.boxes import Box, Listed, box_parts, train_and_test
 from edgekd.data.class_folders import PARTS
 from edgekd.data.sets import SETS
@@ -47,6 +49,14 @@ def _place(root: Path, part: str) -> tuple[Path, Path] | None:
     return None
 
 
+KEYS = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+"""The lists of a COCO file, and what is read of their entries."""
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     with read_errors(path, "a COCO file"):
         text = path.read_text(encoding="utf-8")
@@ -54,9 +64,14 @@ def _read(path: Path) -> Mapping[str, Any]:
         table: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg}, line {error.lineno}", where=str(path)) from None
-    for key in ("images", "annotations", "categories"):
+    for key, wanted in KEYS.items():
         if not isinstance(table, dict) or not isinstance(table.get(key), list):
             raise InputError(f"it has no list '{key}'", where=str(path), allowed="COCO's format")
+        for number, row in enumerate(table[key]):
+            missing = [each for each in wanted if not isinstance(row, dict) or each not in row]
+            if missing:
+                message = f"entry {number} of '{key}' has no '{missing[0]}'"
+                raise InputError(message, where=str(path), allowed="COCO's format")
     return table
 
 
@@ -69,14 +84,29 @@ def _listed(table: Mapping[str, Any], folder: Path, order: Mapping[int, int], wh
         if row["image_id"] not in boxes or row["category_id"] not in order:
             message = f"annotation {row.get('id')} is of an image or a category that isn't listed"
             raise InputError(message, where=where)
-        boxes[row["image_id"]].append(
-            _box(order[row["category_id"]], row["bbox"], *sizes[row["image_id"]])
-        )
+        box = _box(order[row["category_id"]], row["bbox"], *sizes[row["image_id"]])
+        if box is None:
+            size = "x".join(map(str, sizes[row["image_id"]]))
+            raise InputError(
+                f"annotation {row.get('id')} has no box: {row['bbox']} in an image of {size}",
+                where=where,
+                allowed="left, top, width and height in pixels",
+            )
+        boxes[row["image_id"]].append(box)
     return [(folder / row["file_name"], boxes[row["id"]]) for row in table["images"]]
 
 
-def _box(label: int, bbox: list[float], width: float, height: float) -> Box:
-    """COCO's left, top, width and height in pixels, within the image, as a target."""
+def _box(label: int, bbox: Any, width: float, height: float) -> Box | None:
+    """COCO's left, top, width and height in pixels, within the image, as a target; None for other
+    numbers, and for a box outside the image. COCO itself has boxes without a width or height."""
+    try:
+        numbers = np.asarray(bbox, np.float64)
+    except (TypeError, ValueError):
+        return None
+    if numbers.shape != (4,) or not np.isfinite(numbers).all():
+        return None
     left, top = max(0.0, bbox[0] / width), max(0.0, bbox[1] / height)
     right, bottom = min(1.0, (bbox[0] + bbox[2]) / width), min(1.0, (bbox[1] + bbox[3]) / height)
+    if right < left or bottom < top:
+        return None
     return label, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
