@@ -71,7 +71,7 @@ def load(root: Path, source: str, **table: object) -> Data:
 def test_an_annotation_that_is_no_box_is_named(photographs, bbox) -> None:
     row = {"id": 41, "image_id": 6, "category_id": 7, "bbox": bbox}
     write_coco(photographs, annotations=[row])
-    with pytest.raises(InputError, match="annotation 41 has no box: .* in an image of 100x50"):
+    with pytest.raises(InputError, match=r"annotation 41 has no box: .* in an image of 100x50"):
         load(photographs, "coco")
 
 
