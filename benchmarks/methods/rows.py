@@ -25,7 +25,8 @@ WEIGHTS = {
 
 LEFT_OUT = {
     "transformer": "needs encoder blocks", "minilm": "needs encoder blocks",
-    "ctc": "sequences", "sequence": "sequences", "keypoint": "heatmaps", "graph": "graphs",
+    "ctc": "sequences", "sequence": "sequences", "own-samples": "texts",
+    "keypoint": "heatmaps", "graph": "graphs",
     "policy": "states", "regression": "real numbers", "cross-modal": "paired inputs",
     "cross-lingual": "paired inputs", "segmentation-pairs": "segmentations",
     "segmentation-pixels": "segmentations", "segmentation-holistic": "segmentations",

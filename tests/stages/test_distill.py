@@ -146,8 +146,9 @@ TABLES = {
 SAME_WIDTH = ("gram", "fsp")
 # What other tasks or networks need is taught in tests/teaching, and a judge that learns along
 # (adversarial) makes a loss that need not fall.
-ELSEWHERE = ("adversarial", "cross", "ctc", "detection", "graph", "keypoint", "minilm", "policy",
-             "regression", "review", "segmentation", "sequence", "transformer", "crd")  # fmt: skip
+ELSEWHERE = ("adversarial", "cross", "ctc", "detection", "graph", "keypoint", "minilm", "own",
+             "policy", "regression", "review", "segmentation", "sequence", "transformer",
+             "crd")  # fmt: skip
 ON_DIGITS = [name for name in LOSSES.names() if not name.startswith(ELSEWHERE)]
 
 

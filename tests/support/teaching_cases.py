@@ -115,7 +115,7 @@ def situation(name: str) -> tuple[nn.Module, nn.Module, Data]:
         return seeded(Dense, 3, 4), seeded(Dense, 3, 6), data(y=PIXELS, task=Segmentation())
     if name == "keypoint":
         return seeded(Dense, 2, 4), seeded(Dense, 2, 6), data(y=POINTS, task=Keypoints(), classes=0)
-    if name in ("ctc", "sequence"):
+    if name in ("ctc", "sequence", "own-samples"):
         task = CTC() if name == "ctc" else Tokens()
         y = torch.ones(24, 2, dtype=torch.int64) if name == "ctc" else TOKEN_IDS
         return seeded(Rows, 8), seeded(Rows, 12), data(TOKEN_IDS.float(), y, task, classes=4)

@@ -24,6 +24,7 @@ FEATURES = {
 OUTPUTS = {
     "ctc": (6, 4),
     "sequence": (6, 4),
+    "own-samples": (6, 4),
     "segmentation-pixels": MAP,
     "segmentation-holistic": MAP,
     "keypoint": (2, 5, 5),

@@ -21,6 +21,7 @@ BY_HAND = {
     "adversarial": "its terms train either side alone",
     "segmentation-holistic": "its terms train either side alone, and it draws mixtures",
     "crd": "draws negatives and keeps them: below, with both held",
+    "own-samples": "draws tokens: in test_own_samples",
     "cross-lingual": "reads the student's network: in test_paired_losses",
 }
 """Whose gradients are no derivative of their value; each has them by hand in its own test."""

@@ -14,7 +14,7 @@ NAMES = LOSSES.names()
 ZERO = [name for name in NAMES if name not in NEVER_ZERO]
 RANDOM = {"crd": "draws negatives", "segmentation-holistic": "draws mixtures",
           "adversarial": "its terms train either side alone"}  # fmt: skip
-NETWORKS = {"sequence", "cross-lingual"}
+NETWORKS = {"sequence", "own-samples", "cross-lingual"}
 TEMPERED = [name for name in NAMES if "temperature" in LOSSES.get(name).parameters]
 RESPONSES = [name for name in NAMES if issubclass(LOSSES.get(name).make, ResponseLoss)]
 
