@@ -145,13 +145,14 @@ def _remove_identities(graph: fx.GraphModule) -> None:
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:
     """Fold each inference batch norm into the convolution or linear layer before it, if nothing
-    else reads that layer's output."""
+    else reads that layer's output. A layer and a norm that run together several times stay one."""
+    folded: dict[tuple[Any, ...], tuple[fx.Node, fx.Node]] = {}
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or node.target is not aten.batch_norm.default:
             continue
         source = node.args[0]
         if _makes_its_channels(graph, source) and len(source.users) == 1:
-            _fold(graph, source, node)
+            _fold(graph, source, node, folded)
     graph.graph.eliminate_dead_code()
     graph.recompile()
 
@@ -184,7 +185,23 @@ def _constant(graph: fx.GraphModule, node: object) -> Tensor | None:
     return constant_of(graph, node) if is_constant(node) else None  # type: ignore[arg-type]
 
 
-def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
+def _fold(
+    graph: fx.GraphModule,
+    layer: fx.Node,
+    norm: fx.Node,
+    folded: dict[tuple[Any, ...], tuple[fx.Node, fx.Node]],
+) -> None:
+    names = (*layer.args[1:3], *norm.args[1:5], norm.args[7])
+    key = (layer.target, *(each.target if isinstance(each, fx.Node) else each for each in names))
+    if key not in folded:
+        folded[key] = _folded(graph, layer, norm)
+    layer.args = (layer.args[0], *folded[key], *layer.args[3:])
+    norm.replace_all_uses_with(layer)
+    graph.graph.erase_node(norm)
+
+
+def _folded(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """The weight and the bias of a layer whose outputs a norm reads."""
     arguments: tuple[Any, ...] = norm.args
     _, gamma, beta, mean, variance, _, _, epsilon, *_ = arguments
     weight = _constant(graph, layer.args[1])
@@ -202,10 +219,7 @@ def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
         new_bias = new_bias * factor + (0 if shift is None else shift)
         new_weight = _scaled(layer, weight, factor)
     weight_node = replace_constant(graph, layer.args[1], layer, new_weight)
-    bias_node = replace_constant(graph, None, layer, new_bias)
-    layer.args = (layer.args[0], weight_node, bias_node, *layer.args[3:])
-    norm.replace_all_uses_with(layer)
-    graph.graph.erase_node(norm)
+    return weight_node, replace_constant(graph, None, layer, new_bias)
 
 
 def _scaled(layer: fx.Node, weight: Tensor, factor: Tensor) -> Tensor:
