@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import fx
 
+from edgekd.backends.tflite.embeddings import with_integer_tables
 from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
 from edgekd.backends.tflite.wide import with_wide_layers
 from edgekd.errors import ToolError
@@ -118,7 +119,7 @@ def _convert(candidate: Candidate, path: Path) -> None:
         done.require_success("litert-torch", str(path))
         if not made.exists():
             raise ToolError("litert-torch ended without writing a file", where=str(path))
-        write_beside(made, with_wide_layers(made.read_bytes()))
+        write_beside(made, with_wide_layers(with_integer_tables(made.read_bytes())))
         if tables:
             write_beside(made, insert_tables(made.read_bytes(), tables))
         made.replace(path)

@@ -35,7 +35,7 @@ def insert_tables(content: bytes, tables: Sequence[Table]) -> bytes:
     model = unpacked(content)
     by_mark = {np.float32(table.mark): table for table in tables}
     for graph in model.subgraphs:
-        writer = _Writer(schema, model, graph)
+        writer = Writer(schema, model, graph)
         operators = []
         for op in graph.operators:
             table = by_mark.get(_mark(schema, graph, op, by_mark))
@@ -56,7 +56,7 @@ def _mark(schema: Any, graph: Any, op: Any, marks: Collection[Any]) -> Any:
     return None
 
 
-class _Writer:
+class Writer:
     """Adds operators and tensors to one subgraph."""
 
     def __init__(self, schema: Any, model: Any, graph: Any) -> None:
@@ -73,23 +73,23 @@ class _Writer:
         first = np.arange(channels, dtype=np.int32).reshape(shape) * 256 + 128
         wide = self._computed(given, b"wide")
         index = self._computed(given, b"index")
-        offset = self._constant(first.astype(np.int32), schema.TensorType.INT32, None)
-        values = self._constant(
+        offset = self.constant(first.astype(np.int32), schema.TensorType.INT32, None)
+        values = self.constant(
             table.values.reshape(-1).astype(np.int8), schema.TensorType.INT8, made.quantization
         )
         cast, add, gather = schema.CastOptionsT(), schema.AddOptionsT(), schema.GatherOptionsT()
         cast.inDataType, cast.outDataType = schema.TensorType.INT8, schema.TensorType.INT32
         return [
-            self._operator("CAST", [source], [wide], "CastOptions", cast),
-            self._operator("ADD", [wide, offset], [index], "AddOptions", add),
-            self._operator("GATHER", [values, index], [result], "GatherOptions", gather),
+            self.operator("CAST", [source], [wide], "CastOptions", cast),
+            self.operator("ADD", [wide, offset], [index], "AddOptions", add),
+            self.operator("GATHER", [values, index], [result], "GatherOptions", gather),
         ]
 
     def _scales(self, place: int) -> list[Any]:
         grid = self.graph.tensors[place].quantization
         return [] if grid is None or grid.scale is None else [np.float32(x) for x in grid.scale]
 
-    def _operator(
+    def operator(
         self, kind: str, inputs: list[int], outputs: list[int], options: str, values: Any
     ) -> Any:
         op = self.schema.OperatorT()
@@ -116,7 +116,7 @@ class _Writer:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def _constant(self, value: np.ndarray, kind: int, grid: Any) -> int:
+    def constant(self, value: np.ndarray, kind: int, grid: Any) -> int:
         buffer = type(self.model.buffers[0])()
         buffer.Pack = aligned(self.schema, buffer)
         buffer.data = np.frombuffer(value.tobytes(), np.uint8)
