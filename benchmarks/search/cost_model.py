@@ -20,24 +20,19 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from torch import nn
 
 from edgekd.devices.opening import open_device
 from edgekd.formats.onnx_file import read_onnx
 from edgekd.formats.onnx_shapes import with_shapes
-from edgekd.installed import import_torchvision
 from edgekd.measure.cost_model import fit_cost_model
 from edgekd.measure.operator_costs import MeasuredFile, measured_file
-from edgekd.models import resnet
-from edgekd.models.ds_cnn import ds_cnn
-from edgekd.models.mobilenet_v1 import mobilenet_v1
-from edgekd.models.mobilenet_v2 import mobilenet_v2
 from edgekd.registry import BACKENDS
 from edgekd.values.candidate import Candidate
 from edgekd.values.target import load_target
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+from cost_networks import network  # noqa: E402
 from dated import write_result  # noqa: E402
 
 NN_METER = (
@@ -66,39 +61,7 @@ HELD_OUT = [
 ]  # fmt: skip
 """The source, the name, and the side of the image or, of edgekd's own, the width."""
 
-OWN_SIDE = 32
-
 LEAST_RUNS, WARM_UP, SECONDS = 60, 20, 1.5
-
-
-def network(name: str) -> tuple[nn.Module, torch.Tensor]:
-    """An untrained network and one input."""
-    source, _, rest = name.partition(":")
-    what, size = rest.split()
-    if source == "own":
-        return own(what, float(size)), torch.rand(1, 3, OWN_SIDE, OWN_SIDE)
-    side = int(size)
-    import_torchvision()
-    if source == "timm":
-        import timm
-
-        module: nn.Module = timm.create_model(what, num_classes=10)
-    else:
-        import torchvision
-
-        module = torchvision.models.get_model(what, weights=None, num_classes=10)
-    return module, torch.rand(1, 3, side, side)
-
-
-def own(name: str, width: float) -> nn.Module:
-    """One of edgekd's networks with a width."""
-    if name.startswith("resnet"):
-        first = round(width)
-        make = {"resnet8": resnet.resnet8, "resnet14": resnet.resnet14, "resnet20": resnet.resnet20}
-        return make[name](widths=(first, 2 * first, 4 * first))
-    if name == "ds_cnn":
-        return ds_cnn(channels=3, width=round(width))
-    return {"mobilenet_v1": mobilenet_v1, "mobilenet_v2": mobilenet_v2}[name](width=width)
 
 
 def measured(name: str, work: Path) -> MeasuredFile:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.measure.cost_windows import CONVOLUTIONS
 from edgekd.measure.operator_costs import Operator
 
 Group = tuple[str, ...]
@@ -21,6 +22,15 @@ runtime fuses an activation into a convolution."""
 TILES = ((1, 2, 8), (1, 4, 4), (1, 16, 1), (3, 2, 1), (3, 2, 8))
 """Multiples of positions, filters and products to which kernels round up."""
 
+BLOCK = 16
+"""The channels in one block of ONNX Runtime's layout for convolutions with AVX-512."""
+
+TAIL = 3
+"""The positions that a kernel computes at once; what is left over of them takes another way."""
+
+WORD = 4
+"""The values that are read at once; columns of another length are copied first."""
+
 
 def roofline_facts(operator: Operator) -> np.ndarray:
     """(4,): a constant, the multiply-accumulates, bytes moved and bytes of constants."""
@@ -29,8 +39,9 @@ def roofline_facts(operator: Operator) -> np.ndarray:
 
 
 def loop_facts(operator: Operator) -> np.ndarray:
-    """(15,): the products of the sizes of an operator's loops, the bytes, and rounded sizes."""
-    positions, filters = operator.positions, operator.filters
+    """(25,): the products of the sizes of an operator's loops, the bytes, rounded sizes, what is
+    left over, and the work within the image."""
+    positions, filters, rows = operator.positions, operator.filters, operator.rows
     outputs = max(1, positions * filters)
     inner = operator.macs / outputs
     loops = [
@@ -40,7 +51,13 @@ def loop_facts(operator: Operator) -> np.ndarray:
     sizes = (positions, filters, inner)
     tiled = [np.prod([_up(size, by) for size, by in zip(sizes, tile, strict=True)])
              for tile in TILES]  # fmt: skip
-    return np.array([*loops, *tiled], dtype=float)
+    tail = float(positions % TAIL > 0)
+    rest = [tail * filters * inner, tail * filters, tail * inner]
+    uneven = positions * inner * (inner % WORD > 0)
+    pairs = rows * _up(positions / max(1, rows), 2)
+    taps = operator.taps
+    inside = [taps, taps * operator.channels, taps * filters * operator.channels]
+    return np.array([*loops, *tiled, *rest, uneven, *inside, rows, rows * filters, pairs * filters])
 
 
 def _up(size: float, multiple: int) -> float:
@@ -65,12 +82,28 @@ def nearest_group(group: Group, known: Mapping[Group, Any]) -> Group:
 
 def _group(operator: Operator, before: str) -> Group:
     if not operator.macs:
-        return (operator.kind, before)
-    if operator.groups > 1:
+        return (operator.kind, "with constants" if operator.constant else "computed", before)
+    if operator.positions == 1:
+        shape = "one position"
+    elif operator.groups > 1:
         shape = "depthwise" if operator.channels == 1 else "grouped"
     else:
         shape = "dense"
-    return (operator.kind, shape, f"kernel {operator.kernel}", f"stride {operator.stride}")
+    layout = _layout(operator)
+    return (operator.kind, shape, layout, f"kernel {operator.kernel}", f"stride {operator.stride}")
+
+
+def _layout(operator: Operator) -> str:
+    """Whether ONNX Runtime's convolution finds channels in whole blocks: its fast kernels compute
+    blocks of channels, and what has others takes a slower way."""
+    if operator.kind not in CONVOLUTIONS:
+        return ""
+    both = (operator.filters,) if operator.groups > 1 else (operator.filters, operator.channels)
+    return "blocks" if all(size % BLOCK == 0 for size in both) else "no blocks"
+
+
+SIZES = 12
+"""How many of an operator's numbers in `shape_of` are logarithms of sizes."""
 
 
 def shape_of(operator: Operator) -> list[float]:
@@ -80,6 +113,7 @@ def shape_of(operator: Operator) -> list[float]:
         operator.macs, operator.read, operator.written, operator.constant, operator.kernel,
         operator.groups, operator.channels, operator.filters, operator.positions,
         operator.macs / max(1, operator.read + operator.written + operator.constant),
+        operator.taps, operator.rows,
     )  # fmt: skip
     rest = (operator.channels % 16, operator.filters % 16)
     return [*(float(np.log2(1 + size)) for size in sizes), *map(float, rest)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.measure.cost_facts import Group
+from edgekd.measure.cost_facts import SIZES, Group
 
 Rest = Callable[[Sequence[Group], np.ndarray], np.ndarray]
 """Gives the logarithm of each operator's factor from its group and its shape."""
@@ -80,7 +80,6 @@ def _solved(points: np.ndarray, means: np.ndarray, counts: np.ndarray) -> np.nda
 
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(N, M): how far one shape's rest is another's, by the distance of their logarithmic sizes."""
-    sizes = slice(0, 10)
-    distances = np.abs(first[:, None, sizes] - second[None, :, sizes]).max(axis=2)
+    distances = np.abs(first[:, None, :SIZES] - second[None, :, :SIZES]).max(axis=2)
     smooth: np.ndarray = np.exp(-distances / LENGTH)
     return smooth

@@ -9,29 +9,25 @@ from typing import Literal
 from edgekd.devices.replies import Profiled
 from edgekd.formats.graph import BITS, Graph, Op, Tensor
 from edgekd.formats.macs import operator_macs
+from edgekd.measure.cost_windows import padders_of, window_of
 from edgekd.measure.layer_times import kind_of_operator, operator_places, typical_values
 from edgekd.values.tables import Value
 
 OPEN = 1
 """What a size counts as that the file leaves open."""
 
-CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
-"""ONNX's, with weights (out, in / groups, height, width)."""
-
 MOST_FUSED = 6
 """How many operators a runtime fuses at most into the first."""
-
-OF_TFLITE = ("CONV_2D", "DEPTHWISE_CONV_2D")
-"""TFLite's, with weights (out, height, width, in) and (1, height, width, out)."""
-
 
 Unit = Literal["us", "instructions"]
 
 
 class Operator(Value):
     """What one operator of a file does: its kind in its format's words, multiply-accumulates,
-    bytes of computed tensors read and written, bytes of constants, and of a convolution the
-    kernel's area, stride, groups, channels (in, out) and positions of the output."""
+    bytes of computed tensors read and written, and bytes of constants; `filters` and `positions`
+    are the innermost size of its output and all others. Of a convolution there are the kernel's
+    area, stride, groups, channels of input and output, positions and rows of the output, and how
+    many taps fall into the image at all positions."""
 
     kind: str
     macs: int
@@ -44,6 +40,8 @@ class Operator(Value):
     channels: int = 1
     filters: int = 1
     positions: int = 1
+    rows: int = 1
+    taps: int = 0
 
 
 class MeasuredFile(Value):
@@ -60,8 +58,8 @@ class MeasuredFile(Value):
 
 def operators_of(graph: Graph) -> tuple[Operator, ...]:
     """The operators of a file in order of execution."""
-    stored = _stored(graph)
-    return tuple(_operator(graph, op, stored) for op in graph.ops)
+    stored, padders = _stored(graph), padders_of(graph)
+    return tuple(_operator(graph, op, stored, padders) for op in graph.ops)
 
 
 def measured_file(
@@ -105,45 +103,31 @@ def _first_fused(graph: Graph, writers: Mapping[str, int], place: int, kind: str
     return place
 
 
-def _operator(graph: Graph, op: Op, stored: Mapping[str, str]) -> Operator:
+def _operator(
+    graph: Graph, op: Op, stored: Mapping[str, str], padders: Mapping[str, Op]
+) -> Operator:
     inputs = [_tensor(graph, stored, key) for key in op.inputs if key in graph.tensors]
     outputs = [graph.tensors[key] for key in op.outputs if key in graph.tensors]
     constants = [tensor for tensor in inputs if tensor.constant_bytes is not None]
     computed = [tensor for tensor in inputs if tensor.constant_bytes is None]
     weights = max((tensor.shape or () for tensor in constants), key=math.prod, default=())
     shape = _closed(outputs[0]) if outputs else ()
-    positions = math.prod(shape[:-1])
+    window = window_of(graph, op, weights, shape, padders)
     own: dict[str, int] = {
-        "channels": weights[-1] if weights else 1, "filters": shape[-1] if shape else 1
-    }  # fmt: skip
-    if op.op in CONVOLUTIONS and len(weights) == 4:
-        positions = math.prod(shape) // max(1, weights[0])
-        own = {
-            "kernel": math.prod(weights[2:]), "groups": int(op.attributes.get("group", 1)),
-            "channels": weights[1], "filters": weights[0], "stride": _stride(op),
-        }  # fmt: skip
-    if op.op in OF_TFLITE and len(weights) == 4:
-        deep = op.op == "DEPTHWISE_CONV_2D"
-        own = {
-            "kernel": math.prod(weights[1:3]), "groups": weights[3] if deep else 1,
-            "channels": 1 if deep else weights[3], "filters": weights[3] if deep else weights[0],
-            "stride": _stride(op),
-        }  # fmt: skip
+        "channels": weights[-1] if weights else 1,
+        "filters": shape[-1] if shape else 1,
+        "positions": math.prod(shape[:-1]),
+    }
+    if window is not None:
+        own = window.model_dump()
     return Operator(
         kind=op.op,
         macs=operator_macs(graph, op) or 0,
         read=sum(map(_bytes, computed)),
         written=sum(map(_bytes, outputs)),
         constant=sum(tensor.constant_bytes or 0 for tensor in constants),
-        positions=positions,
         **own,
     )
-
-
-def _stride(op: Op) -> int:
-    """The larger of a convolution's strides."""
-    strides = op.attributes.get("strides", [op.attributes.get("StrideH", 1)])
-    return max(map(int, strides), default=1)
 
 
 def _tensor(graph: Graph, stored: Mapping[str, str], key: str) -> Tensor:

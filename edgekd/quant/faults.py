@@ -105,6 +105,10 @@ def mixed_faults(
     if mixed.wide is not None and mixed.wide not in wider:
         text = f"'{mixed.wide}' is not wider than {dtype}"
         faults.append(InputError(text, where=f"{where}.wide", allowed=", ".join(wider)))
+    if mixed.weights_kb is not None and dtype not in WEIGHTS_ALONE:
+        text = f"weights_kb chooses among types of weights; {dtype} has 8 bits everywhere"
+        hint = 'dtype = "int4", "ternary" or "binary": the narrowest type that layers may have'
+        faults.append(InputError(text, where=f"{where}.weights_kb", hint=hint))
     if mixed.layers is not None and mixed.layers >= layers:
         text = f"{mixed.layers} wide layers of {layers} leave none for {dtype}"
         faults.append(InputError(text, where=f"{where}.layers", allowed=f"1 to {layers - 1}"))

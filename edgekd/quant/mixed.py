@@ -20,17 +20,20 @@ class Mixed(Value):
     """Which layers stay `wide`: a number of `layers`, or as many as keep within `accuracy_drop`, in
     percentage points of the score on the validation samples. A layer's sensitivity is the squared
     error of the network's outputs when only that layer is narrow, relative to the outputs' own
-    square.
+    square. With `weights_kb`, each layer of a network with narrow weights gets a type of its own,
+    up to `wide`, so that all parameters together take at most that many kilobytes.
     """
 
     wide: Wide | None = None
     accuracy_drop: float | None = Field(default=None, ge=0.0, lt=100.0)
     layers: PositiveInt | None = None
+    weights_kb: float | None = Field(default=None, gt=0.0)
 
     @model_validator(mode="after")
     def _one(self) -> "Mixed":
-        if (self.accuracy_drop is None) == (self.layers is None):
-            raise ValueError("give either 'accuracy_drop' or 'layers'")
+        given = (self.accuracy_drop, self.layers, self.weights_kb)
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give one of 'accuracy_drop', 'layers' and 'weights_kb'")
         return self
 
 

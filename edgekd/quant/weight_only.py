@@ -48,12 +48,13 @@ def _free(name: str, node: fx.Node, taken: Mapping[str, Any]) -> str:
 def narrowed(
     graph: fx.GraphModule,
     dtypes: Mapping[str, Narrow],
-    group: int,
+    groups: int | Mapping[str, int],
     *,
     learned: bool = False,
     search: bool = False,
 ) -> fx.GraphModule:
-    """A copy in which the weight of each named layer passes through a `NarrowWeight`."""
+    """A copy in which the weight of each named layer passes through a `NarrowWeight`. `groups` says
+    how many weights share a scale, everywhere or by layer."""
     prepared = copy.deepcopy(graph)
     for parameter in prepared.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -62,6 +63,7 @@ def narrowed(
             continue
         dtype, weight = dtypes[name], constant_of(prepared, _weight(node))
         # Single weights have scales of their own only where they are few bits.
+        group = groups if isinstance(groups, int) else groups[name]
         size = 0 if dtype == "int8" else group
         lsq = learned and dtype in ("int8", "int4")
         module = NarrowWeight(weight, dtype, size, learned=lsq, search=search)
@@ -258,8 +260,10 @@ def _clustered(graph: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, 
 
 
 def stored_bytes(graph: fx.GraphModule) -> int:
-    """The size of parameters and buffers with packed codes."""
-    tensors = [*graph.parameters(), *graph.buffers()]
+    """The size of the parameters and buffers that the graph reads, with packed codes."""
+    read = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    stored = {**dict(graph.named_parameters()), **dict(graph.named_buffers())}
+    tensors = [tensor for name, tensor in stored.items() if name in read]
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     for _, each in stored_weights(graph):
         if each.codes is not None and each.centroids is None:

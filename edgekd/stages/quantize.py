@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch.fx import GraphModule
@@ -44,17 +44,20 @@ from edgekd.quant.weight_only import (
     stored_bytes,
     weighted_layers,
 )
+from edgekd.quant.weight_options import weight_options
 from edgekd.quant.wide_faults import layer_faults
 from edgekd.quant.wide_share import wide_note
 from edgekd.registry import STAGES
 from edgekd.stages import Context
 from edgekd.stages._automatic import automatic
+from edgekd.stages._bits import Types, choose_bits
 from edgekd.stages._calibration_set import calibration_of, unseen_of
 from edgekd.stages._float_graph import float_graph
 from edgekd.stages._mixed import keep_wide
 from edgekd.stages._naming import narrow_name, scheme_name
 from edgekd.stages._post_training import PostTrainingStage
 from edgekd.stages._reached import all_in_integers, left_by
+from edgekd.stages._sensitive import keep_sensitive
 from edgekd.stages._widths import mixed_kinds, stage_faults, variants
 from edgekd.training.context import OnStep
 from edgekd.training.distillation import check_teaching, teach
@@ -88,7 +91,8 @@ class Quantize(PostTrainingStage):
     out the mean error.
 
     `ignore` names layers that stay in float. `mixed` keeps the most sensitive ones in the type
-    `wide`: { accuracy_drop = 0.5 } or { layers = 2 }. `least` is the share of the
+    `wide`: { accuracy_drop = 0.5 } or { layers = 2 }; { weights_kb = 60 } gives the weights of each
+    layer a type, from `dtype` up, that loses least within that size. `least` is the share of the
     multiply-accumulates of layers with weights, without ignored ones, that must be quantized: the
     plan refuses less. With `strict`, int8 leaves no operator in float. `activations = 16` keeps
     int8 weights and rounds activations to 16 bits: TFLite computes that in integers, ONNX Runtime
@@ -169,7 +173,12 @@ class Quantize(PostTrainingStage):
             scheme = scheme_name(self._scheme(context), self.activations)
             start = f"int8 ({scheme}), ranges calibrated on {samples} samples"
         if self.mixed is not None:
-            start += f", with the most sensitive layers in {self._wide}"
+            limit = self.mixed.weights_kb
+            start += (
+                f", with the most sensitive layers in {self._wide}"
+                if limit is None
+                else f", a type for each layer so that the weights take at most {limit:g} kB"
+            )
         if self.method == "auto":
             start += f", then more until at most {self.accuracy_drop or 0:g} points are lost"
             if self.last_resort is not None:
@@ -314,8 +323,8 @@ class Quantize(PostTrainingStage):
             if self.awq:
                 whole = copy.deepcopy(whole)
                 scaled = scale_salient(whole, calibration_of(context), self.group, LIMIT["int4"])
-            dtypes, note = self._dtypes(whole, candidate, context)
-            graph = self._narrow_graph(whole, dtypes, context)
+            types = self._types(whole, candidate, context)
+            graph, note = self._narrow_graph(whole, types, context), types.note
             note = f"; {scaled}{note}" if self.awq else note
         line = f"quantize: {self._name(context)}"
         if self.dtype != "bf16":
@@ -326,30 +335,19 @@ class Quantize(PostTrainingStage):
         line += left_by(reach, self.ignore)
         return candidate.after(graph, line, "weights")
 
-    def _dtypes(
-        self, whole: GraphModule, candidate: Candidate, context: Context
-    ) -> tuple[dict[str, Narrow], str]:
-        """The type of each layer's weights, and a note for the lineage."""
-        from edgekd.quant.trials import NarrowTrial
-
+    def _types(self, whole: GraphModule, candidate: Candidate, context: Context) -> Types:
         narrow: Narrow = self.dtype  # type: ignore[assignment]
-        dtypes = dict.fromkeys(self._kept(weighted_layers(whole)), narrow)
+        start = Types(dict.fromkeys(self._kept(weighted_layers(whole)), narrow), self.group)
         if self.mixed is None:
-            return dtypes, ""
-        trial = NarrowTrial(narrowed(whole, dtypes, self.group, search=True), self._wide)
-        found = keep_wide(self.mixed, {self._wide: trial}, candidate, context)
-        for name in found.layers:
-            if self._wide == "float":
-                del dtypes[name]
-            else:
-                dtypes[name] = cast(Narrow, self._wide)
-        return dtypes, found.note
+            return start
+        if self.mixed.weights_kb is None:
+            return keep_sensitive(self.mixed, self._wide, start, whole, candidate, context)
+        options = weight_options(narrow, self.mixed.wide or "float", self.group)
+        return choose_bits(self.mixed, options, whole, tuple(start.dtypes), candidate, context)
 
-    def _narrow_graph(
-        self, whole: GraphModule, dtypes: dict[str, Narrow], context: Context
-    ) -> GraphModule:
+    def _narrow_graph(self, whole: GraphModule, types: Types, context: Context) -> GraphModule:
         if self.method == "calibrate":
-            graph = finish_narrow(narrowed(whole, dtypes, self.group, search=True))
+            graph = finish_narrow(narrowed(whole, types.dtypes, types.groups, search=True))
             if self.rounding != "nearest":
                 samples = calibration_of(context)
                 line = reround(whole, graph, samples, self.rounding, self.rounding_steps)
@@ -357,7 +355,7 @@ class Quantize(PostTrainingStage):
             if self.bias_correction:
                 correct_biases(whole, graph, calibration_of(context))
             return graph
-        graph = narrowed(whole, dtypes, self.group, learned=self.method == "lsq")
+        graph = narrowed(whole, types.dtypes, types.groups, learned=self.method == "lsq")
         self._teach(graph, context, None)
         return finish_narrow(graph)
 

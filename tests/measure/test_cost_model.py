@@ -27,7 +27,13 @@ def convolution(*, quantized=False):
         weights.name: weights,
     }
     ops = [
-        Op("conv", "Conv", ("x", "w"), ("c",), {"group": 1, "strides": (1, 1)}),
+        Op(
+            "conv",
+            "Conv",
+            ("x", "w"),
+            ("c",),
+            {"group": 1, "strides": (1, 1), "pads": (1, 1, 1, 1)},
+        ),
         Op("act", "Relu", ("c",), ("y",)),
     ]
     if quantized:
@@ -40,7 +46,7 @@ def test_a_convolution_is_read_with_its_work_and_its_shape():
     conv, act = operators_of(convolution())
     assert conv == Operator(
         kind="Conv", macs=4 * 25 * 2 * 9, read=4 * 50, written=4 * 100, constant=4 * 72,
-        kernel=9, groups=1, channels=2, filters=4, positions=25,
+        kernel=9, groups=1, channels=2, filters=4, positions=25, rows=5, taps=13 * 13,
     )  # fmt: skip
     assert (act.macs, act.read, act.written) == (0, 400, 400)
 
@@ -75,17 +81,39 @@ def test_a_convolution_of_another_stride_belongs_to_another_group():
     halved = replace(graph.ops[0], attributes={"group": 1, "strides": (2, 2)})
     (conv, _) = operators_of(replace(graph, ops=(halved, graph.ops[1])))
     assert conv.stride == 2
-    ((*rest, last), _) = groups_of([conv, conv])
-    assert (rest, last) == (["Conv", "dense", "kernel 9"], "stride 2")
+    assert groups_of([conv]) == [("Conv", "dense", "no blocks", "kernel 9", "stride 2")]
+    whole = conv.model_copy(update={"channels": 32, "filters": 16})
+    assert groups_of([whole]) == [("Conv", "dense", "blocks", "kernel 9", "stride 2")]
+
+
+def test_taps_beside_the_image_are_left_out_also_where_an_operator_pads_it():
+    """3x3 taps over 4x4 padded by 1 on each side, in steps of 2: two outputs a side, of which the
+    first has 2 taps inside, the second 3."""
+    tensors = {
+        "x": Tensor("x", (1, 4, 4, 8), "int8"),
+        "p": Tensor("p", (1, 6, 6, 8), "int8"),
+        "w": constant("w", (1, 3, 3, 8), "int8", 1),
+        "y": Tensor("y", (1, 2, 2, 8), "int8"),
+    }
+    ops = (
+        Op("pad", "PAD", ("x",), ("p",)),
+        Op("conv", "DEPTHWISE_CONV_2D", ("p", "w"), ("y",), {"StrideH": 2, "StrideW": 2}),
+    )
+    (_, conv) = operators_of(Graph(ops, tensors, ("x",), ("y",)))
+    assert (conv.kernel, conv.stride, conv.groups, conv.channels) == (9, 2, 8, 1)
+    assert (conv.positions, conv.rows, conv.taps) == (4, 2, 25)
 
 
 def test_the_facts_of_a_convolution_are_the_products_of_its_loops():
     conv, _ = operators_of(convolution())
-    facts = loop_facts(conv)  # 25 positions, 4 filters, 18 products
-    assert facts[:7].tolist() == [1, 25, 4, 100, 25 * 18, 4 * 18, 1800]
-    assert facts[7:10].tolist() == [200, 400, 288]
-    tiles = [25 * 4 * 24, 25 * 4 * 20, 25 * 16 * 18, 27 * 4 * 18, 27 * 4 * 24]
-    assert facts[10:].tolist() == tiles
+    facts = loop_facts(conv).tolist()  # 25 positions in 5 rows, 4 filters, 18 products of each
+    assert facts[:7] == [1, 25, 4, 100, 25 * 18, 4 * 18, 1800]
+    assert facts[7:10] == [200, 400, 288]
+    assert facts[10:15] == [25 * 4 * 24, 25 * 4 * 20, 25 * 16 * 18, 27 * 4 * 18, 27 * 4 * 24]
+    assert facts[15:18] == [4 * 18, 4, 18]  # of the position that is left over from threes
+    assert facts[18] == 25 * 18  # 18 values are no whole words
+    assert facts[19:22] == [169, 169 * 2, 169 * 2 * 4]
+    assert facts[22:] == [5, 5 * 4, 5 * 6 * 4]
 
 
 def counted_file(number, seed=0):
