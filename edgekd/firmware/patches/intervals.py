@@ -5,6 +5,7 @@ Rows ("Y") and columns ("X") are independent of each other, so each is worked ou
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from edgekd.firmware.graph import Array, Node
 from edgekd.firmware.kernels import lookup
@@ -44,6 +45,37 @@ class AxisPatch:
         differ in their place alone."""
         held = tuple(end - begin for begin, end in self.held.values())
         return held, *((one.before, one.behind) for one in self.reads.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """All patches along one axis, in order."""
+
+    patches: tuple[AxisPatch, ...]
+
+    @cached_property
+    def total(self) -> Mapping[int, int]:
+        """The rows or columns of each tensor that the patches hold together, halos included."""
+        return {index: sum(self._lengths(index)) for index in self.patches[0].held}
+
+    @cached_property
+    def most(self) -> Mapping[int, int]:
+        """The most rows or columns of each tensor that a patch holds."""
+        return {index: max(self._lengths(index)) for index in self.patches[0].held}
+
+    def _lengths(self, index: int) -> list[int]:
+        return [one.held[index][1] - one.held[index][0] for one in self.patches]
+
+    @property
+    def examples(self) -> "Axis":
+        """One patch of each size."""
+        return Axis(tuple({one.sizes: one for one in self.patches}.values()))
+
+    @property
+    def largest(self) -> int:
+        """The place of the patch that holds the most."""
+        sums = [sum(one.sizes[0]) for one in self.patches]
+        return sums.index(max(sums))
 
 
 def can_be_patched(node: Node) -> bool:

@@ -52,7 +52,7 @@ def _input(
 ) -> tuple[Array, dict[str, tuple[int, int]], list[Step]]:
     """The array that a node reads, the padding around what it reads, and the copy before it."""
     node = grid.segment.nodes[reader[0]]
-    reads = grid.rows[at[0]].reads[reader], grid.columns[at[1]].reads[reader]
+    reads = grid.rows.patches[at[0]].reads[reader], grid.columns.patches[at[1]].reads[reader]
     wanted = reads[0].interval, reads[1].interval
     held = _held(grid, at, array)
     part = _part(array, held)
@@ -71,7 +71,10 @@ def _output(grid: Grid, at: tuple[int, int], number: int) -> tuple[Array, list[S
     """The array that a node writes, and the copy behind the last node into the whole output."""
     segment = grid.segment
     output = segment.nodes[number].output
-    held = grid.rows[at[0]].held[output.index], grid.columns[at[1]].held[output.index]
+    held = (
+        grid.rows.patches[at[0]].held[output.index],
+        grid.columns.patches[at[1]].held[output.index],
+    )
     part = _part(output, held)
     if output is not segment.output:
         return part, []
@@ -83,7 +86,12 @@ def _held(grid: Grid, at: tuple[int, int], array: Array) -> Region:
     """What is in memory of a tensor: all of the segment's source."""
     if array is grid.segment.source:
         return _whole(array)
-    return grid.rows[at[0]].held[array.index], grid.columns[at[1]].held[array.index]
+    return _patch_of(grid, at, array)
+
+
+def _patch_of(grid: Grid, at: tuple[int, int], array: Array) -> Region:
+    rows, columns = grid.rows.patches[at[0]], grid.columns.patches[at[1]]
+    return rows.held[array.index], columns.held[array.index]
 
 
 def _whole(array: Array) -> Region:

@@ -1,13 +1,12 @@
 """The parts of a network that can be computed patch by patch, and the grids of patches of each."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from edgekd.firmware.graph import Array, Network, Node
-from edgekd.firmware.patches.intervals import DIMENSION, AxisPatch, axis_patch, can_be_patched, macs
+from edgekd.firmware.patches.intervals import DIMENSION, Axis, axis_patch, can_be_patched, macs
 
 MOST_PATCHES = 64
 """Along one axis."""
@@ -38,19 +37,20 @@ class Grid:
     """The patches of a segment: those along its height, and those along its width."""
 
     segment: Segment
-    rows: tuple[AxisPatch, ...]
-    columns: tuple[AxisPatch, ...]
+    rows: Axis
+    columns: Axis
 
     @property
     def shape(self) -> tuple[int, int]:
         """The numbers of patches along height and width."""
-        return len(self.rows), len(self.columns)
+        return len(self.rows.patches), len(self.columns.patches)
 
     @cached_property
     def macs(self) -> int:
         """The multiplications of all patches, halos included."""
+        rows, columns = self.rows.total, self.columns.total
         return sum(
-            macs(node, _held(self.rows, node.output) * _held(self.columns, node.output))
+            macs(node, rows[node.output.index] * columns[node.output.index])
             for node in self.segment.nodes
         )
 
@@ -58,30 +58,20 @@ class Grid:
     def least_bytes(self) -> int:
         """Less than its steps can need: the source and the output, and the largest tensor."""
         source, output = self.segment.source, self.segment.output
-        sizes = [(self.size(node.output), node.output.shape[3]) for node in self.segment.nodes]
-        largest = max(height * width * channels for (height, width), channels in sizes)
+        rows, columns = self.rows.most, self.columns.most
+        made = [node.output for node in self.segment.nodes]
+        largest = max(rows[one.index] * columns[one.index] * one.shape[3] for one in made)
         return max(self.ahead + source.bytes, output.bytes) + largest
 
     @property
     def examples(self) -> "Grid":
         """The grid of one patch of each size."""
-        rows, columns = ({one.sizes: one for one in axis} for axis in (self.rows, self.columns))
-        return Grid(self.segment, tuple(rows.values()), tuple(columns.values()))
+        return Grid(self.segment, self.rows.examples, self.columns.examples)
 
-    @cached_property
+    @property
     def largest(self) -> tuple[int, int]:
         """The places of the patch that holds the most, along height and width."""
-        sums = [[sum(e - b for b, e in one.held.values()) for one in axis]
-                for axis in (self.rows, self.columns)]  # fmt: skip
-        return sums[0].index(max(sums[0])), sums[1].index(max(sums[1]))
-
-    def size(self, array: Array) -> tuple[int, int]:
-        """The most rows and columns of a tensor that a patch holds."""
-        height, width = (
-            max(end - begin for begin, end in (one.held[array.index] for one in axis))
-            for axis in (self.rows, self.columns)
-        )
-        return height, width
+        return self.rows.largest, self.columns.largest
 
     @cached_property
     def ahead(self) -> int:
@@ -94,15 +84,11 @@ class Grid:
         return int(max(0, distance.max(initial=0)))
 
 
-def _held(axis: Sequence[AxisPatch], array: Array) -> int:
-    return sum(end - begin for begin, end in (one.held[array.index] for one in axis))
-
-
 def _corners(grid: Grid, array: Array, begin: bool) -> np.ndarray:
     """The offset of the first byte of each patch of a tensor, or of that behind its last byte."""
     width, channels = array.shape[2:]
-    rows = np.array([one.held[array.index] for one in grid.rows], np.int64)
-    columns = np.array([one.held[array.index] for one in grid.columns], np.int64)
+    rows = np.array([one.held[array.index] for one in grid.rows.patches], np.int64)
+    columns = np.array([one.held[array.index] for one in grid.columns.patches], np.int64)
     if begin:
         places = rows[:, :1] * width + columns[:, 0]
     else:
@@ -139,7 +125,7 @@ def segment_between(network: Network, begin: tuple[int, Array], end: int) -> Seg
     return Segment(nodes, begin[0], end, source)
 
 
-def axes_of(segment: Segment, axis: str) -> list[tuple[AxisPatch, ...]]:
+def axes_of(segment: Segment, axis: str) -> list[Axis]:
     """Every way to part the output along an axis into equal parts (the last one may be smaller),
     the coarsest first."""
     size = segment.output.shape[DIMENSION[axis]]
@@ -151,7 +137,7 @@ def axes_of(segment: Segment, axis: str) -> list[tuple[AxisPatch, ...]]:
         ]
         whole = tuple(one for one in parts if one is not None)
         if len(whole) == len(parts):
-            found.append(whole)
+            found.append(Axis(whole))
     return found[::-1]
 
 
