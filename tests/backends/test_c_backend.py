@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from litert_reference import by_litert
+from patch_networks import NETWORKS
 from torch import nn
 
 from edgekd.backends.c import COptions, PlainC, generated_for
@@ -86,6 +87,24 @@ def test_what_does_not_fit_is_noted(tflite_file, tmp_path, no_tools):
         "does not fit: needs 128 bytes of memory, 100 available",
         "does not fit: needs 392 bytes of flash, 90 available",
     )
+
+
+def test_the_limit_of_the_arena_is_the_targets_memory_or_an_option(tmp_path, no_tools):
+    """A target with too little memory gets patches, unless they are forbidden."""
+    path = tmp_path / "net.tflite"
+    path.write_bytes(NETWORKS["inverted residuals"]())
+    hardware = TARGET.hardware.model_copy(update={"memory_bytes": 2000})
+    small = TARGET.model_copy(update={"hardware": hardware})
+    (made,) = PlainC().follow(tflite_artifact(path), small, {}, tmp_path / "out")
+    assert made.facts["arena_bytes"] <= 2000
+    assert made.notes[0].startswith("computed partly in patches to fit 2,000 bytes")
+    (large,) = PlainC().follow(tflite_artifact(path), TARGET, {}, tmp_path / "large")
+    assert large.facts["arena_bytes"] == large.facts["layered_arena_bytes"] > 2000
+    (whole,) = PlainC().follow(tflite_artifact(path), small, {"patches": "never"}, tmp_path / "w")
+    assert whole.notes[0].startswith("does not fit: needs ")
+    options = {"arena_limit": 2000, "patches": "never"}
+    with pytest.raises(InputError, match=r"backends.c: arena_limit: the arena needs \d+ bytes"):
+        PlainC().check_artifact(tflite_artifact(path), TARGET, options)
 
 
 def test_the_check_alone_gives_the_numbers(tflite_file):
