@@ -58,6 +58,7 @@ class PlainC(Follower):
         precisions=("int8",),
         follows="tflite",
         options=COptions,
+        in_patches=True,
         needs=Needs(
             packages=(
                 Package(

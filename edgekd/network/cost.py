@@ -124,7 +124,8 @@ def totals(module: nn.Module, example: Tree) -> Totals:
 def largest_layer(module: nn.Module, example: Tree) -> int:
     """The most values, inputs and outputs together, of one convolution or linear layer.
 
-    No runtime needs fewer at a time, since such a layer can't compute in place.
+    A runtime that computes whole layers needs no fewer at a time, since such a layer can't compute
+    in place.
     """
     largest = 0
 

@@ -84,6 +84,7 @@ class BackendInfo(Value):
         leaves_open: its files leave the sizes open that a recipe lists under [[dynamic]].
         wide_activations: its files may have activations of 16 bits.
         wide_cost: what those cost in its runtime, as the end of a sentence.
+        in_patches: it can compute layers patch by patch, so that none has to be in memory whole.
         runner: the file with which the device's agent runs `files`, where the agent itself does not
             know their runtime; `edgekd.devices.agent` says what such a file contains.
     """
@@ -98,6 +99,7 @@ class BackendInfo(Value):
     leaves_open: bool = False
     wide_activations: bool = False
     wide_cost: str = ""
+    in_patches: bool = False
     runner: Path | None = None
 
     @property

@@ -28,9 +28,11 @@ from edgekd.registry import STAGES
 from edgekd.run.plan.planned import Plan, Request
 from edgekd.stages import Context, Stage
 from edgekd.values.backend_lookup import backend_info
+from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
 from edgekd.values.tables import parse_entry
 from edgekd.values.target import Target, fits
+from edgekd.values.tree import leaves
 
 LAST = {"quantize": "a quantized model", "cluster": "a model with shared weights"}
 """The stages that must come last, and the kind of model that each one produces."""
@@ -146,7 +148,7 @@ def check_target(
             collect.faults.extend(error.faults)
     _check_precision(target, stages, collect)
     check_comparable(plan.request, target, stages, collect)
-    _check_fit(plan, target, collect)
+    check_fit(plan, target, collect)
     _check_sizes(plan, target, backends, collect)
     return unusable
 
@@ -211,7 +213,15 @@ def _quantized_to(stages: Sequence[Stage]) -> list[str]:
     return [str(table.get("dtype")) for table in tables]
 
 
-def _check_fit(plan: Plan, target: Target, collect: Collector) -> None:
+def _least_values(start: Candidate, target: Target) -> int:
+    """How many values are in memory at once at least: the input, and all of a layer where no
+    backend computes layers in patches."""
+    if any(backend_info(name).in_patches for name in target.backends):
+        return sum(one[:1].numel() for one in leaves(start.example))
+    return largest_layer(start.module, start.example)
+
+
+def check_fit(plan: Plan, target: Target, collect: Collector) -> None:
     """Reject a model that can't fit even at one byte per value. A model that the stages shrink
     is checked against its budgets afterwards."""
     total = totals(plan.start.module, plan.start.example)
@@ -219,7 +229,7 @@ def _check_fit(plan: Plan, target: Target, collect: Collector) -> None:
         table.get("kind") in ("prune", "factorize") for table in plan.request.recipe.stages
     )
     in_place = target.hardware.executes_in_place
-    floor = largest_layer(plan.start.module, plan.start.example) if in_place else 0
+    floor = _least_values(plan.start, target) if in_place else 0
     reason = fits(target, parameter_bytes=total.parameters, activation_bytes=floor)
     if reason and not (in_place and shrinks):
         collect.faults.append(
