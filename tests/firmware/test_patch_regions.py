@@ -8,6 +8,7 @@ from edgekd.firmware.graph import read_network
 from edgekd.firmware.instructions import with_instructions
 from edgekd.firmware.kernels import lower
 from edgekd.firmware.loop import ByPatch
+from edgekd.firmware.patches.choice import choose, parts_of
 from edgekd.firmware.patches.intervals import Read, axis_patch, can_be_patched, macs
 from edgekd.firmware.patches.lowering import CanNotLoop, looped, product_of
 from edgekd.firmware.patches.segments import cuts, grids, segment_between
@@ -112,3 +113,16 @@ def test_numbers_of_patches_are_products():
     assert [[areas.at(i, j) for j in (0, 1)] for i in (0, 1)] == [[12, 8], [6, 4]]
     with pytest.raises(CanNotLoop):
         product_of(np.array([[1, 2], [3, 4]]))
+
+
+def test_a_network_whose_tensors_only_shrink_can_be_parted(read):
+    """16x16x2 -> 16x16x16 -> 8x8x4 -> 4x4x2: the second tensor is the only one that grows."""
+    net = Builder(16, 16, 2)
+    x = net.conv(net.conv(0, 16), 4, strides=(2, 2))
+    network = read(net, net.conv(x, 2, strides=(2, 2)))
+    parts = parts_of(network, lambda node: with_instructions(lower(node), "dsp"))
+    assert [place for place, _ in parts.places] == [0, 2, 3]
+    assert choose(parts, max(parts.by_layer)) == ()
+    (grid,) = choose(parts, max(parts.by_layer) // 2)
+    assert (grid.segment.begin, grid.segment.end) == (0, 2)
+    assert choose(parts, 16 * 16 * 2) is None

@@ -16,7 +16,7 @@ from edgekd.firmware.patches.lowering import CanNotLoop, looped
 from edgekd.firmware.patches.patch_steps import Lower
 from edgekd.firmware.patches.segments import Grid, cuts, grids, segment_between
 
-MOST_PLACES = 12
+MOST_PLACES = 16
 """How many places further a part in patches may end."""
 
 NEVER = 1 << 40
@@ -41,13 +41,15 @@ class Parts:
 
 
 def parts_of(network: Network, lower: Lower) -> Parts:
-    """The parts of a network. A place is kept where the tensor is no larger than at its
-    neighbours."""
+    """The parts of a network. A place is kept where the tensor is smaller than at the place before
+    it, or no larger than at both of its neighbours."""
     every = cuts(network)
     sizes = [one.bytes for _, one in every]
     kept: dict[int, Array | None] = {0: None, len(network.nodes): None}
     for number, (place, array) in enumerate(every):
-        if place in kept or sizes[number] <= min(sizes[max(number - 1, 0) : number + 2]):
+        around = sizes[max(number - 1, 0) : number + 2]
+        shrinks = number > 0 and sizes[number] < sizes[number - 1]
+        if place in kept or shrinks or sizes[number] == min(around):
             kept[place] = array
     places = sorted(kept.items())
     steps = [lower(node) for node in network.nodes]
