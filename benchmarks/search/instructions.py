@@ -58,7 +58,7 @@ HELD_OUT = [
     "timm:lcnet_100 64", "timm:mnasnet_small 64", "timm:mnasnet_small 96", "timm:mnasnet_075 48",
     "timm:semnasnet_050 64", "timm:semnasnet_075 48", "timm:spnasnet_100 32", "timm:tinynet_e 64",
     "timm:tinynet_c 64", "timm:repghostnet_050 64", "timm:repghostnet_080 48",
-    "timm:efficientnet_lite0 32", "timm:regnetx_002 48",
+    "timm:mobilenet_edgetpu_100 32", "timm:regnetx_002 48",
 ]  # fmt: skip
 """The source, the name, and the side of the image or, of edgekd's own, the width."""
 

@@ -25,8 +25,11 @@ TILES = ((1, 2, 8), (1, 4, 4), (1, 16, 1), (3, 2, 1), (3, 2, 8))
 BLOCK = 16
 """The channels in one block of ONNX Runtime's layout for convolutions with AVX-512."""
 
-TAIL = 3
-"""The positions that a kernel computes at once; what is left over of them takes another way."""
+STEP = 3
+"""The positions that a kernel computes at once; a last step with fewer takes as long."""
+
+PART = 512
+"""The products after which a kernel adds up in a wider type."""
 
 WORD = 4
 """The values that are read at once; columns of another length are copied first."""
@@ -39,8 +42,8 @@ def roofline_facts(operator: Operator) -> np.ndarray:
 
 
 def loop_facts(operator: Operator) -> np.ndarray:
-    """(25,): the products of the sizes of an operator's loops, the bytes, rounded sizes, what is
-    left over, and the work within the image."""
+    """(27,): the products of the sizes of an operator's loops, the bytes, the sizes rounded up to
+    tiles, what a kernel does for each tile, and the work within and beside the image."""
     positions, filters, rows = operator.positions, operator.filters, operator.rows
     outputs = max(1, positions * filters)
     inner = operator.macs / outputs
@@ -51,13 +54,17 @@ def loop_facts(operator: Operator) -> np.ndarray:
     sizes = (positions, filters, inner)
     tiled = [np.prod([_up(size, by) for size, by in zip(sizes, tile, strict=True)])
              for tile in TILES]  # fmt: skip
-    tail = float(positions % TAIL > 0)
-    rest = [tail * filters * inner, tail * filters, tail * inner]
+    steps, pairs = _up(positions, STEP), _up(filters, 2)
+    parts = _up(inner, PART) / PART
+    by_step = [steps, steps * inner, steps * pairs, steps * pairs * parts]
     uneven = positions * inner * (inner % WORD > 0)
-    pairs = rows * _up(positions / max(1, rows), 2)
+    lines = rows * _up(positions / max(1, rows), 2)
     taps = operator.taps
-    inside = [taps, taps * operator.channels, taps * filters * operator.channels]
-    return np.array([*loops, *tiled, *rest, uneven, *inside, rows, rows * filters, pairs * filters])
+    window = [
+        taps, taps * operator.channels, taps * filters * operator.channels,
+        max(0, positions * operator.kernel - taps), lines * filters,
+    ]  # fmt: skip
+    return np.array([*loops, *tiled, *by_step, uneven, *window, rows, rows * filters])
 
 
 def _up(size: float, multiple: int) -> float:
@@ -83,12 +90,10 @@ def nearest_group(group: Group, known: Mapping[Group, Any]) -> Group:
 def _group(operator: Operator, before: str) -> Group:
     if not operator.macs:
         return (operator.kind, "with constants" if operator.constant else "computed", before)
-    if operator.positions == 1:
-        shape = "one position"
-    elif operator.groups > 1:
+    if operator.groups > 1:
         shape = "depthwise" if operator.channels == 1 else "grouped"
     else:
-        shape = "dense"
+        shape = "dense" if operator.positions > 1 else "one position"
     layout = _layout(operator)
     return (operator.kind, shape, layout, f"kernel {operator.kernel}", f"stride {operator.stride}")
 

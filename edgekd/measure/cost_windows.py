@@ -54,7 +54,8 @@ def window_of(
         deep = op.op == "DEPTHWISE_CONV_2D"
         sizes, kernel = output[1:3], weights[1:3]
         filters, channels = (weights[3], 1) if deep else (weights[0], weights[3])
-        groups = weights[3] if deep else 1
+        depth = (_shape(graph, op.inputs[0]) or (1,))[-1]
+        groups = weights[3] if deep else max(1, depth // weights[3])
         pad = padders.get(op.inputs[0])
         image = _shape(graph, pad.inputs[0] if pad else op.inputs[0])[1:3]
         before = [

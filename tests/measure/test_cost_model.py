@@ -104,16 +104,28 @@ def test_taps_beside_the_image_are_left_out_also_where_an_operator_pads_it():
     assert (conv.positions, conv.rows, conv.taps) == (4, 2, 25)
 
 
+def test_a_convolution_of_tflite_has_the_groups_that_its_weights_leave():
+    tensors = {
+        "x": Tensor("x", (1, 4, 4, 24), "int8"),
+        "w": constant("w", (48, 1, 1, 8), "int8", 1),
+        "y": Tensor("y", (1, 4, 4, 48), "int8"),
+    }
+    graph = Graph((Op("c", "CONV_2D", ("x", "w"), ("y",)),), tensors, ("x",), ("y",))
+    (conv,) = operators_of(graph)
+    assert (conv.groups, conv.channels, conv.filters) == (3, 8, 48)
+    assert groups_of([conv])[0][1] == "grouped"
+
+
 def test_the_facts_of_a_convolution_are_the_products_of_its_loops():
     conv, _ = operators_of(convolution())
     facts = loop_facts(conv).tolist()  # 25 positions in 5 rows, 4 filters, 18 products of each
     assert facts[:7] == [1, 25, 4, 100, 25 * 18, 4 * 18, 1800]
     assert facts[7:10] == [200, 400, 288]
     assert facts[10:15] == [25 * 4 * 24, 25 * 4 * 20, 25 * 16 * 18, 27 * 4 * 18, 27 * 4 * 24]
-    assert facts[15:18] == [4 * 18, 4, 18]  # of the position that is left over from threes
-    assert facts[18] == 25 * 18  # 18 values are no whole words
-    assert facts[19:22] == [169, 169 * 2, 169 * 2 * 4]
-    assert facts[22:] == [5, 5 * 4, 5 * 6 * 4]
+    assert facts[15:19] == [27, 27 * 18, 27 * 4, 27 * 4]  # in steps of three positions
+    assert facts[19] == 25 * 18  # 18 values are no whole words
+    assert facts[20:23] == [169, 169 * 2, 169 * 2 * 4]
+    assert facts[23:] == [25 * 9 - 169, 5 * 6 * 4, 5, 5 * 4]
 
 
 def counted_file(number, seed=0):
