@@ -21,9 +21,11 @@ from edgekd.firmware.generate import Generated, generate
 from edgekd.firmware.instructions import Prefer, instructions_of
 from edgekd.firmware.patches.plan import Patches, Patching
 from edgekd.firmware.stored_facts import facts_in
+from edgekd.formats.graph import Graph
 from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact, OpPlacement, sha256_of
 from edgekd.values.backend import BackendInfo, FileKind, Needs, Package, Tool
+from edgekd.values.inspection import Forecast
 from edgekd.values.measurement import Measurement, unavailable
 from edgekd.values.tables import Value
 from edgekd.values.target import Target
@@ -81,6 +83,20 @@ class PlainC(Follower):
         generated = _generated(artifact, target, COptions(**options))
         facts: dict[str, float | str] = {"kind": "estimated"}
         return artifact.placements, facts | dict(generated.numbers)
+
+    def forecast(self, path: Path, graph: Graph, target: Target) -> Forecast:
+        """The arena of a TFLite file's C, and what of it is computed in patches; nothing of a file
+        that becomes no C."""
+        try:
+            generated = generated_for(path, target, COptions(**target.backends.get("c", {})))
+        except InputError:
+            return Forecast()
+        arena = generated.numbers["arena_bytes"]
+        return Forecast(
+            facts={"c_arena_bytes": arena},
+            notes=tuple(f"C: {note}" for note in generated.notes),
+            activation_bytes=arena,
+        )
 
     def follow(
         self,

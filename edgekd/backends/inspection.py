@@ -119,13 +119,14 @@ def _for_target(
     if target is None:
         return Forecast()
     notes = []
-    reason = fits(target, graph.parameter_bytes, activation_bytes or 0)
+    forecasts = [follower.forecast(path, graph, target) for follower in _followers_of(path, target)]
+    peaks = [each.activation_bytes for each in forecasts if each.activation_bytes is not None]
+    reason = fits(target, graph.parameter_bytes, min([activation_bytes or 0, *peaks]))
     if reason:
         notes.append(f"does not fit: {reason}")
     if path.suffix.lower() == ".pt2":
         refused = unsupported_ops_of(graph.counts, target)
         notes += [f"{target.name} can't run {op}" for op in refused]
-    forecasts = [follower.forecast(path, graph, target) for follower in _followers_of(path, target)]
     return Forecast(
         placements=next((each.placements for each in forecasts if each.placements), ()),
         facts={name: value for each in forecasts for name, value in each.facts.items()},

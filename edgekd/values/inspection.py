@@ -32,8 +32,10 @@ class Inspection(Value):
 
 class Forecast(Value):
     """What a follower says about a file that it would start from: where its accelerator would run
-    each operator, facts about the file, and notes for the user."""
+    each operator, facts about the file, notes for the user, and the peak of activations if it knows
+    its own."""
 
     placements: tuple[OpPlacement, ...] = ()
     facts: dict[str, float | str] = {}
     notes: tuple[str, ...] = ()
+    activation_bytes: int | None = None

@@ -11,6 +11,7 @@ from patch_networks import NETWORKS
 from torch import nn
 
 from edgekd.backends.c import COptions, PlainC, generated_for
+from edgekd.backends.inspection import inspect_artifact
 from edgekd.backends.tflite import Tflite
 from edgekd.errors import Faults, InputError
 from edgekd.firmware import emulation, hosted
@@ -105,6 +106,19 @@ def test_the_limit_of_the_arena_is_the_targets_memory_or_an_option(tmp_path, no_
     options = {"arena_limit": 2000, "patches": "never"}
     with pytest.raises(InputError, match=r"backends.c: arena_limit: the arena needs \d+ bytes"):
         PlainC().check_artifact(tflite_artifact(path), TARGET, options)
+
+
+def test_an_inspection_for_the_target_has_the_arena_and_the_patches_of_its_c(tmp_path, tflite_file):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(NETWORKS["inverted residuals"]())
+    small = TARGET.hardware.model_copy(update={"memory_bytes": 2000})
+    found = inspect_artifact(path, TARGET.model_copy(update={"hardware": small}))
+    assert found.facts["c_arena_bytes"] <= 2000 < found.activation_bytes
+    assert not any(note.startswith("does not fit") for note in found.notes)
+    assert any(
+        note.startswith("C: computed partly in patches to fit 2,000") for note in found.notes
+    )
+    assert "c_arena_bytes" not in inspect_artifact(tflite_file("COS"), TARGET).facts
 
 
 def test_the_check_alone_gives_the_numbers(tflite_file):
