@@ -24,6 +24,14 @@ NO_LIMIT = 1 << 62
 aten = torch.ops.aten
 BAGS = (aten._embedding_bag.default, aten._embedding_bag_forward_only.default)
 
+SIZES = (
+    aten._local_scalar_dense.default,
+    aten.bincount.default,
+    aten.repeat_interleave.Tensor,
+)
+"""Operators that may make a number in a tensor the size of another one: a length becomes a mask by
+`arange(lengths.max())`, for which there is no memory if the length is a mark."""
+
 
 def index_limits(module: nn.Module, example: Tree) -> dict[str, Limits]:
     """By name of an input: the lowest and highest integer that each of its places may hold.
@@ -35,28 +43,39 @@ def index_limits(module: nn.Module, example: Tree) -> dict[str, Limits]:
     integers = [n for n, leaf in enumerate(tensors) if leaf.dtype == torch.int64]
     if not integers:
         return {}
+    with evaluating(module), torch.no_grad():
+        found = _looked_up(module, example, integers)
+        if found is None:  # one of them steers the network, such as the length of a sequence
+            alone = [_looked_up(module, example, [n]) or {} for n in integers]
+            found = {n: limits for each in alone for n, limits in each.items()}
+        for n, limits in found.items():
+            tensors[n] = tensors[n].clamp(limits.low, limits.high)
+        names, safe = leaf_names(example, ""), like(example, tensors)
+        return {names[n]: limits for n, limits in found.items() if _holds(module, safe, n, limits)}
+
+
+def _looked_up(module: nn.Module, example: Tree, integers: list[int]) -> dict[int, Limits] | None:
+    """The limits of these leaves, by number, as the tables are that they reach; None where the
+    network does not run on marks."""
+    tensors = leaves(example)
     sizes = [tensors[n].numel() for n in integers]
     watch = _Watch(sum(sizes))
     marked = list(tensors)
     for n, first, size in zip(integers, _starts(sizes), sizes, strict=True):
         places = torch.arange(first, first + size).reshape(tensors[n].shape)
         marked[n] = (places + 1) << BITS
-    with evaluating(module), torch.no_grad():
-        try:
-            with watch:
-                module(like(example, marked))
-        except Exception:  # integers that steer the network otherwise: nothing is known
-            return {}
-        found: dict[int, Limits] = {}
-        for n, first, size in zip(integers, _starts(sizes), sizes, strict=True):
-            shape = tensors[n].shape[1:]
-            low, high = (bound[first : first + size] for bound in (watch.low, watch.high))
-            if bool((high < NO_LIMIT).any()):
-                found[n] = Limits(low.reshape(shape), high.reshape(shape))
-                tensors[n] = tensors[n].clamp(found[n].low, found[n].high)
-        names = leaf_names(example, "")
-        safe = like(example, tensors)
-        return {names[n]: limits for n, limits in found.items() if _holds(module, safe, n, limits)}
+    try:
+        with watch:
+            module(like(example, marked))
+    except Exception:
+        return None
+    found = {}
+    for n, first, size in zip(integers, _starts(sizes), sizes, strict=True):
+        shape = tensors[n].shape[1:]
+        low, high = (bound[first : first + size] for bound in (watch.low, watch.high))
+        if bool((high < NO_LIMIT).any()):
+            found[n] = Limits(low.reshape(shape), high.reshape(shape))
+    return found
 
 
 def lookup_fault(
@@ -86,6 +105,11 @@ def index_error(module: nn.Module, x: Tree) -> str:
         beyond = isinstance(error, IndexError) or any(each in words for each in BEYOND)
         return words if beyond else ""
     return ""
+
+
+def _is_marked(value: Any) -> bool:
+    whole = isinstance(value, Tensor) and value.dtype == torch.int64 and value.numel() > 0
+    return whole and bool(value.abs().max() >= HALF)
 
 
 def _starts(sizes: list[int]) -> list[int]:
@@ -118,6 +142,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = list(args)
+        if func in SIZES and any(_is_marked(each) for each in leaves(given)):
+            raise RuntimeError("an input says how large something is")
         if func is aten.embedding.default or func in BAGS:
             given[1] = self._within(given[1], len(given[0]), 0)
         elif func is aten.index_select.default:

@@ -51,6 +51,29 @@ def test_each_place_has_limits_of_its_own():
     assert found[""].low.tolist() == [0, -4, -10, -NO_LIMIT]
 
 
+class Lengths(nn.Embedding):
+    """Words and how many of them count, from which a mask is made."""
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        length = inputs["lengths"]
+        mask = torch.arange(int(length.max())) < length.unsqueeze(1)
+        words = super().forward(inputs["ids"])
+        return words[:, : mask.shape[1]] * mask.unsqueeze(2)
+
+
+class Repeats(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(x)
+
+
+def test_an_integer_that_says_how_large_something_is_costs_no_memory():
+    assert index_limits(Repeats(), torch.tensor([1, 2, 3])) == {}
+    x = {"ids": torch.tensor([[1, 2, 3]]), "lengths": torch.tensor([2])}
+    found = index_limits(Lengths(9, 3), x)
+    assert set(found) == {"ids"}
+    assert found["ids"].high.tolist() == [8, 8, 8]
+
+
 class Counted(nn.Module):
     """Python's indices, of which negative ones count from the end."""
 
