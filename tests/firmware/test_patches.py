@@ -11,8 +11,9 @@ from operator_cases import inputs_for
 from patch_networks import NETWORKS
 
 from edgekd.errors import InputError
-from edgekd.firmware import hosted
+from edgekd.firmware import emulation, hosted
 from edgekd.firmware.generate import generate
+from edgekd.firmware.instructions import instructions_for
 from edgekd.firmware.patches.plan import LAYER_BY_LAYER, Patching, check_patches
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
@@ -69,6 +70,18 @@ def test_every_limit_is_kept_and_no_patch_leaves_its_memory(name, made, tmp_path
         generated = made(content, Patching("auto", limit), instructions=instructions)
         assert instructions == "mve" or generated.numbers["arena_bytes"] <= limit
         assert_same_bytes(generated, content, tmp_path, SANITIZED)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(emulation.missing_tools()), reason="needs the cross compiler and qemu")
+@pytest.mark.parametrize("cpu", ["cortex-m4", "cortex-m55"])
+def test_patches_give_the_same_bytes_on_an_emulated_core(cpu, made, tmp_path):
+    content = NETWORKS["inverted residuals"]()
+    generated = made(content, Patching("always"), instructions=instructions_for(cpu))
+    _, source = generated.write(tmp_path)
+    x = inputs_for(content, 2)
+    run = emulation.run(emulation.build(source, cpu, tmp_path), x)
+    assert np.array_equal(run.outputs, by_litert(content, x))
 
 
 def test_a_network_that_fits_is_computed_layer_by_layer(made):
