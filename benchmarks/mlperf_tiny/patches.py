@@ -1,4 +1,5 @@
-"""timm's small networks as generated C, layer by layer and partly in patches.
+"""timm's small networks as generated C, layer by layer (with DSP instructions and in plain C, for the
+least flash) and partly in patches.
 
 `python patches.py [--inputs 3] [--files FOLDER]`: the arena, multiply-accumulates, flash, stack and
 instructions on an emulated Cortex-M4 for several limits of the arena, and whether the outputs are
@@ -89,6 +90,10 @@ def rows_of(path: Path, count: int, cpu: str, instructions: Instructions) -> dic
     x = (np.rint(pictures((size,), count, 2).numpy() * 255) - 128).astype(np.int8)
     expected = by_micro(content, x)
     rows = {}
+    if cpu:
+        rows["layer by layer, plain"] = row_of(
+            generate(path, instructions="plain"), x, expected, cpu
+        )
     for name, patching in patchings(path, instructions).items():
         generated = generate(path, instructions=instructions, patching=patching)
         arena, limit = generated.numbers["arena_bytes"], patching.arena_limit

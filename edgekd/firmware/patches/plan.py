@@ -18,8 +18,10 @@ Patches = Literal["auto", "never", "always"]
 """Whether layers may be computed patch by patch: if the arena would not fit otherwise, never, or
 always, for the smallest arena."""
 
-TRIES = 8
+AIMS = (1.0, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.86, 0.82, 0.77, 0.7, 0.6)
 SHARES = (1.0, 1.01, 1.02, 1.04, 1.08, 1.16)
+"""Shares of a limit, and of the least that may be alive at once: how much may be alive in the plans
+that are tried, since the arena can be larger than that."""
 
 
 def check_patches(name: str) -> Patches:
@@ -79,18 +81,13 @@ def plan(network: Network, lower: Lower, patching: Patching, where: str) -> Plan
 def _within(parts: Parts, limit: int, layered: Planned, where: str) -> Planned | None:
     """The plan with the fewest multiplications within the limit. What is alive at once is a lower
     bound of the arena, so the aim is lowered where the arena is above it."""
-    aim = limit
-    for _ in range(TRIES):
-        grids = choose(parts, aim)
+    for share in AIMS:
+        grids = choose(parts, int(limit * share))
         if grids is None:
             return None
         found = planned_with(parts, grids, layered, where)
-        if found is None:
-            continue
-        excess = found.layout.arena_bytes - limit
-        if excess <= 0:
+        if found is not None and found.layout.arena_bytes <= limit:
             return found
-        aim -= -(-excess // 4)
     return None
 
 
