@@ -1,5 +1,5 @@
-"""timm's small networks as generated C, layer by layer (with DSP instructions and in plain C, for the
-least flash) and partly in patches.
+"""timm's small networks as generated C, layer by layer (with DSP instructions, and in plain C for
+the least flash) and partly in patches.
 
 `python patches.py [--inputs 3] [--files FOLDER]`: the arena, multiply-accumulates, flash, stack and
 instructions on an emulated Cortex-M4 for several limits of the arena, and whether the outputs are
