@@ -64,6 +64,7 @@ def _known() -> dict[str, Budget]:
     for unit, factor in _ENERGY.items():
         name = f"energy_{unit}"
         known[name] = Budget(metric=name, limit=0.0, measured_as=("energy_mj",), factor=factor)
+    known["instructions"] = Budget(metric="instructions", limit=0.0, measured_as=("instructions",))
     known["accuracy_drop"] = Budget(
         metric="accuracy_drop", limit=0.0, measured_as=("accuracy_drop",)
     )

@@ -82,7 +82,7 @@ def _broken(
     for name, limit in limits.items():
         value = _expected(file, name)
         if value is not None and value > slack * limit:
-            unit = name.partition("_")[2]
+            unit = _unit(name)
             taken = f"the {file.format} file takes {value:.4g} {unit}"
             line = f"{taken}, {format_budget(name, limit)}"
             broken[name] = (value / limit - 1.0, line)
@@ -101,10 +101,15 @@ def _too_slow(
     for name, limit in limits.items():
         least = costs.least(target, file, name, slack)
         if least is not None and least > limit:
-            unit = name.partition("_")[2]
+            unit = _unit(name)
             taken = f"the {file.format} file takes at least {least:.4g} {unit} untrained"
             broken[name] = (least / limit - 1.0, f"{taken}, {format_budget(name, limit)}")
     return broken
+
+
+def _unit(budget: str) -> str:
+    """The unit in a budget's name; what is only counted is named whole."""
+    return budget.partition("_")[2] or budget
 
 
 def _expected(file: ExpectedFile, budget: str) -> float | None:

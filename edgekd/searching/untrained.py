@@ -35,10 +35,10 @@ from edgekd.values.target import Target
 STORED = "untrained"
 """The store's entry for what untrained files cost."""
 
-TIMED = ("latency", "memory", "energy")
+TIMED = ("latency", "memory", "energy", "instructions")
 """The families of budgets that need a file to run before they can be judged."""
 
-TOLD = ("latency_ms_p", "peak_memory", "memory_bytes", "energy_mj")
+TOLD = ("latency_ms_p", "peak_memory", "memory_bytes", "energy_mj", "instructions")
 """How the metrics begin that untrained and trained files are compared by."""
 
 LEAST_PAIRS = 4

@@ -176,6 +176,10 @@ def test_the_strongest_kind_that_counts_decides_and_the_worst_among_equals() -> 
 
 
 def test_what_nothing_measured_is_unverified_and_has_no_value() -> None:
+    counted = latency(2e6, metric="instructions", kind="simulated")
+    assert only({"instructions": 1e6}, counted, accept=("simulated",)).verdict == "fail"
+    assert only({"instructions": 3e6}, counted, accept=("simulated",)).verdict == "pass"
+    assert only({"instructions": 3e6}, counted).verdict == "unverified"
     nothing = only({"energy_mj": 5}, latency(4.0))
     assert (nothing.verdict, nothing.value, nothing.kind) == ("unverified", None, "unavailable")
     assert nothing.reason == "energy_mj was not measured"
