@@ -2,8 +2,7 @@
 
 A MobileNetV2 and a Transformer encoder are trained briefly on a part of Fashion-MNIST. Their
 weights are then stored in one type throughout (int8, int4 with and without a scale for each 32
-weights, ternary), and in types by layer within the sizes of int8 and int4, and halfway between
-them. Accuracies and sizes are those of the ONNX files, run by ONNX Runtime on all test images,
+weights), and in types by layer within the sizes of these. Accuracies and sizes are those of the ONNX files, run by ONNX Runtime on all test images,
 without training after the quantization.
 
     python benchmarks/search/bits.py --seeds 2
@@ -51,7 +50,6 @@ UNIFORM: dict[str, dict[str, Any]] = {
     "int8": {"dtype": "int4", "mixed": {"weights_kb": 1e6, "wide": "int8"}},
     "int4/32": {"dtype": "int4", "group": 32},
     "int4": {"dtype": "int4", "group": 0},
-    "ternary": {"dtype": "ternary", "group": 0},
 }
 BATCH, CALIBRATION = 64, 128
 TARGET = load_target("x86")
@@ -97,26 +95,26 @@ def stored(module: nn.Module, keys: dict[str, Any], data: Data, work: Path) -> d
     }  # fmt: skip
 
 
-def one(name: str, data: Data, epochs: int, seed: int, work: Path) -> dict[str, Any]:
+def one(
+    name: str, data: Data, sizes: list[str], epochs: int, seed: int, work: Path
+) -> dict[str, Any]:
     """All files of one network."""
     module = trained(name, data, epochs, seed)
     rows = {"float32": stored(module, {}, data, work)}
     for kind, keys in UNIFORM.items():
         rows[kind] = stored(module, keys, data, work)
-    between = (rows["int4/32"]["weight_bytes"] + rows["int8"]["weight_bytes"]) / 2
-    sizes = {kind: rows[kind]["weight_bytes"] for kind in ("int8", "int4/32", "int4")}
-    for kind, size in {**sizes, "halfway": between}.items():
-        mixed = {"weights_kb": size / 1e3}
+    for kind in sizes:
+        mixed = {"weights_kb": rows[kind]["weight_bytes"] / 1e3}
         keys = {"dtype": "ternary", "group": 32, "mixed": mixed}
         rows[f"program, size of {kind}"] = stored(module, keys, data, work)
     return rows
 
 
-def gains(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def gains(runs: list[dict[str, Any]], sizes: list[str]) -> dict[str, Any]:
     """By the type whose size the program had: the mean gain in points over it, and by how many
     bytes its file is larger."""
     found = {}
-    for kind in ("int8", "int4/32", "int4"):
+    for kind in sizes:
         pairs = [(run[f"program, size of {kind}"], run[kind]) for run in runs]
         points = [100 * (ours["accuracy"] - theirs["accuracy"]) for ours, theirs in pairs]
         found[kind] = {
@@ -133,6 +131,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--sizes", nargs="+", default=list(UNIFORM), choices=list(UNIFORM))
     given = parser.parse_args()
     table = DataTable(source="fashion-mnist", limit=given.images)
     data = load_data(table, HERE)

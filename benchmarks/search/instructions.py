@@ -49,16 +49,16 @@ KNOWN = [
     "timm:regnety_002 48", "vision:squeezenet1_0 48",
 ]  # fmt: skip
 HELD_OUT = [
-    "tiny:resnet8", "tiny:ds_cnn", "tiny:mobilenet_v1", "tiny:autoencoder",
-    "timm:mobilenetv2_035 144", "timm:mobilenetv2_050 64", "timm:mobilenetv2_100 48",
+    "tiny:resnet8", "tiny:ds_cnn", "tiny:mobilenet_v1", "tiny:autoencoder", "own:resnet8 20",
+    "own:resnet14 28", "timm:mobilenetv2_035 144", "timm:mobilenetv2_050 64",
+    "timm:mobilenetv2_100 48",
     "timm:mobilenetv2_100 96", "timm:mobilenetv3_small_050 96", "timm:mobilenetv3_small_075 64",
     "timm:mobilenetv3_small_100 48", "timm:mobilenetv3_large_075 48",
     "timm:mobilenetv4_conv_small_035 64", "timm:mobilenetv4_conv_small_050 48",
     "timm:mobilenetv4_conv_small 32", "timm:mobilenetv1_100 32", "timm:lcnet_050 64",
     "timm:lcnet_100 64", "timm:mnasnet_small 64", "timm:mnasnet_small 96", "timm:mnasnet_075 48",
     "timm:semnasnet_050 64", "timm:semnasnet_075 48", "timm:spnasnet_100 32", "timm:tinynet_e 64",
-    "timm:tinynet_c 64", "timm:repghostnet_050 64", "timm:repghostnet_080 48",
-    "timm:mobilenet_edgetpu_100 32", "timm:regnetx_002 48",
+    "timm:tinynet_c 64", "timm:repghostnet_050 64", "timm:regnetx_002 48",
 ]  # fmt: skip
 """The source, the name, and the side of the image or, of edgekd's own, the width."""
 
