@@ -1,10 +1,11 @@
 """The whole chain on Fashion-MNIST, with one link left out at a time and in other orders.
 
-    python benchmarks/chain/chain.py --out runs/chain [--seeds 0 1 2]
+    python benchmarks/chain/chain.py --out runs/chain [--seeds 0 1 2] [--only NAME ...]
 
 Every variant is a complete run of `edgekd compress` for x86 and ONNX Runtime: accuracy is that of
 the int8 file over the 10,000 test images. Stages that variants share are trained once. Zeros among
-the weights shorten nothing but a compressed image, so the file's size after DEFLATE is given too.
+the weights shorten nothing but a compressed image, so the file's size after DEFLATE is given too. A
+run in OUT that has its report is read, not repeated.
 """
 
 import argparse
@@ -57,7 +58,8 @@ def row(recipe: dict[str, Any], folder: Path, seed: int) -> dict[str, Any]:
     path = folder / "recipe.toml"
     path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
     out = folder / "run"
-    edgekd.compress(str(path), target="x86", backends=["onnx"], seed=seed, out=out, quick=True)
+    if not (out / "report.json").exists():
+        edgekd.compress(str(path), target="x86", backends=["onnx"], seed=seed, out=out, quick=True)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     artifact = report["targets"][0]["artifacts"][0]
     stage = report["stages"][-1]
@@ -91,20 +93,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/chain"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=list(variants()), metavar="NAME")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
         for name, recipe in variants().items():
+            if given.only and name not in given.only:
+                continue
             folder = given.out / name.replace(" ", "-") / str(seed)
             rows.setdefault(name, []).append(row(recipe, folder, seed))
             print(f"{name}, seed {seed}: {rows[name][-1]}", file=sys.stderr, flush=True)
     variants_found = {name: summary(each) for name, each in rows.items()}
+    epochs = [stage["epochs"] for stage in variants()["whole chain"]["stages"]]
     write_result(
         __file__,
         {
             "what": "Fashion-MNIST, 10,801 training images: links of the chain left out",
             "seeds": given.seeds,
+            "epochs": epochs,
+            "left_out": [name for name in variants() if name not in rows],
             "variants": variants_found,
         },
     )
