@@ -6,14 +6,13 @@ import pytest
 from operator_cases import CASES
 from tflite_files import O, T, tflite
 
-from edgekd.firmware.facts import Facts
 from edgekd.firmware.generate import program_of
 from edgekd.firmware.graph import read_network
 
 
 def steps_of(content, folder):
     (folder / "net.tflite").write_bytes(content)
-    return program_of(read_network(folder / "net.tflite"), "net", "net", Facts()).steps
+    return program_of(read_network(folder / "net.tflite"), "net", "net").steps
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from operator_cases import CASES, convolution
 from tflite_files import O, T, integers, tflite
 
 from edgekd.firmware import hosted
-from edgekd.firmware.facts import Facts
 from edgekd.firmware.generate import generate, program_of
 from edgekd.firmware.graph import read_network
 from edgekd.firmware.packed import packed_fours, packed_pairs, packed_rows, with_packed_weights
@@ -81,7 +80,7 @@ def test_a_bias_beyond_the_fast_requantization_keeps_plain_c(tmp_path):
     content = CASES["fully connected, scales"]()
     (tmp_path / "net.tflite").write_bytes(content)
     network = read_network(tmp_path / "net.tflite")
-    (step,) = program_of(network, "net", "net", Facts()).steps
+    (step,) = program_of(network, "net", "net").steps
     assert step.kernel == "fully_connected_packed"
     plain = replace(
         step, kernel="fully_connected",
