@@ -138,8 +138,11 @@ def main() -> None:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="edgekd-bits-") as work:
         for name in given.networks:
-            runs = [one(name, data, given.epochs, seed, Path(work)) for seed in range(given.seeds)]
-            result[name] = {"gains": gains(runs), "seeds": runs}
+            runs = [
+                one(name, data, given.sizes, given.epochs, seed, Path(work))
+                for seed in range(given.seeds)
+            ]
+            result[name] = {"gains": gains(runs, given.sizes), "seeds": runs}
     settings = {"epochs": given.epochs, "images": given.images, "seeds": given.seeds}
     write_result(__file__, {"settings": settings, "networks": result})
 
