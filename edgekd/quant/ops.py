@@ -35,7 +35,9 @@ REGRID = aten.alias.default
 
 SUMS = {aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor}
 
-FUSABLE = WEIGHTED | SUMS
+PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
+
+FUSABLE = WEIGHTED | SUMS | PRODUCTS
 """Operators that a clamp can be fused to."""
 
 FUNCTIONS = {

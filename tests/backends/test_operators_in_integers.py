@@ -93,6 +93,7 @@ WHOLE: dict[str, tuple[Function, int]] = {
     "hard swish in place": (lambda x: F.hardswish(x, inplace=True), 8),
     "squeeze and excite": (Squeeze(torch.sigmoid), 8),
     "squeeze and excite, hard": (Squeeze(F.hardsigmoid), 8),
+    "a product, clamped": (nn.Sequential(Squeeze(torch.sigmoid), nn.ReLU6()), 8),
     "norm before": (_normed(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU())), 8),
     "transposed": (_normed(nn.Sequential(nn.ConvTranspose2d(8, 8, 3, 2, 1, 1), nn.BatchNorm2d(8),
                                          nn.ReLU())), 8),
@@ -228,7 +229,9 @@ TABLES = ["mish", "prelu", "softsign", "elu"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [CHAIN, ["attention"], ["transposed"], TABLES], ids=str)
+@pytest.mark.parametrize(
+    "names", [CHAIN, ["attention"], ["transposed"], ["a product, clamped"], TABLES], ids=str
+)
 def test_litert_computes_in_integers_what_the_graph_gives(names, tmp_path: Path):
     functions = {key: each for key, (each, _) in {**WHOLE, **IN_ONE_RUNTIME}.items()}
 

@@ -74,3 +74,17 @@ def test_clamped_values_that_are_joined_again_stay_on_one_grid():
     quantized = [next(iter(node.users)) for node in relus]
     assert len(quantized) == 4
     assert len({node.args[1:3] for node in quantized}) == 1
+
+
+class Gated(nn.Module):
+    """A product that is far below zero in most places, clamped."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x * torch.tensor(0.5) * x.mean((2, 3), keepdim=True))
+
+
+def test_a_product_that_is_clamped_has_the_grid_of_the_clamp_alone():
+    x = torch.linspace(-20, 1, 64).view(1, 1, 8, 8)
+    graph = calibrate(nn.Sequential(nn.Conv2d(1, 1, 1), Gated()), x, x, INT8)
+    (relu,) = [node for node in graph.graph.nodes if node.target is torch.ops.aten.relu.default]
+    assert relu.args[0].target is torch.ops.aten.mul.Tensor

@@ -177,10 +177,18 @@ class SequenceFirst(nn.Module):
         return (y + self.second(y)).transpose(0, 1)
 
 
+class Clamped(nn.Module):
+    """Channels times their means, clamped."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu6(x * x.mean((2, 3), keepdim=True))
+
+
 OTHERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "branches": (Branches(), (3, 9, 7)),
     "sequence first": (SequenceFirst(), (6, 8)),
     "moves": (nn.Sequential(nn.Conv2d(3, 5, 1), Moves()), (3, 6, 5)),
+    "a product, clamped": (nn.Sequential(nn.Conv2d(3, 8, 1), Clamped()), (3, 6, 5)),
     "max pooling": (nn.Sequential(nn.Conv2d(3, 16, 3), nn.MaxPool2d(3, 2, 1)), (3, 12, 12)),
     "mean pooling": (nn.Sequential(nn.Conv2d(3, 16, 3), nn.AvgPool2d(2)), (3, 12, 12)),
     "mean pooling at the edge": (
