@@ -2,7 +2,7 @@
 
 A MobileNetV2 and a Transformer encoder are trained briefly on a part of Fashion-MNIST. Their
 weights are then stored in one type throughout (int8, int4 with and without a scale for each 32
-weights), and in types by layer within the sizes of these. Accuracies and sizes are those of the
+weights, ternary with one), and in types by layer within the sizes of these. Accuracies and sizes are those of the
 ONNX files, run by ONNX Runtime on all test images, without training after the quantization.
 
     python benchmarks/search/bits.py --seeds 2
@@ -50,6 +50,7 @@ UNIFORM: dict[str, dict[str, Any]] = {
     "int8": {"dtype": "int4", "mixed": {"weights_kb": 1e6, "wide": "int8"}},
     "int4/32": {"dtype": "int4", "group": 32},
     "int4": {"dtype": "int4", "group": 0},
+    "ternary/32": {"dtype": "ternary", "group": 32},
 }
 BATCH, CALIBRATION = 64, 128
 TARGET = load_target("x86")
