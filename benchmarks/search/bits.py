@@ -2,8 +2,9 @@
 
 A MobileNetV2 and a Transformer encoder are trained briefly on a part of Fashion-MNIST. Their
 weights are then stored in one type throughout (int8, int4 with and without a scale for each 32
-weights, ternary with one), and in types by layer within the sizes of these. Accuracies and sizes are those of the
-ONNX files, run by ONNX Runtime on all test images, without training after the quantization.
+weights, ternary with one), and in types by layer within the sizes of these. Accuracies and sizes
+are those of the ONNX files, run by ONNX Runtime on all test images, without training after the
+quantization.
 
     python benchmarks/search/bits.py --seeds 2
 """
