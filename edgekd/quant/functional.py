@@ -17,6 +17,7 @@ from edgekd.quant.constants import is_constant
 from edgekd.quant.in_place import without_in_place
 from edgekd.quant.inserting import insert_call, replace_by
 from edgekd.quant.masked_put import rewrite_masked_put
+from edgekd.quant.named_padding import rewrite_named_padding
 from edgekd.quant.recurrent import unroll_recurrent
 from edgekd.quant.repeats import ARITHMETIC, rewrite_expand, rewrite_repeat
 from edgekd.quant.slices import rewrite_scatter, rewrite_select_scatter, rewrite_slice
@@ -37,7 +38,7 @@ def functional(
     unroll_recurrent(graph, where, keep_layers=keep_layers)
     _drop_mutations(graph, where)
     for node in list(graph.graph.nodes):
-        if node.op == "call_function" and node.target in _REWRITES:
+        if node.users and node.op == "call_function" and node.target in _REWRITES:
             _REWRITES[node.target](graph, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -230,6 +231,21 @@ def _rewrite_roll(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
 
 
+def _rewrite_mean(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace a mean over dimensions of one element by a reshape. TFLite's converter would make a
+    sum of it, and its reference kernel for integers gives other values than its fast one."""
+    x: Any = node.args[0]
+    dims: Any = node.args[1]
+    shape = x.meta["val"].shape
+    left = node.meta["val"].shape
+    if not dims or any(shape[dim] != 1 for dim in dims) or node.kwargs.get("dtype"):
+        return
+    sizes = [size if isinstance(size, int) else -1 for size in left]
+    if sizes.count(-1) > 1:
+        return
+    node.target, node.args, node.kwargs = aten.reshape.default, (x, sizes), {}
+
+
 def _rewrite_sum(graph: fx.GraphModule, node: fx.Node) -> None:
     """Replace a sum over dimensions by a mean times their size, which has exact integer kernels."""
     x: Any = node.args[0]
@@ -305,6 +321,9 @@ _REWRITES = {
     aten.select_scatter.default: rewrite_select_scatter,
     aten.lerp.Scalar: _rewrite_lerp,
     aten.lerp.Tensor: _rewrite_lerp,
+    aten.conv1d.padding: rewrite_named_padding,
+    aten.conv2d.padding: rewrite_named_padding,
+    aten.conv3d.padding: rewrite_named_padding,
     aten.copy.default: _rewrite_copy,
     aten.hypot.default: _rewrite_hypot,
     aten.bilinear.default: rewrite_bilinear,
@@ -316,6 +335,7 @@ _REWRITES = {
     aten.repeat.default: rewrite_repeat,
     aten.tile.default: rewrite_repeat,
     aten.sum.dim_IntList: _rewrite_sum,
+    aten.mean.dim: _rewrite_mean,
     aten.expand.default: rewrite_expand,
     aten.expand_as.default: rewrite_expand,
     aten.ones_like.default: _rewrite_like,

@@ -2,6 +2,7 @@
 operator in none of these tables stays in float, and the report names it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -174,3 +175,9 @@ def name_of(node: fx.Node) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return str(target.overloadpacket)
     return str(target)
+
+
+def each_dimension(value: int | Sequence[int], count: int) -> list[int]:
+    """The number of each of `count` dimensions, where an argument may give one for all."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * count if len(values) == 1 else values

@@ -15,6 +15,7 @@ from edgekd.quant.coarse_softmax import free_softmax
 from edgekd.quant.decomposing import decompose
 from edgekd.quant.export import export_graph
 from edgekd.quant.export_check import check_exported
+from edgekd.quant.fine_averages import FEWEST_LEVELS, averages, convolve
 from edgekd.quant.fixed_grids import (
     PADS,
     free_from_fixed_grids,
@@ -90,6 +91,7 @@ def _prepared(
     graph: fx.GraphModule, samples: Tree, scheme: Scheme, strict: bool, fine: Collection[fx.Node]
 ) -> Prepared:
     """What computes in 16 bits (`fine`) needs no exception."""
+    _convolve_small_averages(graph, samples, fine)
     pads = [node for node in graph.graph.nodes if _feeds_max_pools(node)]
     joins = [n for n in integer_nodes(graph) if n.target in ops.JOINED and is_float(n)]
     wanted: list[Any] = [node.args[0] for node in pads]
@@ -112,6 +114,26 @@ def _prepared(
         sums, note = coarse_sums(graph, rows(samples, slice(0, _MEASURED)), fine)
         apart, notes = (*apart, *sums), (*notes, *note)
     return Prepared(graph, apart, notes)
+
+
+def _convolve_small_averages(
+    graph: fx.GraphModule, samples: Tree, fine: Collection[fx.Node]
+) -> None:
+    """Give averages that are small beside what they read a grid of their own."""
+    chosen = integer_nodes(graph)
+    pools = [node for node in averages(graph) if node in chosen and node not in fine]
+    if not pools:
+        return
+    wanted = [*pools, *(node.args[0] for node in pools)]
+    ranges = _ranges(graph, wanted, rows(samples, slice(0, _MEASURED)))
+    small = [
+        node
+        for node in pools
+        if 0 < _span(ranges[node]) * 256 < _span(ranges[node.args[0]]) * FEWEST_LEVELS
+    ]
+    for node in small:
+        convolve(graph, node)
+    graph.recompile()
 
 
 def _feeds_max_pools(node: fx.Node) -> bool:

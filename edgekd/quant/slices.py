@@ -5,23 +5,74 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgekd.quant.inserting import insert_call, insert_constant, replace_by
+
 aten = torch.ops.aten
+
+_FILLS = {aten.fill.Tensor, aten.fill.Scalar}
 
 
 def rewrite_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
     """Replace an overwritten slice by a concatenation of the part before, the new values and the
-    rest."""
+    rest. Slices of the result that have the same bounds read the new values themselves."""
     source, x, dim, start, end, step = _scatter_arguments(node)
     size = x.meta["val"].shape[dim]
-    if step != 1 or not isinstance(size, int) or not isinstance(start, int):
+    if not isinstance(size, int) or not isinstance(start, int):
+        return
+    for user in list(node.users):
+        if user.target is aten.slice.Tensor and _slice_arguments(user)[1:] == (
+            dim,
+            start,
+            end,
+            step,
+        ):
+            replace_by(user, source)
+    if not node.users:
+        graph.graph.erase_node(node)
         return
     start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
+    if source.target in _FILLS:
+        _fill(graph, node, source, x, dim, range(start, end, step))
+        return
+    if step != 1:
+        _interleave(graph, node, source, x, dim, range(start, end, step))
+        return
     with graph.graph.inserting_before(node):
         before = _parts(graph, x, dim, 0, start)
         behind = _parts(graph, x, dim, end, size)
         replacement = _joined(graph, [*before, source, *behind], dim, node)
     node.replace_all_uses_with(replacement)
     graph.graph.erase_node(node)
+
+
+def _fill(
+    graph: fx.GraphModule, node: fx.Node, source: fx.Node, x: fx.Node, dim: int, rows: range
+) -> None:
+    """Replace rows that are filled with a number by a choice between it and x."""
+    shape = [1] * x.meta["val"].dim()
+    shape[dim] = x.meta["val"].shape[dim]
+    filled = torch.zeros(shape, dtype=torch.bool)
+    filled.movedim(dim, 0)[list(rows)] = True
+    number: Any = source.args[1]
+    with graph.graph.inserting_before(node):
+        mask = insert_constant(graph, f"{node.name}_filled", filled, node)
+        if not isinstance(number, fx.Node):
+            value = torch.full((1,), float(number))
+            number = insert_constant(graph, f"{node.name}_number", value, node)
+        replace_by(node, insert_call(graph, aten.where.self, (mask, number, x), node))
+
+
+def _interleave(
+    graph: fx.GraphModule, node: fx.Node, source: fx.Node, x: fx.Node, dim: int, rows: range
+) -> None:
+    """Replace rows that are apart by a choice among the rows of x and the new ones."""
+    size = x.meta["val"].shape[dim]
+    places = torch.arange(size)
+    places[list(rows)] = torch.arange(size, size + len(rows))
+    with graph.graph.inserting_before(node):
+        both = insert_call(graph, aten.cat.default, ([x, source], dim), node)
+        chosen = insert_constant(graph, f"{node.name}_places", places, node)
+        replace_by(node, insert_call(graph, aten.index_select.default, (both, dim, chosen), node))
 
 
 def rewrite_select_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -36,6 +87,9 @@ def rewrite_select_scatter(graph: fx.GraphModule, node: fx.Node) -> None:
     if not isinstance(size, int) or not isinstance(given["index"], int):
         return
     at = given["index"] % size
+    if source.target in _FILLS:
+        _fill(graph, node, source, x, dim, range(at, at + 1))
+        return
     with graph.graph.inserting_before(node):
         row = graph.graph.call_function(aten.unsqueeze.default, (source, dim))
         with value.fake_mode:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.quant import ops
+from edgekd.quant.clamps import clamp_bounds, saturates
 from edgekd.quant.coarse_softmax import ON_OWN_GRID
 from edgekd.quant.constants import add_constant, constant_of, free_name, is_constant
 from edgekd.quant.fixed_grids import fixed_grid
@@ -26,6 +27,16 @@ from edgekd.quant.shielding import shield_wide, twice_marked
 aten = torch.ops.aten
 
 _PICKING = {aten.where.self} | ops.JOINED
+_AVERAGING = {
+    aten.avg_pool1d.default,
+    aten.avg_pool2d.default,
+    aten.upsample_bilinear2d.vec,
+}
+_ONE = "_one"
+"""The end of the names of constants that are one."""
+
+_TAKING = {aten.slice.Tensor, aten.select.int, aten.index_select.default}
+"""Operators whose result may have a smaller range than what they read."""
 
 
 def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
@@ -46,8 +57,10 @@ def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
     shield_wide(restored)
     _keep_softmax_in_float(restored)
     _express_regrids(restored)
+    _clamp_by_saturating(restored)
     _keep_picks_in_float(restored)
     _keep_inputs_in_float(restored)
+    _keep_averages_in_float(restored)
     _keep_sums_in_float(restored)
     convolve_columns(restored)
     restored.graph.eliminate_dead_code()
@@ -142,11 +155,44 @@ def _express_regrids(graph: fx.GraphModule) -> None:
         node.replace_input_with(source, kept)
 
 
+def _clamp_by_saturating(graph: fx.GraphModule) -> None:
+    """Let clamps that change the grid rescale and saturate. TFLite's converter would fuse them to
+    the operator before, whatever its own grid is, or clamp on the grid that is read, which need not
+    have the bounds. A clamp of 8-bit values that are rescaled first gives the same integers.
+    """
+    for node in list(graph.graph.nodes):
+        bounds = clamp_bounds(node) if node.target in ops.FUSED else None
+        source: Any = node.args[0] if node.args else None
+        grids = {user.args[1:] if user.target in QUANTIZE else None for user in node.users}
+        if bounds is None or source.target not in DEQUANTIZE or len(grids) != 1:
+            continue
+        before, grid = source.args[1:], grids.pop()
+        if grid is None or grid == before or before[-1] is torch.int16 is grid[-1]:
+            continue
+        with graph.graph.inserting_before(node):
+            moved = graph.graph.call_function(aten.mul.Tensor, (source, _one(graph, source)))
+            moved.meta.update(node.meta)
+            if saturates(bounds, grid):
+                node.replace_all_uses_with(moved)
+                graph.graph.erase_node(node)
+                continue
+            integers = graph.graph.call_function(
+                quantized.quantize_per_tensor.default, (moved, *grid)
+            )
+            numbers = graph.graph.call_function(
+                quantized.dequantize_per_tensor.default, (integers, *grid)
+            )
+        node.replace_input_with(source, numbers)
+
+
 def _one(graph: fx.GraphModule, like: fx.Node) -> fx.Node:
-    """The number one as a quantized constant of as many dimensions as `like` has."""
-    grid = (1.0, 0, *like.args[-3:])
+    """The number one as a quantized constant of as many dimensions as `like` has. Its step is
+    small: that of a product may be at most 256 times smaller than the product of both steps. Each
+    has another step, or the converter would merge products that are read on different grids."""
+    before = sum(name.endswith(_ONE) for name, _ in graph.named_buffers())
+    grid = (1.0 / (127 - before % 64), 0, *like.args[-3:])
     value = torch.ones([1] * value_of(like).dim())
-    constant = add_constant(graph, free_name(graph, f"{like.name}_one"), value)
+    constant = add_constant(graph, free_name(graph, f"{like.name}_{before}{_ONE}"), value)
     integers = graph.graph.call_function(quantized.quantize_per_tensor.default, (constant, *grid))
     return graph.graph.call_function(quantized.dequantize_per_tensor.default, (integers, *grid))
 
@@ -173,6 +219,19 @@ def _keep_inputs_in_float(graph: fx.GraphModule) -> None:
             continue
         for user in [user for user in node.users if user.target in ops.SHARED | ops.JOINED]:
             _double_within(graph, user, [node])
+
+
+def _keep_averages_in_float(graph: fx.GraphModule) -> None:
+    """Let operators that average or take parts of float values read and give multiples of two.
+    TFLite's converter would take the grid of their result back to what they read, and clip it."""
+    for node in list(graph.graph.nodes):
+        if node.target not in _AVERAGING | _TAKING or True not in _readers_of(node):
+            continue
+        source = node.args[0]
+        read = _origin(source)
+        floats = read.target not in QUANTIZE | DEQUANTIZE and value_of(source).is_floating_point()
+        if floats and (node.target in _AVERAGING or len(source.users) > 1):
+            _double_within(graph, node, [source])
 
 
 def _keep_sums_in_float(graph: fx.GraphModule) -> None:
@@ -211,7 +270,8 @@ def _double_within(graph: fx.GraphModule, node: fx.Node, sources: list[fx.Node])
 
 
 def _is_picked_on_grids(node: fx.Node) -> bool:
-    """Whether the values are on one grid, or none, or the converter may change their grids."""
+    """Whether the values are on one grid, or none, or the converter may change their grids, which
+    it does for all that read them."""
     values = [source for source in _values(node) if not is_constant(source)]
     if fixed_grid(node) is None and any(
         fixed_grid(each) for each in values if each.target not in DEQUANTIZE
@@ -221,7 +281,8 @@ def _is_picked_on_grids(node: fx.Node) -> bool:
     grids = {each.args[1:] if each.target in DEQUANTIZE else None for each in origins}
     if grids <= {None} or (len(grids) == 1 and len(values) > 1):
         return True
-    return all(user.target in QUANTIZE for user in node.users)
+    alone = all(len(each.users) == 1 for each in values if _origin(each).target not in DEQUANTIZE)
+    return alone and all(user.target in QUANTIZE for user in node.users)
 
 
 def _origin(node: fx.Node) -> fx.Node:

@@ -85,6 +85,61 @@ FOUND = {
         Step("{0}[1]", (3,)),
         Step("torch.stack([{0}, {1}], 2).flatten(1, 2)", (4, 5)),
     ),
+    "every other column clamped in place": (
+        "tflite",
+        (3, 9, 7),
+        Step("{0}[..., ::2]", (0,)),
+        Step("{0}.clamp_(-1.0, 1.0)", (1,)),
+        Step("F.interpolate({0}, scale_factor=2.0)[..., ::2]", (2,)),
+    ),
+    "as much padding as keeps the length": (
+        "tflite",
+        (12, 7),
+        Step("{layer}({0})", (0,), "nn.Conv1d({c}, 8, 3, padding='same')"),
+        Step("{layer}({0})", (1,), "nn.Conv1d({c}, 8, 4, padding='same', dilation=2)"),
+    ),
+    "a clamp behind a table": (
+        "tflite",
+        (10,),
+        Step("F.elu({0})", (0,)),
+        Step("F.relu6({0})", (1,)),
+    ),
+    "a clamp behind a product": (
+        "tflite",
+        (3, 9, 7),
+        Step("{layer}({0})", (0,), CONVOLUTION),
+        Step("F.hardtanh({0} * {1} * 8.0)", (1, 1)),
+    ),
+    "a clamp behind a pool that has other readers": (
+        "tflite",
+        (3, 9, 7),
+        Step("F.max_pool2d(4.0 * {0}, 2)", (0,)),
+        Step("{0}.clamp(-0.5, 0.25)", (1,)),
+        Step("F.relu6({0})", (1,)),
+        Step("{0} + {1}", (2, 3)),
+    ),
+    "averages of a norm's values": (
+        "tflite",
+        (5, 8, 8),
+        Step("{layer}({0})", (0,), "nn.InstanceNorm2d({c}, affine=True)"),
+        Step("F.avg_pool2d({0}, 3, 1, 1)", (1,)),
+        Step("{layer}({0})", (2,), CONVOLUTION),
+    ),
+    "a choice of a norm's values by their sign": (
+        "tflite",
+        (5, 8, 8),
+        Step("{layer}({0})", (0,), "nn.InstanceNorm2d({c}, affine=True)"),
+        Step("torch.where({0} > 0, {0}, 0.1 * {0})", (1,)),
+        Step("{layer}({0})", (2,), CONVOLUTION),
+    ),
+    "averages over large windows, far smaller than what they average": (
+        "qat",
+        (1, 8, 8),
+        Step("F.interpolate({0}, scale_factor=2.0)", (0,)),
+        Step("{layer}({0})", (1,), "nn.Conv2d({c}, 4, 3, padding=1)"),
+        Step("F.adaptive_avg_pool2d({0}, 2)", (2,)),
+        Step("{0}.clamp(min=0)", (3,)),
+    ),
 }
 
 

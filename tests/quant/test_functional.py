@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from edgekd.errors import InputError
 from edgekd.quant.calibration import calibrate
 from edgekd.quant.export import export_graph
+from edgekd.quant.inspection import float_islands
 from edgekd.quant.qat import finish_qat, prepare_qat
 from edgekd.values.target import Scheme
 
@@ -131,6 +132,26 @@ def test_overwritten_slices_become_one_concatenation():
     assert len(joined) == 1
     assert len(joined[0].args[0]) == 3
     assert not any(node.target is aten.slice_scatter.default for node in graph.graph.nodes)
+
+
+def _fill_a_channel(x: Tensor) -> Tensor:
+    x[:, 1] = 0.5
+    return x
+
+
+def _scale_every_other_channel(x: Tensor) -> Tensor:
+    x[:, ::2] *= 0.5
+    return x
+
+
+@pytest.mark.parametrize("change", [_fill_a_channel, _scale_every_other_channel])
+def test_rows_that_are_overwritten_stay_on_a_grid(change):
+    module, x = InPlace(change, "middle").eval(), torch.randn(16, 6, 8, 8)
+    with torch.no_grad():
+        expected = module(x.clone())
+    graph = calibrate(module, x[:1], x.clone(), SCHEME)
+    assert snr(expected, graph(x)) > 30
+    assert float_islands(graph) == []
 
 
 class Regions(nn.Module):

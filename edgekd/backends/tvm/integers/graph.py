@@ -10,6 +10,7 @@ from torch import fx
 from edgekd.backends.tvm.integers.grid import grid_of
 from edgekd.backends.tvm.integers.steps import Value
 from edgekd.quant import ops
+from edgekd.quant.clamps import clamp_bounds
 from edgekd.quant.constants import constant_of, is_constant
 from edgekd.quant.rewrite import DEQUANTIZE
 
@@ -75,22 +76,3 @@ def clamp_of(node: fx.Node) -> Clamp | None:
     user = next(iter(node.users))
     bounds = clamp_bounds(user)
     return None if bounds is None else Clamp(user, *bounds)
-
-
-def clamp_bounds(node: fx.Node) -> tuple[float | None, float | None] | None:
-    """The bounds of a clamp; None for another operator, or bounds that are computed."""
-    if node.target in (aten.relu.default, aten.relu_.default):
-        return 0.0, None
-    if node.target in (aten.relu6.default, aten.relu6_.default):
-        return 0.0, 6.0
-    if node.target in (aten.hardtanh.default, aten.hardtanh_.default):
-        least, most = argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0)
-    elif node.target is aten.clamp.default:
-        least, most = argument(node, 1, "min"), argument(node, 2, "max")
-    elif node.target is aten.clamp_min.default:
-        least, most = argument(node, 1, "min"), None
-    else:
-        return None
-    if any(isinstance(bound, fx.Node) for bound in (least, most)):
-        return None
-    return least, most
