@@ -170,7 +170,7 @@ def test_a_drop_that_no_layer_keeps_within_is_refused_with_the_nearest() -> None
 
 @pytest.mark.parametrize("keys", [{}, {"layers": 1, "accuracy_drop": 1.0}])
 def test_mixed_needs_one_goal(keys) -> None:
-    with pytest.raises(ValueError, match="either 'accuracy_drop' or 'layers'"):
+    with pytest.raises(ValueError, match="one of 'accuracy_drop', 'layers' and 'weights_kb'"):
         Mixed(**keys)
 
 
