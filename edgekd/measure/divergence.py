@@ -323,7 +323,8 @@ def _layer(node: fx.Node) -> str:
 
 
 def _op(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.")
+    """An operator's name; empty for a constant, whatever it is called, and for an input."""
+    return str(node.target).removeprefix("aten.") if node.op == "call_function" else ""
 
 
 def _weight_name(node: fx.Node) -> str:

@@ -10,6 +10,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
+from edgekd.measure.divergence import _op
 from edgekd.measure.parity import compare, first_difference
 from edgekd.models.resnet import resnet8
 from edgekd.quant.export import export_graph
@@ -157,3 +158,11 @@ def _weights(graph: fx.GraphModule, layer: int) -> np.ndarray:
     stored = convolutions[layer].args[1].args[0]
     integers: Tensor = getattr(graph, str(stored.target))
     return np.ascontiguousarray(integers.permute(0, 2, 3, 1).numpy())
+
+
+def test_a_constant_that_is_named_like_an_operator_is_none():
+    """A class token that is joined to others is stored as "cat_tokens"."""
+    graph = fx.Graph()
+    constant = graph.get_attr("cat_tokens_int8")
+    assert _op(constant) == ""
+    assert _op(graph.call_function(torch.ops.aten.cat.default, ([constant], 1))) == "cat.default"
