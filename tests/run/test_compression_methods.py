@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "10 wide layers of 10 leave none for int8 (allowed: 1 to 9)": (
         [quantize(mixed={"layers": 10})], {}),
     "fp16 doesn't support mixed precision": ([quantize(dtype="fp16", mixed={"layers": 1})], {}),
-    "give either 'accuracy_drop' or 'layers'": ([quantize(mixed={})], {}),
+    "give one of 'accuracy_drop', 'layers' and 'weights_kb'": ([quantize(mixed={})], {}),
     "there is no layer 'stem.O' with weights": ([quantize(ignore=["stem.O"])], {}),
     "every layer is ignored": ([quantize(ignore=["stem", "stages", "classifier"])], {}),
     "no backend of small stores int4 weights (tflite): it would only be a simulation": (
