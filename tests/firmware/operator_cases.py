@@ -542,6 +542,14 @@ case("MIRROR_PAD, reflected")(lambda: mirrored(0))
 case("MIRROR_PAD, symmetric")(lambda: mirrored(1))
 
 
+case("REVERSE_V2")(lambda: moved("REVERSE_V2", (2, 3, 4), (2, 3, 4), [integers([1, -1])]))
+case("GATHER_ND, rows of a list")(
+    lambda: moved(
+        "GATHER_ND", (8, 3, 2), (8, 3, 2), [integers([[0], [4], [1], [5], [7], [6], [2], [2]])]
+    )
+)
+
+
 def table(shape: Sequence[int], offsets: Any) -> bytes:
     """CAST, ADD and GATHER, as edgekd writes a table of 256 values."""
     first, grid = np.asarray(offsets, np.int32), (0.03, -9)
