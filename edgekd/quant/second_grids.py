@@ -3,7 +3,8 @@
 What is clamped at zero and joined with signed values has a grid of its own, which starts at zero,
 before the common one: kernels that clamp by saturating need it. A converter may leave the first
 grid out and compute on the common one at once, as litert-torch's does after a convolution, and
-would then not clip where the first one ends. So the first ends where the second does.
+would then not clip where the first one ends. So the first has the step of the second: it ends no
+earlier, and going from one to the other rounds nothing.
 """
 
 from typing import Any
@@ -23,8 +24,8 @@ Grid = tuple[float, int, int, int]
 
 
 def widen_first_grids(graph: fx.GraphModule) -> None:
-    """Let a grid that starts at zero, after a clamp without an upper bound, end where the widest
-    grid ends that its values are put on next."""
+    """Give a grid that starts at zero, after a clamp without an upper bound, the step of the widest
+    grid that its values are put on next, unless it ends later than that."""
     for node in graph.graph.nodes:
         if node.target is not QUANTIZE:
             continue
@@ -37,12 +38,11 @@ def widen_first_grids(graph: fx.GraphModule) -> None:
             continue
         if not all(each.target is QUANTIZE for each in readers):
             continue
-        widest = max(
-            ((top - zero) * step for step, zero, _, top in map(grid_of, readers)), default=0
-        )
+        ends = [((top - zero) * step, step) for step, zero, _, top in map(grid_of, readers)]
+        widest, step = max(ends, default=(0.0, scale))
         if widest > (high - zero_point) * scale:
             for each in (node, *node.users):
-                each.update_arg(1, widest / (high - zero_point))
+                each.update_arg(1, step)
 
 
 def grid_of(node: fx.Node) -> Grid:
