@@ -1,4 +1,4 @@
-"""A value that is put on two grids is clipped where the second one ends."""
+"""A value that is put on two grids is rounded once, and clipped where the second one ends."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def ends(graph) -> dict[str, tuple[float, float]]:
     return found
 
 
-def test_the_first_of_two_grids_ends_where_the_second_does():
+def test_the_first_of_two_grids_has_the_step_of_the_second_and_ends_no_earlier():
     x = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
     graph = calibrate(Joined(), x, x, INT8)
     (relu,) = [node for node in graph.graph.nodes if node.target is torch.ops.aten.relu.default]
@@ -46,8 +46,8 @@ def test_the_first_of_two_grids_ends_where_the_second_does():
     assert second.target is QUANTIZE
     low, high = ends(graph)[first.name]
     assert low == 0.0
-    assert high == pytest.approx(ends(graph)[second.name][1])
-    assert high == pytest.approx(5.0, abs=0.05)  # 10 - 5, where the values themselves end at 1
+    assert first.args[1] == second.args[1] == pytest.approx(10 / 255, rel=0.01)  # from -5 to 5
+    assert high == pytest.approx(10.0, rel=0.01)  # where the values themselves end at 1
 
 
 class Shuffled(nn.Module):
