@@ -167,7 +167,7 @@ def _clamp_by_saturating(graph: fx.GraphModule) -> None:
         if bounds is None or source.target not in DEQUANTIZE or len(grids) != 1:
             continue
         before, grid = source.args[1:], grids.pop()
-        if grid is None or grid == before or before[-1] is torch.int16 is grid[-1]:
+        if grid is None or grid == before or torch.int16 in (before[-1], grid[-1]):
             continue
         with graph.graph.inserting_before(node):
             moved = graph.graph.call_function(aten.mul.Tensor, (source, _one(graph, source)))

@@ -168,7 +168,7 @@ def test_sums_that_could_exceed_32_bits_have_64(tmp_path: Path):
 @pytest.mark.parametrize(
     ("layers", "requantized", "floats"),
     [
-        (("stem",), 3, {"TRANSPOSE"}),
+        (("stem",), 2, {"TRANSPOSE"}),
         (("join",), 4, {"TRANSPOSE", "EXP", "SUB", "GREATER_EQUAL", "SELECT", "SLICE"}),
         (EVERY_LAYER, 0, {"TRANSPOSE", "EXP", "SUB", "GREATER_EQUAL", "SELECT", "SLICE"}),
     ],
