@@ -153,6 +153,7 @@ def _express_regrids(graph: fx.GraphModule) -> None:
                 kept = graph.graph.call_function(aten.relu.default, (source,))
         kept.meta.update(source.meta)
         node.replace_input_with(source, kept)
+    graph.graph.eliminate_dead_code()
 
 
 def _clamp_by_saturating(graph: fx.GraphModule) -> None:

@@ -118,6 +118,13 @@ FOUND = {
         Step("F.relu6({0})", (1,)),
         Step("{0} + {1}", (2, 3)),
     ),
+    "two clamps and a join, each on a grid of its own": (
+        "tflite",
+        (1, 8, 8),
+        Step("{0} + {0}", (0,)),
+        Step("F.relu(F.relu6({0}))", (1,)),
+        Step("torch.cat([{0}, torch.maximum({0}, {1}), {2}], 1)", (0, 1, 2)),
+    ),
     "averages of a norm's values": (
         "tflite",
         (5, 8, 8),
