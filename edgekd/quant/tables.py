@@ -28,12 +28,15 @@ _MARK = 2.0**-22
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """`values` (channels, 256) from the lowest integer on, for one channel or each; `mark` is that
-    of the operator in its place. `rank` is the number of dimensions of what reads it."""
+    """`values` (channels, 256) from the lowest integer on, for one channel or each, on the grid of
+    `scale` and `zero`; `mark` is that of the operator in its place. `rank` is the number of
+    dimensions of what reads it."""
 
     mark: float
     values: np.ndarray
     rank: int
+    scale: float
+    zero: int
 
 
 StandIn = Callable[[fx.GraphModule, fx.Node, Table], fx.Node]
@@ -68,8 +71,10 @@ def with_tables(
         before: Any = chain.source.args[1:]
         if len(grids) != 1 or before[-1] is torch.int16 or not wanted(chain):
             continue
-        values = table_of(marked, chain, (before, grids.pop()))
-        table = Table(_MARK * (len(tables) + 1), values.numpy(), value_of(chain.source).dim())
+        behind: Any = grids.pop()
+        values = table_of(marked, chain, (before, behind)).numpy()
+        rank = value_of(chain.source).dim()
+        table = Table(_MARK * (len(tables) + 1), values, rank, *behind[:2])
         with marked.graph.inserting_before(chain.tail):
             node = stand_in(marked, chain.source, table)
         node.meta.update(chain.tail.meta)

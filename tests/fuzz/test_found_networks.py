@@ -125,6 +125,13 @@ FOUND = {
         Step("F.relu(F.relu6({0}))", (1,)),
         Step("torch.cat([{0}, torch.maximum({0}, {1}), {2}], 1)", (0, 1, 2)),
     ),
+    "a choice between a value and a table of it": (
+        "tflite",
+        (8,),
+        Step("{layer}({0})", (0,), "nn.Linear({n}, 16)"),
+        Step("torch.where({0} > 0, {0}, torch.expm1({0}) * 0.5)", (1,)),
+        Step("{layer}({0})", (2,), "nn.Linear({n}, 3)"),
+    ),
     "averages of a norm's values": (
         "tflite",
         (5, 8, 8),

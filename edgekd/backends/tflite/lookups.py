@@ -56,6 +56,17 @@ def _mark(schema: Any, graph: Any, op: Any, marks: Collection[Any]) -> Any:
     return None
 
 
+def _on_grid_of(result: Any, table: Table) -> np.ndarray:
+    """The table's integers on the grid that the converter has given to their result: it leaves out
+    a grid that is followed by another one, as before a choice between two values."""
+    step, zero = np.float32(result.quantization.scale[0]), int(result.quantization.zeroPoint[0])
+    if (step, zero) == (np.float32(table.scale), table.zero):
+        return table.values
+    numbers = (table.values.astype(np.float32) - table.zero) * np.float32(table.scale)
+    moved: np.ndarray = np.clip(np.round(numbers / step) + zero, -128, 127)
+    return moved
+
+
 class Writer:
     """Adds operators and tensors to one subgraph."""
 
@@ -74,9 +85,8 @@ class Writer:
         wide = self._computed(given, b"wide")
         index = self._computed(given, b"index")
         offset = self.constant(first.astype(np.int32), schema.TensorType.INT32, None)
-        values = self.constant(
-            table.values.reshape(-1).astype(np.int8), schema.TensorType.INT8, made.quantization
-        )
+        integers = _on_grid_of(made, table).reshape(-1).astype(np.int8)
+        values = self.constant(integers, schema.TensorType.INT8, made.quantization)
         cast, add, gather = schema.CastOptionsT(), schema.AddOptionsT(), schema.GatherOptionsT()
         cast.inDataType, cast.outDataType = schema.TensorType.INT8, schema.TensorType.INT32
         return [
