@@ -222,7 +222,11 @@ class _Forced(fx.Interpreter):
         source: Any = n.args[0]
         if source in self.joined:
             return self.joined[source]
-        return self.env[source].double(), max(_TIE, _twice_rounded(n, self._averaged(source)))
+        values = self.env[source].double()
+        near = max(_TIE, _twice_rounded(n, self._divisor(source)))
+        if _op(source).startswith(_LEAKY):  # which divides what is below zero
+            return values, torch.where(values < 0, near, _TIE)
+        return values, near
 
     def _note_parts(self, n: fx.Node) -> None:
         """What a concatenation joins is on its grid already: keep the values that were put there,
@@ -242,27 +246,33 @@ class _Forced(fx.Interpreter):
         dim: Any = n.args[1] if len(n.args) > 1 else 0
         self.joined[n] = torch.cat(values, dim), torch.cat(near, dim)
 
-    def _averaged(self, source: fx.Node) -> int:
-        """How many values each value of a mean is the mean of; 1 for everything else."""
+    def _divisor(self, source: fx.Node) -> float:
+        """What a kernel divides by: how many values each value of a mean is the mean of, for what
+        is below zero in a leaky ReLU the inverse of its slope; 1 for everything else."""
+        if _op(source).startswith(_LEAKY):
+            slope = _number(source.args[1]) if len(source.args) > 1 else 0.01
+            return 1 / slope if slope > 0 else 1
         if not _op(source).startswith("mean"):
             return 1
         return self.sizes[source.all_input_nodes[0]] // max(1, self.sizes[source])
 
 
+_LEAKY = "leaky_relu"
+
 _TIE = 1e-3
 """How near to the middle between two steps a float32 value is that lies there."""
 
 
-def _twice_rounded(node: fx.Node, count: int) -> float:
+def _twice_rounded(node: fx.Node, count: float) -> float:
     """How far from the middle between two steps a value may lie that rounding twice takes there.
 
     TFLite's kernels multiply a sum of integers by m = scale_in / scale_out / count as
     m 2^s / 2^s with m 2^s in [0.5, 1): the product is rounded, and its division by 2^s is rounded
-    again (gemmlowp, doc/quantization.md). So 2^-(s + 1); 0 where the source is neither such a mean
-    nor requantized, or there is nothing to divide by.
+    again (gemmlowp, doc/quantization.md). So 2^-(s + 1); 0 where the source is neither such a mean,
+    a leaky ReLU nor requantized, or there is nothing to divide by.
     """
     source: Any = node.args[0]
-    whole = source.args[0] if _op(source).startswith("mean") else source
+    whole = source.args[0] if _op(source).startswith(("mean", _LEAKY)) else source
     if not (isinstance(whole, fx.Node) and str(whole.target).startswith(_DEQUANTIZE)):
         return 0.0
     if not _is_number(whole.args[1]):

@@ -152,6 +152,21 @@ def test_a_spoilt_layer_of_a_tflite_file_is_named(
     assert sentence.startswith("stages.1.0.conv2 (conv2d): "), sentence
 
 
+@pytest.mark.slow
+@pytest.mark.backend("tflite")
+def test_a_leaky_relu_that_litert_rounds_twice_is_not_called_biased(tmp_path: Path) -> None:
+    import litert_torch
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    x = torch.linspace(-4, 4, 2048).expand(8, -1)  # steps of 0.2 x 5 / 3 = 1 / 3 below zero
+    graph = quantized(nn.LeakyReLU(0.2), x, Scheme(activations="int8-affine"))
+    path = tmp_path / "model.tflite"
+    config = QuantConfig(pt2e_quantizer=TargetQuantizer(Scheme(activations="int8-affine")))
+    litert_torch.convert(unfolded(graph), (x[:1],), quant_config=config).export(str(path))
+    sentence = first_difference(graph, artifact(path, "tflite"), x[:1])
+    assert sentence.startswith("no single layer: each of "), sentence
+
+
 def _weights(graph: fx.GraphModule, layer: int) -> np.ndarray:
     """One convolution's integers in TFLite's order: output, height, width, input."""
     convolutions = [n for n in graph.graph.nodes if str(n.target).startswith("aten.conv2d")]
