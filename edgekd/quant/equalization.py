@@ -28,6 +28,7 @@ from edgekd.quant.channel_scaling import (
     scale_inputs,
     scale_outputs,
 )
+from edgekd.quant.clamps import clamp_bounds
 from edgekd.quant.fixed_grids import PADS, pad_value
 from edgekd.quant.watching import watch
 from edgekd.values.tree import Tree
@@ -144,14 +145,8 @@ def _is_of_channels(node: fx.Node) -> bool:
 def upper(node: fx.Node) -> float | None:
     """The end of a clamp between 0 and a number; None for one without an upper end that starts at
     0; infinity for anything else."""
-    if node.target in (aten.relu6.default, aten.relu6_.default):
-        return 6.0
-    if node.target not in _RELU6:
-        return float("inf")
-    low, high = (*node.args[1:3], None, None)[:2]
-    if low != 0:
-        return float("inf")
-    return None if high is None else float(high)  # type: ignore[arg-type]
+    bounds = clamp_bounds(node) if node.target in _RELU6 else None
+    return bounds[1] if bounds is not None and bounds[0] == 0 else float("inf")
 
 
 def _flattens(node: fx.Node, source: fx.Node) -> bool:

@@ -126,6 +126,9 @@ SHARED = {
 """Operators whose output is on the input's grid: they compute nothing, or kernels require it
 (pooling)."""
 
+TAKING = {aten.slice.Tensor, aten.select.int, aten.index_select.default}
+"""Operators that move a part of their input, which may have a smaller range."""
+
 LOOKUPS = {aten.embedding.default}
 """Operators that pick rows of a constant, which are on its grid."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from edgekd.quant import ops
+from edgekd.quant.clamps import clamp_bounds
 from edgekd.quant.coarse_softmax import free_softmax
 from edgekd.quant.decomposing import decompose
 from edgekd.quant.export import export_graph
@@ -227,9 +228,8 @@ def _clamps_at_zero(node: fx.Node) -> bool:
         node = node.args[0]
     if node.target is aten.cat.default:  # as a shuffle of channels joins them again and again
         return all(map(_clamps_at_zero, ops.joined_by(node)))
-    if node.target in (aten.relu.default, aten.relu6.default):
-        return True
-    return node.target in ops.FUSED and len(node.args) > 1 and bool(node.args[1] == 0)
+    bounds = clamp_bounds(node)
+    return bounds is not None and bounds[0] == 0
 
 
 def _reaches_layer(node: fx.Node) -> bool:

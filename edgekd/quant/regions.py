@@ -35,9 +35,6 @@ _POOLS = {
 _STEPS = (_BETWEEN | {aten.div.Tensor}) - {aten.matmul.default, aten.bmm.default}
 """Operators that may be the inner steps of a normalization."""
 
-_PICKING = {aten.slice.Tensor, aten.select.int, aten.index_select.default}
-"""Operators that move a part of their input."""
-
 _MOVING = (ops.SHARED | ops.JOINED) - _POOLS - ops.CHOOSING
 
 
@@ -150,7 +147,7 @@ class _Regions:
         if any(self._on_a_grid(each) for each in inputs):
             opaque = moves and not self._computed(node)
             return any(self._welcomes(user, opaque) for user in self._users(node))
-        if node.target in _PICKING or any(each in self.exact for each in inputs):
+        if node.target in ops.TAKING or any(each in self.exact for each in inputs):
             return False  # the grid would span what is left out, too
         users = self._users(node)
         return moves and all(user in self.chosen or user in self.layers for user in users)

@@ -172,6 +172,13 @@ def _store_bias(graph: fx.GraphModule, layer: fx.Node, bias: fx.Node, scale: Ten
     layer.replace_input_with(bias, restored)
 
 
+def on_grid(graph: fx.GraphModule, value: fx.Node, grid: tuple[Any, ...]) -> fx.Node:
+    """A value put on a grid (scale, zero point, lowest, highest, type), as floats, at the graph's
+    insertion point."""
+    integers = graph.graph.call_function(quantized.quantize_per_tensor.default, (value, *grid))
+    return graph.graph.call_function(quantized.dequantize_per_tensor.default, (integers, *grid))
+
+
 def replace_node(graph: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:
     """Replace a node by a constant; `name` gets a number if it is taken."""
     with graph.graph.inserting_before(node):

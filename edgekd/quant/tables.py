@@ -17,7 +17,7 @@ from edgekd.quant.chains import Chain, table_of
 from edgekd.quant.constants import add_constant, free_name
 from edgekd.quant.inserting import replace_by
 from edgekd.quant.inspection import integer_chains
-from edgekd.quant.rewrite import QUANTIZE, quantized
+from edgekd.quant.rewrite import QUANTIZE, on_grid
 from edgekd.quant.unfolding import value_of
 
 aten = torch.ops.aten
@@ -54,9 +54,7 @@ def product(graph: fx.GraphModule, source: fx.Node, table: Table) -> fx.Node:
     if len(shape) > 1:
         shape[1] = len(table.values)
     number = add_constant(graph, free_name(graph, "table"), torch.full(shape, table.mark))
-    integers = graph.graph.call_function(quantized.quantize_per_tensor.default, (number, *grid))
-    factor = graph.graph.call_function(quantized.dequantize_per_tensor.default, (integers, *grid))
-    return graph.graph.call_function(aten.mul.Tensor, (source, factor))
+    return graph.graph.call_function(aten.mul.Tensor, (source, on_grid(graph, number, grid)))
 
 
 def with_tables(

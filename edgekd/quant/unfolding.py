@@ -19,6 +19,7 @@ from edgekd.quant.rewrite import (
     dequantized,
     is_layer_weight,
     is_weight,
+    on_grid,
     quantized,
     replace_node,
 )
@@ -34,9 +35,6 @@ _AVERAGING = {
 }
 _ONE = "_one"
 """The end of the names of constants that are one."""
-
-_TAKING = {aten.slice.Tensor, aten.select.int, aten.index_select.default}
-"""Operators whose result may have a smaller range than what they read."""
 
 
 def unfolded(graph: fx.GraphModule) -> fx.GraphModule:
@@ -177,12 +175,7 @@ def _clamp_by_saturating(graph: fx.GraphModule) -> None:
                 node.replace_all_uses_with(moved)
                 graph.graph.erase_node(node)
                 continue
-            integers = graph.graph.call_function(
-                quantized.quantize_per_tensor.default, (moved, *grid)
-            )
-            numbers = graph.graph.call_function(
-                quantized.dequantize_per_tensor.default, (integers, *grid)
-            )
+            numbers = on_grid(graph, moved, grid)
         node.replace_input_with(source, numbers)
 
 
@@ -194,8 +187,7 @@ def _one(graph: fx.GraphModule, like: fx.Node) -> fx.Node:
     grid = (1.0 / (127 - before % 64), 0, *like.args[-3:])
     value = torch.ones([1] * value_of(like).dim())
     constant = add_constant(graph, free_name(graph, f"{like.name}_{before}{_ONE}"), value)
-    integers = graph.graph.call_function(quantized.quantize_per_tensor.default, (constant, *grid))
-    return graph.graph.call_function(quantized.dequantize_per_tensor.default, (integers, *grid))
+    return on_grid(graph, constant, grid)
 
 
 def _keep_picks_in_float(graph: fx.GraphModule) -> None:
@@ -226,7 +218,7 @@ def _keep_averages_in_float(graph: fx.GraphModule) -> None:
     """Let operators that average or take parts of float values read and give multiples of two.
     TFLite's converter would take the grid of their result back to what they read, and clip it."""
     for node in list(graph.graph.nodes):
-        if node.target not in _AVERAGING | _TAKING or True not in _readers_of(node):
+        if node.target not in _AVERAGING | ops.TAKING or True not in _readers_of(node):
             continue
         source = node.args[0]
         read = _origin(source)
