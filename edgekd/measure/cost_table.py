@@ -26,10 +26,15 @@ DECISIVE = ("threads", "provider", "delegate", "delegate_options", "kernels", "d
 
 def table_folder(cache: Path, device: Device, artifact: Artifact, options: Options) -> Path:
     """The folder of the table that a file's operators belong to."""
+    return table_of(cache, device, artifact.runtime, artifact.format, options)
+
+
+def table_of(cache: Path, device: Device, runtime: str, format: str, options: Options) -> Path:
+    """The folder of the table of a runtime's files on a device."""
     hello = device.hello()
     chosen: dict[str, Any] = {name: options[name] for name in DECISIVE if name in options}
-    runtime = (artifact.runtime, hello.runtimes.get(artifact.runtime, ""), artifact.format)
-    key = key_of(device.name, hello.machine, hello.cpu, hello.features, runtime, chosen)
+    kind = (runtime, hello.runtimes.get(runtime, ""), format)
+    key = key_of(device.name, hello.machine, hello.cpu, hello.features, kind, chosen)
     return cache / "costs" / key[:16]
 
 

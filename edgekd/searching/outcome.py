@@ -65,6 +65,29 @@ class UntrainedFile(Value):
     measurements: tuple[Measurement, ...] = ()
 
 
+class PredictedFile(Value):
+    """What a file of a trial will cost, as the table of its runtime on the target's device tells
+    before any training. `cost` is of kind "estimated", from `table_files` files; when those were
+    left out, the median error was `median_error`, and the largest overestimate `most_over`."""
+
+    target: str
+    format: str
+    precision: str
+    sha256: str
+    cost: Measurement
+    table_files: int
+    median_error: float
+    most_over: float
+
+    @property
+    def text(self) -> str:
+        """The prediction in a few words."""
+        value = self.cost.value or 0.0
+        whole = self.cost.metric == "instructions"
+        cost = f"{value:,.0f} instructions" if whole else f"{value:.4g} ms"
+        return f"{self.format} ({self.precision}) predicted at {cost} ({self.cost.kind})"
+
+
 class RungScore(Value):
     """The accuracy on the validation samples after `epoch` of `epochs` of a training, where its
     first quarter (`quarters` = 1) or half (2) is over. `training` names the stage and phase."""
@@ -103,6 +126,7 @@ class Trial(Value):
     refused_by: dict[str, dict[str, float]] = {}
     course: Course = Course()
     untrained: tuple[UntrainedFile, ...] = ()
+    predicted: tuple[PredictedFile, ...] = ()
 
     @property
     def folder(self) -> str:

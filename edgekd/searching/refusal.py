@@ -8,7 +8,7 @@ layer only when it runs, the structure may differ; then a budget has to be broke
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from edgekd.measure.budgets import budget_named, format_budget
 from edgekd.run.plan import Plan, PlannedTarget
@@ -20,6 +20,18 @@ from edgekd.values.backend_lookup import kind_of
 SAME_STRUCTURE = 1.02
 OTHER_STRUCTURE = 1.5
 """How many times its limit an expected value has to be to break it for certain."""
+
+
+class Costs(Protocol):
+    """What is known before training of what files cost where they will run."""
+
+    def least(self, target: str, file: ExpectedFile, budget: str, at_first: float) -> float | None:
+        """What the trained file will cost at least, in the budget's unit; None if nothing tells.
+        `at_first` is by which factor it may be cheaper, as long as nothing else tells that."""
+
+    def text(self, target: str, file: ExpectedFile, budget: str, least: str) -> str:
+        """How a refusal says what a file takes at least."""
+
 
 NOT_RUN = UntrainedCosts()
 """No file was run before its training."""
@@ -35,9 +47,12 @@ class Refusal:
     excesses: dict[str, dict[str, float]]
 
 
-def refusal_of(plan: Plan, limits: Limits, costs: UntrainedCosts = NOT_RUN) -> Refusal | None:
+def refusal_of(
+    plan: Plan, limits: Limits, costs: Costs = NOT_RUN, where: str = "plan"
+) -> Refusal | None:
     """The refusal of a plan, or None if its budgets may hold: every file of a target has to break
-    one, since any of them may be deployed. `costs` has what the files cost when they were run."""
+    one, since any of them may be deployed. `costs` has what the files cost, which was learned at
+    `where`."""
     slack = OTHER_STRUCTURE if _chooses_late(plan) else SAME_STRUCTURE
     lines, broken = [], {}
     for planned in plan.targets:
@@ -48,11 +63,11 @@ def refusal_of(plan: Plan, limits: Limits, costs: UntrainedCosts = NOT_RUN) -> R
             lines += [f"{name}: {line}" for _, line in budgets.values()]
     if not broken:
         return None
-    return Refusal("; ".join(lines), "plan", broken)
+    return Refusal("; ".join(lines), where, broken)
 
 
 def _least_broken(
-    planned: PlannedTarget, limits: Mapping[str, float], slack: float, costs: UntrainedCosts
+    planned: PlannedTarget, limits: Mapping[str, float], slack: float, costs: Costs
 ) -> dict[str, tuple[float, str]]:
     """The budgets that every file breaks, as the file breaks them that does so least."""
     name = planned.target.name
@@ -94,15 +109,15 @@ def _too_slow(
     file: ExpectedFile,
     limits: Mapping[str, float],
     slack: float,
-    costs: UntrainedCosts,
+    costs: Costs,
 ) -> dict[str, tuple[float, str]]:
-    """The budgets that the file breaks by what it cost when it was run untrained."""
+    """The budgets that the file breaks by what it costs where it will run."""
     broken = {}
     for name, limit in limits.items():
         least = costs.least(target, file, name, slack)
         if least is not None and least > limit:
-            unit = _unit(name)
-            taken = f"the {file.format} file takes at least {least:.4g} {unit} untrained"
+            words = costs.text(target, file, name, f"{least:.4g} {_unit(name)}")
+            taken = f"the {file.format} file {words}"
             broken[name] = (least / limit - 1.0, f"{taken}, {format_budget(name, limit)}")
     return broken
 

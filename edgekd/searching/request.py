@@ -20,6 +20,7 @@ from edgekd.run.plan.planned import Request
 from edgekd.run.plan.start import start_candidate, teacher_for, teacher_networks
 from edgekd.run.plan.targets import budgets_of
 from edgekd.run.request import Asked, Model, make_request, recipe_parts
+from edgekd.searching.predicting import table_lines
 from edgekd.searching.space import (
     Parameters,
     SearchSpace,
@@ -96,6 +97,7 @@ class Search:
     options: SearchOptions
     base: str
     starts: tuple[Parameters, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @property
     def accept(self) -> tuple[Kind, ...]:
@@ -126,6 +128,7 @@ class Search:
             f"search: {' or '.join(ends)} for {names}, seed {self.request.recipe.seed}{stopping}",
             f"space: {len(self.space.dimensions)} ranges{size}{family}",
             *(f"space: {describe(dimension)}" for dimension in self.space.dimensions),
+            *(f"budgets: {line}" for line in self.tables),
             *([BEFORE_TRAINING] if any(map(is_timed, self.limits.values())) else []),
             *([f"warm start: {len(self.starts)} of {options.warm_start}"] if self.starts else []),
         ]
@@ -154,7 +157,8 @@ def make_search(model: Model | None, asked: Asked, options: SearchOptions) -> Se
         request = _request(space, asked)
     limits = {target.name: budgets_of(request, target) for target in request.targets}
     starts = () if options.warm_start is None else warm_starts(options.warm_start, space)
-    return Search(space, request, limits, options, base, starts)
+    tables = table_lines(request.device, request.targets, limits)
+    return Search(space, request, limits, options, base, starts, tuple(tables))
 
 
 def _check_length(options: SearchOptions) -> None:

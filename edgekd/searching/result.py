@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from edgekd.errors import InputError
 from edgekd.report.files import rounded
+from edgekd.searching.correcting import TableUse
 from edgekd.searching.judging import Point
 from edgekd.searching.outcome import Trial, TrialFile
 from edgekd.searching.untrained import PredictionError
@@ -46,7 +47,7 @@ class TargetResult(Value):
     """One target's points. `chosen` is the position in `front` of the most accurate point that
     meets every budget, or None; then `nearest` misses them by least. `reachable` has each budget's
     best value over all trials; `predictions` say how well the untrained files told the costs of the
-    trained ones."""
+    trained ones, `tables` what the tables of operators' costs told before."""
 
     name: str
     limits: dict[str, float]
@@ -57,6 +58,7 @@ class TargetResult(Value):
     nearest: FrontPoint | None = None
     reachable: dict[str, float] = {}
     predictions: tuple[PredictionError, ...] = ()
+    tables: tuple[TableUse, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

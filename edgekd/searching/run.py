@@ -8,6 +8,7 @@ from edgekd.errors import InputError
 from edgekd.installed import tool_versions, versions_of
 from edgekd.run.reporting import resolved_recipe
 from edgekd.searching.best import Best, prove_best
+from edgekd.searching.correcting import table_uses
 from edgekd.searching.judging import Point, best_of, front_of, nearest_of, points_of, reachable
 from edgekd.searching.loop import Loop
 from edgekd.searching.outcome import Trial, kept_trials
@@ -141,6 +142,7 @@ def _target_result(
         nearest=front_point(nearest, recipes.get(nearest.trial, "")) if nearest else None,
         reachable=reachable(points),
         predictions=errors_of(trials, name, search.limits[name]),
+        tables=table_uses(trials, name, search.limits[name]),
         notes=best.notes if best else (),
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edgekd.measure.budgets import EXIT_CODES, format_budget
 from edgekd.report import numbers
+from edgekd.searching.correcting import TABLE
 from edgekd.searching.outcome import folder_of
 from edgekd.searching.page import costs_of, states_text
 from edgekd.searching.result import FrontPoint, SearchResult, TargetResult
@@ -24,6 +25,11 @@ def result_lines(result: SearchResult) -> list[str]:
     )
     stopped = [str(trial.number) for trial in result.trials if trial.state == "stopped"]
     early = [f"stopped early: trials {', '.join(stopped)}"] if stopped else []
+    early += [
+        f"trial {trial.number} refused: {trial.message}"
+        for trial in result.trials
+        if trial.state == "refused" and trial.where == TABLE
+    ]
     return [*lines, *([""] if failures or early else []), *early, *failures, *result.notes]
 
 
@@ -35,6 +41,7 @@ def _target_lines(target: TargetResult) -> list[str]:
     rows += [_row(target, position, point) for position, point in enumerate(target.front)]
     table = _aligned(rows) if target.front else []
     notes = [f"{target.name}: {note}" for note in target.notes]
+    notes += [f"{target.name}: {use.text}" for use in target.tables]
     notes += [f"{target.name}: {error.text}" for error in target.predictions]
     return [f"{target.name}: {limits or 'no budgets'}", *table, *notes, *_chosen_lines(target)]
 

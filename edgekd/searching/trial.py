@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekd.errors import EdgekdError, unexpected_error
@@ -20,7 +20,9 @@ from edgekd.run.plan.make import make_plan
 from edgekd.run.plan.planned import Request
 from edgekd.run.proof.place import Place, options_for, place_for
 from edgekd.run.reporting import resolved_recipe
+from edgekd.searching.correcting import TABLE, corrections_of
 from edgekd.searching.outcome import (
+    PredictedFile,
     Trial,
     UntrainedFile,
     failed,
@@ -28,11 +30,18 @@ from edgekd.searching.outcome import (
     folder_of,
     keep_trial,
 )
+from edgekd.searching.predicting import PredictedCosts, predicted_files
 from edgekd.searching.refusal import Refusal, refusal_of
 from edgekd.searching.request import Search
 from edgekd.searching.stopping import TrialStopped, Watch
 from edgekd.searching.study import Proposal
-from edgekd.searching.untrained import UntrainedCosts, factors_of, is_timed, untrained_files
+from edgekd.searching.untrained import (
+    UntrainedCosts,
+    factors_of,
+    is_timed,
+    tells,
+    untrained_files,
+)
 from edgekd.stages import Progress
 from edgekd.store import write_beside
 from edgekd.values.artifact import Artifact
@@ -99,16 +108,42 @@ def _run(
         request = replace(request, untrained=request.out / UNTRAINED)
     write_beside(request.out / "recipe.toml", resolved_recipe(request))
     plan = make_plan(request)
-    refusal = refusal_of(plan, search.limits)
-    untrained: tuple[UntrainedFile, ...] = ()
-    if refusal is None:
-        untrained = untrained_files(plan, search.limits, search.accept, progress)
-        costs = UntrainedCosts(untrained, factors_of(others), search.accept)
-        refusal = refusal_of(plan, search.limits, costs)
-    if refusal is not None:
-        return {**_refused(refusal), "untrained": untrained}
+    known = _before_training(search, plan, others, progress)
+    found = {"untrained": known.untrained, "predicted": known.predicted}
+    if known.refusal is not None:
+        return {**_refused(known.refusal), **found}
     report = run_plan(watch.begin(plan), progress)
-    return {"files": file_outcomes(report, _validation(plan, report)), "untrained": untrained}
+    return {"files": file_outcomes(report, _validation(plan, report)), **found}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a trial before its training, and why it need not be trained."""
+
+    refusal: Refusal | None
+    predicted: tuple[PredictedFile, ...] = ()
+    untrained: tuple[UntrainedFile, ...] = ()
+
+
+def _before_training(
+    search: Search, plan: Plan, others: Sequence[Trial], progress: Progress
+) -> _Known:
+    """Ask what is cheapest first: the files' sizes, the tables, and a run of the untrained files.
+    What a table refuses is run all the same where it can be, until enough files are compared."""
+    limits = search.limits
+    refusal = refusal_of(plan, limits)
+    if refusal is not None:
+        return _Known(refusal)
+    predicted = predicted_files(plan, limits)
+    costs = PredictedCosts(predicted, corrections_of(others))
+    refusal = refusal_of(plan, limits, costs, TABLE)
+    if refusal is not None and costs.are_trusted(refusal.excesses):
+        return _Known(refusal, predicted)
+    untrained = untrained_files(plan, limits, search.accept, progress)
+    if refusal is None or tells(untrained, refusal.excesses):
+        factors = factors_of(others)
+        refusal = refusal_of(plan, limits, UntrainedCosts(untrained, factors, search.accept))
+    return _Known(refusal, predicted, untrained)
 
 
 def _refused(refusal: Refusal) -> dict[str, object]:

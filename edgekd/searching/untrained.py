@@ -175,6 +175,25 @@ class UntrainedCosts:
         ]
         return min(values) / known.factor if values else None
 
+    def text(self, target: str, file: ExpectedFile, budget: str, least: str) -> str:
+        """How a refusal says what a file takes at least."""
+        return f"takes at least {least} untrained"
+
+
+def tells(files: Sequence[UntrainedFile], budgets: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether the files were run where each of these targets' budgets asks, so that they decide."""
+    known = {
+        (file.target, measurement.metric)
+        for file in files
+        for measurement in file.measurements
+        if measurement.value is not None
+    }
+    return all(
+        any((target, metric) in known for metric in budget_named(name).measured_as)
+        for target, names in budgets.items()
+        for name in names
+    )
+
 
 def factors_of(trials: Sequence[Trial]) -> dict[tuple[str, str], float]:
     """By target and metric, the factor by which no untrained file exceeded the trained one, where

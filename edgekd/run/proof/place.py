@@ -53,13 +53,18 @@ def _processor() -> str:
 
 def place_for(plan: Plan, target: Target) -> Place:
     """The device the user named, this machine, or an emulator of the target's processor."""
-    if plan.request.device:
-        return Place(open_device(plan.request.device))
+    return place_of(plan.request.device, target)
+
+
+def place_of(device: str | None, target: Target) -> Place:
+    """The place of a target's files, by the URL of a device or without one."""
+    if device:
+        return Place(open_device(device))
     reason = not_of_its_kind(target)
     if not is_foreign(target):
         return Place(open_device("host"), reason)
-    device, note = _emulator(target)
-    return Place(device, reason + note)
+    emulator, note = _emulator(target)
+    return Place(emulator, reason + note)
 
 
 def _emulator(target: Target) -> tuple[Device, str]:
