@@ -24,7 +24,7 @@ library whose licence is AGPL-3.0, one that only those who saved their data with
 large one for clusters."""
 
 
-UNPINNED = {"all", "tflite-runtime", "release", "ultralytics", "datasets"}
+UNPINNED = {"all", "tflite-runtime", "release", "ultralytics"}
 
 
 def pins() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""WebDataset's shards and folders of Hugging Face's datasets: scikit-learn's digits in both."""
+"""WebDataset's shards, of scikit-learn's digits."""
 
 import io
 import tarfile
@@ -106,33 +106,3 @@ def test_several_files_of_a_sample_are_inputs_by_their_endings(shards) -> None:
     assert {name: tuple(leaf.shape[1:]) for name, leaf in data.example.items()} == {
         "png": (1, 8, 8), "npy": (3,),
     }  # fmt: skip
-
-
-def test_a_folder_that_datasets_saved_is_streamed_from_the_disk(tmp_path) -> None:
-    datasets = pytest.importorskip("datasets")
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list("0123456789"))}
-    )
-
-    def part(rows: range) -> object:
-        images = [Image.fromarray(IMAGES[row]) for row in rows]
-        columns = {"image": images, "label": [int(DIGITS.target[row]) for row in rows]}
-        return datasets.Dataset.from_dict(columns, features=features)
-
-    saved = datasets.DatasetDict(train=part(range(100)), validation=part(range(100, 130)))
-    saved.save_to_disk(tmp_path / "digits")
-    data = load(tmp_path / "digits", "datasets-folder", stream=True, workers=0)
-    assert data.labels == tuple("0123456789")
-    assert len(data.test) == 30
-    assert torch.equal(data.test.x[0, 0], torch.from_numpy(IMAGES[100]).float() / 255)
-    with pytest.raises(InputError, match="no column 'labl'"):
-        load(tmp_path / "digits", "datasets-folder", arguments={"label": "labl"})
-    with pytest.raises(InputError, match="not a folder that datasets saved"):
-        load(tmp_path, "datasets-folder")
-
-
-def test_datasets_that_is_not_installed_is_named(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("edgekd.data.sets.datasets_folder.has_module", lambda name: False)
-    with pytest.raises(InputError) as caught:
-        load(tmp_path, "datasets-folder")
-    assert caught.value.hint == "pip install 'edgekd[datasets]'"
