@@ -61,6 +61,7 @@ class PlainC(Follower):
         follows="tflite",
         options=COptions,
         in_patches=True,
+        tells_costs=True,
         needs=Needs(
             packages=(
                 Package(

@@ -72,6 +72,7 @@ class Vela(Follower):
         precisions=("int8", "int16x8", "int8+int16"),
         follows="tflite",
         wide_activations=True,
+        tells_costs=True,
         wide_cost="the Ethos-U takes up to twice the cycles for 16 bits",
         options=VelaOptions,
         needs=Needs(

@@ -56,13 +56,15 @@ class FileOutcome(TrialFile):
 
 
 class UntrainedFile(Value):
-    """A file of a trial as the plan compiled it before any training, with what it cost then."""
+    """A file of a trial as it was compiled before any training, with what it cost then. `made_of`
+    is the hash of the plan's file from which another compiler made it."""
 
     target: str
     format: str
     precision: str
     sha256: str
     measurements: tuple[Measurement, ...] = ()
+    made_of: str = ""
 
 
 class PredictedFile(Value):

@@ -8,17 +8,20 @@ were measured afterwards.
 
 import json
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekd.backends import Follower
+from edgekd.errors import EdgekdError
 from edgekd.installed import tool_versions
 from edgekd.measure.budgets import budget_named
 from edgekd.report import numbers
 from edgekd.run.compiled import Compiled
 from edgekd.run.plan import Plan, PlannedTarget
 from edgekd.run.plan.planned import ExpectedFile
+from edgekd.run.precisions import taken_by
 from edgekd.run.proof.artifact_report import cost_measurements
 from edgekd.run.proof.costs import costs_of
 from edgekd.run.proof.place import Place, place_for
@@ -82,12 +85,15 @@ def is_timed(limits: Mapping[str, float]) -> bool:
 def untrained_files(
     plan: Plan, limits: Limits, accept: Sequence[Kind], progress: Progress
 ) -> tuple[UntrainedFile, ...]:
-    """The costs of the files that the plan kept, briefly measured, of each target that has a budget
-    on them; cached by content."""
+    """The costs of the files that the plan kept, of each target that has a budget on them: briefly
+    measured, or told by the compiler that makes another file of them; cached by content."""
     files: list[UntrainedFile] = []
     for planned in plan.targets:
+        if not is_timed(limits[planned.target.name]):
+            continue
+        files += told_by_compilers(plan, planned)
         artifacts = _run_as_they_are(planned)
-        if not artifacts or not is_timed(limits[planned.target.name]):
+        if not artifacts:
             continue
         place = place_for(plan, planned.target)
         try:
@@ -105,6 +111,37 @@ def _run_as_they_are(planned: PlannedTarget) -> list[Artifact]:
         return []
     kept = [file.artifact for file in planned.expected if file.artifact is not None]
     return [artifact for artifact in kept if not not_run(artifact.format)]
+
+
+def told_by_compilers(plan: Plan, planned: PlannedTarget) -> list[UntrainedFile]:
+    """What the files cost that compilers make of a target's untrained ones, where compiling tells
+    it: the instructions of generated C, the cycles of an NPU."""
+    kept = [file.artifact for file in planned.expected if file.artifact is not None]
+    return [
+        file
+        for name, backend in planned.backends.items()
+        if isinstance(backend, Follower) and backend.info.tells_costs
+        for artifact in taken_by(backend.info, kept)
+        for file in _compiled(plan, planned.target, name, backend, artifact)
+    ]
+
+
+def _compiled(
+    plan: Plan, target: Target, name: str, backend: Follower, artifact: Artifact
+) -> list[UntrainedFile]:
+    table = target.model_dump(mode="json", exclude={"budgets"})
+    key = key_of(code_key(measured=True), artifact.sha256, table, name, tool_versions())
+    entry = plan.store.find(STORED, key)
+    if entry is None:
+        options = target.backends.get(name, {})
+        with tempfile.TemporaryDirectory(prefix="edgekd-untrained-") as folder:
+            try:
+                made = backend.follow(artifact, target, options, Path(folder))
+            except EdgekdError:  # the run's own compilation says why
+                return []
+            files = [_file(target, each, (), artifact.sha256) for each in made]
+        entry = _published(plan, key, files)
+    return _read(entry)
 
 
 def _cached(
@@ -128,23 +165,34 @@ def _cached(
         costs = costs_of(plan, target, place, files if counts else [], progress, with_layers=False)
         rows = [cost.measurements for cost in costs] if counts else [()] * len(files)
         made = [_file(target, *pair) for pair in zip(artifacts, rows, strict=True)]
-        tables = [file.model_dump(mode="json") for file in made]
+        entry = _published(plan, key, made)
+    return _read(entry)
 
-        def write(folder: Path) -> None:
-            (folder / "files.json").write_text(json.dumps(tables) + "\n", encoding="utf-8")
 
-        entry = plan.store.publish(STORED, key, write)
+def _published(plan: Plan, key: str, files: Sequence[UntrainedFile]) -> Path:
+    tables = [file.model_dump(mode="json") for file in files]
+
+    def write(folder: Path) -> None:
+        (folder / "files.json").write_text(json.dumps(tables) + "\n", encoding="utf-8")
+
+    return plan.store.publish(STORED, key, write)
+
+
+def _read(entry: Path) -> list[UntrainedFile]:
     tables = json.loads((entry / "files.json").read_text(encoding="utf-8"))
     return [UntrainedFile.model_validate(table) for table in tables]
 
 
-def _file(target: Target, artifact: Artifact, costs: Sequence[Measurement]) -> UntrainedFile:
+def _file(
+    target: Target, artifact: Artifact, costs: Sequence[Measurement], made_of: str = ""
+) -> UntrainedFile:
     return UntrainedFile(
         target=target.name,
         format=artifact.format,
         precision=artifact.precision,
         sha256=artifact.sha256,
         measurements=tuple(map(short, cost_measurements(artifact, costs))),
+        made_of=made_of,
     )
 
 
@@ -166,7 +214,7 @@ class UntrainedCosts:
             (measurement.ci or (measurement.value,))[0]
             / self.factors.get((target, measurement.metric), max(at_first, AT_FIRST))
             for own in self.files
-            if file.artifact is not None and own.sha256 == file.artifact.sha256
+            if file.artifact is not None and _tells_of(own, file.artifact.sha256, budget)
             for measurement in own.measurements
             if own.target == target
             and measurement.metric in known.measured_as
@@ -178,6 +226,12 @@ class UntrainedCosts:
     def text(self, target: str, file: ExpectedFile, budget: str, least: str) -> str:
         """How a refusal says what a file takes at least."""
         return f"takes at least {least} untrained"
+
+
+def _tells_of(own: UntrainedFile, sha256: str, budget: str) -> bool:
+    """Whether an untrained file tells a budget of a plan's file: it is that file, or it runs in its
+    place."""
+    return own.sha256 == sha256 or (own.made_of == sha256 and not budget.startswith("size"))
 
 
 def tells(files: Sequence[UntrainedFile], budgets: Mapping[str, Mapping[str, float]]) -> bool:

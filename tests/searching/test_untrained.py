@@ -1,5 +1,6 @@
 """What a trial's files cost before training: which are run, and what their costs are taken for."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,10 @@ from edgekd.searching.untrained import (
     errors_of,
     factors_of,
     is_timed,
+    tells,
+    told_by_compilers,
 )
+from edgekd.store import Store
 from edgekd.values.artifact import Artifact
 from edgekd.values.backend import BackendInfo, FileKind
 from edgekd.values.measurement import Measurement
@@ -150,6 +154,50 @@ def test_files_from_which_a_faster_one_is_compiled_afterwards_are_not_judged(fil
     assert _run_as_they_are(planned(file, backends={"x": Follows("")}.items())) == []
     stored = {"x": Follows("it is only stored")}
     assert _run_as_they_are(planned(file, backends=stored.items())) == [file.artifact]
+
+
+class Counts(Follower):
+    """Stands for generated C: compiling it counts its instructions."""
+
+    info = BackendInfo(
+        title="", files=(FileKind(format="x", suffixes=(".x",), runtime="x"),),
+        precisions=("int8",), follows="onnx", tells_costs=True,
+    )  # fmt: skip
+
+    def check_artifact(self, artifact, target, options):
+        return (), {}
+
+    def follow(self, artifact, target, options, folder, board=None):
+        (folder / "a.x").write_bytes(b"other")
+        counted = cost(700.0, "simulated", metric="instructions")
+        small = cost(3.0, metric="size_bytes")
+        return [artifact.derived(folder / "a.x", "", format="x", runtime="x",
+                                 measurements=(counted, small))]  # fmt: skip
+
+
+def test_what_a_compiler_tells_of_an_untrained_file_is_known_without_a_device(tmp_path, file):
+    own = replace(planned(file), backends={"x": Counts()})
+    store = Store(tmp_path / "stages")
+    for _ in range(2):  # the second time it is read
+        (told,) = told_by_compilers(SimpleNamespace(store=store), own)
+        assert (told.format, told.made_of) == ("x", file.artifact.sha256)
+        assert {each.metric: each.value for each in told.measurements}["instructions"] == 700.0
+    limits = {"x86": {"instructions": 500.0}}
+    assert refusal_of(plan(file), limits, UntrainedCosts((told,))) is None  # only simulated
+    refusal = refusal_of(plan(file), limits, UntrainedCosts((told,), accept=("simulated",)))
+    assert refusal.message == (
+        "x86: the onnx file takes at least 560 instructions untrained, instructions <= 500"
+    )
+    # The size of the other file is not that of the plan's own, which is deployed too.
+    small = {"x86": {"size_kb": 0.001}}
+    assert refusal_of(plan(file), small, UntrainedCosts((told,))) is None
+
+
+def test_a_run_decides_where_it_told_the_budgets_that_a_table_refused():
+    files = [untrained(cost(1.0)), untrained(cost(None, "unavailable", metric="energy_mj"))]
+    assert tells(files, {"x86": {"latency_ms": 0.1}})
+    assert not tells(files, {"x86": {"latency_ms": 0.1, "energy_mj": 0.1}})
+    assert not tells(files, {"arm": {"latency_ms": 0.1}})
 
 
 @pytest.mark.slow
