@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.data.image_sizes import Size, differing, refuse_differing
 from edgekd.data.images import damaged, left_out, read_image, refuse_damaged
 from edgekd.data.tasks import NO_LABEL
 from edgekd.errors import InputError
@@ -69,13 +70,26 @@ def train_and_test(
     return found
 
 
-def box_parts(root: Path, parts: Mapping[str, Listed], labels: Sequence[str], skip: bool) -> Any:
+def box_parts(
+    root: Path,
+    parts: Mapping[str, Listed],
+    labels: Sequence[str],
+    skip: bool,
+    sizes: Mapping[Path, Size] | None = None,
+    resized: bool = False,
+) -> Any:
     """The parts as a factory returns them, with as many rows of targets as the fullest image has
-    boxes. A damaged image is an `InputError`, or left out and counted with `skip`."""
+    boxes. An image that is damaged, or not of its listed size (width, height), is an `InputError`,
+    or left out and counted with `skip`; with `resized` one of the same proportions is counted."""
     files = [file for listed in parts.values() for file, _ in listed]
-    bad = damaged(files, decode=skip)
+    unreadable = damaged(files, decode=skip)
+    others = [each for each in differing(sizes or {}) if each.path not in unreadable]
+    scaled = [each for each in others if resized and each.resized]
+    wrong = [each for each in others if each not in scaled]
     if not skip:
-        refuse_damaged(bad, str(root))
+        refuse_damaged(unreadable, str(root))
+        refuse_differing(wrong, str(root))
+    bad = {*unreadable, *(each.path for each in wrong)}
     most = max((len(boxes) for listed in parts.values() for _, boxes in listed), default=0)
     made: dict[str, Any] = {"labels": tuple(labels), "task": "detection"}
     for part, listed in parts.items():
@@ -85,5 +99,10 @@ def box_parts(root: Path, parts: Mapping[str, Listed], labels: Sequence[str], sk
             if boxes:
                 targets[row, : len(boxes)] = boxes
         made[part] = BoxFiles(root, tuple(file for file, _ in kept), targets)
-    notes = left_out(bad)
-    return {**made, "notes": notes}
+    counted = ((wrong, "of another size than listed left out"), (scaled, "resized after listing"))
+    notes = [f"{_images(len(those))} {words}" for those, words in counted if those]
+    return {**made, "notes": (*left_out(unreadable), *notes)}
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" if count == 1 else f"{count:,} images"

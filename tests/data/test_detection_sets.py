@@ -47,6 +47,14 @@ def write_coco(root: Path, **changes: object) -> None:
         (root / "annotations" / f"instances_{part}2017.json").write_text(json.dumps(table))
 
 
+def with_sizes(*sizes: tuple[float, float]) -> dict[str, object]:
+    rows = [
+        {"id": 5 + n, "file_name": f"{n:02}.jpg", "width": width, "height": height}
+        for n, (width, height) in enumerate(sizes)
+    ]
+    return {"images": rows}
+
+
 def write_yolo(root: Path) -> None:
     for part in ("train", "val"):
         (root / "labels" / part).mkdir(parents=True)
@@ -145,3 +153,60 @@ def test_what_is_missing_is_named(photographs) -> None:
     with pytest.raises(InputError, match="the classes have no names"):
         load(photographs, "yolo")
     assert load(photographs, "yolo", arguments={"names": ["a", "b"]}).classes == 2
+
+
+def test_an_image_that_is_not_as_large_as_listed_is_refused_or_left_out(photographs) -> None:
+    write_coco(photographs, **with_sizes((100, 50), (90, 50), (100, 70)))
+    with pytest.raises(InputError) as caught:
+        load(photographs, "coco")
+    place = photographs / "images/train/01.jpg"
+    expected = f"'{place}' is 100x50, and 3 more (allowed: 90x50, as its annotations say)"
+    assert str(caught.value) == f"{photographs}: {expected}"
+    assert caught.value.hint == "set arguments.skip = true to leave such images out and count them"
+
+
+def test_images_of_other_sizes_are_left_out_and_counted(photographs) -> None:
+    write_coco(photographs, **with_sizes((100, 50), (100, 50), (100, 70)))
+    data = load(photographs, "coco", arguments={"skip": True})
+    assert (data.training_rows, len(data.test)) == (2, 2)
+    assert data.notes[0] == "2 images of another size than listed left out"
+
+
+def test_images_that_were_resized_are_taken_when_the_recipe_says_so(photographs) -> None:
+    """Boxes are shares: those in pixels of the listed sizes are right in the resized image."""
+    doubled = [
+        {"id": n, "image_id": 5, "category_id": 7, "bbox": [20.0, 20.0, 60.0, 80.0]} for n in (1, 2)
+    ]
+    sizes = with_sizes((200, 100), (100, 50), (301, 150))
+    write_coco(photographs, annotations=doubled, **sizes)
+    with pytest.raises(InputError, match=r"is 100x50, and 3 more") as caught:
+        load(photographs, "coco")
+    assert caught.value.hint.endswith("pixels of the listed sizes: arguments.resized = true")
+    data = load(photographs, "coco", arguments={"resized": True})
+    assert data.notes[0] == "4 images resized after listing"
+    np.testing.assert_allclose(data.test.y[0, 0, 1:].numpy(), EXPECTED[0], atol=1e-6)
+
+
+def test_resized_does_not_take_images_of_other_proportions(photographs) -> None:
+    write_coco(photographs, **with_sizes((200, 100), (100, 50), (100, 70)))
+    with pytest.raises(InputError, match=r"02.jpg' is 100x50, and 1 more \(allowed: 100x70"):
+        load(photographs, "coco", arguments={"resized": True})
+
+
+def test_an_image_that_its_orientation_tag_turns_gets_a_hint_of_its_own(photographs) -> None:
+    for part in ("train", "val"):
+        path = photographs / f"images/{part}/00.jpg"
+        with Image.open(path) as image:
+            tags = image.getexif()
+            tags[0x0112] = 6
+            image.save(path, exif=tags)
+    write_coco(photographs, **with_sizes((50, 100), (100, 50), (100, 50)))
+    with pytest.raises(InputError, match=r"is 100x50, and 1 more \(allowed: 50x100") as caught:
+        load(photographs, "coco")
+    assert "turn the pixels (PIL.ImageOps.exif_transpose)" in caught.value.hint
+
+
+def test_a_listed_size_of_nothing_is_refused(photographs) -> None:
+    write_coco(photographs, **with_sizes((100, 50), (0, 50), (100, 50)))
+    with pytest.raises(InputError, match=r"image '01.jpg' is 0x50 \(allowed: pixels above 0\)"):
+        load(photographs, "coco")

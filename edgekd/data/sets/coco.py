@@ -15,13 +15,14 @@ from edgekd.store import read_errors
 
 
 @SETS.register(paper="https://arxiv.org/abs/1405.0312")
-def coco(path: Path, skip: bool = False) -> Any:
+def coco(path: Path, skip: bool = False, resized: bool = False) -> Any:
     """PATH/annotations/*train*.json with the images in PATH/train*, and the same for val and test;
     or PATH/train/_annotations.coco.json beside the images.
 
     Targets are those of `detection`; crowds are left out. Images need `resize = [height, width]`
-    under [data.preprocess]. A damaged image is refused by name, or left out and counted with
-    `skip`.
+    under [data.preprocess]. An image that is damaged or not as large as the list says is refused by
+    name, or left out and counted with `skip`; `resized` takes those that were resized as a whole
+    after the boxes were listed.
     """
     places = {part: place for part in PARTS if (place := _place(path, part)) is not None}
     allowed = "annotations/*{part}*.json or {part}/_annotations.coco.json"
@@ -34,7 +35,12 @@ def coco(path: Path, skip: bool = False) -> Any:
         part: _listed(tables[part], folder, order, str(file))
         for part, (file, folder) in found.items()
     }
-    return box_parts(path, parts, [names[key] for key in order], skip)
+    sizes = {
+        folder / row["file_name"]: (row["width"], row["height"])
+        for part, (_, folder) in found.items()
+        for row in tables[part]["images"]
+    }
+    return box_parts(path, parts, [names[key] for key in order], skip, sizes, resized)
 
 
 def _place(root: Path, part: str) -> tuple[Path, Path] | None:
@@ -64,6 +70,19 @@ def _read(path: Path) -> Mapping[str, Any]:
         table: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg}, line {error.lineno}", where=str(path)) from None
+    _check_keys(table, path)
+    for row in table["images"]:
+        if not all(isinstance(row[side], int | float) and row[side] > 0 for side in SIDES):
+            message = f"image '{row['file_name']}' is {row['width']}x{row['height']}"
+            raise InputError(message, where=str(path), allowed="pixels above 0")
+    return table
+
+
+SIDES = ("width", "height")
+
+
+def _check_keys(table: Any, path: Path) -> None:
+    """`InputError` for a list, or a key of its entries, that is missing."""
     for key, wanted in KEYS.items():
         if not isinstance(table, dict) or not isinstance(table.get(key), list):
             raise InputError(f"it has no list '{key}'", where=str(path), allowed="COCO's format")
@@ -72,7 +91,6 @@ def _read(path: Path) -> Mapping[str, Any]:
             if missing:
                 message = f"entry {number} of '{key}' has no '{missing[0]}'"
                 raise InputError(message, where=str(path), allowed="COCO's format")
-    return table
 
 
 def _listed(table: Mapping[str, Any], folder: Path, order: Mapping[int, int], where: str) -> Listed:
