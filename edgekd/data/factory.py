@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from edgekd.data.cut_texts import cut_texts
 from edgekd.data.dataset import AS_FITS, How, prepared, samples_from
 from edgekd.data.inputs import Held
 from edgekd.data.loaders import unloaded
@@ -62,8 +63,12 @@ def read_parts(
         table.get("classes"),
         labels,
         table.get("transform"),
-        tuple(table.get("notes", ())),
+        (*table.get("notes", ()), *cut_texts(_raw_parts(table), how.prepare)),
     )
+
+
+def _raw_parts(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: table[name] for name in PARTS if name in table}
 
 
 def _how_of(part: str, table: Mapping[str, Any], how: How) -> How:

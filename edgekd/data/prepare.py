@@ -166,6 +166,10 @@ class Encoder:
         self.tokenizer.enable_truncation(length)
         self.tokenizer.enable_padding(length=length)
 
+    def cuts(self, raw: Any) -> bool:
+        """Whether a text is longer than `length` tokens."""
+        return bool(self.tokenizer.encode(raw).overflowing)
+
     def __call__(self, raw: Any) -> dict[str, Any]:
         if not isinstance(raw, str):
             raise ValueError(f"a tokenizer reads text, found {type(raw).__name__}")

@@ -9,15 +9,17 @@ from edgekd.data.samples import Data
 from edgekd.errors import InputError, first_line
 from edgekd.network.calling import input_fault, lone_parameter, unnamed_inputs, untaken
 from edgekd.network.index_limits import lookup_fault
+from edgekd.network.longest import length_fault
 from edgekd.values.tree import Tree, described, leaves
 
 
 def first_outputs(module: nn.Module, x: Tree, data: Data, where: str, name: str) -> Tree:
     """The outputs for the first training samples (B, ...) of `data`, without gradients.
 
-    `InputError` says which input the network does not take, which id is beyond its table, or how it
-    fails. The trained model has to use every input; a student or another teacher may ignore what
-    its `**kwargs` take, as a DistilBERT ignores the token types of its teacher, a BERT.
+    `InputError` says which input the network does not take, which id is beyond its table, how long
+    a sequence may be, or how it fails. The trained model has to use every input; a student or
+    another teacher may ignore what its `**kwargs` take, as a DistilBERT ignores the token types of
+    its teacher, a BERT.
     """
     fault = input_fault(module, x, where)
     if fault is not None:
@@ -32,10 +34,15 @@ def first_outputs(module: nn.Module, x: Tree, data: Data, where: str, name: str)
         if foreign:
             raise untaken(module, foreign[0], where) from error
         source = f"data '{data.name}': train"
-        raise lookup_fault(module, x, data.train.rows, source) or InputError(
-            f"{name} fails on samples of shape {described(x)}: {first_line(error)}",
-            where=where,
-            hint=_hint(module, x, data),
+        fault = lookup_fault(module, x, data.train.rows, source)
+        raise (
+            fault
+            or length_fault(module, x, data.train.rows, source)
+            or InputError(
+                f"{name} fails on samples of shape {described(x)}: {first_line(error)}",
+                where=where,
+                hint=_hint(module, x, data),
+            )
         ) from error
     for each in foreign if where == "model" else ():
         if _ignores(module, x, each, outputs):

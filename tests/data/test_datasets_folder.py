@@ -240,6 +240,13 @@ def test_a_text_goes_through_the_tokenizer(datasets, tmp_path) -> None:
     first = data.train.rows[:2].tolist()
     expected = [[1, 0, 0] if row % 2 == 0 else [2, 2, 0] for row in first]
     assert data.train.gather(torch.arange(2))[0]["input_ids"].tolist() == expected
+    assert data.notes == ()
+    short = {"tokenizer": {"file": "tokenizer.json", "length": 1}}
+    data = load(tmp_path / "texts", arguments={"inputs": ["text"]}, preprocess=short)
+    cut = "of {} texts are longer than 1 tokens, and are cut to that length"
+    assert [note.split(" (")[0] for note in data.notes] == [
+        f"train: 16 {cut.format(32)}", f"test: 4 {cut.format(8)}",
+    ]  # fmt: skip
 
 
 def test_another_folder_is_refused(datasets, tmp_path) -> None:

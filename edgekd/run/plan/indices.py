@@ -13,6 +13,7 @@ from edgekd.data.samples import Data, Samples
 from edgekd.data.streamed import Streamed
 from edgekd.errors import InputError, raise_all
 from edgekd.network.index_limits import index_error, index_limits
+from edgekd.network.longest import length_fault
 from edgekd.values.tree import Tree, count, leaves, mapped, named_leaves, one, rows
 
 TOGETHER = 256
@@ -97,7 +98,9 @@ def _located(module: nn.Module, part: Samples, where: str) -> InputError | None:
             sample = rows(some, slice(number, number + 1))
             message = index_error(module, sample)
             if message:
-                return _fault(sample, int(part.rows[start + number]), message, where)
+                place = int(part.rows[start + number])
+                longer = length_fault(module, sample, [place], where)
+                return longer or _fault(sample, place, message, where)
     return None
 
 
