@@ -27,22 +27,23 @@ def _channels(step: Step, layer: Weighted) -> Step:
 
 
 def _columns(step: Step, layer: Weighted) -> Step:
-    packed = packed_pairs(layer.weights)
+    height, channels = layer.values["filter_height"], layer.values["input_channels"]
+    by_word = channels % 4 == 0
+    packed = packed_pairs(whole_words_first(layer.weights, height))
     words = packed.shape[1]
-    by_word = layer.values["input_channels"] % 4 == 0
+    rests, row = layer.weights.shape[1] // height % 4 * height, layer.weights.shape[1] // height
+    ends = {name: layer.ends[name] for name in ("input_zero", "low", "high")}
     return replace(
         step,
         kernel="conv_2d_packed",
         parameters={
-            "weights": _table(layer, packed, "pairs"),
-            **layer.sums,
+            "weights": _with_numbers(layer, packed),
             **layer.image,
             "column_words": words,
-            "pointwise": int(layer.is_pointwise and by_word),
-            **layer.ends,
+            **ends,
         },
         needs=(*NEEDS, "copy_words", "window"),
-        scratch=12 * words + (0 if by_word else 2 * words),
+        scratch=12 * words + (0 if by_word else 3 * (rests + -rests % 4) + row),
         on_stack=True,
         ahead=ahead_of(layer.image, len(layer.weights), 3, copied=True),
     )
@@ -94,6 +95,38 @@ def as_planes(step: Step, layer: Weighted) -> Step | None:
         in_place=(0,),
         ahead=None,
     )
+
+
+def _with_numbers(layer: Weighted, packed: np.ndarray) -> Table:
+    """The words of each pair of filters between the other numbers of both: conv_2d_packed.c has the
+    order."""
+    count = 2 * len(packed)
+    bias, multiplier, shift = (
+        np.pad(layer.sums[name].values.astype(np.int64), (0, count - len(layer.weights)))
+        for name in ("bias", "multiplier", "shift")
+    )
+    shift = np.maximum(shift, 1)
+    rounding = (2 * layer.ends["output_offset"] + 1) << (shift - 1)
+    words = [
+        bias[0::2, None], packed, 2 * bias[1::2, None],
+        *(one[at::2, None] for at in (0, 1) for one in (multiplier, rounding)),
+        shift[0::2, None] | shift[1::2, None] << 8,
+    ]  # fmt: skip
+    keys = (*(layer.sums[name].key for name in ("bias", "multiplier", "shift")),)
+    kind = ("pairs", *keys, layer.ends["output_offset"])
+    return Table(
+        np.concatenate(words, axis=1).astype(np.int32).reshape(-1),
+        (layer.values["weights"].key, *kind),
+    )
+
+
+def whole_words_first(weights: np.ndarray, rows: int) -> np.ndarray:
+    """(outputs, values) in the order of a column: the whole fours of each row of the filter, then
+    what is left of each."""
+    by_row = weights.reshape(len(weights), rows, -1)
+    whole = by_row.shape[2] // 4 * 4
+    parts = by_row[:, :, :whole], by_row[:, :, whole:]
+    return np.concatenate([part.reshape(len(weights), -1) for part in parts], axis=1)
 
 
 def _table(layer: Weighted, words: np.ndarray, kind: str) -> Table:

@@ -13,7 +13,13 @@ from tflite_files import O, T, integers, tflite
 from edgekd.firmware import hosted
 from edgekd.firmware.generate import generate, program_of
 from edgekd.firmware.graph import read_network
-from edgekd.firmware.packed import packed_fours, packed_pairs, packed_rows, with_packed_weights
+from edgekd.firmware.packed import (
+    packed_fours,
+    packed_pairs,
+    packed_rows,
+    whole_words_first,
+    with_packed_weights,
+)
 
 
 def word(low, high):
@@ -27,6 +33,11 @@ def test_two_filters_share_halves_in_the_order_in_which_bytes_are_widened():
     assert found[0, 0] == word(256 * 5 + 1, 256 * 7 + 3)
     assert found[0, 1] == word(256 * -6 + 2, 256 * -8 + 4)
     assert not found[0, 2:].any()
+
+
+def test_what_is_left_of_rows_behind_whole_words_comes_last():
+    found = whole_words_first(np.arange(10, dtype=np.int8)[None], 2)
+    assert found.tolist() == [[0, 1, 2, 3, 5, 6, 7, 8, 4, 9]]
 
 
 def test_a_missing_second_filter_is_zero():
@@ -116,6 +127,19 @@ def extreme(filters, count, value):
     return tflite(tensors, [O("CONV_2D", [0, 1, 2], [3], options, "Conv2DOptions")], [0], [3])
 
 
+def test_the_numbers_of_two_filters_stand_around_their_weights(tmp_path):
+    """An input of zero point -128 adds 128 * 8 to the sums of eight weights of 1. The scale is
+    0.0004 / 9, or 0.73 / 2^14."""
+    (tmp_path / "net.tflite").write_bytes(extreme(2, 8, 1))
+    (step,) = program_of(read_network(tmp_path / "net.tflite"), "net", "net").steps
+    scale = float(np.float32(0.04)) * float(np.float32(0.01)) / 9
+    multiplier = round(scale * 2**45)
+    words = [word(257, 257)] * 4
+    found = step.parameters["weights"].values.tolist()
+    assert found[:6] == [1024, *words, 2048]
+    assert found[6:] == [multiplier, 1 << 13, multiplier, 1 << 13, 14 | 14 << 8]
+
+
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 @pytest.mark.parametrize("value", [127, -127])
 @pytest.mark.parametrize("step", [-128, 127])
@@ -132,12 +156,13 @@ def test_the_largest_sums_of_two_filters_do_not_run_into_each_other(value, step,
 def test_a_column_goes_on_the_stack_where_the_arena_is_full(tmp_path):
     """5x6x7 out overwrites 5x6x3 in: after 27 positions, the next one still reads from the byte
     (3 * 6 + 2) * 3 on, so it begins 27 * 7 - 60 = 129 bytes before it, in words 132. Three columns
-    of 27 values, in 16 words each, and as many bytes are beside that."""
+    of 27 values, in 16 words each, are beside that, and what three rows have behind whole words
+    for each of them, and a row at the border."""
     (tmp_path / "net.tflite").write_bytes(CASES["conv same"]())
     generated = generate(tmp_path / "net.tflite")
     assert generated.numbers["arena_bytes"] == 132 + 92
-    assert generated.numbers["scratch_on_stack_bytes"] == 3 * 16 * 4 + 32
-    assert "    int32_t work[56];\n" in generated.source
+    assert generated.numbers["scratch_on_stack_bytes"] == 3 * 16 * 4 + 3 * 4 + 9
+    assert "    int32_t work[54];\n" in generated.source
 
 
 def test_a_column_too_long_for_the_stack_is_in_the_arena(tmp_path):
@@ -150,9 +175,11 @@ def test_a_column_too_long_for_the_stack_is_in_the_arena(tmp_path):
 
 def test_the_plain_kernels_have_the_smallest_tables_and_the_least_code(tmp_path):
     """27 weights of each of 7 filters are packed into 32 of 2 bytes for two filters, of which there
-    are four pairs: 8 * 32 bytes instead of 7 * 27."""
+    are four pairs, each with 7 other words: 8 * 32 + 4 * 28 bytes instead of 7 * (27 + 9)."""
     (tmp_path / "net.tflite").write_bytes(CASES["conv same"]())
     fast = generate(tmp_path / "net.tflite")
     small = generate(tmp_path / "net.tflite", instructions="plain")
-    assert fast.numbers["constant_bytes"] - small.numbers["constant_bytes"] == 8 * 32 - 7 * 27
+    assert fast.numbers["constant_bytes"] - small.numbers["constant_bytes"] == (
+        8 * 32 + 4 * 28 - 7 * (27 + 9)
+    )
     assert len(small.source) < len(fast.source)

@@ -45,8 +45,9 @@ static void add_flat(const add_flat_layer *p, const int8_t *a, const int8_t *b, 
 static inline int32_t add_flat_term(int32_t x, int32_t offset, int32_t left, int32_t multiplier,
                                     int32_t shift)
 {
-    const int32_t high = high_word((x + offset) * (1 << left), multiplier);
-    return (high - (int32_t)((uint32_t)high >> 31) + (1 << (shift - 1))) >> shift;
+    const int32_t value = (x + offset) * (1 << left);
+    const int32_t high = high_word_mac(value, multiplier, 1 << (shift - 1));
+    return shift_right(high - (int32_t)((uint32_t)value >> 31), shift);
 }
 
 static void add_flat(const add_flat_layer *p, const int8_t *a, const int8_t *b, int8_t *y)

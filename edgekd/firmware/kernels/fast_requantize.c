@@ -12,11 +12,18 @@ static inline fast_scale fast_scale_of(int32_t multiplier, int32_t shift, int32_
     return scale;
 }
 
-/* x * multiplier / 2^(31 + shift) + output_offset; twice rounded, halves away from zero. */
+/* x / 2 * multiplier / 2^(31 + shift) + output_offset; twice rounded, halves away from zero. Where x
+   is negative, so is what the rounding is added to, or it is 0 and one less makes no difference. */
+static inline int8_t requantize_doubled(int32_t x, fast_scale scale)
+{
+    const int32_t high = high_word_mac(x, scale.multiplier, scale.rounding);
+    return saturate_int8(shift_right(high - (int32_t)((uint32_t)x >> 31), scale.shift));
+}
+
+/* The same of x. */
 static inline int8_t fast_requantize(int32_t x, fast_scale scale)
 {
-    const int32_t high = high_word(2 * x, scale.multiplier);
-    return saturate_int8((high - (int32_t)((uint32_t)high >> 31) + scale.rounding) >> scale.shift);
+    return requantize_doubled(2 * x, scale);
 }
 
 /* A fused activation that ends elsewhere than int8 does. */

@@ -16,11 +16,20 @@ static inline int32_t dual_mac(int32_t a, int32_t b, int32_t sum)
     return sum;
 }
 
-/* sum + a.low * b.high */
-static inline int32_t low_high_mac(int32_t a, int32_t b, int32_t sum)
+/* Two signed values as the halves of a word. */
+static inline int32_t halves(int32_t low, int32_t high)
 {
-    __asm__("smlabt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-    return sum;
+    int32_t both;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(both) : "r"(low), "r"(high));
+    return both;
+}
+
+/* Both halves twice. */
+static inline int32_t doubled_halves(int32_t word)
+{
+    int32_t twice;
+    __asm__("sadd16 %0, %1, %1" : "=r"(twice) : "r"(word));
+    return twice;
 }
 
 /* Bytes 0 and 2 as two halves. */
@@ -39,12 +48,20 @@ static inline int32_t odd_bytes(int32_t word)
     return halves;
 }
 
-/* a * b / 2^32, rounded */
-static inline int32_t high_word(int32_t a, int32_t b)
+/* sum + a * b / 2^32, rounded */
+static inline int32_t high_word_mac(int32_t a, int32_t b, int32_t sum)
 {
-    int32_t product;
-    __asm__("smmulr %0, %1, %2" : "=r"(product) : "r"(a), "r"(b));
-    return product;
+    int32_t result;
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
+/* x / 2^shift, rounded down; the shift is the lowest byte of the word. */
+static inline int32_t shift_right(int32_t x, int32_t shift)
+{
+    int32_t shifted;
+    __asm__("asr %0, %1, %2" : "=r"(shifted) : "r"(x), "r"(shift));
+    return shifted;
 }
 
 static inline int8_t saturate_int8(int32_t x)
@@ -54,36 +71,50 @@ static inline int8_t saturate_int8(int32_t x)
     return (int8_t)bounded;
 }
 
-/* Two adjacent words at an address that is a multiple of four. It is loaded where it stands, since
-   compilers otherwise keep more words at hand than there are registers for. */
-static inline void load_words(const void *from, int32_t *first, int32_t *second)
+/* Two adjacent words at an address that is a multiple of four. */
+static inline void store_words(void *to, int32_t first, int32_t second)
 {
-    int32_t low;
-    int32_t high;
-    __asm__ volatile("ldrd %0, %1, [%2]" : "=r"(low), "=r"(high) : "r"(from) : "memory");
-    *first = low;
-    *second = high;
+    __asm__ volatile("strd %1, %2, [%0]" : : "r"(to), "r"(first), "r"(second) : "memory");
+}
+
+/* Three adjacent words, whose registers have to be in order. */
+static inline void store_three(int32_t *to, int32_t first, int32_t second, int32_t third)
+{
+    register int32_t r3 __asm__("r3") = first;
+    register int32_t r4 __asm__("r4") = second;
+    register int32_t r5 __asm__("r5") = third;
+    __asm__ volatile("stmia %0, {%1, %2, %3}" : : "r"(to), "r"(r3), "r"(r4), "r"(r5) : "memory");
 }
 
 #else
 
-static inline void load_words(const void *from, int32_t *first, int32_t *second)
+static inline void store_three(int32_t *to, int32_t first, int32_t second, int32_t third)
 {
-    int32_t words[2];
-    memcpy(words, from, sizeof words);
-    *first = words[0];
-    *second = words[1];
+    to[0] = first;
+    to[1] = second;
+    to[2] = third;
+}
+
+static inline void store_words(void *to, int32_t first, int32_t second)
+{
+    const int32_t words[2] = {first, second};
+    memcpy(to, words, sizeof words);
+}
+
+static inline int32_t halves(int32_t low, int32_t high)
+{
+    return (int32_t)((uint32_t)high << 16 | (uint16_t)low);
+}
+
+static inline int32_t doubled_halves(int32_t word)
+{
+    return halves(2 * (int16_t)word, 2 * (word >> 16));
 }
 
 static inline int32_t dual_mac(int32_t a, int32_t b, int32_t sum)
 {
     const int32_t products = (int16_t)a * (int16_t)b + (a >> 16) * (b >> 16);
     return (int32_t)((uint32_t)sum + (uint32_t)products);
-}
-
-static inline int32_t low_high_mac(int32_t a, int32_t b, int32_t sum)
-{
-    return sum + (int16_t)a * (b >> 16);
 }
 
 static inline int32_t even_bytes(int32_t word)
@@ -96,9 +127,14 @@ static inline int32_t odd_bytes(int32_t word)
     return even_bytes(word >> 8);
 }
 
-static inline int32_t high_word(int32_t a, int32_t b)
+static inline int32_t high_word_mac(int32_t a, int32_t b, int32_t sum)
 {
-    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 31)) >> 32);
+    return sum + (int32_t)(((int64_t)a * b + (INT64_C(1) << 31)) >> 32);
+}
+
+static inline int32_t shift_right(int32_t x, int32_t shift)
+{
+    return x >> (shift & 31);
 }
 
 static inline int8_t saturate_int8(int32_t x)
@@ -112,6 +148,12 @@ static inline int8_t saturate_int8(int32_t x)
 static inline int32_t second_sum(int32_t both, int32_t first)
 {
     return (int32_t)((uint32_t)both - (uint32_t)first) >> 8;
+}
+
+/* The same, doubled. */
+static inline int32_t twice_second_sum(int32_t both, int32_t first)
+{
+    return (int32_t)((uint32_t)both - (uint32_t)first) >> 7;
 }
 
 /* Four bytes at any address. */
