@@ -22,6 +22,7 @@ from edgekd.errors import EdgekdError, InputError, MissingPackage
 from edgekd.installed import has_module
 from edgekd.values.artifact import Artifact, OpPlacement
 from edgekd.values.backend import BackendInfo
+from edgekd.values.box_search import BoxSearch
 from edgekd.values.inspection import Forecast, Inspection
 from edgekd.values.target import Target
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgekd.formats.graph import Graph
     from edgekd.values.candidate import Candidate
     from edgekd.values.inner_tensor import InnerTensor
+    from edgekd.values.tree import Tree
 
 Placements = tuple[OpPlacement, ...]
 Facts = dict[str, float | str]
@@ -99,6 +101,14 @@ class Backend(Described):
         """The files, written beside and renamed into `folder`, which exists. `int8` candidates give
         int8 files, `fp16` ones fp16 files, float ones fp32 files. Raises `ToolError` if a compiler
         fails."""
+
+    def find_boxes(
+        self, artifact: Artifact, outputs: Tree, search: BoxSearch, classes: int, path: Path
+    ) -> Artifact:
+        """One of its files with a search for boxes of so many classes behind it, written to `path`,
+        where `info.finds_boxes`: its output (B, most, 6) is class, x, y, width, height and score,
+        the surest first, class -1 for none. `outputs` is what the network gives for one sample."""
+        raise NotImplementedError
 
 
 def _copy(source: str, to: Path) -> None:

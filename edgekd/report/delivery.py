@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from edgekd.report.numbers import lead
 from edgekd.report.only_size import only_size_counts
 from edgekd.report.values import ArtifactReport, Report, TargetReport
+from edgekd.values.artifact import BOXES
 from edgekd.values.backend_lookup import backend_of
 
 RECOMMENDED, ALL = "recommended", "all"
@@ -13,8 +14,9 @@ Deliver = str | Sequence[str]
 
 def with_delivery(report: Report, deliver: Deliver) -> Report:
     """The report whose files know whether they are delivered: the recommended one of each target
-    (the fastest that holds every budget), all, or those of some backends. Of several precisions
-    of a format only the chosen one is delivered."""
+    (the fastest that holds every budget, of those that find boxes by themselves where there are
+    any), all, or those of some backends. Of several precisions of a format only the chosen one is
+    delivered."""
     targets = tuple(
         target.model_copy(update={"artifacts": _marked(report, target, deliver)})
         for target in report.targets
@@ -37,7 +39,8 @@ def _delivered(
     if deliver == ALL:
         return files
     if deliver == RECOMMENDED:
-        run = [each for each in files if not only_size_counts(each, files)] or files
+        asked = [each for each in files if BOXES in each.facts] or files
+        run = [each for each in asked if not only_size_counts(each, asked)] or asked
         return [lead(report, target.model_copy(update={"artifacts": tuple(run)}))]
     return [each for each in files if backend_of(each.format) in deliver] or files
 

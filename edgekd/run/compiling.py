@@ -13,6 +13,7 @@ from edgekd.backends import Backend, Board, Follower
 from edgekd.devices.opening import open_device
 from edgekd.errors import EdgekdError, ToolError, caught, raise_all
 from edgekd.installed import tools_here
+from edgekd.run.boxes import with_boxes
 from edgekd.run.compiled import Compiled, cached
 from edgekd.run.pipeline import Staged
 from edgekd.run.plan.planned import Plan, PlannedTarget
@@ -87,7 +88,8 @@ def _compile_staged(
         try:
             if known is not None:
                 raise known
-            made.files += compiled(plan, target, name, backend, whole, key, precision)
+            files = compiled(plan, target, name, backend, whole, key, precision)
+            made.files += with_boxes(plan, name, backend, files)
         except Exception as error:
             errors[precision] = caught(error, f"backends.{name}", f"the backend '{name}'")
     if len(errors) == len(several):

@@ -81,6 +81,9 @@ class Artifact(Value):
         return Artifact.model_validate({**dict(self), **own, "lineage": lineage, **changes})
 
 
+BOXES = "boxes"
+"""The fact that says how many boxes of an image a file finds by itself."""
+
 IN_FLOAT = "operators_in_float"
 
 

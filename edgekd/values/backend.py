@@ -85,6 +85,7 @@ class BackendInfo(Value):
         wide_activations: its files may have activations of 16 bits.
         wide_cost: what those cost in its runtime, as the end of a sentence.
         in_patches: it can compute layers patch by patch, so that none has to be in memory whole.
+        finds_boxes: it can put the search for boxes (non-maximum suppression) into a file.
         tells_costs: compiling a file tells what it costs on the target, in seconds and without a
             device, so that a search asks for an untrained file too.
         runner: the file with which the device's agent runs `files`, where the agent itself does not
@@ -102,6 +103,7 @@ class BackendInfo(Value):
     wide_activations: bool = False
     wide_cost: str = ""
     in_patches: bool = False
+    finds_boxes: bool = False
     tells_costs: bool = False
     runner: Path | None = None
 

@@ -13,6 +13,7 @@ from edgekd.backends import Backend
 from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact, OpPlacement, Placement
 from edgekd.values.backend import BackendInfo, FileKind, Needs, Package
+from edgekd.values.box_search import BoxSearch
 from edgekd.values.tables import Value
 from edgekd.values.target import Target
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgekd.values.candidate import Candidate
     from edgekd.values.inner_tensor import InnerTensor
+    from edgekd.values.tree import Tree
 
 
 class OnnxOptions(Value):
@@ -44,6 +46,7 @@ class Onnx(Backend):
         ),
         options=OnnxOptions,
         leaves_open=True,
+        finds_boxes=True,
         wide_activations=True,
         wide_cost="ONNX Runtime computes 16 bits in float",
         needs=Needs(
@@ -78,6 +81,14 @@ class Onnx(Backend):
 
         placements = self.check(candidate, target, options)
         return [export_artifact(candidate, target, placements, folder / "model.onnx")]
+
+    def find_boxes(
+        self, artifact: Artifact, outputs: Tree, search: BoxSearch, classes: int, path: Path
+    ) -> Artifact:
+        """The file with the candidates and NonMaxSuppression behind the network."""
+        from edgekd.backends.onnx.boxes import with_boxes
+
+        return with_boxes(artifact, outputs, search, classes, path)
 
     def inner_tensors(self, path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTensor]:
         """The output of each QuantizeLinear."""

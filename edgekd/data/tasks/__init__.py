@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
+from edgekd.values.box_search import BoxSearch
 from edgekd.values.tables import build
 from edgekd.values.tree import Tree, as_float, leaf, rows
 
@@ -82,6 +83,19 @@ class Task(ABC):
     has_rows: ClassVar[bool] = False
     labels_rows: ClassVar[bool] = False
     rollout_unit: ClassVar[str] = "episodes"
+
+    @property
+    def search(self) -> BoxSearch | None:
+        """The search for boxes that files do by themselves where the recipe asks for it."""
+        return None
+
+    def searched(self, outputs: Any) -> Tensor:
+        """(B, most, 6) what the same search in PyTorch finds in the outputs that the task reads."""
+        raise InputError("files of this task search for no boxes", where=f"task {self.name}")
+
+    def of_boxes(self) -> "Task":
+        """The task that judges what such a file gives, as this one judges a network's outputs."""
+        raise InputError("files of this task search for no boxes", where=f"task {self.name}")
 
     @property
     def name(self) -> str:

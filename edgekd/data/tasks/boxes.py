@@ -1,7 +1,7 @@
 """Boxes of any detector: the user's functions read its outputs, and COCO's metric judges them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,9 +20,11 @@ from edgekd.data.tasks._functions import (
     try_loss,
 )
 from edgekd.data.tasks._precision import IOUS, Matches, matches_of, mean_average_precision
+from edgekd.data.tasks._search import boxes_found
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
 from edgekd.values import tree
+from edgekd.values.box_search import BoxSearch
 
 __all__ = ["Boxes", "boxes", "overlaps", "suppressed"]
 
@@ -35,6 +37,7 @@ class Boxes(Task):
     teaches: Callable[..., Any] | None = None
     ious: tuple[float, ...] = IOUS
     confidence: float = 0.25
+    within: BoxSearch | None = None
     integer: ClassVar[bool] = False
     directions: ClassVar[Mapping[str, Direction]] = {"image_f1": "higher"}
     judges_whole: ClassVar[bool] = True
@@ -43,13 +46,32 @@ class Boxes(Task):
     def __repr__(self) -> str:
         """What results depend on: the functions with the content of their files."""
         functions = [function_identity(each) for each in (self.decodes, self.teaches)]
-        return f"Boxes({functions}, {self.ious}, {self.confidence}, {self.output})"
+        facts = f"{functions}, {self.ious}, {self.confidence}, {self.output}"
+        if self.within is not None:
+            search = self.within
+            identity = function_identity(search.candidates)
+            facts += f", {identity}, {search.confidence}, {search.overlap}, {search.most}"
+        return f"Boxes({facts})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Boxes) and repr(self) == repr(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+    @property
+    def search(self) -> BoxSearch | None:
+        """The user's candidates, and suppression."""
+        return self.within
+
+    def searched(self, outputs: Any) -> Tensor:
+        """The boxes that the same search in PyTorch finds."""
+        assert self.within is not None
+        return boxes_found(self.within, outputs)
+
+    def of_boxes(self) -> "Boxes":
+        """The same metric of boxes that a file found."""
+        return replace(self, decodes=_as_they_are, within=None, output=None)
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -130,7 +152,12 @@ class Boxes(Task):
     ) -> InputError | None:
         """What the user's functions raise on these outputs."""
         tried = {"loss": self._try_loss, "decoder": self.judged}
+        if self.within is not None:
+            tried["candidates"] = self._try_search
         return fault_of(tried, outputs, y, where)
+
+    def _try_search(self, outputs: Any, y: Tensor) -> None:
+        self.searched(outputs)
 
 
 @TASKS.register(paper="https://arxiv.org/abs/1405.0312")
@@ -140,6 +167,10 @@ def boxes(
     iou: float | None = None,
     confidence: float = 0.25,
     output: str | int | None = None,
+    candidates: Function | None = None,
+    boxes_in_file: int = 0,
+    least: float = 0.05,
+    overlap: float = 0.5,
 ) -> Boxes:
     """Objects that a detector of any kind finds, scored by COCO's mean average precision.
 
@@ -152,10 +183,20 @@ def boxes(
 
     The metric is the mean over ten IoUs from 0.50 to 0.95, or that at one `iou`. Two networks agree
     by the F1 of their boxes with at least `confidence`.
+
+    With `boxes_in_file` backends that can give another file, which finds so many boxes of each
+    image by itself: those of `candidates(outputs)` (boxes (B, n, 4), scores (B, n), classes (B, n),
+    in operators that torch.export follows) that are surer than `least`, and that no surer one of
+    their class covers by `overlap`.
     """
-    for name, value in (("iou", iou), ("confidence", confidence)):
+    shares = {"iou": iou, "confidence": confidence, "least": least, "overlap": overlap}
+    for name, value in shares.items():
         if value is not None and not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1, found {value}")
+    proposes = function_of(candidates, "candidates")
+    if bool(proposes) != (boxes_in_file > 0):
+        raise ValueError("candidates and boxes_in_file (at least 1) go together")
+    within = BoxSearch(proposes, least, overlap, boxes_in_file) if proposes else None
     decodes = function_of(decode, "decode")
     assert decodes is not None
     return Boxes(
@@ -163,11 +204,16 @@ def boxes(
         teaches=function_of(loss, "loss"),
         ious=IOUS if iou is None else (iou,),
         confidence=confidence,
+        within=within,
         output=output,
     )
 
 
 boxes.example = {"decode": "torch:clone"}  # type: ignore[attr-defined]
+
+
+def _as_they_are(boxes: Any) -> Any:
+    return boxes
 
 
 def _are_boxes(rows: object) -> bool:

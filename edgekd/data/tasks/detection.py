@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from edgekd.data.tasks import NO_LABEL, Task, shape_fault
 from edgekd.data.tasks._boxes import f1, suppressed, target_faults
+from edgekd.data.tasks._search import boxes_found
 from edgekd.errors import EdgekdError, InputError
 from edgekd.registry import TASKS
+from edgekd.values.box_search import BoxSearch
 
 
 @TASKS.register(paper="https://arxiv.org/abs/1506.02640")
@@ -26,10 +28,14 @@ class Detection(Task):
 
     The score is an image's F1: boxes above `confidence` that no more confident box of their class
     overlaps by `overlap` or more, matched with targets of their class by an IoU of 0.5.
+
+    With `boxes_in_file` backends that can give another file, which decodes and suppresses boxes by
+    itself: so many of each image, the surest first.
     """
 
     confidence: float = 0.5
     overlap: float = 0.5
+    boxes_in_file: int = 0
     metric: ClassVar[str] = "F1 at IoU 0.5"
     integer: ClassVar[bool] = False
 
@@ -37,6 +43,24 @@ class Detection(Task):
         for name in ("confidence", "overlap"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, found {getattr(self, name)}")
+        if self.boxes_in_file < 0:
+            raise ValueError(f"boxes_in_file must be at least 1, found {self.boxes_in_file}")
+
+    @property
+    def search(self) -> BoxSearch | None:
+        """The same decoding and suppression, for `boxes_in_file` boxes."""
+        if not self.boxes_in_file:
+            return None
+        return BoxSearch(grid_candidates, self.confidence, self.overlap, self.boxes_in_file)
+
+    def searched(self, outputs: Tensor) -> Tensor:
+        """The boxes that the same search in PyTorch finds."""
+        assert self.search is not None
+        return boxes_found(self.search, outputs)
+
+    def of_boxes(self) -> "Detection":
+        """The same score of boxes that a file found."""
+        return FoundBoxes(confidence=self.confidence, overlap=self.overlap, output=self.output)
 
     def label_loss(self, outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """Redmon et al. 2016, eq. 3, with logits: binary cross-entropy of every cell; where a
@@ -99,15 +123,7 @@ class Detection(Task):
 
     def candidates(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Every cell's box (B, H W, 4) in shares of the image, how sure it is, and its class."""
-        height, width = outputs.shape[2:]
-        outputs = outputs.float().cpu()
-        box = torch.sigmoid(outputs[:, 1:5])
-        x = (box[:, 0] + torch.arange(width)) / width
-        y = (box[:, 1] + torch.arange(height).view(-1, 1)) / height
-        boxes = torch.stack([x, y, box[:, 2], box[:, 3]], -1).flatten(1, 2)
-        share, name = torch.softmax(outputs[:, 5:], 1).max(1)
-        sure = torch.sigmoid(outputs[:, 0]) * share
-        return boxes, sure.flatten(1), name.flatten(1)
+        return grid_candidates(outputs.float().cpu())
 
     def classes_in(self, y: Tensor) -> int:
         """The largest class and one."""
@@ -126,3 +142,23 @@ class Detection(Task):
             return None
         wanted = f"({len(y)}, {5 + classes}, height, width): a box and {classes} classes per cell"
         return shape_fault(outputs, wanted, where)
+
+
+def grid_candidates(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The box of each cell of outputs (B, 5 + classes, H, W), how sure it is, and its class."""
+    height, width = outputs.shape[2:]
+    box = torch.sigmoid(outputs[:, 1:5])
+    x = (box[:, 0] + torch.arange(width)) / width
+    y = (box[:, 1] + torch.arange(height).view(-1, 1)) / height
+    boxes = torch.stack([x, y, box[:, 2], box[:, 3]], -1).flatten(1, 2)
+    share, name = torch.softmax(outputs[:, 5:], 1).max(1)
+    sure = torch.sigmoid(outputs[:, 0]) * share
+    return boxes, sure.flatten(1), name.flatten(1)
+
+
+class FoundBoxes(Detection):
+    """Judges boxes (B, n, 6) that a file found: class, x, y, width, height, score."""
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """(B, n, 5) the boxes without their scores."""
+        return outputs[..., :5]

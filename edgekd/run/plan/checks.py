@@ -24,7 +24,7 @@ from edgekd.errors import (
 )
 from edgekd.measure.budgets import KNOWN, task_budgets
 from edgekd.network.cost import largest_layer, totals
-from edgekd.registry import STAGES
+from edgekd.registry import BACKENDS, STAGES
 from edgekd.run.plan.planned import Plan, Request
 from edgekd.stages import Context, Stage
 from edgekd.values.backend_lookup import backend_info
@@ -150,7 +150,40 @@ def check_target(
     check_comparable(plan.request, target, stages, collect)
     check_fit(plan, target, collect)
     _check_sizes(plan, target, backends, collect)
+    _check_boxes(plan, target, stages, backends, collect)
     return unusable
+
+
+def _check_boxes(
+    plan: Plan,
+    target: Target,
+    stages: Sequence[Stage],
+    backends: Mapping[str, Backend | Follower],
+    collect: Collector,
+) -> None:
+    """What can't search for boxes in its files is refused where the recipe asks for it."""
+    if plan.data.task.search is None:
+        return
+    if "auto" in _quantized_to(stages):
+        collect.faults.append(
+            InputError(
+                "boxes_in_file needs one precision, and auto compares several",
+                where=f"target {target.name}: quantize.dtype",
+                hint='write dtype = "int8", or leave out boxes_in_file while you compare',
+            )
+        )
+    able = [name for name in BACKENDS.names() if backend_info(name).finds_boxes]
+    for name, backend in backends.items():
+        if not backend.info.finds_boxes:
+            collect.faults.append(
+                InputError(
+                    f"{backend.info.title} can't put non-maximum suppression into its files",
+                    where=f"target {target.name}: backends.{name}",
+                    allowed=f"{', '.join(able)} with boxes_in_file",
+                    hint="decode boxes outside of the file: leave out boxes_in_file; or "
+                    + " ".join(f"--backend {each}" for each in able),
+                )
+            )
 
 
 def _check_sizes(

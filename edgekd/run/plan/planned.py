@@ -12,6 +12,7 @@ import torch
 
 from edgekd.backends import Backend, Follower
 from edgekd.data.samples import Data
+from edgekd.data.tasks import Task
 from edgekd.errors import Collector, EdgekdError
 from edgekd.measure.budgets import format_budget, merge_budgets
 from edgekd.measure.diagnostics import Diagnostic
@@ -169,6 +170,7 @@ class Plan:
             steps = f"compile with {compilers}, then measure" if compilers else "measure the file"
             lines.append(f"{name}: {steps}")
             lines += [f"{name}: {line}" for line in size_lines(planned.backends, self.start.open)]
+            lines += [f"{name}: {line}" for line in box_lines(planned.backends, self.data.task)]
             for backend, error in planned.unusable.items():
                 lines.append(f"{name}: without {backend}: {error.message} ({error.hint})")
             for metric, limit in planned.budgets.items():
@@ -185,6 +187,19 @@ def size_lines(backends: Mapping[str, Backend | Follower], sizes: Sequence[OpenS
     whole = ", ".join(f"{size.name} {size.max}" for size in sizes)
     lines = [f"{', '.join(free)}: sizes left open: {described_sizes(sizes)}"] if free else []
     return [*lines, *([f"{', '.join(fixed)}: fixed at {whole}"] if fixed else [])]
+
+
+def box_lines(backends: Mapping[str, Backend | Follower], task: Task) -> list[str]:
+    """Which backends give a second file, with the search for boxes in it."""
+    search = task.search
+    if search is None:
+        return []
+    return [
+        f"{name}: a second file finds up to {search.most:,} boxes of an image by itself "
+        f"(surer than {search.confidence:g}, suppressed from an overlap of {search.overlap:g})"
+        for name, backend in backends.items()
+        if backend.info.finds_boxes
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from edgekd.measure.inference import arrays_of, infer_samples
 from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.parity import Parity
 from edgekd.network.evaluation import predict
+from edgekd.run.boxes import boxes_outside, boxes_parity, finds_boxes
 from edgekd.run.compiled import Compiled
 from edgekd.run.diagnosing import file_findings
 from edgekd.run.plan import Plan
@@ -93,9 +94,14 @@ def proof_of(
     reference = predict(each.reference.module, plan.data.test) if each.reference else None
     task = original.task
     form = plan.output_form if reference is None else reference
-    outputs = task.main(tree_of_outputs(artifact, everything, form))
+    searches = finds_boxes(artifact)
+    judge = task.of_boxes() if searches else task
+    if searches:
+        outputs: Any = torch.from_numpy(everything[0])
+    else:
+        outputs = task.main(tree_of_outputs(artifact, everything, form))
     try:
-        scores = scores_of(outputs, original.y, str(artifact.path), task)
+        scores = scores_of(outputs, original.y, str(artifact.path), judge)
     except NotFinite as error:
         if not each.is_compared:
             raise
@@ -103,7 +109,12 @@ def proof_of(
     parity, originals = None, None
     if each.original is not None:
         originals = infer_samples(device, each.original, test, options_for(target, each.original))
-        parity = parity_with_original(each, everything, originals, task)
+        if searches:
+            given = task.main(tree_of_outputs(each.original, originals, form))
+            originals = (boxes_outside(task, given),)
+            parity = boxes_parity(task, everything[0], originals[0])
+        else:
+            parity = parity_with_original(each, everything, originals, task)
     if reference is not None:
         parity = parity_of(target, place, each, test, everything, reference, task)
         parity = parity_at_sizes(plan, target, place, each, parity)
@@ -111,15 +122,17 @@ def proof_of(
     return Proof(
         accuracy_measurement(scores, device.name, place.kind, task.metric),
         drop_measurement(original.scores, scores, device.name, place.kind, task.metric),
-        _agreement(task, outputs, original.outputs),
+        float(judge.score(outputs, task.decode(original.outputs)).double().mean())
+        if searches
+        else _agreement(task, outputs, original.outputs),
         parity,
         originals if reference is None else tuple(part.numpy() for part in leaves(reference)),
         "" if parity else NO_REFERENCE,
         (
-            *_further(place, task, outputs, original.y),
-            *_played(plan, target, place, artifact),
+            *_further(place, judge, outputs, original.y),
+            *(() if searches else _played(plan, target, place, artifact)),
         ),
-        _diagnosed(plan, target, place, each, outputs, original),
+        () if searches else _diagnosed(plan, target, place, each, outputs, original),
     )
 
 

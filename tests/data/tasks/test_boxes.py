@@ -113,3 +113,35 @@ def test_a_recipe_names_the_functions():
     assert task.metric == "mAP at IoU 0.50"
     with pytest.raises(InputError, match="iou must lie between 0 and 1, found 2"):
         task_of({"name": "boxes", "decode": "torch:clone", "iou": 2.0}, "data.task")
+
+
+def halves(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (B, n, 6) as candidates."""
+    return outputs[..., 1:5], outputs[..., 5], outputs[..., 0].long()
+
+
+def test_candidates_are_suppressed_as_a_file_would_do_it():
+    given = torch.tensor([
+        [0, 0.5, 0.5, 0.2, 0.2, 0.6], [0, 0.5, 0.52, 0.2, 0.2, 0.9], [1, 0.5, 0.5, 0.2, 0.2, 0.7],
+        [0, 0.1, 0.1, 0.1, 0.1, 0.01],
+    ])  # fmt: skip
+    task = boxes(lambda outputs: outputs, candidates=halves, boxes_in_file=3)
+    found = task.searched(given[None])
+    none = [NO_LABEL, 0, 0, 0, 0, 0]
+    torch.testing.assert_close(found[0], torch.stack([given[1], given[2], torch.tensor(none)]))
+    y = torch.tensor([[[0, 0.5, 0.52, 0.2, 0.2], [1, 0.5, 0.5, 0.2, 0.2]]])
+    assert float(task.of_boxes().judged(found, y)) == 1.0
+
+
+def test_candidates_and_their_number_go_together():
+    for wrong in ({"candidates": halves}, {"boxes_in_file": 5}):
+        with pytest.raises(ValueError, match=r"candidates and boxes_in_file \(at least 1\) go"):
+            boxes(lambda outputs: outputs, **wrong)
+
+
+def test_candidates_of_another_shape_are_refused():
+    task = boxes(lambda outputs: outputs[:, :, :6], candidates=lambda x: (x, x, x), boxes_in_file=5)
+    fault = task.output_fault(torch.rand(2, 7, 6), Y, 1, "model")
+    assert fault is not None
+    assert "the candidates have the shapes (2, 7, 6)" in str(fault)
+    assert "boxes (B, n, 4), scores (B, n) and integer classes (B, n)" in str(fault)

@@ -1,0 +1,94 @@
+"""Files that search for boxes by themselves, beside those that give a network's outputs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgekd.backends import Backend
+from edgekd.data.tasks import Task
+from edgekd.measure.parity import Parity, compare
+from edgekd.run.compiled import Compiled, cached
+from edgekd.run.plan.planned import Plan
+from edgekd.store import key_of
+from edgekd.values.artifact import BOXES, Artifact
+from edgekd.values.tree import Tree
+
+TOLERANCE = 1e-4
+"""How far a box or a score may lie from what decoding outside gives, in shares of the image."""
+
+
+def finds_boxes(artifact: Artifact) -> bool:
+    """Whether a file gives boxes instead of the network's outputs."""
+    return BOXES in artifact.facts
+
+
+def with_boxes(plan: Plan, name: str, backend: Backend, files: list[Compiled]) -> list[Compiled]:
+    """The files, each with the one that finds boxes by itself if the task asks for it."""
+    task = plan.data.task
+    if task.search is None or not backend.info.finds_boxes:
+        return files
+    return [each for file in files for each in (file, _searching(plan, name, backend, file))]
+
+
+def _searching(plan: Plan, name: str, backend: Backend, file: Compiled) -> Compiled:
+    assert file.reference is not None
+    task, candidate = plan.data.task, file.reference
+    assert task.search is not None
+    with torch.no_grad():
+        outputs = candidate.module(candidate.example)
+    search, classes = replace(task.search, candidates=_Candidates(task)), plan.data.classes
+
+    def make(folder: Path) -> list[Artifact]:
+        path = folder / f"{file.artifact.path.stem}_boxes{file.artifact.path.suffix}"
+        return [backend.find_boxes(file.artifact, outputs, search, classes, path)]
+
+    key = key_of(file.artifact.sha256, BOXES, repr(task), classes)
+    (artifact,) = cached(plan.store, f"{name}-boxes", key, make)
+    return replace(
+        file, artifact=artifact, reference=None, original=file.artifact, source=file.artifact
+    )
+
+
+class _Candidates:
+    """A task's candidates, from all outputs of the network."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, outputs: Tree) -> Any:
+        assert self.task.search is not None
+        return self.task.search.candidates(self.task.main(outputs))
+
+
+def boxes_outside(task: Task, outputs: Any) -> np.ndarray:
+    """(N, most, 6) what the same search outside of the file finds in what the task reads of a
+    network's outputs (N, ...)."""
+    return task.searched(outputs).numpy()
+
+
+def boxes_parity(task: Task, found: np.ndarray, expected: np.ndarray) -> Parity:
+    """Boxes (N, most, 6) of a file compared with those of the search outside of it, each with the
+    nearest one of its image: the order of boxes that are equally sure is nobody's."""
+    parity = compare(expected, _in_order(found, expected), None, TOLERANCE, OUTSIDE)
+    judge = task.of_boxes()
+    boxes = [torch.from_numpy(np.ascontiguousarray(each)) for each in (found, expected)]
+    agreement = float(judge.agreement(*boxes).double().mean())
+    return parity.model_copy(update={"top1_agreement": agreement})
+
+
+OUTSIDE = "the same search outside of the file"
+
+
+def _in_order(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The rows of each image in the order of those that they are nearest to."""
+    ordered = found.copy()
+    for image, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        left = list(range(len(mine)))
+        for row, wanted in enumerate(theirs):
+            nearest = min(left, key=lambda place: float(np.abs(mine[place] - wanted).max()))
+            left.remove(nearest)
+            ordered[image, row] = mine[nearest]
+    return ordered
