@@ -5,10 +5,12 @@
 train_teachers.py trains the teachers first. A run in OUT that has its report is read, not repeated.
 The twin of a recipe is its student, begun at random, that learns the same samples for as many
 epochs from labels alone. Accuracy is that of the file over all test samples, latency is short
-(--quick), as the ratio to the teacher's file in the same process.
+(--quick), as the ratio to the teacher's file in the same process. Error rates are those of what a
+file writes by itself. With --only the other rows of the day's result stay.
 """
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -24,10 +26,20 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from dated import write_result  # noqa: E402
 from generate import generation  # noqa: E402
 
-RECIPES = ("distilbert", "tinybert", "minilm", "movement", "deit", "gpt2")
-TWINS = {"labels-whole": "distilbert", "labels-of-48": "tinybert", "labels-deit": "deit"}
-"""Students of labels alone. That of distilbert has all of the teacher's layers, since it keeps none
-of them; minilm has the student of tinybert, and movement has none."""
+from edgekd.store import code_key  # noqa: E402
+
+RECIPES = ("distilbert", "tinybert", "minilm", "movement", "deit", "gpt2", "whisper")
+TWINS = {
+    "labels-whole": "distilbert",
+    "labels-of-48": "tinybert",
+    "labels-deit": "deit",
+    "labels-whisper": "whisper",
+}
+"""Students of labels alone. Those of distilbert and whisper have all of the teacher's layers, since
+they keep none of them; minilm has the student of tinybert, and movement has none."""
+
+WRITTEN = ("word_error_rate", "character_error_rate", "exact_match")
+"""What is measured of networks that write."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -78,6 +90,7 @@ def row(recipe: dict[str, Any], report: dict[str, Any], formats: list[str]) -> d
         "stages": [stage["line"] for stage in report["stages"]],
         "stage_seconds": round(sum(stage["seconds"] for stage in report["stages"]), 1),
         "parameters": report["stages"][-1]["parameters"],
+        "code": code_key()[:12],
         "teacher": _file(target["baseline"]),
         "files": [_file(each) for each in target["artifacts"] if each["format"] in formats],
     }
@@ -90,12 +103,27 @@ def _file(artifact: dict[str, Any]) -> dict[str, Any]:
         "format": artifact["format"],
         "precision": artifact["precision"],
         "accuracy_percent": round(100 * artifact["accuracy"], 2),
+        **{f"{name}_percent": _percent(measured[name]) for name in WRITTEN if name in measured},
         "bytes": artifact["bytes"],
         "p50_ms": measured["latency_ms_p50"]["value"],
         "times_faster": measured["latency_ratio"]["value"],
         "times_faster_ci": measured["latency_ratio"].get("ci"),
         "max_lsb": parity.get("max_lsb"),
     }
+
+
+def _earlier() -> dict[str, Any]:
+    """The rows of a result of today."""
+    path = HERE / f"run.{datetime.date.today().isoformat()}.json"
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return found
+
+
+def _percent(measurement: dict[str, Any]) -> float | None:
+    value = measurement["value"]
+    return None if value is None else round(100 * value, 2)
 
 
 def main() -> None:
@@ -119,6 +147,7 @@ def main() -> None:
             rows[name]["generation"] = generation(out, given.out / "gpt2_step", student, compressed)
         print(f"{name}: {rows[name]}", file=sys.stderr, flush=True)
     what = "Transformers compressed for x86, the files beside the teacher's; one seed, one thread"
+    rows = {**_earlier(), **rows}
     left_out = [name for name in (*RECIPES, *TWINS) if name not in rows]
     about = {"what": what, "seed": 0, "latency": "--quick", "left_out": left_out}
     write_result(__file__, {**about, "runs": rows})

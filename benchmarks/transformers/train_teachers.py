@@ -1,9 +1,10 @@
-"""Train the teachers, a small BERT and a small GPT-2, on their labels alone.
+"""Train the teachers, a small BERT, a GPT-2 and a Whisper, on their labels alone.
 
-    EDGEKD_DATA=DIRECTORY python benchmarks/transformers/train_teachers.py [bert] [gpt2]
+    EDGEKD_DATA=DIRECTORY python benchmarks/transformers/train_teachers.py [bert] [gpt2] [whisper]
 
-Each is the model of a recipe here; see texts.py for the archive in EDGEKD_DATA. The weights go to
-runs/transformers, where the recipes look for them; the test set is used once.
+Each is the model of a recipe here; see texts.py for the archive in EDGEKD_DATA, and speech.py for
+the programs that speak. The weights go to runs/transformers, where the recipes look for them; the
+test set is used once.
 """
 
 import argparse
@@ -27,6 +28,7 @@ SHARED = {"batch_size": 64, "weight_decay": 1e-2, "warmup": 0.1}
 TEACHERS = {
     "bert": ("distilbert.toml", Teaching(epochs=6, learning_rate=1e-3, **SHARED)),
     "gpt2": ("gpt2.toml", Teaching(epochs=12, learning_rate=3e-3, **SHARED)),
+    "whisper": ("whisper.toml", Teaching(epochs=25, learning_rate=2e-3, **SHARED)),
 }
 
 

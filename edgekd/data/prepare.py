@@ -1,6 +1,6 @@
 """The steps of a recipe's preprocessing as functions: on one raw input, before it is a tensor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +113,24 @@ class Albumentations:
 
 
 class LogMelFeatures:
-    """A waveform (samples,) in -1 to 1 as log-mel features (1, mels, frames)."""
+    """A waveform (samples,) in -1 to 1 as log-mel features, in a dict of inputs the one named."""
 
     def __init__(self, steps: LogMel) -> None:
         self.steps = steps
         self.bands = mel_bands(steps)
 
-    def __call__(self, raw: Any) -> Tensor:
+    def __call__(self, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return self._features(raw)
+        name = self.steps.input
+        if name not in raw:
+            found = "none is named" if name is None else f"'{name}' is not among them"
+            raise ValueError(
+                f"log_mel.input says which input is the sound: {found} (of {', '.join(raw)})"
+            )
+        return {**raw, name: self._features(raw[name])}
+
+    def _features(self, raw: Any) -> Tensor:
         wave = torch.as_tensor(np.asarray(raw), dtype=torch.float32)
         if wave.ndim != 1 or len(wave) < self.steps.window:
             raise ValueError(
@@ -129,7 +140,7 @@ class LogMelFeatures:
         frames = wave.unfold(0, self.steps.window, self.steps.hop) * window
         power = torch.fft.rfft(frames).abs().square()
         features: Tensor = (power @ self.bands + self.steps.floor).log()
-        return features.T.unsqueeze(0)
+        return features.T.unsqueeze(0) if self.steps.channel else features.T.contiguous()
 
 
 def mel_bands(steps: LogMel) -> Tensor:

@@ -422,6 +422,7 @@ def fit_outputs(term: Term, student: nn.Module, data: Data) -> None:
     outputs = tuple(compared.shape[1:])
     try:
         if isinstance(term.loss, OutputLoss):
+            term.loss.reads(data.example)
             targets_shape = sample_shapes(data.train.y)[0]
             term.loss.prepare(outputs, targets_shape, sample_shapes(data.example)[0])
         elif isinstance(term.loss, FeatureLoss):

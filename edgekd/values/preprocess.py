@@ -16,7 +16,8 @@ class LogMel(Value):
 
     Frames of `window` samples, `hop` apart, without padding, under a Hann window; `mels` triangular
     bands from `low` to `high` Hz (half the rate if 0) on O'Shaughnessy's scale,
-    2595 log10(1 + f / 700).
+    2595 log10(1 + f / 700). The result is (1, mels, frames), as images are, or (mels, frames)
+    without a `channel`, as Whisper reads it. `input` names the sound among several inputs.
     """
 
     rate: PositiveInt
@@ -26,6 +27,8 @@ class LogMel(Value):
     low: float = Field(default=20.0, ge=0)
     high: float = Field(default=0.0, ge=0)
     floor: PositiveFloat = 1e-6
+    channel: bool = True
+    input: str | None = None
 
     @model_validator(mode="after")
     def _in_range(self) -> "LogMel":

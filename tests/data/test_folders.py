@@ -13,8 +13,10 @@ from sklearn.datasets import load_sample_image
 from edgekd.data import Data, load_data
 from edgekd.data.calibration import calibration_samples
 from edgekd.data.inputs import Held
+from edgekd.data.prepare import LogMelFeatures
 from edgekd.data.streamed import Streamed
 from edgekd.errors import InputError
+from edgekd.values.preprocess import LogMel
 from edgekd.values.recipe import Calibration, DataTable
 
 PHOTOGRAPHS = {"flower": "flower.jpg", "temple": "china.jpg"}
@@ -306,6 +308,19 @@ def test_log_mel_features_have_their_energy_at_the_tones_band(tones) -> None:
     expected = [(mel(f) - mel(20)) / (mel(4000) - mel(20)) * 21 - 1 for f in (2025, 275)]
     assert high.float().mean() == pytest.approx(expected[0], abs=1)
     assert low.float().mean() == pytest.approx(expected[1], abs=1)
+
+
+def test_the_sound_among_several_inputs_becomes_features_as_whisper_reads_them() -> None:
+    wave = torch.sin(torch.arange(2400) * (2 * torch.pi * 1000 / 8000))
+    steps = LogMel(rate=8000, window=256, hop=128, mels=20)
+    named = steps.model_copy(update={"channel": False, "input": "sound"})
+    found = LogMelFeatures(named)({"sound": wave, "speaker": 3})
+    assert found["speaker"] == 3
+    assert torch.equal(found["sound"], LogMelFeatures(steps)(wave)[0])
+    assert found["sound"].shape == (20, 17)
+    for name, reason in ((None, "none is named"), ("noise", "'noise' is not among them")):
+        with pytest.raises(ValueError, match=rf"{reason} \(of sound, speaker\)"):
+            LogMelFeatures(named.model_copy(update={"input": name}))({"sound": wave, "speaker": 3})
 
 
 def test_a_broken_wav_is_named(tones) -> None:

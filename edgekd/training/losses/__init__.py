@@ -21,6 +21,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from edgekd.values.tree import Tree
+
 Shape = tuple[int, ...]
 """Of one sample's features, the batch dimension left out: (C, H, W), (L, D) or (D,)."""
 
@@ -76,6 +78,9 @@ class OutputLoss(nn.Module):
     def prepare(self, outputs: Shape, targets: Shape, inputs: Shape) -> None:
         """Make what is learned for these shapes of one sample; `ValueError` where they are not what
         the loss reads."""
+
+    def reads(self, inputs: Tree) -> None:
+        """`ValueError` for inputs (1, ...) of a structure that the loss does not read."""
 
     def remember(self, samples: int) -> None:
         """Make what holds a row for each training sample; called after `prepare`."""

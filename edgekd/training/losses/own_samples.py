@@ -8,6 +8,7 @@ from edgekd.network.evaluation import evaluating
 from edgekd.registry import LOSSES
 from edgekd.training.losses import OutputLoss, Shape, above_zero
 from edgekd.training.losses._rows import divergence
+from edgekd.values.tree import Tree, leaf_names
 
 
 @LOSSES.register(paper="https://arxiv.org/abs/2306.08543")
@@ -39,6 +40,14 @@ class OwnSamples(OutputLoss):
             raise ValueError(f"needs logits (length, classes), found outputs of shape {outputs}")
         if self.prompt >= outputs[0]:
             raise ValueError(f"a prompt of {self.prompt} leaves none of {outputs[0]} tokens")
+
+    def reads(self, inputs: Tree) -> None:
+        """`ValueError` for several inputs: a language model has one, of tokens."""
+        if not isinstance(inputs, Tensor):
+            raise ValueError(
+                f"needs one input of tokens, found {', '.join(leaf_names(inputs))}; for an encoder "
+                "and a decoder use 'sequence'"
+            )
 
     def forward(
         self,
