@@ -29,6 +29,7 @@ _AFTER_STAGE = {
     "quantize": "try method = 'qat' in the quantize stage, or 'mixed', which keeps the most "
     "sensitive layers in float or 16 bits: edgekd diagnose names them",
     "cluster": "try more 'bits' in the cluster stage",
+    "shrink": "try more 'weights_kb' or more epochs in the shrink stage",
 }
 
 _ANY_STAGE = "try more epochs, method = 'qat' in the quantize stage, or less pruning"
@@ -84,7 +85,7 @@ def _float_bytes(
     """The bytes of the last float candidate before the file was quantized."""
     size = teacher_bytes
     for stage in stages:
-        if stage.kind in ("quantize", "cluster"):
+        if stage.kind in ("quantize", "cluster", "shrink"):
             break
         if stage.line in artifact.lineage and stage.bytes is not None:
             size = stage.bytes

@@ -147,4 +147,4 @@ def _by_layer(table: Mapping[str, Any]) -> bool:
     if table.get("kind") == "factorize":
         rank = table.get("rank", {})
         return not isinstance(rank, dict) or "rank" not in rank
-    return bool(table.get("mixed"))
+    return table.get("kind") == "shrink" or bool(table.get("mixed"))

@@ -112,6 +112,7 @@ CASES: dict[str, tuple[dict[str, Any], str, float]] = {
     "int8 pact": (quantize(method="pact"), "int8", 0.9),
     "int8 mixed": (quantize(mixed={"layers": 2}), "int8", 0.9),
     "cluster": ({"kind": "cluster", **SHORT, "bits": 4}, "clustered", 0.9),
+    "shrink": ({"kind": "shrink", **SHORT, "weights_kb": 4.0}, "int4", 0.8),
 }  # fmt: skip
 
 

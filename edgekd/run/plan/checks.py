@@ -34,7 +34,11 @@ from edgekd.values.tables import parse_entry
 from edgekd.values.target import Target, fits
 from edgekd.values.tree import leaves
 
-LAST = {"quantize": "a quantized model", "cluster": "a model with shared weights"}
+LAST = {
+    "quantize": "a quantized model",
+    "cluster": "a model with shared weights",
+    "shrink": "a model with weights in few bits",
+}
 """The stages that must come last, and the kind of model that each one produces."""
 
 

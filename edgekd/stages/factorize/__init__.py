@@ -18,6 +18,7 @@ from edgekd.registry import STAGES
 from edgekd.stages import Context, TrainingStage
 from edgekd.stages._coverage import Share, untouched
 from edgekd.stages._replacing import float_faults, ignore_faults, kept_structure, plain, step_folder
+from edgekd.stages.factorize.alternatives import Error, Split, split_network, splits_of
 from edgekd.stages.factorize.covariance import Moments, input_moments
 from edgekd.stages.factorize.ranks import Method, Option, cheapest_within
 from edgekd.stages.factorize.sensitivity import by_sensitivity
@@ -35,6 +36,7 @@ from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.teaching import Recovery
 from edgekd.values.candidate import Candidate
 from edgekd.values.tables import Value
+from edgekd.values.tree import Tree
 
 Spectra = dict[tuple[str, Method], Spectrum]
 
@@ -137,6 +139,26 @@ class Factorize(TrainingStage):
         module = kept_structure(root / "recovered", candidate.module, again)
         return candidate.after(module.eval(), self._line(candidate, module, sites, chosen, left))
 
+    def alternatives(
+        self, candidate: Candidate, context: Context, error: Error
+    ) -> dict[str, tuple[Split, ...]]:
+        """How each layer could be split, with the outputs' error of each split alone."""
+        x, multiple = self._weighting(context), context.target.channel_multiple
+        facts = (candidate.module, candidate.example, x, self._ignores, multiple)
+        return splits_of(*facts, error, context.progress)
+
+    def split(
+        self, candidate: Candidate, context: Context, chosen: Mapping[str, Split]
+    ) -> nn.Module:
+        """A copy of a network, whose channels may have become fewer, with these layers split."""
+        x, multiple = self._weighting(context), context.target.channel_multiple
+        return split_network(candidate.module, candidate.example, x, chosen, multiple)
+
+    def _weighting(self, context: Context) -> Tree:
+        """The samples whose outputs' error counts."""
+        x = context.calibration
+        return context.data.train.first(CALIBRATION).x if x is None else x
+
     def _sites(self, candidate: Candidate) -> tuple[list[Site], dict[str, str]]:
         return find_sites(
             candidate.module, candidate.example, self.linear, self.convolution, self._ignores
@@ -150,10 +172,8 @@ class Factorize(TrainingStage):
     ) -> tuple[dict[str, Option], Spectra]:
         moments: Mapping[str, Moments] = {}
         if self.weighted:
-            x = context.calibration
-            x = context.data.train.first(CALIBRATION).x if x is None else x
             layers = {site.name: site.layer for site in sites}
-            moments = input_moments(candidate.module, layers, x)
+            moments = input_moments(candidate.module, layers, self._weighting(context))
         spectra: Spectra = {}
         for number, site in enumerate(sites):
             context.progress("factorize", number, len(sites))

@@ -26,6 +26,7 @@ from edgekd.stages._replacing import (
     plain,
     step_folder,
 )
+from edgekd.stages.prune.alternatives import Channels, channels_of
 from edgekd.stages.prune.blocks import (
     branch_energy,
     cut_blocks,
@@ -143,11 +144,12 @@ class Prune(TrainingStage):
                 module, self._name, self.teaching.epochs, self.allocation, where
             )
         if not faults and self._zeroes:
-            faults += self._weight_faults(module, criterion, context, where)
+            facts = (self._name, criterion.reads, self._spec(context), self.granularity)
+            faults += weight_faults(module, *facts, where)
         elif not faults:
             find = block_faults if self.granularity == "blocks" else channel_faults
-            facts = (candidate.example, self._spec(context), criterion, self.amount, self.budget)
-            faults += find(module, *facts, where)
+            goals = (candidate.example, self._spec(context), criterion, self.amount, self.budget)
+            faults += find(module, *goals, where)
         if not faults and self.least:
             faults += self._share_faults(candidate, context, where)
         if self.teaching.epochs or criterion.needs == "training":
@@ -264,6 +266,15 @@ class Prune(TrainingStage):
         if criterion.reads == "order":
             recalibrated(smaller, context.data.train.some(self.samples))
         return smaller
+
+    def alternatives(self, candidate: Candidate, context: Context) -> Channels:
+        """What could go of each group of channels, with the outputs' error of each count alone."""
+        candidate = self._prepared(candidate)
+        criterion, spec = self._criterion("prune"), self._spec(context)
+        judged, scores = scored(candidate.module, criterion, spec, context)
+        groups = self._selection(judged, candidate, context).chosen
+        units = {each.name: unit_scores(judged, each, scores, criterion) for each in groups}
+        return channels_of(judged, candidate.example, groups, units, spec, context)
 
     def ordered(self, candidate: Candidate, context: Context) -> nn.Module:
         """A copy that computes the same, each layer's channels in the order of their L2 norms."""
@@ -382,17 +393,3 @@ class Prune(TrainingStage):
         entry = CRITERIA.get(self._name, f"{where}.criterion")
         made: Criterion = build(entry, table, f"{where}.criterion")
         return made
-
-    def _weight_faults(
-        self, module: nn.Module, criterion: Criterion, context: Context, where: str
-    ) -> list[EdgekdError]:
-        faults: list[EdgekdError] = []
-        if criterion.reads != "weights":
-            faults.append(
-                InputError(
-                    f"'{self._name}' scores channels, not single weights",
-                    where=f"{where}.criterion",
-                    hint="granularity = 'channels', or a criterion such as magnitude-l1",
-                )
-            )
-        return faults + weight_faults(module, self._spec(context), self.granularity, where)

@@ -140,8 +140,8 @@ def by_cost(
 ) -> dict[str, int]:
     """The units that each pool keeps: the least sum of errors, each measured alone, at a cost of at
     most `limit`. If that is out of reach, the fewest that may stay."""
-    options = {pool.name: _options(pool) for pool in pools}
-    damages = {pool.name: _damages(pool, options[pool.name], errors[pool.name]) for pool in pools}
+    options = {pool.name: options_of(pool) for pool in pools}
+    damages = {pool.name: damages_of(pool, options[pool.name], errors[pool.name]) for pool in pools}
     best = _uniform_within(pools, cost, limit)
     if cost.total(best) > limit or all(best[pool.name] == pool.left for pool in pools):
         return best
@@ -175,13 +175,14 @@ def _uniform_within(pools: Sequence[Pool], cost: NetworkCost, limit: float) -> d
     return uniform(pools, high)
 
 
-def _options(pool: Pool) -> list[int]:
+def options_of(pool: Pool) -> list[int]:
+    """The counts of units that a pool may keep, the last all of them."""
     counts = sorted({pool.floor, *range(pool.floor, pool.left, pool.step)})
     places = np.unique(np.linspace(0, len(counts) - 1, min(len(counts), MOST_OPTIONS)).round())
     return [*(counts[int(place)] for place in places if counts[int(place)] < pool.left), pool.left]
 
 
-def _damages(
+def damages_of(
     pool: Pool, options: Sequence[int], measured: Sequence[tuple[float, float]]
 ) -> list[float]:
     """The error of each count, linear between those that were measured and never falling."""
@@ -192,4 +193,4 @@ def _damages(
 
 
 def _interpolated(kept: Kept, pools: Sequence[Pool], errors: Drops) -> float:
-    return sum(_damages(pool, [kept[pool.name]], errors[pool.name])[0] for pool in pools)
+    return sum(damages_of(pool, [kept[pool.name]], errors[pool.name])[0] for pool in pools)

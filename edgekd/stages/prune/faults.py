@@ -238,10 +238,19 @@ def _blocks_gone(blocks: Sequence[Block], spec: PruneSpec, amount: float) -> int
 
 
 def weight_faults(
-    module: nn.Module, spec: PruneSpec, granularity: str, where: str
+    module: nn.Module, criterion: str, reads: str, spec: PruneSpec, granularity: str, where: str
 ) -> list[EdgekdError]:
-    """Faults of setting weights to zero."""
-    faults = _pattern_faults(granularity, where)
+    """Faults of setting weights to zero by a criterion of that name that `reads` something."""
+    faults: list[EdgekdError] = []
+    if reads != "weights":
+        faults.append(
+            InputError(
+                f"'{criterion}' scores channels, not single weights",
+                where=f"{where}.criterion",
+                hint="granularity = 'channels', or a criterion such as magnitude-l1",
+            )
+        )
+    faults += _pattern_faults(granularity, where)
     if faults or kernels(module, spec.ignores, granularity):
         return faults
     left = unfit_kernels(module, spec.ignores, granularity)
