@@ -263,10 +263,14 @@ static OWN_FUNCTION void conv_2d_packed_collect(const conv_2d_packed_layer *p, c
         const int32_t iy = y0 + ky * p->dilation_y;
         const window_row part = window_row_at(x, p->input_height, p->input_width, channels, iy, x0,
                                               p->filter_width);
-        memset(row, p->input_zero, (size_t)values);
-        copy_words(row + part.before * channels, part.row, part.inside * channels);
-        column = widen(column, row, values - rest);
-        copy_words(rests + ky * rest, row + values - rest, rest);
+        const int8_t *from = part.row;
+        if (part.before + part.after > 0) {
+            memset(row, p->input_zero, (size_t)values);
+            copy_words(row + part.before * channels, part.row, part.inside * channels);
+            from = row;
+        }
+        column = widen(column, from, values - rest);
+        copy_words(rests + ky * rest, from + values - rest, rest);
     }
     (void)widen(column, rests, conv_2d_packed_rests(p));
 }
