@@ -20,12 +20,14 @@ from edgekd.devices.replies import Hello, Profiled, ProfiledOperator, fault_of
 from edgekd.errors import InputError, MissingRuntime, ToolError, raise_all
 from edgekd.firmware import emulation, hosted
 from edgekd.firmware.call_counts import count_calls
+from edgekd.firmware.instructions import Instructions, instructions_of
+from edgekd.firmware.patches.plan import Patching
 from edgekd.package import package_folder
 from edgekd.registry import DEVICES
 from edgekd.store import hash_code
 from edgekd.values.artifact import Artifact, TensorInfo
 from edgekd.values.measurement import Kind
-from edgekd.values.target import load_target
+from edgekd.values.target import Target, load_target
 
 CHECKED = 8
 NO_TIMES = "an emulated Cortex-M counts instructions and gives no times: measure on a real board"
@@ -33,13 +35,11 @@ NO_TIMES = "an emulated Cortex-M counts instructions and gives no times: measure
 
 @DEVICES.register()
 def open_cortex_m(location: str = "cortex-m4", **session: Any) -> "CortexM":
-    """Open `cortex-m://cortex-m4`: a processor, or a target that has one."""
-    cpu = location or "cortex-m4"
-    if cpu not in emulation.BOARDS:
-        cpu = load_target(cpu).hardware.cpu
-    emulation.board_of(cpu)
+    """Open `cortex-m://cortex-m4`: the processor of a target, by its name or .toml file."""
+    target = load_target(location or "cortex-m4")
+    emulation.board_of(target.hardware.cpu)
     raise_all(emulation.missing_tools())
-    return CortexM(cpu, **session)
+    return CortexM(target, **session)
 
 
 class CortexM:
@@ -47,9 +47,10 @@ class CortexM:
 
     kind: Kind = "simulated"
 
-    def __init__(self, cpu: str, checked: int = CHECKED, **session: Any) -> None:
-        self.name = f"cortex-m://{cpu}"
-        self.cpu = cpu
+    def __init__(self, target: Target, checked: int = CHECKED, **session: Any) -> None:
+        self.cpu = target.hardware.cpu
+        self.name = f"cortex-m://{self.cpu}"
+        self._target = target
         self.checked = checked
         self._host = open_host(**session)
 
@@ -58,11 +59,17 @@ class CortexM:
         runtimes are this machine's."""
         here = self._host.hello()
         kernels = hash_code(package_folder() / "firmware")
+        chosen = self._target.backends.get("c", {})
+        options = f"{self._instructions(chosen)}, {chosen.get('arithmetic', 'micro')}"
         return Hello(
             platform="QEMU", machine="thumb", python="", cpu=self.cpu, cores=1,
             runtimes=here.runtimes, install=here.install, conditions={},
-            features=(f"kernels {kernels[:16]}", emulation.version()),
+            features=(f"kernels {kernels[:16]}: {options}", emulation.version()),
         )  # fmt: skip
+
+    def _instructions(self, chosen: Options) -> Instructions:
+        """The kernels of the target's C."""
+        return instructions_of(self._target.hardware, chosen.get("prefer", "speed"))
 
     def can_run(self, artifact: Artifact) -> str:
         """Generated C runs; other files run on this machine, for their outputs only."""
@@ -106,14 +113,28 @@ class CortexM:
         return [Samples((), None, None, {}, quick=quick, invalid=NO_TIMES) for _ in artifacts]
 
     def profile(self, artifact: Artifact, options: Options, *, quick: bool) -> Profiled:
-        """The instructions of each kernel call of the C that is generated from a TFLite file.
+        """The instructions of each kernel call of the C that is generated from a TFLite file with
+        the target's own options and memory: in patches where that has no room otherwise.
 
         Raises `MissingRuntime` for another file, `InputError` for one that becomes no C.
         """
         if artifact.format != "tflite":
             reason = "instructions are counted for a TFLite file, from which C is generated"
             raise MissingRuntime(reason, where=str(artifact.path))
-        counted = count_calls(artifact.path, self.cpu)
+        chosen, hardware = self._target.backends.get("c", {}), self._target.hardware
+        limit = chosen.get("arena_limit", hardware.memory_bytes)
+        if chosen.get("cmsis_nn"):
+            raise MissingRuntime(
+                "the target's C calls CMSIS-NN, whose kernels are not counted one by one",
+                where=str(artifact.path),
+            )
+        counted = count_calls(
+            artifact.path,
+            self.cpu,
+            self._instructions(chosen),
+            Patching(chosen.get("patches", "auto"), limit),
+            chosen.get("arithmetic", "micro"),
+        )
         return Profiled(
             operators=tuple(
                 ProfiledOperator(name=each.about, op=each.about, index=each.place,
@@ -121,6 +142,8 @@ class CortexM:
                 for each in counted.calls
             ),
             resolution=counted.resolution, unit="instructions",
+            patches=f"computed partly in patches, as for {limit:,} bytes of memory"
+            if counted.in_patches else "",
         )  # fmt: skip
 
     def stream(

@@ -125,11 +125,13 @@ class ProfiledOperator(Reply):
 
 class Profiled(Reply):
     """Operators in order of execution, and the resolution of the clock that timed them. On an
-    emulated processor they are counted in instructions instead."""
+    emulated processor they are counted in instructions instead. `patches` says how, where operators
+    are computed patch by patch, with halos, so that their costs are not those of whole ones."""
 
     operators: tuple[ProfiledOperator, ...] = Field(max_length=1 << 16)
     resolution: Nanoseconds
     unit: Literal["ns", "instructions"] = "ns"
+    patches: Words = ""
 
 
 class Warmed(Reply):

@@ -126,9 +126,14 @@ def _lowering(cmsis_nn: CmsisNn, instructions: Instructions) -> Lower:
 
 
 def program_of(
-    network: Network, where: str, name: str, instructions: Instructions = "dsp"
+    network: Network,
+    where: str,
+    name: str,
+    instructions: Instructions = "dsp",
+    patching: Patching = LAYER_BY_LAYER,
+    arithmetic: Arithmetic = "micro",
 ) -> Program:
-    """Every call, layer by layer, and the place of every tensor."""
-    network = absorb_padding(network)
-    found = plan(network, _lowering("", instructions), LAYER_BY_LAYER, where)
-    return Program(name, network, found.steps, found.layout, Facts())
+    """Every call of edgekd's own kernels, and the place of every tensor."""
+    network = absorb_padding(_matching(network, arithmetic))
+    found = plan(network, _lowering("", instructions), patching, where)
+    return Program(name, network, found.steps, found.layout, Facts(), found.loops)

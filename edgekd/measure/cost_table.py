@@ -50,8 +50,8 @@ def keep_costs(
     folder: Path, artifact: Artifact, profiled: Profiled, whole_us: float | None
 ) -> None:
     """Enter a measured file into a table, in place of an earlier measurement of it. A file that was
-    timed without its whole latency is left out."""
-    if profiled.unit == "ns" and whole_us is None:
+    timed without its whole latency is left out, and so is one that runs in patches."""
+    if profiled.patches or (profiled.unit == "ns" and whole_us is None):
         return
     graph = graph_with_shapes(artifact.path)
     whole = whole_us if profiled.unit == "ns" else None

@@ -77,7 +77,11 @@ def layer_times(
     return LayerTimes(
         kind=kind, unit="us" if timed else "instructions", statistic=statistic, runs=runs,
         rows=rows, total=total, whole=whole,
-        notes=(*_notes(total, whole, profiled), *BY_ORDER.get(artifact.runtime, ())),
+        notes=(
+            *_notes(total, whole, profiled),
+            *BY_ORDER.get(artifact.runtime, ()),
+            *([profiled.patches] if profiled.patches else []),
+        ),
     )  # fmt: skip
 
 

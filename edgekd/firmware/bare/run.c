@@ -1,7 +1,8 @@
 /* Reads inputs from the file `inputs` until it ends, writes outputs to the file `outputs`, the
    ticks of each inference to the file `ticks`, 64 bits each, and to `stack` the number of bytes of
    stack that the inferences used: those no longer painted. With CALLS, the model reports the end of
-   each kernel call, and the ticks between them are written to the file `calls`. */
+   each kernel call, and the ticks before it, of all its repetitions in patches, are written to the
+   file `calls`. */
 
 #include <stdint.h>
 
@@ -70,7 +71,7 @@ static uint64_t call_ticks[CALLS], last_ticks;
 void edgekd_called(int call)
 {
     const uint64_t now = ticks();
-    call_ticks[call] = now - last_ticks;
+    call_ticks[call] += now - last_ticks;
     last_ticks = ticks();
 }
 #endif
@@ -92,6 +93,11 @@ int main(void)
     }
     paint();
     while (move_all(0x06, inputs, INPUT_COUNT, input_offsets, input_sizes) == 0) {
+#ifdef CALLS
+        for (int call = 0; call < CALLS; call++) {
+            call_ticks[call] = 0;
+        }
+#endif
         const uint64_t before = ticks();
 #ifdef CALLS
         last_ticks = before;
