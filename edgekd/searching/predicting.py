@@ -60,10 +60,16 @@ def _readable(planned: PlannedTarget) -> list[Artifact]:
     return [each for each in kept if each.format in READ and not not_run(each.format)]
 
 
+def _has_tables(place: Place) -> bool:
+    """Whether what was measured there is told of the target: by a device of its kind, or by the
+    emulated microcontroller, which has no times but instructions."""
+    return not place.reason or place.device.name.startswith("cortex-m://")
+
+
 def _predicted(
     plan: Plan, planned: PlannedTarget, place: Place, artifact: Artifact
 ) -> PredictedFile | None:
-    if place.reason:  # another kind of machine
+    if not _has_tables(place):
         return None
     options = options_for(planned.target, artifact)
     folder = table_folder(cache_folder(), place.device, artifact, options)
@@ -104,7 +110,7 @@ def table_lines(device: str | None, targets: Sequence[Target], limits: Limits) -
 
 
 def _lines_of(place: Place, target: Target, device: str | None) -> list[str]:
-    if place.reason:
+    if not _has_tables(place):
         return [f"no table tells costs before training: {place.reason}"]
     kinds = [
         (kind, target.backends[name])

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from searches import trial_of, write_case
 
 from edgekd.devices.opening import open_device
+from edgekd.firmware.emulation import missing_tools
 from edgekd.run.plan.planned import ExpectedFile, PlannedTarget
 from edgekd.searching.correcting import Correction
 from edgekd.searching.outcome import PredictedFile
@@ -133,6 +134,20 @@ def test_a_target_that_can_not_run_here_has_no_table(cache, monkeypatch):
     target = load_target("raspberry-pi-5")
     (line,) = table_lines(None, [target], {target.name: {"latency_ms": 1.0}})
     assert line.startswith("raspberry-pi-5: no table tells costs before training: this machine is")
+
+
+@pytest.mark.skipif(bool(missing_tools()), reason="needs the Cortex-M tools")
+def test_an_emulated_microcontroller_has_tables_of_tflite_files(cache):
+    target = load_target("cortex-m4")
+    limits = {target.name: {"instructions": 1e6}}
+    (line,) = table_lines(None, [target], limits)
+    assert line.endswith(
+        "'edgekd bench FILE... --target cortex-m4 --device cortex-m://cortex-m4 --per-layer'"
+    )
+    with closing(open_device("cortex-m://cortex-m4")) as device:
+        write_table(device, 8, "litert", "tflite", {"kernels": "reference"})
+    (line,) = table_lines(None, [target], limits)
+    assert line.endswith("by the tables of 8 tflite files on cortex-m://cortex-m4")
 
 
 def test_a_prediction_refuses_only_beyond_the_largest_error_of_files_left_out(tmp_path, file):
