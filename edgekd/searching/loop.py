@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgekd.errors import InputError, ToolError
+from edgekd.searching.board import MOST_RETURNS, lost_board, wait_for_board
+from edgekd.searching.outcome import NAME as TRIAL_FILE
 from edgekd.searching.outcome import Course, Trial
 from edgekd.searching.request import Search
 from edgekd.searching.space import short_value
@@ -47,7 +49,8 @@ class Loop:
     def run(self, progress: Progress) -> list[Trial]:
         """Run what is missing, and return every trial by number.
 
-        Raises `InputError` or `ToolError`, as the trials did, if all fail for one reason.
+        Raises `InputError` or `ToolError`, as the trials did, if all fail for one reason, and
+        `ToolError` if the board went away.
         """
         self._forget_failures()
         self.on_trials(self._in_order())
@@ -63,6 +66,22 @@ class Loop:
         return self._in_order()
 
     def _run(self, proposal: Proposal, progress: Progress) -> Trial:
+        """Run a trial, again where its board went away and came back. If it stays away, the trial
+        is left for the next call."""
+        trial = self._run_once(proposal, progress)
+        for _ in range(MOST_RETURNS):
+            if not lost_board(self.search, trial):
+                break
+            try:
+                wait_for_board(self.search, self.say)
+            except ToolError:
+                (self.search.out / trial.folder / TRIAL_FILE).unlink(missing_ok=True)
+                self.study.put_back(proposal.asked)
+                raise
+            trial = self._run_once(proposal, progress)
+        return trial
+
+    def _run_once(self, proposal: Proposal, progress: Progress) -> Trial:
         """Run a trial, which is stopped early if it is clearly worse than others."""
         watch = Watch(
             rule=self.search.options.early_stopping,

@@ -161,6 +161,14 @@ class Study:
         with storage_errors(self.place):
             self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
 
+    def put_back(self, number: int) -> None:
+        """Propose again what could not be run now, without counting it as an attempt."""
+        with storage_errors(self.place):
+            trial = self._all()[number]
+            again = {ATTEMPTS: trial.user_attrs.get(ATTEMPTS, 1)}
+            self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
+            self._study.enqueue_trial(trial.params, user_attrs=again)
+
     def ask(self, random: bool = False) -> Proposal:
         """A new trial. `random` ignores what is known of others."""
         parameters: Parameters = {}

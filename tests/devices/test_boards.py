@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -160,7 +162,10 @@ def test_a_board_that_never_answers_is_ended(
     assert emulators() == []
 
 
-def test_a_started_board_runs_until_it_is_stopped_for_one_session_at_a_time(board: Board) -> None:
+def test_a_started_board_runs_until_it_is_stopped_for_one_session_at_a_time(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.devices.emulated.catalog.BUSY_SECONDS", 0.3)
     assert running_board(board) is None
     running, started = start_board(board)
     assert started
@@ -168,7 +173,7 @@ def test_a_started_board_runs_until_it_is_stopped_for_one_session_at_a_time(boar
         assert start_board(board) == (running, False)
         with (
             machine_for(board) as first,
-            pytest.raises(ToolError, match="another process is measuring"),
+            pytest.raises(ToolError, match="another process has been using this board"),
             machine_for(board),
         ):
             pass
@@ -179,6 +184,28 @@ def test_a_started_board_runs_until_it_is_stopped_for_one_session_at_a_time(boar
     assert not running.folder.exists()
     assert not stop_board(board)
     assert emulators() == []
+
+
+def test_a_session_waits_for_a_board_that_another_is_using(board: Board) -> None:
+    running, _ = start_board(board)
+    began = threading.Event()
+
+    def first() -> None:
+        with machine_for(board):
+            began.set()
+            time.sleep(0.6)
+
+    thread = threading.Thread(target=first)
+    try:
+        thread.start()
+        began.wait(60)
+        start = time.monotonic()
+        with machine_for(board) as second:
+            assert time.monotonic() - start > 0.3
+            assert second == running
+    finally:
+        thread.join()
+        assert stop_board(board)
 
 
 def test_removing_a_board_stops_it_first(board: Board) -> None:

@@ -1,11 +1,13 @@
 """Which trials a search runs, when it ends, and what a second call finds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from searches import LIMITS, file_of, made_search, made_up, trial_of
 
 from edgekd.errors import InputError, MissingPackage, ToolError
+from edgekd.searching import board as boards
 from edgekd.searching import loop as looping
 from edgekd.searching.loop import Loop, seconds_left
 from edgekd.searching.outcome import kept_trials
@@ -139,6 +141,75 @@ def test_a_trial_in_which_the_process_always_ends_is_given_up(tmp_path, monkeypa
     trials = run(search, monkeypatch)
     assert [trial.state for trial in trials] == ["failed", "finished"]
     assert trials[0].message == "the process ended 3 times while this trial ran"
+
+
+def on_a_board(search, monkeypatch, returns):
+    """A search on a board that is lost in its second trial, and what `check_device` finds then."""
+    request = replace(search.request, device="ssh://ada@board?python=/py")
+    search = replace(search, request=request)
+    lost = [True]
+
+    def outcome(parameters):
+        if len(kept_trials(search.out)) == 1 and lost:
+            lost.pop()
+            return "the connection was lost"
+        return shrunk(parameters)
+
+    answers = iter(returns)
+
+    def check(request):
+        if not next(answers):
+            raise ToolError("no reply within 10 s", where="ssh://ada@board")
+
+    monkeypatch.setattr(boards, "check_device", check)
+    monkeypatch.setattr(boards, "PAUSE_SECONDS", 0.01)
+    running = looped(search, monkeypatch, outcome)
+    made = looping.run_trial
+
+    def run_trial(*facts):
+        trial = made(*facts)
+        if trial.state != "failed":
+            return trial
+        return trial.model_copy(update={"where": "ssh://ada@board"})
+
+    monkeypatch.setattr(looping, "run_trial", run_trial)
+    return running
+
+
+def test_a_board_that_comes_back_is_waited_for_and_its_trial_is_run_again(tmp_path, monkeypatch):
+    said = []
+    running = on_a_board(made_search(tmp_path, trials=3), monkeypatch, [False, False, True])
+    running.say = said.append
+    trials = running.run(silent)
+    assert [trial.state for trial in trials] == ["finished"] * 3
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert "ssh://ada@board?python=/py is gone: waiting for it, 10 minutes at most" in said
+
+
+def test_a_board_that_stays_away_ends_the_search_and_costs_no_trial(tmp_path, monkeypatch):
+    search = made_search(tmp_path, trials=3)
+    monkeypatch.setattr(boards, "WAIT_SECONDS", 0.0)
+    running = on_a_board(search, monkeypatch, [False])
+    with pytest.raises(ToolError, match="the board has been gone for 0 minutes: no reply") as lost:
+        running.run(silent)
+    assert lost.value.where == "ssh://ada@board?python=/py"
+    assert [trial.state for trial in kept_trials(tmp_path)] == ["finished"]
+    asked = Study(search)._all()[1].params
+    trials = run(search, monkeypatch)
+    assert [trial.state for trial in trials] == ["finished"] * 3
+    assert asked in [trial.parameters for trial in trials]
+
+
+def test_other_failures_are_not_waited_for(tmp_path):
+    search = made_search(tmp_path)
+    failure = trial_of(0, state="failed", exit_code=3, where="ssh://ada@board")
+    assert not boards.lost_board(search, failure)  # it runs on this machine
+    request = replace(search.request, device="ssh://ada@board")
+    search = replace(search, request=request)
+    assert boards.lost_board(search, failure)
+    assert not boards.lost_board(search, failure.model_copy(update={"exit_code": 2}))
+    assert not boards.lost_board(search, failure.model_copy(update={"where": "quantize"}))
+    assert not boards.lost_board(search, failure.model_copy(update={"where": ""}))
 
 
 def test_the_hours_leave_room_for_one_more_trial(tmp_path):

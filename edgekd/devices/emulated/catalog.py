@@ -22,6 +22,9 @@ from edgekd.errors import InputError, ToolError, nearest, raise_all
 from edgekd.installed import missing_programs
 from edgekd.store import folder_beside, locked, write_beside
 
+BUSY_SECONDS = 600.0
+"""How long a session waits for a running board that another is using."""
+
 FIRST_SECONDS = 60.0
 """How long to wait for a board's first reply before asking again."""
 
@@ -182,8 +185,8 @@ def running_board(board: Board) -> Running | None:
 def machine_for(board: Board) -> Iterator[Running]:
     """The board for one session: the running one, reserved for this session, or a fresh one.
 
-    If the client is killed, the former is paused and the latter ends. Raises `ToolError` if the
-    board is in use.
+    If the client is killed, the former is paused and the latter ends. A session waits while another
+    has the running one. Raises `ToolError` if that takes longer than `BUSY_SECONDS`.
     """
     running = running_board(board)
     if running is None:
@@ -197,15 +200,7 @@ def machine_for(board: Board) -> Iterator[Running]:
             running.stop()
         return
     with contextlib.ExitStack() as stack:
-        try:
-            lock = stack.enter_context(locked(running.folder / "lock"))
-        except BlockingIOError:
-            raise ToolError(
-                "another process is measuring on this board",
-                where=f"emulated://{board.name}",
-                hint=f"wait, or run 'edgekd board stop {board.name}': then each session starts a "
-                "board of its own",
-            ) from None
+        lock = _reserved(stack, running.folder / "lock", board)
         with Monitor(running.monitor_path) as monitor:
             guard = Guard(running.folder, running.pid, "pause", [lock])
             monitor.ask("cont")
@@ -215,6 +210,24 @@ def machine_for(board: Board) -> Iterator[Running]:
                 with contextlib.suppress(ToolError):
                     monitor.ask("stop")
                 guard.let_go()
+
+
+def _reserved(stack: contextlib.ExitStack, lock: Path, board: Board) -> int:
+    """The lock of a running board, once no other session holds it."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return stack.enter_context(locked(lock))
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise ToolError(
+                    f"another process has been using this board for {BUSY_SECONDS / 60:.0f} "
+                    "minutes",
+                    where=f"emulated://{board.name}",
+                    hint=f"wait, or run 'edgekd board stop {board.name}': then each session starts "
+                    "a board of its own",
+                ) from None
+            time.sleep(0.2)
 
 
 def control_link(board: Board, running: Running, limit_s: float) -> tuple[Link, str]:
