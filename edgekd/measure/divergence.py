@@ -108,11 +108,15 @@ class LayerDifference:
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """One activation's quantize node, its scale, and its shape for this input."""
+    """One activation's quantize node, its scale, and its steps for this input."""
 
     node: fx.Node
     scale: float
-    shape: tuple[int, ...]
+    steps: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.steps.shape)
 
 
 class _Recorder(fx.Interpreter):
@@ -123,7 +127,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if quantizes_activation(n):
-            self.points.append(_Point(n, _number(n.args[1]), tuple(result.shape)))
+            self.points.append(_Point(n, _number(n.args[1]), result))
         return result
 
 
@@ -167,11 +171,37 @@ def _matched(points: Sequence[_Point], seen: Sequence[InnerTensor]) -> _Matches:
     alike: dict[Any, list[InnerTensor]] = {}
     for key, tensor in zip(theirs, seen, strict=True):
         alike.setdefault(key, []).append(tensor)
-    return {
+    matches = {
         points[block.a + step].node: alike[theirs[block.b + step]]
         for block in matcher.get_matching_blocks()
         for step in range(block.size)
     }
+    _share(points, matches)
+    return matches
+
+
+def _share(points: Sequence[_Point], matches: _Matches) -> None:
+    """Match a point with the tensor of the one behind it where the file has one tensor for both: a
+    converter drops what leaves values and grid as they are (a mean of one value, a reshape). What
+    else reads the first would otherwise not be judged on the file's input."""
+    known = {point.node: point for point in points}
+    for point in reversed(points):
+        before = known.get(_point_behind(point.node))
+        if point.node not in matches or before is None or before.node in matches:
+            continue
+        same = before.scale == point.scale and before.steps.numel() == point.steps.numel()
+        if same and torch.equal(before.steps.flatten(), point.steps.flatten()):
+            matches[before.node] = matches[point.node]
+
+
+def _point_behind(node: fx.Node) -> Any:
+    """The quantize node whose values a quantize node reads through operators of one input; None if
+    there are several."""
+    source: Any = node.args[0]
+    while isinstance(source, fx.Node) and not _reads_grid(source):
+        before = source.all_input_nodes
+        source = before[0] if len(before) == 1 else None
+    return source.args[0] if isinstance(source, fx.Node) else None
 
 
 def _key(scale: float, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:

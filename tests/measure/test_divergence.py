@@ -167,6 +167,40 @@ def test_a_leaky_relu_that_litert_rounds_twice_is_not_called_biased(tmp_path: Pa
     assert sentence.startswith("no single layer: each of "), sentence
 
 
+class Gated(nn.Module):
+    """Squeeze and excitation on maps of one pixel, whose mean changes nothing, and a clamp that
+    leaves a small part of a wide range: a step of the convolution is many of the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 256, 3)
+        self.gate = nn.Conv2d(256, 256, 1)
+        nn.init.normal_(self.convolution.weight, std=0.5)
+        nn.init.constant_(self.convolution.bias, -8.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(x)
+        gate = torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+        return nn.functional.relu6(x * gate)
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tflite")
+def test_a_tensor_that_a_tflite_file_has_for_two_values_stands_for_both(tmp_path: Path) -> None:
+    import litert_torch
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    torch.manual_seed(0)
+    x = torch.randn(16, 4, 3, 3)
+    graph = quantized(Gated().eval(), x, Scheme(activations="int8-affine"))
+    path = tmp_path / "model.tflite"
+    config = QuantConfig(pt2e_quantizer=TargetQuantizer(Scheme(activations="int8-affine")))
+    litert_torch.convert(unfolded(graph), (x[:1],), quant_config=config).export(str(path))
+    sentences = [first_difference(graph, artifact(path, "tflite"), row) for row in x.split(1)]
+    for sentence in sentences:
+        assert sentence.startswith("no single layer: each of 6 is within 2 LSB"), sentence
+
+
 def _weights(graph: fx.GraphModule, layer: int) -> np.ndarray:
     """One convolution's integers in TFLite's order: output, height, width, input."""
     convolutions = [n for n in graph.graph.nodes if str(n.target).startswith("aten.conv2d")]
