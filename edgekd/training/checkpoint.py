@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.store import write_beside
+from edgekd.training.sharding import like_parameter
 
 HEADER = "edgekd"
 
@@ -74,6 +75,11 @@ def restore_optimizer(
         _, index, name = key.split(".", 2)
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    for place, values in state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = like_parameter(value, parameters[place])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -1,6 +1,7 @@
 """Trains a student from one or more teachers, and checks the setup before."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ from edgekd.training.faults import (
 from edgekd.training.fusion import Fusion
 from edgekd.training.logits import TeacherLogits
 from edgekd.training.loop import fit
+from edgekd.training.optimizer import make_fabric
+from edgekd.training.sharding import Sharding
 from edgekd.training.teachers import Teacher
 from edgekd.training.terms import Term, paired, spread, terms_of
 
@@ -60,13 +63,14 @@ def teach(
     fusion: Fusion | None = None,
     companions: nn.Module | None = None,
     storage: torch.dtype = torch.float32,
+    sharding: Sharding | None = None,
 ) -> nn.Module:
     """Train `student` in place by the context's teaching; return it in eval mode on the CPU.
 
     Teachers are not changed, and all hooks are removed. `fusion` turns several
     teachers' logits into one (by their weights if not given), `companions` are trained along, and
-    `storage` is the precision in which the teachers' logits are kept. Raises what
-    `check_teaching` finds.
+    `storage` is the precision in which the teachers' logits are kept. `sharding` divides what the
+    teaching says over the processes. Raises what `check_teaching` finds.
     """
     raise_all(check_teaching(student, context))
     terms = _terms(student, context)
@@ -79,8 +83,19 @@ def teach(
     learned = nn.ModuleList([term.learned for term in terms])
     learned.extend([part for part in (fusion, companions) if part is not None])
     identity = identity_of(context.teachers)
-    with loss.tapping(student):
-        return fit(student, loss.loss, context, companions=learned, identity=identity)
+    with ExitStack() as stack:
+        if sharding is not None and context.teaching.shard != "student":
+            device = make_fabric(context.teaching.precision).device  # starts the processes' group
+            for teacher in context.teachers if terms else ():
+                if teacher.module is not None:
+                    teacher.module.to(device)
+                    example = context.data.shown
+                    stack.enter_context(sharding.divided(teacher.name, teacher.module, example))
+        stack.enter_context(loss.tapping(student))
+        mine = None if context.teaching.shard == "teachers" else sharding
+        return fit(
+            student, loss.loss, context, companions=learned, identity=identity, sharding=mine
+        )
 
 
 def identity_of(teachers: Sequence[Teacher]) -> str:

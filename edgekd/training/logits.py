@@ -87,7 +87,8 @@ class CachedLogits:
         with file_beside(path) as beside:
             whole: Any = None
             for part in shown_in_view(self.data, view, BATCH):
-                logits = teacher_logits(self.teacher, part, self.output).float().to(self.storage)
+                logits = teacher_logits(self.teacher, part, self.output).float().cpu()
+                logits = logits.to(self.storage)
                 self._refuse_not_finite(logits)
                 if whole is None:
                     shape = (count, *logits.shape[1:])

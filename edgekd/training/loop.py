@@ -10,7 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ from edgekd.training.checkpoint import (
 )
 from edgekd.training.context import Context, Epoch
 from edgekd.training.optimizer import make_fabric, make_optimizer, rate_share
+from edgekd.training.sharding import (
+    Sharding,
+    average_gradients,
+    clip_gradients,
+    common_epoch,
+    load_local_state,
+    local,
+    local_state,
+)
 from edgekd.values.tree import Tree, leaves, moved
 
 PROGRESS_SECONDS = 0.3
@@ -96,6 +105,7 @@ def fit(
     companions: nn.Module | None = None,
     identity: str = "",
     turns: int = 1,
+    sharding: Sharding | None = None,
 ) -> nn.Module:
     """Train `module` in place and return it in eval mode on the CPU.
 
@@ -104,7 +114,8 @@ def fit(
     holds the epoch checkpoint, which is ignored if it belongs to another module, data, seed,
     teaching or `identity`: anything else that the loss depends on, such as a frozen network,
     belongs in `identity`. `context.on_epoch` is called for the checkpoint's epochs too, so that a
-    resumed training is judged as an unbroken one.
+    resumed training is judged as an unbroken one. With `sharding` the processes share the module;
+    each keeps a checkpoint of its own, with which the same number of processes resumes.
     Raises `InputError` naming epoch and step if the loss is no longer a number.
     """
     extra = companions if companions is not None else nn.ModuleList()
@@ -114,18 +125,20 @@ def fit(
     with ExitStack() as stack:
         fabric = make_fabric(teaching.precision)
         stack.enter_context(_own_randomness(fabric.device))
-        run = _Run(fabric, _Step(module, extra, step_loss), context, turns)
+        whole, shared = _Step(module, extra, step_loss), sharding is not None
+        if sharding is not None:
+            whole.to(fabric.device)
+            stack.enter_context(sharding.divided("student", module, context.data.example))
+        run = _Run(fabric, whole, context, turns, shared and fabric.world_size > 1)
         run.restore(path, fingerprint)
         run.announce(run.state.history)
         while not run.finished:
             run.epoch()
             run.validate()
-            if fabric.is_global_zero:
-                run.save(path, fingerprint)
-            fabric.barrier()
+            run.keep(path, fingerprint)
             run.announce(run.state.history[-1:])
         if teaching.keep == "best" and run.state.best_weights:
-            module.load_state_dict(run.state.best_weights)
+            load_local_state(module, run.state.best_weights)
     module.to("cpu")
     module.zero_grad(set_to_none=True)
     module.eval()  # an exported graph's eval() returns nothing
@@ -168,14 +181,21 @@ class _State:
 class _Run:
     """One training in progress, with its resources."""
 
-    def __init__(self, fabric: Any, whole: _Step, context: Context, turns: int) -> None:
+    def __init__(
+        self, fabric: Any, whole: _Step, context: Context, turns: int, shared: bool = False
+    ) -> None:
         self.fabric, self.context, self.turns = fabric, context, turns
         self.data, self.training = context.data, context.teaching
         self.module, self.companions = whole.module, whole.companions
         self.state = _State()
         self.losses: list[Tensor] = []
         self.optimizer = make_optimizer(whole, self.training, fabric.device)
-        self.step, self.stepper = fabric.setup(whole, self.optimizer)
+        self.shared = shared
+        self.step: Any
+        self.stepper: Any
+        self.step, self.stepper = (
+            (whole, self.optimizer) if shared else fabric.setup(whole, self.optimizer)
+        )
         self.world: int = fabric.world_size
         size, count = self.training.batch_size, len(self.data.train)
         ragged = count % size if count > size else 0
@@ -233,10 +253,17 @@ class _Run:
         values = []
         for turn in range(self.turns):
             when = (view, number, self.steps, self.total, self.world, turn)
-            loss = self.step(x, y, index, shown, when)
+            with self.fabric.autocast() if self.shared else nullcontext():
+                loss = self.step(x, y, index, shown, when)
             loss = loss if part == 1 else loss * part
-            self.fabric.backward(loss)
-            if training.clip_gradient is not None:
+            if self.shared:
+                loss.backward()
+                average_gradients([self.companions])
+            else:
+                self.fabric.backward(loss)
+            if training.clip_gradient is not None and self.shared:
+                clip_gradients(self.step, training.clip_gradient)
+            elif training.clip_gradient is not None:
                 nn.utils.clip_grad_norm_(self.step.parameters(), training.clip_gradient)
             self.stepper.step()
             if self.context.on_step is not None and turn == self.turns - 1:
@@ -290,16 +317,44 @@ class _Run:
         if accuracy >= state.best:
             state.best = accuracy
             if self.training.keep == "best":
-                weights = self.module.state_dict()
-                state.best_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
+                weights = local_state(self.module)
+                state.best_weights = {k: v.cpu().clone() for k, v in weights.items()}
         return accuracy
+
+    def keep(self, path: Path, fingerprint: str) -> None:
+        """Write the checkpoint: one for all processes, or this one's share. The share before it
+        goes when all have written theirs, so that one epoch is always whole."""
+        if self.shared:
+            self.save(self._share(path, self.state.done), fingerprint)
+        elif self.fabric.is_global_zero:
+            self.save(path, fingerprint)
+        self.fabric.barrier()
+        if self.shared:
+            self._share(path, self.state.done - 1).unlink(missing_ok=True)
+
+    def _share(self, path: Path, done: int | str) -> Path:
+        rank = f"{self.fabric.global_rank + 1}-of-{self.world}"
+        return path.with_name(f"{path.stem}-{done}-{rank}{path.suffix}")
+
+    def _saved(self, path: Path, fingerprint: str) -> tuple[dict[str, Tensor], Any] | None:
+        """The checkpoint of this training from which all processes can continue, if there is
+        one."""
+        if not self.shared:
+            found = read_tensors(path)
+            return found if found and found[1].get("fingerprint") == fingerprint else None
+        shares = {}
+        for file in path.parent.glob(self._share(path, "*").name):
+            found = read_tensors(file)
+            if found is not None and found[1].get("fingerprint") == fingerprint:
+                shares[int(found[1]["done"])] = file
+        return read_tensors(shares[done]) if (done := common_epoch([*shares])) else None
 
     def save(self, path: Path, fingerprint: str) -> None:
         """Write everything that `restore` needs to continue from here."""
         tensors, optimizer = flatten_optimizer(self.optimizer)
         tensors = {
-            **tensors,
-            **prefixed("model", self.module.state_dict()),
+            **{name: local(value) for name, value in tensors.items()},
+            **prefixed("model", local_state(self.module)),
             **prefixed("companions", self.companions.state_dict()),
             **prefixed("best", self.state.best_weights),
         }
@@ -315,11 +370,11 @@ class _Run:
 
     def restore(self, path: Path, fingerprint: str) -> None:
         """Resume from a checkpoint of this training, if there is one."""
-        checkpoint = read_tensors(path)
-        if checkpoint is None or checkpoint[1].get("fingerprint") != fingerprint:
+        checkpoint = self._saved(path, fingerprint)
+        if checkpoint is None:
             return
         tensors, header = checkpoint
-        self.module.load_state_dict(under("model", tensors))
+        load_local_state(self.module, under("model", tensors))
         self.companions.load_state_dict(under("companions", tensors))
         restore_optimizer(self.optimizer, tensors, header["optimizer"])
         kept = {key: header[key] for key in ("done", "best", "stale", "history")}

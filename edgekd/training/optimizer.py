@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import InputError
+from edgekd.training.sharding import is_divided
 from edgekd.training.teaching import Training
 
 
@@ -46,8 +47,14 @@ def make_optimizer(
     if not parameters:
         raise InputError("nothing to train: no parameter requires a gradient", where="training")
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [
+                p for p in parameters if (p.ndim > 1) == decays and is_divided(p) == divided
+            ],
+            "weight_decay": training.weight_decay if decays else 0.0,
+        }
+        for divided in (False, True)  # PyTorch steps with one kind of tensors at a time
+        for decays in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
     fused = device.type in ("cpu", "cuda")

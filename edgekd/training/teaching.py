@@ -18,7 +18,8 @@ class Training(Value):
     validation accuracy. `weight_decay` applies to matrices and kernels, never to biases and norms.
     `keep` returns the weights of the best validation accuracy (the latest of equals) or the last
     ones. `partial_batch` drops or keeps an epoch's smaller last batch; a batch that is the whole
-    set is always kept.
+    set is always kept. `shard` divides the student, the teachers or all of them over the processes
+    of `torchrun`, so that each holds a share of their parameters.
     """
 
     epochs: PositiveInt = 10
@@ -35,6 +36,7 @@ class Training(Value):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     keep: Literal["best", "last"] = "best"
     partial_batch: Literal["drop", "keep"] = "drop"
+    shard: Literal["student", "teachers", "all"] | None = None
 
 
 class Teaching(Training):

@@ -26,7 +26,7 @@ from edgekd.measure.budgets import KNOWN, task_budgets
 from edgekd.network.cost import largest_layer, totals
 from edgekd.registry import BACKENDS, STAGES
 from edgekd.run.plan.planned import Plan, Request
-from edgekd.stages import Context, Stage
+from edgekd.stages import Context, Stage, TrainingStage
 from edgekd.values.backend_lookup import backend_info
 from edgekd.values.candidate import Candidate
 from edgekd.values.recipe import Recipe
@@ -140,6 +140,7 @@ def check_target(
     unusable: dict[str, EdgekdError] = {}
     for number, stage in enumerate(stages, 1):
         where = f"stages.{number} ({stage.kind})"
+        _check_sharding(stage, where, collect)
         collect.faults.extend(collect.attempt(stage.check, plan.start, context, where) or [])
     for name, backend in backends.items():
         if not isinstance(backend, Backend):
@@ -156,6 +157,24 @@ def check_target(
     _check_sizes(plan, target, backends, collect)
     _check_boxes(plan, target, stages, backends, collect)
     return unusable
+
+
+def _check_sharding(stage: Stage, where: str, collect: Collector) -> None:
+    """Only plain distillation divides its networks: other stages read or change them whole."""
+    if not isinstance(stage, TrainingStage) or stage.teaching.shard is None:
+        return
+    scheme = str(getattr(stage, "name", ""))  # of a distillation
+    if scheme == "offline":
+        return
+    by = f"the scheme '{scheme}'" if scheme else f"the stage '{stage.kind}'"
+    collect.faults.append(
+        InputError(
+            f"{by} can't divide its networks over processes",
+            where=f"{where}: shard",
+            allowed='kind = "distill" with scheme = "offline"',
+            hint="leave out shard: the processes still share each batch",
+        )
+    )
 
 
 def _check_boxes(

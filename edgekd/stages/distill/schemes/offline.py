@@ -9,6 +9,8 @@ from edgekd.registry import SCHEMES
 from edgekd.stages.distill.schemes import Scheme, SchemeResult
 from edgekd.training.context import Context
 from edgekd.training.distillation import check_teaching, teach
+from edgekd.training.sharding import Sharding
+from edgekd.training.sharding_faults import sharding_cost, sharding_faults
 
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1503.02531")
@@ -21,10 +23,14 @@ class Offline(Scheme):
     any_structure: ClassVar[bool] = True
 
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
-        return check_teaching(student, context)
+        return check_teaching(student, context) or sharding_faults(student, context)
 
     def cost(self, context: Context) -> str:
-        return f"{context.length}, learning from {context.names or 'the labels'}"
+        told = f"{context.length}, learning from {context.names or 'the labels'}"
+        return f"{told}{sharding_cost(context)}"
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
-        return SchemeResult(teach(student, context))
+        if context.teaching.shard is None:
+            return SchemeResult(teach(student, context))
+        sharding = Sharding()
+        return SchemeResult(teach(student, context, sharding=sharding), sharding.note)
