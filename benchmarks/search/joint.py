@@ -2,9 +2,10 @@
 
 A ResNet-8 is trained on digits, and timm's `test_resnet` on a part of Fashion-MNIST, both briefly.
 Each is brought to a share of the size that int8 weights take: by `shrink`; by `shrink` with only
-channels, ranks or bits; and by separate stages, pruning (allocation "cost") to the square root of
-the share of the parameters, or to what int4 leaves to do, and then types by layer (`mixed`). All train for as many epochs, on the
-labels alone. Accuracies and sizes are those of the ONNX files, run by ONNX Runtime on the test set.
+channels, ranks or bits; and by separate stages: pruning (allocation "cost") to the square root of
+the share of the parameters, or to what int4 leaves to do, and then types by layer (`mixed`). All
+train for as many epochs, on the labels alone. Accuracies and sizes are those of the ONNX files, run
+by ONNX Runtime on the test set.
 
     python benchmarks/search/joint.py --seeds 2
 """

@@ -7,6 +7,7 @@ import pytest
 from searches import file_of, trial_of, write_case
 
 from edgekd.backends import Follower
+from edgekd.installed import has_module
 from edgekd.run.plan.planned import ExpectedFile, PlannedTarget
 from edgekd.searching.outcome import UntrainedFile
 from edgekd.searching.refusal import refusal_of
@@ -228,3 +229,33 @@ def test_a_trial_that_is_too_slow_trains_nothing_and_one_that_fits_tells_its_err
     names = {error.metric for error in errors_of([finished], "small", {"latency_ms": 1.0})}
     assert names == {P90}
     assert not (tmp_path / "s/trials/0001/untrained").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_module("ethosu.vela"), reason="needs Vela")
+def test_the_time_that_vela_tells_of_an_untrained_file_refuses_a_trial(tmp_path):
+    write_case(tmp_path)
+
+    def run(number, limit, accept):
+        asked = {
+            "target": "ethos-u55",
+            "out": tmp_path / "s",
+            "budgets": {"latency_us": limit},
+            "accept": accept,
+            "cache": tmp_path / "cache",
+        }
+        search = make_search(tmp_path / "r.toml", asked, SearchOptions(trials=2))
+        watch = Watch("none", lambda: [], lambda course: None)
+        proposal = Proposal(number, number, {"stages.2.amount": 0.5}, str(number))
+        return run_trial(search, proposal, [], watch, silent)
+
+    refused = run(0, 0.1, ["simulated"])
+    assert refused.state == "refused"
+    assert "us untrained, latency_us <= 0.1" in refused.message
+    (file,) = refused.untrained
+    (told,) = [each for each in file.measurements if each.metric == P90]
+    assert (file.format, told.kind) == ("vela", "simulated")
+    finished = run(1, 1e6, ["simulated"])
+    assert finished.state == "finished"
+    (error,) = errors_of([finished], "ethos-u55", {"latency_ms": 1.0})
+    assert error.largest < 0.2  # training changes how well weights are compressed, nothing else
