@@ -47,7 +47,7 @@ from edgekd.stages.prune.faults import (
 from edgekd.stages.prune.granularity import PATTERN, pattern_of, removed
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.moving import scored_by_moving
-from edgekd.stages.prune.nested import Kept, nested, ordered, recalibrated
+from edgekd.stages.prune.nested import Kept, nested, ordered, recalibrated, without_last
 from edgekd.stages.prune.recovery import recovered, scored
 from edgekd.stages.prune.scoring import unit_scores
 from edgekd.stages.prune.selection import Selection, left_note
@@ -259,10 +259,11 @@ class Prune(TrainingStage):
         else:
             judged, scores = scored(module, criterion, spec, context)
         if self.granularity == "blocks":
-            return cut_blocks(judged, candidate.example, spec, scores, criterion, goal, context)
-        groups = self._selection(module, candidate, context).chosen
-        units = {each.name: unit_scores(judged, each, scores, criterion) for each in groups}
-        smaller = cut(judged, candidate.example, groups, units, spec, goal, context)
+            smaller = cut_blocks(judged, candidate.example, spec, scores, criterion, goal, context)
+        else:
+            groups = self._selection(module, candidate, context).chosen
+            units = {each.name: unit_scores(judged, each, scores, criterion) for each in groups}
+            smaller = cut(judged, candidate.example, groups, units, spec, goal, context)
         if criterion.reads == "order":
             recalibrated(smaller, context.data.train.some(self.samples))
         return smaller
@@ -284,8 +285,11 @@ class Prune(TrainingStage):
 
     def nested(self, candidate: Candidate, context: Context) -> tuple[nn.Module, Kept]:
         """The network that `amount` leaves of an ordered one, and what stays of each parameter."""
-        groups = self._selection(candidate.module, candidate, context).chosen
-        facts = (candidate.module, candidate.example, groups, self.amount or 0.0)
+        chosen = self._selection(candidate.module, candidate, context).chosen
+        facts = (candidate.module, candidate.example, chosen, self.amount or 0.0)
+        if self.granularity == "blocks":
+            rest = (self._spec(context), self._criterion("prune"), context)
+            return without_last(*facts, *rest), {}
         return nested(*facts, self._spec(context))
 
     def _moved_channels(

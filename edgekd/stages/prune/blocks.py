@@ -118,8 +118,10 @@ def block_scores_of(
     module: nn.Module, blocks: Sequence[Block], scores: Scores, criterion: Criterion
 ) -> dict[str, float]:
     """Each block's score: the criterion over all kernels (or norms) in it. `scores` are by
-    parameter, or by block if the criterion reads outputs.
+    parameter, or by block if the criterion reads outputs. In their order the first count most.
     """
+    if criterion.reads == "order":
+        return {block.name: -float(number) for number, block in enumerate(blocks)}
     found = {}
     kinds = NORMS if criterion.reads == "norms" else KERNELS
     for block in blocks:

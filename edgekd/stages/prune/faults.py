@@ -77,12 +77,12 @@ def allocation_faults(allocation: str, granularity: str, where: str) -> list[Edg
 
 
 def order_faults(name: str, reads: str, granularity: str, where: str) -> list[EdgekdError]:
-    """A fault where an order of channels says nothing of what is removed."""
-    if reads != "order" or removed(granularity) is not None:
+    """A fault where an order of channels and blocks says nothing of what is removed."""
+    if reads != "order" or removed(granularity) is not None or granularity == "blocks":
         return []
     return [
         InputError(
-            f"'{name}' is an order of channels: it says nothing of {granularity}",
+            f"'{name}' is an order of channels and blocks: it says nothing of {granularity}",
             where=f"{where}.criterion",
             hint="granularity = 'channels', or a criterion such as magnitude-l2",
         )

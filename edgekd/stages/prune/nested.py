@@ -1,4 +1,5 @@
-"""Networks within a network: the first units of each group, as many as a width leaves.
+"""Networks within a network: the first units of each group, as many as a width leaves, and the
+first residual blocks of each shape, as many as a depth leaves.
 
 Units are put in the order of their scores once. Every smaller network is then the beginning of
 each parameter, so that one training of the whole trains them all.
@@ -15,12 +16,13 @@ from edgekd.data.seeds import seeded_generator
 from edgekd.network.evaluation import evaluating, predict
 from edgekd.registry import CRITERIA
 from edgekd.stages.prune.allocation import uniform
+from edgekd.stages.prune.blocks import Block, cut_blocks, first_blocks
 from edgekd.stages.prune.channels import indices_of, remove_channels
 from edgekd.stages.prune.criteria import Criterion
 from edgekd.stages.prune.groups import Group
 from edgekd.stages.prune.recovery import scored
 from edgekd.stages.prune.scoring import in_place, unit_scores
-from edgekd.stages.prune.spec import PruneSpec
+from edgekd.stages.prune.spec import Goal, PruneSpec
 from edgekd.stages.prune.structured import make_pools, removals, units_of
 from edgekd.training.context import Context
 from edgekd.values.tree import Tree, leaves, mapped
@@ -57,6 +59,20 @@ def nested(
     pools = make_pools(groups, units, units_of(groups), spec.multiple)
     gone = removals(groups, pools, uniform(pools, amount))
     return remove_channels(module, example, gone, groups), kept_indices(module, groups, gone)
+
+
+def without_last(
+    module: nn.Module,
+    example: Tree,
+    blocks: Sequence[Block],
+    amount: float,
+    spec: PruneSpec,
+    criterion: Criterion,
+    context: Context,
+) -> nn.Module:
+    """The network without the last of its residual blocks of each shape."""
+    goal = Goal(first_blocks(blocks), amount, None)
+    return cut_blocks(module, example, spec, {}, criterion, goal, context)
 
 
 def in_order(

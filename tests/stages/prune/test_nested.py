@@ -106,15 +106,53 @@ def test_pruning_by_the_order_cuts_a_width_out_without_training(tmp_path):
     assert torch.allclose(cut[1].running_mean, wanted.mean((0, 2, 3)), atol=0.02)
 
 
-@pytest.mark.parametrize("granularity", ["blocks", "weights"])
-def test_the_order_says_nothing_of_blocks_and_single_weights(granularity, tmp_path):
+class Added(nn.Module):
+    """Adds a factor of what it is given."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1, bias=False)
+        nn.init.constant_(self.conv.weight, factor)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+def stages():
+    """Three blocks at 6x6 and two at 3x3."""
+    return nn.Sequential(
+        Added(1.0), Added(2.0), Added(3.0), nn.AvgPool2d(2), Added(4.0), Added(5.0),
+        nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("amount", "factor"), [(0.2, 2 * 3 * 5 * 6), (0.5, 2 * 3 * 5), (0.999, 1.0)]
+)
+def test_a_depth_leaves_the_first_blocks_of_each_stage_with_norms_of_their_own(
+    amount, factor, tmp_path
+):
+    samples = Samples(torch.rand(64, 1, 6, 6), torch.arange(64) % 3)
+    data = Data("d", samples, samples, samples, 3)
     stage = STAGES.get("prune").make(
-        criterion="nested", amount=0.5, granularity=granularity, epochs=0
+        criterion="nested", amount=amount, granularity="blocks", epochs=0
+    )
+    candidate = Candidate(stages(), X)
+    assert stage.check(candidate, context(Teaching(), data=data, work=tmp_path), "stages.1") == []
+    cut = stage.run(candidate, context(Teaching(), data=data, work=tmp_path)).module
+    assert torch.allclose(predict(cut[:6], X), nn.functional.avg_pool2d(X, 2) * factor)
+    assert float(cut[6].running_mean) == pytest.approx(float(samples.x.mean()) * factor, rel=1e-4)
+    assert float(candidate.module[6].running_mean) == 0.0
+
+
+def test_the_order_says_nothing_of_single_weights(tmp_path):
+    stage = STAGES.get("prune").make(
+        criterion="nested", amount=0.5, granularity="weights", epochs=0
     )
     samples = Samples(torch.randn(8, 1, 6, 6), torch.arange(8) % 3)
     at = context(Teaching(), data=Data("d", samples, samples, samples, 3), work=tmp_path)
     (fault, *_) = stage.check(Candidate(net(), X), at, "stages.1")
-    assert "'nested' is an order of channels" in str(fault)
+    assert "'nested' is an order of channels and blocks" in str(fault)
 
 
 def small_steps():

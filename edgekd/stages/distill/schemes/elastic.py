@@ -1,5 +1,6 @@
-"""One training for networks of many widths, each of which is the beginning of the next larger."""
+"""One training for networks of many widths and depths, each the beginning of the next larger."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from edgekd.training.loop import Batch, fit
 from edgekd.values.candidate import Candidate
 from edgekd.values.tree import Tree
 
+MOST_BLOCKS = 0.999
+
 
 @SCHEMES.register(paper="https://arxiv.org/abs/1903.05134")
 class Elastic(Scheme):
@@ -30,12 +33,15 @@ class Elastic(Scheme):
     Channels are put in the order of their importance first, so that each of the `widths` (shares of
     every layer's channels) is made of the first ones. Each step trains the whole network with the
     labels and the teachers, and by the sandwich rule the narrowest and `draws` others, which learn
-    the whole network's outputs by the recipe's `losses` (Yu and Huang 2019, algorithm 1). A stage
-    `prune` with `criterion = "nested"` and `epochs = 0` then cuts any width out, without another
-    training. Layers in `ignore` keep all channels.
+    the whole network's outputs by the recipe's `losses` (Yu and Huang 2019, algorithm 1). With
+    `depths` they also lack the last residual blocks of each stage: a depth is the share of the
+    blocks with a plain shortcut that stay (as in Cai et al. 2020, section 3.2). A stage `prune`
+    with `criterion = "nested"` and `epochs = 0` then cuts any width out, or with `granularity =
+    "blocks"` any depth, without another training. Layers in `ignore` keep all channels.
     """
 
     widths: tuple[float, ...] = (0.25, 0.5, 0.75)
+    depths: tuple[float, ...] = ()
     draws: int = Field(default=1, ge=0)
     ignore: tuple[str, ...] = ()
 
@@ -45,6 +51,13 @@ class Elastic(Scheme):
         if not widths or not all(0.0 < width < 1.0 for width in widths):
             raise ValueError("give shares of the channels between 0 and 1, such as 0.5")
         return tuple(sorted(set(widths)))
+
+    @field_validator("depths")
+    @classmethod
+    def _shallow_first(cls, depths: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0.0 <= depth < 1.0 for depth in depths):
+            raise ValueError("give shares of the blocks from 0 to below 1, such as 0.5")
+        return tuple(sorted(set(depths)))
 
     def check(self, student: nn.Module, context: Context) -> list[EdgekdError]:
         faults = answer_faults(context, "elastic")
@@ -57,20 +70,33 @@ class Elastic(Scheme):
         )
         if faults:
             return faults
-        narrowest, candidate = self._pruning(self.widths[0]), _candidate(student, context)
-        found: list[EdgekdError] = narrowest.check(candidate, _any_target(context), context.where)
+        candidate, anywhere = _candidate(student, context), _any_target(context)
+        smallest = [self._pruning(self.widths[0])]
+        smallest += [self._dropping(depth) for depth in self.depths if depth > 0.0][:1]
+        found: list[EdgekdError] = []
+        for stage in smallest:
+            found += stage.check(candidate, anywhere, context.where)
         return found
 
     def cost(self, context: Context) -> str:
-        count = 2 + min(self.draws, len(self.widths) - 1)
-        return f"{context.length}, {len(self.widths) + 1} widths, {count} of them in each step"
+        count = len(self._sizes)
+        what = f"{len(self.widths) + 1} widths"
+        if self.depths:
+            what += f" and {len(self.depths) + 1} depths"
+        return f"{context.length}, {what}, {2 + min(self.draws, count - 1)} networks in each step"
+
+    @property
+    def _sizes(self) -> list[tuple[float, float]]:
+        """The (width, depth) of each smaller network, the smallest first."""
+        every = [(width, depth) for depth in (*self.depths, 1.0) for width in (*self.widths, 1.0)]
+        return every[:-1]
 
     def teach(self, student: nn.Module, context: Context) -> SchemeResult:
         candidate, anywhere = _candidate(student, context), _any_target(context)
         whole: nn.Module = self._pruning(self.widths[0]).ordered(candidate, anywhere)
         whole.requires_grad_(True)
         candidate = replace(candidate, source=whole)
-        parts = [Part(*self._pruning(width).nested(candidate, anywhere)) for width in self.widths]
+        parts = [self._part(candidate, anywhere, *size) for size in self._sizes]
         comparison, logits = Comparison(context), TeacherLogits(context)
         task = context.data.task
 
@@ -87,8 +113,20 @@ class Elastic(Scheme):
         identity = f"{self!r} {identity_of(context.teachers)}"
         with eval_mode(context.teachers):
             fit(whole, loss, context, companions=comparison, identity=identity)
-        widths = ", ".join(f"{width:g}" for width in self.widths)
-        return SchemeResult(whole, f"with the widths {widths} in it")
+        words = f"with the widths {', '.join(f'{width:g}' for width in self.widths)}"
+        if self.depths:
+            words += f" and the depths {', '.join(f'{depth:g}' for depth in self.depths)}"
+        return SchemeResult(whole, f"{words} in it")
+
+    def _part(self, candidate: Candidate, context: Context, width: float, depth: float) -> "Part":
+        """The network of a width and a depth within the whole one."""
+        smaller, kept = copy.deepcopy(candidate.module), {}
+        if width < 1.0:
+            smaller, kept = self._pruning(width).nested(candidate, context)
+        if depth < 1.0:
+            narrow = replace(candidate, source=smaller)
+            smaller, _ = self._dropping(depth).nested(narrow, context)
+        return Part(smaller, kept)
 
     def _drawn(self, parts: Sequence["Part"]) -> list["Part"]:
         """The narrowest network and some of the others, by PyTorch's own random numbers, which the
@@ -100,6 +138,13 @@ class Elastic(Scheme):
         """The stage that cuts a width out."""
         make = STAGES.get("prune").make
         return make(amount=1.0 - width, criterion="nested", epochs=0, ignore=self.ignore)
+
+    def _dropping(self, depth: float) -> Any:
+        """The stage that leaves the last blocks out. An amount has to be below 1: the whole of a
+        stage's blocks goes with nearly 1."""
+        make = STAGES.get("prune").make
+        amount = min(1.0 - depth, MOST_BLOCKS)
+        return make(amount=amount, granularity="blocks", criterion="nested", epochs=0)
 
 
 def _candidate(student: nn.Module, context: Context) -> Candidate:

@@ -1,4 +1,4 @@
-"""The order in which channels stand: that of an elastic distillation."""
+"""The order in which channels and blocks stand: that of an elastic distillation."""
 
 from typing import ClassVar, Literal
 
@@ -10,7 +10,8 @@ from edgekd.stages.prune.criteria import Criterion
 class Nested(Criterion):
     """Keeps each layer's first channels, which `scheme = "elastic"` has trained to work alone.
 
-    Batch norms get the statistics of the smaller network. `epochs` may be 0. Yu and Huang 2019.
+    Of blocks, the first of each shape stay: a stage loses its last ones. Batch norms get the
+    statistics of the smaller network. `epochs` may be 0. Yu and Huang 2019.
     """
 
     reads: ClassVar[Literal["order"]] = "order"
