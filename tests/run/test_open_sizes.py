@@ -45,13 +45,13 @@ def sentences(count: int) -> tuple[dict[str, Tensor], Tensor]:
 SIZE = {"name": "length", "inputs": {"ids": 1, "mask": 1}}
 
 
-def plan(tmp_path: Path, **size):
+def plan(tmp_path: Path, backends: tuple[str, ...] = ("onnx", "tflite"), **size):
     torch.manual_seed(0)
     return edgekd.plan(
         Sentence(),
         data={"train": sentences(64), "test": sentences(40)},
         target="x86",
-        backends=("onnx", "tflite"),
+        backends=backends,
         stages=[{"kind": "quantize", "method": "calibrate"}],
         out=tmp_path / "out",
         settings={"dynamic": [{**SIZE, **size}]},
@@ -81,11 +81,17 @@ def test_a_size_beyond_the_samples_is_refused_by_the_plan(tmp_path):
         plan(tmp_path, max=64)
 
 
+def test_the_plan_says_which_runtimes_fix_a_size(tmp_path):
+    lines = plan(tmp_path, backends=("onnx", "tflite", "tvm")).lines()
+    assert "x86: onnx: sizes left open: batch, length 2 to 12" in lines
+    assert "x86: tflite, tvm: fixed at batch 1, length 12" in lines
+
+
 @pytest.mark.slow
 def test_files_of_an_open_length_are_run_at_other_lengths(tmp_path):
     planned = plan(tmp_path)
     assert "x86: onnx: sizes left open: batch, length 2 to 12" in planned.lines()
-    assert "x86: tflite: fixed at length 12" in planned.lines()
+    assert "x86: tflite: fixed at batch 1, length 12" in planned.lines()
     report = run_plan(planned, silent)
     by_format = {each.format: each for each in report.targets[0].artifacts}
     onnx, tflite = by_format["onnx"], by_format["tflite"]

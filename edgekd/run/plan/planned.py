@@ -184,7 +184,7 @@ def size_lines(backends: Mapping[str, Backend | Follower], sizes: Sequence[OpenS
         return []
     free = [name for name, backend in backends.items() if backend.info.leaves_open]
     fixed = [name for name in backends if name not in free]
-    whole = ", ".join(f"{size.name} {size.max}" for size in sizes)
+    whole = ", ".join(["batch 1", *(f"{size.name} {size.max}" for size in sizes)])
     lines = [f"{', '.join(free)}: sizes left open: {described_sizes(sizes)}"] if free else []
     return [*lines, *([f"{', '.join(fixed)}: fixed at {whole}"] if fixed else [])]
 
