@@ -84,6 +84,18 @@ def test_patches_give_the_same_bytes_on_an_emulated_core(cpu, made, tmp_path):
     assert np.array_equal(run.outputs, by_litert(content, x))
 
 
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("padding before pools", ["pad_rectangle", "pad_rectangle"]),
+        ("an image that is enlarged", ["nearest_rectangle"]),
+    ],
+)
+def test_paddings_and_repeated_pixels_are_a_part_of_patches(name, kernels, made):
+    source = made(NETWORKS[name](), Patching("always")).source
+    assert re.findall(r"^ {12,}(\w+_rectangle)\(&layer", source, re.M) == kernels
+
+
 def test_a_network_that_fits_is_computed_layer_by_layer(made):
     content = NETWORKS["inverted residuals"]()
     layered = made(content, LAYER_BY_LAYER)

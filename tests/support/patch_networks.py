@@ -84,6 +84,26 @@ class Builder:
         self.ops.append(O(kind, [x, other], [y], {}, f"{kind.capitalize()}Options"))
         return y
 
+    def enlarged(self, x: int, up: int, right: int) -> int:
+        old = self.tensors[x]
+        size = (old.shape[1] * up, old.shape[2] * right)
+        y = self.tensor((1, *size, old.shape[3]), (old.scale, old.zero))
+        options = "ResizeNearestNeighborOptions"
+        self.ops.append(
+            O("RESIZE_NEAREST_NEIGHBOR", [x, self.add(integers(size))], [y], {}, options)
+        )
+        return y
+
+    def padded(self, x: int, rows: Any, columns: Any, value: int | None = None) -> int:
+        old = self.tensors[x]
+        size = (old.shape[1] + sum(rows), old.shape[2] + sum(columns))
+        table = self.add(integers([[0, 0], list(rows), list(columns), [0, 0]]))
+        fills = [] if value is None else [self.tensor((1,), (old.scale, old.zero), [value])]
+        y = self.tensor((1, *size, old.shape[3]), (old.scale, old.zero))
+        kind, options = ("PAD", "PadOptions") if value is None else ("PADV2", "PadV2Options")
+        self.ops.append(O(kind, [x, table, *fills], [y], {}, options))
+        return y
+
     def unary(self, kind: str, x: int, grid: Any) -> int:
         y = self.tensor(self.tensors[x].shape, grid)
         self.ops.append(O(kind, [x], [y]))
@@ -154,3 +174,24 @@ def joined_branches() -> bytes:
     x = net.pair("SUB", x, 0)
     x = net.conv(x, 0, (3, 3), padding=VALID)
     return net.content(net.pair("ADD", x, x))
+
+
+@network("padding before pools")
+def padded_pools() -> bytes:
+    """Paddings of their own: of the zero point, and of another value, wider on one side."""
+    net = Builder(16, 17, 3)
+    x = net.conv(0, 8, strides=(2, 1), grid=(0.05, 4))
+    x = net.padded(x, (1, 1), (2, 1))
+    x = net.pool(x, "AVERAGE_POOL_2D", (3, 3), (1, 2), VALID)
+    x = net.padded(x, (0, 2), (1, 0), value=-9)
+    x = net.pool(x, "MAX_POOL_2D", (2, 2), (1, 1), VALID)
+    return net.content(net.conv(x, 4, grid=(0.09, 1)))
+
+
+@network("an image that is enlarged")
+def enlarged_image() -> bytes:
+    net = Builder(9, 8, 5)
+    x = net.conv(0, 3, strides=(2, 1))
+    x = net.enlarged(x, 2, 3)
+    x = net.conv(x, 6, grid=(0.09, 1))
+    return net.content(net.conv(x, 2, (2, 2), (3, 3)))

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from edgekd.firmware.graph import Array, Node
 from edgekd.firmware.kernels import lookup
+from edgekd.firmware.kernels.copy import pads
 from edgekd.firmware.windows import window
 
 Interval = tuple[int, int]
@@ -20,6 +21,8 @@ POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
 WINDOWED = (*CONVOLUTIONS, *POOLS)
 BINARY = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
 ELEMENTWISE = (*BINARY, *lookup.OPERATORS, "CONCATENATION")
+PADS = ("PAD", "PADV2")
+NEAREST = "RESIZE_NEAREST_NEIGHBOR"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Axis:
 
 def can_be_patched(node: Node) -> bool:
     """Whether each output pixel depends on a window of input pixels alone."""
-    if node.kind not in (*WINDOWED, *ELEMENTWISE) or len(node.outputs) != 1:
+    if node.kind not in (*WINDOWED, *ELEMENTWISE, *PADS, NEAREST) or len(node.outputs) != 1:
         return False
     output = node.output
     if len(output.shape) != 4 or output.shape[0] != 1:
@@ -90,6 +93,13 @@ def can_be_patched(node: Node) -> bool:
         return False
     if node.kind in WINDOWED:
         return computed == [node.inputs[0]]
+    if node.kind == NEAREST:
+        return bool(output.shape[1] // computed[0].shape[1])  # by whole factors, as it was lowered
+    if node.kind in PADS:
+        source = computed[0]
+        around = pads(node, source)
+        grown = tuple(s + b + e for s, (b, e) in zip(source.shape, around, strict=True))
+        return grown == output.shape and around[0] == around[3] == (0, 0)
     if node.kind == "CONCATENATION" and (
         node.options.get("Axis") not in (3, -1) or len(computed) != len(node.inputs)
     ):
@@ -121,10 +131,17 @@ def axis_patch(nodes: Sequence[Node], axis: str, wanted: Interval) -> AxisPatch 
 
 
 def _read(node: Node, axis: str, array: Array, wanted: Interval) -> Read | None:
-    if node.kind not in WINDOWED:
+    if node.kind == NEAREST:
+        factor = enlarged(node, axis)
+        return Read((wanted[0] // factor, (wanted[1] - 1) // factor + 1))
+    if node.kind in PADS:
+        taps, dilation, stride = 1, 1, 1
+        pad = pads(node, array)[DIMENSION[axis]][0]
+    elif node.kind in WINDOWED:
+        taps, dilation = _taps(node, axis)
+        stride, pad = window(node, axis, array, node.output, taps, dilation)
+    else:
         return Read(wanted)
-    taps, dilation = _taps(node, axis)
-    stride, pad = window(node, axis, array, node.output, taps, dilation)
     first = wanted[0] * stride - pad
     end = (wanted[1] - 1) * stride - pad + (taps - 1) * dilation + 1
     size = array.shape[DIMENSION[axis]]
@@ -132,6 +149,12 @@ def _read(node: Node, axis: str, array: Array, wanted: Interval) -> Read | None:
     if inside[0] >= inside[1]:
         return None
     return Read(inside, inside[0] - first, end - inside[1])
+
+
+def enlarged(node: Node, axis: str) -> int:
+    """The whole factor by which a node repeats each row or column."""
+    place = DIMENSION[axis]
+    return node.output.shape[place] // node.computed(0).shape[place]
 
 
 def _taps(node: Node, axis: str) -> tuple[int, int]:

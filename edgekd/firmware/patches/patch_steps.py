@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgekd.firmware.graph import Array, Node
-from edgekd.firmware.patches.intervals import Interval
+from edgekd.firmware.patches.intervals import NEAREST, PADS, Interval, enlarged
 from edgekd.firmware.patches.segments import Grid
 from edgekd.firmware.step import Step, about
 from edgekd.firmware.windows import VALID
@@ -32,6 +32,14 @@ def patch_steps(grid: Grid, at: tuple[int, int], lower: Lower) -> list[Step]:
     segment = grid.segment
     steps: list[Step] = []
     for number, node in enumerate(segment.nodes):
+        if node.kind in PADS:
+            output, scatter = _output(grid, at, number)
+            steps += [_padded(grid, at, number, output, lower), *scatter]
+            continue
+        if node.kind == NEAREST:
+            output, scatter = _output(grid, at, number)
+            steps += [_enlarged(grid, at, number, output), *scatter]
+            continue
         inputs = list(node.inputs)
         pads: dict[str, tuple[int, int]] = {}
         for place, array in enumerate(node.inputs):
@@ -65,6 +73,50 @@ def _input(
         return part, pads, []
     copy = replace(_part(array, wanted), index=fresh)
     return copy, pads, [_rectangle(node, (part, held), (copy, wanted), wanted)]
+
+
+def _padded(grid: Grid, at: tuple[int, int], number: int, output: Array, lower: Lower) -> Step:
+    """The patch of a padded image: its part of the image, and the padding's value around that."""
+    node = grid.segment.nodes[number]
+    source = node.computed(0)
+    (whole,) = lower(node)
+    rows, columns = grid.rows.patches[at[0]], grid.columns.patches[at[1]]
+    reads = rows.reads[number, 0], columns.reads[number, 0]
+    wanted = reads[0].interval, reads[1].interval
+    begins = wanted[0][0] - reads[0].before, wanted[1][0] - reads[1].before
+    held = _held(grid, at, source)
+    to = (begins[0], begins[0] + output.shape[1]), (begins[1], begins[1] + output.shape[2])
+    copied = _rectangle(node, (_part(source, held), held), (output, to), wanted)
+    fields = {f"copied.{name}": value for name, value in copied.parameters.items()}
+    return replace(
+        copied,
+        kernel="pad_rectangle",
+        parameters={**fields, "to_height": output.shape[1], "value": whole.parameters["value"]},
+        about=about(replace(node, outputs=(output,)), _part(source, held)),
+        needs=(*copied.needs, "rectangle"),
+    )
+
+
+def _enlarged(grid: Grid, at: tuple[int, int], number: int, output: Array) -> Step:
+    """The patch of an image whose pixels are repeated."""
+    node = grid.segment.nodes[number]
+    source = node.computed(0)
+    held = _held(grid, at, source)
+    part = _part(source, held)
+    (top, _), (left, _) = _patch_of(grid, at, node.output)
+    up, right = enlarged(node, "Y"), enlarged(node, "X")
+    fields = {
+        "rows": output.shape[1],
+        "columns": output.shape[2],
+        "channels": output.shape[3],
+        "up": up,
+        "right": right,
+        "from_row": top - up * held[0][0],
+        "from_column": left - right * held[1][0],
+        "from_width": part.shape[2],
+    }
+    text = about(replace(node, outputs=(output,)), part)
+    return Step("nearest_rectangle", fields, (part,), output, text, needs=("copy_words",))
 
 
 def _output(grid: Grid, at: tuple[int, int], number: int) -> tuple[Array, list[Step]]:
