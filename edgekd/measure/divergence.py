@@ -1,28 +1,30 @@
-"""Where an artifact diverges from its reference: layer by layer, on the artifact's own inputs.
-
-The artifact's quantized tensors are matched with the graph's quantize nodes in order of execution,
-by scale and shape. Zero points are ignored: int8 from -128 and uint8 from 0 are the same grid.
-"""
+"""Where an artifact diverges from its reference: layer by layer, on the artifact's own inputs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
+from edgekd.measure.matching import (
+    Matches,
+    is_number,
+    matched,
+    number,
+    quantizes_activation,
+    reads_grid,
+    reference_points,
+    unseen,
+)
 from edgekd.network.fx_names import layer_of, module_paths
 from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact
 from edgekd.values.backend_lookup import backend_of
-from edgekd.values.inner_tensor import InnerTensor
 from edgekd.values.tree import Tree, leaves
 
-_QUANTIZE = "quantized_decomposed.quantize_per_tensor"
-_DEQUANTIZE = "quantized_decomposed.dequantize"
 _WEIGHTED = ("conv", "linear", "addmm", "matmul", "bmm", "mm.")
 
 
@@ -48,8 +50,8 @@ def divergence_of(
         return Divergence(
             f"unknown: a {artifact.format} artifact does not expose its intermediate tensors"
         )
-    points = _reference_points(graph, inputs)
-    matches = _matched(points, seen)
+    points = reference_points(graph, inputs)
+    matches = matched(points, seen)
     if not matches:
         return Divergence(
             f"unknown: none of the artifact's {len(seen)} quantized tensors "
@@ -64,10 +66,12 @@ def divergence_of(
         if each.is_biased:
             return Divergence(f"{each.layer}: {each.bias:+.2f} LSB on average {beside}")
     furthest = max(run.differences, key=lambda each: each.lsb)
+    more = len(unseen(points, matches))
     return Divergence(
         f"no single layer: each of {len(run.differences)} is within {most:g} LSB on the same "
-        f"input (most: {furthest.layer}, {furthest.lsb:.0f} LSB), so rounding errors accumulate or "
-        "the kernels differ",
+        f"input (most: {furthest.layer}, {furthest.lsb:.0f} LSB), "
+        + (f"{more} more that round are hidden in the file, " if more else "")
+        + "so rounding errors accumulate or the kernels differ",
         clean=True,
         shares={each.node: each.likely_share for each in run.differences},
     )
@@ -106,113 +110,10 @@ class LayerDifference:
         return abs(self.bias) > max(BIAS_LSB, chance) + self.ties
 
 
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """One activation's quantize node, its scale, and its steps for this input."""
-
-    node: fx.Node
-    scale: float
-    steps: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.steps.shape)
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.points: list[_Point] = []
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if quantizes_activation(n):
-            self.points.append(_Point(n, _number(n.args[1]), result))
-        return result
-
-
-def _reference_points(graph: fx.GraphModule, inputs: Tree) -> list[_Point]:
-    recorder = _Recorder(graph)
-    with torch.no_grad():
-        recorder.run(inputs)
-    return recorder.points
-
-
-def quantizes_activation(node: fx.Node) -> bool:
-    """Whether a node puts an activation, not a constant, on a grid of one scale."""
-    if node.op != "call_function" or not str(node.target).startswith(_QUANTIZE):
-        return False
-    source = node.args[0]
-    return isinstance(source, fx.Node) and source.op != "get_attr" and _is_number(node.args[1])
-
-
-def _reads_grid(node: fx.Node) -> bool:
-    """Whether a node dequantizes an activation."""
-    return str(node.target).startswith(_DEQUANTIZE)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
-
-
-def _number(value: Any) -> float:
-    return float(value)
-
-
-_Matches = dict[fx.Node, list[InnerTensor]]
-"""By quantize node the file's tensors that may be its values: several of one shape and scale where
-a compiler may have changed their order."""
-
-
-def _matched(points: Sequence[_Point], seen: Sequence[InnerTensor]) -> _Matches:
-    ours = [_key(point.scale, point.shape) for point in points]
-    theirs = [_key(one.scale, one.values.shape) for one in seen]
-    matcher = SequenceMatcher(a=ours, b=theirs, autojunk=False)
-    alike: dict[Any, list[InnerTensor]] = {}
-    for key, tensor in zip(theirs, seen, strict=True):
-        alike.setdefault(key, []).append(tensor)
-    matches = {
-        points[block.a + step].node: alike[theirs[block.b + step]]
-        for block in matcher.get_matching_blocks()
-        for step in range(block.size)
-    }
-    _share(points, matches)
-    return matches
-
-
-def _share(points: Sequence[_Point], matches: _Matches) -> None:
-    """Match a point with the tensor of the one behind it where the file has one tensor for both: a
-    converter drops what leaves values and grid as they are (a mean of one value, a reshape). What
-    else reads the first would otherwise not be judged on the file's input."""
-    known = {point.node: point for point in points}
-    for point in reversed(points):
-        before = known.get(_point_behind(point.node))
-        if point.node not in matches or before is None or before.node in matches:
-            continue
-        same = before.scale == point.scale and before.steps.numel() == point.steps.numel()
-        if same and torch.equal(before.steps.flatten(), point.steps.flatten()):
-            matches[before.node] = matches[point.node]
-
-
-def _point_behind(node: fx.Node) -> Any:
-    """The quantize node whose values a quantize node reads through operators of one input; None if
-    there are several."""
-    source: Any = node.args[0]
-    while isinstance(source, fx.Node) and not _reads_grid(source):
-        before = source.all_input_nodes
-        source = before[0] if len(before) == 1 else None
-    return source.args[0] if isinstance(source, fx.Node) else None
-
-
-def _key(scale: float, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
-    """A key that is equal for the same tensor in channels-first and channels-last order."""
-    return f"{np.float32(scale):.5g}", tuple(sorted(size for size in shape if size > 1))
-
-
 class _Forced(fx.Interpreter):
     """Runs the graph, substituting the artifact's tensor for each one after comparing the two."""
 
-    def __init__(self, graph: fx.GraphModule, matches: _Matches) -> None:
+    def __init__(self, graph: fx.GraphModule, matches: Matches) -> None:
         super().__init__(graph)
         self.matches = matches
         self.differences: list[LayerDifference] = []
@@ -235,7 +136,7 @@ class _Forced(fx.Interpreter):
             if quantizes_activation(n):
                 self.hidden[n] = self.env[n.args[0]]  # type: ignore[index]
             return result
-        scale, zero_point, low, high = (_number(argument) for argument in n.args[1:5])
+        scale, zero_point, low, high = (number(argument) for argument in n.args[1:5])
         values = (result.double() - zero_point) * scale
         readings = [reading for each in seen for reading in _laid_out(each.values, values)]
         if not readings:  # of the same sizes in another order
@@ -262,7 +163,7 @@ class _Forced(fx.Interpreter):
         """What a concatenation joins is on its grid already: keep the values that were put there,
         where the file does not show that."""
         parts: Any = n.args[0]
-        rounded: list[Any] = [part.args[0] if _reads_grid(part) else None for part in parts]
+        rounded: list[Any] = [part.args[0] if reads_grid(part) else None for part in parts]
         if not any(each in self.hidden for each in rounded):
             return
         values = [
@@ -280,7 +181,7 @@ class _Forced(fx.Interpreter):
         """What a kernel divides by: how many values each value of a mean is the mean of, for what
         is below zero in a leaky ReLU the inverse of its slope; 1 for everything else."""
         if _op(source).startswith(_LEAKY):
-            slope = _number(source.args[1]) if len(source.args) > 1 else 0.01
+            slope = number(source.args[1]) if len(source.args) > 1 else 0.01
             return 1 / slope if slope > 0 else 1
         if not _op(source).startswith("mean"):
             return 1
@@ -303,11 +204,11 @@ def _twice_rounded(node: fx.Node, count: float) -> float:
     """
     source: Any = node.args[0]
     whole = source.args[0] if _op(source).startswith(("mean", _LEAKY)) else source
-    if not (isinstance(whole, fx.Node) and str(whole.target).startswith(_DEQUANTIZE)):
+    if not (isinstance(whole, fx.Node) and reads_grid(whole)):
         return 0.0
-    if not _is_number(whole.args[1]):
+    if not is_number(whole.args[1]):
         return 0.0
-    factor = _number(whole.args[1]) / _number(node.args[1]) / count
+    factor = number(whole.args[1]) / number(node.args[1]) / count
     shift = -math.frexp(factor)[1]
     return 2.0 ** -(shift + 1) if shift > 0 else 0.0
 
@@ -351,7 +252,7 @@ def _layer(node: fx.Node) -> str:
     """The module that computes the quantized value, and its operation."""
     source: Any = node.args[0]
     responsible = source
-    while isinstance(source, fx.Node) and not str(source.target).startswith(_DEQUANTIZE):
+    while isinstance(source, fx.Node) and not reads_grid(source):
         if source.op == "call_function" and _op(source).startswith(_WEIGHTED):
             responsible = source
             break

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from edgekd.measure.divergence import quantizes_activation
+from edgekd.measure.matching import quantizes_activation
 from edgekd.values.tree import Tree, leaves
 
 DRAWS = 8

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from edgekd.measure.divergence import _op
+from edgekd.measure.matching import matched, reference_points, unseen
 from edgekd.measure.parity import compare, first_difference
 from edgekd.models.resnet import resnet8
 from edgekd.quant.export import export_graph
@@ -18,6 +19,7 @@ from edgekd.quant.quantizer import TargetQuantizer
 from edgekd.quant.rewrite import as_uint8, finish
 from edgekd.quant.unfolding import unfolded
 from edgekd.values.artifact import Artifact, TensorInfo
+from edgekd.values.inner_tensor import InnerTensor
 from edgekd.values.target import Scheme
 
 
@@ -199,6 +201,28 @@ def test_a_tensor_that_a_tflite_file_has_for_two_values_stands_for_both(tmp_path
     sentences = [first_difference(graph, artifact(path, "tflite"), row) for row in x.split(1)]
     for sentence in sentences:
         assert sentence.startswith("no single layer: each of 6 is within 2 LSB"), sentence
+
+
+def test_values_that_only_move_round_nowhere() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 4, 3, 3)
+    graph = quantized(Gated().eval(), x, Scheme(activations="int8-affine"))
+    points = reference_points(graph, x[:1])
+    assert len(points) == 6
+    (mean,) = (each for each in points if each not in unseen(points, {}))
+    (convolution,) = (each for each in points if each.scale == mean.scale and each is not mean)
+    # A file with one tensor for both: without the convolution's.
+    seen = [
+        InnerTensor(
+            "", ((each.steps.double() - each.node.args[2]) * each.scale).numpy(), each.scale
+        )
+        for each in points
+        if each is not convolution
+    ]
+    matches = matched(points, seen)
+    assert set(matches) == {each.node for each in points}
+    assert matches[convolution.node] is matches[mean.node]
+    assert unseen(points, {mean.node: seen[:1]}) == [each for each in points if each is not mean]
 
 
 def _weights(graph: fx.GraphModule, layer: int) -> np.ndarray:
