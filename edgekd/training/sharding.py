@@ -38,7 +38,9 @@ class Sharding:
     @contextmanager
     def divided(self, name: str, module: nn.Module, example: Tree) -> Iterator[None]:
         """A context in which the processes share the network, which all of them must run equally
-        often; it is whole on the CPU in each of them afterwards. One process keeps it whole."""
+        often; it is whole on the CPU in each of them afterwards. One process keeps it whole. An
+        exception leaves it divided: the other processes may be elsewhere, so nothing can be put
+        together, and `torchrun` ends them."""
         if world_size() == 1:
             yield
             return
@@ -58,12 +60,10 @@ class Sharding:
         watches += [
             part.register_forward_hook(self._watch_gradient(name, module)) for part in changed
         ]
-        try:
-            yield
-        finally:
-            for watch in watches:
-                watch.remove()
-            _make_whole(module, before)
+        yield
+        for watch in watches:
+            watch.remove()
+        _make_whole(module, before)
 
     def _watch(self, name: str, module: nn.Module) -> Any:
         def look(*_: Any) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,12 @@ def teacher(width: int = 48) -> ModuleTeacher:
 
 
 def train(
-    work: Path, shard: str | None, epochs: int = 4, stop_after: int = 0, **more: object
+    work: Path,
+    shard: str | None,
+    epochs: int = 4,
+    stop_after: int = 0,
+    failing_rank: str = "",
+    **more: object,
 ) -> dict[str, object]:
     """The losses of each epoch, the weights at the end, and what was held."""
     keys = {"learning_rate": 0.01, "batch_size": 16, "clip_gradient": 0.5, **more}
@@ -76,6 +82,11 @@ def train(
         assert epoch.done != stop_after
 
     there = context(teaching, data=data(), work=work, seed=3, teachers=[teacher()], on_epoch=stop)
+
+    def fail(done: int, total: int) -> None:
+        assert done != 3 or os.environ.get("RANK") != failing_rank, "one process fails"
+
+    there = replace(there, on_step=fail)
     history: list[float] = []
     sharding = Sharding() if shard else None
     module, big = student(), there.teachers[0].module
@@ -126,7 +137,7 @@ def under_torchrun(tmp_path: Path, name: str, shard: str, **more: object) -> lis
     command = [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     return [json.loads((work / f"result{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -172,6 +183,12 @@ def test_a_divided_training_resumes_from_its_shares(tmp_path):
     resumed = under_torchrun(tmp_path, "broken", "all")
     assert resumed[0]["weights"] == unbroken[0]["weights"]
     assert resumed[0]["losses"] == unbroken[0]["losses"]
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_others(tmp_path):
+    with pytest.raises(AssertionError, match="one process fails"):
+        under_torchrun(tmp_path, "failing", "all", failing_rank="1")
 
 
 class Shared(nn.Module):
