@@ -212,13 +212,9 @@ def test_values_that_only_move_round_nowhere() -> None:
     (mean,) = (each for each in points if each not in unseen(points, {}))
     (convolution,) = (each for each in points if each.scale == mean.scale and each is not mean)
     # A file with one tensor for both: without the convolution's.
-    seen = [
-        InnerTensor(
-            "", ((each.steps.double() - each.node.args[2]) * each.scale).numpy(), each.scale
-        )
-        for each in points
-        if each is not convolution
-    ]
+    shown = [each for each in points if each is not convolution]
+    values = [(each.steps.double() - each.node.args[2]) * each.scale for each in shown]
+    seen = [InnerTensor("", v.numpy(), p.scale) for v, p in zip(values, shown, strict=True)]
     matches = matched(points, seen)
     assert set(matches) == {each.node for each in points}
     assert matches[convolution.node] is matches[mean.node]
