@@ -80,8 +80,8 @@ class Shrink(TrainingStage):
     the one counts whose joint error is least. `channels`, `ranks` and `bits` say which of them may
     be chosen; without bits all weights are of the type `widest`. `criterion` scores channels as in
     prune, from `samples` training samples; layers in `ignore` keep their channels, rank and float
-    weights. `group` weights share a scale where they have few bits. The weights are trained in
-    their types for `epochs`, which may be 0. Activations stay in float: the onnx backend stores the
+    weights. `group` weights share a scale where they have few bits. The smaller network is trained
+    in float for half of `epochs`, then with its weights in their types; 0 leaves both out. Activations stay in float: the onnx backend stores the
     weights, other backends get the float model.
     """
 
@@ -148,17 +148,30 @@ class Shrink(TrainingStage):
         error = OutputError(candidate.module, calibration_of(context))
         parts, make = self._parts(candidate, context, error)
         made, words = self._best(candidate, parts, make, error)
-        if self.teaching.epochs:
-            graph = made.graph(search=False)
-            learning = self.learning(context, "shrink")
-            root = self._root(candidate, context)
-            teach(graph, replace(learning, work=root, cache=context.logits_folder))
-        else:
-            graph = made.graph(search=True)
+        graph = self._trained(made, candidate, context)
         finished = finish_narrow(graph)
         size = f"{stored_bytes(finished):,} bytes of weights, at most {self.weights_kb:g} kB"
         line = f"shrink: {size}; {words}; activations stay in float"
         return candidate.after(finished, line, "weights")
+
+    def _trained(self, made: _Made, candidate: Candidate, context: Context) -> GraphModule:
+        """The graph to store: half of the epochs train the smaller network in float, the others its
+        weights in their types."""
+        epochs = self.teaching.epochs
+        if not epochs:
+            return made.graph(search=True)
+        learning = replace(
+            self.learning(context, "shrink"),
+            work=self._root(candidate, context),
+            cache=context.logits_folder,
+        )
+        if first := epochs // 2:
+            module = copy.deepcopy(made.module)
+            teach(module, learning.phase("float").with_teaching(epochs=first))
+            made = replace(made, whole=export_graph(module.eval(), candidate.example))
+        graph = made.graph(search=False)
+        teach(graph, learning.phase("types").with_teaching(epochs=epochs - first))
+        return graph
 
     def _parts(
         self, candidate: Candidate, context: Context, error: OutputError
