@@ -3,7 +3,7 @@
 import json
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from edgekd.devices.replies import Profiled, ProfiledOperator
@@ -159,11 +159,26 @@ def operator_places(
     """The position in the file of each operator that a runtime timed; None for what it added."""
     if runtime == "onnxruntime":
         return [_place(each.name, graph) for each in operators]
-    places = aligned([each.op for each in operators], [op.op for op in graph.ops])
+    names = [op.op for op in graph.ops]
+    places = aligned([each.op for each in operators], names, pointwise(graph))
     return [
         each.index if 0 <= each.index < len(graph.ops) else place
         for each, place in zip(operators, places, strict=True)
     ]
+
+
+def pointwise(graph: Graph) -> set[int]:
+    """The places of TFLite's convolutions with a kernel of 1x1 in steps of one, which XNNPACK
+    computes as fully connected layers and calls so."""
+    found = set()
+    for place, op in enumerate(graph.ops):
+        if op.op != "CONV_2D" or len(op.inputs) < 2:
+            continue
+        weights = graph.tensors.get(op.inputs[1])
+        steps = {op.attributes.get(f"Stride{side}", 1) for side in "HW"}
+        if weights is not None and (weights.shape or ())[1:3] == (1, 1) and steps == {1}:
+            found.add(place)
+    return found
 
 
 def _graph(path: Path) -> Graph | None:
@@ -184,7 +199,7 @@ def reference_names(graph: Graph, path: Path, reference: Path | None) -> list[st
     if known is not None:
         kinds = [[op.op for op in each.ops] for each in (graph, known)]
         named = operator_layers(known)
-        for place, there in enumerate(aligned(*kinds)):
+        for place, there in enumerate(aligned(kinds[0], kinds[1])):
             if is_wrapper(layers[place]):
                 layers[place] = named[there] if there is not None else ""
         for theirs, own in matched_layers(file_layers(known), own_layers):
@@ -303,22 +318,29 @@ def kind_of_operator(name: str) -> str:
     return next((kind for kind, parts in KINDS if any(part in lower for part in parts)), lower)
 
 
-def aligned(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """For each operator the place of the one that it was made of, in order, by their kinds.
+def aligned(
+    names: Sequence[str], known: Sequence[str], products: Collection[int] = ()
+) -> list[int | None]:
+    """For each operator the place of the one that it was made of, in order, by their kinds. Those
+    known at the places `products` may be called products too.
 
     The longest common subsequence of the kinds; what a runtime added (a clamp, a copy) belongs to
     the operator before it.
     """
     a, b = [kind_of_operator(name) for name in names], [kind_of_operator(name) for name in known]
+
+    def alike(i: int, j: int) -> bool:
+        return a[i] == b[j] or (a[i] == "product" and j in products)
+
     best = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i in reversed(range(len(a))):
         for j in reversed(range(len(b))):
             skipped = max(best[i + 1][j], best[i][j + 1])
-            best[i][j] = max(skipped, 1 + best[i + 1][j + 1]) if a[i] == b[j] else skipped
+            best[i][j] = max(skipped, 1 + best[i + 1][j + 1]) if alike(i, j) else skipped
     places: list[int | None] = []
     i = j = 0
     while i < len(a):
-        if j < len(b) and a[i] == b[j] and best[i][j] == 1 + best[i + 1][j + 1]:
+        if j < len(b) and alike(i, j) and best[i][j] == 1 + best[i + 1][j + 1]:
             places.append(j)
             i, j = i + 1, j + 1
         elif j < len(b) and best[i][j] == best[i][j + 1]:

@@ -3,14 +3,19 @@ which `edgekd.measure.cost_model` predicts other files.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from edgekd.devices.replies import Profiled
 from edgekd.formats.graph import BITS, Graph, Op, Tensor
 from edgekd.formats.macs import operator_macs
 from edgekd.measure.cost_windows import padders_of, window_of
-from edgekd.measure.layer_times import kind_of_operator, operator_places, typical_values
+from edgekd.measure.layer_times import (
+    kind_of_operator,
+    operator_places,
+    pointwise,
+    typical_values,
+)
 from edgekd.values.tables import Value
 
 OPEN = 1
@@ -69,6 +74,7 @@ def measured_file(
     counted, an inference costs the sum of its operators."""
     places = operator_places(profiled.operators, graph, runtime)
     writers = {key: place for place, op in enumerate(graph.ops) for key in op.outputs}
+    products = pointwise(graph)
     costs = [0.0] * len(graph.ops)
     added = 0.0
     for place, timed, value in zip(
@@ -77,7 +83,7 @@ def measured_file(
         if place is None:
             added += value
         else:
-            costs[_first_fused(graph, writers, place, timed.op)] += value
+            costs[_first_fused(graph, writers, products, place, timed.op)] += value
     return MeasuredFile(
         sha256=sha256,
         operators=operators_of(graph),
@@ -88,9 +94,13 @@ def measured_file(
     )
 
 
-def _first_fused(graph: Graph, writers: Mapping[str, int], place: int, kind: str) -> int:
+def _first_fused(
+    graph: Graph, writers: Mapping[str, int], products: Collection[int], place: int, kind: str
+) -> int:
     """The operator of a kind before `place` that a runtime fused with what follows and named after
     that: a convolution with its activation; `place` itself if there is none."""
+    if place in products:  # it is called a product, but is a convolution
+        return place
     wanted, here = kind_of_operator(kind), place
     for _ in range(MOST_FUSED):
         op = graph.ops[here]

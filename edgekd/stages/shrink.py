@@ -81,8 +81,9 @@ class Shrink(TrainingStage):
     be chosen; without bits all weights are of the type `widest`. `criterion` scores channels as in
     prune, from `samples` training samples; layers in `ignore` keep their channels, rank and float
     weights. `group` weights share a scale where they have few bits. The smaller network is trained
-    in float for half of `epochs`, then with its weights in their types; 0 leaves both out. Activations stay in float: the onnx backend stores the
-    weights, other backends get the float model.
+    in float for half of `epochs`, then with its weights in their types; 0 leaves both out.
+    Activations stay in float: the onnx backend stores the weights, other backends get the float
+    model.
     """
 
     target_facts: ClassVar[tuple[str, ...]] = ("channel_multiple", "unsupported_ops")

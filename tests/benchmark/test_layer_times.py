@@ -80,6 +80,14 @@ def test_what_a_runtime_adds_belongs_to_the_operator_before_it():
     assert aligned(names, ["CONV_2D", "PAD", "ADD", "FULLY_CONNECTED"]) == [0, 2, 2, 3]
 
 
+def test_a_convolution_of_1x1_may_be_called_a_fully_connected_layer():
+    names = ["Convolution (NHWC, QC8) DWConv", "Fully Connected (NC, QS8, QC8W) GEMM"] * 2
+    names.append("Fully Connected (NC, QS8, QC8W) GEMM")
+    known = ["DEPTHWISE_CONV_2D", "CONV_2D"] * 2 + ["FULLY_CONNECTED"]
+    assert aligned(names, known, {1, 3}) == [0, 1, 2, 3, 4]
+    assert aligned(names, known)[1] != 1
+
+
 def test_shares_are_parts_of_the_sum():
     rows = rows_of(["a", "b"], ["Conv", "Add"], [30.0, 10.0])
     assert [row.share for row in rows] == [0.75, 0.25]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekd.devices.replies import Profiled
+from edgekd.devices.replies import Profiled, ProfiledOperator
 from edgekd.errors import InputError
 from edgekd.formats.graph import Graph, Op, Tensor
 from edgekd.measure.cost_facts import groups_of, loop_facts
@@ -54,6 +54,34 @@ def test_a_convolution_is_read_with_its_work_and_its_shape():
 def test_weights_that_are_only_dequantized_count_as_they_are_stored():
     _, conv, _ = operators_of(convolution(quantized=True))
     assert (conv.constant, conv.read) == (72, 200)
+
+
+def separable():
+    """A depthwise convolution and one of 1x1, in TFLite's words, and a fully connected layer."""
+    sizes = {"x": (1, 4, 4, 8), "a": (1, 4, 4, 8), "b": (1, 4, 4, 6), "y": (1, 6)}
+    tensors = {name: Tensor(name, size, "int8") for name, size in sizes.items()}
+    weights = {"d": (1, 3, 3, 8), "p": (6, 1, 1, 8), "f": (6, 96)}
+    tensors |= {name: constant(name, size, "int8", 1) for name, size in weights.items()}
+    steps = {"StrideH": 1, "StrideW": 1}
+    ops = (
+        Op("deep", "DEPTHWISE_CONV_2D", ("x", "d"), ("a",), steps),
+        Op("point", "CONV_2D", ("a", "p"), ("b",), steps),
+        Op("dense", "FULLY_CONNECTED", ("b", "f"), ("y",)),
+    )
+    return Graph(ops, tensors, ("x",), ("y",))
+
+
+def test_a_convolution_of_1x1_has_the_cost_that_xnnpack_gives_a_fully_connected_layer():
+    names = ("Convolution (NHWC, QC8) DWConv", *["Fully Connected (NC, QS8, QC8W) GEMM"] * 2)
+    times = Profiled(
+        operators=tuple(
+            ProfiledOperator(name="", op=name, values=(1000 * cost,) * 3)
+            for name, cost in zip(names, (5, 7, 2), strict=True)
+        ),
+        resolution=1,
+    )
+    found = measured_file("a", separable(), times, "litert", 15.0)
+    assert found.costs == (5.0, 7.0, 2.0)
 
 
 def profiled(*operators, unit="ns"):
