@@ -1,6 +1,9 @@
 """The multiple-choice knapsack: one option for each item, at the least damage within a limit."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -9,6 +12,19 @@ SECONDS = 20.0
 
 GAP = 1e-4
 """A choice is good enough if no other has a damage that is smaller by this share."""
+
+
+@contextmanager
+def _beside_results() -> Iterator[None]:
+    """Send what HiGHS prints past Python's own streams to stderr: stdout is for results."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def knapsack(
@@ -25,16 +41,17 @@ def knapsack(
     owners = np.repeat(np.arange(len(counts)), counts)
     one_each = (owners == np.arange(len(counts))[:, None]).astype(float)
     scale = max(float(np.abs(cost).max()), 1e-300)
-    solved = milp(
-        damage / max(float(np.abs(damage).max()), 1e-300),
-        integrality=np.ones(len(damage)),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(cost[None] / scale, -np.inf, limit / scale),
-        ],
-        options={"time_limit": SECONDS, "mip_rel_gap": GAP},
-    )
+    with _beside_results():
+        solved = milp(
+            damage / max(float(np.abs(damage).max()), 1e-300),
+            integrality=np.ones(len(damage)),
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                LinearConstraint(cost[None] / scale, -np.inf, limit / scale),
+            ],
+            options={"time_limit": SECONDS, "mip_rel_gap": GAP},
+        )
     if solved.x is None:
         return None
     starts = np.cumsum([0, *counts[:-1]])

@@ -1,6 +1,7 @@
 """Channels, ranks and types chosen by one program: the sizes it counts, and what it finds."""
 
 import itertools
+import os
 
 import pytest
 
@@ -15,6 +16,7 @@ from edgekd.stages._joint import (
     least_bytes,
     restricted,
 )
+from edgekd.stages._knapsack import knapsack
 
 INT8, INT4 = Way(1.0, 1.0, 0.0, "int8"), Way(1.0, 0.5, 0.3, "int4")
 
@@ -86,3 +88,19 @@ def test_a_restricted_network_chooses_among_what_is_left_and_is_read_as_a_choice
     (best, *_) = best_choices(few, 60, [])
     assert best == Choice({"a": 8}, {"first": 0, "second": 1})
     assert as_choice_of(parts, best, few) == Choice({"a": 8}, {"first": 0, "second": 2})
+
+
+def test_what_the_solver_prints_is_no_result(capfd, monkeypatch):
+    import scipy.optimize
+
+    solve = scipy.optimize.milp
+
+    def loud(*given, **keys):
+        os.write(1, b"tmpSolver.run();\n")
+        return solve(*given, **keys)
+
+    monkeypatch.setattr(scipy.optimize, "milp", loud)
+    assert knapsack([[1.0, 0.0]], [[0.0, 1.0]], 0.5) == [0]
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "tmpSolver" in err
