@@ -14,10 +14,10 @@ from edgekd.quant.weight_options import (
     OptionTrial,
     OutputError,
     WeightOption,
-    option_errors,
 )
 from edgekd.stages._calibration_set import calibration_of
 from edgekd.stages._knapsack import knapsack
+from edgekd.stages._option_errors import kept_option_errors
 from edgekd.training.context import Context
 from edgekd.values.candidate import Candidate
 
@@ -64,7 +64,7 @@ def choose_bits(
             allowed=f"{least:.1f} or more, found {mixed.weights_kb:g}",
             hint="prune or factorize first, or start from a dtype of fewer bits",
         )
-    errors = option_errors(trial, options, error, context.progress)
+    errors = kept_option_errors(trial, options, error, context)
     places = knapsack(list(errors.values()), list(sizes.values()), mixed.weights_kb - rest)
     assert places is not None
     choices = [dict(zip(errors, (options[place] for place in places), strict=True))]

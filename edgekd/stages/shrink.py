@@ -21,7 +21,6 @@ from edgekd.quant.weight_options import (
     OptionTrial,
     OutputError,
     WeightOption,
-    option_errors,
     weight_options,
 )
 from edgekd.registry import STAGES
@@ -37,6 +36,7 @@ from edgekd.stages._joint import (
     least_bytes,
     restricted,
 )
+from edgekd.stages._option_errors import kept_option_errors
 from edgekd.stages._replacing import float_faults, ignore_faults, opened, plain, step_folder
 from edgekd.training.distillation import check_teaching, teach
 from edgekd.training.teaching import Recovery
@@ -182,7 +182,7 @@ class Shrink(TrainingStage):
         layers = [name for name in weighted_layers(whole) if not is_within(name, self.ignore)]
         options = self._options
         trial = OptionTrial(whole, layers)
-        errors = option_errors(trial, options, error, context.progress)
+        errors = kept_option_errors(trial, options, error, context)
         pruning, splitting = self._pruning, self._splitting
         channels = pruning.alternatives(candidate, context) if self.channels else None
         splits: Mapping[str, Sequence[Any]] = {}

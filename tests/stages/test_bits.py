@@ -1,5 +1,6 @@
 """Types of weights by layer, chosen by an integer program within a size."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from edgekd.quant.export import export_graph
 from edgekd.quant.mixed import Mixed
 from edgekd.quant.weight_only import finish_narrow, narrowed, stored_bytes, weighted_layers
 from edgekd.quant.weight_options import OptionTrial, OutputError, WeightOption, weight_options
-from edgekd.stages import Context
+from edgekd.stages import Context, _option_errors
 from edgekd.stages._bits import Types, choose_bits
 from edgekd.stages.quantize import Quantize
 from edgekd.values.candidate import Candidate
@@ -82,6 +83,31 @@ def test_the_layer_that_the_outputs_depend_on_gets_more_bits(candidate, context)
     assert size_of(candidate, options_of(found)) <= narrow + 0.15
     assert "by an integer program" in found.note
     assert "int8: 3" in found.note
+
+
+def test_errors_are_measured_once_for_the_same_network_and_samples(
+    candidate, context, tmp_path, monkeypatch
+):
+    measured = []
+    real = _option_errors.option_errors
+
+    def counted(*facts):
+        measured.append(1)
+        return real(*facts)
+
+    monkeypatch.setattr(_option_errors, "option_errors", counted)
+    at = replace(context, cache=tmp_path / "cache")
+    kb = size_of(candidate, dict.fromkeys(("1", "3", "4"), INT4)) + 0.15
+    first = chosen(candidate, at, kb)
+    assert chosen(candidate, at, kb) == first
+    assert len(measured) == 1
+    fewer = replace(at, calibration=at.calibration[:32])
+    chosen(candidate, fewer, kb)
+    assert len(measured) == 2
+    with torch.no_grad():
+        candidate.module[1].weight[0, 0] += 1.0
+    chosen(candidate, at, kb)
+    assert len(measured) == 3
 
 
 def test_the_choice_errs_no_more_than_one_type_throughout_of_the_same_size(candidate, context):
