@@ -1,5 +1,6 @@
 """Files that search for boxes by themselves, beside those that give a network's outputs."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from edgekd.backends import Backend
-from edgekd.data.tasks import Task
+from edgekd.data.tasks import NO_LABEL, Task
 from edgekd.measure.parity import Parity, compare
 from edgekd.run.compiled import Compiled, cached
 from edgekd.run.plan.planned import Plan
@@ -61,6 +62,21 @@ class _Candidates:
     def __call__(self, outputs: Tree) -> Any:
         assert self.task.search is not None
         return self.task.search.candidates(self.task.main(outputs))
+
+
+def boxes_in(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, most, 6) the boxes that a file gave: as they are, or as TFLite's operator has them, in
+    corners, classes, scores, and how many there are."""
+    if len(arrays) == 1:
+        return arrays[0]
+    corners, classes, scores, count = arrays
+    top, left, bottom, right = np.moveaxis(corners, -1, 0)
+    sides = (right - left, bottom - top)
+    rows = np.stack([classes, (left + right) / 2, (top + bottom) / 2, *sides, scores], -1)
+    there = np.arange(rows.shape[1]) < np.asarray(count).reshape(-1, 1)
+    none = np.array([NO_LABEL, 0, 0, 0, 0, 0], rows.dtype)
+    made: np.ndarray = np.where(there[..., None], rows, none)
+    return made
 
 
 def boxes_outside(task: Task, outputs: Any) -> np.ndarray:

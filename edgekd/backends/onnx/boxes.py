@@ -48,7 +48,7 @@ def with_boxes(
     _rename(network.graph, OUTPUT, f"network.{OUTPUT}")
     try:
         behind = to_onnx(Candidates(search.candidates).eval(), outputs)
-    except ToolError as error:
+    except (InputError, ToolError) as error:
         raise InputError(
             f"the candidates can't be exported: {error.message}",
             where="data.task: candidates",

@@ -12,6 +12,7 @@ from edgekd.backends import Backend
 from edgekd.registry import BACKENDS
 from edgekd.values.artifact import Artifact, OpPlacement
 from edgekd.values.backend import BackendInfo, FileKind, Needs, Package
+from edgekd.values.box_search import BoxSearch
 from edgekd.values.tables import Value
 from edgekd.values.target import Target
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from edgekd.values.candidate import Candidate
     from edgekd.values.inner_tensor import InnerTensor
+    from edgekd.values.tree import Tree
 
 
 class TfliteOptions(Value):
@@ -41,6 +43,7 @@ class Tflite(Backend):
         files=(FileKind(format="tflite", runtime="litert", suffixes=(".tflite",), plot_mark="s"),),
         precisions=("fp32", "fp16", "int8"),
         options=TfliteOptions,
+        finds_boxes=True,
         wide_activations=True,
         wide_cost="LiteRT computes 16 bits in its own kernels, which are slower than XNNPACK's",
         needs=Needs(
@@ -80,6 +83,14 @@ class Tflite(Backend):
 
         placements = self.check(candidate, target, options)
         return [convert_artifact(candidate, target, placements, folder / "model.tflite")]
+
+    def find_boxes(
+        self, artifact: Artifact, outputs: Tree, search: BoxSearch, classes: int, path: Path
+    ) -> Artifact:
+        """The file with the candidates and TFLite_Detection_PostProcess behind the network."""
+        from edgekd.backends.tflite.boxes import with_boxes
+
+        return with_boxes(artifact, outputs, search, classes, path)
 
     def inner_tensors(self, path: Path, inputs: Sequence[np.ndarray]) -> list[InnerTensor]:
         """Every quantized activation, run with TensorFlow's reference kernels."""

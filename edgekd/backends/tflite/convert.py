@@ -42,7 +42,7 @@ def convert_artifact(
     candidate: Candidate, target: Target, placements: Sequence[OpPlacement], path: Path
 ) -> Artifact:
     """Write the candidate to `path`, for a batch of one; images are taken as (1, H, W, C)."""
-    _convert(candidate, path)
+    convert(candidate, path)
     _name_ends(candidate, path)
     if candidate.metadata:
         write_beside(path, with_metadata(path.read_bytes(), candidate.metadata))
@@ -101,7 +101,7 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-def _convert(candidate: Candidate, path: Path) -> None:
+def convert(candidate: Candidate, path: Path) -> None:
     """Hand the graph to the converter's process as a .pt2 file, and take the file it made."""
     tables: list[Table] = []
     if candidate.form == "int8":

@@ -24,7 +24,7 @@ from edgekd.measure.inference import arrays_of, infer_samples
 from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.parity import Parity
 from edgekd.network.evaluation import predict
-from edgekd.run.boxes import boxes_outside, boxes_parity, finds_boxes
+from edgekd.run.boxes import boxes_in, boxes_outside, boxes_parity, finds_boxes
 from edgekd.run.compiled import Compiled
 from edgekd.run.diagnosing import file_findings
 from edgekd.run.plan import Plan
@@ -97,7 +97,7 @@ def proof_of(
     searches = finds_boxes(artifact)
     judge = task.of_boxes() if searches else task
     if searches:
-        outputs: Any = torch.from_numpy(everything[0])
+        outputs: Any = torch.from_numpy(boxes_in(everything))
     else:
         outputs = task.main(tree_of_outputs(artifact, everything, form))
     try:
@@ -112,7 +112,7 @@ def proof_of(
         if searches:
             given = task.main(tree_of_outputs(each.original, originals, form))
             originals = (boxes_outside(task, given),)
-            parity = boxes_parity(task, everything[0], originals[0])
+            parity = boxes_parity(task, boxes_in(everything), originals[0])
         else:
             parity = parity_with_original(each, everything, originals, task)
     if reference is not None:
