@@ -85,10 +85,15 @@ def boxes_outside(task: Task, outputs: Any) -> np.ndarray:
     return task.searched(outputs).numpy()
 
 
-def boxes_parity(task: Task, found: np.ndarray, expected: np.ndarray) -> Parity:
-    """Boxes (N, most, 6) of a file compared with those of the search outside of it, each with the
-    nearest one of its image: the order of boxes that are equally sure is nobody's."""
-    parity = compare(expected, _in_order(found, expected), None, TOLERANCE, OUTSIDE)
+def boxes_parity(
+    task: Task, found: np.ndarray, expected: np.ndarray, proposed: np.ndarray
+) -> Parity:
+    """Boxes (N, most, 6) of a file compared with those of the search outside of it, in any order.
+
+    Of equally sure boxes, as integers give them, either may stay: another one than expected is
+    right if it is among all candidates (N, n, 6) that were `proposed`, and as sure as the expected.
+    """
+    parity = compare(expected, _as_expected(found, expected, proposed), None, TOLERANCE, OUTSIDE)
     judge = task.of_boxes()
     boxes = [torch.from_numpy(np.ascontiguousarray(each)) for each in (found, expected)]
     agreement = float(judge.agreement(*boxes).double().mean())
@@ -98,13 +103,33 @@ def boxes_parity(task: Task, found: np.ndarray, expected: np.ndarray) -> Parity:
 OUTSIDE = "the same search outside of the file"
 
 
-def _in_order(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The rows of each image in the order of those that they are nearest to."""
+def all_candidates(task: Task, outputs: Any) -> np.ndarray:
+    """(N, n, 6) every candidate in what the task reads of a network's outputs, as boxes are."""
+    assert task.search is not None
+    boxes, sure, names = (each.detach().cpu().float() for each in task.search.candidates(outputs))
+    return torch.cat([names.unsqueeze(2), boxes, sure.unsqueeze(2)], 2).numpy()
+
+
+def _as_expected(found: np.ndarray, expected: np.ndarray, proposed: np.ndarray) -> np.ndarray:
+    """The rows of each image in the order of the expected ones, which those that are equally sure
+    stand for."""
     ordered = found.copy()
     for image, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
-        left = list(range(len(mine)))
+        left, open_rows = list(range(len(mine))), list[int]()
         for row, wanted in enumerate(theirs):
-            nearest = min(left, key=lambda place: float(np.abs(mine[place] - wanted).max()))
-            left.remove(nearest)
-            ordered[image, row] = mine[nearest]
+            near = min(left, key=lambda place: _distance(mine[place], wanted), default=-1)
+            if near >= 0 and _distance(mine[near], wanted) <= TOLERANCE:
+                left.remove(near)
+                ordered[image, row] = mine[near]
+            else:
+                open_rows.append(row)
+        left.sort(key=lambda place: -mine[place][5])
+        for row, place in zip(open_rows, left, strict=True):
+            same = abs(mine[place][5] - theirs[row][5]) <= TOLERANCE
+            known = np.abs(proposed[image] - mine[place]).max(1).min() <= TOLERANCE
+            ordered[image, row] = theirs[row] if same and known else mine[place]
     return ordered
+
+
+def _distance(row: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(row - other).max())

@@ -16,6 +16,7 @@ from edgekd.measure.inference import infer_samples
 from edgekd.measure.parity import Parity, compare
 from edgekd.report.files import JSON_NAME, load_report
 from edgekd.report.values import ArtifactReport, Report, TargetReport
+from edgekd.run.boxes import boxes_in, finds_boxes
 from edgekd.run.lock.changes import changes, hashes_of
 from edgekd.run.lock.lock_check import check_lock
 from edgekd.run.lock.lockfile import read_lock
@@ -108,6 +109,8 @@ def _parity_lines(folder: Path, report: Report) -> list[str]:
                     continue
                 options = options_for(profile, artifact) if profile else {}
                 outputs = infer_samples(device, artifact, data.test, options)
+                if finds_boxes(artifact):
+                    outputs = (boxes_in(outputs),)
                 faults += _parity_faults(listed.path, listed.parity, reference, outputs)
                 count = listed.parity.samples
                 lines.append(f"{listed.path}: parity verified over {count:,} samples")

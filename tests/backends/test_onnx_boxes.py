@@ -119,12 +119,24 @@ def test_candidates_that_can_not_be_exported_are_refused(tmp_path) -> None:
 
 
 def test_a_missing_box_fails_the_parity_but_another_order_does_not() -> None:
-    task = Detection(boxes_in_file=3)
-    expected = boxes_found(BoxSearch(candidates, 0.1, 0.5, 3), Given()(scenes(5))).numpy()
-    assert boxes_parity(task, expected[:, ::-1].copy(), expected).verdict == "pass"
+    task, outputs = Detection(boxes_in_file=3), Given()(scenes(5))
+    expected = boxes_found(BoxSearch(candidates, 0.1, 0.5, 3), outputs).numpy()
+    boxes, sure, names = candidates(outputs)
+    proposed = torch.cat([names[..., None], boxes, sure[..., None]], 2).numpy()
+
+    def verdict(found: np.ndarray) -> str:
+        return boxes_parity(task, found, expected, proposed).verdict
+
+    assert verdict(expected[:, ::-1].copy()) == "pass"
     lacking = expected.copy()
     lacking[0, 0] = [-1, 0, 0, 0, 0, 0]
-    assert boxes_parity(task, lacking, expected).verdict == "fail"
+    assert verdict(lacking) == "fail"
+    as_sure, invented = expected.copy(), expected.copy()
+    as_sure[0, 0] = invented[0, 0] = proposed[0, 0]
+    proposed[0, 0, 5] = as_sure[0, 0, 5] = expected[0, 0, 5]
+    assert verdict(as_sure) == "pass"
+    invented[0, 0, 1], invented[0, 0, 5] = 0.987, expected[0, 0, 5]
+    assert verdict(invented) == "fail"
 
 
 def plan(tmp_path: Path, task: dict[str, Any], *backends: str, **stage: Any) -> Any:

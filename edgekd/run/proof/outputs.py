@@ -24,7 +24,7 @@ from edgekd.measure.inference import arrays_of, infer_samples
 from edgekd.measure.outputs import tree_of_outputs
 from edgekd.measure.parity import Parity
 from edgekd.network.evaluation import predict
-from edgekd.run.boxes import boxes_in, boxes_outside, boxes_parity, finds_boxes
+from edgekd.run.boxes import all_candidates, boxes_in, boxes_outside, boxes_parity, finds_boxes
 from edgekd.run.compiled import Compiled
 from edgekd.run.diagnosing import file_findings
 from edgekd.run.plan import Plan
@@ -111,8 +111,9 @@ def proof_of(
         originals = infer_samples(device, each.original, test, options_for(target, each.original))
         if searches:
             given = task.main(tree_of_outputs(each.original, originals, form))
-            originals = (boxes_outside(task, given),)
-            parity = boxes_parity(task, boxes_in(everything), originals[0])
+            found, proposed = boxes_in(everything), all_candidates(task, given)
+            parity = boxes_parity(task, found, boxes_outside(task, given), proposed)
+            originals = (found,)  # what `verify` expects to find again
         else:
             parity = parity_with_original(each, everything, originals, task)
     if reference is not None:
