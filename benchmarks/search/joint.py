@@ -7,7 +7,7 @@ the share of the parameters, or to what int4 leaves to do, and then types by lay
 train for as many epochs, on the labels alone. Accuracies and sizes are those of the ONNX files, run
 by ONNX Runtime on the test set.
 
-    python benchmarks/search/joint.py --seeds 2
+    python benchmarks/search/joint.py --seeds 2 --networks "resnet8 on digits" --shares 0.3 0.15
 """
 
 import argparse
