@@ -51,7 +51,8 @@ def keep_wide(
 ) -> Kept:
     """The layers that stay wide. `trials` has one for each type that they may have, the default
     first. Where a device measures `variants`, the layers and the type that take least time are
-    chosen; else the layers with fewest multiply-accumulates, in the default type.
+    chosen; else the layers with fewest multiply-accumulates, in the first type that can hold the
+    drop.
 
     Raises `InputError` if no set of layers holds the drop.
     """
@@ -59,10 +60,11 @@ def keep_wide(
     score = partial(evaluate, samples=context.data.validation)
     before = 0.0 if mixed.accuracy_drop is None else score(module)
     default = next(iter(trials))
-    costs = _by_macs(candidate, default)
+    costs = _by_macs(candidate, tuple(trials))
     if variants is not None and not _holds(mixed, trials[default], score, before):
         costs = _by_time(candidate, context, tuple(trials), variants) or costs
     found: list[tuple[float, Kept]] = []
+    faults: list[InputError] = []
     for kind, trial in trials.items():
         if kind not in costs.extra:
             continue
@@ -70,12 +72,15 @@ def keep_wide(
         wide = widened(trial, errors, mixed, score, before, costs.extra[kind])
         try:
             check_reached(trial, wide, mixed, score, before, kind)
-        except InputError:
-            if kind == default:
-                raise
+        except InputError as fault:
+            faults.append(fault)
             continue
         cost = extra(wide, costs.extra[kind])
         found.append((cost, Kept(kind, wide, _note(kind, wide, errors))))
+        if not costs.words:
+            break  # multiply-accumulates don't compare types
+    if not found:
+        raise faults[0]
     best = min(found, key=lambda each: each[0])[1]
     return Kept(best.kind, best.layers, best.note + _chosen(mixed, costs, found))
 
@@ -88,9 +93,10 @@ def _holds(mixed: Mixed, trial: Trial, score: Callable[..., float], before: floa
     return (before - score(trial.graph)) * 100 <= mixed.accuracy_drop + 1e-9
 
 
-def _by_macs(candidate: Candidate, kind: Wide) -> _Costs:
-    costs = layer_costs(candidate.module, candidate.example)
-    return _Costs({kind: {row.name: float(row.macs) for row in costs}})
+def _by_macs(candidate: Candidate, kinds: tuple[Wide, ...]) -> _Costs:
+    rows = layer_costs(candidate.module, candidate.example)
+    macs = {row.name: float(row.macs) for row in rows}
+    return _Costs(dict.fromkeys(kinds, macs))
 
 
 def _by_time(

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from edgekd.errors import EdgekdError, InputError
+from edgekd.quant.faults import backends_of
 from edgekd.quant.mixed import Mixed, Wide
 from edgekd.quant.post_training import DEFAULTS
 from edgekd.quant.wide_faults import wide_faults
@@ -38,11 +39,12 @@ def mixed_kinds(
     stage: PostTrainingStage, mixed: Mixed, wide: Wide, context: Context
 ) -> tuple[Wide, ...]:
     """The types that layers of `mixed` may have, the default first: also int16, where the recipe
-    names none and every backend of the target has it."""
+    names none and every backend of the target has it. It comes first where all compute it in
+    integers, as TFLite alone does; ONNX Runtime computes it in float."""
     free = mixed.wide is None and mixed.accuracy_drop is not None and stage.dtype == "int8"
     int16 = Mixed(wide="int16", layers=1)
     if free and not stage_faults(stage, int16, context.target, "quantize"):
-        return wide, "int16"
+        return (wide, "int16") if "onnx" in backends_of(context.target) else ("int16", wide)
     return (wide,)
 
 

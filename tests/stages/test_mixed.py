@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from edgekd.data.samples import Data
+from edgekd.errors import InputError
 from edgekd.stages import Context
 from edgekd.stages._mixed import keep_wide
 from edgekd.stages._widths import mixed_kinds
@@ -104,6 +105,22 @@ def test_without_a_device_the_macs_decide_and_the_note_says_so(kept):
     )
 
 
+def test_without_a_device_the_first_type_that_can_hold_the_drop_is_taken(kept, monkeypatch):
+    found = kept(None, ("int16", "float"))
+    assert (found.kind, found.layers) == ("int16", ("a",))
+
+    def check(trial: Any, wide: Any, mixed: Any, score: Any, before: float, kind: str) -> None:
+        if kind not in able:
+            raise InputError(f"{kind} loses too much")
+
+    monkeypatch.setattr("edgekd.stages._mixed.check_reached", check)
+    able = {"float"}
+    assert kept(None, ("int16", "float")).kind == "float"
+    able = set()
+    with pytest.raises(InputError, match="int16 loses too much"):
+        kept(None, ("int16", "float"))
+
+
 def test_int16_is_tried_only_where_every_backend_has_it(context, data):
     stage = Quantize(mixed={"accuracy_drop": 0.5})
     assert stage.mixed is not None
@@ -111,7 +128,10 @@ def test_int16_is_tried_only_where_every_backend_has_it(context, data):
     backends = {"tflite": context.target.backends.get("tflite", {})}
     target = context.target.model_copy(update={"backends": backends})
     able = Context(target, data, [], context.work)
-    assert mixed_kinds(stage, stage.mixed, "float", able) == ("float", "int16")
+    assert mixed_kinds(stage, stage.mixed, "float", able) == ("int16", "float")
+    both = target.model_copy(update={"backends": {**backends, "onnx": {}}})
+    computed_in_float = Context(both, data, [], context.work)
+    assert mixed_kinds(stage, stage.mixed, "float", computed_in_float) == ("float", "int16")
     named = Quantize(mixed={"accuracy_drop": 0.5, "wide": "float"})
     assert named.mixed is not None
     assert mixed_kinds(named, named.mixed, "float", able) == ("float",)
