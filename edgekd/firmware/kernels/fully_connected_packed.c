@@ -24,18 +24,82 @@ static inline void fully_connected_packed_word(fully_connected_packed_sums *s, i
     s->both_cd = dual_mac(x, w[1], s->both_cd);
 }
 
+/* Adds four inputs at a time, `fours` times, at least once; returns the end of their weights. In one
+   piece of assembly, for which 13 registers are enough; LDM wants its own in order. */
+#if defined(DSP_INSTRUCTIONS) && defined(__OPTIMIZE__)
+
+#define FULLY_CONNECTED_PACKED_FOUR               \
+    "ldr %[odd], [%[x]], #4\n\t"                  \
+    "ldmia %[w]!, {%[w0], %[w1], %[w2], %[w3]}\n\t" \
+    "sxtb16 %[even], %[odd]\n\t"                  \
+    "sxtb16 %[odd], %[odd], ror #8\n\t"           \
+    "smlad %[ab], %[even], %[w0], %[ab]\n\t"      \
+    "smlad %[cd], %[even], %[w1], %[cd]\n\t"      \
+    "sxtb16 %[w0], %[w0]\n\t"                     \
+    "sxtb16 %[w1], %[w1]\n\t"                     \
+    "smlad %[a], %[even], %[w0], %[a]\n\t"        \
+    "smlad %[c], %[even], %[w1], %[c]\n\t"        \
+    "smlad %[ab], %[odd], %[w2], %[ab]\n\t"       \
+    "smlad %[cd], %[odd], %[w3], %[cd]\n\t"       \
+    "sxtb16 %[w2], %[w2]\n\t"                     \
+    "sxtb16 %[w3], %[w3]\n\t"                     \
+    "smlad %[a], %[odd], %[w2], %[a]\n\t"         \
+    "smlad %[c], %[odd], %[w3], %[c]\n\t"
+
+static IN_LOOP const int32_t *fully_connected_packed_fours(fully_connected_packed_sums *s,
+                                                           const int8_t *x, const int32_t *w,
+                                                           int32_t fours)
+{
+    register int32_t w0 __asm__("r2");
+    register int32_t w1 __asm__("r3");
+    register int32_t w2 __asm__("r4");
+    register int32_t w3 __asm__("r5");
+    const int8_t *const end = x + 4 * fours;
+    int32_t even = fours;
+    int32_t odd;
+    __asm__ volatile("tst %[even], #1\n\t"
+                     "beq 2f\n"
+                     "1:\n\t" FULLY_CONNECTED_PACKED_FOUR
+                     "cmp %[x], %[end]\n\t"
+                     "beq 3f\n"
+                     "2:\n\t" FULLY_CONNECTED_PACKED_FOUR
+                     "b 1b\n"
+                     "3:"
+                     : [a] "+r"(s->a), [ab] "+r"(s->both_ab), [c] "+r"(s->c),
+                       [cd] "+r"(s->both_cd), [x] "+r"(x), [w] "+r"(w), [even] "+r"(even),
+                       [odd] "=&r"(odd), [w0] "=&r"(w0), [w1] "=&r"(w1), [w2] "=&r"(w2),
+                       [w3] "=&r"(w3)
+                     : [end] "r"(end)
+                     : "memory", "cc");
+    return w;
+}
+
+#else
+
+static IN_LOOP const int32_t *fully_connected_packed_fours(fully_connected_packed_sums *s,
+                                                           const int8_t *x, const int32_t *w,
+                                                           int32_t fours)
+{
+    for (; fours > 0; fours--, x += 4, w += 4) {
+        const int32_t word = load_word(x);
+        fully_connected_packed_word(s, even_bytes(word), w);
+        fully_connected_packed_word(s, odd_bytes(word), w + 2);
+    }
+    return w;
+}
+
+#endif
+
 /* The sums of four outputs. */
 static OWN_FUNCTION void fully_connected_packed_dot(const int8_t *x, const int32_t *w,
                                                     int32_t inputs, int32_t *sums)
 {
     while (inputs > 0) {
         const int32_t count = inputs < 512 ? inputs : 512;
-        const int8_t *end = x + count / 4 * 4;
         fully_connected_packed_sums part = {0, 0, 0, 0};
-        for (; x != end; x += 4, w += 4) {
-            const int32_t word = load_word(x);
-            fully_connected_packed_word(&part, even_bytes(word), w);
-            fully_connected_packed_word(&part, odd_bytes(word), w + 2);
+        if (count >= 4) {
+            w = fully_connected_packed_fours(&part, x, w, count / 4);
+            x += count / 4 * 4;
         }
         if (count % 4 != 0) {
             int8_t last[4] = {0, 0, 0, 0};
