@@ -1,8 +1,9 @@
 """MLPerf Tiny's four architectures as generated C on emulated Cortex-M4, M7 and M55.
 
-`python generated_c.py [--inputs 50] [--cmsis-nn FOLDER [--cmsis-inputs 50]]`: bit-exactness against
-the micro runtime and LiteRT's reference kernels, arena against both bounds, flash, stack and
-instructions.
+`python generated_c.py [--inputs 50] [--cmsis-nn FOLDER [--cmsis-inputs 50]] [--tflm FOLDER]`:
+bit-exactness against the micro runtime and LiteRT's reference kernels, arena against both bounds,
+flash, stack and instructions; beside them those of CMSIS-NN called from the C, and of TensorFlow
+Lite Micro with CMSIS-NN (tflm.py). `--tflm-only --beside RESULT.json` adds the latter to a result.
 """
 
 import argparse
@@ -21,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent.parent / "tests"
 sys.path[:0] = [str(HERE), str(HERE.parent), str(TESTS / "support")]
 
+import tflm  # noqa: E402
 from dated import write_result  # noqa: E402
 from litert_reference import by_litert, by_micro  # noqa: E402
 from networks import NETWORKS, pictures, write_tflite  # noqa: E402
@@ -135,6 +137,23 @@ def on(generated: Generated, cpu: str, x: np.ndarray, expected: np.ndarray, **bu
     }
 
 
+def under_tflm(
+    given: argparse.Namespace,
+    cpu: str,
+    path: Path,
+    x: np.ndarray,
+    expected: np.ndarray,
+    folder: Path,
+) -> dict[str, Any]:
+    """The micro runtime's numbers with CMSIS-NN, or why there are none."""
+    if given.tflm is None:
+        return {"unavailable": "no checkout of tflite-micro: give --tflm FOLDER"}
+    if cpu not in given.tflm_cores:
+        return {"unavailable": f"not measured: --tflm-cores has no {cpu}"}
+    archive = tflm.library(given.tflm, cpu, given.tflm_built or folder)
+    return tflm.on(given.tflm, archive, cpu, path, x, expected)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--inputs", type=int, default=50)
@@ -142,6 +161,10 @@ def main() -> None:
     arguments.add_argument("--cmsis-inputs", type=int, default=50)
     arguments.add_argument("--files", type=Path, default=None)
     arguments.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    arguments.add_argument("--tflm", type=Path, help="a checkout of tflite-micro: tflm.py")
+    arguments.add_argument("--tflm-built", type=Path, help="where its libraries are kept")
+    arguments.add_argument("--tflm-cores", nargs="+", default=list(emulation.BOARDS))
+    arguments.add_argument("--tflm-only", action="store_true")
     arguments.add_argument("--beside", type=Path, help="a result that has the other networks")
     given = arguments.parse_args()
     tools = {
@@ -161,9 +184,17 @@ def main() -> None:
             objects = {cpu: library(given.cmsis_nn, cpu, Path(folder)) for cpu in emulation.BOARDS}
         for name in given.networks:
             path = write_tflite(name, given.files or Path(folder))
-            rows[name], x, expected = row_of(path, given.inputs)
-            rows[name]["on_the_host"] = checked_on_host(path, x, expected)
+            row, x, expected = row_of(path, given.inputs)
             few = given.cmsis_inputs
+            for cpu in emulation.BOARDS:
+                key = f"{cpu}, CMSIS-NN under TensorFlow Lite Micro"
+                row[key] = under_tflm(given, cpu, path, x[:few], expected[:few], Path(folder))
+            if given.tflm_only:
+                rows[name] |= row
+                write_result(__file__, {"tools": tools, "networks": rows})
+                continue
+            rows[name] = row
+            rows[name]["on_the_host"] = checked_on_host(path, x, expected)
             for cpu in emulation.BOARDS:
                 generated = generate(path, instructions=instructions_for(cpu))
                 rows[name][cpu] = on(generated, cpu, x, expected)

@@ -127,12 +127,12 @@ def build(
         _run((*common, "-std=gnu11", *macros, "-c", str(code), "-o", str(made)), BUILD_SECONDS)
     linked = folder / f"{source.stem}.elf"
     command = (
-        *common, "-nostartfiles", *_regions(board), f"-T{BARE / 'link.ld'}", "-Wl,--gc-sections",
+        *common, "-nostartfiles", *regions_of(board), f"-T{BARE / 'link.ld'}", "-Wl,--gc-sections",
         "-ffunction-sections", *map(str, (*harness, model, *further)), "-lc", "-lgcc",
         "-o", str(linked),
     )  # fmt: skip
     _run(command, BUILD_SECONDS)
-    return Image(linked, cpu, _flash_of(linked) - sum(_flash_of(made) for made in harness))
+    return Image(linked, cpu, flash_of(linked) - sum(flash_of(made) for made in harness))
 
 
 ENDS = tuple(
@@ -151,7 +151,8 @@ def _macros(name: str) -> tuple[str, ...]:
     return tuple(f"-D{key}={value}" for key, value in values.items())
 
 
-def _regions(board: Board) -> tuple[str, ...]:
+def regions_of(board: Board) -> tuple[str, ...]:
+    """The linker's options for a board's code and data memory."""
     return tuple(
         f"-Wl,--defsym={name}_{part}={value}"
         for name, region in (("FLASH", board.flash), ("RAM", board.memory))
@@ -159,7 +160,7 @@ def _regions(board: Board) -> tuple[str, ...]:
     )
 
 
-def _flash_of(path: Path) -> int:
+def flash_of(path: Path) -> int:
     """Code and constants of an object file or program; `size` counts constants as text."""
     words = _run((SIZE, str(path)), BUILD_SECONDS).splitlines()[1].split()
     return int(words[0]) + int(words[1])
