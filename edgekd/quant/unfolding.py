@@ -139,8 +139,10 @@ def _express_regrids(graph: fx.GraphModule) -> None:
         if node.args[-1] is not source.args[-1]:
             node.replace_input_with(source, twice_marked(graph, source))
             continue
-        alone = len(source.users) == 1 and first.target in QUANTIZE and len(first.users) == 1
-        if alone and fixed_grid(source) is None:
+        earlier = _grids_before(source)
+        if earlier:
+            for each in earlier:
+                each.args = (each.args[0], *node.args[1:])
             node.replace_input_with(source, first.args[0])
             continue
         _, _, zero_point, low, *_ = source.args
@@ -152,6 +154,25 @@ def _express_regrids(graph: fx.GraphModule) -> None:
         kept.meta.update(source.meta)
         node.replace_input_with(source, kept)
     graph.graph.eliminate_dead_code()
+
+
+def _grids_before(source: Any) -> list[fx.Node]:
+    """The quantize and dequantize operators of a value up to the operator that computes it, with
+    those on the way that only move it. Empty if the grid must stay: it is fixed, or something else
+    reads the value on it."""
+    found: list[fx.Node] = []
+    while source.target in DEQUANTIZE:
+        first = source.args[0]
+        alone = len(source.users) == 1 and first.target in QUANTIZE and len(first.users) == 1
+        if not alone or fixed_grid(source) is not None:
+            return []
+        found += [source, first]
+        source = first.args[0]
+        while source.target in ops.SHARED:
+            if len(source.users) > 1:
+                return []
+            source = source.args[0]
+    return found
 
 
 def _clamp_by_saturating(graph: fx.GraphModule) -> None:

@@ -47,6 +47,11 @@ class Stage(Value):
         unchanged."""
         return candidate
 
+    def rehearsal(self) -> "Stage":
+        """The stage without what its rehearsal doesn't read, such as a number of epochs. The plan
+        doesn't rehearse again what differs in nothing else."""
+        return self
+
     def within(self, budgets: Mapping[str, float]) -> "Stage":
         """The stage for a target with these budgets, if it depends on them."""
         return self
@@ -68,8 +73,11 @@ class TrainingStage(Stage):
     teaching: Teaching = Teaching()
 
     def untrained(self, **keys: Any) -> dict[str, Any]:
-        """The changes for a copy of a stage without its recovery training, merged with others."""
-        return {"teaching": self.teaching.model_copy(update={"epochs": 0}), **keys}
+        """The changes for a copy of a stage without its recovery training, merged with others. Of
+        the teaching it keeps what scores of layers depend on."""
+        default: Teaching = type(self).model_fields["teaching"].default
+        scoring = {key: getattr(self.teaching, key) for key in ("losses", "batch_size")}
+        return {"teaching": default.model_copy(update={"epochs": 0, **scoring}), **keys}
 
     def learning(self, context: Context, where: str) -> Context:
         """The context with this stage's teaching."""

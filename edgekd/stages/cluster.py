@@ -66,7 +66,11 @@ class Cluster(TrainingStage):
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The shared values without training them."""
-        return self.model_copy(update=self.untrained()).run(candidate, context)
+        return self.rehearsal().run(candidate, context)
+
+    def rehearsal(self) -> "Cluster":
+        """The stage without training."""
+        return self.model_copy(update=self.untrained())
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """A graph whose layers read their weights from tables."""

@@ -192,14 +192,14 @@ class Quantize(PostTrainingStage):
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The same types, calibrated on a few samples, with every layer narrow."""
-        return self.model_copy(
-            update={
-                "method": "calibrate",
-                "mixed": None,
-                "rounding": "nearest",
-                "accuracy_drop": None,
-            }
-        ).run(candidate, context)
+        return self.rehearsal().run(candidate, context)
+
+    def rehearsal(self) -> "Quantize":
+        """The stage with the same types, calibrated, with every layer narrow."""
+        keys = self.untrained(
+            method="calibrate", mixed=None, rounding="nearest", accuracy_drop=None
+        )
+        return self.model_copy(update=keys)
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The int8 graph, a graph of narrow weights, or the same module marked fp16."""

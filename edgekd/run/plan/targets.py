@@ -90,7 +90,7 @@ def _rehearsed(
         tool_versions(),
         structure_key(plan.start.module),
         [*forms(plan.start.example), plan.data.classes, repr(plan.data.task)],
-        [stage.model_dump(mode="json") for stage in stages],
+        [stage.rehearsal().model_dump(mode="json") for stage in stages],
         [target.model_dump(mode="json", exclude={"budgets"}), list(backends)],
     )
     store = Store(plan.request.cache or plan.request.out / "stages", plan.request.resume)

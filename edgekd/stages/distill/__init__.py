@@ -67,6 +67,10 @@ class Distill(TrainingStage):
         """The candidate itself."""
         return candidate
 
+    def rehearsal(self) -> "Distill":
+        """A stage of nothing but defaults, since a rehearsal reads no key."""
+        return Distill(kind=self.kind)
+
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         scheme, learning = self._scheme("distill"), self.learning(context, "distill")
         taught = scheme.teach(copy.deepcopy(candidate.module), learning)

@@ -122,7 +122,11 @@ class Factorize(TrainingStage):
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
         """The factorized candidate without recovery training."""
-        return self.model_copy(update=self.untrained()).run(candidate, context)
+        return self.rehearsal().run(candidate, context)
+
+    def rehearsal(self) -> "Factorize":
+        """The stage without recovery training."""
+        return self.model_copy(update=self.untrained())
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate, with each layer split if that makes it cheaper."""

@@ -179,12 +179,16 @@ class Prune(TrainingStage):
         return opened(plain(candidate)) if heads else plain(candidate)
 
     def rehearse(self, candidate: Candidate, context: Context) -> Candidate:
-        """One cut without recovery training, by magnitude if the criterion scores weights, which
-        results in the same structure."""
+        """One cut without recovery training."""
+        return self.rehearsal().run(candidate, context)
+
+    def rehearsal(self) -> "Prune":
+        """The stage as one cut without recovery training, by magnitude if the criterion scores
+        weights, which results in the same structure."""
         keys = self.untrained(allocation="uniform", ramp="one-shot")
         if self._criterion("prune").reads == "weights":
             keys["criterion"] = "magnitude-l2"
-        return self.model_copy(update=keys).run(candidate, context)
+        return self.model_copy(update=keys)
 
     def run(self, candidate: Candidate, context: Context) -> Candidate:
         """The candidate with fewer channels, or with zeros among its weights."""

@@ -179,7 +179,9 @@ def test_each_stage_of_edgekd_has_a_rehearsal_that_changes_what_the_stage_would(
     assert channels[0] == 4
 
 
-def test_a_network_of_the_same_structure_is_rehearsed_once(tmp_path, monkeypatch):
+def test_a_network_of_the_same_structure_is_rehearsed_once_however_it_is_trained(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
     target = tmp_path / "small.toml"
     target.write_text(SMALL_TARGET)
@@ -190,15 +192,24 @@ def test_a_network_of_the_same_structure_is_rehearsed_once(tmp_path, monkeypatch
         "edgekd.run.plan.targets.rehearse_stages", lambda *a: tried.append(1) or real(*a)
     )
 
-    def plan(width: int, folder: str) -> None:
+    def plan(width: int, folder: str, epochs: int = 2, amount: float = 0.2) -> None:
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 4))
-        edgekd.plan(model, data=((x, y), (x, y)), target=target, out=tmp_path / folder)
+        stages = [
+            edgekd.Distill(epochs=epochs, learning_rate=epochs / 1000),
+            edgekd.Prune(granularity="weights", amount=amount, epochs=epochs),
+        ]
+        edgekd.plan(
+            model, data=((x, y), (x, y)), target=target, stages=stages, out=tmp_path / folder
+        )
 
     plan(3, "one")
     plan(3, "two")
+    plan(3, "longer", epochs=4)
     assert len(tried) == 1
-    plan(5, "three")
+    plan(5, "wider")
     assert len(tried) == 2
+    plan(5, "sparser", amount=0.4)
+    assert len(tried) == 3
 
 
 def test_a_network_whose_export_computes_something_else_is_refused(context, monkeypatch):
