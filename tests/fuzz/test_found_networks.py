@@ -154,6 +154,39 @@ FOUND = {
         Step("F.adaptive_avg_pool2d({0}, 2)", (2,)),
         Step("{0}.clamp(min=0)", (3,)),
     ),
+    "a clamp that is reshaped and joined with larger values": (
+        "tflite",
+        (2, 8, 8),
+        Step("4.0 * {0}", (0,)),
+        Step("{0}[:, :1]", (1,)),
+        Step("F.relu6({0}).unsqueeze(2)", (2,)),
+        Step("{0}[:, 1:].unsqueeze(2)", (1,)),
+        Step("torch.cat([{0}, {1}], 2)", (3, 4)),
+    ),
+    "an average over a dimension that was added before a product": (
+        "tflite",
+        (12, 7),
+        Step("F.hardtanh({0}.unsqueeze(1))", (0,)),
+        Step("{0}.mean((2, 3))", (1,)),
+    ),
+    "the largest values of a sum with a dimension that was added": (
+        "tflite",
+        (12, 7),
+        Step("{0}.unsqueeze(1)", (0,)),
+        Step("F.relu({0} / 3.0 + {0})", (1,)),
+        Step("{0}.amax(3)", (2,)),
+    ),
+    "a max pool that rounds up in one of two dimensions": (
+        "tflite",
+        (8, 5, 6),
+        Step("F.max_pool2d({0}, 3, 2, ceil_mode=True)", (0,)),
+    ),
+    "max pools that round up with padding": (
+        "tflite",
+        (4, 11, 12),
+        Step("F.max_pool2d({0}, (5, 3), (3, 2), (1, 0), ceil_mode=True)", (0,)),
+        Step("F.max_pool2d({0}, 5, 3, ceil_mode=True)", (1,)),
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from edgekd.backends.tflite.embeddings import with_integer_tables
+from edgekd.backends.tflite.even_ranks import with_even_ranks
 from edgekd.backends.tflite.lookups import has_no_kernel, insert_tables
 from edgekd.backends.tflite.wide import with_wide_layers
 from edgekd.errors import ToolError
@@ -25,6 +26,7 @@ from edgekd.formats.tflite_metadata import with_metadata, with_names
 from edgekd.processes.forked import run_module
 from edgekd.quant.export import export_graph, exported
 from edgekd.quant.inspection import integer_precision
+from edgekd.quant.rounded_up_pools import pad_rounded_up
 from edgekd.quant.tables import Table, product, with_tables
 from edgekd.quant.unfolding import convolve_columns, unfolded
 from edgekd.store import write_beside
@@ -111,6 +113,7 @@ def convert(candidate: Candidate, path: Path) -> None:
     else:
         graph = export_graph(candidate.module, candidate.example, "backends.tflite")
         convolve_columns(graph)
+    pad_rounded_up(graph)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tflite-") as folder:
         program, made = Path(folder) / "graph.pt2", Path(folder) / "model.tflite"
         torch.export.save(exported(graph, candidate.example, fixed=True), program)
@@ -119,7 +122,8 @@ def convert(candidate: Candidate, path: Path) -> None:
         done.require_success("litert-torch", str(path))
         if not made.exists():
             raise ToolError("litert-torch ended without writing a file", where=str(path))
-        write_beside(made, with_wide_layers(with_integer_tables(made.read_bytes())))
+        content = with_wide_layers(with_integer_tables(made.read_bytes()))
+        write_beside(made, with_even_ranks(content))
         if tables:
             write_beside(made, insert_tables(made.read_bytes(), tables))
         made.replace(path)

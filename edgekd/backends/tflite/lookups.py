@@ -67,6 +67,10 @@ def _on_grid_of(result: Any, table: Table) -> np.ndarray:
     return moved
 
 
+_VERSIONS = {"RESHAPE": 1}
+"""The versions of operators that are not their second one."""
+
+
 class Writer:
     """Adds operators and tensors to one subgraph."""
 
@@ -103,26 +107,39 @@ class Writer:
         self, kind: str, inputs: list[int], outputs: list[int], options: str, values: Any
     ) -> Any:
         op = self.schema.OperatorT()
-        op.opcodeIndex = self._code(getattr(self.schema.BuiltinOperator, kind))
+        version = _VERSIONS.get(kind, 2)
+        op.opcodeIndex = self._code(getattr(self.schema.BuiltinOperator, kind), version)
         op.inputs, op.outputs = inputs, outputs
         op.builtinOptionsType = getattr(self.schema.BuiltinOptions, options)
         op.builtinOptions = values
         return op
 
-    def _code(self, number: int) -> int:
+    def _code(self, number: int, version: int) -> int:
         for place, code in enumerate(self.model.operatorCodes):
             if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
                 return place
         code = self.schema.OperatorCodeT()
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 2
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = (
+            number,
+            min(number, 127),
+            version,
+        )
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
 
     def _computed(self, like: Any, name: bytes) -> int:
+        place = self.like(like, like.shape, name)
+        tensor = self.graph.tensors[place]
+        tensor.shapeSignature = like.shapeSignature
+        tensor.type, tensor.quantization = self.schema.TensorType.INT32, None
+        return place
+
+    def like(self, other: Any, shape: list[int], name: bytes) -> int:
+        """A new tensor of the type and on the grid of another one."""
         tensor = self.schema.TensorT()
-        tensor.shape, tensor.shapeSignature = like.shape, like.shapeSignature
-        tensor.type, tensor.buffer = self.schema.TensorType.INT32, 0
-        tensor.name = (like.name or b"") + b"/" + name
+        tensor.shape, tensor.type, tensor.quantization = shape, other.type, other.quantization
+        tensor.buffer = 0
+        tensor.name = (other.name or b"") + b"/" + name
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
