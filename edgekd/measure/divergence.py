@@ -234,8 +234,20 @@ def _laid_out(found: np.ndarray, like: Tensor) -> list[Tensor]:
     """The artifact's tensor in the reference's layout, moving last channels to the front if needed:
     every reading that the sizes allow, of which the closest is the right one."""
     tensor = torch.from_numpy(found).double()
-    readings = [tensor, *(_channels_first(tensor))]
+    readings = [tensor, *(_channels_first(tensor)), *_transposed(tensor, like)]
     return [one.reshape(like.shape) for one in readings if _fits(one, like)]
+
+
+def _transposed(tensor: Tensor, like: Tensor) -> list[Tensor]:
+    """The tensor with its last dimensions exchanged, where that gives the reference's: a product
+    may read a matrix as it is that the reference transposes first."""
+    if like.dim() < 2:
+        return []
+    exchanged = like.transpose(-1, -2).shape
+    sizes = [size for size in tensor.shape if size > 1]
+    if sizes != [size for size in exchanged if size > 1]:
+        return []
+    return [tensor.reshape(exchanged).transpose(-1, -2)]
 
 
 def _channels_first(tensor: Tensor) -> list[Tensor]:

@@ -161,7 +161,7 @@ FOUND = {
         Step("{0}[:, :1]", (1,)),
         Step("F.relu6({0}).unsqueeze(2)", (2,)),
         Step("{0}[:, 1:].unsqueeze(2)", (1,)),
-        Step("torch.cat([{0}, {1}], 2)", (3, 4)),
+        Step("torch.cat([{0}, {1}], 2).flatten(1, 2)", (3, 4)),
     ),
     "an average over a dimension that was added before a product": (
         "tflite",

@@ -134,13 +134,9 @@ def test_a_file_of_another_model_has_no_counterparts(
 def test_a_spoilt_layer_of_a_tflite_file_is_named(
     case: tuple[fx.GraphModule, Tensor], tmp_path: Path
 ) -> None:
-    import litert_torch
-    from litert_torch.quantize.quant_config import QuantConfig
-
     graph, x = case
     path = tmp_path / "model.tflite"
-    config = QuantConfig(pt2e_quantizer=TargetQuantizer(Scheme(activations="int8-affine")))
-    litert_torch.convert(unfolded(graph), (x,), quant_config=config).export(str(path))
+    _convert(graph, x, path)
     sentence = first_difference(graph, artifact(path, "tflite"), x)
     assert sentence.startswith("no single layer: each of "), sentence
 
@@ -157,14 +153,10 @@ def test_a_spoilt_layer_of_a_tflite_file_is_named(
 @pytest.mark.slow
 @pytest.mark.backend("tflite")
 def test_a_leaky_relu_that_litert_rounds_twice_is_not_called_biased(tmp_path: Path) -> None:
-    import litert_torch
-    from litert_torch.quantize.quant_config import QuantConfig
-
     x = torch.linspace(-4, 4, 2048).expand(8, -1)  # steps of 0.2 x 5 / 3 = 1 / 3 below zero
     graph = quantized(nn.LeakyReLU(0.2), x, Scheme(activations="int8-affine"))
     path = tmp_path / "model.tflite"
-    config = QuantConfig(pt2e_quantizer=TargetQuantizer(Scheme(activations="int8-affine")))
-    litert_torch.convert(unfolded(graph), (x[:1],), quant_config=config).export(str(path))
+    _convert(graph, x[:1], path)
     sentence = first_difference(graph, artifact(path, "tflite"), x[:1])
     assert sentence.startswith("no single layer: each of "), sentence
 
@@ -189,15 +181,11 @@ class Gated(nn.Module):
 @pytest.mark.slow
 @pytest.mark.backend("tflite")
 def test_a_tensor_that_a_tflite_file_has_for_two_values_stands_for_both(tmp_path: Path) -> None:
-    import litert_torch
-    from litert_torch.quantize.quant_config import QuantConfig
-
     torch.manual_seed(0)
     x = torch.randn(16, 4, 3, 3)
     graph = quantized(Gated().eval(), x, Scheme(activations="int8-affine"))
     path = tmp_path / "model.tflite"
-    config = QuantConfig(pt2e_quantizer=TargetQuantizer(Scheme(activations="int8-affine")))
-    litert_torch.convert(unfolded(graph), (x[:1],), quant_config=config).export(str(path))
+    _convert(graph, x[:1], path)
     sentences = [first_difference(graph, artifact(path, "tflite"), row) for row in x.split(1)]
     for sentence in sentences:
         assert sentence.startswith("no single layer: each of 6 is within 2 LSB"), sentence
@@ -219,6 +207,39 @@ def test_values_that_only_move_round_nowhere() -> None:
     assert set(matches) == {each.node for each in points}
     assert matches[convolution.node] is matches[mean.node]
     assert unseen(points, {mean.node: seen[:1]}) == [each for each in points if each is not mean]
+
+
+class Scores(nn.Module):
+    """The weights of an attention; the file's product reads the keys as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(3, 6, 3, padding=1)
+        self.query, self.key = nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(x)
+        return torch.softmax(self.query(x) @ self.key(x).transpose(1, 2) / 2.0, -1)
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tflite")
+def test_a_matrix_that_a_product_transposes_by_itself_is_read_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 3, 16)
+    graph = quantized(Scores().eval(), x, Scheme(activations="int8-affine"))
+    path = tmp_path / "model.tflite"
+    _convert(graph, x[:1], path)
+    sentence = first_difference(graph, artifact(path, "tflite"), x[:1])
+    assert sentence.startswith("no single layer: each of "), sentence
+
+
+def _convert(graph: fx.GraphModule, x: Tensor, path: Path) -> None:
+    import litert_torch
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    config = QuantConfig(pt2e_quantizer=TargetQuantizer(Scheme(activations="int8-affine")))
+    litert_torch.convert(unfolded(graph), (x,), quant_config=config).export(str(path))
 
 
 def _weights(graph: fx.GraphModule, layer: int) -> np.ndarray:
