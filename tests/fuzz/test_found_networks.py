@@ -156,7 +156,7 @@ FOUND = {
     ),
     "a clamp that is reshaped and joined with larger values": (
         "tflite",
-        (2, 8, 8),
+        (2, 8),
         Step("4.0 * {0}", (0,)),
         Step("{0}[:, :1]", (1,)),
         Step("F.relu6({0}).unsqueeze(2)", (2,)),
