@@ -145,7 +145,7 @@ class _Forced(fx.Interpreter):
         exact, near = self._before_rounding(n)
         self.differences.append(_difference(n, (found - values) / scale, exact / scale, near))
         steps = torch.clamp(torch.round(found / scale) + zero_point, low, high)
-        return steps.to(result.dtype)
+        return steps.to(result.dtype).contiguous()  # as a reshape behind it may need
 
     def _before_rounding(self, n: fx.Node) -> tuple[Tensor, Tensor | float]:
         """The values before a quantize node rounds them, and how near to the middle between two
