@@ -20,7 +20,12 @@ from edgekd.quant.masked_put import rewrite_masked_put
 from edgekd.quant.named_padding import rewrite_named_padding
 from edgekd.quant.recurrent import unroll_recurrent
 from edgekd.quant.repeats import ARITHMETIC, rewrite_expand, rewrite_repeat
-from edgekd.quant.slices import rewrite_scatter, rewrite_select_scatter, rewrite_slice
+from edgekd.quant.slices import (
+    rewrite_narrow,
+    rewrite_scatter,
+    rewrite_select_scatter,
+    rewrite_slice,
+)
 
 aten = torch.ops.aten
 
@@ -315,7 +320,9 @@ _REWRITES = {
     aten.rsub.Tensor: _rewrite_reversed,
     aten.rsub.Scalar: _rewrite_reversed,
     aten.view.default: _rewrite_view,
+    aten._unsafe_view.default: _rewrite_view,
     aten.reshape.default: _rewrite_view,
+    aten.narrow.default: rewrite_narrow,
     aten.slice.Tensor: rewrite_slice,
     aten.slice_scatter.default: rewrite_scatter,
     aten.select_scatter.default: rewrite_select_scatter,

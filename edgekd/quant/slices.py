@@ -117,6 +117,17 @@ def rewrite_slice(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
 
 
+def rewrite_narrow(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Replace `narrow` by a slice, if its bounds are known."""
+    x: Any = node.args[0]
+    dim, start, length = (node.args[place] for place in (1, 2, 3))
+    size = x.meta["val"].shape[dim]
+    if all(isinstance(number, int) for number in (start, length, size)):
+        start %= size  # type: ignore[operator]
+        node.target, node.args = aten.slice.Tensor, (x, dim, start, start + length)  # type: ignore[operator]
+        rewrite_slice(graph, node)
+
+
 def _slice_arguments(node: fx.Node) -> tuple[Any, ...]:
     names = ("self", "dim", "start", "end", "step")
     return _indices({**dict(zip(names, node.args, strict=False)), **node.kwargs})

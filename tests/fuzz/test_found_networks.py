@@ -191,6 +191,22 @@ FOUND = {
         Step("{0}[:, 1:].mul_(0.5)", (4,)),
         Step("F.hardtanh({0})", (4,)),
     ),
+    "an input that is flattened in another order and written in place": (
+        "tflite",
+        (6, 6, 6),
+        Step("{0}.permute(0, 3, 1, 2)", (0,)),
+        Step("{0}.flatten(1)", (1,)),
+        Step("{0}[:, 1:].mul_(0.5)", (2,)),
+    ),
+    "an input of which a narrow part is read on another grid": (
+        "tflite",
+        (6, 6, 6),
+        Step("{0}.narrow(1, 0, 2)", (0,)),
+        Step("{0}.permute(0, 2, 3, 1)", (1,)),
+        Step("{layer}({0})", (2,), "nn.Linear({n}, 8)"),
+        Step("{0}.permute(0, 3, 1, 2)", (3,)),
+        Step("torch.cat([{0}, {1}, {1}], 1)", (4, 0)),
+    ),
     "max pools that round up with padding": (
         "tflite",
         (4, 11, 12),
