@@ -123,8 +123,8 @@ def rewrite_narrow(graph: fx.GraphModule, node: fx.Node) -> None:
     dim, start, length = (node.args[place] for place in (1, 2, 3))
     size = x.meta["val"].shape[dim]
     if all(isinstance(number, int) for number in (start, length, size)):
-        start %= size  # type: ignore[operator]
-        node.target, node.args = aten.slice.Tensor, (x, dim, start, start + length)  # type: ignore[operator]
+        start %= size
+        node.target, node.args = aten.slice.Tensor, (x, dim, start, start + length)
         rewrite_slice(graph, node)
 
 
