@@ -18,6 +18,15 @@ from edgekd.quant.in_place import without_in_place
 from edgekd.quant.inserting import insert_call, replace_by
 from edgekd.quant.masked_put import rewrite_masked_put
 from edgekd.quant.named_padding import rewrite_named_padding
+from edgekd.quant.other_names import (
+    rewrite_added_product,
+    rewrite_clamp_max,
+    rewrite_filled,
+    rewrite_gated,
+    rewrite_largest,
+    rewrite_nearest,
+    write_out_names,
+)
 from edgekd.quant.recurrent import unroll_recurrent
 from edgekd.quant.repeats import ARITHMETIC, rewrite_expand, rewrite_repeat
 from edgekd.quant.slices import (
@@ -42,6 +51,7 @@ def functional(
     graph = _without_effects(program)
     unroll_recurrent(graph, where, keep_layers=keep_layers)
     _drop_mutations(graph, where)
+    write_out_names(graph)
     for node in list(graph.graph.nodes):
         if node.users and node.op == "call_function" and node.target in _REWRITES:
             _REWRITES[node.target](graph, node)
@@ -310,6 +320,7 @@ _SPLITS = {
     aten.split.sizes,
     aten.split_with_sizes.default,
     aten.chunk.default,
+    aten.unsafe_chunk.default,
     aten.tensor_split.sections,
 }
 
@@ -332,6 +343,17 @@ _REWRITES = {
     aten.conv2d.padding: rewrite_named_padding,
     aten.conv3d.padding: rewrite_named_padding,
     aten.copy.default: _rewrite_copy,
+    aten.clamp_max.default: rewrite_clamp_max,
+    aten.where.ScalarOther: rewrite_filled,
+    aten.where.ScalarSelf: rewrite_filled,
+    aten.masked_fill.Scalar: rewrite_filled,
+    aten.threshold.default: rewrite_filled,
+    aten._upsample_nearest_exact2d.vec: rewrite_nearest,
+    aten.max.dim: rewrite_largest,
+    aten.min.dim: rewrite_largest,
+    aten.glu.default: rewrite_gated,
+    aten.baddbmm.default: rewrite_added_product,
+    aten.addcmul.default: rewrite_added_product,
     aten.hypot.default: _rewrite_hypot,
     aten.bilinear.default: rewrite_bilinear,
     aten.adaptive_max_pool1d.default: rewrite_adaptive_max,

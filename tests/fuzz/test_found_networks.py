@@ -207,6 +207,15 @@ FOUND = {
         Step("{0}.permute(0, 3, 1, 2)", (3,)),
         Step("torch.cat([{0}, {1}, {1}], 1)", (4, 0)),
     ),
+    "an attention in operators by their other names": (
+        "tflite",
+        (4, 6, 6),
+        Step("{layer}({0})", (0,), "nn.Conv2d({c}, 8, 3, padding=1)"),
+        Step("torch.hstack([{0}, {0}.multiply(2.0)]).clip(-1.5, 1.0).mT", (1,)),
+        Step("F.glu(torch.concat([{0}, {0}.negative()], 1), 1)", (2,)),
+        Step("torch.einsum('bchw,bchv->bcwv', {0}, {1}).softmax(-1)", (2, 3)),
+        Step("torch.einsum('bcwv,bchv->bchw', {0}, {1}).clamp_max(0.7)", (4, 3)),
+    ),
     "max pools that round up with padding": (
         "tflite",
         (4, 11, 12),
