@@ -314,7 +314,9 @@ def test_constants_among_the_activations_compute_in_integers_as_the_graph_does(q
     graph = whole.module
     found, scale = run(artifact, x), output_scale(graph)
     with torch.no_grad():
-        assert np.abs(found - graph(x).numpy()).max() <= 1.01 * scale
+        # A step of one of the 12 maxima is up to a step of the output.
+        assert np.abs(found - graph(x).numpy()).max() <= 3.01 * scale
+        assert np.abs(found - graph(x).numpy()).mean() <= scale
         assert np.abs(found - module(x).numpy()).max() <= 6 * scale
     optimized = optimized_ops(artifact, tmp_path)
     assert optimized["Conv"] + optimized["FusedConv"] == 0
