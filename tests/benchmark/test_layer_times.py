@@ -40,7 +40,9 @@ def two_convolutions(path: Path) -> Path:
     return path
 
 
-def test_onnx_runtimes_operators_have_the_names_of_the_files_layers(tmp_path):
+@pytest.fixture
+def profiled(tmp_path):
+    """The result of two convolutions in ONNX Runtime."""
     pytest.importorskip("onnxruntime")
     device = open_host()
     try:
@@ -49,16 +51,35 @@ def test_onnx_runtimes_operators_have_the_names_of_the_files_layers(tmp_path):
         (result,) = bench_files([path], None, device, quick=True, wanted=wanted)
     finally:
         device.close()
-    times = result.layers
+    return result
+
+
+def test_onnx_runtimes_operators_have_the_names_of_the_files_layers(profiled, tmp_path):
+    times = profiled.layers
     assert times.kind == "measured"
     named = [row.layer for row in times.rows if "Conv" in row.operator]
     assert named == ["body.0", "body.1"]
     assert sum(row.share for row in times.rows) == pytest.approx(1)
     assert times.runs >= 5
-    lines = bench_lines([result])
+    lines = bench_lines([profiled])
     assert any(line.startswith("body.1 ") and "%" in line for line in lines)
-    write_plot([result], tmp_path / "plot.html")
+    write_plot([profiled], tmp_path / "plot.html")
     assert "body.1" in (tmp_path / "plot.html").read_text()
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary files, of child processes as well."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return folder
+
+
+def test_onnx_runtimes_profile_is_removed_once_it_is_read(temporary, profiled):
+    assert profiled.layers.kind == "measured"
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_runtime_that_cannot_tell_says_so(tmp_path):

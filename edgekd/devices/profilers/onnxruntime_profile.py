@@ -33,6 +33,7 @@ class Runner:
             self.run()
         with open(self.session.end_profiling(), encoding="utf-8") as stream:
             events = json.load(stream)
+        self.folder.cleanup()
         found: dict[tuple[str, str], tuple[str, list[int]]] = {}
         for event in events:
             name = event.get("name", "")

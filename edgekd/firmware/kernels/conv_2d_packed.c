@@ -269,7 +269,9 @@ static OWN_FUNCTION void conv_2d_packed_collect(const conv_2d_packed_layer *p, c
             copy_words(row + part.before * channels, part.row, part.inside * channels);
             from = row;
         }
-        column = widen(column, from, values - rest);
+        if (values > rest) {
+            column = widen(column, from, values - rest);
+        }
         copy_words(rests + ky * rest, from + values - rest, rest);
     }
     (void)widen(column, rests, conv_2d_packed_rests(p));
