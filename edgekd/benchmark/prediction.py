@@ -11,7 +11,7 @@ from edgekd.measure.cost_table import graph_with_shapes, known_files, table_fold
 from edgekd.measure.operator_costs import Operator, operators_of
 from edgekd.report.numbers import percent
 from edgekd.store import cache_folder
-from edgekd.values.measurement import Measurement
+from edgekd.values.measurement import Measurement, cost_words
 from edgekd.values.tables import Value
 from edgekd.values.target import Target, load_target
 
@@ -34,12 +34,9 @@ class Prediction(Value):
     @property
     def text(self) -> str:
         """The prediction on one line."""
-        value = self.cost.value or 0.0
-        instructions = self.cost.metric == "instructions"
-        cost = f"{value:,.0f} instructions" if instructions else f"{value:.4g} ms"
         return (
-            f"{self.path.name}: {cost} on {self.device} (estimated from {self.files} files "
-            f"measured in {self.runtime}; of files left out, the median error was "
+            f"{self.path.name}: {cost_words(self.cost)} on {self.device} (estimated from "
+            f"{self.files} files measured in {self.runtime}; of files left out, the median error was "
             f"{percent(self.median_error, 1)}, and nine of ten were within "
             f"{percent(self.usual_error, 1)})"
         )

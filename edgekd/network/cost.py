@@ -8,7 +8,7 @@ element-wise operations (normalization, activations, additions) count as none, a
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -289,3 +289,11 @@ class _GraphRun(fx.Interpreter):
 
 def _dequantizes(node: fx.Node) -> bool:
     return node.op == "call_function" and "quantize" in getattr(node.target, "__name__", "")
+
+
+def left_of(whole: float, sides: Sequence[Mapping[str, float]], gone: Mapping[str, float]) -> float:
+    """What is left of a layer's cost or values when these shares of groups are gone: each side, its
+    inputs or its outputs, holds a share of each group that it reads or writes."""
+    for side in sides:
+        whole *= 1.0 - sum(gone.get(name, 0.0) * share for name, share in side.items())
+    return whole

@@ -9,7 +9,7 @@ from edgekd.errors import EdgekdError
 from edgekd.report.only_size import only_size_counts
 from edgekd.report.values import ArtifactReport, Report
 from edgekd.store import write_beside
-from edgekd.values.measurement import Measurement
+from edgekd.values.measurement import Measurement, cost_words
 from edgekd.values.tables import Value
 
 NAME = "trial.json"
@@ -84,10 +84,8 @@ class PredictedFile(Value):
     @property
     def text(self) -> str:
         """The prediction in a few words."""
-        value = self.cost.value or 0.0
-        whole = self.cost.metric == "instructions"
-        cost = f"{value:,.0f} instructions" if whole else f"{value:.4g} ms"
-        return f"{self.format} ({self.precision}) predicted at {cost} ({self.cost.kind})"
+        cost = f"{cost_words(self.cost)} ({self.cost.kind})"
+        return f"{self.format} ({self.precision}) predicted at {cost}"
 
 
 class RungScore(Value):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgekd.network.cost import left_of
 from edgekd.stages._knapsack import knapsack
 
 ROUNDS = 12
@@ -60,10 +61,7 @@ class Layer:
 
     def left(self, gone: Mapping[str, float]) -> float:
         """How many values are left when these shares of groups are gone."""
-        values = self.values
-        for side in self.sides:
-            values *= 1.0 - sum(gone.get(name, 0.0) * share for name, share in side.items())
-        return values
+        return left_of(self.values, self.sides, gone)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,15 @@ def unavailable(
     )
 
 
+def cost_words(cost: Measurement) -> str:
+    """A predicted cost, such as '12,345 instructions' or '1.234 ms'; 'unknown' without a value."""
+    if cost.value is None:
+        return "unknown"
+    if cost.metric == "instructions":
+        return f"{cost.value:,.0f} instructions"
+    return f"{cost.value:.4g} ms"
+
+
 class Judgement(Value):
     """A budget checked against its measurement; `kind` is that of the measurement used."""
 

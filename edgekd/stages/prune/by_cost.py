@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from edgekd.data.samples import Samples
-from edgekd.network.cost import layer_costs
+from edgekd.network.cost import layer_costs, left_of
 from edgekd.network.evaluation import predict
 from edgekd.stages._knapsack import knapsack
 from edgekd.stages.prune.allocation import Drops, Pool, uniform
@@ -50,10 +50,7 @@ class Part:
 
     def left(self, gone: Mapping[str, float]) -> float:
         """What is left of the cost when these shares of groups are gone."""
-        cost = self.cost
-        for side in self.sides:
-            cost *= 1.0 - sum(gone.get(name, 0.0) * share for name, share in side.items())
-        return cost
+        return left_of(self.cost, self.sides, gone)
 
 
 @dataclass(frozen=True)
