@@ -36,8 +36,8 @@ class Prediction(Value):
         """The prediction on one line."""
         return (
             f"{self.path.name}: {cost_words(self.cost)} on {self.device} (estimated from "
-            f"{self.files} files measured in {self.runtime}; of files left out, the median error was "
-            f"{percent(self.median_error, 1)}, and nine of ten were within "
+            f"{self.files} files measured in {self.runtime}; of files left out, the median error "
+            f"was {percent(self.median_error, 1)}, and nine of ten were within "
             f"{percent(self.usual_error, 1)})"
         )
 
