@@ -190,10 +190,10 @@ def require_parity(
 
 def qat(case: Case) -> None:
     """One step of training with fake quantization, and then the finished graph."""
-    if not any(True for _ in case.module.parameters()):
-        return  # nothing to train
     scheme = load_target(EIGHT_BITS).quantization
     graph = prepare_qat(case.module, case.samples[:1], case.samples.clone(), scheme)
+    if not list(graph.parameters()):
+        return
     optimizer = torch.optim.SGD(graph.parameters(), lr=1e-6)
     graph.train()
     loss = (graph(case.samples.clone()) - case.expected).square().mean()
