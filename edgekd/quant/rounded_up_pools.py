@@ -11,6 +11,7 @@ from torch import fx
 
 from edgekd.quant.ops import each_dimension
 from edgekd.quant.rewrite import DEQUANTIZE, on_grid
+from edgekd.quant.unfolding import value_of
 
 aten = torch.ops.aten
 
@@ -37,7 +38,7 @@ def _pad(graph: fx.GraphModule, node: fx.Node, given: dict[str, Any], count: int
     stride = each_dimension(given["stride"] or kernel, count)
     padding, dilation = (each_dimension(given[name], count) for name in ("padding", "dilation"))
     x = given["x"]
-    before, after = _shape(x)[-count:], _shape(node)[-count:]
+    before, after = value_of(x).shape[-count:], value_of(node).shape[-count:]
     ends = [
         (pad, max(pad, (windows - 1) * step + gap * (size - 1) + 1 - pad - length))
         for size, step, pad, gap, length, windows in zip(
@@ -62,11 +63,3 @@ def _pad(graph: fx.GraphModule, node: fx.Node, given: dict[str, Any], count: int
         if x.target in DEQUANTIZE:
             padded = on_grid(graph, padded, x.args[1:])
     node.args, node.kwargs = (padded, kernel, stride, [0] * count, dilation), {}
-
-
-def _shape(node: fx.Node) -> list[int]:
-    """The sizes of a value; quantize and dequantize operators may have none, and what they read
-    has the same."""
-    while "val" not in node.meta:
-        node = node.args[0]  # type: ignore[assignment]
-    return list(node.meta["val"].shape)
