@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edgekd.errors import EdgekdError, InputError
+
 
 @dataclass(frozen=True)
 class BoxSearch:
@@ -19,3 +21,13 @@ class BoxSearch:
     confidence: float
     overlap: float
     most: int
+
+
+def unfit_candidates(error: EdgekdError, done: str) -> InputError:
+    """The error for candidates that a file can't have: they can't be `done`, such as 'exported'."""
+    return InputError(
+        f"the candidates can't be {done}: {error.message}",
+        where="data.task: candidates",
+        allowed="operators on tensors, without loops over boxes",
+        hint="leave out boxes_in_file, and decode outside of the file",
+    )

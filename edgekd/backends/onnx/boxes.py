@@ -11,7 +11,7 @@ from torch import nn
 from edgekd.backends.onnx.export import tensors_of, to_onnx, write_onnx
 from edgekd.errors import InputError, ToolError, summary_of
 from edgekd.values.artifact import BOXES, Artifact, sha256_of
-from edgekd.values.box_search import BoxSearch
+from edgekd.values.box_search import BoxSearch, unfit_candidates
 from edgekd.values.tree import Tree
 
 OUTPUT = "boxes"
@@ -49,12 +49,7 @@ def with_boxes(
     try:
         behind = to_onnx(Candidates(search.candidates).eval(), outputs)
     except (InputError, ToolError) as error:
-        raise InputError(
-            f"the candidates can't be exported: {error.message}",
-            where="data.task: candidates",
-            allowed="operators on tensors, without loops over boxes",
-            hint="leave out boxes_in_file, and decode outside of the file",
-        ) from error
+        raise unfit_candidates(error, "exported") from error
     behind = onnx.compose.add_prefix(behind, "search.")
     behind.ir_version = network.ir_version
     pairs = [

@@ -17,7 +17,7 @@ from edgekd.formats.tflite import read_tflite
 from edgekd.formats.tflite_metadata import packed, unpacked
 from edgekd.store import write_beside
 from edgekd.values.artifact import BOXES, Artifact, sha256_of
-from edgekd.values.box_search import BoxSearch
+from edgekd.values.box_search import BoxSearch, unfit_candidates
 from edgekd.values.candidate import Candidate
 from edgekd.values.tree import Tree, leaves, like, mapped
 
@@ -66,12 +66,7 @@ def with_boxes(
         try:
             convert(Candidate(encoded, flat), made)
         except (InputError, ToolError) as error:
-            raise InputError(
-                f"the candidates can't be converted: {error.message}",
-                where="data.task: candidates",
-                allowed="operators on tensors, without loops over boxes",
-                hint="leave out boxes_in_file, and decode outside of the file",
-            ) from error
+            raise unfit_candidates(error, "converted") from error
         behind = made.read_bytes()
     content = artifact.path.read_bytes()
     with torch.no_grad():
