@@ -38,6 +38,7 @@ from edgekd.values.target import load_target
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from dated import write_result  # noqa: E402
+from one_cycle import fitted  # noqa: E402
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], float]] = {
     "MobileNetV2, width 0.35": (lambda: mobilenet_v2(1, width=0.35, last=160), 3e-3),
@@ -53,29 +54,15 @@ UNIFORM: dict[str, dict[str, Any]] = {
     "int4": {"dtype": "int4", "group": 0},
     "ternary/32": {"dtype": "ternary", "group": 32},
 }
-BATCH, CALIBRATION = 64, 128
+CALIBRATION = 128
 TARGET = load_target("x86")
 
 
 def trained(name: str, data: Data, epochs: int, seed: int) -> nn.Module:
-    """A network after AdamW with a cosine schedule."""
+    """A network, trained."""
     make, rate = NETWORKS[name]
     torch.manual_seed(seed)
-    module = make().train()
-    steps = epochs * (len(data.train) // BATCH)
-    optimizer = torch.optim.AdamW(module.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-    x, y = data.train.x, data.train.y
-    for _ in range(epochs):
-        order = torch.randperm(len(x))
-        for start in range(0, len(x) - BATCH + 1, BATCH):
-            rows = order[start : start + BATCH]
-            loss = nn.functional.cross_entropy(module(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return module.eval()
+    return fitted(make(), data, rate, epochs)
 
 
 def stored(module: nn.Module, keys: dict[str, Any], data: Data, work: Path) -> dict[str, Any]:

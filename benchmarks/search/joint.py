@@ -43,8 +43,9 @@ from edgekd.values.target import load_target
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from dated import write_result  # noqa: E402
+from one_cycle import BATCH, fitted  # noqa: E402
 
-BATCH, CALIBRATION = 64, 128
+CALIBRATION = 128
 TARGET = load_target("x86").model_copy(update={"channel_multiple": 4})
 LABELS: dict[str, Any] = {"label_weight": 1.0, "losses": (), "batch_size": BATCH}
 BY_BITS = 0.6
@@ -71,24 +72,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], DataTable, int]] = {
 
 
 def trained(name: str, data: Data, seed: int) -> nn.Module:
-    """A network after AdamW with a one-cycle schedule."""
+    """A network, trained."""
     make, _, epochs = NETWORKS[name]
     torch.manual_seed(seed)
-    module = make().train()
-    optimizer = torch.optim.AdamW(module.parameters(), 3e-3)
-    steps = epochs * (len(data.train) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    x, y = data.train.x, data.train.y
-    for _ in range(epochs):
-        order = torch.randperm(len(x))
-        for start in range(0, len(x) - BATCH + 1, BATCH):
-            rows = order[start : start + BATCH]
-            loss = nn.functional.cross_entropy(module(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return module.eval()
+    return fitted(make(), data, 3e-3, epochs)
 
 
 def measured(module: nn.Module, stages: list[Any], data: Data) -> dict[str, Any]:
